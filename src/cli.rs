@@ -1,0 +1,193 @@
+//! The command line: what may be typed, and what it asks for. mailrecv(8) is the reference.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::{Flags, LogTarget};
+use crate::peer::Client;
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Receive mail on standard input and output, from the peer that the command line names or from the one that is
+    /// connected.
+    Receive(Options, Option<Client>),
+    /// Accept connections and start a receiver for each.
+    Listen(Options, ListenOptions),
+    /// Look for mistakes in the configuration.
+    Check(Options, Verbosity),
+    /// Say what would happen to a message.
+    Explain(Options, Question),
+}
+
+/// How much `check` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Only what is wrong.
+    Quiet,
+    /// Also that nothing is.
+    Verbose,
+}
+
+/// What goes for all of them.
+#[derive(Debug)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// In place of the configuration's `debug`.
+    pub debug: Option<Flags>,
+    /// In place of the configuration's `logfile`.
+    pub log: Option<LogTarget>,
+}
+
+/// How `listen` works.
+#[derive(Debug)]
+pub struct ListenOptions {
+    /// Where to listen.
+    pub addresses: Vec<String>,
+    /// How many sessions there may be at once.
+    pub max_processes: usize,
+    /// How many of them with one peer.
+    pub max_per_address: usize,
+    /// How long sessions may go on when we are to stop.
+    pub grace: Duration,
+}
+
+/// What `explain` is asked about.
+#[derive(Debug)]
+pub struct Question {
+    /// Who sends.
+    pub peer: Client,
+    /// The argument of MAIL FROM.
+    pub from: String,
+    /// The argument of RCPT TO.
+    pub rcpt: String,
+}
+
+/// Reads the command line. The error is also how help and version are shown.
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    let options = options(&matches)?;
+    Ok(match matches.subcommand() {
+        Some(("listen", matches)) => Invocation::Listen(options, listen(matches)),
+        Some(("check", matches)) => {
+            let verbosity = if matches.get_flag("verbose") { Verbosity::Verbose } else { Verbosity::Quiet };
+            Invocation::Check(options, verbosity)
+        }
+        Some(("explain", matches)) => {
+            let peer = peer(matches)?.ok_or_else(|| error("--peer is missing"))?;
+            Invocation::Explain(options, Question { peer, from: text(matches, "from"), rcpt: text(matches, "rcpt") })
+        }
+        _ => Invocation::Receive(options, peer(&matches)?),
+    })
+}
+
+/// The definition that help and shell completions are made from.
+pub fn command() -> Command {
+    let peer = || Arg::new("peer").long("peer").value_name("ADDRESS[=HOSTNAME]");
+    Command::new("mailrecv")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Receives mail on one connection and puts it where a rule says")
+        .long_about(
+            "Receives mail on one connection and puts it where a rule says.\n\n\
+             Without a command it speaks SMTP on standard input and output, as xinetd, inetd and systemd start it.",
+        )
+        .after_help("mailrecv(8) tells more, mailrecv.conf(5) describes the configuration.")
+        .arg(
+            Arg::new("config")
+                .short('c')
+                .value_name("FILE")
+                .help("Configuration file")
+                .default_value("/etc/mailrecv.conf")
+                .value_parser(value_parser!(PathBuf))
+                .global(true),
+        )
+        .arg(
+            Arg::new("debug")
+                .short('d')
+                .value_name("FLAGS")
+                .help("What to log, in place of the configuration's `debug`: letters of acfFhlrsw+, or - for none")
+                .num_args(0..=1)
+                .default_missing_value("a")
+                .allow_hyphen_values(true)
+                .global(true),
+        )
+        .arg(
+            Arg::new("log")
+                .short('l')
+                .value_name("syslog|stderr|FILE")
+                .help("Where to log, in place of the configuration's `logfile`")
+                .global(true),
+        )
+        .arg(peer().help("The peer, when standard input is no TCP connection"))
+        .subcommand(
+            Command::new("listen")
+                .about("Accept connections and start a receiver for each")
+                .arg(
+                    Arg::new("address")
+                        .value_name("ADDRESS:PORT")
+                        .num_args(0..)
+                        .default_value("[::]:25")
+                        .help("Where to listen"),
+                )
+                .arg(number("max-processes", "N", "100", "Sessions at once"))
+                .arg(number("max-per-address", "N", "10", "Sessions at once with one peer"))
+                .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM")),
+        )
+        .subcommand(
+            Command::new("check")
+                .about("Look for mistakes in the configuration")
+                .arg(Arg::new("verbose").short('v').action(ArgAction::SetTrue).help("Say so too when there are none")),
+        )
+        .subcommand(
+            Command::new("explain")
+                .about("Say what would happen to a message, and why, without doing anything")
+                .arg(peer().required(true).help("Who sends"))
+                .arg(Arg::new("from").long("from").value_name("ADDRESS").default_value("").help("The sender"))
+                .arg(Arg::new("rcpt").long("rcpt").value_name("ADDRESS").required(true).help("The recipient")),
+        )
+}
+
+fn number(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(value)
+        .default_value(default)
+        .help(help)
+        .value_parser(value_parser!(u32).range(1..))
+}
+
+fn options(matches: &ArgMatches) -> Result<Options, clap::Error> {
+    let debug = matches.get_one::<String>("debug").map(|flags| Flags::parse(flags)).transpose().map_err(error)?;
+    Ok(Options {
+        config: matches.get_one::<PathBuf>("config").cloned().unwrap_or_default(),
+        debug,
+        log: matches.get_one::<String>("log").map(|target| LogTarget::parse(target)),
+    })
+}
+
+fn listen(matches: &ArgMatches) -> ListenOptions {
+    let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or(1);
+    ListenOptions {
+        addresses: matches.get_many::<String>("address").into_iter().flatten().cloned().collect(),
+        max_processes: number("max-processes") as usize,
+        max_per_address: number("max-per-address") as usize,
+        grace: Duration::from_secs(u64::from(number("grace"))),
+    }
+}
+
+fn peer(matches: &ArgMatches) -> Result<Option<Client>, clap::Error> {
+    matches.get_one::<String>("peer").map(|peer| Client::parse(peer)).transpose().map_err(error)
+}
+
+fn text(matches: &ArgMatches, name: &str) -> String {
+    matches.get_one::<String>(name).cloned().unwrap_or_default()
+}
+
+fn error(message: impl std::fmt::Display) -> clap::Error {
+    command().error(ErrorKind::ValueValidation, message)
+}

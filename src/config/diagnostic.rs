@@ -1,0 +1,68 @@
+//! What is wrong with a configuration, told as compilers do: file, line, column, the line, and a caret under the word.
+
+use std::fmt;
+
+/// How much a [`Diagnostic`] matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration cannot be used: no mail is taken.
+    Error,
+    /// The configuration works, but probably not as meant.
+    Warning,
+}
+
+/// One finding about one place of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Whether mail can be taken all the same.
+    pub severity: Severity,
+    /// The line, counted from 1; 0 when the finding is about the file as a whole.
+    pub line: usize,
+    /// The column in characters, counted from 1.
+    pub column: usize,
+    /// How many characters the caret underlines.
+    pub width: usize,
+    /// What is wrong and what to write instead.
+    pub message: String,
+    /// The line as it was read (after `${NAME}` was replaced).
+    pub source: String,
+}
+
+impl Diagnostic {
+    /// A finding about the whole file, such as that it cannot be read.
+    pub(super) fn whole_file(message: String) -> Self {
+        Self { severity: Severity::Error, line: 0, column: 0, width: 0, message, source: String::new() }
+    }
+
+    /// The finding in one line, for the log: `FILE:LINE:COLUMN: error: MESSAGE`.
+    pub fn headline<'d>(&'d self, file: &'d str) -> impl fmt::Display + 'd {
+        fmt::from_fn(move |f| {
+            let severity = match self.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            match self.line {
+                0 => write!(f, "{file}: {severity}: {}", self.message),
+                line => write!(f, "{file}:{line}:{}: {severity}: {}", self.column, self.message),
+            }
+        })
+    }
+
+    /// The finding with its line and a caret, for people at a terminal.
+    pub fn cited<'d>(&'d self, file: &'d str) -> impl fmt::Display + 'd {
+        fmt::from_fn(move |f| {
+            writeln!(f, "{}", self.headline(file))?;
+            if self.line == 0 {
+                return Ok(());
+            }
+            let number = self.line.to_string();
+            // Tabs are kept in front of the caret, so that it stands under its word at any tab width; any other
+            // control character is shown as a question mark, one column wide.
+            let line: String = self.source.chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect();
+            let before: String =
+                line.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            writeln!(f, "{number:>5} | {line}")?;
+            writeln!(f, "      | {before}{}", "^".repeat(self.width.max(1)))
+        })
+    }
+}

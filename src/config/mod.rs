@@ -1,0 +1,375 @@
+//! The configuration: read once per connection, immutable from then on.
+//!
+//! Loading looks at every line once, reports every error there is, and keeps what a connection may need: most rules
+//! stay text until a recipient asks for them. A file that others could have written is refused, because it holds
+//! commands. mailrecv.conf(5) is the reference.
+
+mod diagnostic;
+mod net;
+pub(crate) mod parse;
+mod pattern;
+mod rules;
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use parse::Action;
+use parse::{Directive, LimitName, LimitValue, Problem, RefusalText};
+pub use pattern::BrokenPattern;
+pub use rules::{Denial, Destination, Rules, Trace};
+
+/// Everything the administrator decided.
+#[derive(Debug)]
+pub struct Config {
+    /// Who we are in greetings and headers.
+    pub domain: String,
+    /// What is logged beyond errors.
+    pub debug: Flags,
+    /// Where the log goes.
+    pub log: LogTarget,
+    /// Whether bytes above ASCII are logged as `<0xNN>`.
+    pub loghex: bool,
+    /// Where large messages wait while they are received.
+    pub spool_dir: Option<PathBuf>,
+    /// Whom to become when started as root.
+    pub user: Option<String>,
+    /// How much of everything a peer gets.
+    pub limits: Limits,
+    /// Who may send what to whom, and where it goes.
+    pub rules: Rules,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// The system log, facility mail.
+    Syslog,
+    /// Standard error.
+    Stderr,
+    /// A file.
+    File(PathBuf),
+}
+
+impl LogTarget {
+    /// `syslog`, `stderr`, or else the path of a file.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "syslog" => LogTarget::Syslog,
+            "stderr" => LogTarget::Stderr,
+            path => LogTarget::File(PathBuf::from(path)),
+        }
+    }
+}
+
+/// The `debug` flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// `c`: what the configuration says.
+    pub const CONFIG: Self = Self(1);
+    /// `f`: files and pipes opened and closed.
+    pub const FILES: Self = Self(1 << 1);
+    /// `F`: the closing line that fail2ban users of the original know.
+    pub const CLOSING: Self = Self(1 << 2);
+    /// `h`: host name look-ups.
+    pub const HOSTS: Self = Self(1 << 3);
+    /// `l`: the text of messages.
+    pub const LETTERS: Self = Self(1 << 4);
+    /// `r`: what was matched with which rule.
+    pub const RULES: Self = Self(1 << 5);
+    /// `s`: the SMTP dialogue.
+    pub const DIALOGUE: Self = Self(1 << 6);
+    /// `w`: warnings.
+    pub const WARNINGS: Self = Self(1 << 7);
+    /// `+`: one line per delivery.
+    pub const DELIVERIES: Self = Self(1 << 8);
+
+    /// Reads flag letters; `-` takes away what stands before it, `a` is all of them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut flags = 0;
+        for letter in text.chars() {
+            match letter {
+                '-' => flags = 0,
+                'a' => flags = Self::LETTERS_OF.iter().fold(0, |all, (_, flag)| all | flag.0),
+                _ => match Self::LETTERS_OF.iter().find(|(name, _)| *name == letter) {
+                    Some((_, flag)) => flags |= flag.0,
+                    None => return Err(format!("unknown flag `{letter}`: the flags are - a c f F h l r s w +")),
+                },
+            }
+        }
+        Ok(Self(flags))
+    }
+
+    const LETTERS_OF: [(char, Self); 9] = [
+        ('c', Self::CONFIG),
+        ('f', Self::FILES),
+        ('F', Self::CLOSING),
+        ('h', Self::HOSTS),
+        ('l', Self::LETTERS),
+        ('r', Self::RULES),
+        ('s', Self::DIALOGUE),
+        ('w', Self::WARNINGS),
+        ('+', Self::DELIVERIES),
+    ];
+
+    /// Whether any of these flags is set.
+    pub fn has(self, flags: Flags) -> bool {
+        self.0 & flags.0 != 0
+    }
+}
+
+impl std::fmt::Display for Flags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self == Self::default() {
+            return f.write_str("-");
+        }
+        Self::LETTERS_OF.iter().filter(|(_, flag)| self.has(*flag)).try_for_each(|(letter, _)| write!(f, "{letter}"))
+    }
+}
+
+/// A reply that the administrator worded: `CODE TEXT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reply code, 400 to 559.
+    pub code: u16,
+    /// The text, without code and without line end.
+    pub text: Cow<'static, str>,
+}
+
+/// A bound and what is said to the peer that reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit<T> {
+    /// The last value that is still allowed; for a switch, whether the check is made.
+    pub value: T,
+    /// The reply.
+    pub refusal: Refusal,
+}
+
+/// The `limit.` directives, with their defaults in [`Limits::default`].
+#[derive(Debug)]
+pub struct Limits {
+    /// Commands since the last accepted message; accepted recipients do not count, they have their own limit.
+    pub smtp_commands: Limit<u64>,
+    /// Commands that do not exist, in a session.
+    pub smtp_unknowncmd: Limit<u64>,
+    /// Commands that were refused, in a session.
+    pub smtp_failcmds: Limit<u64>,
+    /// The whole connection.
+    pub connection_secs: Limit<Duration>,
+    /// Octets of a message, line ends counted as two (RFC 1870, section 3); 0 for no limit.
+    pub smtp_data_size: Limit<u64>,
+    /// Recipients of a message (RFC 5321, 4.5.3.1.8: at least 100).
+    pub smtp_rcpt_to: Limit<u64>,
+    /// Whether commands must be ASCII.
+    pub smtp_ascii: Limit<bool>,
+    /// Whether a peer needs a forward-confirmed name.
+    pub fcrdns_check: Limit<bool>,
+    /// Whether a bare CR or LF in a message from a CRLF connection is refused.
+    pub bare_newline: Limit<bool>,
+    /// Waiting for a command, or for data to move.
+    pub idle_secs: Limit<Duration>,
+    /// All name look-ups of a connection together.
+    pub dns_secs: Duration,
+    /// One `pipe` command.
+    pub pipe_secs: Limit<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        fn limit<T>(value: T, code: u16, text: &'static str) -> Limit<T> {
+            Limit { value, refusal: Refusal { code, text: Cow::Borrowed(text) } }
+        }
+        Self {
+            smtp_commands: limit(25, 421, "Too many SMTP commands received in session."),
+            smtp_unknowncmd: limit(4, 421, "Too many bad commands."),
+            smtp_failcmds: limit(4, 421, "Too many failed commands."),
+            connection_secs: limit(Duration::from_secs(600), 421, "Connection timeout."),
+            smtp_data_size: limit(24_000_000, 552, "Too much mail data."),
+            smtp_rcpt_to: limit(100, 452, "Too many recipients."),
+            smtp_ascii: limit(true, 500, "Binary data (non-ASCII) unsupported."),
+            fcrdns_check: limit(true, 450, "Failed FcrDNS, try again later"),
+            bare_newline: limit(true, 550, "Bare CR or LF in the message: lines end with CRLF (RFC 5321, 2.3.8)."),
+            idle_secs: limit(Duration::from_secs(300), 421, "Idle for too long."),
+            dns_secs: Duration::from_secs(10),
+            pipe_secs: limit(Duration::from_secs(300), 451, "The command that takes this mail ran out of time."),
+        }
+    }
+}
+
+/// A configuration that can be used, and what is odd about it; or every reason why it cannot.
+pub type Loaded = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// Reads and compiles the file. Patterns are compiled later, at their first use; [`Config::check`] does it beforehand.
+pub fn load(path: &Path) -> Loaded {
+    let text = read(path).map_err(|error| vec![Diagnostic::whole_file(format!("{error:#}"))])?;
+    parse_text(text, &|name| std::env::var(name).ok())
+}
+
+impl Config {
+    /// Compiles every pattern and looks for what is legal but hardly meant.
+    pub fn check(&self) -> Vec<Diagnostic> {
+        self.rules.check(&self.domain)
+    }
+}
+
+fn parse_text(mut text: String, variable: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    let mut config = Config {
+        domain: "example.com".to_owned(),
+        debug: Flags::default(),
+        log: LogTarget::Syslog,
+        loghex: true,
+        spool_dir: None,
+        user: None,
+        limits: Limits::default(),
+        rules: Rules::default(),
+    };
+    let mut errors = Vec::new();
+    let length = text.len();
+    let has_variables = memchr::memmem::find(text.as_bytes(), b"${").is_some();
+    let (mut start, mut number) = (0, 0);
+    while start < length {
+        let end = memchr::memchr(b'\n', &text.as_bytes()[start..length]).map_or(length, |at| start + at);
+        number += 1;
+        let mut line = start..start + parse::without_comment(&text[start..end]).len();
+        start = end + 1;
+        let mut fail = |problem: Problem, source: &str| {
+            let column = |byte: usize| source[..byte.min(source.len())].chars().count();
+            errors.push(Diagnostic {
+                severity: Severity::Error,
+                line: number,
+                column: column(problem.start) + 1,
+                width: source[problem.start.min(source.len())..problem.end.min(source.len())].chars().count(),
+                message: problem.message,
+                source: source.to_owned(),
+            });
+        };
+        if has_variables {
+            match parse::replace_variables(&text[line.clone()], variable) {
+                Ok(None) => {}
+                // A replaced line is kept behind the file's own text, so that every rule is a place in one text.
+                Ok(Some(replaced)) => {
+                    line = text.len()..text.len() + replaced.len();
+                    text.push_str(&replaced);
+                }
+                Err(problem) => {
+                    fail(problem, &text[line]);
+                    continue;
+                }
+            }
+        }
+        let source = &text[line.clone()];
+        match parse::directive(source) {
+            Ok(None) => {}
+            Ok(Some(directive)) => {
+                if let Err(problem) = config.apply(directive, line, number) {
+                    fail(problem, source);
+                }
+            }
+            Err(problem) => fail(problem, source),
+        }
+    }
+    config.rules.set_text(text);
+    if errors.is_empty() { Ok((config, Vec::new())) } else { Err(errors) }
+}
+
+impl Config {
+    /// Takes over what a line says. `place` is where the line stands in the text, `number` its number.
+    fn apply(&mut self, directive: Directive<'_>, place: Range<usize>, number: usize) -> Result<(), Problem> {
+        match directive {
+            Directive::Domain(name) => self.domain = name.to_owned(),
+            Directive::Debug(flags) => self.debug = flags,
+            Directive::LogFile(target) => self.log = LogTarget::parse(target),
+            Directive::LogHex(on) => self.loghex = on,
+            Directive::SpoolDirectory(path) => self.spool_dir = Some(PathBuf::from(path)),
+            Directive::User(name) => self.user = Some(name.to_owned()),
+            Directive::Limit(name, value, refusal) => self.limits.set(name, value, refusal),
+            other => self.rules.add(other, place, number)?,
+        }
+        Ok(())
+    }
+}
+
+impl Limits {
+    fn set(&mut self, name: LimitName, value: LimitValue, refusal: Option<RefusalText<'_>>) {
+        fn set<T>(limit: &mut Limit<T>, value: T, refusal: Option<RefusalText<'_>>) {
+            limit.value = value;
+            if let Some(refusal) = refusal {
+                limit.refusal = refusal.to_owned();
+            }
+        }
+        match (name, value) {
+            (LimitName::Commands, LimitValue::Count(count)) => set(&mut self.smtp_commands, count, refusal),
+            (LimitName::UnknownCommands, LimitValue::Count(count)) => set(&mut self.smtp_unknowncmd, count, refusal),
+            (LimitName::FailedCommands, LimitValue::Count(count)) => set(&mut self.smtp_failcmds, count, refusal),
+            (LimitName::DataSize, LimitValue::Count(count)) => set(&mut self.smtp_data_size, count, refusal),
+            (LimitName::Recipients, LimitValue::Count(count)) => set(&mut self.smtp_rcpt_to, count, refusal),
+            (LimitName::ConnectionSeconds, LimitValue::Count(count)) => {
+                set(&mut self.connection_secs, Duration::from_secs(count), refusal);
+            }
+            (LimitName::IdleSeconds, LimitValue::Count(count)) => {
+                set(&mut self.idle_secs, Duration::from_secs(count), refusal);
+            }
+            (LimitName::PipeSeconds, LimitValue::Count(count)) => {
+                set(&mut self.pipe_secs, Duration::from_secs(count), refusal);
+            }
+            (LimitName::DnsSeconds, LimitValue::Count(count)) => self.dns_secs = Duration::from_secs(count),
+            (LimitName::Ascii, LimitValue::Switch(on)) => set(&mut self.smtp_ascii, on, refusal),
+            (LimitName::FcrdnsCheck, LimitValue::Switch(on)) => set(&mut self.fcrdns_check, on, refusal),
+            (LimitName::BareNewline, LimitValue::Switch(on)) => set(&mut self.bare_newline, on, refusal),
+            (name, value) => unreachable!("the parser gives {name:?} no {value:?}"),
+        }
+    }
+}
+
+impl RefusalText<'_> {
+    fn to_owned(self) -> Refusal {
+        Refusal { code: self.code, text: Cow::Owned(self.text.to_owned()) }
+    }
+}
+
+/// Places in the text are kept in 32 bits.
+const MAX_CONFIG_SIZE: u64 = 1 << 31;
+
+/// Reads the file, unless somebody other than root and ourselves could have written it.
+fn read(path: &Path) -> anyhow::Result<String> {
+    let mut file = File::open(path).context("cannot be read")?;
+    let metadata = file.metadata().context("cannot be examined")?;
+    if metadata.is_dir() {
+        bail!("is a folder");
+    }
+    let mode = metadata.mode();
+    if metadata.is_file() {
+        let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        if mode & 0o002 != 0 {
+            bail!("is writable by everybody, and it can hold commands: run chmod o-w on it");
+        }
+        if metadata.uid() != 0 && metadata.uid() != user {
+            bail!("belongs to user {}, who is neither root nor the user we run as ({user})", metadata.uid());
+        }
+        if mode & 0o020 != 0 && metadata.gid() != 0 && metadata.gid() != group {
+            bail!(
+                "is writable by group {}, which is neither root's nor ours ({group}): run chmod g-w on it",
+                metadata.gid()
+            );
+        }
+    }
+    if metadata.len() > MAX_CONFIG_SIZE {
+        bail!("is larger than {MAX_CONFIG_SIZE} bytes");
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    file.read_to_end(&mut bytes).context("cannot be read")?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = memchr::memchr_iter(b'\n', &error.as_bytes()[..valid]).count() + 1;
+        anyhow::anyhow!("is not UTF-8 text (line {line})")
+    })
+}

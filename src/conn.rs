@@ -1,0 +1,183 @@
+//! The peer's end of the line: standard input and output, with deadlines in both directions.
+//!
+//! Nothing here blocks without a deadline, and nothing else in the program writes to these descriptors. Replies are
+//! collected and written when input runs dry, so that pipelined commands are answered with one `write`.
+
+use std::io::{self, Stdin, Stdout};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+
+use crate::signals::Signals;
+
+/// Buffered input and output of one connection.
+pub struct Connection {
+    input: Stdin,
+    output: Stdout,
+    output_is_socket: bool,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    replies: Vec<u8>,
+}
+
+/// What waiting for input led to.
+#[derive(Debug)]
+pub enum Input {
+    /// There is more in the buffer.
+    More,
+    /// The peer will send nothing more.
+    End,
+    /// The deadline passed.
+    TimedOut,
+    /// We have been asked to stop.
+    Stop,
+    /// The peer is gone, or takes no replies.
+    Gone(io::Error),
+}
+
+impl Connection {
+    /// Takes over standard input and output.
+    pub fn standard_io() -> Self {
+        let output = io::stdout();
+        let output_is_socket = nix::sys::stat::fstat(output.as_fd())
+            .is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK);
+        // Zeroed memory is not touched until input comes to it: an idle connection uses one page of this.
+        Self {
+            input: io::stdin(),
+            output,
+            output_is_socket,
+            buffer: vec![0; BUFFER_SIZE],
+            start: 0,
+            end: 0,
+            replies: Vec::new(),
+        }
+    }
+
+    /// The input that has come and is not consumed yet.
+    pub fn buffered(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Marks bytes of the input as done with.
+    pub fn consume(&mut self, length: usize) {
+        self.start += length;
+        if self.start >= self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Where replies are added; they are written by the next [`Connection::fill`] or [`Connection::flush`].
+    pub fn replies(&mut self) -> &mut Vec<u8> {
+        &mut self.replies
+    }
+
+    /// Writes the replies out and waits for more input.
+    pub fn fill(&mut self, signals: &Signals, until: Instant) -> Input {
+        if let Err(error) = self.flush(until) {
+            return Input::Gone(error);
+        }
+        if self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        loop {
+            if signals.stop_requested() {
+                return Input::Stop;
+            }
+            let mut descriptors =
+                [PollFd::new(self.input.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut descriptors, timeout(until)) {
+                Ok(0) if Instant::now() >= until => return Input::TimedOut,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Input::Gone(error.into()),
+            }
+            if is_ready(&descriptors[1]) {
+                signals.read();
+            }
+            if !is_ready(&descriptors[0]) {
+                continue;
+            }
+            match nix::unistd::read(&self.input, &mut self.buffer[self.end..]) {
+                Ok(0) => return Input::End,
+                Ok(length) => {
+                    self.end += length;
+                    return Input::More;
+                }
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Err(error) => return Input::Gone(error.into()),
+            }
+        }
+    }
+
+    /// Writes the replies out. After an error there is nobody to talk to any more.
+    pub fn flush(&mut self, until: Instant) -> io::Result<()> {
+        let mut written = 0;
+        let result = loop {
+            let rest = &self.replies[written..];
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match self.write(rest) {
+                Ok(length) => written += length,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => match wait_writable(self.output.as_fd(), until) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        break Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read our replies"));
+                    }
+                    Err(error) => break Err(error),
+                },
+                Err(error) => break Err(error.into()),
+            }
+        };
+        self.replies.clear();
+        result
+    }
+
+    /// Writes what can be written now. A socket is never waited for; on a terminal or a pipe it is asked first, and given
+    /// no more than it is sure to take.
+    fn write(&self, bytes: &[u8]) -> nix::Result<usize> {
+        if self.output_is_socket {
+            return send(self.output.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        }
+        match wait_writable(self.output.as_fd(), Instant::now()) {
+            Ok(true) => nix::unistd::write(&self.output, &bytes[..bytes.len().min(PIPE_BUF)]),
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+}
+
+/// Waits until the descriptor takes output; `false` if the deadline passes first.
+fn wait_writable(descriptor: BorrowedFd<'_>, until: Instant) -> io::Result<bool> {
+    loop {
+        let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+        match poll(&mut descriptors, timeout(until)) {
+            Ok(0) if Instant::now() >= until => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether poll(2) has something to say about the descriptor.
+pub fn is_ready(descriptor: &PollFd<'_>) -> bool {
+    descriptor.revents().is_some_and(|events| !events.is_empty())
+}
+
+/// How long poll(2) may wait for a deadline; rounded up, so that it does not wake just before it.
+pub fn timeout(until: Instant) -> PollTimeout {
+    let left = until.saturating_duration_since(Instant::now());
+    let left = if left.is_zero() { left } else { left + Duration::from_millis(1) };
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+}
+
+/// Input is read in pieces of at most this: large enough that message data moves at memory speed.
+const BUFFER_SIZE: usize = 64 * 1024;
+
+/// What a pipe that is ready takes without blocking (pipe(7)).
+const PIPE_BUF: usize = 4096;

@@ -1,0 +1,76 @@
+//! Dates as mail and logs have them.
+
+use std::fmt;
+
+use time::{OffsetDateTime, UtcOffset};
+
+/// `Sat Nov 21 01:32:50 2026`: asctime(3), in the log and in the `From ` line of an mbox.
+pub(crate) struct Asctime(OffsetDateTime);
+
+/// `Sat, 21 Nov 2026 01:32:50 +0000`: RFC 5322, 3.3, in headers.
+pub(crate) struct HeaderDate(OffsetDateTime);
+
+impl Asctime {
+    /// Now, in local time; in UTC if that cannot be told.
+    pub(crate) fn now_local() -> Self {
+        Self(now_local())
+    }
+
+    /// Now, in UTC.
+    pub(crate) fn now_utc() -> Self {
+        Self(OffsetDateTime::now_utc())
+    }
+}
+
+impl HeaderDate {
+    /// Now, in local time.
+    pub(crate) fn now() -> Self {
+        Self(now_local())
+    }
+}
+
+impl fmt::Display for Asctime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = self.0;
+        let (weekday, month) = names(t);
+        write!(f, "{weekday} {month} {:2} {:02}:{:02}:{:02} {}", t.day(), t.hour(), t.minute(), t.second(), t.year())
+    }
+}
+
+impl fmt::Display for HeaderDate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = self.0;
+        let (weekday, month) = names(t);
+        let (hours, minutes, _) = t.offset().as_hms();
+        let sign = if t.offset().is_negative() { '-' } else { '+' };
+        write!(f, "{weekday}, {} {month} {} {:02}:{:02}:{:02} ", t.day(), t.year(), t.hour(), t.minute(), t.second())?;
+        write!(f, "{sign}{:02}{:02}", hours.unsigned_abs(), minutes.unsigned_abs())
+    }
+}
+
+fn now_local() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.to_offset(UtcOffset::local_offset_at(now).unwrap_or(UtcOffset::UTC))
+}
+
+/// The abbreviated English names of day and month.
+fn names(t: OffsetDateTime) -> (&'static str, &'static str) {
+    const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let day = usize::from(t.weekday().number_days_from_monday());
+    let month = usize::from(u8::from(t.month()) - 1);
+    (DAYS[day], MONTHS[month])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms() {
+        let t = OffsetDateTime::from_unix_timestamp(1_793_928_770).unwrap();
+        assert_eq!(Asctime(t).to_string(), "Fri Nov  6 01:32:50 2026");
+        let t = t.to_offset(UtcOffset::from_hms(-3, -30, 0).unwrap());
+        assert_eq!(HeaderDate(t).to_string(), "Thu, 5 Nov 2026 22:02:50 -0330");
+    }
+}

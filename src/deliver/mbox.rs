@@ -1,0 +1,327 @@
+//! `append FILE`: mboxrd files, shared with other mail software.
+//!
+//! The file is locked, written to and synced, and stays as it was until [`Mailboxes::commit`]: dropped before that, it is
+//! cut back to its old length. The lock is held until then, so nobody sees what may still be taken back.
+//!
+//! mboxrd: a `From ` line, the message with one more `>` before every line of `>`s and `From `, an empty line.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use super::{Context, LOCK_PATIENCE, failure};
+use crate::config::Flags;
+use crate::date::Asctime;
+use crate::message::{Envelope, Spool};
+use crate::smtp::address::{Mailbox, ReversePath};
+use crate::smtp::reply::{self, Reply};
+
+/// The files that a message is being appended to.
+pub(super) struct Mailboxes<'a> {
+    context: &'a Context<'a>,
+    files: Vec<Appending<'a>>,
+}
+
+/// A locked file with something at its end that is not yet meant to stay.
+struct Appending<'a> {
+    path: &'a Path,
+    file: File,
+    /// Device and inode: two names can be one file, which is locked once.
+    identity: (u64, u64),
+    /// Whether there is a length to go back to; /dev/null has none.
+    revocable: Option<u64>,
+    created: bool,
+    committed: bool,
+}
+
+impl<'a> Mailboxes<'a> {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
+        Self { context, files: Vec::new() }
+    }
+
+    /// Appends one recipient's copy to the file.
+    pub(super) fn append(
+        &mut self,
+        path: &'a str,
+        recipient: &Mailbox,
+        envelope: &Envelope<'_>,
+        spool: &mut Spool,
+    ) -> Result<(), Reply> {
+        let file = self.open(Path::new(path))?;
+        write(&mut file.file, recipient, envelope, spool)
+            .map_err(|error| failure(&error, &format!("appending to {path}")))
+    }
+
+    /// Brings everything that was appended to stable storage.
+    pub(super) fn sync(&mut self) -> Result<(), Reply> {
+        for file in self.files.iter().filter(|file| file.revocable.is_some()) {
+            let path = file.path;
+            let sync = || {
+                file.file.sync_data()?;
+                if file.created { File::open(directory_of(path))?.sync_all() } else { Ok(()) }
+            };
+            sync().map_err(|error| failure(&error, &format!("syncing {}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Lets everything stay and unlocks the files.
+    pub(super) fn commit(mut self) {
+        self.files.iter_mut().for_each(|file| file.committed = true);
+        for file in self.files.drain(..) {
+            self.context.log.when(Flags::FILES, format_args!("DEBUG: closing {}", file.path.display()));
+        }
+    }
+
+    /// The open, locked file for this path.
+    fn open(&mut self, path: &'a Path) -> Result<&mut Appending<'a>, Reply> {
+        let fail = |error: &io::Error| failure(error, &format!("opening {}", path.display()));
+        let known = std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        if let Some(number) = self.files.iter().position(|file| Some(file.identity) == known) {
+            return Ok(&mut self.files[number]);
+        }
+        self.context.log.when(Flags::FILES, format_args!("DEBUG: opening {}", path.display()));
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            let (file, created) = open_or_create(path).map_err(|error| fail(&error))?;
+            let metadata = file.metadata().map_err(|error| fail(&error))?;
+            let identity = (metadata.dev(), metadata.ino());
+            let mut revocable = None;
+            if metadata.is_file() {
+                lock(&file, path, deadline)?;
+                // Whoever held the lock may have put another file in this one's place; this one is never read again.
+                let current = std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+                if current.ok() != Some(identity) {
+                    continue;
+                }
+                revocable = Some(file.metadata().map_err(|error| fail(&error))?.len());
+            }
+            let mut appending = Appending { path, file, identity, revocable, created, committed: false };
+            if let Some(length) = revocable {
+                close_torn_tail(&mut appending.file, length).map_err(|error| fail(&error))?;
+            }
+            self.files.push(appending);
+            let last = self.files.len() - 1;
+            return Ok(&mut self.files[last]);
+        }
+    }
+}
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        if let (false, Some(length)) = (self.committed, self.revocable) {
+            // If even this fails there is nothing left to try; the next delivery closes off what stayed.
+            let _ = self.file.set_len(length).and_then(|()| self.file.sync_data());
+        }
+    }
+}
+
+/// Opens the file for appending. A symbolic link is followed only if it is root's or ours: in a folder that others can
+/// write, anybody else's link could lead anywhere.
+fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
+    let opened = match options.open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            let owner = std::fs::symlink_metadata(path)?.uid();
+            if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+                return Err(io::Error::other(format!(
+                    "it is a symbolic link of user {owner}, who is neither root nor the user we run as"
+                )));
+            }
+            options.custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
+        }
+        other => other,
+    };
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match options.clone().create_new(true).open(path) {
+                // Somebody else was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((options.open(path)?, false)),
+                created => Ok((created?, true)),
+            }
+        }
+        opened => Ok((opened?, false)),
+    }
+}
+
+/// Takes the locks that other mail software respects: flock(2) and fcntl(2).
+fn lock(file: &File, path: &Path, deadline: Instant) -> Result<(), Reply> {
+    let fail = |error: io::Error| failure(&error, &format!("locking {}", path.display()));
+    wait_for(path, deadline, || match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(fail(error)),
+    })?;
+    let whole_file = libc::flock { l_type: F_WRLCK, l_whence: SEEK_SET, l_start: 0, l_len: 0, l_pid: 0 };
+    wait_for(path, deadline, || match fcntl(file, FcntlArg::F_SETLK(&whole_file)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(fail(error.into())),
+    })
+}
+
+/// Tries to take a lock again and again, at growing intervals, until the deadline.
+fn wait_for(path: &Path, deadline: Instant, mut try_lock: impl FnMut() -> Result<bool, Reply>) -> Result<(), Reply> {
+    let mut pause = Duration::from_millis(1);
+    while !try_lock()? {
+        if Instant::now() >= deadline {
+            return Err(reply::mailbox_busy(format!("{} is locked by another program", path.display())));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Ok(())
+}
+
+/// A crash in the middle of a delivery leaves a message without its end; without an empty line behind it, the next
+/// `From ` line would be a part of it.
+fn close_torn_tail(file: &mut File, length: u64) -> io::Result<()> {
+    let mut tail = [0; 2];
+    let missing: &[u8] = match length {
+        0 => b"",
+        1 => b"\n\n",
+        _ => {
+            file.read_exact_at(&mut tail, length - 2)?;
+            match &tail {
+                b"\n\n" => b"",
+                [_, b'\n'] => b"\n",
+                _ => b"\n\n",
+            }
+        }
+    };
+    file.write_all(missing)
+}
+
+fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &mut Spool) -> io::Result<()> {
+    let mut out = Vec::with_capacity(WRITE_SIZE + 1024);
+    out.extend_from_slice(from_line(&envelope.transaction.reverse_path).as_bytes());
+    out.extend_from_slice(envelope.trace_headers(recipient, spool).as_bytes());
+    let mut quoting = Quoting::default();
+    spool.copy_to(|text| {
+        quoting.quote(text, &mut out);
+        if out.len() >= WRITE_SIZE {
+            file.write_all(&out)?;
+            out.clear();
+        }
+        Ok(())
+    })?;
+    quoting.finish(&mut out);
+    file.write_all(&out)
+}
+
+/// The line that separates messages: sender and date (mbox(5)). What is no bare word becomes one.
+pub(super) fn from_line(reverse_path: &ReversePath) -> String {
+    let sender: String = match reverse_path {
+        ReversePath::Null => "MAILER-DAEMON".to_owned(),
+        ReversePath::Mailbox(mailbox) => {
+            mailbox.to_string().chars().map(|c| if c.is_ascii_graphic() { c } else { '-' }).collect()
+        }
+    };
+    format!("From {sender} {}\n", Asctime::now_utc())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Puts a `>` into every line that begins with any number of `>` and `From `, however the text is split. It goes behind
+/// the `>`s that are there, which makes no difference to the result.
+#[derive(Debug, Default)]
+struct Quoting {
+    /// Whether the line that has begun is known to need no `>`.
+    inside_line: bool,
+    /// How many bytes of `From ` have come at the line's start, and are held back.
+    matched: usize,
+    /// Whether `>`s have come at the line's start.
+    has_quotes: bool,
+}
+
+impl Quoting {
+    fn quote(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        let mut rest = text;
+        while let Some(&byte) = rest.first() {
+            if self.inside_line {
+                let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+                out.extend_from_slice(&rest[..length]);
+                self.inside_line = rest[length - 1] != b'\n';
+                rest = &rest[length..];
+            } else if byte == FROM[self.matched] {
+                self.matched += 1;
+                rest = &rest[1..];
+                if self.matched == FROM.len() {
+                    out.push(b'>');
+                    self.release(out);
+                }
+            } else if byte == b'>' && self.matched == 0 {
+                out.push(b'>');
+                self.has_quotes = true;
+                rest = &rest[1..];
+            } else {
+                self.release(out);
+            }
+        }
+    }
+
+    /// Ends the last line if the message did not, and adds the empty line behind the message.
+    fn finish(mut self, out: &mut Vec<u8>) {
+        let open = self.matched > 0 || self.inside_line || self.has_quotes;
+        self.release(out);
+        out.extend_from_slice(if open { b"\n\n" } else { b"\n" });
+    }
+
+    fn release(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&FROM[..self.matched]);
+        *self = Self { inside_line: true, ..Self::default() };
+    }
+}
+
+const FROM: &[u8; 5] = b"From ";
+
+/// The type that `struct flock` has for its constants, which are of another.
+#[expect(clippy::cast_possible_truncation, reason = "constants of one digit")]
+const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
+#[expect(clippy::cast_possible_truncation, reason = "constants of one digit")]
+const SEEK_SET: libc::c_short = libc::SEEK_SET as libc::c_short;
+
+/// The longest time between two tries to take a lock.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How much is collected before it is written.
+const WRITE_SIZE: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_can_be_undone() {
+        let text = b"From a\n>From b\n>>From c\nFrom\nFromage\n>x\n From d\n\n\n>\nFrom \n>>";
+        let quoted = b">From a\n>>From b\n>>>From c\nFrom\nFromage\n>x\n From d\n\n\n>\n>From \n>>\n\n";
+        for piece in 1..text.len() {
+            let (mut quoting, mut out) = (Quoting::default(), Vec::new());
+            text.chunks(piece).for_each(|piece| quoting.quote(piece, &mut out));
+            quoting.finish(&mut out);
+            assert_eq!(out, quoted, "{}", String::from_utf8_lossy(&out));
+        }
+    }
+
+    #[test]
+    fn the_last_line_is_always_ended() {
+        for (text, quoted) in [("", "\n"), ("a\n", "a\n\n"), ("a", "a\n\n"), ("Fro", "Fro\n\n"), (">", ">\n\n")] {
+            let (mut quoting, mut out) = (Quoting::default(), Vec::new());
+            quoting.quote(text.as_bytes(), &mut out);
+            quoting.finish(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), quoted, "{text}");
+        }
+    }
+}

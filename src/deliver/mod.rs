@@ -1,0 +1,117 @@
+//! Delivery of one message to all of its destinations, or to none.
+//!
+//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`]), then the one
+//! destination that cannot ([`pipe`]) has its say, and only then is the rest committed, which cannot fail any more.
+//! Everything prepared is taken back when its value is dropped, on every way out.
+
+mod mbox;
+mod pipe;
+mod print;
+
+use std::io;
+use std::time::Duration;
+
+use crate::config::{Action, Config, Flags};
+use crate::log::Log;
+use crate::message::{Envelope, Spool};
+use crate::signals::Signals;
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::session::{Outcome, Recipient};
+
+/// What a delivery needs besides the message.
+pub struct Context<'a> {
+    /// Limits and names.
+    pub config: &'a Config,
+    /// Where events go.
+    pub log: &'a Log,
+    /// Where the end of a child is told.
+    pub signals: &'a Signals,
+}
+
+/// Delivers the message. It is [`Outcome::Delivered`] only when every copy is on stable storage or taken over by a command.
+pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) -> Outcome {
+    match attempt(context, envelope, spool) {
+        Ok(()) => Outcome::Delivered,
+        Err(reply) if reply.code / 100 == 5 => Outcome::Fail(reply),
+        Err(reply) => Outcome::Defer(reply),
+    }
+}
+
+fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) -> Result<(), Reply> {
+    if let Some(error) = spool.failure() {
+        return Err(failure(&error, "receiving the message into the spool"));
+    }
+    if spool.hops() > MAX_HOPS {
+        return Err(reply::too_many_hops(spool.hops()));
+    }
+    let mut copies: Vec<(&Recipient<'_>, Action<'_>)> = Vec::new();
+    for recipient in &envelope.transaction.recipients {
+        copies.extend(recipient.destinations.iter().map(|destination| (recipient, destination.action)));
+    }
+
+    let mut files: Vec<_> = copies
+        .iter()
+        .filter_map(|(recipient, action)| match action {
+            Action::Append(path) => Some((*path, *recipient)),
+            _ => None,
+        })
+        .collect();
+    // Every process locks files in the same order, so that no two wait for each other.
+    files.sort_by_key(|(path, _)| *path);
+    let mut mailboxes = mbox::Mailboxes::new(context);
+    for (path, recipient) in files {
+        mailboxes.append(path, &recipient.mailbox, envelope, spool)?;
+    }
+    mailboxes.sync()?;
+
+    for (recipient, action) in &copies {
+        if let Action::Pipe(command) = action {
+            pipe::run(context, command, &recipient.mailbox, envelope, spool)?;
+        }
+    }
+
+    for (recipient, action) in &copies {
+        if let Action::Print = action {
+            print::print(context, &recipient.mailbox, envelope, spool)?;
+        }
+    }
+    mailboxes.commit();
+
+    for (recipient, action) in &copies {
+        log_delivery(context, envelope, recipient, *action);
+    }
+    Ok(())
+}
+
+fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>, action: Action<'_>) {
+    let log = context.log;
+    if !log.wants(Flags::DELIVERIES) {
+        return;
+    }
+    let transaction = envelope.transaction;
+    let (sender, recipient) = (transaction.reverse_path.to_string(), recipient.mailbox.to_string());
+    log.always(format_args!(
+        "Mail id={} from=<{}> to=<{}> size={} {action}: delivered",
+        envelope.id,
+        log.untrusted(sender.as_bytes()),
+        log.untrusted(recipient.as_bytes()),
+        transaction.size,
+    ));
+}
+
+/// The reply to an error of the system: the sender keeps the mail, whatever it is.
+fn failure(error: &io::Error, doing: &str) -> Reply {
+    let cause = format!("{doing}: {error}");
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            reply::no_room(cause)
+        }
+        _ => reply::try_again(cause),
+    }
+}
+
+/// A message that more servers than this have handled goes in circles (RFC 5321, 6.3).
+const MAX_HOPS: usize = 100;
+
+/// How long another program's lock on a mailbox is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,248 @@
+//! `pipe COMMAND`: `/bin/sh -c COMMAND` with the message on its standard input.
+//!
+//! Nothing the peer sent is part of the command; it is in environment variables, cleaned of control characters. The
+//! command gets no descriptor of ours but two pipes, and is killed with everything it started when its time is up.
+
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::{Context, failure, mbox};
+use crate::config::Flags;
+use crate::conn::{is_ready, timeout};
+use crate::log::Untrusted;
+use crate::message::{Envelope, Spool};
+use crate::smtp::address::Mailbox;
+use crate::smtp::reply::{self, Reply};
+
+/// Runs the command and turns its exit status into an answer.
+pub(super) fn run(
+    context: &Context<'_>,
+    command: &str,
+    recipient: &Mailbox,
+    envelope: &Envelope<'_>,
+    spool: &mut Spool,
+) -> Result<(), Reply> {
+    let log = context.log;
+    log.when(Flags::FILES, format_args!("DEBUG: starting '{command}'"));
+    let limit = &context.config.limits.pipe_secs;
+    let (mut running, input) = Running::start(command, recipient, envelope, Instant::now() + limit.value)
+        .map_err(|error| failure(&error, &format!("starting '{command}'")))?;
+    let ended = running.feed(context, input, recipient, envelope, spool);
+    running.output.drain();
+    let output = running.output.first_line();
+    let output = if output.is_empty() { String::new() } else { format!(": '{}'", Untrusted::new(output)) };
+    match ended {
+        Ok(Some(status)) => {
+            log.when(Flags::FILES, format_args!("DEBUG: '{command}' ended, {status}{output}"));
+            answer(status, || format!("'{command}' ended, {status}{output}"))
+        }
+        Ok(None) => Err(reply::worded(&limit.refusal, "4.3.0")
+            .because(format!("'{command}' was killed after {} seconds{output}", limit.value.as_secs()))),
+        Err(error) => Err(failure(&error, &format!("running '{command}'"))),
+    }
+}
+
+/// A command that was started. Dropped, it is killed with its process group, and waited for.
+struct Running {
+    child: Child,
+    output: Output,
+    deadline: Instant,
+    /// The exit status, once the child was waited for: its number may belong to somebody else then.
+    status: Option<ExitStatus>,
+}
+
+impl Running {
+    fn start(
+        command: &str,
+        recipient: &Mailbox,
+        envelope: &Envelope<'_>,
+        deadline: Instant,
+    ) -> io::Result<(Self, ChildStdin)> {
+        let (reader, writer) = io::pipe()?;
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", command])
+            .env_clear()
+            .envs(environment(recipient, envelope))
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .spawn()?;
+        let input = child.stdin.take();
+        let running =
+            Self { child, output: Output { reader, first: Vec::new(), ended: false }, deadline, status: None };
+        set_nonblocking(&running.output.reader)?;
+        let input = input.ok_or(io::ErrorKind::BrokenPipe)?;
+        set_nonblocking(&input)?;
+        Ok((running, input))
+    }
+
+    /// Writes the message to the command and waits for its end. `None` if the time ran out. A command that stops
+    /// reading has its reasons: its exit status decides.
+    fn feed(
+        &mut self,
+        context: &Context<'_>,
+        input: ChildStdin,
+        recipient: &Mailbox,
+        envelope: &Envelope<'_>,
+        spool: &mut Spool,
+    ) -> io::Result<Option<ExitStatus>> {
+        let mut input = Some(input);
+        let mut write = |running: &mut Self, bytes: &[u8]| -> io::Result<()> {
+            let mut rest = bytes;
+            while let (Some(open), false) = (&mut input, rest.is_empty()) {
+                match open.write(rest) {
+                    Ok(length) => rest = &rest[length..],
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if running.wait(context, Some(open))? {
+                            input = None;
+                        }
+                    }
+                    Err(_) => input = None,
+                }
+            }
+            Ok(())
+        };
+        // As Postfix and Exim do it, and as the original did: a `From ` line, and no `>` in front of any other.
+        write(self, mbox::from_line(&envelope.transaction.reverse_path).as_bytes())?;
+        write(self, envelope.trace_headers(recipient, spool).as_bytes())?;
+        spool.copy_to(|text| write(self, text))?;
+        drop(input);
+        while !self.wait(context, None)? {}
+        Ok(self.status)
+    }
+
+    /// Waits until the command takes input, writes output or ends; true if it has ended or its time is up.
+    fn wait(&mut self, context: &Context<'_>, input: Option<&ChildStdin>) -> io::Result<bool> {
+        self.status = self.child.try_wait()?;
+        if self.status.is_some() || Instant::now() >= self.deadline {
+            return Ok(true);
+        }
+        let mut descriptors = vec![PollFd::new(context.signals.as_fd(), PollFlags::POLLIN)];
+        if !self.output.ended {
+            descriptors.push(PollFd::new(self.output.reader.as_fd(), PollFlags::POLLIN));
+        }
+        descriptors.extend(input.map(|input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)));
+        match poll(&mut descriptors, timeout(self.deadline)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if is_ready(&descriptors[0]) {
+            context.signals.read();
+        }
+        self.output.drain();
+        Ok(false)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A child that ended by itself may leave others behind; one that did not is stopped with all of them.
+        let group = i32::try_from(self.child.id()).map(Pid::from_raw);
+        if let (Ok(group), None) = (group, self.status) {
+            let _ = killpg(group, Signal::SIGTERM);
+            let patience = Instant::now() + TERM_PATIENCE;
+            while Instant::now() < patience && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = killpg(group, Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What a command writes: the beginning is kept, the rest thrown away, so that it never waits for us.
+struct Output {
+    reader: PipeReader,
+    first: Vec<u8>,
+    /// Whether nobody holds the other end any more.
+    ended: bool,
+}
+
+impl Output {
+    /// Takes what is there, without waiting for more: a grandchild may hold the other end for as long as it likes.
+    fn drain(&mut self) {
+        let mut buffer = [0; 4096];
+        // Bounded, so that a command that never stops writing cannot hold us here.
+        for _ in 0..64 {
+            match self.reader.read(&mut buffer) {
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(length) => {
+                    let room = MAX_OUTPUT - self.first.len();
+                    self.first.extend_from_slice(&buffer[..length.min(room)]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn first_line(&self) -> &[u8] {
+        let text = self.first.trim_ascii_start();
+        text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end()
+    }
+}
+
+/// The envelope, for the command. Values carry no control characters: a newline in one could end up in a header.
+fn environment(recipient: &Mailbox, envelope: &Envelope<'_>) -> Vec<(&'static str, String)> {
+    let local_part = recipient.local_part();
+    let client = envelope.client;
+    let variables = [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("SENDER", envelope.transaction.reverse_path.to_string()),
+        ("RECIPIENT", recipient.to_string()),
+        ("ORIGINAL_RECIPIENT", recipient.to_string()),
+        ("LOCAL", local_part.to_owned()),
+        ("EXTENSION", local_part.split_once('+').map_or("", |(_, extension)| extension).to_owned()),
+        ("DOMAIN", recipient.domain().to_owned()),
+        ("CLIENT_ADDRESS", client.address.to_string()),
+        ("CLIENT_HOSTNAME", client.name().to_owned()),
+        ("CLIENT_HELO", envelope.transaction.hello.name.clone()),
+        ("CLIENT_PROTOCOL", envelope.protocol().to_owned()),
+        ("AUTH_USER", String::new()),
+        ("MESSAGE_ID", envelope.id.to_owned()),
+    ];
+    variables.into_iter().map(|(name, value)| (name, value.chars().filter(|c| !c.is_control()).collect())).collect()
+}
+
+/// What an exit status means: sysexits(3), and qmail's 100 and 111. What is not known to be permanent is temporary.
+fn answer(status: ExitStatus, cause: impl FnOnce() -> String) -> Result<(), Reply> {
+    let (code, enhanced, text) = match status.code() {
+        Some(0) => return Ok(()),
+        Some(64) => (554, "5.3.5", "The command that takes this mail was called wrongly"),
+        Some(65) => (554, "5.6.0", "The message was not understood"),
+        Some(67) => (550, "5.1.1", "No such user"),
+        Some(68) => (550, "5.1.2", "No such host"),
+        Some(69) => (554, "5.3.0", "Service unavailable"),
+        Some(70) => (554, "5.3.0", "The command that takes this mail is broken"),
+        Some(76) => (554, "5.5.0", "Protocol error"),
+        Some(77) => (550, "5.7.1", "Permission denied"),
+        Some(100) => (554, "5.3.0", "The message was refused"),
+        _ => return Err(reply::try_again(cause())),
+    };
+    debug_assert!(status.signal().is_none());
+    Err(reply::command_refused(code, enhanced, text, cause()))
+}
+
+fn set_nonblocking(descriptor: &impl AsFd) -> io::Result<()> {
+    fcntl(descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// How much of a command's output is kept, in bytes.
+const MAX_OUTPUT: usize = 1024;
+
+/// How long a command has between SIGTERM and SIGKILL.
+const TERM_PATIENCE: Duration = Duration::from_secs(2);

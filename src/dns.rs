@@ -1,0 +1,286 @@
+//! From an address to a forward-confirmed name, within a deadline: /etc/hosts first, then DNS.
+//!
+//! A static binary cannot load the C library's resolver plug-ins, and the C library's resolver cannot be stopped at a
+//! deadline, so the few queries needed (PTR, then A or AAAA) are sent from here; the messages are built and parsed by
+//! `simple-dns`, resolv.conf(5) by `resolv-conf`.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE};
+
+use crate::peer::is_valid_hostname;
+
+/// Why an address has no name that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoName {
+    /// There is no reverse entry, or none that is a host name.
+    Unnamed,
+    /// The name, which does not lead back to the address.
+    Unconfirmed(String),
+    /// Nobody answered in time, or the answer was an error.
+    Failed(String),
+}
+
+impl std::fmt::Display for NoName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NoName::Unnamed => f.write_str("the address has no host name"),
+            NoName::Unconfirmed(name) => write!(f, "the host name '{name}' does not lead back to the address"),
+            NoName::Failed(why) => write!(f, "the host name look-up failed: {why}"),
+        }
+    }
+}
+
+/// Looks up the address's name and the name's addresses; all of it takes at most `timeout`.
+pub(crate) fn confirmed_name(address: IpAddr, timeout: Duration) -> Result<String, NoName> {
+    if let Some(name) = name_in_hosts(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address) {
+        return Ok(name);
+    }
+    let resolver = Resolver::new(Instant::now() + timeout);
+    let mut unconfirmed = None;
+    for name in resolver.names(address)?.into_iter().take(MAX_NAMES) {
+        if resolver.addresses(&name, address)?.contains(&address) {
+            return Ok(name);
+        }
+        unconfirmed.get_or_insert(name);
+    }
+    Err(unconfirmed.map_or(NoName::Unnamed, NoName::Unconfirmed))
+}
+
+/// The first name of the first line that has this address (hosts(5)); the administrator's word needs no confirmation.
+fn name_in_hosts(hosts: &str, address: IpAddr) -> Option<String> {
+    hosts.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let found: IpAddr = words.next()?.parse().ok()?;
+        let name = words.next()?;
+        (found.to_canonical() == address && is_valid_hostname(name)).then(|| name.to_owned())
+    })
+}
+
+struct Resolver {
+    servers: Vec<SocketAddr>,
+    deadline: Instant,
+    /// How long one server is waited for before the next one is asked.
+    patience: Duration,
+}
+
+impl Resolver {
+    fn new(deadline: Instant) -> Self {
+        let config = std::fs::read(Path::new(RESOLV_CONF))
+            .ok()
+            .and_then(|text| resolv_conf::Config::parse(text).ok())
+            .unwrap_or_default();
+        let mut servers: Vec<SocketAddr> =
+            config.nameservers.iter().map(|server| SocketAddr::new(server.into(), DNS_PORT)).collect();
+        if servers.is_empty() {
+            servers.push((Ipv4Addr::LOCALHOST, DNS_PORT).into());
+        }
+        Self { servers, deadline, patience: Duration::from_secs(u64::from(config.timeout.clamp(1, 5))) }
+    }
+
+    fn names(&self, address: IpAddr) -> Result<Vec<String>, NoName> {
+        let answer = self.query(&reverse_name(address), TYPE::PTR)?;
+        Ok(answer
+            .into_iter()
+            .filter_map(|data| match data {
+                Answer::Name(name) if is_valid_hostname(&name) => Some(name),
+                _ => None,
+            })
+            .collect())
+    }
+
+    fn addresses(&self, name: &str, like: IpAddr) -> Result<Vec<IpAddr>, NoName> {
+        let kind = if like.is_ipv4() { TYPE::A } else { TYPE::AAAA };
+        let answer = self.query(name, kind)?;
+        Ok(answer
+            .into_iter()
+            .filter_map(|data| if let Answer::Address(address) = data { Some(address) } else { None })
+            .collect())
+    }
+
+    /// Asks the servers in turn, twice round, until one gives an answer that is final.
+    fn query(&self, name: &str, kind: TYPE) -> Result<Vec<Answer>, NoName> {
+        let mut failure = "no answer in time".to_owned();
+        for server in self.servers.iter().chain(&self.servers) {
+            if Instant::now() >= self.deadline {
+                break;
+            }
+            match self.ask(*server, name, kind) {
+                Ok(answers) => return Ok(answers),
+                Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {}
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        Err(NoName::Failed(failure))
+    }
+
+    /// One question to one server, over UDP and again over TCP if the answer was cut short (RFC 7766, section 5).
+    fn ask(&self, server: SocketAddr, name: &str, kind: TYPE) -> io::Result<Vec<Answer>> {
+        let until = self.deadline.min(Instant::now() + self.patience);
+        let id = random_id();
+        let question = Question::new(
+            Name::new(name).map_err(io::Error::other)?.into_owned(),
+            QTYPE::TYPE(kind),
+            QCLASS::CLASS(CLASS::IN),
+            false,
+        );
+        let mut query = Packet::new_query(id);
+        query.set_flags(PacketFlag::RECURSION_DESIRED);
+        query.questions.push(question.clone());
+        let query = query.build_bytes_vec().map_err(io::Error::other)?;
+
+        let any: IpAddr =
+            if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(server)?;
+        socket.send(&query)?;
+        let mut buffer = [0; 4096];
+        loop {
+            socket.set_read_timeout(Some(remaining(until)?))?;
+            let length = socket.recv(&mut buffer)?;
+            // What is no answer to this question is not looked at: somebody else may have sent it.
+            if let Some((answers, truncated)) = answers(&buffer[..length], id, &question)? {
+                if !truncated {
+                    return Ok(answers);
+                }
+                break;
+            }
+        }
+        let mut stream = TcpStream::connect_timeout(&server, remaining(until)?)?;
+        stream.set_write_timeout(Some(remaining(until)?))?;
+        let length = u16::try_from(query.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes()[..], &query].concat())?;
+        let mut message = [0; 2];
+        read_until(&mut stream, &mut message, until)?;
+        let mut message = vec![0; usize::from(u16::from_be_bytes(message))];
+        read_until(&mut stream, &mut message, until)?;
+        let (answers, _) =
+            answers(&message, id, &question)?.ok_or_else(|| io::Error::other("an answer to another question"))?;
+        Ok(answers)
+    }
+}
+
+enum Answer {
+    Name(String),
+    Address(IpAddr),
+}
+
+/// The answers in a message and whether it was cut short; `None` if it answers another question.
+fn answers(message: &[u8], id: u16, question: &Question<'_>) -> io::Result<Option<(Vec<Answer>, bool)>> {
+    let Ok(packet) = Packet::parse(message) else { return Ok(None) };
+    let same_question = matches!(packet.questions.as_slice(), [asked] if asked.qtype == question.qtype
+        && asked.qname.to_string().eq_ignore_ascii_case(&question.qname.to_string()));
+    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !same_question {
+        return Ok(None);
+    }
+    match packet.rcode() {
+        RCODE::NoError | RCODE::NameError => {}
+        other => return Err(io::Error::other(format!("the name server answered {other:?}"))),
+    }
+    // CNAME records on the way need no following: the server has put what they lead to into the same answer.
+    let answers = packet.answers.iter().filter_map(answer).collect();
+    Ok(Some((answers, packet.has_flags(PacketFlag::TRUNCATION))))
+}
+
+fn answer(record: &ResourceRecord<'_>) -> Option<Answer> {
+    match &record.rdata {
+        // Label by label: a dot inside a label would forge a hierarchy that nobody delegated.
+        RData::PTR(name) => {
+            let labels: Option<Vec<String>> = name
+                .0
+                .get_labels()
+                .iter()
+                .map(|label| Some(label.to_string()).filter(|label| !label.contains('.')))
+                .collect();
+            Some(Answer::Name(labels?.join(".")))
+        }
+        RData::A(a) => Some(Answer::Address(Ipv4Addr::from(a.address).into())),
+        RData::AAAA(aaaa) => Some(Answer::Address(std::net::Ipv6Addr::from(aaaa.address).into())),
+        _ => None,
+    }
+}
+
+/// The name under which an address is registered (RFC 1035, 3.5; RFC 3596, 2.5).
+fn reverse_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(v6) => {
+            let mut name = String::with_capacity(72);
+            for octet in v6.octets().iter().rev() {
+                for digit in [octet & 15, octet >> 4] {
+                    name.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+                    name.push('.');
+                }
+            }
+            name + "ip6.arpa"
+        }
+    }
+}
+
+/// Like `read_exact`, but the deadline is one for all reads together.
+fn read_until(stream: &mut TcpStream, buffer: &mut [u8], until: Instant) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        stream.set_read_timeout(Some(remaining(until)?))?;
+        match stream.read(&mut buffer[filled..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => filled += length,
+        }
+    }
+    Ok(())
+}
+
+fn remaining(until: Instant) -> io::Result<Duration> {
+    match until.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+/// An identifier that an outsider cannot guess; with the port that the kernel chose, it tells answers from forgeries.
+fn random_id() -> u16 {
+    use std::hash::{BuildHasher, Hasher};
+    // The keys of `RandomState` come from the kernel's random numbers.
+    let [low, high, ..] = std::hash::RandomState::new().build_hasher().finish().to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+const HOSTS: &str = "/etc/hosts";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const DNS_PORT: u16 = 53;
+
+/// How many of an address's names are tried: more than one is rare, and each costs a query.
+const MAX_NAMES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_addresses() {
+        assert_eq!(reverse_name("192.0.2.1".parse().unwrap()), "1.2.0.192.in-addr.arpa");
+        assert_eq!(
+            reverse_name("2001:db8::567:89ab".parse().unwrap()),
+            "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"
+        );
+    }
+
+    #[test]
+    fn hosts_file() {
+        let hosts =
+            "# comment\n127.0.0.1\tlocalhost loopback # x\n::1 ip6-localhost\n192.0.2.1 bad_name\n192.0.2.1 good\n";
+        let name = |address: &str| name_in_hosts(hosts, address.parse().unwrap());
+        assert_eq!(name("127.0.0.1").as_deref(), Some("localhost"));
+        assert_eq!(name("::1").as_deref(), Some("ip6-localhost"));
+        assert_eq!(name("192.0.2.1").as_deref(), Some("good"));
+        assert_eq!(name("192.0.2.2"), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! `mailrecv explain`: what would happen to a message, and why. Nothing is delivered, looked up or logged.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use crate::cli::{Options, Question};
+use crate::config::{self, Config, Flags, Trace};
+use crate::log::{Log, Untrusted};
+use crate::smtp::reply::Reply;
+use crate::smtp::session::Session;
+use crate::smtp::{LineEnding, Step};
+use crate::{EX_CONFIG, report, server};
+
+/// Answers the question on standard output. 0 if mail would be taken, 1 if not, 78 if the configuration has errors.
+pub(crate) fn run(options: &Options, question: &Question) -> u8 {
+    match config::load(&options.config) {
+        Ok((config, _)) => {
+            let (text, accepted) = explain(&config, question);
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            u8::from(!accepted)
+        }
+        Err(errors) => {
+            report(&options.config, errors.iter());
+            EX_CONFIG
+        }
+    }
+}
+
+/// Holds the dialogue that the peer would hold, with the real session.
+fn explain(config: &Config, question: &Question) -> (String, bool) {
+    let peer = &question.peer;
+    let mut text = String::new();
+    let _ = writeln!(text, "peer {peer}");
+    if peer.hostname.is_none() && config.limits.fcrdns_check.value {
+        let refusal = &config.limits.fcrdns_check.refusal;
+        let _ = writeln!(text, "  note: a peer without a confirmed name is refused: {} {}", refusal.code, refusal.text);
+        let _ = writeln!(text, "        (`--peer ADDRESS=HOSTNAME` asks about one with a name; limit.fcrdns_check)");
+    }
+    let mut session = Session::new(config, peer, Trace::new(true));
+    let lines = [
+        "EHLO explain.invalid".to_owned(),
+        format!("MAIL FROM:<{}>", question.from),
+        format!("RCPT TO:<{}>", question.rcpt),
+    ];
+    for line in &lines {
+        let step = session.line(line.as_bytes(), LineEnding::Crlf);
+        let _ = writeln!(text, "{}", Untrusted::new(line.as_bytes()));
+        for decision in session.trace.take() {
+            let _ = writeln!(text, "  {decision}");
+        }
+        let (reply, closed) = match step {
+            Step::Reply(reply) => (reply, false),
+            Step::Close(reply) => (reply, true),
+            Step::Wait | Step::Deliver(_) => continue,
+        };
+        if line != &lines[0] || reply.is_negative() {
+            show(&mut text, &reply, peer.address.to_string(), config);
+        }
+        if closed || reply.is_negative() {
+            return (text, false);
+        }
+    }
+    for destination in session.destinations() {
+        let _ = match destination.line {
+            0 => writeln!(text, "destination: {} (deadletter_file)", destination.action),
+            line => writeln!(text, "destination: {} (line {line})", destination.action),
+        };
+    }
+    (text, true)
+}
+
+fn show(text: &mut String, reply: &Reply, peer: String, config: &Config) {
+    let mut encoded = Vec::new();
+    reply.encode(true, &mut encoded);
+    for line in String::from_utf8_lossy(&encoded).lines() {
+        let _ = writeln!(text, "  reply: {line}");
+    }
+    if reply.is_negative() {
+        let log = Log::new(config.log.clone(), Flags::default(), config.loghex, peer);
+        let _ = writeln!(text, "  log:   {}", log.line(&server::negative(&log, reply)));
+    }
+}

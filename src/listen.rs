@@ -1,0 +1,221 @@
+//! `mailrecv listen`: the built-in super-server. It accepts connections and starts this same binary for each, with the
+//! connection as descriptors 0 and 1; it never reads a byte of what peers send.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cli::{ListenOptions, Options};
+use crate::config::{self, Flags, LogTarget};
+use crate::conn::{is_ready, timeout};
+use crate::log::Log;
+use crate::signals::Signals;
+use crate::smtp::reply;
+use crate::{EX_CONFIG, EX_OSERR, report};
+
+/// Listens until SIGTERM or SIGINT. Returns the exit status.
+pub(crate) fn run(options: &Options, listen: &ListenOptions) -> u8 {
+    // Better to learn of a mistake now than from the first peer. Later edits are met by each session itself.
+    let config = match config::load(&options.config) {
+        Ok((config, _)) => config,
+        Err(errors) => {
+            report(&options.config, errors.iter());
+            return EX_CONFIG;
+        }
+    };
+    let log = options.log.clone().unwrap_or(config.log);
+    match Listener::new(options, listen, log).and_then(|mut listener| listener.run()) {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "mailrecv: {error:#}");
+            EX_OSERR
+        }
+    }
+}
+
+struct Listener<'a> {
+    options: &'a ListenOptions,
+    /// The arguments of the receivers that are started.
+    arguments: Vec<OsString>,
+    log: LogTarget,
+    sockets: Vec<TcpListener>,
+    signals: Signals,
+    sessions: Vec<Session>,
+}
+
+struct Session {
+    process: Child,
+    peer: IpAddr,
+}
+
+impl<'a> Listener<'a> {
+    fn new(options: &Options, listen: &'a ListenOptions, log: LogTarget) -> anyhow::Result<Self> {
+        let signals = Signals::new()?;
+        let mut sockets = Vec::new();
+        for address in &listen.addresses {
+            let addresses = address.to_socket_addrs().with_context(|| format!("`{address}` is no ADDRESS:PORT"))?;
+            for address in addresses {
+                let socket = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+                socket.set_nonblocking(true)?;
+                sockets.push(socket);
+            }
+        }
+        Ok(Self {
+            options: listen,
+            arguments: receiver_arguments(options),
+            log,
+            sockets,
+            signals,
+            sessions: Vec::new(),
+        })
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        self.announce()?;
+        // While descriptors or processes are short, accepting again at once would only burn time.
+        let mut pause = None;
+        while !self.signals.stop_requested() {
+            self.wait(pause.take())?;
+            self.reap();
+            for number in 0..self.sockets.len() {
+                if let Err(error) = self.accept(number) {
+                    self.log_about("listen", format_args!("WARNING: cannot accept connections: {error}"));
+                    pause = Some(Instant::now() + Duration::from_secs(1));
+                }
+            }
+        }
+        self.sockets.clear();
+        self.stop();
+        Ok(())
+    }
+
+    /// One line, when connections are accepted; whoever started us may be waiting for it.
+    fn announce(&self) -> anyhow::Result<()> {
+        let mut line = "mailrecv: listening on".to_owned();
+        for socket in &self.sockets {
+            let _ = write!(line, " {}", socket.local_addr()?);
+        }
+        // Nobody has to be interested.
+        let _ = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
+        Ok(())
+    }
+
+    /// Waits for a connection or a signal; with a pause, for a signal only.
+    fn wait(&self, pause: Option<Instant>) -> anyhow::Result<()> {
+        let mut descriptors = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if pause.is_none() {
+            descriptors.extend(self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        }
+        match poll(&mut descriptors, pause.map_or(PollTimeout::NONE, timeout)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error).context("waiting for connections"),
+        }
+        if is_ready(&descriptors[0]) {
+            self.signals.read();
+        }
+        Ok(())
+    }
+
+    /// Accepts what is waiting on one socket.
+    fn accept(&mut self, number: usize) -> io::Result<()> {
+        // Bounded, so that a flood of connections does not keep us from reaping sessions.
+        for _ in 0..64 {
+            match self.sockets[number].accept() {
+                Ok((stream, peer)) => self.start(stream, peer.ip().to_canonical())?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // The peer gave up before we came to it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, stream: TcpStream, peer: IpAddr) -> io::Result<()> {
+        self.reap();
+        let from_peer = self.sessions.iter().filter(|session| session.peer == peer).count();
+        if self.sessions.len() >= self.options.max_processes || from_peer >= self.options.max_per_address {
+            self.turn_away(&stream, peer, format_args!("{} sessions, {from_peer} with this peer", self.sessions.len()));
+            return Ok(());
+        }
+        stream.set_nonblocking(false)?;
+        let input = OwnedFd::from(stream);
+        let output = input.try_clone()?;
+        // The running binary, even if its file has been replaced since: sessions of one kind until we are restarted.
+        let process =
+            Command::new("/proc/self/exe").args(&self.arguments).stdin(input).stdout(Stdio::from(output)).spawn()?;
+        self.sessions.push(Session { process, peer });
+        Ok(())
+    }
+
+    fn turn_away(&self, stream: &TcpStream, peer: IpAddr, why: std::fmt::Arguments<'_>) {
+        let reply = reply::too_busy();
+        let mut bytes = Vec::new();
+        reply.encode(false, &mut bytes);
+        // One write into an empty socket buffer; a peer that cannot take that gets nothing.
+        let _ = stream.set_nonblocking(true);
+        let _ = (&mut &*stream).write_all(&bytes);
+        self.log_about(&peer.to_string(), format_args!("ERROR: {} {} ({why})", reply.code, reply.text));
+    }
+
+    fn log_about(&self, peer: &str, text: std::fmt::Arguments<'_>) {
+        Log::new(self.log.clone(), Flags::default(), true, peer.to_owned()).always(text);
+    }
+
+    /// Forgets sessions that are over.
+    fn reap(&mut self) {
+        self.sessions.retain_mut(|session| matches!(session.process.try_wait(), Ok(None)));
+    }
+
+    /// Lets sessions end by themselves for a while, then asks them to, then makes them.
+    fn stop(&mut self) {
+        self.wait_for_sessions(self.options.grace);
+        for (signal, patience) in [(Signal::SIGTERM, TERM_PATIENCE), (Signal::SIGKILL, Duration::from_secs(1))] {
+            for session in &self.sessions {
+                if let Ok(pid) = i32::try_from(session.process.id()) {
+                    let _ = kill(Pid::from_raw(pid), signal);
+                }
+            }
+            self.wait_for_sessions(patience);
+        }
+    }
+
+    fn wait_for_sessions(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        loop {
+            self.reap();
+            if self.sessions.is_empty() || Instant::now() >= deadline {
+                return;
+            }
+            let _ = self.wait(Some(deadline.min(Instant::now() + Duration::from_millis(200))));
+        }
+    }
+}
+
+/// The options, as the receivers get them. Each reads the configuration itself, so edits need no restart.
+fn receiver_arguments(options: &Options) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["-c".into(), options.config.clone().into()];
+    if let Some(flags) = options.debug {
+        arguments.extend(["-d".into(), flags.to_string().into()]);
+    }
+    match &options.log {
+        None => {}
+        Some(LogTarget::Syslog) => arguments.extend(["-l".into(), "syslog".into()]),
+        Some(LogTarget::Stderr) => arguments.extend(["-l".into(), "stderr".into()]),
+        Some(LogTarget::File(path)) => arguments.extend(["-l".into(), path.into()]),
+    }
+    arguments
+}
+
+/// How long sessions have between SIGTERM and SIGKILL: enough to finish a commit.
+const TERM_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,227 @@
+//! The log: one line an event, one write(2) a line, the peer's address in every line.
+//!
+//! Administrators let programs act on these lines, so nothing that a peer sent may look like anything else: it appears
+//! in quotes, as [`Untrusted`], with control characters, quotes and brackets written as `<0xNN>`. So no line shows a
+//! bracketed address that is not the peer's.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+
+use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
+
+use crate::config::{Flags, LogTarget};
+use crate::date;
+
+/// The log of one connection.
+pub struct Log {
+    target: LogTarget,
+    flags: Flags,
+    loghex: bool,
+    /// The peer's address, or a word that stands for it.
+    peer: String,
+    /// Opened at the first line: most connections of scanners and many of mail servers write none.
+    sink: RefCell<Sink>,
+}
+
+enum Sink {
+    Closed,
+    File(File),
+    Stderr,
+    Syslog(Box<Logger<LoggerBackend, Formatter3164>>),
+    /// Nothing takes our lines; mail goes on.
+    Nowhere,
+}
+
+impl Log {
+    /// A log to this place about this peer; nothing is opened yet.
+    pub fn new(target: LogTarget, flags: Flags, loghex: bool, peer: String) -> Self {
+        Self { target, flags, loghex, peer, sink: RefCell::new(Sink::Closed) }
+    }
+
+    /// Whether lines of this kind are wanted.
+    pub fn wants(&self, flag: Flags) -> bool {
+        self.flags.has(flag)
+    }
+
+    /// Logs a line whatever the flags.
+    pub fn always(&self, text: fmt::Arguments<'_>) {
+        // A failure to log is no reason to lose mail, and there is nobody to tell.
+        let _ = self.write(text);
+    }
+
+    /// Logs a line if the flag is set.
+    pub fn when(&self, flag: Flags, text: fmt::Arguments<'_>) {
+        if self.wants(flag) {
+            self.always(text);
+        }
+    }
+
+    /// Text that a peer chose, in the form this log has it.
+    pub fn untrusted<'t>(&self, bytes: &'t [u8]) -> Untrusted<'t> {
+        Untrusted { bytes, keep_utf8: !self.loghex, max: MAX_UNTRUSTED }
+    }
+
+    /// Writes one line of a message for people (the `print` action). Unlike the log itself, this can fail.
+    pub fn print(&self, line: &[u8]) -> std::io::Result<()> {
+        self.write(format_args!("| {}", Untrusted { bytes: line, keep_utf8: true, max: usize::MAX }))
+    }
+
+    /// A line as it stands in a log file: `DATE MAILRECV[PID]: [PEER] TEXT`.
+    pub fn line(&self, text: &dyn fmt::Display) -> String {
+        format!("{} {IDENTITY}[{}]: [{}] {text}", date::Asctime::now_local(), std::process::id(), self.peer)
+    }
+
+    /// Waits until a log file is on stable storage.
+    pub fn sync(&self) -> std::io::Result<()> {
+        match &*self.sink.borrow() {
+            Sink::File(file) if file.metadata()?.is_file() => file.sync_data(),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, text: fmt::Arguments<'_>) -> std::io::Result<()> {
+        let mut sink = self.sink.borrow_mut();
+        if let Sink::Closed = *sink {
+            *sink = self.open();
+        }
+        let peer = &self.peer;
+        match &mut *sink {
+            Sink::File(file) => file.write_all((self.line(&text) + "\n").as_bytes()),
+            Sink::Stderr => {
+                let line = format!("{IDENTITY}[{}]: [{peer}] {text}\n", std::process::id());
+                std::io::stderr().write_all(line.as_bytes())
+            }
+            Sink::Syslog(logger) => {
+                let line = format!("[{peer}] {text}");
+                let result = if line.contains("] ERROR: ") { logger.err(line) } else { logger.info(line) };
+                result.map_err(std::io::Error::other)
+            }
+            Sink::Closed | Sink::Nowhere => Err(std::io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn open(&self) -> Sink {
+        match &self.target {
+            LogTarget::Stderr => Sink::Stderr,
+            LogTarget::Syslog => open_syslog(),
+            // Not blocking: a FIFO that nobody reads must not hold up mail.
+            LogTarget::File(path) => match OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o640)
+                .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+                .open(path)
+            {
+                Ok(file) => Sink::File(file),
+                Err(error) => {
+                    let mut sink = open_syslog();
+                    if let Sink::Syslog(logger) = &mut sink {
+                        let _ = logger.warning(format!(
+                            "[{}] WARNING: logging here, because {} cannot be opened: {error}",
+                            self.peer,
+                            path.display()
+                        ));
+                    }
+                    sink
+                }
+            },
+        }
+    }
+}
+
+fn open_syslog() -> Sink {
+    let formatter = Formatter3164 {
+        facility: Facility::LOG_MAIL,
+        hostname: None,
+        process: IDENTITY.to_owned(),
+        pid: std::process::id(),
+    };
+    syslog::unix(formatter).map_or(Sink::Nowhere, |logger| Sink::Syslog(Box::new(logger)))
+}
+
+/// Text that a peer, a name server or a command chose. Its `Display` is safe in a log line, a header and a terminal;
+/// there is no other way to write it.
+#[derive(Clone, Copy)]
+pub struct Untrusted<'t> {
+    bytes: &'t [u8],
+    keep_utf8: bool,
+    max: usize,
+}
+
+impl<'t> Untrusted<'t> {
+    /// Text with everything but printable ASCII escaped.
+    pub fn new(bytes: &'t [u8]) -> Self {
+        Self { bytes, keep_utf8: false, max: MAX_UNTRUSTED }
+    }
+}
+
+impl fmt::Display for Untrusted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.bytes[..self.bytes.len().min(self.max)];
+        for chunk in shown.utf8_chunks() {
+            for (at, character) in chunk.valid().char_indices() {
+                let escape = match character {
+                    '[' | ']' | '\'' => true,
+                    // What looks like an escape of ours is escaped, so that every line can be read back.
+                    '<' => chunk.valid()[at..].starts_with("<0x"),
+                    ' '..='~' => false,
+                    _ => !self.keep_utf8 || is_invisible(character),
+                };
+                if escape {
+                    character.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "<0x{byte:02x}>"))?;
+                } else {
+                    f.write_char(character)?;
+                }
+            }
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "<0x{byte:02x}>"))?;
+        }
+        if shown.len() < self.bytes.len() {
+            write!(f, "...({} bytes)", self.bytes.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Characters that change how a line is shown or where it ends, without being seen: controls of both ranges, line and
+/// paragraph separators, direction marks, zero-width characters.
+fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{61c}')
+}
+
+/// The program's name in log lines, as in the original.
+pub const IDENTITY: &str = "MAILRECV";
+
+/// How much of one untrusted text a line shows, in bytes.
+const MAX_UNTRUSTED: usize = 400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untrusted_text_is_one_harmless_line() {
+        let show = |bytes: &[u8], keep_utf8| Untrusted { bytes, keep_utf8, max: 40 }.to_string();
+        for (bytes, hex, utf8) in [
+            (&b"fred@example.com"[..], "fred@example.com", "fred@example.com"),
+            (b"<a@b>", "<a@b>", "<a@b>"),
+            (b"<0x41>", "<0x3c>0x41>", "<0x3c>0x41>"),
+            (b"[8.8.8.8] 'x'", "<0x5b>8.8.8.8<0x5d> <0x27>x<0x27>", "<0x5b>8.8.8.8<0x5d> <0x27>x<0x27>"),
+            (b"a\r\n\t\0\x1b\x7f", "a<0x0d><0x0a><0x09><0x00><0x1b><0x7f>", "a<0x0d><0x0a><0x09><0x00><0x1b><0x7f>"),
+            ("\u{e9}".as_bytes(), "<0xc3><0xa9>", "\u{e9}"),
+            (
+                "\u{85}\u{2028}\u{202e}".as_bytes(),
+                "<0xc2><0x85><0xe2><0x80><0xa8><0xe2><0x80><0xae>",
+                "<0xc2><0x85><0xe2><0x80><0xa8><0xe2><0x80><0xae>",
+            ),
+            (b"\xff\xc0\xaf", "<0xff><0xc0><0xaf>", "<0xff><0xc0><0xaf>"),
+        ] {
+            assert_eq!(show(bytes, false), hex);
+            assert_eq!(show(bytes, true), utf8);
+        }
+        assert_eq!(show(&[b'x'; 50], false), format!("{}...(50 bytes)", "x".repeat(40)));
+    }
+}

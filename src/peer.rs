@@ -1,0 +1,138 @@
+//! Who is on the other side of the connection: the address from the socket, and a name only if it is confirmed.
+//!
+//! A name counts only if the address leads to it and it leads back to the address, and if it is made of letters,
+//! digits, hyphens and dots: whoever holds an address chooses what its reverse entry says.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use anyhow::{Context, bail};
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername};
+
+/// The peer, as rules, headers and the log know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The peer's address; IPv4-mapped IPv6 addresses are IPv4 here.
+    pub address: IpAddr,
+    /// The peer's forward-confirmed name.
+    pub hostname: Option<String>,
+}
+
+impl Client {
+    /// A peer whose name is not known.
+    pub fn unnamed(address: IpAddr) -> Self {
+        Self { address: address.to_canonical(), hostname: None }
+    }
+
+    /// The confirmed name, or `unknown`.
+    pub fn name(&self) -> &str {
+        self.hostname.as_deref().unwrap_or("unknown")
+    }
+
+    /// Reads `ADDRESS` or `ADDRESS=HOSTNAME`.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let (address, hostname) = text.split_once('=').map_or((text, None), |(address, name)| (address, Some(name)));
+        let Ok(address) = address.parse() else { bail!("`{address}` is not an IPv4 or IPv6 address") };
+        if let Some(name) = hostname
+            && !is_valid_hostname(name)
+        {
+            bail!("`{name}` is not a host name");
+        }
+        Ok(Self { hostname: hostname.map(str::to_owned), ..Self::unnamed(address) })
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.name(), self.address)
+    }
+}
+
+/// What standard input is connected to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A TCP connection from this address.
+    Socket(IpAddr),
+    /// A person at a terminal.
+    Terminal,
+}
+
+/// Looks at a descriptor. An error if it is neither a TCP socket nor a terminal, or if the peer has already gone.
+pub fn origin(descriptor: BorrowedFd<'_>) -> anyhow::Result<Origin> {
+    if nix::unistd::isatty(descriptor).unwrap_or(false) {
+        return Ok(Origin::Terminal);
+    }
+    use std::os::fd::AsRawFd;
+    let address: SockaddrStorage = getpeername(descriptor.as_raw_fd()).context(
+        "standard input is no connection: start me from a super-server, or name the peer with --peer ADDRESS",
+    )?;
+    let address = match address.family() {
+        Some(AddressFamily::Inet) => address.as_sockaddr_in().map(|inet| IpAddr::V4(inet.ip())),
+        Some(AddressFamily::Inet6) => address.as_sockaddr_in6().map(|inet6| IpAddr::V6(inet6.ip())),
+        _ => None,
+    };
+    match address {
+        Some(address) => Ok(Origin::Socket(address.to_canonical())),
+        None => bail!("standard input is no TCP connection: name the peer with --peer ADDRESS"),
+    }
+}
+
+/// Whether a name is one that a host can have: labels of letters, digits and inner hyphens (RFC 1123, 2.1), not
+/// shaped like an address, and not the word that stands for "no name".
+pub fn is_valid_hostname(name: &str) -> bool {
+    let last_label = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253
+        && !name.eq_ignore_ascii_case("unknown")
+        && !last_label.bytes().all(|byte| byte.is_ascii_digit())
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names() {
+        for good in ["localhost", "mail-1.example.com", "1and1.example", "a.b.c", "xn--bcher-kva.example"] {
+            assert!(is_valid_hostname(good), "{good}");
+        }
+        let long_label = format!("{}.example", "a".repeat(64));
+        let long_name = "a.".repeat(127) + "example";
+        for bad in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "192.0.2.1",
+            "a.1",
+            "unknown",
+            "UNKNOWN",
+            "-a.example",
+            "a-.example",
+            "a b.example",
+            "under_score.example",
+            "a\nb.example",
+            "a[192.0.2.1].example",
+            "*.example",
+            "::1",
+            &long_label,
+            &long_name,
+        ] {
+            assert!(!is_valid_hostname(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        assert_eq!(Client::parse("::ffff:192.0.2.1=mail.example").unwrap().to_string(), "mail.example [192.0.2.1]");
+        assert_eq!(Client::parse("2001:DB8:0:0::1").unwrap().to_string(), "unknown [2001:db8::1]");
+        assert!(Client::parse("fe80::1%eth0").is_err());
+    }
+}

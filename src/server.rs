@@ -1,0 +1,240 @@
+//! The only loop: read, ask the session, execute the step.
+//!
+//! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
+
+use std::fmt;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::{Config, Flags, Trace};
+use crate::conn::{Connection, Input};
+use crate::deliver::{self, Context};
+use crate::log::Log;
+use crate::message::{Envelope, Spool};
+use crate::peer::Client;
+use crate::signals::Signals;
+use crate::smtp::Step;
+use crate::smtp::line::{Found, LineReader};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::session::{Outcome, Session, Transaction};
+
+/// Serves one peer on standard input and output.
+pub struct Server<'a> {
+    config: &'a Config,
+    log: &'a Log,
+    signals: &'a Signals,
+    connection: Connection,
+    lines: LineReader,
+    /// When the whole connection has to be over.
+    deadline: Instant,
+    messages: u32,
+    /// Message text on its way from the session to the spool.
+    text: Vec<u8>,
+}
+
+/// Why the session is over.
+enum End {
+    /// We said so.
+    Closed,
+    /// The peer is gone; the text says how we know.
+    PeerGone(String),
+}
+
+impl<'a> Server<'a> {
+    /// Sends the greeting; the connection's time runs from here.
+    pub fn greet(config: &'a Config, log: &'a Log, signals: &'a Signals) -> Self {
+        let deadline = Instant::now() + config.limits.connection_secs.value;
+        let mut server = Self {
+            config,
+            log,
+            signals,
+            connection: Connection::standard_io(),
+            lines: LineReader::default(),
+            deadline,
+            messages: 0,
+            text: Vec::new(),
+        };
+        server.send(&reply::greeting(&config.domain), false);
+        // If the peer is gone already, waiting for its first command will tell.
+        let _ = server.connection.flush(server.idle_deadline());
+        server
+    }
+
+    /// How much of the connection's time is left.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted.
+    pub fn serve(&mut self, client: &Client, refusal: Option<Reply>) {
+        let mut session = match refusal {
+            Some(reply) => Session::refused(self.config, client, reply),
+            None => Session::new(self.config, client, Trace::new(self.log.wants(Flags::RULES))),
+        };
+        let end = self.converse(&mut session, client);
+        if let End::PeerGone(how) = end {
+            if session.is_in_transaction() {
+                self.log.always(format_args!("WARNING: {how}; nothing was delivered of the message it had begun"));
+            } else {
+                self.log.when(Flags::WARNINGS, format_args!("WARNING: {how}"));
+            }
+        }
+        self.log.when(Flags::CLOSING, format_args!("INFO: connection closed, {} messages accepted", self.messages));
+    }
+
+    fn converse<'s>(&mut self, session: &mut Session<'s>, client: &'s Client) -> End
+    where
+        'a: 's,
+    {
+        let mut spool = None;
+        loop {
+            let step = if session.wants_data() { self.data(session, &mut spool) } else { self.line(session) };
+            for line in session.trace.take() {
+                self.log.always(format_args!("DEBUG: {line}"));
+            }
+            let step = match step {
+                Step::Deliver(transaction) => {
+                    let spool = spool.take().unwrap_or_else(|| new_spool(self.config));
+                    self.deliver(session, client, &transaction, spool)
+                }
+                other => other,
+            };
+            match step {
+                Step::Reply(reply) => self.send(&reply, session.is_extended()),
+                Step::Close(reply) => return self.close(&reply, session),
+                Step::Wait => {
+                    if let Some(end) = self.wait(session) {
+                        return end;
+                    }
+                }
+                Step::Deliver(_) => unreachable!("a delivery ends in a reply"),
+            }
+        }
+    }
+
+    /// Gives the session the next command line, if there is one.
+    fn line<'s>(&mut self, session: &mut Session<'s>) -> Step<'s> {
+        let (step, used) = match self.lines.find(self.connection.buffered()) {
+            Found::Line(line, used) => {
+                self.log.when(Flags::DIALOGUE, format_args!("DEBUG: SMTP cmd: '{}'", self.log.untrusted(line)));
+                (session.line(line, self.lines.ending()), used)
+            }
+            Found::TooLong(used) => (session.too_long_line(), used),
+            Found::OtherProtocol => (session.other_protocol(), 0),
+            Found::Nothing(used) => (Step::Wait, used),
+        };
+        self.connection.consume(used);
+        step
+    }
+
+    /// Gives the session the next piece of the message, and the spool what comes of it.
+    fn data<'s>(&mut self, session: &mut Session<'s>, spool: &mut Option<Spool>) -> Step<'s> {
+        let bytes = self.connection.buffered();
+        if bytes.is_empty() {
+            return Step::Wait;
+        }
+        self.text.clear();
+        let (used, step) = session.data(bytes, &mut self.text);
+        self.connection.consume(used);
+        if self.log.wants(Flags::LETTERS) {
+            for line in self.text.trim_ascii_end().split(|byte| *byte == b'\n') {
+                self.log.always(format_args!("DEBUG: Letter: '{}'", self.log.untrusted(line)));
+            }
+        }
+        spool.get_or_insert_with(|| new_spool(self.config)).push(&self.text);
+        if !session.wants_data() && !matches!(step, Step::Deliver(_)) {
+            *spool = None;
+        }
+        step
+    }
+
+    fn deliver<'s>(
+        &mut self,
+        session: &mut Session<'s>,
+        client: &'s Client,
+        transaction: &Transaction<'s>,
+        mut spool: Spool,
+    ) -> Step<'s> {
+        let id = self.new_id();
+        let envelope = Envelope { id: &id, domain: &self.config.domain, client, transaction };
+        let context = Context { config: self.config, log: self.log, signals: self.signals };
+        let outcome = deliver::deliver(&context, &envelope, &mut spool);
+        if let Outcome::Delivered = outcome {
+            self.messages += 1;
+        }
+        session.delivered(outcome, &id)
+    }
+
+    /// Sends what is to be sent and waits for more. Returns how the session ended, if it did.
+    fn wait(&mut self, session: &Session<'_>) -> Option<End> {
+        let limits = &self.config.limits;
+        let reply = match self.connection.fill(self.signals, self.idle_deadline()) {
+            Input::More => return None,
+            Input::End => return Some(End::PeerGone("the peer closed the connection without QUIT".to_owned())),
+            Input::Gone(error) => return Some(End::PeerGone(format!("the connection broke: {error}"))),
+            Input::Stop => reply::shutting_down(&self.config.domain),
+            Input::TimedOut if Instant::now() >= self.deadline => {
+                reply::worded(&limits.connection_secs.refusal, "4.4.2")
+            }
+            Input::TimedOut => reply::worded(&limits.idle_secs.refusal, "4.4.2"),
+        };
+        Some(self.close(&reply, session))
+    }
+
+    fn close(&mut self, reply: &Reply, session: &Session<'_>) -> End {
+        self.send(reply, session.is_extended());
+        match self.connection.flush(Instant::now() + LAST_WORDS) {
+            Ok(()) => End::Closed,
+            Err(error) => End::PeerGone(format!("the connection broke: {error}")),
+        }
+    }
+
+    /// Queues a reply, and logs it if it says no.
+    fn send(&mut self, reply: &Reply, enhanced: bool) {
+        reply.encode(enhanced, self.connection.replies());
+        let log = self.log;
+        if reply.is_negative() {
+            log_negative(log, reply);
+        } else {
+            log.when(
+                Flags::DIALOGUE,
+                format_args!("DEBUG: SMTP reply: {} {}", reply.code, reply.text.replace('\n', " / ")),
+            );
+        }
+    }
+
+    fn idle_deadline(&self) -> Instant {
+        self.deadline.min(Instant::now() + self.config.limits.idle_secs.value)
+    }
+
+    /// A name for a message that no other has on this machine: the time, this process, and a count.
+    fn new_id(&self) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{:x}.{:05x}.{:x}.{:x}", now.as_secs(), now.subsec_micros(), std::process::id(), self.messages)
+    }
+}
+
+fn new_spool(config: &Config) -> Spool {
+    Spool::new(config.spool_dir.as_ref())
+}
+
+/// Logs a reply that says no.
+pub fn log_negative(log: &Log, reply: &Reply) {
+    log.always(format_args!("{}", negative(log, reply)));
+}
+
+/// `ERROR: CODE TEXT 'what it is about' (what happened here)`
+pub fn negative(log: &Log, reply: &Reply) -> impl fmt::Display {
+    fmt::from_fn(move |f| {
+        write!(f, "ERROR: {} {}", reply.code, reply.text)?;
+        if let Some(subject) = &reply.subject {
+            write!(f, " '{}'", log.untrusted(subject))?;
+        }
+        match &reply.cause {
+            Some(cause) => write!(f, " ({cause})"),
+            None => Ok(()),
+        }
+    })
+}
+
+/// How long the last reply may take to leave.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);

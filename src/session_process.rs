@@ -1,0 +1,188 @@
+//! One connection, as a super-server hands it over: descriptors 0 and 1 (and perhaps 2) are the peer's.
+//!
+//! Nothing but SMTP may reach the peer, whatever breaks: standard error is taken off the connection first, panics go to
+//! the log, and every fault of ours is told as a temporary one, so that the sender keeps its mail.
+
+use std::any::Any;
+use std::fs::OpenOptions;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use nix::sys::stat::fstat;
+
+use crate::cli::Options;
+use crate::config::{self, Config, Flags, LogTarget};
+use crate::conn::Connection;
+use crate::log::{Log, Untrusted};
+use crate::peer::{self, Client, Origin};
+use crate::server::{Server, log_negative};
+use crate::signals::Signals;
+use crate::smtp::reply::{self, Reply};
+use crate::{EX_CONFIG, EX_OSERR, EX_SOFTWARE, EX_USAGE, dns, user};
+
+/// Serves the peer on standard input and output. Returns the exit status.
+pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
+    let stderr_was_peer = take_stderr_off_the_connection();
+    std::panic::set_hook(Box::new(|_| {}));
+    let origin = match peer {
+        Some(client) => Ok(Connected::Named(client)),
+        None => peer::origin(std::io::stdin().as_fd()).map(Connected::Seen),
+    };
+    let loaded = config::load(&options.config);
+    let (target, debug, loghex) = match &loaded {
+        Ok((config, _)) => (config.log.clone(), config.debug, config.loghex),
+        Err(_) => (LogTarget::Syslog, Flags::default(), true),
+    };
+    let mut target = options.log.clone().unwrap_or(target);
+    if target == LogTarget::Stderr && stderr_was_peer {
+        target = LogTarget::Syslog;
+    }
+    let peer = origin.as_ref().map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
+    let log = Log::new(target, options.debug.unwrap_or(debug), loghex, peer);
+    let connected = match origin {
+        Ok(connected) => connected,
+        Err(error) => {
+            // A peer that has already hung up is no fault of ours.
+            let gone = error.downcast_ref::<nix::errno::Errno>() == Some(&nix::errno::Errno::ENOTCONN);
+            log.always(format_args!("WARNING: {error:#}"));
+            if !stderr_was_peer && !gone {
+                use std::io::Write;
+                let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
+            }
+            return if gone { 0 } else { EX_USAGE };
+        }
+    };
+    let config = match loaded {
+        Ok((config, _)) => config,
+        Err(errors) => {
+            let file = options.config.display().to_string();
+            for error in &errors {
+                log.always(format_args!("ERROR: {}", error.headline(&file)));
+            }
+            last_words(&log, &reply::cannot_serve(format!("{} errors in {file}", errors.len())));
+            return EX_CONFIG;
+        }
+    };
+    log.when(Flags::CONFIG, format_args!("DEBUG: config {}: domain {}", options.config.display(), config.domain));
+    if let Err(error) = drop_privileges(&config, &log) {
+        last_words(&log, &reply::cannot_serve(format!("{error:#}")));
+        return EX_OSERR;
+    }
+    let signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            last_words(&log, &reply::cannot_serve(format!("{error:#}")));
+            return EX_OSERR;
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(|| serve(&config, &log, &signals, connected))) {
+        Ok(()) => 0,
+        Err(panic) => {
+            let reply = reply::internal_fault(&config.domain).because(panic_text(&*panic));
+            last_words(&log, &reply);
+            EX_SOFTWARE
+        }
+    }
+}
+
+/// How we know who the peer is.
+enum Connected {
+    /// The command line says so.
+    Named(Client),
+    /// The descriptor says so.
+    Seen(Origin),
+}
+
+impl Connected {
+    fn address(&self) -> IpAddr {
+        match self {
+            Connected::Named(client) => client.address,
+            Connected::Seen(Origin::Socket(address)) => *address,
+            Connected::Seen(Origin::Terminal) => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+fn serve(config: &Config, log: &Log, signals: &Signals, connected: Connected) {
+    let mut server = Server::greet(config, log, signals);
+    // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
+    let (client, refusal) = match connected {
+        Connected::Named(client) => (client, None),
+        Connected::Seen(Origin::Terminal) => {
+            (Client { hostname: Some("(local-tty)".to_owned()), ..Client::unnamed(Ipv4Addr::LOCALHOST.into()) }, None)
+        }
+        Connected::Seen(Origin::Socket(address)) => look_up(config, log, address, server.deadline()),
+    };
+    log.when(Flags::DIALOGUE, format_args!("SMTP connection from remote host {} ({})", client.name(), client.address));
+    server.serve(&client, refusal);
+}
+
+/// Finds the peer's name, and the refusal if it has none that counts and the configuration asks for one.
+fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (Client, Option<Reply>) {
+    let limits = &config.limits;
+    let time = limits.dns_secs.min(deadline.saturating_duration_since(Instant::now()));
+    let mut client = Client::unnamed(address);
+    match dns::confirmed_name(client.address, time) {
+        Ok(name) => {
+            log.when(Flags::HOSTS, format_args!("DEBUG: host name '{name}' is confirmed"));
+            client.hostname = Some(name);
+            (client, None)
+        }
+        Err(why) => {
+            let why = why.to_string();
+            log.when(Flags::HOSTS, format_args!("DEBUG: {}", Untrusted::new(why.as_bytes())));
+            let check = &limits.fcrdns_check;
+            let refusal = check
+                .value
+                .then(|| reply::worded(&check.refusal, "4.7.25").because(Untrusted::new(why.as_bytes()).to_string()));
+            (client, refusal)
+        }
+    }
+}
+
+fn drop_privileges(config: &Config, log: &Log) -> anyhow::Result<()> {
+    match &config.user {
+        Some(name) => user::become_user(name),
+        None => {
+            if nix::unistd::geteuid().is_root() {
+                log.always(format_args!(
+                    "WARNING: running as root: name a user in the super-server's entry, or with `user` in the configuration"
+                ));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Says one thing to the peer and to the log, when nothing else can be done.
+fn last_words(log: &Log, reply: &Reply) {
+    log_negative(log, reply);
+    let mut connection = Connection::standard_io();
+    reply.encode(false, connection.replies());
+    // Whether it arrives makes no difference any more.
+    let _ = connection.flush(Instant::now() + Duration::from_secs(5));
+}
+
+/// Under inetd and xinetd descriptor 2 is the peer as well; from now on it is /dev/null. Returns whether it was.
+fn take_stderr_off_the_connection() -> bool {
+    let same = |one: BorrowedFd<'_>, other: BorrowedFd<'_>| match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => {
+            one.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK
+                && (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+        }
+        _ => false,
+    };
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let is_peer = same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd());
+    if is_peer && let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stderr(null);
+    }
+    is_peer
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", Untrusted::new(text.unwrap_or("without a text").as_bytes()))
+}

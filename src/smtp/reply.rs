@@ -1,0 +1,318 @@
+//! Every reply there is, with its code (RFC 5321, 4.2) and enhanced code (RFC 3463).
+//!
+//! A reply carries nothing the peer sent, except in [`Reply::subject`], which goes to the log only.
+
+use std::borrow::Cow;
+
+use super::address::AddressError;
+use super::command::SyntaxError;
+use crate::config::Refusal;
+use crate::peer::Client;
+
+/// One reply, of one or more lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The reply code.
+    pub code: u16,
+    /// The enhanced code; empty where there is none (greeting, HELO, EHLO, 3xx).
+    pub status: &'static str,
+    /// The lines of text, separated by LF.
+    pub text: Cow<'static, str>,
+    /// What of the peer's input the reply is about, for the log.
+    pub subject: Option<Vec<u8>>,
+    /// What happened on our side, for the log.
+    pub cause: Option<String>,
+}
+
+impl Reply {
+    /// Whether the reply says no.
+    pub fn is_negative(&self) -> bool {
+        self.code >= 400
+    }
+
+    /// Names the peer's words that the reply is about.
+    pub fn about(self, subject: impl Into<Vec<u8>>) -> Self {
+        Self { subject: Some(subject.into()), ..self }
+    }
+
+    /// Says in the log what led to the reply.
+    pub fn because(self, cause: impl Into<String>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
+    }
+
+    /// Appends the reply as it goes over the wire, with its enhanced code if `enhanced`.
+    pub fn encode(&self, enhanced: bool, out: &mut Vec<u8>) {
+        let mut lines = self.text.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            out.extend_from_slice(self.code.to_string().as_bytes());
+            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
+            if enhanced && !self.status.is_empty() {
+                out.extend_from_slice(self.status.as_bytes());
+                out.push(b' ');
+            }
+            // Whatever a text was made from: a line of a reply is one line, and short enough (4.5.3.1.5).
+            let printable = line.chars().map(|c| if c.is_control() { '?' } else { c });
+            let mut room = MAX_TEXT;
+            for character in printable {
+                room = match room.checked_sub(character.len_utf8()) {
+                    Some(room) => room,
+                    None => break,
+                };
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+fn reply(code: u16, status: &'static str, text: impl Into<Cow<'static, str>>) -> Reply {
+    Reply { code, status, text: text.into(), subject: None, cause: None }
+}
+
+// Opening and closing.
+
+/// The first line of a session.
+pub fn greeting(domain: &str) -> Reply {
+    reply(220, "", format!("{domain} ESMTP (RFC 821/822) mailrecv"))
+}
+
+/// In place of a greeting: we cannot serve anybody now. The enhanced code is part of the text, because no EHLO has come.
+pub fn cannot_serve(cause: String) -> Reply {
+    reply(421, "", "4.3.5 Cannot receive messages at this time, try again later").because(cause)
+}
+
+/// To peers beyond what `listen` may serve at once.
+pub fn too_busy() -> Reply {
+    reply(421, "", "4.7.0 Too many connections, try again later")
+}
+
+/// The answer to HELO.
+pub fn hello(domain: &str, client: &Client) -> Reply {
+    reply(250, "", format!("{domain} Hello {client}"))
+}
+
+/// The answer to EHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4).
+pub fn extended_hello(domain: &str, client: &Client, size: u64) -> Reply {
+    reply(250, "", format!("{domain} Hello {client}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nHELP"))
+}
+
+/// The answer to QUIT.
+pub fn bye(domain: &str) -> Reply {
+    reply(221, "2.0.0", format!("{domain} closing connection"))
+}
+
+/// When we are told to stop.
+pub fn shutting_down(domain: &str) -> Reply {
+    reply(421, "4.3.2", format!("{domain} is shutting down, try again later"))
+}
+
+/// When something in this program is broken.
+pub fn internal_fault(domain: &str) -> Reply {
+    reply(421, "4.3.0", format!("{domain} internal fault, try again later"))
+}
+
+/// To a peer that the `remotehost` rules keep out.
+pub fn peer_refused(client: &Client) -> Reply {
+    reply(550, "5.7.1", format!("Cannot receive messages from {client} at this time."))
+}
+
+/// To something that speaks another protocol.
+pub fn other_protocol() -> Reply {
+    reply(500, "5.5.2", "This is a mail server, it speaks SMTP only")
+}
+
+/// A pattern of the configuration does not compile.
+pub fn broken_pattern(line: u32, message: &str) -> Reply {
+    reply(421, "4.3.5", "Cannot receive messages at this time, try again later")
+        .because(format!("line {line} of the configuration: {message}"))
+}
+
+// Commands.
+
+/// RSET and NOOP.
+pub const OK: Reply = Reply { code: 250, status: "2.0.0", text: Cow::Borrowed("OK"), subject: None, cause: None };
+/// MAIL was accepted.
+pub const SENDER_OK: Reply =
+    Reply { code: 250, status: "2.1.0", text: Cow::Borrowed("Sender ok"), subject: None, cause: None };
+/// RCPT was accepted.
+pub const RECIPIENT_OK: Reply =
+    Reply { code: 250, status: "2.1.5", text: Cow::Borrowed("Recipient ok"), subject: None, cause: None };
+/// DATA was accepted.
+pub const START_INPUT: Reply = Reply {
+    code: 354,
+    status: "",
+    text: Cow::Borrowed("Start mail input; end with <CRLF>.<CRLF>"),
+    subject: None,
+    cause: None,
+};
+
+/// The message is safe at every destination.
+pub fn accepted(id: &str) -> Reply {
+    reply(250, "2.0.0", format!("Message accepted for delivery, id={id}"))
+}
+
+/// VRFY is never answered with what exists (RFC 5321, 3.5.3).
+pub fn verify() -> Reply {
+    reply(252, "2.1.5", "Cannot verify, send some mail and see")
+}
+
+/// HELP.
+pub fn help() -> Reply {
+    reply(
+        214,
+        "2.0.0",
+        "Commands:\nHELO name, EHLO name, MAIL FROM:<address>, RCPT TO:<address>, DATA,\n\
+         RSET, NOOP, VRFY, HELP, QUIT\nNot implemented: EXPN, SEND, SOML, SAML, TURN",
+    )
+}
+
+/// Commands that we know and do not carry out.
+pub fn not_implemented() -> Reply {
+    reply(502, "5.5.1", "Command not implemented")
+}
+
+/// No command at all.
+pub fn unknown_command() -> Reply {
+    reply(500, "5.5.2", "Unknown command")
+}
+
+/// A line that does not end within its limit.
+pub fn line_too_long() -> Reply {
+    reply(500, "5.5.2", "Line too long")
+}
+
+/// Commands in an order that makes no sense.
+pub fn bad_sequence(missing: &'static str) -> Reply {
+    reply(503, "5.5.1", format!("Bad sequence of commands -- {missing}"))
+}
+
+/// A command that cannot be parsed. `ascii` is what the administrator says to bytes beyond ASCII.
+pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
+    match error {
+        SyntaxError::ControlCharacter => reply(500, "5.5.2", "Control character, bare CR or bare LF in a command"),
+        SyntaxError::NotText => worded(ascii, "5.5.2"),
+        SyntaxError::LineTooLong => line_too_long(),
+        SyntaxError::HelloName => reply(501, "5.5.4", "Say HELO or EHLO with your host name or [address]"),
+        SyntaxError::UnexpectedArgument => reply(501, "5.5.4", "This command has no argument"),
+        SyntaxError::MissingArgument => reply(501, "5.5.4", "This command needs an argument"),
+        SyntaxError::Sender => reply(501, "5.5.4", "Write MAIL FROM:<address>"),
+        SyntaxError::SenderAddress(AddressError::Syntax) => {
+            reply(501, "5.1.7", "Bad sender address: write MAIL FROM:<address>")
+        }
+        SyntaxError::SenderAddress(AddressError::TooLong) => reply(501, "5.1.7", "Sender address too long"),
+        SyntaxError::Recipient => reply(501, "5.5.4", "Write RCPT TO:<address>"),
+        SyntaxError::RecipientAddress(AddressError::Syntax) => {
+            reply(501, "5.1.3", "Bad recipient address: write RCPT TO:<address>")
+        }
+        SyntaxError::RecipientAddress(AddressError::TooLong) => reply(501, "5.1.3", "Recipient address too long"),
+        SyntaxError::ParameterValue => reply(501, "5.5.4", "Bad value of a parameter, or a parameter twice"),
+        SyntaxError::UnknownParameter => reply(555, "5.5.4", "Parameter not recognized or not implemented"),
+    }
+}
+
+// Senders and recipients.
+
+/// No rule is about the recipient.
+pub fn no_such_recipient() -> Reply {
+    reply(550, "5.1.1", "No one here by that name")
+}
+
+/// Rules are about the recipient, but not from this peer.
+pub fn recipient_not_allowed() -> Reply {
+    reply(550, "5.7.1", "Remote not configured to deliver for this address")
+}
+
+/// The sender is none of those who may send.
+pub fn sender_not_allowed() -> Reply {
+    reply(550, "5.7.1", "Sender not allowed")
+}
+
+/// One message cannot go to two destinations that cannot take it back: the sender offers this one again.
+pub fn one_at_a_time() -> Reply {
+    reply(452, "4.5.3", "This recipient needs a transaction of its own, send it again separately")
+}
+
+/// The recipient's own lines need two such destinations; `check` finds that.
+pub fn two_irrevocable() -> Reply {
+    reply(451, "4.3.5", "This recipient is not configured correctly, try again later")
+        .because("the lines for this recipient name two destinations that cannot be taken back")
+}
+
+/// A reply in the administrator's words, with an enhanced code that fits unless they begin with one of their own.
+pub fn worded(refusal: &Refusal, status: &'static str) -> Reply {
+    let has_own_status = refusal.text.split(' ').next().is_some_and(is_enhanced_code);
+    let status = match (has_own_status, refusal.code / 100, status.as_bytes().first()) {
+        (true, ..) => "",
+        // The class of the enhanced code is that of the reply code (RFC 2034, section 4).
+        (_, 5, Some(b'4')) => "5.7.1",
+        (_, 4, Some(b'5')) => "4.7.1",
+        _ => status,
+    };
+    reply(refusal.code, status, refusal.text.clone())
+}
+
+fn is_enhanced_code(word: &str) -> bool {
+    let mut parts = word.split('.');
+    let number = |part: Option<&str>| {
+        part.is_some_and(|part| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
+    };
+    matches!(parts.next(), Some("4" | "5")) && number(parts.next()) && number(parts.next()) && parts.next().is_none()
+}
+
+// Deliveries.
+
+/// Something of ours stands in the way; the sender keeps the mail.
+pub fn try_again(cause: String) -> Reply {
+    reply(451, "4.3.0", "Cannot deliver this message now, try again later").because(cause)
+}
+
+/// A mailbox is locked by somebody else.
+pub fn mailbox_busy(cause: String) -> Reply {
+    reply(451, "4.2.0", "The mailbox is in use, try again later").because(cause)
+}
+
+/// No room on the disk.
+pub fn no_room(cause: String) -> Reply {
+    reply(452, "4.3.1", "Not enough room for this message, try again later").because(cause)
+}
+
+/// The message goes in circles.
+pub fn too_many_hops(hops: usize) -> Reply {
+    reply(554, "5.4.6", "Too many hops, this message goes in circles").because(format!("{hops} Received fields"))
+}
+
+/// A `pipe` command refused the message for good; the code says why.
+pub fn command_refused(code: u16, status: &'static str, text: &'static str, cause: String) -> Reply {
+    reply(code, status, text).because(cause)
+}
+
+/// Octets of text behind code and enhanced code, so that the line keeps to 512 (RFC 5321, 4.5.3.1.5).
+const MAX_TEXT: usize = 512 - "250-5.10.10 \r\n".len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(reply: &Reply, enhanced: bool) -> String {
+        let mut out = Vec::new();
+        reply.encode(enhanced, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn wire_form() {
+        assert_eq!(encoded(&OK, true), "250 2.0.0 OK\r\n");
+        assert_eq!(encoded(&OK, false), "250 OK\r\n");
+        assert_eq!(encoded(&reply(214, "2.0.0", "a\nb"), true), "214-2.0.0 a\r\n214 2.0.0 b\r\n");
+        assert_eq!(encoded(&reply(550, "", "a\r\u{1b}b"), false), "550 a??b\r\n");
+        assert_eq!(encoded(&reply(550, "5.1.1", "x".repeat(600)), true).len(), 510);
+    }
+
+    #[test]
+    fn the_administrators_words() {
+        let refusal = |code, text: &'static str| Refusal { code, text: text.into() };
+        assert_eq!(encoded(&worded(&refusal(550, "No one here"), "5.1.1"), true), "550 5.1.1 No one here\r\n");
+        assert_eq!(encoded(&worded(&refusal(450, "Later"), "5.1.1"), true), "450 4.7.1 Later\r\n");
+        assert_eq!(encoded(&worded(&refusal(550, "5.2.1 Gone"), "5.1.1"), true), "550 5.2.1 Gone\r\n");
+    }
+}

@@ -1,0 +1,62 @@
+//! Becoming the user that the configuration names, when started as root.
+//!
+//! Users and groups are looked up in /etc/passwd and /etc/group: a static binary cannot load the C library's plug-ins
+//! for other sources, and a mail receiver's user is a local one.
+
+use anyhow::{Context, bail};
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+
+/// Gives up root for good. Does nothing if we are not root.
+pub(crate) fn become_user(name: &str) -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
+    let group = std::fs::read_to_string("/etc/group").context("reading /etc/group")?;
+    let Some((uid, gid)) = user(&passwd, name) else { bail!("there is no user `{name}` in /etc/passwd") };
+    let mut groups = vec![gid];
+    groups.extend(supplementary_groups(&group, name));
+    setgroups(&groups).context("setting the groups")?;
+    setgid(gid).context("setting the group")?;
+    setuid(uid).context("setting the user")?;
+    if uid.as_raw() != 0 && setuid(Uid::from_raw(0)).is_ok() {
+        bail!("root could be regained");
+    }
+    Ok(())
+}
+
+/// passwd(5): `name:password:uid:gid:...`
+fn user(passwd: &str, name: &str) -> Option<(Uid, Gid)> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next()? != name {
+            return None;
+        }
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        Some((Uid::from_raw(uid), Gid::from_raw(gid)))
+    })
+}
+
+/// group(5): `name:password:gid:member,member`
+fn supplementary_groups<'g>(group: &'g str, name: &'g str) -> impl Iterator<Item = Gid> + 'g {
+    group.lines().filter_map(move |line| {
+        let mut fields = line.split(':');
+        let gid = fields.nth(2)?.parse().ok()?;
+        fields.next()?.split(',').any(|member| member == name).then(|| Gid::from_raw(gid))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_groups() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nmail:x:8:12:mail:/var/mail:/usr/sbin/nologin\n";
+        assert_eq!(user(passwd, "mail"), Some((Uid::from_raw(8), Gid::from_raw(12))));
+        assert_eq!(user(passwd, "mai"), None);
+        let group = "root:x:0:\nlist:x:38:mail,news\nadm:x:4:email\n";
+        assert_eq!(supplementary_groups(group, "mail").collect::<Vec<_>>(), [Gid::from_raw(38)]);
+    }
+}
