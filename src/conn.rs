@@ -45,12 +45,11 @@ impl Connection {
         let output = io::stdout();
         let output_is_socket = nix::sys::stat::fstat(output.as_fd())
             .is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK);
-        // Zeroed memory is not touched until input comes to it: an idle connection uses one page of this.
         Self {
             input: io::stdin(),
             output,
             output_is_socket,
-            buffer: vec![0; BUFFER_SIZE],
+            buffer: vec![0; COMMAND_BUFFER],
             start: 0,
             end: 0,
             replies: Vec::new(),
@@ -68,6 +67,12 @@ impl Connection {
         if self.start >= self.end {
             (self.start, self.end) = (0, 0);
         }
+    }
+
+    /// Makes room for message data, which comes in larger pieces than commands. Connections that never get there do not
+    /// pay for it.
+    pub fn expect_data(&mut self) {
+        self.buffer.resize(DATA_BUFFER, 0);
     }
 
     /// Where replies are added; they are written by the next [`Connection::fill`] or [`Connection::flush`].
@@ -176,8 +181,11 @@ pub fn timeout(until: Instant) -> PollTimeout {
     PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }
 
-/// Input is read in pieces of at most this: large enough that message data moves at memory speed.
-const BUFFER_SIZE: usize = 64 * 1024;
+/// Input is read in pieces of at most this. Commands are at most 555 octets, several may come at once.
+const COMMAND_BUFFER: usize = 4 * 1024;
+
+/// The same for message data: large enough that it moves at memory speed.
+const DATA_BUFFER: usize = 64 * 1024;
 
 /// What a pipe that is ready takes without blocking (pipe(7)).
 const PIPE_BUF: usize = 4096;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::cli::{Options, Question};
-use crate::config::{self, Config, Flags, Trace};
+use crate::config::{self, Config, Flags, RuleOrigin, Trace};
 use crate::log::{Log, Untrusted};
 use crate::smtp::reply::Reply;
 use crate::smtp::session::Session;
@@ -14,7 +14,7 @@ use crate::{EX_CONFIG, report, server};
 /// Answers the question on standard output. 0 if mail would be taken, 1 if not, 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, question: &Question) -> u8 {
     match config::load(&options.config) {
-        Ok((config, _)) => {
+        Ok(config) => {
             let (text, accepted) = explain(&config, question);
             let _ = std::io::stdout().write_all(text.as_bytes());
             u8::from(!accepted)
@@ -61,10 +61,12 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
         }
     }
     for destination in session.destinations() {
-        let _ = match destination.line {
-            0 => writeln!(text, "destination: {} (deadletter_file)", destination.action),
-            line => writeln!(text, "destination: {} (line {line})", destination.action),
+        let origin = match destination.origin {
+            RuleOrigin::Line(line) => format!("line {line}"),
+            RuleOrigin::Offset(offset) => format!("line {}", config.rules.line_number(offset)),
+            RuleOrigin::DeadLetterFile => "deadletter_file".to_owned(),
         };
+        let _ = writeln!(text, "destination: {} ({origin})", destination.action);
     }
     (text, true)
 }

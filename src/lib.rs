@@ -51,7 +51,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 /// `mailrecv check`: every error and warning with its line; 0 or 78.
 fn check(options: &Options, verbosity: Verbosity) -> u8 {
     let (errors, warnings) = match config::load(&options.config) {
-        Ok((config, _)) => config.check().into_iter().partition(|d| d.severity == config::Severity::Error),
+        Ok(config) => config.check().into_iter().partition(|d| d.severity == config::Severity::Error),
         Err(errors) => (errors, Vec::new()),
     };
     report(&options.config, errors.iter().chain(&warnings));

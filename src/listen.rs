@@ -26,7 +26,7 @@ use crate::{EX_CONFIG, EX_OSERR, report};
 pub(crate) fn run(options: &Options, listen: &ListenOptions) -> u8 {
     // Better to learn of a mistake now than from the first peer. Later edits are met by each session itself.
     let config = match config::load(&options.config) {
-        Ok((config, _)) => config,
+        Ok(config) => config,
         Err(errors) => {
             report(&options.config, errors.iter());
             return EX_CONFIG;

@@ -32,7 +32,7 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     };
     let loaded = config::load(&options.config);
     let (target, debug, loghex) = match &loaded {
-        Ok((config, _)) => (config.log.clone(), config.debug, config.loghex),
+        Ok(config) => (config.log.clone(), config.debug, config.loghex),
         Err(_) => (LogTarget::Syslog, Flags::default(), true),
     };
     let mut target = options.log.clone().unwrap_or(target);
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
         }
     };
     let config = match loaded {
-        Ok((config, _)) => config,
+        Ok(config) => config,
         Err(errors) => {
             let file = options.config.display().to_string();
             for error in &errors {
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
         }
     };
     log.when(Flags::CONFIG, format_args!("DEBUG: config {}: domain {}", options.config.display(), config.domain));
-    if let Err(error) = drop_privileges(&config, &log) {
+    if let Err(error) = drop_privileges(&config) {
         last_words(&log, &reply::cannot_serve(format!("{error:#}")));
         return EX_OSERR;
     }
@@ -107,6 +107,11 @@ impl Connected {
 
 fn serve(config: &Config, log: &Log, signals: &Signals, connected: Connected) {
     let mut server = Server::greet(config, log, signals);
+    if nix::unistd::geteuid().is_root() {
+        log.always(format_args!(
+            "WARNING: running as root: name a user in the super-server's entry, or with `user` in the configuration"
+        ));
+    }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
     let (client, refusal) = match connected {
         Connected::Named(client) => (client, None),
@@ -142,18 +147,8 @@ fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (C
     }
 }
 
-fn drop_privileges(config: &Config, log: &Log) -> anyhow::Result<()> {
-    match &config.user {
-        Some(name) => user::become_user(name),
-        None => {
-            if nix::unistd::geteuid().is_root() {
-                log.always(format_args!(
-                    "WARNING: running as root: name a user in the super-server's entry, or with `user` in the configuration"
-                ));
-            }
-            Ok(())
-        }
-    }
+fn drop_privileges(config: &Config) -> anyhow::Result<()> {
+    config.user.as_deref().map_or(Ok(()), user::become_user)
 }
 
 /// Says one thing to the peer and to the log, when nothing else can be done.

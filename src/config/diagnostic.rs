@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::parse::Problem;
+
 /// How much a [`Diagnostic`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -17,7 +19,7 @@ pub struct Diagnostic {
     /// Whether mail can be taken all the same.
     pub severity: Severity,
     /// The line, counted from 1; 0 when the finding is about the file as a whole.
-    pub line: usize,
+    pub line: u32,
     /// The column in characters, counted from 1.
     pub column: usize,
     /// How many characters the caret underlines.
@@ -63,6 +65,21 @@ impl Diagnostic {
                 line.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             writeln!(f, "{number:>5} | {line}")?;
             writeln!(f, "      | {before}{}", "^".repeat(self.width.max(1)))
+        })
+    }
+}
+
+impl Problem {
+    /// The problem as a finding about its line.
+    pub(super) fn cite(self, source: &str, line: u32) -> Box<Diagnostic> {
+        let (start, end) = (self.start.min(source.len()), self.end.min(source.len()));
+        Box::new(Diagnostic {
+            severity: Severity::Error,
+            line,
+            column: source[..start].chars().count() + 1,
+            width: source[start..end].chars().count(),
+            message: self.message,
+            source: source.to_owned(),
         })
     }
 }

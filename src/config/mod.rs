@@ -9,22 +9,20 @@ mod net;
 pub(crate) mod parse;
 mod pattern;
 mod rules;
+mod source;
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
-use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use parse::Action;
 use parse::{Directive, LimitName, LimitValue, Problem, RefusalText};
 pub use pattern::BrokenPattern;
-pub use rules::{Denial, Destination, Rules, Trace};
+pub use rules::{Denial, Destination, RuleOrigin, Rules, Trace};
+use source::Source;
 
 /// Everything the administrator decided.
 #[derive(Debug)]
@@ -205,23 +203,13 @@ impl Default for Limits {
     }
 }
 
-/// A configuration that can be used, and what is odd about it; or every reason why it cannot.
-pub type Loaded = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
+/// A configuration that can be used, or every reason why it cannot.
+pub type Loaded = Result<Config, Vec<Diagnostic>>;
 
-/// Reads and compiles the file. Patterns are compiled later, at their first use; [`Config::check`] does it beforehand.
+/// Reads the file. Patterns are compiled later, at their first use; [`Config::check`] does it beforehand.
 pub fn load(path: &Path) -> Loaded {
-    let text = read(path).map_err(|error| vec![Diagnostic::whole_file(format!("{error:#}"))])?;
-    parse_text(text, &|name| std::env::var(name).ok())
-}
-
-impl Config {
-    /// Compiles every pattern and looks for what is legal but hardly meant.
-    pub fn check(&self) -> Vec<Diagnostic> {
-        self.rules.check(&self.domain)
-    }
-}
-
-fn parse_text(mut text: String, variable: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    let whole_file = |error: anyhow::Error| vec![Diagnostic::whole_file(format!("{error:#}"))];
+    let source = Source::open(path).map_err(whole_file)?;
     let mut config = Config {
         domain: "example.com".to_owned(),
         debug: Flags::default(),
@@ -233,57 +221,45 @@ fn parse_text(mut text: String, variable: &dyn Fn(&str) -> Option<String>) -> Lo
         rules: Rules::default(),
     };
     let mut errors = Vec::new();
-    let length = text.len();
-    let has_variables = memchr::memmem::find(text.as_bytes(), b"${").is_some();
-    let (mut start, mut number) = (0, 0);
-    while start < length {
-        let end = memchr::memchr(b'\n', &text.as_bytes()[start..length]).map_or(length, |at| start + at);
+    let mut number = 0;
+    let read = source.for_each_line(|line, offset| {
         number += 1;
-        let mut line = start..start + parse::without_comment(&text[start..end]).len();
-        start = end + 1;
-        let mut fail = |problem: Problem, source: &str| {
-            let column = |byte: usize| source[..byte.min(source.len())].chars().count();
-            errors.push(Diagnostic {
-                severity: Severity::Error,
-                line: number,
-                column: column(problem.start) + 1,
-                width: source[problem.start.min(source.len())..problem.end.min(source.len())].chars().count(),
-                message: problem.message,
-                source: source.to_owned(),
-            });
-        };
-        if has_variables {
-            match parse::replace_variables(&text[line.clone()], variable) {
-                Ok(None) => {}
-                // A replaced line is kept behind the file's own text, so that every rule is a place in one text.
-                Ok(Some(replaced)) => {
-                    line = text.len()..text.len() + replaced.len();
-                    text.push_str(&replaced);
-                }
-                Err(problem) => {
-                    fail(problem, &text[line]);
-                    continue;
-                }
-            }
+        if let Err(diagnostic) = config.take_line(line, offset, number) {
+            errors.push(*diagnostic);
         }
-        let source = &text[line.clone()];
-        match parse::directive(source) {
-            Ok(None) => {}
-            Ok(Some(directive)) => {
-                if let Err(problem) = config.apply(directive, line, number) {
-                    fail(problem, source);
-                }
-            }
-            Err(problem) => fail(problem, source),
-        }
-    }
-    config.rules.set_text(text);
-    if errors.is_empty() { Ok((config, Vec::new())) } else { Err(errors) }
+    });
+    read.context("cannot be read").map_err(whole_file)?;
+    config.rules.set_source(source);
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
 }
 
 impl Config {
-    /// Takes over what a line says. `place` is where the line stands in the text, `number` its number.
-    fn apply(&mut self, directive: Directive<'_>, place: Range<usize>, number: usize) -> Result<(), Problem> {
+    /// Compiles every pattern and looks for what is legal but hardly meant.
+    pub fn check(&self) -> Vec<Diagnostic> {
+        self.rules.check(&self.domain)
+    }
+}
+
+impl Config {
+    fn take_line(&mut self, line: &[u8], offset: u32, number: u32) -> Result<(), Box<Diagnostic>> {
+        if let Some(address) = parse::plain_delivery(line) {
+            self.rules.add_exact(address, offset);
+            return Ok(());
+        }
+        let Ok(text) = std::str::from_utf8(line) else {
+            let message = "this line is not UTF-8 text".to_owned();
+            return Err(Box::new(Diagnostic { line: number, column: 1, ..Diagnostic::whole_file(message) }));
+        };
+        let replaced = source::prepared(text).map_err(|problem| problem.cite(text, number))?;
+        let text = replaced.as_deref().unwrap_or_else(|| parse::without_comment(text));
+        let Some(directive) = parse::directive(text).map_err(|problem| problem.cite(text, number))? else {
+            return Ok(());
+        };
+        self.apply(directive, offset, number).map_err(|problem| problem.cite(text, number))
+    }
+
+    /// Takes over what a line says. `offset` is where the line begins in the file, `number` its number.
+    fn apply(&mut self, directive: Directive<'_>, offset: u32, number: u32) -> Result<(), Problem> {
         match directive {
             Directive::Domain(name) => self.domain = name.to_owned(),
             Directive::Debug(flags) => self.debug = flags,
@@ -292,7 +268,7 @@ impl Config {
             Directive::SpoolDirectory(path) => self.spool_dir = Some(PathBuf::from(path)),
             Directive::User(name) => self.user = Some(name.to_owned()),
             Directive::Limit(name, value, refusal) => self.limits.set(name, value, refusal),
-            other => self.rules.add(other, place, number)?,
+            other => self.rules.add(other, offset, number)?,
         }
         Ok(())
     }
@@ -334,42 +310,4 @@ impl RefusalText<'_> {
     fn to_owned(self) -> Refusal {
         Refusal { code: self.code, text: Cow::Owned(self.text.to_owned()) }
     }
-}
-
-/// Places in the text are kept in 32 bits.
-const MAX_CONFIG_SIZE: u64 = 1 << 31;
-
-/// Reads the file, unless somebody other than root and ourselves could have written it.
-fn read(path: &Path) -> anyhow::Result<String> {
-    let mut file = File::open(path).context("cannot be read")?;
-    let metadata = file.metadata().context("cannot be examined")?;
-    if metadata.is_dir() {
-        bail!("is a folder");
-    }
-    let mode = metadata.mode();
-    if metadata.is_file() {
-        let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        if mode & 0o002 != 0 {
-            bail!("is writable by everybody, and it can hold commands: run chmod o-w on it");
-        }
-        if metadata.uid() != 0 && metadata.uid() != user {
-            bail!("belongs to user {}, who is neither root nor the user we run as ({user})", metadata.uid());
-        }
-        if mode & 0o020 != 0 && metadata.gid() != 0 && metadata.gid() != group {
-            bail!(
-                "is writable by group {}, which is neither root's nor ours ({group}): run chmod g-w on it",
-                metadata.gid()
-            );
-        }
-    }
-    if metadata.len() > MAX_CONFIG_SIZE {
-        bail!("is larger than {MAX_CONFIG_SIZE} bytes");
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    file.read_to_end(&mut bytes).context("cannot be read")?;
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let line = memchr::memchr_iter(b'\n', &error.as_bytes()[..valid]).count() + 1;
-        anyhow::anyhow!("is not UTF-8 text (line {line})")
-    })
 }

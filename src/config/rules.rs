@@ -5,13 +5,11 @@
 //! "no such user". A rule is kept as a place in the text and parsed again when it is the one that matters.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use std::ops::Range;
 
 use super::parse::{self, Action, Directive, GroupMember, Problem, Rule, Word};
 use super::pattern::{self, Pattern};
+use super::source::{self, Source};
 use super::{BrokenPattern, Diagnostic, Refusal, Severity};
 use crate::log::Untrusted;
 use crate::peer::Client;
@@ -20,27 +18,37 @@ use crate::smtp::address::{Mailbox, ReversePath};
 /// All rules of a configuration.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// The text of the file; every [`Place`] is a part of it.
-    text: String,
+    /// Where the lines of exact addresses are read again.
+    source: Option<Source>,
     allowed_peers: Vec<Pattern>,
     denied_peers: Vec<Pattern>,
     groups: Vec<Group>,
-    exact: Vec<ExactRule>,
-    index: OnceCell<ExactIndex>,
+    exact: ExactRules,
     ordered: Vec<OrderedRule>,
     copies: Vec<OrderedRule>,
     allowed_senders: Vec<Pattern>,
     refused_senders: Vec<(Pattern, Refusal)>,
-    dead_letters: Option<Place>,
+    dead_letters: Option<Box<str>>,
 }
 
 /// One place that a recipient's mail goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination<'c> {
     /// What to do.
     pub action: Action<'c>,
-    /// The line of the configuration that says so.
-    pub line: u32,
+    /// What of the configuration says so.
+    pub origin: RuleOrigin,
+}
+
+/// Where in the configuration a destination was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleOrigin {
+    /// The line with this number.
+    Line(u32),
+    /// The line of an exact address, which begins at this byte.
+    Offset(u32),
+    /// The dead letter file.
+    DeadLetterFile,
 }
 
 /// Why something is not let through.
@@ -86,9 +94,6 @@ impl Trace {
     }
 }
 
-/// A part of the text.
-type Place = (u32, u32);
-
 #[derive(Debug)]
 struct Group {
     name: Box<str>,
@@ -101,19 +106,13 @@ enum Member {
     Network(super::net::Network),
 }
 
-#[derive(Debug)]
-struct ExactRule {
-    rule: Place,
-    recipient: Place,
-    line: u32,
-}
-
-/// The first rule of each recipient, by the hash of the recipient in lower case; and for each rule the next one, in
-/// file order, whose recipient has the same hash.
-#[derive(Debug)]
-struct ExactIndex {
-    first: HashMap<u64, u32, foldhash::fast::FixedState>,
-    next: Vec<Option<u32>>,
+/// The `deliver` lines of exact addresses, in file order: of each the hash of its address and the place of its line, in
+/// two columns. To look an address up is to look its hash up among theirs, which takes a hundredth of the time that
+/// building a hash table would, and a connection looks up a few.
+#[derive(Debug, Default)]
+struct ExactRules {
+    hashes: Vec<u32>,
+    offsets: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -133,7 +132,7 @@ enum Matcher {
 
 #[derive(Debug)]
 enum Effect {
-    Deliver(Place),
+    Deliver(Action<'static>),
     Refuse(Refusal),
 }
 
@@ -185,70 +184,70 @@ impl Rules {
     ) -> Result<Vec<Destination<'c>>, Denial<'c>> {
         let full = recipient.bare();
         let local_part = recipient.domain().eq_ignore_ascii_case(own_domain).then(|| recipient.local_part());
-        let mut destinations = match self.exact_rule(&full, local_part, client, trace) {
-            Some(decided) => vec![decided?],
-            None => match self.ordered_rule(&full, local_part, client, trace)? {
-                Some(destination) => vec![destination],
-                None => {
-                    let file = self.dead_letters.ok_or(Denial::Unknown)?;
-                    let file = self.text(file);
-                    trace.note(|| {
-                        format!("no rule fits '{}': dead letter file '{file}'", Untrusted::new(full.as_bytes()))
-                    });
-                    return Ok(vec![Destination { action: Action::Append(file), line: 0 }]);
-                }
-            },
+        let exact = self.exact_rule(&full, local_part, client, trace)?;
+        let decided = match exact {
+            Some(destination) => Some(destination),
+            None => self.ordered_rule(&full, local_part, client, trace)?,
         };
+        let Some(decided) = decided else {
+            let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
+            trace.note(|| format!("no rule fits '{}': dead letter file '{file}'", Untrusted::new(full.as_bytes())));
+            let action = Action::Append(Cow::Borrowed(file));
+            return Ok(vec![Destination { action, origin: RuleOrigin::DeadLetterFile }]);
+        };
+        let mut destinations = vec![decided];
         for copy in &self.copies {
             if copy.fits(&full, local_part, trace)?
                 && self.group_admits(copy.group, client, trace)?
-                && let Effect::Deliver(place) = copy.effect
-                && let Some(rule) = self.rule(place)
+                && let Effect::Deliver(action) = &copy.effect
             {
-                destinations.push(Destination { action: rule.action, line: copy.line });
+                destinations.push(Destination { action: action.clone(), origin: RuleOrigin::Line(copy.line) });
             }
         }
         Ok(destinations)
     }
 
-    /// The first `deliver` line with exactly this address whose group admits the peer. `None` if there is no such
-    /// address at all.
-    fn exact_rule<'c>(
-        &'c self,
+    /// The first `deliver` line with exactly this address whose group admits the peer. If there are such lines and none
+    /// admits it, it is not allowed to send there.
+    fn exact_rule(
+        &self,
         full: &str,
         local_part: Option<&str>,
         client: &Client,
         trace: &mut Trace,
-    ) -> Option<Result<Destination<'c>, Denial<'c>>> {
-        if self.exact.is_empty() {
-            return None;
-        }
-        let index = self.index.get_or_init(|| self.build_index());
-        let mut denied = None;
+    ) -> Result<Option<Destination<'static>>, Denial<'static>> {
+        let mut denied = false;
         for wanted in [Some(full), local_part].into_iter().flatten() {
-            let mut next = index.first.get(&hash(wanted)).copied();
-            while let Some(number) = next {
-                let exact = &self.exact[number as usize];
-                next = index.next[number as usize];
-                if !unquoted(self.text(exact.recipient)).eq_ignore_ascii_case(wanted) {
-                    continue;
-                }
-                let Some(rule) = self.rule(exact.rule) else { continue };
+            for offset in self.exact.places(wanted) {
+                let Some((group, action)) = self.exact_line(offset, wanted)? else { continue };
                 trace.note(|| {
-                    format!(
-                        "line {}: deliver rcpt_to '{}': the same address",
-                        exact.line,
-                        Untrusted::new(wanted.as_bytes())
-                    )
+                    let address = Untrusted::new(wanted.as_bytes());
+                    format!("line {}: deliver rcpt_to '{address}': the same address", self.line_number(offset))
                 });
-                match self.group_admits(rule.group.and_then(|group| self.group(group.text)), client, trace) {
-                    Ok(true) => return Some(Ok(Destination { action: rule.action, line: exact.line })),
-                    Ok(false) => denied = Some(Err(Denial::NotAllowed)),
-                    Err(broken) => return Some(Err(broken.into())),
+                if self.group_admits(group, client, trace)? {
+                    return Ok(Some(Destination { action, origin: RuleOrigin::Offset(offset) }));
                 }
+                denied = true;
             }
         }
-        denied
+        if denied { Err(Denial::NotAllowed) } else { Ok(None) }
+    }
+
+    /// Reads the line of an exact address again: its group and action, or `None` if another address has the same hash.
+    fn exact_line(&self, offset: u32, wanted: &str) -> Result<Option<(Option<usize>, Action<'static>)>, BrokenPattern> {
+        let changed = || BrokenPattern {
+            line: self.line_number(offset),
+            message: "the file was changed while it was being read".to_owned(),
+        };
+        let line = self.source.as_ref().and_then(|source| source.line_at(offset).ok()).ok_or_else(changed)?;
+        let replaced = source::prepared(&line).map_err(|_| changed())?;
+        let line = replaced.as_deref().unwrap_or_else(|| parse::without_comment(&line));
+        let Ok(Some(Directive::Deliver(rule))) = parse::directive(line) else { return Err(changed()) };
+        if !unquoted(rule.recipient.text).eq_ignore_ascii_case(wanted) {
+            return Ok(None);
+        }
+        let group = self.defined_group(rule.group).map_err(|_| changed())?;
+        Ok(Some((group, rule.action.into_owned())))
     }
 
     /// The first line with a pattern that fits and whose group admits the peer. If a line fits whose group does not,
@@ -267,8 +266,8 @@ impl Rules {
             }
             match (self.group_admits(rule.group, client, trace)?, &rule.effect) {
                 (true, Effect::Refuse(refusal)) => return Err(Denial::Refused(refusal)),
-                (true, Effect::Deliver(place)) => {
-                    return Ok(self.rule(*place).map(|parsed| Destination { action: parsed.action, line: rule.line }));
+                (true, Effect::Deliver(action)) => {
+                    return Ok(Some(Destination { action: action.clone(), origin: RuleOrigin::Line(rule.line) }));
                 }
                 (false, Effect::Deliver(_)) => denied = true,
                 (false, Effect::Refuse(_)) => {}
@@ -303,23 +302,9 @@ impl Rules {
         Ok(false)
     }
 
-    fn build_index(&self) -> ExactIndex {
-        let mut first = HashMap::with_capacity_and_hasher(self.exact.len(), foldhash::fast::FixedState::default());
-        let mut next = vec![None; self.exact.len()];
-        // From the last to the first, so that each chain is in file order.
-        for (number, exact) in self.exact.iter().enumerate().rev() {
-            let number = narrow(number);
-            next[number as usize] = first.insert(hash(&unquoted(self.text(exact.recipient))), number);
-        }
-        ExactIndex { first, next }
-    }
-
-    fn rule(&self, place: Place) -> Option<Rule<'_>> {
-        parse::deliver_rule(self.text(place))
-    }
-
-    fn text(&self, (start, end): Place) -> &str {
-        &self.text[start as usize..end as usize]
+    /// The number of the line that begins at this byte, for people.
+    pub fn line_number(&self, offset: u32) -> u32 {
+        self.source.as_ref().map_or(0, |source| source.line_number(offset))
     }
 
     fn group(&self, name: &str) -> Option<usize> {
@@ -377,33 +362,31 @@ fn unquoted(address: &str) -> Cow<'_, str> {
     }
 }
 
-/// The hash of an address, letter case aside.
-fn hash(address: &str) -> u64 {
-    let mut folded = [0; 320];
-    let bytes = address.as_bytes();
-    let length = bytes.len().min(folded.len());
-    let folded = &mut folded[..length];
-    folded.copy_from_slice(&bytes[..length]);
-    folded.make_ascii_lowercase();
+impl ExactRules {
+    fn add(&mut self, address: &[u8], offset: u32) {
+        self.hashes.push(hash(address));
+        self.offsets.push(offset);
+    }
+
+    /// The places of lines that may be about this address, in file order.
+    fn places(&self, address: &str) -> impl Iterator<Item = u32> {
+        let wanted = hash(address.as_bytes());
+        self.hashes.iter().zip(&self.offsets).filter(move |(hash, _)| **hash == wanted).map(|(_, offset)| *offset)
+    }
+}
+
+/// A hash of an address, letter case aside: bit 5, which tells upper from lower case, is set in every byte. Other
+/// characters that this makes equal only cost a comparison.
+#[expect(clippy::cast_possible_truncation, reason = "a hash may lose bits")]
+fn hash(address: &[u8]) -> u32 {
+    const FOLD: u64 = u64::from_ne_bytes([0x20; 8]);
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    hasher.write(folded);
-    hasher.finish()
-}
-
-/// Places and counts fit in 32 bits, because the file does (`MAX_CONFIG_SIZE`).
-fn narrow(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn place(range: Range<usize>) -> Place {
-    (narrow(range.start), narrow(range.end))
-}
-
-/// Where a word of the line at `at` stands in the text, without its quotes.
-fn word_place(word: Word<'_>, at: &Range<usize>) -> Place {
-    let quote = usize::from(word.end - word.start > word.text.len());
-    let start = at.start + word.start + quote;
-    place(start..start + word.text.len())
+    let (words, rest) = address.as_chunks::<8>();
+    words.iter().for_each(|word| hasher.write_u64(u64::from_ne_bytes(*word) | FOLD));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    hasher.write_u64(u64::from_ne_bytes(last) | FOLD);
+    hasher.finish() as u32
 }
 
 /// Whether a recipient of a rule is one address, and no pattern.
@@ -413,18 +396,17 @@ fn is_exact(recipient: &str) -> bool {
 
 // Loading.
 impl Rules {
-    pub(super) fn set_text(&mut self, text: String) {
-        self.text = text;
+    pub(super) fn set_source(&mut self, source: Source) {
+        self.source = Some(source);
     }
 
-    pub(super) fn add(&mut self, directive: Directive<'_>, at: Range<usize>, number: usize) -> Result<(), Problem> {
-        let line = narrow(number);
+    pub(super) fn add(&mut self, directive: Directive<'_>, offset: u32, line: u32) -> Result<(), Problem> {
         let pattern = |word: Word<'_>| Pattern::new(word.text, line);
         match directive {
-            Directive::Deliver(rule) => self.add_deliver(&rule, at, line)?,
+            Directive::Deliver(rule) => self.add_deliver(rule, offset, line)?,
             Directive::Copy(rule) => {
                 let group = self.defined_group(rule.group)?;
-                let effect = Effect::Deliver(place(at));
+                let effect = Effect::Deliver(rule.action.into_owned());
                 self.copies.push(OrderedRule { matcher: Matcher::new(rule.recipient, line), group, line, effect });
             }
             Directive::RefuseRecipient(group, word, text) => {
@@ -436,7 +418,7 @@ impl Rules {
             Directive::DenyPeer(word) => self.denied_peers.push(pattern(word)),
             Directive::AllowSender(word) => self.allowed_senders.push(pattern(word)),
             Directive::RefuseSender(word, text) => self.refused_senders.push((pattern(word), text.to_owned())),
-            Directive::DeadLetterFile(file) => self.dead_letters = Some(word_place(file, &at)),
+            Directive::DeadLetterFile(file) => self.dead_letters = Some(file.text.into()),
             Directive::AllowGroup(name, member) => {
                 let member = match member {
                     GroupMember::Pattern(word) => Member::Pattern(pattern(word)),
@@ -452,13 +434,18 @@ impl Rules {
         Ok(())
     }
 
-    fn add_deliver(&mut self, rule: &Rule<'_>, at: Range<usize>, line: u32) -> Result<(), Problem> {
+    /// Takes in the `deliver` line of an exact address without a group.
+    pub(super) fn add_exact(&mut self, address: &[u8], offset: u32) {
+        self.exact.add(address, offset);
+    }
+
+    fn add_deliver(&mut self, rule: Rule<'_>, offset: u32, line: u32) -> Result<(), Problem> {
         let group = self.defined_group(rule.group)?;
         if is_exact(rule.recipient.text) {
-            self.exact.push(ExactRule { recipient: word_place(rule.recipient, &at), rule: place(at), line });
+            self.exact.add(unquoted(rule.recipient.text).as_bytes(), offset);
         } else {
             let matcher = Matcher::new(rule.recipient, line);
-            self.ordered.push(OrderedRule { matcher, group, line, effect: Effect::Deliver(place(at)) });
+            self.ordered.push(OrderedRule { matcher, group, line, effect: Effect::Deliver(rule.action.into_owned()) });
         }
         Ok(())
     }
@@ -510,7 +497,7 @@ impl Rules {
         let mut found = Vec::new();
         self.check_patterns(&mut found);
         self.check_irrevocable(&mut found);
-        if self.exact.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none() {
+        if self.exact.offsets.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none() {
             found.push(Diagnostic {
                 severity: Severity::Warning,
                 ..Diagnostic::whole_file("no `deliver` line: every recipient will be refused".to_owned())
@@ -567,12 +554,7 @@ impl Rules {
     /// A recipient whose own lines need two destinations that cannot be undone could never get its mail
     /// (DESIGN section 1).
     fn check_irrevocable(&self, found: &mut Vec<Diagnostic>) {
-        let is_irrevocable = |place| self.rule(place).is_some_and(|rule| !rule.action.is_revocable());
-        let copies: Vec<_> = self
-            .copies
-            .iter()
-            .filter(|copy| matches!(copy.effect, Effect::Deliver(place) if is_irrevocable(place)))
-            .collect();
+        let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_irrevocable()).collect();
         let message = |copy: &OrderedRule| {
             format!(
                 "a recipient of this line also gets the `copy` of line {}: of two destinations that cannot be taken \
@@ -581,30 +563,39 @@ impl Rules {
             )
         };
         for (number, copy) in copies.iter().enumerate() {
-            if let Some(other) = copies[number + 1..].iter().find(|other| overlap(&copy.matcher, &other.matcher)) {
+            let others = copies[number + 1..].iter().copied();
+            let rules = self.ordered.iter().filter(|rule| rule.effect.is_irrevocable());
+            for other in others.chain(rules).filter(|other| overlap(&copy.matcher, &other.matcher)) {
                 found.push(self.about(other.line, other.matcher.source(), Severity::Error, message(copy)));
             }
-            for exact in self.exact.iter().filter(|exact| is_irrevocable(exact.rule)) {
-                let recipient = self.text(exact.recipient);
-                if copy.fits(&unquoted(recipient), None, &mut Trace::default()).unwrap_or(false) {
-                    found.push(self.about(exact.line, recipient, Severity::Error, message(copy)));
-                }
-            }
-            for rule in &self.ordered {
-                if matches!(rule.effect, Effect::Deliver(place) if is_irrevocable(place))
-                    && overlap(&copy.matcher, &rule.matcher)
-                {
-                    found.push(self.about(rule.line, rule.matcher.source(), Severity::Error, message(copy)));
-                }
+        }
+        if copies.is_empty() {
+            return;
+        }
+        for offset in &self.exact.offsets {
+            let Some(line) = self.source.as_ref().and_then(|source| source.line_at(*offset).ok()) else { continue };
+            let line = source::prepared(&line).ok().flatten().unwrap_or(line);
+            let Ok(Some(Directive::Deliver(rule))) = parse::directive(parse::without_comment(&line)) else { continue };
+            let recipient = unquoted(rule.recipient.text);
+            let fits = |copy: &OrderedRule| copy.fits(&recipient, None, &mut Trace::default()).unwrap_or(false);
+            if let (false, Some(copy)) = (rule.action.is_revocable(), copies.iter().find(|copy| fits(copy))) {
+                let message = message(copy);
+                found.push(self.about(self.line_number(*offset), rule.recipient.text, Severity::Error, message));
             }
         }
     }
 
     /// A finding about the first occurrence of `part` in a line of the file.
     fn about(&self, line: u32, part: &str, severity: Severity, message: String) -> Diagnostic {
-        let source = self.text.lines().nth(line as usize - 1).unwrap_or_default().to_owned();
+        let source = self.source.as_ref().map(|source| source.numbered_line(line)).unwrap_or_default();
         let column = source.find(part).map_or(0, |byte| source[..byte].chars().count()) + 1;
-        Diagnostic { severity, line: line as usize, column, width: part.chars().count(), message, source }
+        Diagnostic { severity, line, column, width: part.chars().count(), message, source }
+    }
+}
+
+impl Effect {
+    fn is_irrevocable(&self) -> bool {
+        matches!(self, Effect::Deliver(action) if !action.is_revocable())
     }
 }
 

@@ -44,15 +44,15 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
     if spool.hops() > MAX_HOPS {
         return Err(reply::too_many_hops(spool.hops()));
     }
-    let mut copies: Vec<(&Recipient<'_>, Action<'_>)> = Vec::new();
+    let mut copies: Vec<(&Recipient<'_>, &Action<'_>)> = Vec::new();
     for recipient in &envelope.transaction.recipients {
-        copies.extend(recipient.destinations.iter().map(|destination| (recipient, destination.action)));
+        copies.extend(recipient.destinations.iter().map(|destination| (recipient, &destination.action)));
     }
 
     let mut files: Vec<_> = copies
         .iter()
         .filter_map(|(recipient, action)| match action {
-            Action::Append(path) => Some((*path, *recipient)),
+            Action::Append(path) => Some((&**path, *recipient)),
             _ => None,
         })
         .collect();
@@ -78,12 +78,12 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
     mailboxes.commit();
 
     for (recipient, action) in &copies {
-        log_delivery(context, envelope, recipient, *action);
+        log_delivery(context, envelope, recipient, action);
     }
     Ok(())
 }
 
-fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>, action: Action<'_>) {
+fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>, action: &Action<'_>) {
     let log = context.log;
     if !log.wants(Flags::DELIVERIES) {
         return;

@@ -1,0 +1,158 @@
+//! The text of a configuration: read line by line, never held as a whole.
+//!
+//! Memory does not grow with the file: a rule for one exact address is remembered as the place of its line, and read
+//! again if it is the one that matters.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use super::parse;
+
+/// An open configuration file that nobody but root and ourselves could have written.
+#[derive(Debug)]
+pub(super) struct Source {
+    file: File,
+}
+
+impl Source {
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let mut file = File::open(path).context("cannot be read")?;
+        let metadata = file.metadata().context("cannot be examined")?;
+        if metadata.is_dir() {
+            bail!("is a folder");
+        }
+        if metadata.len() >= MAX_SIZE {
+            bail!("is larger than {MAX_SIZE} bytes");
+        }
+        if metadata.is_file() {
+            refuse_if_others_write(&metadata)?;
+        } else {
+            // A pipe cannot be read twice.
+            let mut copy = tempfile::tempfile().context("cannot be copied")?;
+            io::copy(&mut file.take(MAX_SIZE), &mut copy).context("cannot be read")?;
+            file = copy;
+        }
+        Ok(Self { file })
+    }
+
+    /// Calls `each` with every line, its end taken off, and the byte of the file it begins at.
+    pub(super) fn for_each_line(&self, mut each: impl FnMut(&[u8], u32)) -> io::Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        let mut buffer = vec![0; READ_SIZE];
+        // The buffer holds bytes `start..end` of what was read; byte `start` is byte `offset` of the file.
+        let (mut start, mut end, mut offset) = (0, 0, 0_u32);
+        loop {
+            while let Some(length) = memchr::memchr(b'\n', &buffer[start..end]) {
+                each(without_cr(&buffer[start..start + length]), offset);
+                start += length + 1;
+                // The size of the file was checked, but it may be growing.
+                offset = u32::try_from(length + 1)
+                    .ok()
+                    .and_then(|length| offset.checked_add(length))
+                    .ok_or_else(too_large)?;
+            }
+            if start == 0 && end == buffer.len() {
+                buffer.resize(buffer.len() * 2, 0);
+            }
+            buffer.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+            match file.read(&mut buffer[end..]) {
+                Ok(0) if end == 0 => return Ok(()),
+                Ok(0) => {
+                    each(without_cr(&buffer[..end]), offset);
+                    return Ok(());
+                }
+                Ok(length) => end += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The line at a place that [`Source::for_each_line`] gave.
+    pub(super) fn line_at(&self, offset: u32) -> io::Result<String> {
+        let mut bytes = vec![0; 512];
+        let mut filled = 0;
+        loop {
+            let length = self.file.read_at(&mut bytes[filled..], u64::from(offset) + filled as u64)?;
+            filled += length;
+            if let Some(end) = memchr::memchr(b'\n', &bytes[..filled]) {
+                filled = end;
+                break;
+            }
+            if length == 0 {
+                break;
+            }
+            bytes.resize(bytes.len() * 2, 0);
+        }
+        bytes.truncate(filled);
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+        String::from_utf8(bytes).map_err(io::Error::other)
+    }
+
+    /// The number of the line at a place, counted from 1.
+    pub(super) fn line_number(&self, offset: u32) -> u32 {
+        let mut number = 0;
+        // A file that cannot be read any more has other troubles than the number of a line.
+        let _ = self.for_each_line(|_, at| number += u32::from(at <= offset));
+        number
+    }
+
+    /// The text of the line with this number.
+    pub(super) fn numbered_line(&self, wanted: u32) -> String {
+        let mut number = 0;
+        let mut found = String::new();
+        let _ = self.for_each_line(|line, _| {
+            number += 1;
+            if number == wanted {
+                found = String::from_utf8_lossy(line).into_owned();
+            }
+        });
+        found
+    }
+}
+
+/// The line as [`parse`] wants it, its comment taken off and its variables replaced.
+pub(super) fn prepared(line: &str) -> Result<Option<String>, parse::Problem> {
+    parse::replace_variables(parse::without_comment(line), &|name| std::env::var(name).ok())
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn too_large() -> io::Error {
+    io::ErrorKind::FileTooLarge.into()
+}
+
+/// A configuration holds commands: whoever can write it can run them.
+fn refuse_if_others_write(metadata: &std::fs::Metadata) -> anyhow::Result<()> {
+    let mode = metadata.mode();
+    let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    if mode & 0o002 != 0 {
+        bail!("is writable by everybody, and it can hold commands: run chmod o-w on it");
+    }
+    if metadata.uid() != 0 && metadata.uid() != user {
+        bail!("belongs to user {}, who is neither root nor the user we run as ({user})", metadata.uid());
+    }
+    if mode & 0o020 != 0 && metadata.gid() != 0 && metadata.gid() != group {
+        bail!(
+            "is writable by group {}, which is neither root's nor ours ({group}): run chmod g-w on it",
+            metadata.gid()
+        );
+    }
+    Ok(())
+}
+
+/// Places in the file are kept in 32 bits.
+const MAX_SIZE: u64 = 1 << 32;
+
+/// How much is read at a time: small enough to stay in the processor's cache.
+const READ_SIZE: usize = 32 * 1024;
