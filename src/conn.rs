@@ -21,6 +21,8 @@ pub struct Connection {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Whether there was more input than room for it.
+    last_read_was_full: bool,
     replies: Vec<u8>,
 }
 
@@ -52,6 +54,7 @@ impl Connection {
             buffer: vec![0; COMMAND_BUFFER],
             start: 0,
             end: 0,
+            last_read_was_full: false,
             replies: Vec::new(),
         }
     }
@@ -69,12 +72,6 @@ impl Connection {
         }
     }
 
-    /// Makes room for message data, which comes in larger pieces than commands. Connections that never get there do not
-    /// pay for it.
-    pub fn expect_data(&mut self) {
-        self.buffer.resize(DATA_BUFFER, 0);
-    }
-
     /// Where replies are added; they are written by the next [`Connection::fill`] or [`Connection::flush`].
     pub fn replies(&mut self) -> &mut Vec<u8> {
         &mut self.replies
@@ -85,10 +82,7 @@ impl Connection {
         if let Err(error) = self.flush(until) {
             return Input::Gone(error);
         }
-        if self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
+        self.make_room();
         loop {
             if signals.stop_requested() {
                 return Input::Stop;
@@ -110,11 +104,22 @@ impl Connection {
                 Ok(0) => return Input::End,
                 Ok(length) => {
                     self.end += length;
+                    self.last_read_was_full = self.end == self.buffer.len();
                     return Input::More;
                 }
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 Err(error) => return Input::Gone(error.into()),
             }
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.last_read_was_full {
+            self.buffer.resize(DATA_BUFFER, 0);
         }
     }
 
@@ -181,10 +186,10 @@ pub fn timeout(until: Instant) -> PollTimeout {
     PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }
 
-/// Input is read in pieces of at most this. Commands are at most 555 octets, several may come at once.
+/// Input is read in pieces of at most this: several commands, or a small message.
 const COMMAND_BUFFER: usize = 4 * 1024;
 
-/// The same for message data: large enough that it moves at memory speed.
+/// The same once a peer has sent more than that at a time: large enough that messages move at memory speed.
 const DATA_BUFFER: usize = 64 * 1024;
 
 /// What a pipe that is ready takes without blocking (pipe(7)).

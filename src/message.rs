@@ -18,6 +18,7 @@ pub struct Spool {
     headers: HeaderScan,
     /// The beginning of the text, to see whether it begins with a header.
     beginning: Vec<u8>,
+    length: usize,
     failure: Option<io::Error>,
 }
 
@@ -29,6 +30,7 @@ impl Spool {
             file: SpooledTempFile::new_in(IN_MEMORY, directory),
             headers: HeaderScan::default(),
             beginning: Vec::new(),
+            length: 0,
             failure: None,
         }
     }
@@ -41,6 +43,7 @@ impl Spool {
         self.headers.scan(text);
         let room = MAX_FIELD_NAME - self.beginning.len();
         self.beginning.extend_from_slice(&text[..text.len().min(room)]);
+        self.length += text.len();
         self.failure = self.file.write_all(text).err();
     }
 
@@ -62,10 +65,15 @@ impl Spool {
         is_field || self.beginning.starts_with(b"\n")
     }
 
+    /// The largest piece that [`Spool::copy_to`] gives, in bytes.
+    pub fn piece(&self) -> usize {
+        self.length.clamp(1, COPY_SIZE)
+    }
+
     /// Gives the whole text, piece by piece.
     pub fn copy_to(&mut self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(0))?;
-        let mut buffer = vec![0; COPY_SIZE];
+        let mut buffer = vec![0; self.piece()];
         loop {
             match self.file.read(&mut buffer) {
                 Ok(0) => return Ok(()),

@@ -129,7 +129,6 @@ impl<'a> Server<'a> {
     /// Gives the session the next piece of the message, and the spool what comes of it.
     fn data<'s>(&mut self, session: &mut Session<'s>, spool: &mut Option<Spool>) -> Step<'s> {
         if self.connection.buffered().is_empty() {
-            self.connection.expect_data();
             return Step::Wait;
         }
         let bytes = self.connection.buffered();

@@ -43,7 +43,8 @@ impl Source {
     pub(super) fn for_each_line(&self, mut each: impl FnMut(&[u8], u32)) -> io::Result<()> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
-        let mut buffer = vec![0; READ_SIZE];
+        let size = usize::try_from(file.metadata()?.len()).unwrap_or(READ_SIZE);
+        let mut buffer = vec![0; (size + 1).min(READ_SIZE)];
         // The buffer holds bytes `start..end` of what was read; byte `start` is byte `offset` of the file.
         let (mut start, mut end, mut offset) = (0, 0, 0_u32);
         loop {

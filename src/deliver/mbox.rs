@@ -200,7 +200,7 @@ fn close_torn_tail(file: &mut File, length: u64) -> io::Result<()> {
 }
 
 fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &mut Spool) -> io::Result<()> {
-    let mut out = Vec::with_capacity(WRITE_SIZE + 1024);
+    let mut out = Vec::with_capacity(1024 + 2 * spool.piece());
     out.extend_from_slice(from_line(&envelope.transaction.reverse_path).as_bytes());
     out.extend_from_slice(envelope.trace_headers(recipient, spool).as_bytes());
     let mut quoting = Quoting::default();
