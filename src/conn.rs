@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 
 use crate::signals::Signals;
 
@@ -87,10 +87,13 @@ impl Connection {
             if signals.stop_requested() {
                 return Input::Stop;
             }
+            // Asked before poll(2), which has no eye for the time while a peer keeps sending.
+            if Instant::now() >= until {
+                return Input::TimedOut;
+            }
             let mut descriptors =
                 [PollFd::new(self.input.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
             match poll(&mut descriptors, timeout(until)) {
-                Ok(0) if Instant::now() >= until => return Input::TimedOut,
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Input::Gone(error.into()),
             }
@@ -111,6 +114,27 @@ impl Connection {
                 Err(error) => return Input::Gone(error.into()),
             }
         }
+    }
+
+    /// Writes the last replies out and ends the connection. What the peer has sent meanwhile is read and thrown away for
+    /// a moment: to close a socket with input in it resets the connection, and the peer might never see our last words.
+    pub fn hang_up(&mut self, until: Instant) -> io::Result<()> {
+        self.flush(until)?;
+        if !self.output_is_socket || shutdown(self.output.as_raw_fd(), Shutdown::Write).is_err() {
+            return Ok(());
+        }
+        let mut patience = Duration::ZERO;
+        for _ in 0..MAX_DISCARDED_READS {
+            let mut input = [PollFd::new(self.input.as_fd(), PollFlags::POLLIN)];
+            let is_waiting =
+                poll(&mut input, timeout(until.min(Instant::now() + patience))).is_ok_and(|ready| ready > 0);
+            if !is_waiting || !matches!(nix::unistd::read(&self.input, &mut self.buffer), Ok(1..)) {
+                break;
+            }
+            // Somebody who is still sending may have more on the way.
+            patience = Duration::from_secs(1);
+        }
+        Ok(())
     }
 
     fn make_room(&mut self) {
@@ -191,6 +215,9 @@ const COMMAND_BUFFER: usize = 4 * 1024;
 
 /// The same once a peer has sent more than that at a time: large enough that messages move at memory speed.
 const DATA_BUFFER: usize = 64 * 1024;
+
+/// How many pieces of input are thrown away when a connection is closed.
+const MAX_DISCARDED_READS: usize = 1024;
 
 /// What a pipe that is ready takes without blocking (pipe(7)).
 const PIPE_BUF: usize = 4096;

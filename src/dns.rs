@@ -5,7 +5,7 @@
 //! `simple-dns`, resolv.conf(5) by `resolv-conf`.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,10 @@ impl std::fmt::Display for NoName {
 pub(crate) fn confirmed_name(address: IpAddr, timeout: Duration) -> Result<String, NoName> {
     if let Some(name) = name_in_hosts(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address) {
         return Ok(name);
+    }
+    if [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&address) {
+        // Not every hosts file says so for both (RFC 6761, 6.3).
+        return Ok("localhost".to_owned());
     }
     let resolver = Resolver::new(Instant::now() + timeout);
     let mut unconfirmed = None;
@@ -134,8 +138,7 @@ impl Resolver {
         query.questions.push(question.clone());
         let query = query.build_bytes_vec().map_err(io::Error::other)?;
 
-        let any: IpAddr =
-            if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(server)?;
         socket.send(&query)?;
@@ -200,7 +203,7 @@ fn answer(record: &ResourceRecord<'_>) -> Option<Answer> {
             Some(Answer::Name(labels?.join(".")))
         }
         RData::A(a) => Some(Answer::Address(Ipv4Addr::from(a.address).into())),
-        RData::AAAA(aaaa) => Some(Answer::Address(std::net::Ipv6Addr::from(aaaa.address).into())),
+        RData::AAAA(aaaa) => Some(Answer::Address(Ipv6Addr::from(aaaa.address).into())),
         _ => None,
     }
 }

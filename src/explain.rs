@@ -19,8 +19,8 @@ pub(crate) fn run(options: &Options, question: &Question) -> u8 {
             let _ = std::io::stdout().write_all(text.as_bytes());
             u8::from(!accepted)
         }
-        Err(errors) => {
-            report(&options.config, errors.iter());
+        Err(unusable) => {
+            report(&options.config, unusable.errors.iter());
             EX_CONFIG
         }
     }

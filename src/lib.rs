@@ -52,7 +52,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn check(options: &Options, verbosity: Verbosity) -> u8 {
     let (errors, warnings) = match config::load(&options.config) {
         Ok(config) => config.check().into_iter().partition(|d| d.severity == config::Severity::Error),
-        Err(errors) => (errors, Vec::new()),
+        Err(unusable) => (unusable.errors, Vec::new()),
     };
     report(&options.config, errors.iter().chain(&warnings));
     if !errors.is_empty() {

@@ -27,8 +27,8 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> u8 {
     // Better to learn of a mistake now than from the first peer. Later edits are met by each session itself.
     let config = match config::load(&options.config) {
         Ok(config) => config,
-        Err(errors) => {
-            report(&options.config, errors.iter());
+        Err(unusable) => {
+            report(&options.config, unusable.errors.iter());
             return EX_CONFIG;
         }
     };

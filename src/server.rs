@@ -27,6 +27,8 @@ pub struct Server<'a> {
     /// When the whole connection has to be over.
     deadline: Instant,
     messages: u32,
+    /// The message whose 250 may not have reached the peer yet.
+    unconfirmed: Option<String>,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
 }
@@ -51,6 +53,7 @@ impl<'a> Server<'a> {
             lines: LineReader::default(),
             deadline,
             messages: 0,
+            unconfirmed: None,
             text: Vec::new(),
         };
         server.send(&reply::greeting(&config.domain), false);
@@ -74,6 +77,11 @@ impl<'a> Server<'a> {
         if let End::PeerGone(how) = end {
             if session.is_in_transaction() {
                 self.log.always(format_args!("WARNING: {how}; nothing was delivered of the message it had begun"));
+            } else if let Some(id) = &self.unconfirmed {
+                // The window that no server can close (RFC 1047).
+                self.log.always(format_args!(
+                    "WARNING: {how}; message {id} is delivered, but if the peer has not read that it will send it again"
+                ));
             } else {
                 self.log.when(Flags::WARNINGS, format_args!("WARNING: {how}"));
             }
@@ -160,6 +168,7 @@ impl<'a> Server<'a> {
         let outcome = deliver::deliver(&context, &envelope, &mut spool);
         if let Outcome::Delivered = outcome {
             self.messages += 1;
+            self.unconfirmed = Some(id.clone());
         }
         session.delivered(outcome, &id)
     }
@@ -168,8 +177,14 @@ impl<'a> Server<'a> {
     fn wait(&mut self, session: &Session<'_>) -> Option<End> {
         let limits = &self.config.limits;
         let reply = match self.connection.fill(self.signals, self.idle_deadline()) {
-            Input::More => return None,
-            Input::End => return Some(End::PeerGone("the peer closed the connection without QUIT".to_owned())),
+            Input::More => {
+                self.unconfirmed = None;
+                return None;
+            }
+            Input::End => {
+                self.unconfirmed = None;
+                return Some(End::PeerGone("the peer closed the connection without QUIT".to_owned()));
+            }
             Input::Gone(error) => return Some(End::PeerGone(format!("the connection broke: {error}"))),
             Input::Stop => reply::shutting_down(&self.config.domain),
             Input::TimedOut if Instant::now() >= self.deadline => {
@@ -182,7 +197,7 @@ impl<'a> Server<'a> {
 
     fn close(&mut self, reply: &Reply, session: &Session<'_>) -> End {
         self.send(reply, session.is_extended());
-        match self.connection.flush(Instant::now() + LAST_WORDS) {
+        match self.connection.hang_up(Instant::now() + LAST_WORDS) {
             Ok(()) => End::Closed,
             Err(error) => End::PeerGone(format!("the connection broke: {error}")),
         }

@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     let loaded = config::load(&options.config);
     let (target, debug, loghex) = match &loaded {
         Ok(config) => (config.log.clone(), config.debug, config.loghex),
-        Err(_) => (LogTarget::Syslog, Flags::default(), true),
+        Err(unusable) => (unusable.log.clone(), Flags::default(), true),
     };
     let mut target = options.log.clone().unwrap_or(target);
     if target == LogTarget::Stderr && stderr_was_peer {
@@ -56,7 +56,8 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     };
     let config = match loaded {
         Ok(config) => config,
-        Err(errors) => {
+        Err(unusable) => {
+            let errors = unusable.errors;
             let file = options.config.display().to_string();
             for error in &errors {
                 log.always(format_args!("ERROR: {}", error.headline(&file)));
@@ -157,7 +158,7 @@ fn last_words(log: &Log, reply: &Reply) {
     let mut connection = Connection::standard_io();
     reply.encode(false, connection.replies());
     // Whether it arrives makes no difference any more.
-    let _ = connection.flush(Instant::now() + Duration::from_secs(5));
+    let _ = connection.hang_up(Instant::now() + Duration::from_secs(5));
 }
 
 /// Under inetd and xinetd descriptor 2 is the peer as well; from now on it is /dev/null. Returns whether it was.

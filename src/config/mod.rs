@@ -203,12 +203,21 @@ impl Default for Limits {
     }
 }
 
-/// A configuration that can be used, or every reason why it cannot.
-pub type Loaded = Result<Config, Vec<Diagnostic>>;
+/// A configuration that cannot be used.
+#[derive(Debug)]
+pub struct Unusable {
+    /// Every reason why.
+    pub errors: Vec<Diagnostic>,
+    /// Where it wants its log, as far as that could be read: there the administrator will look for the reasons.
+    pub log: LogTarget,
+}
 
 /// Reads the file. Patterns are compiled later, at their first use; [`Config::check`] does it beforehand.
-pub fn load(path: &Path) -> Loaded {
-    let whole_file = |error: anyhow::Error| vec![Diagnostic::whole_file(format!("{error:#}"))];
+pub fn load(path: &Path) -> Result<Config, Unusable> {
+    let whole_file = |error: anyhow::Error| Unusable {
+        errors: vec![Diagnostic::whole_file(format!("{error:#}"))],
+        log: LogTarget::Syslog,
+    };
     let source = Source::open(path).map_err(whole_file)?;
     let mut config = Config {
         domain: "example.com".to_owned(),
@@ -230,7 +239,7 @@ pub fn load(path: &Path) -> Loaded {
     });
     read.context("cannot be read").map_err(whole_file)?;
     config.rules.set_source(source);
-    if errors.is_empty() { Ok(config) } else { Err(errors) }
+    if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log }) }
 }
 
 impl Config {

@@ -197,7 +197,7 @@ impl Rules {
         };
         let mut destinations = vec![decided];
         for copy in &self.copies {
-            if copy.fits(&full, local_part, trace)?
+            if copy.fits(&full, local_part, "copy", trace)?
                 && self.group_admits(copy.group, client, trace)?
                 && let Effect::Deliver(action) = &copy.effect
             {
@@ -261,7 +261,8 @@ impl Rules {
     ) -> Result<Option<Destination<'c>>, Denial<'c>> {
         let mut denied = false;
         for rule in &self.ordered {
-            if !rule.fits(full, local_part, trace)? {
+            let what = if matches!(rule.effect, Effect::Refuse(_)) { "error" } else { "deliver" };
+            if !rule.fits(full, local_part, what, trace)? {
                 continue;
             }
             match (self.group_admits(rule.group, client, trace)?, &rule.effect) {
@@ -313,7 +314,7 @@ impl Rules {
 }
 
 impl OrderedRule {
-    fn fits(&self, full: &str, local_part: Option<&str>, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+    fn fits(&self, full: &str, local_part: Option<&str>, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let (fits, source) = match &self.matcher {
             Matcher::Address(address) => (
                 address.eq_ignore_ascii_case(full)
@@ -325,7 +326,7 @@ impl OrderedRule {
         };
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
-            format!("line {}: '{}' {verb} '{source}'", self.line, Untrusted::new(full.as_bytes()))
+            format!("line {}: {what} rcpt_to: '{}' {verb} '{source}'", self.line, Untrusted::new(full.as_bytes()))
         });
         Ok(fits)
     }
@@ -577,7 +578,7 @@ impl Rules {
             let line = source::prepared(&line).ok().flatten().unwrap_or(line);
             let Ok(Some(Directive::Deliver(rule))) = parse::directive(parse::without_comment(&line)) else { continue };
             let recipient = unquoted(rule.recipient.text);
-            let fits = |copy: &OrderedRule| copy.fits(&recipient, None, &mut Trace::default()).unwrap_or(false);
+            let fits = |copy: &OrderedRule| copy.fits(&recipient, None, "copy", &mut Trace::default()).unwrap_or(false);
             if let (false, Some(copy)) = (rule.action.is_revocable(), copies.iter().find(|copy| fits(copy))) {
                 let message = message(copy);
                 found.push(self.about(self.line_number(*offset), rule.recipient.text, Severity::Error, message));
