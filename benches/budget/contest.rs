@@ -1,0 +1,193 @@
+//! Who is measured, and one connection to it: a child started as a super-server starts it, and the peer's end.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use crate::Result;
+
+#[derive(Clone)]
+pub(crate) struct Contestant {
+    pub(crate) name: String,
+    /// Absolute, so that no figure contains a search of PATH.
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// Where its mail must lie afterwards, where we know it: a refused mail is fast, and no result.
+    pub(crate) mailbox: Option<PathBuf>,
+}
+
+impl Contestant {
+    pub(crate) fn from_command(command: &str) -> Result<Self> {
+        let mut words = command.split_whitespace().map(str::to_owned);
+        let program = words.next().ok_or("--against: no command")?;
+        let search = env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
+        let program = if program.contains('/') {
+            fs::canonicalize(&program).map_err(|problem| format!("--against {program}: {problem}"))?
+        } else {
+            env::split_paths(&search)
+                .map(|folder| folder.join(&program))
+                .find(|path| path.is_file())
+                .ok_or_else(|| format!("--against {program}: not found in {search}"))?
+        };
+        Ok(Self { name: command.to_owned(), program, arguments: words.collect(), mailbox: None })
+    }
+
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
+    pub(crate) fn mailbox_length(&self) -> u64 {
+        self.mailbox.as_ref().and_then(|path| fs::metadata(path).ok()).map_or(0, |data| data.len())
+    }
+
+    /// Some bytes may be missing, since an mbox has bare LF.
+    pub(crate) fn check_mailbox_grew(&self, from: u64, mail: usize) -> Result<()> {
+        let grown = self.mailbox_length().saturating_sub(from);
+        if self.mailbox.is_some() && grown < u64::try_from(mail)? / 10 * 9 {
+            return Err(format!("{mail} bytes of mail were accepted, and the mailbox grew by {grown}").into());
+        }
+        Ok(())
+    }
+
+    /// Synced, so that the disk does not do this work while somebody is being measured.
+    pub(crate) fn empty_mailbox(&self) -> Result<()> {
+        if let Some(path) = &self.mailbox {
+            fs::File::create(path)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// A child and the other end of its connection.
+pub(crate) struct Session {
+    child: Child,
+    peer: BufReader<TcpStream>,
+    pub(crate) connected: Instant,
+    pub(crate) started: Instant,
+    /// From `started` to the last byte of the greeting.
+    pub(crate) to_greeting: Duration,
+}
+
+impl Session {
+    pub(crate) fn open(contestant: &Contestant, listener: &TcpListener) -> Result<Self> {
+        let connected = Instant::now();
+        let peer = TcpStream::connect(listener.local_addr()?)?;
+        let accepted = OwnedFd::from(listener.accept()?.0);
+        peer.set_nodelay(true)?;
+        peer.set_read_timeout(Some(PATIENCE))?;
+        peer.set_write_timeout(Some(PATIENCE))?;
+
+        let mut command = Command::new(&contestant.program);
+        command.args(&contestant.arguments).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        command.stdin(accepted.try_clone()?).stdout(accepted).stderr(Stdio::null());
+        let started = Instant::now();
+        let child = command.spawn().map_err(|problem| format!("{}: {problem}", contestant.program.display()))?;
+        drop(command); // and with it our copy of the child's end
+
+        let peer = BufReader::new(peer);
+        let mut session = Self { child, peer, connected, started, to_greeting: Duration::ZERO };
+        session.expect("220")?;
+        session.to_greeting = session.started.elapsed();
+        Ok(session)
+    }
+
+    pub(crate) fn hello(&mut self) -> Result<()> {
+        self.command("EHLO bench.localhost", "250")
+    }
+
+    /// EHLO to RCPT.
+    pub(crate) fn offer(&mut self, recipient: &str) -> Result<()> {
+        self.hello()?;
+        self.command("MAIL FROM:<bench@localhost>", "250")?;
+        self.command(&format!("RCPT TO:<{recipient}>"), "250")
+    }
+
+    pub(crate) fn data(&mut self, message: &[u8]) -> Result<()> {
+        self.command("DATA", "354")?;
+        self.peer.get_mut().write_all(message)?;
+        self.expect("250")
+    }
+
+    /// Returns when the child has exited.
+    pub(crate) fn quit(&mut self) -> Result<()> {
+        self.command("QUIT", "221")?;
+        self.peer.read_to_end(&mut Vec::new())?;
+        // The end of file is the last that one sees of a process before it can be reaped, so this does not spin long.
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("QUIT: {status}").into()),
+                None => thread::yield_now(),
+            }
+        }
+        Err("did not exit after QUIT".into())
+    }
+
+    fn command(&mut self, command: &str, code: &str) -> Result<()> {
+        self.peer.get_mut().write_all(format!("{command}\r\n").as_bytes())?;
+        self.expect(code).map_err(|problem| format!("{command}: {problem}").into())
+    }
+
+    /// Reads one reply, all its lines.
+    fn expect(&mut self, code: &str) -> Result<()> {
+        let mut line = String::new();
+        while line.is_empty() || line.get(3..4) == Some("-") {
+            line.clear();
+            if self.peer.read_line(&mut line)? == 0 {
+                return Err(format!("the connection was closed where {code} was expected").into());
+            }
+        }
+        if !line.starts_with(code) {
+            return Err(format!("expected {code}, got {}", line.trim_end()).into());
+        }
+        Ok(())
+    }
+
+    /// A figure in KiB from the child's `file` in /proc.
+    pub(crate) fn memory(&self, file: &str, field: &str) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(field)).and_then(|rest| rest.split_whitespace().next());
+        Ok(value.ok_or_else(|| format!("no {field} in /proc/PID/{file}"))?.parse()?)
+    }
+}
+
+/// A session that failed must not outlive the benchmark.
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Compiles the yardstick.
+pub(crate) fn build_do_nothing() -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/do_nothing.c");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("do_nothing");
+    let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut command = Command::new(&compiler);
+    let status = command.args(["-O2", "-static", "-o"]).args([&program, &source]).status().map_err(|problem| {
+        format!("{compiler}: {problem}; the benchmark needs a C compiler (Debian: gcc, libc6-dev)")
+    })?;
+    if !status.success() {
+        return Err(format!("{compiler} could not compile {} (see above)", source.display()).into());
+    }
+    install(&program, "do_nothing")
+}
+
+/// A copy, which is what runs on a real system too. It matters: the page cache holds a file that a linker wrote here
+/// and there in smaller pieces than one that was copied, and mapping these takes a tenth of mailrecv's start.
+pub(crate) fn install(program: &Path, name: &str) -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
+    fs::create_dir_all(&folder)?;
+    let copy = folder.join(name);
+    fs::copy(program, &copy).map_err(|problem| format!("{}: {problem}", program.display()))?;
+    Ok(copy)
+}

@@ -1,0 +1,148 @@
+//! The figures, their targets, and the table they are shown in.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::{fs, thread};
+
+#[derive(Clone)]
+pub(crate) struct Figure {
+    pub(crate) what: String,
+    pub(crate) unit: Unit,
+    pub(crate) target: Option<Target>,
+}
+
+impl Figure {
+    pub(crate) fn new(what: &str, unit: Unit, target: Option<Target>) -> Self {
+        Self { what: what.to_owned(), unit, target }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    Milliseconds,
+    /// Compared by difference, not by ratio.
+    AddedMilliseconds,
+    MegabytesPerSecond,
+    Kibibytes,
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::Milliseconds | Self::AddedMilliseconds => format!("{value:.2} ms"),
+            Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
+            Self::Kibibytes => format!("{value:.0} KiB"),
+        }
+    }
+
+    fn compare(self, (ours, theirs): (f64, f64)) -> f64 {
+        if matches!(self, Self::AddedMilliseconds) { ours - theirs } else { ours / theirs }
+    }
+
+    fn show_comparison(self, value: f64) -> String {
+        if matches!(self, Self::AddedMilliseconds) { format!("{value:+.2} ms") } else { format!("{value:.2} x") }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    RatioAtMost(f64),
+    AddsAtMost(f64),
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// Mailrecv beside one rival: both figures of each turn.
+pub(crate) struct Row {
+    pub(crate) figure: Figure,
+    pub(crate) rival: String,
+    pub(crate) pairs: Vec<(f64, f64)>,
+}
+
+impl Row {
+    fn cells(&self) -> [String; 7] {
+        let unit = self.figure.unit;
+        let ours = Spread::of(self.pairs.iter().map(|pair| pair.0)).median;
+        let theirs = Spread::of(self.pairs.iter().map(|pair| pair.1)).median;
+        let compared = Spread::of(self.pairs.iter().map(|pair| unit.compare(*pair)));
+        let (target, met) = match self.figure.target {
+            None => (String::new(), ""),
+            Some(Target::RatioAtMost(limit)) => (format!("at most {limit} x"), yes_or_no(compared.median <= limit)),
+            Some(Target::AddsAtMost(limit)) => (format!("at most {limit:+} ms"), yes_or_no(compared.median <= limit)),
+            Some(Target::AtMost(limit)) => (format!("at most {}", unit.show(limit)), yes_or_no(ours <= limit)),
+            Some(Target::AtLeast(limit)) => (format!("at least {}", unit.show(limit)), yes_or_no(ours >= limit)),
+        };
+        [
+            self.figure.what.clone(),
+            unit.show(ours),
+            format!("{} ({})", unit.show(theirs), self.rival),
+            unit.show_comparison(compared.median),
+            format!("{} to {}", unit.show_comparison(compared.least), unit.show_comparison(compared.most)),
+            target,
+            met.to_owned(),
+        ]
+    }
+}
+
+fn yes_or_no(met: bool) -> &'static str {
+    if met { "yes" } else { "NO" }
+}
+
+struct Spread {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+        Self { least: at(0), median: at(sorted.len() / 2), most: at(sorted.len().saturating_sub(1)) }
+    }
+}
+
+/// A Markdown table, so that it can go into a README as it is.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    let head = ["what", "mailrecv", "compared with", "ratio or added", "least to most", "target", "met"];
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(rows.iter().map(Row::cells));
+    let mut widths = [3; 7];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    lines.insert(1, widths.map(|width| "-".repeat(width)));
+
+    let mut table = String::new();
+    for line in lines {
+        for (cell, width) in line.iter().zip(widths) {
+            let _ = write!(table, "| {cell:width$} ");
+        }
+        table.push_str("|\n");
+    }
+    table
+}
+
+/// Date, machine, and the file system that the mail went to.
+pub(crate) fn circumstances(mail_folder: &Path) -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    format!(
+        "{}, {}, {} x {}, mail written to {}",
+        output_of(Command::new("date").arg("+%F")),
+        output_of(Command::new("uname").arg("-sr")),
+        thread::available_parallelism().map_or(1, usize::from),
+        processor.unwrap_or("processor unknown"),
+        output_of(Command::new("df").arg("--output=fstype").arg(mail_folder)),
+    )
+}
+
+/// The last line that a command prints.
+fn output_of(command: &mut Command) -> String {
+    let output = command.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().last().unwrap_or("unknown").to_owned()
+}
