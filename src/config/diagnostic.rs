@@ -36,6 +36,11 @@ impl Diagnostic {
         Self { severity: Severity::Error, line: 0, column: 0, width: 0, message, source: String::new() }
     }
 
+    /// Something odd about the whole file.
+    pub(super) fn warning(message: String) -> Self {
+        Self { severity: Severity::Warning, ..Self::whole_file(message) }
+    }
+
     /// The finding in one line, for the log: `FILE:LINE:COLUMN: error: MESSAGE`.
     pub fn headline<'d>(&'d self, file: &'d str) -> impl fmt::Display + 'd {
         fmt::from_fn(move |f| {

@@ -4,13 +4,15 @@
 //! 100,000), then `deliver` and `error` lines with patterns in file order, then the dead letter file, then
 //! "no such user". A rule is kept as a place in the text and parsed again when it is the one that matters.
 
+mod check;
+
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 use super::parse::{self, Action, Directive, GroupMember, Problem, Rule, Word};
 use super::pattern::{self, Pattern};
 use super::source::{self, Source};
-use super::{BrokenPattern, Diagnostic, Refusal, Severity};
+use super::{BrokenPattern, Refusal};
 use crate::log::Untrusted;
 use crate::peer::Client;
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -487,139 +489,5 @@ impl Matcher {
             Matcher::Address(text) | Matcher::Wildcard(text) => text,
             Matcher::Pattern(pattern) => pattern.source(),
         }
-    }
-}
-
-// Checking beforehand.
-impl Rules {
-    /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal
-    /// but hardly meant.
-    pub(super) fn check(&self, own_domain: &str) -> Vec<Diagnostic> {
-        let mut found = Vec::new();
-        self.check_patterns(&mut found);
-        self.check_irrevocable(&mut found);
-        if self.exact.offsets.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none() {
-            found.push(Diagnostic {
-                severity: Severity::Warning,
-                ..Diagnostic::whole_file("no `deliver` line: every recipient will be refused".to_owned())
-            });
-        } else if let Ok(postmaster) = Mailbox::parse(&format!("postmaster@{own_domain}"))
-            && matches!(
-                self.route(
-                    &postmaster,
-                    &Client::unnamed(std::net::Ipv4Addr::LOCALHOST.into()),
-                    own_domain,
-                    &mut Trace::default()
-                ),
-                Err(Denial::Unknown | Denial::Refused(_))
-            )
-        {
-            found.push(Diagnostic {
-                severity: Severity::Warning,
-                ..Diagnostic::whole_file(format!(
-                    "no rule takes mail for postmaster@{own_domain}, which every mail domain should have (RFC 5321, 4.5.1)"
-                ))
-            });
-        }
-        found.sort_by_key(|diagnostic| diagnostic.line);
-        found
-    }
-
-    fn check_patterns(&self, found: &mut Vec<Diagnostic>) {
-        let members = self.groups.iter().flat_map(|group| &group.members).filter_map(|member| match member {
-            Member::Pattern(pattern) => Some(pattern),
-            Member::Network(_) => None,
-        });
-        let of = |rule: &'_ OrderedRule| matches!(rule.effect, Effect::Deliver(_));
-        let delivering = self.ordered.iter().filter(|rule| of(rule)).filter_map(OrderedRule::pattern);
-        let refusing = self.ordered.iter().filter(|rule| !of(rule)).filter_map(OrderedRule::pattern);
-        let copying = self.copies.iter().filter_map(OrderedRule::pattern);
-        let letting_in = self.allowed_peers.iter().chain(&self.allowed_senders).chain(members).chain(delivering);
-        for pattern in letting_in {
-            if let Err(broken) = pattern.check() {
-                found.push(self.about(broken.line, pattern.source(), Severity::Error, broken.message));
-            } else if !pattern.is_anchored() {
-                let message = "this pattern is found anywhere in a name, so it lets in more than it seems to: \
-                               tie it down with ^ and $";
-                found.push(self.about(pattern.line(), pattern.source(), Severity::Warning, message.to_owned()));
-            }
-        }
-        let keeping_out = self.denied_peers.iter().chain(self.refused_senders.iter().map(|(pattern, _)| pattern));
-        for pattern in keeping_out.chain(refusing).chain(copying) {
-            if let Err(broken) = pattern.check() {
-                found.push(self.about(broken.line, pattern.source(), Severity::Error, broken.message));
-            }
-        }
-    }
-
-    /// A recipient whose own lines need two destinations that cannot be undone could never get its mail
-    /// (DESIGN section 1).
-    fn check_irrevocable(&self, found: &mut Vec<Diagnostic>) {
-        let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_irrevocable()).collect();
-        let message = |copy: &OrderedRule| {
-            format!(
-                "a recipient of this line also gets the `copy` of line {}: of two destinations that cannot be taken \
-                 back, one may fail when the other is done; append one of them to a file instead",
-                copy.line
-            )
-        };
-        for (number, copy) in copies.iter().enumerate() {
-            let others = copies[number + 1..].iter().copied();
-            let rules = self.ordered.iter().filter(|rule| rule.effect.is_irrevocable());
-            for other in others.chain(rules).filter(|other| overlap(&copy.matcher, &other.matcher)) {
-                found.push(self.about(other.line, other.matcher.source(), Severity::Error, message(copy)));
-            }
-        }
-        if copies.is_empty() {
-            return;
-        }
-        for offset in &self.exact.offsets {
-            let Some(line) = self.source.as_ref().and_then(|source| source.line_at(*offset).ok()) else { continue };
-            let line = source::prepared(&line).ok().flatten().unwrap_or(line);
-            let Ok(Some(Directive::Deliver(rule))) = parse::directive(parse::without_comment(&line)) else { continue };
-            let recipient = unquoted(rule.recipient.text);
-            let fits = |copy: &OrderedRule| copy.fits(&recipient, None, "copy", &mut Trace::default()).unwrap_or(false);
-            if let (false, Some(copy)) = (rule.action.is_revocable(), copies.iter().find(|copy| fits(copy))) {
-                let message = message(copy);
-                found.push(self.about(self.line_number(*offset), rule.recipient.text, Severity::Error, message));
-            }
-        }
-    }
-
-    /// A finding about the first occurrence of `part` in a line of the file.
-    fn about(&self, line: u32, part: &str, severity: Severity, message: String) -> Diagnostic {
-        let source = self.source.as_ref().map(|source| source.numbered_line(line)).unwrap_or_default();
-        let column = source.find(part).map_or(0, |byte| source[..byte].chars().count()) + 1;
-        Diagnostic { severity, line, column, width: part.chars().count(), message, source }
-    }
-}
-
-impl Effect {
-    fn is_irrevocable(&self) -> bool {
-        matches!(self, Effect::Deliver(action) if !action.is_revocable())
-    }
-}
-
-impl OrderedRule {
-    fn pattern(&self) -> Option<&Pattern> {
-        match &self.matcher {
-            Matcher::Pattern(pattern) => Some(pattern),
-            Matcher::Address(_) | Matcher::Wildcard(_) => None,
-        }
-    }
-}
-
-/// Whether two matchers certainly have a recipient in common. What only a run can tell is refused at run time.
-fn overlap(one: &Matcher, other: &Matcher) -> bool {
-    if one.is_everything() || other.is_everything() || one.source() == other.source() {
-        return true;
-    }
-    match (one, other) {
-        (Matcher::Address(address), matcher) | (matcher, Matcher::Address(address)) => match matcher {
-            Matcher::Address(_) => false,
-            Matcher::Wildcard(wildcard) => pattern::wildcard_fits(wildcard, address),
-            Matcher::Pattern(pattern) => pattern.is_match(address).unwrap_or(false),
-        },
-        _ => false,
     }
 }

@@ -1,0 +1,138 @@
+//! Looking for mistakes beforehand: `mailrecv check`.
+
+use std::net::Ipv4Addr;
+
+use super::{Denial, Effect, Matcher, Member, OrderedRule, Rules, Trace, unquoted};
+use crate::config::parse::{self, Directive};
+use crate::config::pattern::{self, Pattern};
+use crate::config::{Diagnostic, Severity, source};
+use crate::peer::Client;
+use crate::smtp::address::Mailbox;
+
+impl Rules {
+    /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal
+    /// but hardly meant.
+    pub(in crate::config) fn check(&self, own_domain: &str) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        self.check_patterns(&mut found);
+        self.check_irrevocable(&mut found);
+        let no_rules = self.exact.offsets.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
+        if no_rules {
+            found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
+        } else if !self.takes_mail_for_postmaster(own_domain) {
+            found.push(Diagnostic::warning(format!(
+                "no rule takes mail for postmaster@{own_domain}, which every mail domain should have (RFC 5321, 4.5.1)"
+            )));
+        }
+        found.sort_by_key(|diagnostic| diagnostic.line);
+        found
+    }
+
+    /// Whether somebody, even if not everybody, can send to postmaster. A pattern that does not compile is reported as
+    /// what it is.
+    fn takes_mail_for_postmaster(&self, own_domain: &str) -> bool {
+        let Ok(postmaster) = Mailbox::parse(&format!("postmaster@{own_domain}")) else { return true };
+        let client = Client::unnamed(Ipv4Addr::LOCALHOST.into());
+        let route = self.route(&postmaster, &client, own_domain, &mut Trace::default());
+        !matches!(route, Err(Denial::Unknown | Denial::Refused(_)))
+    }
+
+    fn check_patterns(&self, found: &mut Vec<Diagnostic>) {
+        let members = self.groups.iter().flat_map(|group| &group.members).filter_map(|member| match member {
+            Member::Pattern(pattern) => Some(pattern),
+            Member::Network(_) => None,
+        });
+        let (delivering, refusing): (Vec<_>, Vec<_>) =
+            self.ordered.iter().partition(|rule| matches!(rule.effect, Effect::Deliver(_)));
+        let delivering = delivering.into_iter().filter_map(OrderedRule::pattern);
+        let refusing = refusing.into_iter().filter_map(OrderedRule::pattern);
+        let copying = self.copies.iter().filter_map(OrderedRule::pattern);
+        let letting_in = self.allowed_peers.iter().chain(&self.allowed_senders).chain(members).chain(delivering);
+        for pattern in letting_in {
+            if let Err(broken) = pattern.check() {
+                found.push(self.about(broken.line, pattern.source(), Severity::Error, broken.message));
+            } else if !pattern.is_anchored() {
+                let message = "this pattern is found anywhere in a name, so it lets in more than it seems to: \
+                               tie it down with ^ and $";
+                found.push(self.about(pattern.line(), pattern.source(), Severity::Warning, message.to_owned()));
+            }
+        }
+        let keeping_out = self.denied_peers.iter().chain(self.refused_senders.iter().map(|(pattern, _)| pattern));
+        for pattern in keeping_out.chain(refusing).chain(copying) {
+            if let Err(broken) = pattern.check() {
+                found.push(self.about(broken.line, pattern.source(), Severity::Error, broken.message));
+            }
+        }
+    }
+
+    /// A recipient whose own lines need two destinations that cannot be undone could never get its mail
+    /// (DESIGN section 1).
+    fn check_irrevocable(&self, found: &mut Vec<Diagnostic>) {
+        let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_irrevocable()).collect();
+        let message = |copy: &OrderedRule| {
+            format!(
+                "a recipient of this line also gets the `copy` of line {}: of two destinations that cannot be taken \
+                 back, one may fail when the other is done; append one of them to a file instead",
+                copy.line
+            )
+        };
+        for (number, copy) in copies.iter().enumerate() {
+            let others = copies[number + 1..].iter().copied();
+            let rules = self.ordered.iter().filter(|rule| rule.effect.is_irrevocable());
+            for other in others.chain(rules).filter(|other| overlap(&copy.matcher, &other.matcher)) {
+                found.push(self.about(other.line, other.matcher.source(), Severity::Error, message(copy)));
+            }
+        }
+        if copies.is_empty() {
+            return;
+        }
+        for offset in &self.exact.offsets {
+            let Some(line) = self.source.as_ref().and_then(|source| source.line_at(*offset).ok()) else { continue };
+            let line = source::prepared(&line).ok().flatten().unwrap_or(line);
+            let Ok(Some(Directive::Deliver(rule))) = parse::directive(parse::without_comment(&line)) else { continue };
+            let recipient = unquoted(rule.recipient.text);
+            let fits = |copy: &OrderedRule| copy.fits(&recipient, None, "copy", &mut Trace::default()).unwrap_or(false);
+            if let (false, Some(copy)) = (rule.action.is_revocable(), copies.iter().find(|copy| fits(copy))) {
+                let message = message(copy);
+                found.push(self.about(self.line_number(*offset), rule.recipient.text, Severity::Error, message));
+            }
+        }
+    }
+
+    /// A finding about the first occurrence of `part` in a line of the file.
+    fn about(&self, line: u32, part: &str, severity: Severity, message: String) -> Diagnostic {
+        let source = self.source.as_ref().map(|source| source.numbered_line(line)).unwrap_or_default();
+        let column = source.find(part).map_or(0, |byte| source[..byte].chars().count()) + 1;
+        Diagnostic { severity, line, column, width: part.chars().count(), message, source }
+    }
+}
+
+impl Effect {
+    fn is_irrevocable(&self) -> bool {
+        matches!(self, Effect::Deliver(action) if !action.is_revocable())
+    }
+}
+
+impl OrderedRule {
+    fn pattern(&self) -> Option<&Pattern> {
+        match &self.matcher {
+            Matcher::Pattern(pattern) => Some(pattern),
+            Matcher::Address(_) | Matcher::Wildcard(_) => None,
+        }
+    }
+}
+
+/// Whether two matchers certainly have a recipient in common. What only a run can tell is refused at run time.
+fn overlap(one: &Matcher, other: &Matcher) -> bool {
+    if one.is_everything() || other.is_everything() || one.source() == other.source() {
+        return true;
+    }
+    match (one, other) {
+        (Matcher::Address(address), matcher) | (matcher, Matcher::Address(address)) => match matcher {
+            Matcher::Address(_) => false,
+            Matcher::Wildcard(wildcard) => pattern::wildcard_fits(wildcard, address),
+            Matcher::Pattern(pattern) => pattern.is_match(address).unwrap_or(false),
+        },
+        _ => false,
+    }
+}
