@@ -3,17 +3,19 @@
 //! Nothing but SMTP may reach the peer, whatever breaks: standard error is taken off the connection first, panics go to
 //! the log, and every fault of ours is told as a temporary one, so that the sender keeps its mail.
 
-use std::any::Any;
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use crate::cli::Options;
-use crate::config::{self, Config, Flags, LogTarget};
+use crate::config::{self, Config, Flags, LogTarget, Unusable};
 use crate::conn::Connection;
 use crate::log::{Log, Untrusted};
 use crate::peer::{self, Client, Origin};
@@ -25,67 +27,79 @@ use crate::{EX_CONFIG, EX_OSERR, EX_SOFTWARE, EX_USAGE, dns, user};
 /// Serves the peer on standard input and output. Returns the exit status.
 pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     let stderr_was_peer = take_stderr_off_the_connection();
-    std::panic::set_hook(Box::new(|_| {}));
-    let origin = match peer {
+    keep_panics_for_the_log();
+    let connected = match peer {
         Some(client) => Ok(Connected::Named(client)),
         None => peer::origin(std::io::stdin().as_fd()).map(Connected::Seen),
     };
     let loaded = config::load(&options.config);
-    let (target, debug, loghex) = match &loaded {
-        Ok(config) => (config.log.clone(), config.debug, config.loghex),
-        Err(unusable) => (unusable.log.clone(), Flags::default(), true),
+    // Nothing is logged before root is given up: a log file that root made could not be written later.
+    let ready = match &loaded {
+        Ok(config) => drop_privileges(config).and_then(|()| Signals::new()),
+        Err(_) => Signals::new(),
     };
-    let mut target = options.log.clone().unwrap_or(target);
-    if target == LogTarget::Stderr && stderr_was_peer {
-        target = LogTarget::Syslog;
-    }
-    let peer = origin.as_ref().map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
-    let log = Log::new(target, options.debug.unwrap_or(debug), loghex, peer);
-    let connected = match origin {
+    let log = open_log(options, &loaded, &connected, stderr_was_peer);
+    let connected = match connected {
         Ok(connected) => connected,
-        Err(error) => {
-            // A peer that has already hung up is no fault of ours.
-            let gone = error.downcast_ref::<nix::errno::Errno>() == Some(&nix::errno::Errno::ENOTCONN);
-            log.always(format_args!("WARNING: {error:#}"));
-            if !stderr_was_peer && !gone {
-                use std::io::Write;
-                let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
-            }
-            return if gone { 0 } else { EX_USAGE };
-        }
+        Err(error) => return not_a_connection(&log, &error, stderr_was_peer),
     };
-    let config = match loaded {
-        Ok(config) => config,
-        Err(unusable) => {
-            let errors = unusable.errors;
+    match (loaded, ready) {
+        (Err(unusable), _) => {
             let file = options.config.display().to_string();
-            for error in &errors {
+            for error in &unusable.errors {
                 log.always(format_args!("ERROR: {}", error.headline(&file)));
             }
-            last_words(&log, &reply::cannot_serve(format!("{} errors in {file}", errors.len())));
-            return EX_CONFIG;
+            last_words(&log, &reply::cannot_serve(format!("{} errors in {file}", unusable.errors.len())));
+            EX_CONFIG
         }
-    };
-    log.when(Flags::CONFIG, format_args!("DEBUG: config {}: domain {}", options.config.display(), config.domain));
-    if let Err(error) = drop_privileges(&config) {
-        last_words(&log, &reply::cannot_serve(format!("{error:#}")));
-        return EX_OSERR;
-    }
-    let signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
+        (Ok(_), Err(error)) => {
             last_words(&log, &reply::cannot_serve(format!("{error:#}")));
-            return EX_OSERR;
+            EX_OSERR
         }
-    };
-    match catch_unwind(AssertUnwindSafe(|| serve(&config, &log, &signals, connected))) {
-        Ok(()) => 0,
-        Err(panic) => {
-            let reply = reply::internal_fault(&config.domain).because(panic_text(&*panic));
-            last_words(&log, &reply);
-            EX_SOFTWARE
+        (Ok(config), Ok(signals)) => {
+            log.when(
+                Flags::CONFIG,
+                format_args!("DEBUG: config {}: domain {}", options.config.display(), config.domain),
+            );
+            match catch_unwind(AssertUnwindSafe(|| serve(&config, &log, &signals, connected))) {
+                Ok(()) => 0,
+                Err(_) => {
+                    last_words(&log, &reply::internal_fault(&config.domain).because(kept_panic()));
+                    EX_SOFTWARE
+                }
+            }
         }
     }
+}
+
+fn open_log(
+    options: &Options,
+    loaded: &Result<Config, Unusable>,
+    connected: &anyhow::Result<Connected>,
+    stderr_was_peer: bool,
+) -> Log {
+    let (target, debug, loghex) = match loaded {
+        Ok(config) => (&config.log, config.debug, config.loghex),
+        Err(unusable) => (&unusable.log, Flags::default(), true),
+    };
+    let target = match options.log.as_ref().unwrap_or(target) {
+        LogTarget::Stderr if stderr_was_peer => LogTarget::Syslog,
+        target => target.clone(),
+    };
+    let peer = connected.as_ref().map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
+    Log::new(target, options.debug.unwrap_or(debug), loghex, peer)
+}
+
+/// Standard input is nothing that a peer could be on. That the peer has already hung up is no fault of ours.
+fn not_a_connection(log: &Log, error: &anyhow::Error, stderr_was_peer: bool) -> u8 {
+    log.always(format_args!("WARNING: {error:#}"));
+    if error.downcast_ref() == Some(&Errno::ENOTCONN) {
+        return 0;
+    }
+    if !stderr_was_peer {
+        let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
+    }
+    EX_USAGE
 }
 
 /// How we know who the peer is.
@@ -178,7 +192,17 @@ fn take_stderr_off_the_connection() -> bool {
     is_peer
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", Untrusted::new(text.unwrap_or("without a text").as_bytes()))
+/// Where a panic was and what it said, for the log: standard error may be the peer.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+fn keep_panics_for_the_log() {
+    std::panic::set_hook(Box::new(|panic| {
+        if let Ok(mut kept) = PANIC.lock() {
+            *kept = panic.to_string();
+        }
+    }));
+}
+
+fn kept_panic() -> String {
+    PANIC.lock().map_or_else(|_| "panic".to_owned(), |kept| Untrusted::new(kept.as_bytes()).to_string())
 }
