@@ -44,6 +44,8 @@ pub(super) struct Rule<'t> {
 pub enum Action<'t> {
     /// Append to this file in mboxrd form.
     Append(Cow<'t, str>),
+    /// A file of its own in this maildir.
+    Maildir(Cow<'t, str>),
     /// Give to this shell command on its standard input.
     Pipe(Cow<'t, str>),
     /// Show in the log, for people.
@@ -57,6 +59,7 @@ impl Action<'_> {
     pub(super) fn into_owned(self) -> Action<'static> {
         match self {
             Action::Append(file) => Action::Append(Cow::Owned(file.into_owned())),
+            Action::Maildir(directory) => Action::Maildir(Cow::Owned(directory.into_owned())),
             Action::Pipe(command) => Action::Pipe(Cow::Owned(command.into_owned())),
             Action::Print => Action::Print,
             Action::Discard => Action::Discard,
@@ -66,7 +69,7 @@ impl Action<'_> {
     /// Whether the delivery can still be taken back once it is done (DESIGN: at most one that cannot per transaction).
     pub fn is_revocable(&self) -> bool {
         match self {
-            Action::Append(_) | Action::Print | Action::Discard => true,
+            Action::Append(_) | Action::Maildir(_) | Action::Print | Action::Discard => true,
             Action::Pipe(_) => false,
         }
     }
@@ -76,6 +79,7 @@ impl std::fmt::Display for Action<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Action::Append(file) => write!(f, "append '{file}'"),
+            Action::Maildir(directory) => write!(f, "maildir '{directory}'"),
             Action::Pipe(command) => write!(f, "pipe '{command}'"),
             Action::Print => f.write_str("print"),
             Action::Discard => f.write_str("discard"),
@@ -290,17 +294,20 @@ fn rule<'t>(words: &mut Words<'t>) -> Result<Rule<'t>, Problem> {
     let group = rcpt_to(words)?;
     let recipient = words.expect("a recipient: an address, an address with `*`, or /regex/")?;
     check_recipient(recipient)?;
-    let verb = words.expect("what to do: append FILE, pipe COMMAND, print or discard")?;
+    let verb = words.expect("what to do: append FILE, maildir DIR, pipe COMMAND, print or discard")?;
     let action = match verb.text {
         "append" => Action::Append(Cow::Borrowed(words.expect("the file to append to")?.text)),
+        "maildir" => Action::Maildir(Cow::Borrowed(words.expect("the folder of the maildir")?.text)),
         "pipe" => Action::Pipe(Cow::Borrowed(words.rest("the shell command")?.text)),
         "print" => Action::Print,
         "discard" => Action::Discard,
-        "maildir" | "relay" | "hpfeeds" | "amqp" => {
+        "relay" | "hpfeeds" | "amqp" => {
             return Err(verb.problem(format!("`{}` is not supported by this version", verb.text)));
         }
         other => {
-            return Err(verb.problem(format!("unknown action `{other}`: write append, pipe, print or discard")));
+            return Err(
+                verb.problem(format!("unknown action `{other}`: write append, maildir, pipe, print or discard"))
+            );
         }
     };
     Ok(Rule { group, recipient, action })

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
 
-use super::{Context, LOCK_PATIENCE, failure};
+use super::{Context, LOCK_PATIENCE, directory_of, failure};
 use crate::config::Flags;
 use crate::date::Asctime;
 use crate::message::{Envelope, Spool};
@@ -233,13 +233,6 @@ pub(super) fn from_line(reverse_path: &ReversePath) -> String {
         }
     };
     format!("From {sender} {}\n", Asctime::now_utc())
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Puts a `>` into every line that begins with any number of `>` and `From `, however the text is split. It goes behind

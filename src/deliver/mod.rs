@@ -1,14 +1,16 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
-//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`]), then the one
+//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`]), then the one
 //! destination that cannot ([`pipe`]) has its say, and only then is the rest committed, which cannot fail any more.
 //! Everything prepared is taken back when its value is dropped, on every way out.
 
+mod maildir;
 mod mbox;
 mod pipe;
 mod print;
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Action, Config, Flags};
@@ -49,6 +51,12 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
         copies.extend(recipient.destinations.iter().map(|destination| (recipient, &destination.action)));
     }
 
+    let mut maildirs = maildir::Maildirs::new(context);
+    for (recipient, action) in &copies {
+        if let Action::Maildir(directory) = action {
+            maildirs.add(directory, &recipient.mailbox, envelope, spool)?;
+        }
+    }
     let mut files: Vec<_> = copies
         .iter()
         .filter_map(|(recipient, action)| match action {
@@ -75,6 +83,7 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
             print::print(context, &recipient.mailbox, envelope, spool)?;
         }
     }
+    maildirs.commit()?;
     mailboxes.commit();
 
     for (recipient, action) in &copies {
@@ -107,6 +116,14 @@ fn failure(error: &io::Error, doing: &str) -> Reply {
             reply::no_room(cause)
         }
         _ => reply::try_again(cause),
+    }
+}
+
+/// The folder that holds the name of a file.
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

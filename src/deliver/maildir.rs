@@ -1,0 +1,140 @@
+//! `maildir DIR`: one file a message (maildir(5)).
+//!
+//! A message is written and synced in `tmp`, where readers do not look, and stays there until [`Maildirs::commit`]
+//! renames it into `new`. Dropped before that, it is removed. What a crash leaves in `tmp` is the reader's to remove.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Context, failure};
+use crate::config::Flags;
+use crate::message::{Envelope, Spool};
+use crate::smtp::address::Mailbox;
+use crate::smtp::reply::Reply;
+
+/// The messages that wait to become visible.
+pub(super) struct Maildirs<'a> {
+    context: &'a Context<'a>,
+    messages: Vec<Waiting<'a>>,
+}
+
+/// A message in `tmp` that has a place in `new`.
+struct Waiting<'a> {
+    directory: &'a Path,
+    /// Where it is now; removed when this value is dropped, unless it is to stay.
+    path: PathBuf,
+    name: String,
+    stays: bool,
+}
+
+impl<'a> Maildirs<'a> {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
+        Self { context, messages: Vec::new() }
+    }
+
+    /// Writes one recipient's copy to stable storage.
+    pub(super) fn add(
+        &mut self,
+        directory: &'a str,
+        recipient: &Mailbox,
+        envelope: &Envelope<'_>,
+        spool: &mut Spool,
+    ) -> Result<(), Reply> {
+        let number = self.messages.len();
+        let directory = Path::new(directory);
+        let message = self
+            .write(directory, number, recipient, envelope, spool)
+            .map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?;
+        self.messages.push(message);
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        directory: &'a Path,
+        number: usize,
+        recipient: &Mailbox,
+        envelope: &Envelope<'_>,
+        spool: &mut Spool,
+    ) -> io::Result<Waiting<'a>> {
+        let (path, mut file, prefix) = create(directory, number)?;
+        self.context.log.when(Flags::FILES, format_args!("DEBUG: writing {}", path.display()));
+        let mut waiting = Waiting { directory, path, name: String::new(), stays: false };
+        file.write_all(envelope.trace_headers(recipient, spool).as_bytes())?;
+        spool.copy_to(|text| file.write_all(text))?;
+        file.sync_all()?;
+        let metadata = file.metadata()?;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        waiting.name = format!("{prefix}V{device:016x}I{inode:016x}_{number}.{},S={}", host_name(), metadata.len());
+        Ok(waiting)
+    }
+
+    /// Makes all messages visible, or none: those that already are become invisible again if one cannot.
+    pub(super) fn commit(mut self) -> Result<(), Reply> {
+        for message in &mut self.messages {
+            let directory = message.directory;
+            message.publish().map_err(|error| failure(&error, &format!("delivering into {}", directory.display())))?;
+            self.context.log.when(Flags::FILES, format_args!("DEBUG: delivered {}", message.path.display()));
+        }
+        self.messages.iter_mut().for_each(|message| message.stays = true);
+        Ok(())
+    }
+}
+
+impl Waiting<'_> {
+    fn publish(&mut self) -> io::Result<()> {
+        let new = self.directory.join("new");
+        let path = new.join(&self.name);
+        std::fs::rename(&self.path, &path)?;
+        self.path = path;
+        File::open(new)?.sync_all()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.stays {
+            // Readers do not look into `tmp`; if the file is in `new` already, one of them may have been faster.
+            let _ = std::fs::remove_file(&self.path);
+            let _ = self.path.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
+        }
+    }
+}
+
+/// Opens a new file in `tmp`; with it the beginning of its final name, `SECONDS.MmicrosecondsPpid`. The folders are
+/// made if they are missing.
+fn create(directory: &Path, number: usize) -> io::Result<(PathBuf, File, String)> {
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let prefix = format!("{}.M{:06}P{}", now.as_secs(), now.subsec_micros(), std::process::id());
+        let path = directory.join("tmp").join(format!("{prefix}_{number}.{}", host_name()));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => return Ok((path, file, prefix)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_folders(directory)?,
+            // The clock went back to where it was before; it will not stay there.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes the maildir and its three folders, for nobody but us, and their names durable.
+fn make_folders(directory: &Path) -> io::Result<()> {
+    for folder in [directory, &directory.join("tmp"), &directory.join("new"), &directory.join("cur")] {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => File::open(super::directory_of(folder))?.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// This machine's name, with the two characters that names of messages cannot have written as maildir(5) wants.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().replace('/', "\\057").replace(':', "\\072")
+}
