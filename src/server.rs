@@ -99,22 +99,33 @@ impl<'a> Server<'a> {
             for line in session.trace.take() {
                 self.log.always(format_args!("DEBUG: {line}"));
             }
-            let step = match step {
-                Step::Deliver(transaction) => {
-                    let spool = spool.take().unwrap_or_else(|| new_spool(self.config));
-                    self.deliver(session, client, &transaction, spool)
-                }
-                other => other,
-            };
-            match step {
-                Step::Reply(reply) => self.send(&reply, session.is_extended()),
-                Step::Close(reply) => return self.close(&reply, session),
-                Step::Wait => {
-                    if let Some(end) = self.wait(session) {
-                        return end;
-                    }
-                }
-                Step::Deliver(_) => unreachable!("a delivery ends in a reply"),
+            if let Some(end) = self.execute(step, session, client, &mut spool) {
+                return end;
+            }
+        }
+    }
+
+    /// Does what the session decided. Returns how the session ended, if it did.
+    fn execute<'s>(
+        &mut self,
+        step: Step<'s>,
+        session: &mut Session<'s>,
+        client: &'s Client,
+        spool: &mut Option<Spool>,
+    ) -> Option<End> {
+        match step {
+            Step::Reply(reply) => {
+                self.send(&reply, session.is_extended());
+                None
+            }
+            Step::Close(reply) => Some(self.close(&reply, session)),
+            Step::Wait => self.wait(session),
+            Step::Deliver(transaction) => {
+                let message = spool.take().unwrap_or_else(|| new_spool(self.config));
+                let answer = self.deliver(session, client, &transaction, message);
+                // The answer leaves at once, whatever else the peer has sent already: until it does, the message is
+                // delivered and the peer does not know.
+                self.execute(answer, session, client, spool).or_else(|| self.flush())
             }
         }
     }
@@ -171,6 +182,11 @@ impl<'a> Server<'a> {
             self.unconfirmed = Some(id.clone());
         }
         session.delivered(outcome, &id)
+    }
+
+    fn flush(&mut self) -> Option<End> {
+        let flushed = self.connection.flush(self.idle_deadline());
+        flushed.err().map(|error| End::PeerGone(format!("the connection broke: {error}")))
     }
 
     /// Sends what is to be sent and waits for more. Returns how the session ended, if it did.
