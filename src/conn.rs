@@ -98,7 +98,7 @@ impl Connection {
                 Err(error) => return Input::Gone(error.into()),
             }
             if is_ready(&descriptors[1]) {
-                signals.read();
+                signals.clear();
             }
             if !is_ready(&descriptors[0]) {
                 continue;

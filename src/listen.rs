@@ -120,7 +120,7 @@ impl<'a> Listener<'a> {
             Err(error) => return Err(error).context("waiting for connections"),
         }
         if is_ready(&descriptors[0]) {
-            self.signals.read();
+            self.signals.clear();
         }
         Ok(())
     }

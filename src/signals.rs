@@ -1,52 +1,59 @@
-//! Signals as events: blocked, and read from a descriptor, so that none arrives at a bad moment.
+//! Signals as events: they are noted where they arrive, and acted on where that is safe.
 //!
-//! SIGTERM, SIGINT and SIGHUP ask us to stop at the next safe point; SIGCHLD says that a child may have ended. SIGXFSZ is
-//! blocked for good, so that a file size limit is an error of `write` and not our end. (`std` already ignores SIGPIPE,
-//! and gives children a clean mask.)
+//! SIGTERM, SIGINT and SIGHUP ask us to stop; SIGCHLD says that a child may have ended. SIGXFSZ is caught and forgotten,
+//! so that a file size limit is an error of `write` and not our end. They have handlers, and are not blocked, because
+//! children would inherit that. (`std` ignores SIGPIPE here and gives it back to children.)
 
-use std::cell::Cell;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::{flag, low_level::pipe};
 
-/// The descriptor that signals are read from.
+/// The end of a socket pair at which each signal leaves a byte, so that poll(2) wakes up.
 #[derive(Debug)]
 pub struct Signals {
-    descriptor: SignalFd,
-    stop: Cell<bool>,
+    bytes: UnixStream,
+    stop: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Blocks the signals and opens the descriptor.
+    /// Installs the handlers.
     pub fn new() -> anyhow::Result<Self> {
-        let read: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect();
-        let mut blocked = read;
-        blocked.add(Signal::SIGXFSZ);
-        blocked.thread_block().context("blocking signals")?;
-        let descriptor = SignalFd::with_flags(&read, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-            .context("opening a signal descriptor")?;
-        Ok(Self { descriptor, stop: Cell::new(false) })
+        Self::install().context("installing signal handlers")
     }
 
-    /// Takes note of what has arrived. Call it when the descriptor is readable.
-    pub fn read(&self) {
-        while let Ok(Some(signal)) = self.descriptor.read_signal() {
-            if u32::try_from(Signal::SIGCHLD as i32) != Ok(signal.ssi_signo) {
-                self.stop.set(true);
-            }
+    fn install() -> std::io::Result<Self> {
+        let (bytes, handlers_end) = UnixStream::pair()?;
+        bytes.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            flag::register(signal, Arc::clone(&stop))?;
+            pipe::register(signal, handlers_end.try_clone()?)?;
         }
+        pipe::register(SIGCHLD, handlers_end)?;
+        flag::register(SIGXFSZ, Arc::default())?;
+        Ok(Self { bytes, stop })
+    }
+
+    /// Forgets what has arrived, so that the descriptor is ready again only when something new has.
+    pub fn clear(&self) {
+        let mut buffer = [0; 64];
+        while let Ok(1..) = (&self.bytes).read(&mut buffer) {}
     }
 
     /// Whether we have been asked to stop.
     pub fn stop_requested(&self) -> bool {
-        self.stop.get()
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.bytes.as_fd()
     }
 }

@@ -137,7 +137,7 @@ impl Running {
             Err(error) => return Err(error.into()),
         }
         if is_ready(&descriptors[0]) {
-            context.signals.read();
+            context.signals.clear();
         }
         self.output.drain();
         Ok(false)
