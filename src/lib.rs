@@ -33,6 +33,9 @@ use cli::{Invocation, Options, Verbosity};
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let invocation = match cli::parse(arguments) {
         Ok(invocation) => invocation,
+        Err(error) if session_process::stdin_is_a_connection() => {
+            return ExitCode::from(session_process::cannot_start(&error));
+        }
         Err(error) => {
             // Help goes to standard output, mistakes to standard error.
             let _ = error.print();

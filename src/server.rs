@@ -26,6 +26,8 @@ pub struct Server<'a> {
     lines: LineReader,
     /// When the whole connection has to be over.
     deadline: Instant,
+    /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
+    idle_since: Instant,
     messages: u32,
     /// The message whose 250 may not have reached the peer yet.
     unconfirmed: Option<String>,
@@ -52,6 +54,7 @@ impl<'a> Server<'a> {
             connection: Connection::standard_io(),
             lines: LineReader::default(),
             deadline,
+            idle_since: Instant::now(),
             messages: 0,
             unconfirmed: None,
             text: Vec::new(),
@@ -142,6 +145,9 @@ impl<'a> Server<'a> {
             Found::Nothing(used) => (Step::Wait, used),
         };
         self.connection.consume(used);
+        if !matches!(step, Step::Wait) {
+            self.idle_since = Instant::now();
+        }
         step
     }
 
@@ -154,6 +160,7 @@ impl<'a> Server<'a> {
         self.text.clear();
         let (used, step) = session.data(bytes, &mut self.text);
         self.connection.consume(used);
+        self.idle_since = Instant::now();
         if self.log.wants(Flags::LETTERS) {
             for line in self.text.trim_ascii_end().split(|byte| *byte == b'\n') {
                 self.log.always(format_args!("DEBUG: Letter: '{}'", self.log.untrusted(line)));
@@ -177,6 +184,7 @@ impl<'a> Server<'a> {
         let envelope = Envelope { id: &id, domain: &self.config.domain, client, transaction };
         let context = Context { config: self.config, log: self.log, signals: self.signals };
         let outcome = deliver::deliver(&context, &envelope, &mut spool);
+        self.idle_since = Instant::now();
         if let Outcome::Delivered = outcome {
             self.messages += 1;
             self.unconfirmed = Some(id.clone());
@@ -234,7 +242,7 @@ impl<'a> Server<'a> {
     }
 
     fn idle_deadline(&self) -> Instant {
-        self.deadline.min(Instant::now() + self.config.limits.idle_secs.value)
+        self.deadline.min(self.idle_since + self.config.limits.idle_secs.value)
     }
 
     /// A name for a message that no other has on this machine: the time, this process, and a count.

@@ -72,6 +72,22 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     }
 }
 
+/// Whether there is a peer who must not see what is meant for the administrator.
+pub(crate) fn stdin_is_a_connection() -> bool {
+    is_socket(std::io::stdin().as_fd())
+}
+
+/// The super-server's entry has a mistake in its command line: the log hears of it, the peer that we cannot serve it.
+pub(crate) fn cannot_start(error: &clap::Error) -> u8 {
+    let peer = peer::origin(std::io::stdin().as_fd()).map(Connected::Seen);
+    let peer = peer.map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
+    let log = Log::new(LogTarget::Syslog, Flags::default(), true, peer);
+    let message = error.to_string();
+    let headline = message.lines().next().unwrap_or_default();
+    last_words(&log, &reply::cannot_serve(format!("command line: {}", Untrusted::new(headline.as_bytes()))));
+    EX_USAGE
+}
+
 fn open_log(
     options: &Options,
     loaded: &Result<Config, Unusable>,
@@ -178,18 +194,20 @@ fn last_words(log: &Log, reply: &Reply) {
 /// Under inetd and xinetd descriptor 2 is the peer as well; from now on it is /dev/null. Returns whether it was.
 fn take_stderr_off_the_connection() -> bool {
     let same = |one: BorrowedFd<'_>, other: BorrowedFd<'_>| match (fstat(one), fstat(other)) {
-        (Ok(one), Ok(other)) => {
-            one.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK
-                && (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
-        }
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
         _ => false,
     };
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let is_peer = same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd());
+    let is_peer =
+        is_socket(error.as_fd()) && (same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd()));
     if is_peer && let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stderr(null);
     }
     is_peer
+}
+
+fn is_socket(descriptor: BorrowedFd<'_>) -> bool {
+    fstat(descriptor).is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK)
 }
 
 /// Where a panic was and what it said, for the log: standard error may be the peer.

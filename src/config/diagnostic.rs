@@ -64,14 +64,18 @@ impl Diagnostic {
             }
             let number = self.line.to_string();
             // Tabs are kept in front of the caret, so that it stands under its word at any tab width; any other
-            // control character is shown as a question mark, one column wide.
-            let line: String = self.source.chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect();
+            // control character, and a byte that is no text, is shown as a question mark, one column wide.
+            let line: String = self.source.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect();
             let before: String =
                 line.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             writeln!(f, "{number:>5} | {line}")?;
             writeln!(f, "      | {before}{}", "^".repeat(self.width.max(1)))
         })
     }
+}
+
+fn is_unprintable(character: char) -> bool {
+    (character.is_control() && character != '\t') || character == char::REPLACEMENT_CHARACTER
 }
 
 impl Problem {

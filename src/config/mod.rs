@@ -255,10 +255,7 @@ impl Config {
             self.rules.add_exact(address, offset);
             return Ok(());
         }
-        let Ok(text) = std::str::from_utf8(line) else {
-            let message = "this line is not UTF-8 text".to_owned();
-            return Err(Box::new(Diagnostic { line: number, column: 1, ..Diagnostic::whole_file(message) }));
-        };
+        let text = &*source::text(line);
         let replaced = source::prepared(text).map_err(|problem| problem.cite(text, number))?;
         let text = replaced.as_deref().unwrap_or_else(|| parse::without_comment(text));
         let Some(directive) = parse::directive(text).map_err(|problem| problem.cite(text, number))? else {

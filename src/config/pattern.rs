@@ -11,8 +11,15 @@ use regex_lite::{Regex, RegexBuilder};
 #[derive(Debug)]
 pub(super) struct Pattern {
     source: Box<str>,
-    line: u32,
+    place: Place,
     compiled: OnceCell<Option<Regex>>,
+}
+
+/// Where in the configuration something stands: the line, counted from 1, and the byte of it, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) line: u32,
+    pub(super) start: usize,
 }
 
 /// A pattern that turned out not to compile; it lets nothing through (DESIGN section 9).
@@ -25,29 +32,29 @@ pub struct BrokenPattern {
 }
 
 impl Pattern {
-    pub(super) fn new(source: &str, line: u32) -> Self {
-        Self { source: source.into(), line, compiled: OnceCell::new() }
+    pub(super) fn new(source: &str, place: Place) -> Self {
+        Self { source: source.into(), place, compiled: OnceCell::new() }
     }
 
     pub(super) fn source(&self) -> &str {
         &self.source
     }
 
-    pub(super) fn line(&self) -> u32 {
-        self.line
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
 
     /// Whether the pattern is found in the text, letter case aside.
     pub(super) fn is_match(&self, text: &str) -> Result<bool, BrokenPattern> {
         match self.compiled.get_or_init(|| compile(&self.source).ok()) {
             Some(regex) => Ok(regex.is_match(text)),
-            None => Err(self.check().err().unwrap_or(BrokenPattern { line: self.line, message: String::new() })),
+            None => Err(self.check().err().unwrap_or(BrokenPattern { line: self.place.line, message: String::new() })),
         }
     }
 
     /// Compiles the pattern and says what is wrong with it, if anything.
     pub(super) fn check(&self) -> Result<(), BrokenPattern> {
-        compile(&self.source).map(drop).map_err(|message| BrokenPattern { line: self.line, message })
+        compile(&self.source).map(drop).map_err(|message| BrokenPattern { line: self.place.line, message })
     }
 
     /// Whether the pattern is tied to the beginning or end of the text, so that it cannot match inside another name.
@@ -121,6 +128,8 @@ const COMPILED_SIZE: usize = 1 << 20;
 mod tests {
     use super::*;
 
+    const PLACE: Place = Place { line: 7, start: 0 };
+
     #[test]
     fn wildcards() {
         for (wildcard, text, fits) in [
@@ -140,7 +149,7 @@ mod tests {
 
     #[test]
     fn patterns_are_unanchored_and_ignore_case() {
-        let pattern = Pattern::new(r"\.example\.com$", 1);
+        let pattern = Pattern::new(r"\.example\.com$", PLACE);
         assert_eq!(pattern.is_match("MAIL.Example.com"), Ok(true));
         assert_eq!(pattern.is_match("mail.example.com.evil"), Ok(false));
     }
@@ -155,9 +164,9 @@ mod tests {
             (r"(a", "bad pattern"),
             (r"((a{100}){100}){100}", "bad pattern"),
         ] {
-            let message = Pattern::new(source, 7).is_match("x").unwrap_err().message;
+            let message = Pattern::new(source, PLACE).is_match("x").unwrap_err().message;
             assert!(message.contains(part), "{source}: {message}");
         }
-        assert!(Pattern::new(r"\\1", 7).check().is_ok());
+        assert!(Pattern::new(r"\\1", PLACE).check().is_ok());
     }
 }

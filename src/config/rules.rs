@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 use super::parse::{self, Action, Directive, GroupMember, Problem, Rule, Word};
-use super::pattern::{self, Pattern};
+use super::pattern::{self, Pattern, Place};
 use super::source::{self, Source};
 use super::{BrokenPattern, Refusal};
 use crate::log::Untrusted;
@@ -121,7 +121,7 @@ struct ExactRules {
 struct OrderedRule {
     matcher: Matcher,
     group: Option<usize>,
-    line: u32,
+    place: Place,
     effect: Effect,
 }
 
@@ -203,7 +203,7 @@ impl Rules {
                 && self.group_admits(copy.group, client, trace)?
                 && let Effect::Deliver(action) = &copy.effect
             {
-                destinations.push(Destination { action: action.clone(), origin: RuleOrigin::Line(copy.line) });
+                destinations.push(Destination { action: action.clone(), origin: RuleOrigin::Line(copy.place.line) });
             }
         }
         Ok(destinations)
@@ -270,7 +270,7 @@ impl Rules {
             match (self.group_admits(rule.group, client, trace)?, &rule.effect) {
                 (true, Effect::Refuse(refusal)) => return Err(Denial::Refused(refusal)),
                 (true, Effect::Deliver(action)) => {
-                    return Ok(Some(Destination { action: action.clone(), origin: RuleOrigin::Line(rule.line) }));
+                    return Ok(Some(Destination { action: action.clone(), origin: RuleOrigin::Line(rule.place.line) }));
                 }
                 (false, Effect::Deliver(_)) => denied = true,
                 (false, Effect::Refuse(_)) => {}
@@ -328,7 +328,7 @@ impl OrderedRule {
         };
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
-            format!("line {}: {what} rcpt_to: '{}' {verb} '{source}'", self.line, Untrusted::new(full.as_bytes()))
+            format!("line {}: {what} rcpt_to: '{}' {verb} '{source}'", self.place.line, Untrusted::new(full.as_bytes()))
         });
         Ok(fits)
     }
@@ -349,7 +349,7 @@ fn fits(pattern: &Pattern, text: &str, what: &str, trace: &mut Trace) -> Result<
     trace.note(|| {
         let verb = if fits { "matches" } else { "does not match" };
         let text = Untrusted::new(text.as_bytes());
-        format!("line {}: {what}: '{text}' {verb} '{}'", pattern.line(), pattern.source())
+        format!("line {}: {what}: '{text}' {verb} '{}'", pattern.place().line, pattern.source())
     });
     Ok(fits)
 }
@@ -404,18 +404,20 @@ impl Rules {
     }
 
     pub(super) fn add(&mut self, directive: Directive<'_>, offset: u32, line: u32) -> Result<(), Problem> {
-        let pattern = |word: Word<'_>| Pattern::new(word.text, line);
+        let pattern = |word: Word<'_>| Pattern::new(word.text, Place { line, start: word.start });
         match directive {
             Directive::Deliver(rule) => self.add_deliver(rule, offset, line)?,
             Directive::Copy(rule) => {
                 let group = self.defined_group(rule.group)?;
+                let place = Place { line, start: rule.recipient.start };
                 let effect = Effect::Deliver(rule.action.into_owned());
-                self.copies.push(OrderedRule { matcher: Matcher::new(rule.recipient, line), group, line, effect });
+                self.copies.push(OrderedRule { matcher: Matcher::new(rule.recipient, place), group, place, effect });
             }
             Directive::RefuseRecipient(group, word, text) => {
                 let group = self.defined_group(group)?;
                 let effect = Effect::Refuse(text.to_owned());
-                self.ordered.push(OrderedRule { matcher: Matcher::Pattern(pattern(word)), group, line, effect });
+                let place = Place { line, start: word.start };
+                self.ordered.push(OrderedRule { matcher: Matcher::Pattern(pattern(word)), group, place, effect });
             }
             Directive::AllowPeer(word) => self.allowed_peers.push(pattern(word)),
             Directive::DenyPeer(word) => self.denied_peers.push(pattern(word)),
@@ -447,8 +449,9 @@ impl Rules {
         if is_exact(rule.recipient.text) {
             self.exact.add(unquoted(rule.recipient.text).as_bytes(), offset);
         } else {
-            let matcher = Matcher::new(rule.recipient, line);
-            self.ordered.push(OrderedRule { matcher, group, line, effect: Effect::Deliver(rule.action.into_owned()) });
+            let place = Place { line, start: rule.recipient.start };
+            let matcher = Matcher::new(rule.recipient, place);
+            self.ordered.push(OrderedRule { matcher, group, place, effect: Effect::Deliver(rule.action.into_owned()) });
         }
         Ok(())
     }
@@ -466,11 +469,11 @@ impl Rules {
 }
 
 impl Matcher {
-    fn new(recipient: Word<'_>, line: u32) -> Self {
+    fn new(recipient: Word<'_>, place: Place) -> Self {
         match recipient.text {
             address if is_exact(address) => Matcher::Address(unquoted(address).into()),
             text => match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
-                Some(source) => Matcher::Pattern(Pattern::new(source, line)),
+                Some(source) => Matcher::Pattern(Pattern::new(source, Place { start: place.start + 1, ..place })),
                 None => Matcher::Wildcard(text.into()),
             },
         }

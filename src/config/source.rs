@@ -3,6 +3,7 @@
 //! Memory does not grow with the file: a rule for one exact address is remembered as the place of its line, and read
 //! again if it is the one that matters.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -95,7 +96,7 @@ impl Source {
         if bytes.ends_with(b"\r") {
             bytes.pop();
         }
-        String::from_utf8(bytes).map_err(io::Error::other)
+        Ok(text(&bytes).into_owned())
     }
 
     /// The number of the line at a place, counted from 1.
@@ -113,16 +114,36 @@ impl Source {
         let _ = self.for_each_line(|line, _| {
             number += 1;
             if number == wanted {
-                found = String::from_utf8_lossy(line).into_owned();
+                found = text(line).into_owned();
             }
         });
         found
     }
 }
 
+/// A line as text. Comments in files of old may be in another encoding; each byte that is not UTF-8 becomes a
+/// [`char::REPLACEMENT_CHARACTER`], which [`prepared`] lets pass nowhere else.
+pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(line) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => line
+            .utf8_chunks()
+            .flat_map(|chunk| {
+                let bad = std::iter::repeat_n(char::REPLACEMENT_CHARACTER, chunk.invalid().len());
+                chunk.valid().chars().chain(bad)
+            })
+            .collect(),
+    }
+}
+
 /// The line as [`parse`] wants it, its comment taken off and its variables replaced.
 pub(super) fn prepared(line: &str) -> Result<Option<String>, parse::Problem> {
-    parse::replace_variables(parse::without_comment(line), &|name| std::env::var(name).ok())
+    let line = parse::without_comment(line);
+    if let Some(start) = line.find(char::REPLACEMENT_CHARACTER) {
+        let end = start + char::REPLACEMENT_CHARACTER.len_utf8();
+        return Err(parse::Problem { start, end, message: "this line is not UTF-8 text".to_owned() });
+    }
+    parse::replace_variables(line, &|name| std::env::var(name).ok())
 }
 
 fn without_cr(line: &[u8]) -> &[u8] {

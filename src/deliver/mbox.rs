@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -125,8 +125,10 @@ impl Drop for Appending<'_> {
 /// Opens the file for appending. A symbolic link is followed only if it is root's or ours: in a folder that others can
 /// write, anybody else's link could lead anywhere.
 fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
+    // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
+    let is_fifo = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     let mut options = OpenOptions::new();
-    options.read(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
+    options.read(!is_fifo).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
     let opened = match options.open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             let owner = std::fs::symlink_metadata(path)?.uid();

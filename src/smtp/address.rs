@@ -72,6 +72,11 @@ impl Mailbox {
         &self.domain
     }
 
+    /// Whether both are one address to the rules: letter case aside.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.local_part.eq_ignore_ascii_case(&other.local_part) && self.domain.eq_ignore_ascii_case(&other.domain)
+    }
+
     /// The address as rules see it: no quoting, letter case as the peer wrote it.
     pub fn bare(&self) -> String {
         format!("{}@{}", self.local_part, self.domain)

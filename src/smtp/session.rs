@@ -257,7 +257,7 @@ impl<'c> Session<'c> {
             return self.fail(reply::bad_sequence("missing MAIL FROM"));
         };
         let recipients = &mut transaction.recipients;
-        if recipients.iter().any(|recipient| recipient.mailbox == mailbox) {
+        if recipients.iter().any(|recipient| recipient.mailbox.is_same(&mailbox)) {
             return self.count_accepted();
         }
         let limit = &self.config.limits.smtp_rcpt_to;

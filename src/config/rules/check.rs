@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::{Denial, Effect, Matcher, Member, OrderedRule, Rules, Trace, unquoted};
 use crate::config::parse::{self, Directive};
-use crate::config::pattern::{self, Pattern};
+use crate::config::pattern::{Pattern, Place};
 use crate::config::{Diagnostic, Severity, source};
 use crate::peer::Client;
 use crate::smtp::address::Mailbox;
@@ -15,7 +15,7 @@ impl Rules {
     pub(in crate::config) fn check(&self, own_domain: &str) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         self.check_patterns(&mut found);
-        self.check_irrevocable(&mut found);
+        self.check_irrevocable(own_domain, &mut found);
         let no_rules = self.exact.offsets.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
         if no_rules {
             found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
@@ -50,37 +50,37 @@ impl Rules {
         let letting_in = self.allowed_peers.iter().chain(&self.allowed_senders).chain(members).chain(delivering);
         for pattern in letting_in {
             if let Err(broken) = pattern.check() {
-                found.push(self.about(broken.line, pattern.source(), Severity::Error, broken.message));
+                found.push(self.about(pattern.place(), pattern.source(), Severity::Error, broken.message));
             } else if !pattern.is_anchored() {
                 let message = "this pattern is found anywhere in a name, so it lets in more than it seems to: \
                                tie it down with ^ and $";
-                found.push(self.about(pattern.line(), pattern.source(), Severity::Warning, message.to_owned()));
+                found.push(self.about(pattern.place(), pattern.source(), Severity::Warning, message.to_owned()));
             }
         }
         let keeping_out = self.denied_peers.iter().chain(self.refused_senders.iter().map(|(pattern, _)| pattern));
         for pattern in keeping_out.chain(refusing).chain(copying) {
             if let Err(broken) = pattern.check() {
-                found.push(self.about(broken.line, pattern.source(), Severity::Error, broken.message));
+                found.push(self.about(pattern.place(), pattern.source(), Severity::Error, broken.message));
             }
         }
     }
 
     /// A recipient whose own lines need two destinations that cannot be undone could never get its mail
-    /// (DESIGN section 1).
-    fn check_irrevocable(&self, found: &mut Vec<Diagnostic>) {
+    /// (DESIGN section 1). What only a run can tell, because two patterns meet, is refused at run time.
+    fn check_irrevocable(&self, own_domain: &str, found: &mut Vec<Diagnostic>) {
         let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_irrevocable()).collect();
         let message = |copy: &OrderedRule| {
             format!(
                 "a recipient of this line also gets the `copy` of line {}: of two destinations that cannot be taken \
                  back, one may fail when the other is done; append one of them to a file instead",
-                copy.line
+                copy.place.line
             )
         };
         for (number, copy) in copies.iter().enumerate() {
             let others = copies[number + 1..].iter().copied();
             let rules = self.ordered.iter().filter(|rule| rule.effect.is_irrevocable());
-            for other in others.chain(rules).filter(|other| overlap(&copy.matcher, &other.matcher)) {
-                found.push(self.about(other.line, other.matcher.source(), Severity::Error, message(copy)));
+            for other in others.chain(rules).filter(|other| copy.meets(other, own_domain)) {
+                found.push(self.about(other.place, other.matcher.source(), Severity::Error, message(copy)));
             }
         }
         if copies.is_empty() {
@@ -90,20 +90,22 @@ impl Rules {
             let Some(line) = self.source.as_ref().and_then(|source| source.line_at(*offset).ok()) else { continue };
             let line = source::prepared(&line).ok().flatten().unwrap_or(line);
             let Ok(Some(Directive::Deliver(rule))) = parse::directive(parse::without_comment(&line)) else { continue };
-            let recipient = unquoted(rule.recipient.text);
-            let fits = |copy: &OrderedRule| copy.fits(&recipient, None, "copy", &mut Trace::default()).unwrap_or(false);
-            if let (false, Some(copy)) = (rule.action.is_revocable(), copies.iter().find(|copy| fits(copy))) {
-                let message = message(copy);
-                found.push(self.about(self.line_number(*offset), rule.recipient.text, Severity::Error, message));
+            if rule.action.is_revocable() {
+                continue;
+            }
+            for copy in copies.iter().filter(|copy| copy.takes(&unquoted(rule.recipient.text), own_domain)) {
+                let place = Place { line: self.line_number(*offset), start: rule.recipient.start };
+                found.push(self.about(place, rule.recipient.text, Severity::Error, message(copy)));
             }
         }
     }
 
-    /// A finding about the first occurrence of `part` in a line of the file.
-    fn about(&self, line: u32, part: &str, severity: Severity, message: String) -> Diagnostic {
-        let source = self.source.as_ref().map(|source| source.numbered_line(line)).unwrap_or_default();
-        let column = source.find(part).map_or(0, |byte| source[..byte].chars().count()) + 1;
-        Diagnostic { severity, line, column, width: part.chars().count(), message, source }
+    /// A finding about `part`, which stands at this place.
+    fn about(&self, place: Place, part: &str, severity: Severity, message: String) -> Diagnostic {
+        let source = self.source.as_ref().map(|source| source.numbered_line(place.line)).unwrap_or_default();
+        let source = source::prepared(&source).ok().flatten().unwrap_or(source);
+        let column = source.char_indices().take_while(|(byte, _)| *byte < place.start).count() + 1;
+        Diagnostic { severity, line: place.line, column, width: part.chars().count(), message, source }
     }
 }
 
@@ -114,25 +116,31 @@ impl Effect {
 }
 
 impl OrderedRule {
+    /// Whether a recipient that a rule names is one of this rule's.
+    fn takes(&self, address: &str, own_domain: &str) -> bool {
+        let (full, local_part) = match address.rsplit_once('@') {
+            None => (format!("{address}@{own_domain}"), Some(address)),
+            Some((local_part, domain)) => {
+                (address.to_owned(), domain.eq_ignore_ascii_case(own_domain).then_some(local_part))
+            }
+        };
+        self.fits(&full, local_part, "copy", &mut Trace::default()).unwrap_or(false)
+    }
+
+    /// Whether two rules certainly have a recipient in common.
+    fn meets(&self, other: &Self, own_domain: &str) -> bool {
+        match (&self.matcher, &other.matcher) {
+            (one, two) if one.is_everything() || two.is_everything() || one.source() == two.source() => true,
+            (Matcher::Address(address), _) => other.takes(address, own_domain),
+            (_, Matcher::Address(address)) => self.takes(address, own_domain),
+            _ => false,
+        }
+    }
+
     fn pattern(&self) -> Option<&Pattern> {
         match &self.matcher {
             Matcher::Pattern(pattern) => Some(pattern),
             Matcher::Address(_) | Matcher::Wildcard(_) => None,
         }
-    }
-}
-
-/// Whether two matchers certainly have a recipient in common. What only a run can tell is refused at run time.
-fn overlap(one: &Matcher, other: &Matcher) -> bool {
-    if one.is_everything() || other.is_everything() || one.source() == other.source() {
-        return true;
-    }
-    match (one, other) {
-        (Matcher::Address(address), matcher) | (matcher, Matcher::Address(address)) => match matcher {
-            Matcher::Address(_) => false,
-            Matcher::Wildcard(wildcard) => pattern::wildcard_fits(wildcard, address),
-            Matcher::Pattern(pattern) => pattern.is_match(address).unwrap_or(false),
-        },
-        _ => false,
     }
 }
