@@ -281,7 +281,7 @@ mod tests {
         assert!(Mailbox::parse(&local(64)).is_ok());
         assert_eq!(Mailbox::parse(&local(65)), Err(AddressError::TooLong));
         let path = |length: usize| {
-            format!("a@{}", "b.".repeat((length - 2) / 2 - 1) + if length % 2 == 0 { "bb" } else { "bbb" })
+            format!("a@{}", "b.".repeat((length - 2) / 2 - 1) + if length.is_multiple_of(2) { "bb" } else { "bbb" })
         };
         assert_eq!(path(254).len(), 254);
         assert!(Mailbox::parse(&path(254)).is_ok());

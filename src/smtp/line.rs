@@ -131,7 +131,9 @@ mod tests {
     fn the_first_line_decides() {
         let long = [b"x".repeat(100_000), b"\r\nquit\r\n".to_vec()].concat();
         let limit = [b"x".repeat(LONGEST), b"\r\n".to_vec(), b"y".repeat(LONGEST + 1), b"\r\n".to_vec()].concat();
-        let cases: &[(&[u8], &[&[u8]], LineEnding)] = &[
+        /// Input, the lines found in it, how they end.
+        type Case<'c> = (&'c [u8], &'c [&'c [u8]], LineEnding);
+        let cases: &[Case<'_>] = &[
             (b"a\r\nb\nc\r\n", &[b"a", b"b\nc"], LineEnding::Crlf),
             (b"a\nb\r\nc\n", &[b"a", b"b", b"c"], LineEnding::Lf),
             (b"a\rb\r\n", &[b"a\rb"], LineEnding::Crlf),
