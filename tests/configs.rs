@@ -1,0 +1,267 @@
+//! Configurations that load and configurations that do not, each with exactly what `mailrecv check` says about it: the
+//! `.stderr` beside it. With BLESS=1 in the environment the files are written in place of being compared.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and is nobody's interface"
+)]
+
+mod support;
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use support::{CONFIG, LOG, MAILRECV, Scratch, Session, output};
+
+#[test]
+fn good_configurations_pass() {
+    compare_all("tests/configs/good", 0);
+}
+
+#[test]
+fn broken_configurations_are_refused_with_every_error() {
+    assert!(support::files("tests/configs/broken", "conf").len() >= 20);
+    compare_all("tests/configs/broken", 78);
+}
+
+/// Compares what `check` says about each file of a folder, and its exit status.
+fn compare_all(folder: &str, expected_status: i32) {
+    let mut differences = String::new();
+    for file in support::files(folder, "conf") {
+        let (status, said) = check(&file);
+        let expected_file = file.with_extension("stderr");
+        if std::env::var_os("BLESS").is_some() && status == expected_status {
+            std::fs::write(&expected_file, &said).unwrap();
+        }
+        let expected = std::fs::read_to_string(&expected_file).unwrap_or_default();
+        if said != expected || status != expected_status {
+            let name = file.display();
+            differences += &format!("{name}: status {status}, expected:\n{expected}got:\n{said}\n");
+        }
+    }
+    assert!(differences.is_empty(), "\n{differences}");
+}
+
+/// What `check` cannot use keeps `listen` from starting, and `explain` from answering, with the same words. (A pattern
+/// that does not compile is met when it is needed.)
+#[test]
+fn listen_and_explain_say_the_same() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/broken/misspelt.conf");
+    let scratch = Scratch::new();
+    let name = copy(&file, &scratch);
+    let (_, said) = check(&file);
+    for arguments in [&["listen", "127.0.0.1:0"][..], &["explain", "--peer", "192.0.2.1", "--rcpt", "fred"]] {
+        let output = scratch.run(MAILRECV, &[&["-c", &name], arguments].concat());
+        assert_eq!(output.status.code(), Some(78));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+        assert!(output.stdout.is_empty());
+    }
+}
+
+/// The same errors are in the log when a connection is made, without the citation; the peer gets 421 4.3.5.
+#[test]
+fn a_connection_logs_every_error() {
+    for name in ["misspelt", "missing-arguments", "networks", "not-utf8", "carets"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/configs/broken/{name}.conf"));
+        let scratch = Scratch::new();
+        let conf = copy(&file, &scratch);
+        let (_, said) = check(&file);
+        let headlines: Vec<String> = said
+            .lines()
+            .filter(|line| line.starts_with(&conf))
+            .map(|line| format!("[192.0.2.7] ERROR: {line}"))
+            .collect();
+        let log = refused_session(&scratch, &conf);
+        let (last, errors) = log.split_last().expect("lines in the log");
+        assert_eq!(errors, headlines);
+        let count = headlines.len();
+        let reply = "[192.0.2.7] ERROR: 421 4.3.5 Cannot receive messages at this time, try again later";
+        assert_eq!(last, &format!("{reply} ({count} errors in {conf})"));
+    }
+}
+
+/// A file that others can write could hold their commands (DESIGN section 4).
+#[test]
+fn a_file_that_others_can_write_is_refused() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * discard\n");
+    let file = scratch.path(CONFIG);
+    let set = |mode: u32| std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+    let refused = |why: &str| {
+        let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{CONFIG}: error: {why}\n"));
+        assert_eq!(output.status.code(), Some(78));
+        let log = refused_session(&scratch, CONFIG);
+        assert_eq!(log[0], format!("[192.0.2.7] ERROR: {CONFIG}: error: {why}"));
+    };
+    let accepted = || {
+        assert_eq!(scratch.run(MAILRECV, &["-c", CONFIG, "check"]).status.code(), Some(0));
+        scratch.greeted().quit();
+    };
+
+    set(0o644);
+    accepted();
+    // A checkout made with umask 002: the group is root's or our own.
+    set(0o664);
+    accepted();
+    set(0o666);
+    refused("is writable by everybody, and it can hold commands: run chmod o-w on it");
+    set(0o646);
+    refused("is writable by everybody, and it can hold commands: run chmod o-w on it");
+    if !support::is_root("giving files away") {
+        return;
+    }
+    set(0o664);
+    chown(&file, None, Some(12)).unwrap();
+    refused("is writable by group 12, which is neither root's nor ours (0): run chmod g-w on it");
+    set(0o644);
+    accepted();
+    chown(&file, Some(8), None).unwrap();
+    refused("belongs to user 8, who is neither root nor the user we run as (0)");
+}
+
+/// Not root's file and not root's process: the owner is who runs it.
+#[test]
+fn a_file_of_the_user_who_runs_it_is_accepted() {
+    if !support::is_root("becoming another user") {
+        return;
+    }
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * discard\n");
+    std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    chown(scratch.path(CONFIG), Some(8), Some(12)).unwrap();
+    // The binary may lie where that user cannot go.
+    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    let check = |user: &str, group: &str| {
+        let command = ["--reuid", user, "--regid", group, "--clear-groups", "./mailrecv", "-c", CONFIG, "check"];
+        scratch.run("setpriv", &command).status.code()
+    };
+    assert_eq!(check("8", "12"), Some(0));
+    assert_eq!(check("9", "12"), Some(78), "someone else's");
+    std::fs::set_permissions(scratch.path(CONFIG), PermissionsExt::from_mode(0o664)).unwrap();
+    assert_eq!(check("8", "12"), Some(0), "writable by the group of the process");
+    assert_eq!(check("8", "9"), Some(78), "writable by another group");
+}
+
+#[test]
+fn what_is_no_readable_file_is_refused() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("folder")).unwrap();
+    for (name, why) in
+        [("missing.conf", "cannot be read: No such file or directory (os error 2)"), ("folder", "is a folder")]
+    {
+        let output = scratch.run(MAILRECV, &["-c", name, "check"]);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{name}: error: {why}\n"));
+        assert_eq!(output.status.code(), Some(78));
+        assert_eq!(refused_session(&scratch, name)[0], format!("[192.0.2.7] ERROR: {name}: error: {why}"));
+    }
+}
+
+/// `-v` says so when there is nothing to say.
+#[test]
+fn check_can_be_asked_to_speak() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to postmaster append x\n");
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{CONFIG}: no errors, 0 warnings\n"));
+    assert!(output.stderr.is_empty());
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+    assert!(output.stdout.is_empty() && output.stderr.is_empty());
+}
+
+/// `${NAME}` comes from the environment of the process, also in a single word of a rule.
+#[test]
+fn variables_come_from_the_environment() {
+    let scratch =
+        Scratch::with_config("domain ${OUR_NAME}\ndeliver rcpt_to ${WHO}@${OUR_NAME} append ${WHERE:-inbox}\n");
+    let environment = [("OUR_NAME", "mx.example"), ("WHO", "fred"), ("WHERE", "")];
+    let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
+    check.envs(environment);
+    assert_eq!(output(check).status.code(), Some(0));
+    let mut command = scratch.mailrecv(&["--peer", support::PEER]);
+    command.envs(environment);
+    let mut session = Session::start(command);
+    session.expect("220 mx.example ");
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply}");
+    session.quit();
+    assert!(scratch.read("inbox").contains("Delivered-To: fred@mx.example\n"));
+
+    // A value cannot bring in a second line.
+    let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
+    check.envs(environment).env("WHERE", "x\ndeliver rcpt_to * append everything");
+    let output = output(check);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains(":2:43: error: the value of `WHERE` is more than one line")
+    );
+}
+
+/// A warning about a pattern that came from the environment shows the line as it was read, with the caret under it.
+#[test]
+fn warnings_cite_replaced_lines() {
+    let scratch = Scratch::with_config("deliver rcpt_to postmaster append x\nallow remotehost ${WHO}\n");
+    let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
+    check.env("WHO", "evil");
+    let output = output(check);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.starts_with(&format!("{CONFIG}:2:18: warning: ")), "{said}");
+    assert!(said.ends_with("    2 | allow remotehost evil\n      |                  ^^^^\n"), "{said}");
+}
+
+/// The log that the broken file itself asks for is where its administrator will look.
+#[test]
+fn a_broken_file_is_logged_where_it_wants_its_log() {
+    let scratch = Scratch::with_config("logfile log\nfrobnicate\n");
+    let mut session = Session::start(scratch.command(MAILRECV, &["-c", CONFIG, "--peer", support::PEER]));
+    session.expect("421 4.3.5 ");
+    assert_eq!(session.end(), (Vec::new(), 78));
+    let log = scratch.log();
+    assert_eq!(log.len(), 2);
+    assert_eq!(log[0], format!("[192.0.2.7] ERROR: {CONFIG}:2:1: error: unknown directive `frobnicate`"));
+}
+
+/// The file is read once for each connection. An edit in place, during one, may defer its mail, but bounces none.
+#[test]
+fn an_edit_during_a_session_refuses_no_mail() {
+    let original =
+        "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\ndeliver rcpt_to * pipe cat > all\n";
+    for edited in ["", "# in place\n# of the rules\n", "frobnicate", &format!("# one line more\n{original}")] {
+        for recipient in ["fred@mx.example", "wilma@mx.example"] {
+            let scratch = Scratch::with_config(original);
+            let mut session = scratch.greeted();
+            session.exchange("EHLO client.example", "250-");
+            session.exchange("MAIL FROM:<a@b.example>", "250 ");
+            // As an editor does that writes into the same file.
+            scratch.write(CONFIG, edited);
+            let reply = session.ask(&format!("RCPT TO:<{recipient}>"));
+            assert!(!reply.starts_with('5'), "{recipient} refused for good, after {edited:?}: {reply}");
+        }
+    }
+}
+
+/// The exit status and the standard error of `mailrecv check`, run beside a copy of the file.
+fn check(file: &Path) -> (i32, String) {
+    let scratch = Scratch::new();
+    let name = copy(file, &scratch);
+    let output = scratch.run(MAILRECV, &["-c", &name, "check"]);
+    assert!(output.stdout.is_empty(), "`check` says nothing on standard output");
+    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+/// Copies the file, so that the owner and the mode of the checkout do not matter. Returns its name.
+fn copy(file: &Path, scratch: &Scratch) -> String {
+    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+    scratch.write(&name, std::fs::read(file).unwrap());
+    name
+}
+
+/// A connection under this configuration: told 421 4.3.5 and closed, status 78. Returns the log.
+fn refused_session(scratch: &Scratch, config: &str) -> Vec<String> {
+    let _ = std::fs::remove_file(scratch.path(LOG));
+    let mut session = Session::start(scratch.command(MAILRECV, &["-c", config, "-l", LOG, "--peer", support::PEER]));
+    session.expect("421 4.3.5 Cannot receive messages at this time, try again later");
+    assert_eq!(session.line(), None);
+    assert_eq!(session.end(), (Vec::new(), 78));
+    scratch.log()
+}
