@@ -1,0 +1,428 @@
+//! Who the peer is (DESIGN section 7): forward-confirmed names, with a name server of the test's own in namespaces of its
+//! own; terminals; and what is no connection at all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and is nobody's interface"
+)]
+
+mod support;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use support::{CONFIG, LOG, MAILRECV, Process, Scratch, Session, output, python};
+
+const CONFIG_TEXT: &str = "domain mx.example\n\
+    allowgroup +named ^mail\\.example$\n\
+    deliver allowgroup +named rcpt_to named@mx.example append inbox\n\
+    deliver rcpt_to fred@mx.example append inbox\n\
+    debug h\n";
+
+/// A session in a network of its own (tests/peer/network.py), with a peer at this address and names from this zone.
+fn session(scratch: &Scratch, zone: &str, peer: &str) -> Session {
+    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peer/network.py");
+    let mut command = scratch.command("unshare", &["--mount", "--net", "python3", network, zone, peer]);
+    command.args([MAILRECV, "-c", CONFIG, "-l", LOG]);
+    Session::start(command)
+}
+
+const IPV4: &str = "192.0.2.7";
+const IPV6: &str = "2001:db8::7";
+
+/// Whether there can be namespaces here.
+fn can_have_names() -> bool {
+    support::is_root("a name server of the test's own")
+}
+
+/// Starts a session with a receiver that asks for no name, says HELO and returns what it is called.
+fn name_in(zone: &str, peer: &str) -> (String, Scratch) {
+    let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check off\nlimit.dns_secs 2\n"));
+    let mut session = session(&scratch, zone, peer);
+    session.expect("220 mx.example ");
+    let reply = session.exchange("HELO client.example", "250 mx.example Hello ");
+    session.quit();
+    (reply["250 mx.example Hello ".len()..].to_owned(), scratch)
+}
+
+/// Starts a session with a receiver that insists on a name; returns the answer to the first command and the log.
+fn refusal_in(zone: &str, config: &str) -> (String, Vec<String>) {
+    let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}{config}"));
+    let mut session = session(&scratch, zone, IPV4);
+    session.expect("220 mx.example ");
+    session.send("EHLO client.example\r\nMAIL FROM:<a@b.example>\r\n");
+    let reply = session.reply();
+    assert_eq!(session.line(), None, "the connection is closed behind {reply:?}");
+    assert_eq!(session.end().1, 0);
+    (reply, scratch.log())
+}
+
+#[test]
+fn a_confirmed_name_counts_everywhere() {
+    if !can_have_names() {
+        return;
+    }
+    let zone = "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.1', '192.0.2.7', '2001:db8::7']}}";
+    for (address, literal) in [(IPV4, "192.0.2.7"), (IPV6, "IPv6:2001:db8::7")] {
+        let scratch = Scratch::with_config(CONFIG_TEXT);
+        let mut session = session(&scratch, zone, address);
+        session.expect("220 mx.example ");
+        let reply = session.deliver(&["named@mx.example"]);
+        assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+        session.exchange("MAIL FROM:<>", "250 ");
+        session.exchange("RCPT TO:<nobody@mx.example>", "550 5.1.1 ");
+        session.quit();
+        let received = format!("\nReceived: from client.example (mail.example [{literal}])\n");
+        assert!(scratch.read("inbox").contains(&received), "{}", scratch.read("inbox"));
+        let expected = [
+            format!("[{address}] DEBUG: host name 'mail.example' is confirmed"),
+            format!("[{address}] ERROR: 550 No one here by that name 'nobody@mx.example'"),
+        ];
+        assert_eq!(scratch.log(), expected);
+        let reverse = if address == IPV4 {
+            "7.2.0.192.in-addr.arpa".to_owned()
+        } else {
+            format!("7.{}8.b.d.0.1.0.0.2.ip6.arpa", "0.".repeat(23))
+        };
+        assert_eq!(scratch.read("queries").lines().next().unwrap(), format!("udp 12 '{reverse}'"));
+    }
+}
+
+/// No name, one that leads elsewhere, one that leads nowhere, errors of the name server: the first command gets the
+/// configured text, and the log says why.
+#[test]
+fn without_a_confirmed_name_the_first_command_is_refused() {
+    if !can_have_names() {
+        return;
+    }
+    let cases = [
+        ("{}", "the address has no host name"),
+        ("{'mode': 'nxdomain'}", "the address has no host name"),
+        (
+            "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.8', '2001:db8::7']}}",
+            "the host name <0x27>mail.example<0x27> does not lead back to the address",
+        ),
+        (
+            "{'ptr': [[b'mail', b'example']]}",
+            "the host name <0x27>mail.example<0x27> does not lead back to the address",
+        ),
+        ("{'mode': 'servfail'}", "the host name look-up failed: the name server answered ServerFailure"),
+        ("{'mode': 'refused'}", "the host name look-up failed: the name server answered Refused"),
+        ("{'mode': 'truncated, no TCP'}", "the host name look-up failed: Connection refused (os error 111)"),
+    ];
+    for (zone, why) in cases {
+        let (reply, log) = refusal_in(zone, "");
+        assert_eq!(reply, "450 Failed FcrDNS, try again later", "{zone}");
+        let log = log.into_iter().find(|line| line.contains("ERROR")).unwrap();
+        let expected = format!("[192.0.2.7] ERROR: 450 Failed FcrDNS, try again later ({why})");
+        assert_eq!(log, expected, "{zone}");
+    }
+    let (reply, _) = refusal_in("{}", "limit.fcrdns_check on 550 5.7.25 No name, no mail\n");
+    assert_eq!(reply, "550 5.7.25 No name, no mail");
+}
+
+/// With the check off such a peer is `unknown`, and no rule about names is about it.
+#[test]
+fn without_the_check_an_unconfirmed_name_matches_nothing() {
+    if !can_have_names() {
+        return;
+    }
+    let zone = "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.8']}}";
+    let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check off\n"));
+    let mut session = session(&scratch, zone, IPV4);
+    session.expect("220 ");
+    session.exchange("HELO client.example", "250 mx.example Hello unknown [192.0.2.7]");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<named@mx.example>", "550 Remote not configured to deliver for this address");
+    session.exchange("RCPT TO:<fred@mx.example>", "250 ");
+    session.exchange("DATA", "354 ");
+    session.exchange("x\r\n.", "250 ");
+    session.quit();
+    assert!(scratch.read("inbox").contains("\nReceived: from client.example (unknown [192.0.2.7])\n"));
+}
+
+/// Whoever holds an address chooses what its reverse entry says (cases B.6). All of these names would be confirmed.
+#[test]
+fn hostile_names_are_no_names() {
+    if !can_have_names() {
+        return;
+    }
+    for labels in [
+        r"[b'evil\nname', b'example']",
+        r"[b'cr\r\nlf', b'example']",
+        r"[b'esc\x1b[31m', b'example']",
+        r"[b'nul\0x', b'example']",
+        "[b'a b', b'example']",
+        "[b'x ip=198.51.100.7 ', b'example']",
+        "[b'[192.0.2.1]']",
+        "[b'] ERROR: 550 No one here', b'example']",
+        "[b'with.dot', b'example']",
+        "[b'mail.example']",
+        "[b'192', b'0', b'2', b'99']",
+        "[b'127', b'0', b'0', b'1']",
+        "[b'a', b'1']",
+        "[b'::1']",
+        "[b'unknown']",
+        "[b'UNKNOWN']",
+        "[b'$(id)', b'example']",
+        "[b'%s%n%x', b'example']",
+        "[b'<script>', b'example']",
+        r"[b'gr\xc3\xbc', b'example']",
+        r"[b'\xff', b'example']",
+        "[b'-dash', b'example']",
+        "[b'dash-', b'example']",
+        "[b'*', b'example']",
+        "[b'under_score', b'example']",
+        "[b'(local-tty)']",
+        "[]",
+    ] {
+        let (name, scratch) = name_in(&format!("{{'ptr': [{labels}], 'hosts': {{'*': ['192.0.2.7']}}}}"), IPV4);
+        assert_eq!(name, "unknown [192.0.2.7]", "{labels}");
+        assert_eq!(scratch.log(), ["[192.0.2.7] DEBUG: the address has no host name"], "{labels}");
+    }
+}
+
+/// Odd but sound: several names of which a later one is the right one, aliases on the way, an answer that needs TCP, a
+/// name in another case, one of 63 letters, many addresses, forgeries before the answer.
+#[test]
+fn names_are_found_on_winding_ways() {
+    if !can_have_names() {
+        return;
+    }
+    let confirmed = "'hosts': {'mail.example': ['192.0.2.7']}";
+    for zone in [
+        format!("{{'ptr': [[b'bad name'], [b'other', b'example'], [b'mail', b'example']], {confirmed}}}"),
+        format!("{{'ptr': [[b'mail', b'example']], {confirmed}, 'mode': 'classless'}}"),
+        format!("{{'ptr': [[b'mail', b'example']], {confirmed}, 'mode': 'truncated'}}"),
+        format!("{{'ptr': [[b'mail', b'example']], {confirmed}, 'mode': 'noise'}}"),
+        format!(
+            "{{'ptr': [[b'mail', b'example']], 'hosts': {{'mail.example': [{}'192.0.2.7']}}}}",
+            (1..200).map(|n| format!("'198.51.100.{n}', ")).collect::<String>()
+        ),
+        // The first server says nothing.
+        format!(
+            "{{'ptr': [[b'mail', b'example']], {confirmed}, \
+             'resolv.conf': 'nameserver 127.0.0.9\\nnameserver 127.0.0.1\\noptions timeout:1\\n'}}"
+        ),
+    ] {
+        let (name, scratch) = name_in(&zone, IPV4);
+        assert_eq!(name, "mail.example [192.0.2.7]", "{zone}\n{}", scratch.read("queries"));
+    }
+    let long = "a".repeat(63);
+    let (name, _) = name_in(&format!("{{'ptr': [[b'{long}', b'Example']], 'hosts': {{'*': ['192.0.2.7']}}}}"), IPV4);
+    assert_eq!(name, format!("{long}.Example [192.0.2.7]"));
+}
+
+/// hosts(5) is the administrator's word, and comes first.
+#[test]
+fn the_hosts_file_comes_first() {
+    if !can_have_names() {
+        return;
+    }
+    let (name, scratch) =
+        name_in("{'mode': 'silent', '/etc/hosts': '192.0.2.8 other\\n192.0.2.7 mail.example alias\\n'}", IPV4);
+    assert_eq!(name, "mail.example [192.0.2.7]");
+    assert_eq!(scratch.read("queries"), "");
+}
+
+/// `limit.dns_secs` bounds all look-ups together, whatever the server does; and the greeting does not wait for them.
+#[test]
+fn look_ups_are_bounded_and_beside_the_greeting() {
+    if !can_have_names() {
+        return;
+    }
+    let confirmed = "'ptr': [[b'mail', b'example']], 'hosts': {'*': ['192.0.2.7']}";
+    for mode in ["silent", "PTR only", "slow TCP", "loop"] {
+        let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.dns_secs 1\n"));
+        let zone = format!("{{{confirmed}, 'mode': '{mode}'}}");
+        let mut session = session(&scratch, &zone, IPV4);
+        session.expect("220 mx.example ");
+        let greeted = Instant::now();
+        let reply = session.ask("EHLO client.example");
+        let time = greeted.elapsed();
+        assert_eq!(reply, "450 Failed FcrDNS, try again later", "{mode}");
+        assert!(time < Duration::from_secs(4), "{mode}: took {time:?}");
+        assert!(time > Duration::from_millis(500), "{mode}: the greeting waited for the look-up ({time:?} left)");
+        assert_eq!(session.end(), (Vec::new(), 0));
+        let log = scratch.log();
+        assert!(log.last().unwrap().contains("(the host name look-up failed: "), "{mode}: {log:?}");
+    }
+}
+
+/// A peer that is not wanted by name or address is told so, with the name only if it is confirmed.
+#[test]
+fn rules_about_peers_see_confirmed_names_only() {
+    if !can_have_names() {
+        return;
+    }
+    let config = format!("{CONFIG_TEXT}limit.fcrdns_check off\nallow remotehost ^mail\\.example$\n");
+    for (forward, reply) in [
+        ("192.0.2.7", "250 mx.example Hello mail.example [192.0.2.7]"),
+        ("192.0.2.8", "550 Cannot receive messages from unknown [192.0.2.7] at this time."),
+    ] {
+        let scratch = Scratch::with_config(&config);
+        let zone = format!("{{'ptr': [[b'mail', b'example']], 'hosts': {{'mail.example': ['{forward}']}}}}");
+        let mut session = session(&scratch, &zone, IPV4);
+        session.expect("220 ");
+        assert_eq!(session.ask("HELO client.example"), reply);
+    }
+}
+
+/// At a terminal the local user talks to us, LF behind each line, and no name is looked up.
+#[test]
+fn a_person_at_a_terminal_is_local() {
+    const TYPIST: &str = r#"
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+said = b''
+def wait_for(text):
+    global said
+    while text not in said:
+        said += os.read(terminal, 4096)
+    print(said.decode(), end='')
+    said = b''
+wait_for(b'220 ')
+for line, reply in [(b'HELP', b'214 '), (b'helo me', b'250 '), (b'mail from: me', b'250 '), (b'rcpt to: fred', b'250 '),
+                    (b'data', b'354 '), (b'Subject: typed\n\nby hand\n.', b'id='), (b'QUIT', b'221 ')]:
+    os.write(terminal, line + b'\n')
+    wait_for(reply)
+print()
+print('status', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+    let scratch = Scratch::with_config(
+        "domain mx.example\nallow remotehost ^\\(local-tty\\)$\ndeliver rcpt_to fred@mx.example append inbox\n",
+    );
+    let said = python(&scratch, TYPIST, &[MAILRECV, "-c", CONFIG, "-l", LOG]);
+    for expected in
+        ["214-Commands:", "250 mx.example Hello (local-tty) [127.0.0.1]", "250 Message accepted", "status 0"]
+    {
+        assert!(said.contains(expected), "{expected:?} is missing:\n{said}");
+    }
+    let inbox = scratch.read("inbox");
+    assert!(inbox.starts_with("From me@mx.example "), "{inbox}");
+    assert!(inbox.contains("\nReceived: from me ((local-tty) [127.0.0.1])\n"), "{inbox}");
+    assert!(inbox.ends_with("\nSubject: typed\n\nby hand\n\n"), "{inbox}");
+}
+
+/// Standard input that is no connection is refused in words, unless --peer says who it is.
+#[test]
+fn what_is_no_connection_needs_a_peer() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * append inbox\n");
+    let dialogue = "HELO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<fred>\r\nDATA\r\nSubject: x\r\n.\r\nQUIT\r\n";
+    scratch.write("dialogue", dialogue);
+    let file = || Stdio::from(std::fs::File::open(scratch.path("dialogue")).unwrap());
+    let pipe = || {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(dialogue.as_bytes()).unwrap();
+        Stdio::from(reader)
+    };
+    let unix = || {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(dialogue.as_bytes()).unwrap();
+        Stdio::from(OwnedFd::from(ours))
+    };
+    let inputs: [(&str, &dyn Fn() -> Stdio); 4] =
+        [("file", &file), ("pipe", &pipe), ("UNIX socket", &unix), ("/dev/null", &Stdio::null)];
+    for (what, input) in inputs {
+        let mut command = scratch.mailrecv(&[]);
+        command.stdin(input());
+        let refused = output(command);
+        assert_eq!(refused.status.code(), Some(64), "{what}");
+        assert!(refused.stdout.is_empty(), "{what}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            said.starts_with("mailrecv: standard input is no ") && said.contains("--peer ADDRESS"),
+            "{what}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{what}: {said}");
+        assert!(!scratch.path("inbox").exists(), "{what}");
+
+        let mut command = scratch.mailrecv(&["--peer", "192.0.2.7"]);
+        command.stdin(input());
+        let served = output(command);
+        assert_eq!(served.status.code(), Some(0), "{what}");
+        assert!(served.stderr.is_empty(), "{what}");
+        let said = String::from_utf8_lossy(&served.stdout).into_owned();
+        assert!(said.starts_with("220 mx.example "), "{what}: {said}");
+        if what != "/dev/null" {
+            assert!(said.ends_with("\r\n221 mx.example closing connection\r\n"), "{what}: {said}");
+            assert!(scratch.read("inbox").contains("(unknown [192.0.2.7])"), "{what}");
+            std::fs::remove_file(scratch.path("inbox")).unwrap();
+        }
+    }
+}
+
+/// A peer that has gone before we could ask who it is is no fault of ours.
+#[test]
+fn a_peer_that_is_gone_already_is_no_fault() {
+    let scratch = Scratch::with_config("domain mx.example\n");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+    drop(stream);
+    let accepted = OwnedFd::from(accepted);
+    let copy = || Stdio::from(accepted.try_clone().unwrap());
+    let mut command = scratch.mailrecv(&[]);
+    command.stdin(copy()).stdout(copy()).stderr(copy());
+    assert_eq!(Process::start(command).exit_code(), 0);
+    assert_eq!(scratch.log().len(), 1);
+}
+
+/// Under xinetd standard error is the connection as well (DESIGN section 8): a mistake in the super-server's entry is no
+/// business of the peer, and nothing but SMTP goes there.
+#[test]
+fn a_bad_command_line_is_not_shown_to_the_peer() {
+    let scratch = Scratch::with_config("domain mx.example\n");
+    for arguments in [&["--frobnicate"][..], &["-d", "xyz"], &["--peer", "nonsense"], &["stray"]] {
+        let mut session = scratch.session(arguments);
+        if let Some(line) = session.line() {
+            assert!(line.starts_with("421 "), "{arguments:?}: {line}");
+            assert_eq!(session.line(), None, "{arguments:?}");
+        }
+        assert_eq!(session.end(), (Vec::new(), 64), "{arguments:?}");
+    }
+}
+
+/// What --peer may name.
+#[test]
+fn the_peer_on_the_command_line_is_read_strictly() {
+    let scratch = Scratch::with_config("domain mx.example\n");
+    for bad in [
+        "",
+        "localhost",
+        "192.0.2.256",
+        "192.0.2",
+        "fe80::1%eth0",
+        "192.0.2.1=",
+        "192.0.2.1=a b",
+        "192.0.2.1=unknown",
+        "192.0.2.1=192.0.2.1",
+        "192.0.2.1=a_b",
+        "[::1]",
+        "192.0.2.1:25",
+    ] {
+        let output = output(scratch.mailrecv(&["--peer", bad]));
+        assert_eq!(output.status.code(), Some(64), "{bad}");
+        assert!(output.stdout.is_empty(), "{bad}");
+    }
+    for (good, shown) in [
+        ("::ffff:192.0.2.7=mail.example", "mail.example [192.0.2.7]"),
+        ("2001:DB8:0:0:0:0:0:7", "unknown [2001:db8::7]"),
+        ("0:0:0:0:0:0:0:1=a", "a [::1]"),
+    ] {
+        let mut session = scratch.session(&["--peer", good]);
+        session.expect("220 ");
+        assert_eq!(session.ask("HELO x"), format!("250 mx.example Hello {shown}"));
+        session.quit();
+    }
+}
