@@ -1,0 +1,59 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_mailrecv_global_optspecs
+    string join \n c= d= l= peer= h/help V/version
+end
+
+function __fish_mailrecv_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_mailrecv_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_mailrecv_using_subcommand
+    set -l cmd (__fish_mailrecv_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -s c -d 'Configuration file' -r -F
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -l peer -d 'The peer, when standard input is no TCP connection' -r
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -s V -l version -d 'Print version'
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "listen" -d 'Accept connections and start a receiver for each'
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "check" -d 'Look for mistakes in the configuration'
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-processes -d 'Sessions at once' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-per-address -d 'Sessions at once with one peer' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l grace -d 'How long sessions may go on after SIGTERM' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s c -d 'Configuration file' -r -F
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s h -l help -d 'Print help'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s c -d 'Configuration file' -r -F
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s v -d 'Say so too when there are none'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s h -l help -d 'Print help'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l peer -d 'Who sends' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l from -d 'The sender' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l rcpt -d 'The recipient' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s c -d 'Configuration file' -r -F
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "listen" -d 'Accept connections and start a receiver for each'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "check" -d 'Look for mistakes in the configuration'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

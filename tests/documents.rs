@@ -1,0 +1,212 @@
+//! What is written about the program is true: the shipped configurations load, the manual pages name every directive and
+//! every option, and the completions are those of the command line.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and is nobody's interface"
+)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use clap_complete::Shell;
+use mailrecv::config::Limits;
+use support::{CONFIG, MAILRECV, Scratch};
+
+fn repository(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(repository(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// `mailrecv check` has nothing to say about this text.
+fn assert_sound(text: &str, what: &str) {
+    let scratch = Scratch::with_config(text);
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{what}");
+    assert_eq!(output.status.code(), Some(0), "{what}");
+}
+
+#[test]
+fn shipped_configurations_are_sound() {
+    let files = support::files("etc", "conf");
+    assert!(files.len() >= 2);
+    for file in files {
+        assert_sound(&std::fs::read_to_string(&file).unwrap(), &file.display().to_string());
+    }
+}
+
+/// The reference shows directives behind a `#`: taking it away is all that is needed.
+#[test]
+fn the_examples_in_the_reference_are_sound() {
+    let reference = read("etc/mailrecv.conf");
+    let is_example = |line: &str| {
+        let rest = line.strip_prefix('#').unwrap_or_default();
+        DIRECTIVES.iter().any(|name| rest.split(' ').next() == name.split(' ').next())
+    };
+    let uncommented: Vec<&str> =
+        reference.lines().map(|line| if is_example(line) { &line[1..] } else { line }).collect();
+    assert!(uncommented.iter().filter(|line| !line.is_empty() && !line.starts_with('#')).count() > 20);
+    let scratch = Scratch::with_config(&uncommented.join("\n"));
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for directive in DIRECTIVES {
+        assert!(uncommented.iter().any(|line| has_directive(line, directive)), "no example of `{directive}`");
+    }
+}
+
+/// Whether a line begins with the words of a directive.
+fn has_directive(line: &str, directive: &str) -> bool {
+    let mut words = line.split_whitespace();
+    directive.split(' ').all(|wanted| words.next() == Some(wanted))
+}
+
+/// DESIGN section 4.
+const DIRECTIVES: [&str; 27] = [
+    "domain",
+    "debug",
+    "logfile",
+    "loghex",
+    "deadletter_file",
+    "spool_dir",
+    "user",
+    "limit.smtp_commands",
+    "limit.smtp_unknowncmd",
+    "limit.smtp_failcmds",
+    "limit.connection_secs",
+    "limit.smtp_data_size",
+    "limit.smtp_rcpt_to",
+    "limit.smtp_ascii",
+    "limit.fcrdns_check",
+    "limit.bare_newline",
+    "limit.idle_secs",
+    "limit.dns_secs",
+    "limit.pipe_secs",
+    "allow remotehost",
+    "deny remotehost",
+    "allow mail_from",
+    "error mail_from",
+    "allowgroup",
+    "deliver",
+    "copy",
+    "error rcpt_to",
+];
+
+#[test]
+fn the_manual_page_describes_every_directive() {
+    let page = read("etc/man/mailrecv.conf.5");
+    let described: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
+    for directive in DIRECTIVES {
+        let words = directive.replace("error rcpt_to", "error");
+        assert!(described.iter().any(|item| item.starts_with(&words)), "`{directive}` is not described");
+    }
+    for action in ["append", "maildir", "pipe", "print", "discard"] {
+        assert!(described.iter().any(|item| item.split(' ').next() == Some(action)), "`{action}` is not described");
+    }
+    for flag in "+acfFhlrsw-".chars() {
+        assert!(page.contains(&format!("\n.It Cm {flag}\n")), "the flag `{flag}` is not described");
+    }
+}
+
+/// The table of limits has the defaults that the program has.
+#[test]
+fn the_manual_page_tells_the_defaults() {
+    let page = read("etc/man/mailrecv.conf.5");
+    let limits = Limits::default();
+    let on = |switch: bool| if switch { "on" } else { "off" }.to_owned();
+    let seconds = |time: std::time::Duration| time.as_secs().to_string();
+    let rows = [
+        ("smtp_commands", limits.smtp_commands.value.to_string(), Some(limits.smtp_commands.refusal)),
+        ("smtp_unknowncmd", limits.smtp_unknowncmd.value.to_string(), Some(limits.smtp_unknowncmd.refusal)),
+        ("smtp_failcmds", limits.smtp_failcmds.value.to_string(), Some(limits.smtp_failcmds.refusal)),
+        ("connection_secs", seconds(limits.connection_secs.value), Some(limits.connection_secs.refusal)),
+        ("idle_secs", seconds(limits.idle_secs.value), Some(limits.idle_secs.refusal)),
+        ("smtp_rcpt_to", limits.smtp_rcpt_to.value.to_string(), Some(limits.smtp_rcpt_to.refusal)),
+        ("smtp_data_size", limits.smtp_data_size.value.to_string(), Some(limits.smtp_data_size.refusal)),
+        ("smtp_ascii", on(limits.smtp_ascii.value), Some(limits.smtp_ascii.refusal)),
+        ("bare_newline", "reject".to_owned(), Some(limits.bare_newline.refusal)),
+        ("fcrdns_check", on(limits.fcrdns_check.value), Some(limits.fcrdns_check.refusal)),
+        ("dns_secs", seconds(limits.dns_secs), None),
+        ("pipe_secs", seconds(limits.pipe_secs.value), Some(limits.pipe_secs.refusal)),
+    ];
+    for (name, value, refusal) in rows {
+        let reply = refusal.map(|refusal| format!(" {} {}", refusal.code, refusal.text)).unwrap_or_default();
+        let row = format!(".It Ic limit.{name} Ta {value} Ta{reply}");
+        assert!(page.lines().any(|line| line.trim_end() == row), "the page lacks\n{row}");
+    }
+}
+
+#[test]
+fn the_manual_page_describes_every_option() {
+    let page = read("etc/man/mailrecv.8");
+    let mut command = mailrecv::cli::command();
+    command.build();
+    let subcommands: Vec<_> = command.get_subcommands().filter(|command| command.get_name() != "help").collect();
+    for command in std::iter::once(&command).chain(subcommands.iter().copied()) {
+        for argument in command.get_arguments() {
+            let long = argument.get_long().map(|name| format!("Fl -{name}"));
+            let short = argument.get_short().map(|letter| format!("Fl {letter}"));
+            let positional = (long.is_none() && short.is_none()).then(|| "Ar address : Ns Ar port".to_owned());
+            for shown in [long, short, positional].into_iter().flatten() {
+                let is_there = page.contains(&shown) || page.contains(&shown.replace("Fl -", ", -"));
+                assert!(is_there, "mailrecv(8) lacks `{shown}` of `{}`", command.get_name());
+            }
+        }
+    }
+    for subcommand in subcommands {
+        assert!(
+            page.contains(&format!("\n.Ss {}\n", subcommand.get_name())),
+            "{} is not described",
+            subcommand.get_name()
+        );
+    }
+}
+
+#[test]
+fn the_manual_pages_are_well_formed() {
+    let scratch = Scratch::new();
+    for page in ["etc/man/mailrecv.8", "etc/man/mailrecv.conf.5"] {
+        let output = scratch.run("mandoc", &["-T", "lint", "-W", "warning", repository(page).to_str().unwrap()]);
+        // Pages of other packages, which need not be installed here, are referred to.
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaints: Vec<&str> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+        assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    }
+}
+
+/// With REGENERATE=1 in the environment the files are written in place of being compared.
+#[test]
+fn completions_are_those_of_the_command_line() {
+    for (shell, name) in [(Shell::Bash, "mailrecv.bash"), (Shell::Zsh, "_mailrecv"), (Shell::Fish, "mailrecv.fish")] {
+        let mut generated = Vec::new();
+        clap_complete::generate(shell, &mut mailrecv::cli::command(), "mailrecv", &mut generated);
+        let file = repository("etc/completions").join(name);
+        if std::env::var_os("REGENERATE").is_some() {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, &generated).unwrap();
+        }
+        let shipped = std::fs::read(&file).unwrap_or_default();
+        assert!(
+            shipped == generated,
+            "{} is out of date: run REGENERATE=1 cargo test --test documents",
+            file.display()
+        );
+    }
+}
+
+/// A shell can read them.
+#[test]
+fn completions_are_shell_scripts() {
+    let scratch = Scratch::new();
+    let script = format!(
+        "source {}; COMP_WORDS=(mailrecv lis); COMP_CWORD=1; _mailrecv mailrecv lis mailrecv; echo \"${{COMPREPLY[*]}}\"",
+        repository("etc/completions/mailrecv.bash").display()
+    );
+    let output = scratch.run("bash", &["-c", &script]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "listen\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
