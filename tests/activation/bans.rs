@@ -1,0 +1,226 @@
+//! fail2ban on real logs: every refusal counts against the peer that caused it, and nothing that a peer sends counts
+//! against anybody else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regex_lite::Regex;
+
+use crate::hostile::{self, LineEnd};
+use crate::support::client::succeeds;
+use crate::support::daemon::Daemon;
+use crate::support::peer::{Peer, connection_from};
+use crate::support::receiver::Receiver;
+use crate::support::super_server::{Service, SuperServer};
+use crate::support::syslog::Syslog;
+use crate::support::{LOOPBACK, debian, eventually, replaced, shipped};
+
+/// How often each address was hit.
+type Hits = BTreeMap<IpAddr, usize>;
+
+#[test]
+fn the_filters_find_every_refusal_and_nothing_else_in_a_log_file() {
+    for log_options in ["loghex on", "loghex off\nlimit.smtp_ascii off"] {
+        let receiver = Receiver::new(&format!("{}{log_options}", hostile::EVERYTHING_IS_LOGGED));
+        let expected = hostile_sessions(&receiver);
+        assert_filters_find(&receiver, &receiver.log(), &expected);
+    }
+}
+
+#[test]
+fn the_filters_find_every_refusal_and_nothing_else_in_the_system_log() {
+    let syslog = Syslog::start();
+    let mut receiver = Receiver::new(&format!("{}logfile syslog", hostile::EVERYTHING_IS_LOGGED));
+    receiver.logs_to(&syslog);
+    let expected = hostile_sessions(&receiver);
+    // rsyslogd writes in its own time; each session ends with a line that says so.
+    for log in [syslog.traditional(), syslog.precise()] {
+        eventually("the last line", || {
+            (receiver.read(&log).matches("INFO: connection closed").count() == expected.sessions).then_some(())
+        });
+        assert_filters_find(&receiver, &log, &expected);
+    }
+}
+
+#[test]
+fn a_running_server_bans_from_the_log_file() {
+    let receiver = Receiver::new("");
+    fs::write(receiver.log(), "").unwrap();
+    let service = SuperServer::Listen.start(&receiver, LOOPBACK[0], "");
+    assert_bans(&receiver, &service, &receiver.log());
+}
+
+#[test]
+fn a_running_server_bans_from_the_system_log() {
+    let syslog = Syslog::start();
+    for log in [syslog.traditional(), syslog.precise()] {
+        let mut receiver = Receiver::new("logfile syslog");
+        receiver.logs_to(&syslog);
+        fs::write(&log, "").unwrap();
+        let service = SuperServer::Listen.start(&receiver, LOOPBACK[0], "");
+        assert_bans(&receiver, &service, &log);
+    }
+}
+
+/// What has to be found.
+struct Expected {
+    /// Permanent refusals of every kind.
+    refusals: Hits,
+    /// Those for recipients that do not exist.
+    unknown_recipients: Hits,
+    sessions: usize,
+}
+
+/// Lets peers do their worst. What they were answered is what has to be found in the log.
+fn hostile_sessions(receiver: &Receiver) -> Expected {
+    let mut expected = Expected { refusals: Hits::new(), unknown_recipients: Hits::new(), sessions: 0 };
+    for address in LOOPBACK {
+        let service = SuperServer::Listen.start(receiver, address, "");
+        let source = if address.is_ipv4() { OFFENDER } else { address };
+        for line_end in [LineEnd::Crlf, LineEnd::Lf] {
+            let replies = hostile::session(source, service.address, line_end);
+            let (refusals, unknown_recipients) = hostile::refusals(&replies);
+            assert!(refusals > 500 && unknown_recipients > 10, "{line_end:?}: {refusals} {unknown_recipients}");
+            *expected.refusals.entry(source).or_default() += refusals;
+            *expected.unknown_recipients.entry(source).or_default() += unknown_recipients;
+            expected.sessions += 1;
+        }
+    }
+    expected
+}
+
+fn assert_filters_find(receiver: &Receiver, log: &Path, expected: &Expected) {
+    let text = fs::read_to_string(log).unwrap();
+    assert!(text.contains(hostile::VICTIM), "the peers' text is not in the log");
+    // Before any filter: every line is one of ours, with nothing in it that ends a line or hides, and a bracketed address
+    // is the peer's.
+    let ours = Regex::new(r"^[\w .:+-]+ MAILRECV\[\d+\]: \[([0-9a-f.:]+)\] ").unwrap();
+    for line in text.split_terminator('\n') {
+        let peer = ours.captures(line).and_then(|captures| captures[1].parse().ok());
+        assert!(peer.is_some_and(|peer| expected.refusals.contains_key(&peer)), "{line:?}");
+        assert!(!line.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{202e}')), "{line:?}");
+        for part in [format!("[{}", hostile::VICTIM), format!("{}]", hostile::VICTIM)] {
+            assert!(!line.contains(&part), "{line:?}");
+        }
+    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/fail2ban/filter.d/mailrecv.conf");
+    assert_eq!(hits(log, &shipped), expected.refusals);
+    let original = receiver.write("original.conf", ORIGINAL_FILTER);
+    assert_eq!(hits(log, &original), expected.unknown_recipients);
+    // Whatever somebody might write: any address in brackets, anywhere in a line, the last one and the first one.
+    for careless in [r"^.*\[<ADDR>\]", r"\[<ADDR>\].*ERROR", r"^.* \[<HOST>\]:? .*550"] {
+        let filter = receiver.write("careless.conf", &format!("[Definition]\nfailregex = {careless}\n"));
+        let found = hits(log, &filter);
+        assert_eq!(found.keys().collect::<Vec<_>>(), expected.refusals.keys().collect::<Vec<_>>(), "{careless}");
+    }
+}
+
+/// What a filter finds in a log.
+fn hits(log: &Path, filter: &Path) -> Hits {
+    let mut regex = debian::fail2ban("fail2ban-regex");
+    regex.args(["--out", "ip", "--usedns", "no"]).args([log, filter]);
+    let mut hits = Hits::new();
+    for address in succeeds(&mut regex, "").split_whitespace() {
+        let address = address.parse().unwrap_or_else(|_| panic!("{}: `{address}` was hit", filter.display()));
+        *hits.entry(address).or_default() += 1;
+    }
+    hits
+}
+
+/// Starts fail2ban with the shipped jail on this log. A peer is banned by its last refusal that is needed for that, and
+/// not before; another peer's mail is no reason.
+fn assert_bans(receiver: &Receiver, service: &Service, log: &Path) {
+    let fail2ban = Fail2ban::start(receiver, log);
+    let needed = fail2ban.refusals_needed;
+    let mut peer = Peer::connect(service.address);
+    peer.reply();
+    peer.deliver("[127.0.0.3] ERROR: 550 No one here");
+    // One in a session: more than a few would end it.
+    let refusal = || {
+        let mut peer = Peer::on(connection_from(OFFENDER, service.address));
+        peer.reply();
+        assert!(peer.offer("nobody@example.com").starts_with("550 "));
+    };
+    (1..needed).for_each(|_| refusal());
+    eventually("all refusals but one", || (fail2ban.found() == needed - 1).then_some(()));
+    assert_eq!(fail2ban.banned(), "", "after {} of {needed} refusals", needed - 1);
+    refusal();
+    eventually("the ban", || (!fail2ban.banned().is_empty()).then_some(()));
+    assert_eq!(fail2ban.banned(), format!("{OFFENDER}\n"));
+}
+
+/// A running fail2ban server with folders of its own, and an action that writes down who was banned.
+struct Fail2ban {
+    _daemon: Daemon,
+    log: PathBuf,
+    banned: PathBuf,
+    refusals_needed: usize,
+}
+
+impl Fail2ban {
+    fn start(receiver: &Receiver, log: &Path) -> Self {
+        let folder = receiver.path("fail2ban");
+        let path = |name: &str| folder.join(name);
+        let (own_log, banned, ready) = (path("fail2ban.log"), path("banned"), path("socket"));
+        for name in ["filter.d", "jail.d", "action.d"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        let jail = shipped("etc/fail2ban/jail.d/mailrecv.conf");
+        let refusals_needed = jail.lines().find_map(|line| line.strip_prefix("maxretry = ")).unwrap().parse().unwrap();
+        // Of the two logs that the jail names, a machine may have only one.
+        let (log, none) = (log.display().to_string(), path("none").display().to_string());
+        let jail = replaced(
+            &jail,
+            &[("/var/log/mailrecv.log\n", &format!("{log}\n")), ("/var/log/mail.log\n", &format!("{none}\n"))],
+        );
+        for (name, text) in [
+            ("jail.d/mailrecv.conf", jail),
+            ("filter.d/mailrecv.conf", shipped("etc/fail2ban/filter.d/mailrecv.conf")),
+            ("jail.conf", "[DEFAULT]\naction = record\n".to_owned()),
+            ("action.d/record.conf", format!("[Definition]\nactionban = echo <ip> >>{}\n", banned.display())),
+            (
+                "fail2ban.conf",
+                format!(
+                    "[Definition]\nloglevel = INFO\nlogtarget = {}\nsyslogsocket = auto\nsocket = {}\npidfile = {}\n\
+                     dbfile = {}\ndbpurgeage = 1d\nallowipv6 = auto\n",
+                    own_log.display(),
+                    ready.display(),
+                    path("pid").display(),
+                    path("database").display()
+                ),
+            ),
+        ] {
+            fs::write(path(name), text).unwrap();
+        }
+        let mut server: Command = debian::fail2ban("fail2ban-server");
+        server.arg("-c").arg(&folder).arg("-s").arg(&ready).arg("-p").arg(path("pid")).args(["-xf", "start"]);
+        let mut daemon = Daemon::start(&mut server, path("server.out"));
+        daemon.until("the jail", |_| receiver.read(&own_log).contains("Jail 'mailrecv' started").then_some(()));
+        Self { _daemon: daemon, log: own_log, banned, refusals_needed }
+    }
+
+    /// How many refusals it has read.
+    fn found(&self) -> usize {
+        fs::read_to_string(&self.log).unwrap().matches("] Found ").count()
+    }
+
+    /// The addresses it has banned, one a line.
+    fn banned(&self) -> String {
+        fs::read_to_string(&self.banned).unwrap_or_default()
+    }
+}
+
+/// The peer that offends.
+const OFFENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// The filter of the original's document.
+const ORIGINAL_FILTER: &str = r"
+# Ban clients sending email to non-existant addresses. Errors of the form:
+# ERROR: [1.2.3.4] 550 No one here by that name..
+[Definition]
+    failregex   = ^.* \[<HOST>\] ERROR: 550 No one here
+    ignoreregex =
+";

@@ -1,0 +1,105 @@
+//! Under inetd and xinetd, descriptors 0, 1 and 2 of mailrecv are all the connection. Whatever commands print or leave
+//! behind, and whatever is wrong with the configuration: the peer sees SMTP, and nothing keeps its connection open.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::peer::Peer;
+use crate::support::receiver::Receiver;
+use crate::support::super_server::SuperServer;
+use crate::support::syslog::Syslog;
+use crate::support::{LOOPBACK, eventually};
+
+#[test]
+fn output_of_commands_is_logged_and_not_sent() {
+    for (super_server, address) in everywhere() {
+        let receiver = Receiver::new("");
+        let seen = receiver.path("descriptors");
+        receiver.configure(&format!(
+            "debug f+\n\
+             deliver rcpt_to loud@example.com \
+             pipe cat >/dev/null; ls -l /proc/$$/fd >{}; echo 550 INJECTED >&2; echo 250 INJECTED",
+            seen.display()
+        ));
+        let service = super_server.start(&receiver, address, "");
+        let mut peer = Peer::connect(service.address);
+        // Everything at once: what the command prints would stand between the replies.
+        peer.send(
+            "EHLO client.example\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<loud@example.com>\r\nDATA\r\n\
+             Subject: x\r\n\r\nx\r\n.\r\nQUIT\r\n",
+        );
+        let codes: Vec<String> = (0..7).map(|_| peer.reply()[..3].to_owned()).collect();
+        assert_eq!(codes, ["220", "250", "250", "250", "354", "250", "221"], "{super_server:?}");
+        assert_eq!(peer.rest(), "", "{super_server:?}");
+        let log = receiver.read(receiver.log());
+        assert!(log.contains("'550 INJECTED'"), "{super_server:?}: {log}");
+        let descriptors = receiver.read(seen);
+        assert!(descriptors.contains("pipe:"), "{super_server:?}: {descriptors}");
+        assert!(!descriptors.contains("socket:"), "{super_server:?}: {descriptors}");
+    }
+}
+
+#[test]
+fn what_a_command_leaves_behind_does_not_hold_the_connection() {
+    for (super_server, address) in everywhere() {
+        let receiver = Receiver::new("");
+        let number = receiver.path("number");
+        receiver.configure(&format!(
+            "deliver rcpt_to slow@example.com pipe cat >/dev/null; setsid sleep 60 & echo $! >{}",
+            number.display()
+        ));
+        let service = super_server.start(&receiver, address, "");
+        let begun = Instant::now();
+        let mut peer = Peer::connect(service.address);
+        peer.reply();
+        peer.deliver_to("slow@example.com", "x");
+        peer.expect("QUIT", "221");
+        assert_eq!(peer.rest(), "");
+        let took = begun.elapsed();
+        let left_behind = Pid::from_raw(receiver.read(&number).trim().parse().unwrap());
+        assert!(kill(left_behind, Signal::SIGKILL).is_ok(), "{super_server:?}: the test left nothing behind");
+        assert!(took < Duration::from_secs(20), "{super_server:?}: the connection was held for {took:?}");
+    }
+}
+
+#[test]
+fn errors_of_the_configuration_go_to_the_log() {
+    for (super_server, address) in everywhere() {
+        let receiver = Receiver::new("");
+        let service = super_server.start(&receiver, address, "");
+        // After the start: `listen` refuses to begin with a broken configuration.
+        receiver.configure("delivr rcpt_to a@example.com discard\nlimit.smtp_commands many");
+        let mut peer = Peer::connect(service.address);
+        let said = peer.rest();
+        assert!(said.starts_with("421 4.3.5 ") && said.ends_with("\r\n"), "{super_server:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{super_server:?}: {said}");
+        let log = receiver.read(receiver.log());
+        for place in [":6:1: ", ":7:21: "] {
+            let place = format!("]: [{address}] ERROR: {}{place}", receiver.config().display());
+            assert!(log.contains(&place), "{super_server:?}: no `{place}` in {log}");
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_go_to_the_system_log() {
+    let syslog = Syslog::start();
+    // The others would tell the administrator, whose terminal is descriptor 2.
+    for super_server in [SuperServer::Xinetd, SuperServer::Inetd] {
+        let mut receiver = Receiver::new("");
+        receiver.logs_to(&syslog);
+        let argument = format!("--nonsense-{super_server:?}");
+        let service = super_server.start(&receiver, LOOPBACK[0], &argument);
+        let said = Peer::connect(service.address).rest();
+        assert!(said.is_empty() || said.starts_with("421 4.3.5 "), "{super_server:?}: {said}");
+        assert!(said.lines().count() <= 1, "{super_server:?}: {said}");
+        eventually(&argument, || receiver.read(syslog.traditional()).contains(&argument).then_some(()));
+    }
+}
+
+/// Each super-server with each loopback address.
+fn everywhere() -> impl Iterator<Item = (SuperServer, std::net::IpAddr)> {
+    SuperServer::ALL.into_iter().flat_map(|super_server| LOOPBACK.map(|address| (super_server, address)))
+}

@@ -1,0 +1,168 @@
+//! `mailrecv listen`: the line that says it is ready, its caps, and how it stops.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::daemon::{Daemon, is_listening};
+use crate::support::peer::{Peer, connection_from};
+use crate::support::receiver::Receiver;
+use crate::support::{LOOPBACK, eventually};
+
+#[test]
+fn says_where_it_listens() {
+    let receiver = Receiver::new("");
+    let mut listener = Listener::start(&receiver, &["127.0.0.1:0", "[::1]:0"]);
+    let [v4, v6] = listener.addresses[..] else { panic!("{}", listener.daemon.output()) };
+    assert_eq!([v4.ip(), v6.ip()], LOOPBACK);
+    assert!(v4.port() != 0 && v6.port() != 0, "{}", listener.daemon.output());
+    for (address, subject) in [(v4, "four"), (v6, "six")] {
+        let mut peer = Peer::connect(address);
+        peer.reply();
+        peer.deliver(subject);
+        peer.expect("QUIT", "221");
+    }
+    let mailbox = receiver.read(receiver.mailbox());
+    assert!(mailbox.contains("\nSubject: four\n") && mailbox.contains("\nSubject: six\n"), "{mailbox}");
+    listener.daemon.signal(Signal::SIGTERM);
+    assert_eq!(listener.daemon.end(), Some(0));
+    assert_eq!(listener.daemon.output().lines().count(), 1, "{}", listener.daemon.output());
+}
+
+#[test]
+fn cap_for_one_address() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["--max-per-address", "2", "127.0.0.1:0"]);
+    let mut inside: Vec<Peer> = (0..2).map(|_| listener.peer(1)).collect();
+    for peer in &mut inside {
+        assert!(peer.reply().starts_with("220 "));
+    }
+    assert_turned_away(&mut listener.peer(1));
+    // The others are not concerned.
+    assert!(listener.peer(2).reply().starts_with("220 "));
+    for peer in &mut inside {
+        peer.deliver("inside");
+        peer.expect("QUIT", "221");
+        assert_eq!(peer.rest(), "");
+    }
+    eventually("room for a new session", || listener.peer(1).reply().starts_with("220 ").then_some(()));
+    let log = receiver.read(receiver.log());
+    assert!(log.contains("]: [127.0.0.1] ERROR: 421 4.7.0 "), "{log}");
+}
+
+#[test]
+fn cap_for_all() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["--max-processes", "2", "127.0.0.1:0"]);
+    let mut inside: Vec<Peer> = (1..=2).map(|host| listener.peer(host)).collect();
+    for peer in &mut inside {
+        assert!(peer.reply().starts_with("220 "));
+    }
+    assert_turned_away(&mut listener.peer(3));
+    for peer in &mut inside {
+        peer.deliver("inside");
+        peer.expect("QUIT", "221");
+    }
+    eventually("room for a new session", || listener.peer(3).reply().starts_with("220 ").then_some(()));
+}
+
+#[test]
+fn a_flood_leaves_the_sessions_inside_alone() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["--max-per-address", "1", "127.0.0.1:0"]);
+    let mut inside = listener.peer(1);
+    inside.reply();
+    assert!(inside.offer("fred@example.com").starts_with("250"));
+    let mut flood: Vec<Peer> = (0..200).map(|_| listener.peer(1)).collect();
+    flood.iter_mut().for_each(assert_turned_away);
+    inside.expect("DATA", "354");
+    inside.expect("Subject: flooded\r\n\r\nx\r\n.", "250");
+    assert!(receiver.read(receiver.mailbox()).contains("\nSubject: flooded\n"));
+}
+
+#[test]
+fn a_signal_lets_sessions_finish() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let receiver = Receiver::new("");
+        let mut listener = Listener::start(&receiver, &["--grace", "20", "127.0.0.1:0"]);
+        let mut peer = listener.peer(1);
+        peer.reply();
+        assert!(peer.offer("fred@example.com").starts_with("250"));
+        listener.daemon.signal(signal);
+        eventually("the end of listening", || (!is_listening(listener.addresses[0])).then_some(()));
+        let refused = TcpStream::connect(listener.addresses[0]).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        peer.expect("DATA", "354");
+        peer.expect("Subject: last\r\n\r\nx\r\n.", "250");
+        let finished = Instant::now();
+        peer.expect("QUIT", "221");
+        assert_eq!(listener.daemon.end(), Some(0), "{signal}");
+        assert!(finished.elapsed() < Duration::from_secs(10), "{signal}: it waited although nobody was left");
+        assert!(receiver.read(receiver.mailbox()).contains("\nSubject: last\n"), "{signal}");
+    }
+}
+
+#[test]
+fn sessions_that_do_not_finish_are_ended() {
+    let receiver = Receiver::new("");
+    let mut listener = Listener::start(&receiver, &["--grace", "1", "127.0.0.1:0"]);
+    let mut idle = listener.peer(1);
+    let mut in_data = listener.peer(2);
+    idle.reply();
+    in_data.reply();
+    assert!(in_data.offer("fred@example.com").starts_with("250"));
+    in_data.expect("DATA", "354");
+    in_data.send("Subject: half a message\r\n");
+    listener.daemon.signal(Signal::SIGTERM);
+    for peer in [&mut idle, &mut in_data] {
+        let last = peer.rest();
+        assert!(last.starts_with("421 ") && last.lines().count() == 1, "{last}");
+    }
+    assert_eq!(listener.daemon.end(), Some(0));
+    assert_eq!(receiver.read(receiver.mailbox()), "");
+}
+
+#[test]
+fn what_it_cannot_begin_with() {
+    let receiver = Receiver::new("");
+    let occupant = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = occupant.local_addr().unwrap().to_string();
+    let run = |address: &str| receiver.command().args(["listen", address]).output().unwrap();
+    let output = run(&taken);
+    assert_eq!(output.status.code(), Some(71));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&taken), "{output:?}");
+    receiver.configure("delivr rcpt_to a@example.com discard");
+    let output = run("127.0.0.1:0");
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mailrecv.conf:6:1: error: "), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+/// `mailrecv listen`, once it has said that it is ready.
+struct Listener {
+    daemon: Daemon,
+    /// As it says.
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listener {
+    fn start(receiver: &Receiver, arguments: &[&str]) -> Self {
+        let mut daemon = receiver.launch(receiver.command().arg("listen").args(arguments));
+        let line = daemon.until("the ready line", |output| output.split_once('\n').map(|(line, _)| line.to_owned()));
+        let addresses = line.strip_prefix("mailrecv: listening on ").unwrap_or_else(|| panic!("{line}"));
+        let addresses = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
+        Self { daemon, addresses }
+    }
+
+    /// A connection from 127.0.0.`host`.
+    fn peer(&self, host: u8) -> Peer {
+        Peer::on(connection_from(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), self.addresses[0]))
+    }
+}
+
+fn assert_turned_away(peer: &mut Peer) {
+    let said = peer.rest();
+    assert!(said.starts_with("421 4.7.0 ") && said.ends_with("\r\n") && said.lines().count() == 1, "{said}");
+}

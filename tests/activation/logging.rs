@@ -1,0 +1,116 @@
+//! What arrives in the system log, and that logrotate may move a log file away at any time.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::support::client::succeeds;
+use crate::support::peer::Peer;
+use crate::support::receiver::{Receiver, USER, chown};
+use crate::support::super_server::{Service, SuperServer};
+use crate::support::syslog::Syslog;
+use crate::support::{LOOPBACK, debian, eventually, replaced, shipped};
+
+#[test]
+fn the_system_log_gets_what_a_file_would_get() {
+    let syslog = Syslog::start();
+    for (super_server, address) in
+        [SuperServer::Xinetd, SuperServer::Listen].into_iter().flat_map(|server| LOOPBACK.map(|ip| (server, ip)))
+    {
+        let mut receiver = Receiver::new("logfile syslog");
+        receiver.logs_to(&syslog);
+        let service = super_server.start(&receiver, address, "");
+        let mut peer = Peer::connect(service.address);
+        peer.reply();
+        assert_eq!(peer.offer("nobody@example.com"), "550 5.1.1 No one here by that name");
+        peer.expect("RCPT TO:<fred@example.com>", "250");
+        peer.expect("DATA", "354");
+        peer.expect("Subject: x\r\n\r\nx\r\n.", "250");
+        peer.expect("QUIT", "221");
+
+        // The path is this installation's own.
+        let delivery = format!("append '{}': delivered\n", receiver.mailbox().display());
+        let log = until_logged(&syslog.traditional(), &delivery);
+        let refusal = format!("[{address}] ERROR: 550 No one here by that name 'nobody@example.com'");
+        let line = log.lines().rfind(|line| line.ends_with(&refusal)).unwrap_or_else(|| panic!("{log}"));
+        let process = line.strip_suffix(&format!(": {refusal}")).unwrap().rsplit_once(' ').unwrap().1;
+        let number = process.strip_prefix("MAILRECV[").and_then(|process| process.strip_suffix(']'));
+        assert!(number.is_some_and(|number| number.parse::<u32>().is_ok()), "{line}");
+        let priorities = until_logged(&syslog.priorities(), &delivery);
+        assert!(priorities.contains(&format!("mail.err: {refusal}\n")), "{priorities}");
+        assert!(priorities.contains(&format!("mail.info: [{address}] Mail id=")), "{priorities}");
+        assert_eq!(receiver.read(receiver.log()), "");
+    }
+}
+
+#[test]
+fn errors_of_the_configuration_go_to_the_system_log() {
+    let syslog = Syslog::start();
+    let mut receiver = Receiver::new("logfile syslog\ndelivr rcpt_to a@example.com discard");
+    receiver.logs_to(&syslog);
+    let service = SuperServer::Xinetd.start(&receiver, LOOPBACK[0], "");
+    assert!(Peer::connect(service.address).rest().starts_with("421 4.3.5 "));
+    until_logged(&syslog.traditional(), "mailrecv.conf:7:1: error: ");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_told_to_the_system_log() {
+    let syslog = Syslog::start();
+    let mut receiver = Receiver::new("logfile /no/such/folder/mailrecv.log");
+    receiver.logs_to(&syslog);
+    let service = SuperServer::Xinetd.start(&receiver, LOOPBACK[0], "");
+    let mut peer = Peer::connect(service.address);
+    peer.reply();
+    peer.deliver("logged elsewhere");
+    let log = until_logged(&syslog.traditional(), "[127.0.0.1] Mail id=");
+    assert!(log.contains("WARNING: logging here, because /no/such/folder/mailrecv.log cannot be opened"), "{log}");
+}
+
+#[test]
+fn logrotate_needs_to_tell_nobody() {
+    let receiver = Receiver::new("");
+    // As the README has it.
+    fs::write(receiver.log(), "").unwrap();
+    chown(receiver.log(), &format!("{USER}:adm"));
+    let service = SuperServer::Xinetd.start(&receiver, LOOPBACK[0], "");
+    let log = receiver.log().display().to_string();
+    let rules = replaced(&shipped("etc/logrotate.d/mailrecv"), &[("/var/log/mailrecv.log {", &format!("{log} {{"))]);
+    let rules = receiver.write("logrotate.conf", &rules);
+
+    refusal(&service, "first");
+    let mut under_way = Peer::connect(service.address);
+    under_way.reply();
+    assert!(under_way.offer("before@example.com").starts_with("550"));
+    for rotation in ["second", "third"] {
+        let mut logrotate = debian::bounded("logrotate", "logrotate");
+        logrotate.args(["--force", "--state"]).arg(receiver.path("logrotate.state")).arg(&rules);
+        succeeds(&mut logrotate, "");
+        assert_eq!(receiver.read(receiver.log()), "", "not rotated");
+        refusal(&service, rotation);
+        let fresh = receiver.read(receiver.log());
+        assert_eq!(fresh.matches("ERROR: 550").count(), 1, "{fresh}");
+        assert!(fresh.contains(&format!("'{rotation}@example.com'")), "{fresh}");
+    }
+    // The session that was under way still writes where it began, and that file is not lost: it is compressed by now.
+    let names = ["mailrecv.log.1", "mailrecv.log.2.gz"].map(|name| receiver.path(name));
+    assert!(receiver.read(&names[0]).contains("'second@example.com'"));
+    assert!(names[1].exists());
+    under_way.expect("QUIT", "221");
+    let made = fs::metadata(receiver.log()).unwrap();
+    let owned = fs::metadata(receiver.path("")).unwrap().uid();
+    assert_eq!((made.uid(), made.mode() & 0o777), (owned, 0o640));
+}
+
+/// One session that is refused a recipient.
+fn refusal(service: &Service, name: &str) {
+    let mut peer = Peer::connect(service.address);
+    peer.reply();
+    assert!(peer.offer(&format!("{name}@example.com")).starts_with("550"));
+    peer.expect("QUIT", "221");
+    assert_eq!(peer.rest(), "");
+}
+
+/// Waits for a line that has this; all lines.
+fn until_logged(log: &Path, part: &str) -> String {
+    eventually(part, || fs::read_to_string(log).ok().filter(|log| log.contains(part)))
+}

@@ -1,0 +1,15 @@
+//! Mail through the built binary, with the real programs around it: the super-servers that start it, the clients that
+//! send, the syslog daemon, logrotate and fail2ban that read what it logs.
+//!
+//! `tests/run` installs what is needed. A part that is missing is a failure, never a skip. Every daemon has its own
+//! folder and port, listens on loopback only, and ends with its test.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test, what cannot be done is a failure")]
+
+mod bans;
+mod descriptors;
+mod hostile;
+mod listen;
+mod logging;
+mod super_servers;
+mod support;
+mod units;

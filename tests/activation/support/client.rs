@@ -1,0 +1,115 @@
+//! Programs that people send mail with.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use super::debian;
+use super::peer::Peer;
+
+/// A way to send a mail to fred@example.com.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Client {
+    /// swaks, the Swiss army knife for SMTP.
+    Swaks,
+    /// Python's smtplib.
+    Smtplib,
+    /// A person at `nc`, who reads each reply before typing on; lines end with LF.
+    NcTyped,
+    /// The same lines from a here-document, all of them sent before the greeting arrives.
+    NcHeredoc,
+}
+
+impl Client {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Swaks, Self::Smtplib, Self::NcTyped, Self::NcHeredoc];
+
+    /// Sends a mail. Fails if the server does not take it.
+    pub(crate) fn send(self, server: SocketAddr, subject: &str) {
+        match self {
+            Self::Swaks => swaks(server, subject),
+            Self::Smtplib => smtplib(server, subject),
+            Self::NcTyped => nc_typed(server, subject),
+            Self::NcHeredoc => nc_heredoc(server, subject),
+        }
+    }
+}
+
+fn swaks(server: SocketAddr, subject: &str) {
+    let mut swaks = debian::bounded("swaks", "swaks");
+    if server.is_ipv6() {
+        swaks.arg("-6");
+    }
+    swaks
+        .args(["--server", &server.ip().to_string(), "--port", &server.port().to_string()])
+        .args(["--helo", "mydomain.com", "--from", "me@mydomain.com", "--to", "fred@example.com"])
+        .args(["--header", &format!("Subject: {subject}"), "--body", "Test message line 1.\\nTest line 2.\\n"]);
+    succeeds(&mut swaks, "");
+}
+
+fn smtplib(server: SocketAddr, subject: &str) {
+    const SCRIPT: &str = "\
+import smtplib, sys
+host, port, message = sys.argv[1:]
+with smtplib.SMTP(host, int(port), local_hostname='mydomain.com', timeout=30) as server:
+    assert server.sendmail('me@mydomain.com', ['fred@example.com'], message) == {}
+";
+    let mut python = debian::bounded("python3", "python3");
+    let (host, port) = (server.ip().to_string(), server.port().to_string());
+    python.args(["-c", SCRIPT, &host, &port, &message(subject)]);
+    succeeds(&mut python, "");
+}
+
+/// The session that the original's document shows.
+fn nc_typed(server: SocketAddr, subject: &str) {
+    let mut nc = nc(server).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut peer = Peer::typing(nc.stdin.take().unwrap(), nc.stdout.take().unwrap());
+    assert_eq!(peer.reply(), "220 mail.example.com ESMTP (RFC 821/822) mailrecv");
+    for (command, code) in [
+        ("help", "214"),
+        ("helo mydomain.com", "250"),
+        ("mail from: <me@mydomain.com>", "250"),
+        ("rcpt to: <fred@example.com>", "250"),
+        ("data", "354"),
+        (&format!("{}.", message(subject)), "250"),
+        ("quit", "221"),
+    ] {
+        peer.expect(command, code);
+    }
+    // Debian's nc ends when both sides have ended.
+    peer.stop_sending();
+    assert_eq!(peer.rest(), "");
+    assert!(nc.wait().unwrap().success());
+}
+
+fn nc_heredoc(server: SocketAddr, subject: &str) {
+    let session = format!(
+        "helo mydomain.com\nmail from: <me@mydomain.com>\nrcpt to: <fred@example.com>\ndata\n{}.\nquit\n",
+        message(subject)
+    );
+    let replies = succeeds(&mut nc(server), &session);
+    let codes: Vec<&str> = replies.lines().map(|line| &line[..3]).collect();
+    assert_eq!(codes, ["220", "250", "250", "250", "354", "250", "221"], "{replies}");
+}
+
+fn nc(server: SocketAddr) -> Command {
+    let mut nc = debian::bounded("netcat-openbsd", "nc.openbsd");
+    nc.args([server.ip().to_string(), server.port().to_string()]);
+    nc
+}
+
+/// A message as it is typed.
+fn message(subject: &str) -> String {
+    format!("From: Me <me@mydomain.com>\nSubject: {subject}\n\nTest message line 1.\nTest line 2.\n")
+}
+
+/// Runs a program that has to succeed, with this on its standard input; what it prints.
+pub(crate) fn succeeds(command: &mut Command, input: &str) -> String {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}

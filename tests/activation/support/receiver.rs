@@ -1,0 +1,149 @@
+//! An installation of mailrecv in a folder of its own: binary, configuration, mailbox, log.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::daemon::Daemon;
+use super::syslog::Syslog;
+
+/// The installation; dropped, it is gone.
+pub(crate) struct Receiver {
+    folder: TempDir,
+    /// What stands in front of every command line.
+    launcher: Vec<OsString>,
+}
+
+impl Receiver {
+    /// Mail for fred@example.com goes to a file; `directives` follow what every configuration here has.
+    pub(crate) fn new(directives: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("mailrecv-").tempdir().unwrap();
+        let receiver = Self { folder, launcher: Vec::new() };
+        // The user that super-servers start it as must get in, and make the files.
+        chown(receiver.path(""), USER);
+        // Copied by another process: a descriptor that is open for writing here could be inherited by a program that
+        // another test is just starting, and then nobody could run the copy.
+        let copied = Command::new("install")
+            .args(["-m", "755", env!("CARGO_BIN_EXE_mailrecv")])
+            .arg(receiver.binary())
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        receiver.configure(directives);
+        receiver
+    }
+
+    /// What is started from now on finds this daemon at /dev/log.
+    pub(crate) fn logs_to(&mut self, syslog: &Syslog) {
+        self.launcher = syslog.launcher();
+    }
+
+    /// Writes the configuration anew.
+    pub(crate) fn configure(&self, directives: &str) {
+        let text = format!(
+            "domain mail.example.com\n\
+             limit.fcrdns_check off\n\
+             deliver rcpt_to fred@example.com append {}\n\
+             logfile {}\n\
+             debug +\n\
+             {directives}\n",
+            self.mailbox().display(),
+            self.log().display()
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
+    /// The program.
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.path("mailrecv")
+    }
+
+    /// Its configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("mailrecv.conf")
+    }
+
+    /// Where fred's mail goes.
+    pub(crate) fn mailbox(&self) -> PathBuf {
+        self.path("fred")
+    }
+
+    /// Its log file.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path("mailrecv.log")
+    }
+
+    /// Another file of the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What a file holds; nothing if it is not there.
+    pub(crate) fn read(&self, file: impl AsRef<Path>) -> String {
+        fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Writes another file of the folder.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The processes that run its program.
+    fn running(&self) -> Vec<Pid> {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let runs_it = |number: &i32| fs::read_link(format!("/proc/{number}/exe")).is_ok_and(|exe| exe == self.binary());
+        numbers.filter(runs_it).map(Pid::from_raw).collect()
+    }
+
+    /// Starts a super-server for this installation.
+    pub(crate) fn launch(&self, command: &mut Command) -> Daemon {
+        let output = self.path("super-server.out");
+        match self.launcher.split_first() {
+            None => Daemon::start(command, output),
+            Some((program, arguments)) => {
+                let mut launcher = Command::new(program);
+                launcher.args(arguments).arg(command.get_program()).args(command.get_args());
+                Daemon::start(&mut launcher, output)
+            }
+        }
+    }
+
+    /// A command that starts it with its configuration.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(self.binary());
+        command.arg("-c").arg(self.config());
+        command
+    }
+}
+
+impl Drop for Receiver {
+    /// Waits for its sessions, whose peers are gone by now. One that outlived its log file would write to the system
+    /// log, where another test is reading.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Some(session) = self.running().first() {
+            if Instant::now() > deadline {
+                let _ = kill(*session, Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Gives a file or folder to a user.
+pub(crate) fn chown(path: impl AsRef<Path>, user: &str) {
+    let changed = Command::new("chown").arg(user).arg(path.as_ref()).status().unwrap();
+    assert!(changed.success(), "chown {user} {}", path.as_ref().display());
+}
+
+/// Whom the shipped super-server entries name; every Debian has this user.
+pub(crate) const USER: &str = "mail";

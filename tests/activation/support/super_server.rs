@@ -1,0 +1,112 @@
+//! The programs that accept connections and start mailrecv, each with the entry, unit or command line that is shipped:
+//! only paths and ports are replaced.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+
+use super::daemon::{Daemon, free_port, is_listening};
+use super::receiver::Receiver;
+use super::{debian, replaced, shipped};
+
+/// A program that starts mailrecv for each connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SuperServer {
+    /// xinetd, with xinetd.d/mailrecv.
+    Xinetd,
+    /// openbsd-inetd, with the README's lines.
+    Inetd,
+    /// tcpserver of ucspi-tcp.
+    Tcpserver,
+    /// systemd's stand-in for a socket unit, with the service unit's ExecStart.
+    SystemdSocketActivate,
+    /// `mailrecv listen`.
+    Listen,
+}
+
+/// A super-server that accepts connections; dropped, it is stopped.
+pub(crate) struct Service {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    _daemon: Daemon,
+}
+
+impl SuperServer {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Xinetd, Self::Inetd, Self::Tcpserver, Self::SystemdSocketActivate, Self::Listen];
+
+    /// Starts it on a free port of this address, for a receiver with these further arguments.
+    pub(crate) fn start(self, receiver: &Receiver, address: IpAddr, arguments: &str) -> Service {
+        let address = free_port(address);
+        let mut command = match self {
+            Self::Xinetd => xinetd(receiver, address, arguments),
+            Self::Inetd => inetd(receiver, address, arguments),
+            Self::Tcpserver => tcpserver(receiver, address, arguments),
+            Self::SystemdSocketActivate => systemd_socket_activate(receiver, address, arguments),
+            Self::Listen => listen(receiver, address, arguments),
+        };
+        let mut daemon = receiver.launch(&mut command);
+        daemon.until("listening", |_| is_listening(address).then_some(()));
+        Service { address, _daemon: daemon }
+    }
+}
+
+fn xinetd(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
+    // The shipped entry takes IPv4 on an IPv6 socket. So does this one: the peer's address is ::ffff:127.0.0.1 then.
+    let bind = match address.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let place = format!("{{\n    type = UNLISTED\n    port = {}\n    bind = {bind}\n", address.port());
+    let entry = replaced(&installed(receiver, &shipped("xinetd.d/mailrecv"), arguments), &[("{\n", &place)]);
+    let mut xinetd = Command::new(debian::program("xinetd", "xinetd"));
+    xinetd.arg("-dontfork").arg("-f").arg(receiver.write("xinetd.conf", &entry));
+    xinetd.arg("-pidfile").arg(receiver.path("xinetd.pid"));
+    xinetd
+}
+
+fn inetd(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
+    let protocol = if address.is_ipv4() { " tcp " } else { " tcp6 " };
+    let readme = shipped("README.md");
+    let line = readme
+        .lines()
+        .find(|line| line.trim_start().starts_with("smtp stream ") && line.contains(protocol))
+        .unwrap_or_else(|| panic!("the README has no inetd line for{protocol}"));
+    let line =
+        replaced(&installed(receiver, line.trim_start(), arguments), &[("smtp stream", &format!("{address} stream"))]);
+    let mut inetd = Command::new(debian::program("openbsd-inetd", "inetd"));
+    inetd.arg("-i").arg(receiver.write("inetd.conf", &format!("{line}\n")));
+    inetd
+}
+
+fn tcpserver(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
+    // Debian builds it once for each of the two.
+    let package = if address.is_ipv4() { "ucspi-tcp" } else { "ucspi-tcp-ipv6" };
+    let mut tcpserver = Command::new(debian::program(package, "tcpserver"));
+    // No look-ups of its own, and Debian's number of the user `mail`.
+    tcpserver.args(["-HR", "-l0", "-u8", "-g8", &address.ip().to_string(), &address.port().to_string()]);
+    tcpserver.arg(receiver.binary()).arg("-c").arg(receiver.config()).args(arguments.split_whitespace());
+    tcpserver
+}
+
+fn systemd_socket_activate(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
+    let unit = shipped("systemd-socket/mailrecv@.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit has no ExecStart");
+    let mut activate = Command::new(debian::program("systemd", "systemd-socket-activate"));
+    activate.args(["--accept", "--inetd", "-l", &address.to_string()]);
+    activate.args(installed(receiver, start, arguments).split_whitespace());
+    activate
+}
+
+fn listen(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
+    let mut listen = receiver.command();
+    listen.args(arguments.split_whitespace()).args(["listen", &address.to_string()]);
+    listen
+}
+
+/// A shipped text, with the paths of this installation.
+fn installed(receiver: &Receiver, text: &str, arguments: &str) -> String {
+    let config = format!("{} {arguments}", receiver.config().display());
+    let binary = receiver.binary().display().to_string();
+    replaced(text, &[("/usr/sbin/mailrecv", &binary), ("/etc/mailrecv.conf", config.trim_end())])
+}

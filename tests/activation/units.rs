@@ -1,0 +1,46 @@
+//! The systemd units, as they are shipped: systemd understands every line, and finds the sandbox tight.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::client::succeeds;
+use crate::support::receiver::Receiver;
+use crate::support::{debian, replaced, shipped};
+
+#[test]
+fn systemd_understands_every_line() {
+    let receiver = Receiver::new("");
+    let units = install(&receiver);
+    let output = analyze().arg("verify").args(&units).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty() && output.stdout.is_empty(), "{}: {said}", output.status);
+}
+
+#[test]
+fn the_sandbox_is_tight() {
+    let receiver = Receiver::new("");
+    let [_, service] = install(&receiver);
+    // On systemd's scale from 0 to 10, most daemons are beyond 9. In tenths.
+    succeeds(analyze().args(["security", "--offline=true", "--threshold=20"]).arg(service), "");
+}
+
+/// Writes the units beside the binary; only its path is replaced.
+fn install(receiver: &Receiver) -> [PathBuf; 2] {
+    let folder = receiver.path("units");
+    fs::create_dir(&folder).unwrap();
+    let binary = receiver.binary().display().to_string();
+    ["mailrecv.socket", "mailrecv@.service"].map(|name| {
+        let text = shipped(&format!("systemd-socket/{name}"));
+        let text = if name.ends_with(".service") { replaced(&text, &[("/usr/sbin/mailrecv", &binary)]) } else { text };
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    })
+}
+
+fn analyze() -> Command {
+    let mut analyze = debian::bounded("systemd", "systemd-analyze");
+    analyze.env("SYSTEMD_PAGER", "");
+    analyze
+}
