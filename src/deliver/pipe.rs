@@ -66,6 +66,8 @@ impl Running {
         envelope: &Envelope<'_>,
         deadline: Instant,
     ) -> io::Result<(Self, ChildStdin)> {
+        // What the super-server left open is not for commands either.
+        close_fds::set_fds_cloexec(3, &[]);
         let (reader, writer) = io::pipe()?;
         let mut child = Command::new("/bin/sh")
             .args(["-c", command])

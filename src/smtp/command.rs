@@ -90,6 +90,7 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
     if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         return Err(SyntaxError::ControlCharacter);
     }
+    let length = line.len();
     let line = std::str::from_utf8(line).map_err(|_| SyntaxError::NotText)?.trim_ascii_end();
     let (verb, argument) = match line.find([' ', '\t']) {
         Some(at) => (&line[..at], line[at..].trim_ascii_start()),
@@ -100,7 +101,7 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
         LineEnding::Crlf => 2,
         LineEnding::Lf => 1,
     };
-    if line.len() + line_end > MAX_COMMAND_LINE && !is("MAIL") {
+    if length + line_end > MAX_COMMAND_LINE && !is("MAIL") {
         return Err(SyntaxError::LineTooLong);
     }
     let without_argument =
@@ -294,5 +295,7 @@ mod tests {
         let noop = |length: usize| format!("NOOP {}", "x".repeat(length - 2 - 5));
         assert_eq!(parse(noop(512).as_bytes(), CRLF), Ok(Command::Noop));
         assert_eq!(parse(noop(513).as_bytes(), CRLF), Err(SyntaxError::LineTooLong));
+        let blanks = format!("NOOP{}", " ".repeat(513 - 2 - 4));
+        assert_eq!(parse(blanks.as_bytes(), CRLF), Err(SyntaxError::LineTooLong));
     }
 }

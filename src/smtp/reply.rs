@@ -76,7 +76,7 @@ pub fn greeting(domain: &str) -> Reply {
     reply(220, "", format!("{domain} ESMTP (RFC 821/822) mailrecv"))
 }
 
-/// In place of a greeting: we cannot serve anybody now. The enhanced code is part of the text, because no EHLO has come.
+/// We cannot serve anybody now. The enhanced code is part of the text, because there may have been no EHLO yet.
 pub fn cannot_serve(cause: String) -> Reply {
     reply(421, "", "4.3.5 Cannot receive messages at this time, try again later").because(cause)
 }
@@ -123,8 +123,7 @@ pub fn other_protocol() -> Reply {
 
 /// A pattern of the configuration does not compile.
 pub fn broken_pattern(line: u32, message: &str) -> Reply {
-    reply(421, "4.3.5", "Cannot receive messages at this time, try again later")
-        .because(format!("line {line} of the configuration: {message}"))
+    cannot_serve(format!("line {line} of the configuration: {message}"))
 }
 
 // Commands.
