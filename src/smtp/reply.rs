@@ -22,6 +22,8 @@ pub struct Reply {
     pub subject: Option<Vec<u8>>,
     /// What happened on our side, for the log.
     pub cause: Option<String>,
+    /// Whether the enhanced code is sent even if there was no EHLO: this reply comes before there could be one.
+    pub precedes_hello: bool,
 }
 
 impl Reply {
@@ -46,7 +48,7 @@ impl Reply {
         while let Some(line) = lines.next() {
             out.extend_from_slice(self.code.to_string().as_bytes());
             out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if enhanced && !self.status.is_empty() {
+            if (enhanced || self.precedes_hello) && !self.status.is_empty() {
                 out.extend_from_slice(self.status.as_bytes());
                 out.push(b' ');
             }
@@ -65,8 +67,12 @@ impl Reply {
     }
 }
 
+const fn fixed(code: u16, status: &'static str, text: &'static str) -> Reply {
+    Reply { code, status, text: Cow::Borrowed(text), subject: None, cause: None, precedes_hello: false }
+}
+
 fn reply(code: u16, status: &'static str, text: impl Into<Cow<'static, str>>) -> Reply {
-    Reply { code, status, text: text.into(), subject: None, cause: None }
+    Reply { code, status, text: text.into(), subject: None, cause: None, precedes_hello: false }
 }
 
 // Opening and closing.
@@ -76,14 +82,15 @@ pub fn greeting(domain: &str) -> Reply {
     reply(220, "", format!("{domain} ESMTP (RFC 821/822) mailrecv"))
 }
 
-/// We cannot serve anybody now. The enhanced code is part of the text, because there may have been no EHLO yet.
+/// We cannot serve anybody now.
 pub fn cannot_serve(cause: String) -> Reply {
-    reply(421, "", "4.3.5 Cannot receive messages at this time, try again later").because(cause)
+    let reply = reply(421, "4.3.5", "Cannot receive messages at this time, try again later").because(cause);
+    Reply { precedes_hello: true, ..reply }
 }
 
 /// To peers beyond what `listen` may serve at once.
 pub fn too_busy() -> Reply {
-    reply(421, "", "4.7.0 Too many connections, try again later")
+    Reply { precedes_hello: true, ..reply(421, "4.7.0", "Too many connections, try again later") }
 }
 
 /// The answer to HELO.
@@ -129,21 +136,13 @@ pub fn broken_pattern(line: u32, message: &str) -> Reply {
 // Commands.
 
 /// RSET and NOOP.
-pub const OK: Reply = Reply { code: 250, status: "2.0.0", text: Cow::Borrowed("OK"), subject: None, cause: None };
+pub const OK: Reply = fixed(250, "2.0.0", "OK");
 /// MAIL was accepted.
-pub const SENDER_OK: Reply =
-    Reply { code: 250, status: "2.1.0", text: Cow::Borrowed("Sender ok"), subject: None, cause: None };
+pub const SENDER_OK: Reply = fixed(250, "2.1.0", "Sender ok");
 /// RCPT was accepted.
-pub const RECIPIENT_OK: Reply =
-    Reply { code: 250, status: "2.1.5", text: Cow::Borrowed("Recipient ok"), subject: None, cause: None };
+pub const RECIPIENT_OK: Reply = fixed(250, "2.1.5", "Recipient ok");
 /// DATA was accepted.
-pub const START_INPUT: Reply = Reply {
-    code: 354,
-    status: "",
-    text: Cow::Borrowed("Start mail input; end with <CRLF>.<CRLF>"),
-    subject: None,
-    cause: None,
-};
+pub const START_INPUT: Reply = fixed(354, "", "Start mail input; end with <CRLF>.<CRLF>");
 
 /// The message is safe at every destination.
 pub fn accepted(id: &str) -> Reply {

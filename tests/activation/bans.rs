@@ -95,8 +95,8 @@ fn hostile_sessions(receiver: &Receiver) -> Expected {
 fn assert_filters_find(receiver: &Receiver, log: &Path, expected: &Expected) {
     let text = fs::read_to_string(log).unwrap();
     assert!(text.contains(hostile::VICTIM), "the peers' text is not in the log");
-    // Before any filter: every line is one of ours, with nothing in it that ends a line or hides, and a bracketed address
-    // is the peer's.
+    // Before any filter: every line is one of ours, with nothing in it that ends a line or hides, and a bracketed
+    // address is the peer's.
     let ours = Regex::new(r"^[\w .:+-]+ MAILRECV\[\d+\]: \[([0-9a-f.:]+)\] ").unwrap();
     for line in text.split_terminator('\n') {
         let peer = ours.captures(line).and_then(|captures| captures[1].parse().ok());

@@ -1,5 +1,5 @@
-//! A peer that tries to get somebody else banned: log lines, addresses in brackets and whatever may end a line, typed into
-//! every command and into message text.
+//! A peer that tries to get somebody else banned: log lines, addresses in brackets and whatever may end a line, typed
+//! into every command and into message text.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};

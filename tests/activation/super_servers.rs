@@ -1,4 +1,5 @@
-//! Mail through every super-server, with every client, over IPv4 and IPv6: it lies in the file when the client is told so.
+//! Mail through every super-server, with every client, over IPv4 and IPv6: it lies in the file when the client is
+//! told so.
 
 use std::net::IpAddr;
 

@@ -73,8 +73,8 @@ impl Drop for Daemon {
     }
 }
 
-/// A port of this address that nobody uses, and that no other test gets. The kernel chooses ports for clients above this
-/// range, so none can take it before the daemon does.
+/// A port of this address that nobody uses, and that no other test gets. The kernel chooses ports for clients above
+/// this range, so none can take it before the daemon does.
 pub(crate) fn free_port(address: IpAddr) -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = (std::process::id() % 1000) as u16 * 10;
