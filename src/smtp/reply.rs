@@ -190,7 +190,7 @@ pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
         SyntaxError::ControlCharacter => reply(500, "5.5.2", "Control character, bare CR or bare LF in a command"),
         SyntaxError::NotText => worded(ascii, "5.5.2"),
         SyntaxError::LineTooLong => line_too_long(),
-        SyntaxError::HelloName => reply(501, "5.5.4", "Say HELO or EHLO with your host name or [address]"),
+        SyntaxError::HelloName => reply(501, "5.5.4", "Say HELO or EHLO with your host name or address"),
         SyntaxError::UnexpectedArgument => reply(501, "5.5.4", "This command has no argument"),
         SyntaxError::MissingArgument => reply(501, "5.5.4", "This command needs an argument"),
         SyntaxError::Sender => reply(501, "5.5.4", "Write MAIL FROM:<address>"),
