@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -33,9 +34,9 @@ pub(super) fn run(
     let log = context.log;
     log.when(Flags::FILES, format_args!("DEBUG: starting '{command}'"));
     let limit = &context.config.limits.pipe_secs;
-    let (mut running, input) = Running::start(command, recipient, envelope, Instant::now() + limit.value)
+    let mut running = Running::start(command, recipient, envelope, Instant::now() + limit.value)
         .map_err(|error| failure(&error, &format!("starting '{command}'")))?;
-    let ended = running.feed(context, input, recipient, envelope, spool);
+    let ended = running.feed(context, recipient, envelope, spool);
     running.output.drain();
     let output = running.output.first_line();
     let output = if output.is_empty() { String::new() } else { format!(": '{}'", Untrusted::new(output)) };
@@ -53,6 +54,9 @@ pub(super) fn run(
 /// A command that was started. Dropped, it is killed with its process group, and waited for.
 struct Running {
     child: Child,
+    /// The command's standard input. It is closed when the whole message is written, and not before the command is
+    /// killed: to see it closed would look like the end of the message.
+    input: Option<ChildStdin>,
     output: Output,
     deadline: Instant,
     /// The exit status, once the child was waited for: its number may belong to somebody else then.
@@ -60,12 +64,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(
-        command: &str,
-        recipient: &Mailbox,
-        envelope: &Envelope<'_>,
-        deadline: Instant,
-    ) -> io::Result<(Self, ChildStdin)> {
+    fn start(command: &str, recipient: &Mailbox, envelope: &Envelope<'_>, deadline: Instant) -> io::Result<Self> {
         // What the super-server left open is not for commands either.
         close_fds::set_fds_cloexec(3, &[]);
         let (reader, writer) = io::pipe()?;
@@ -79,70 +78,77 @@ impl Running {
             .stderr(writer)
             .spawn()?;
         let input = child.stdin.take();
-        let running =
-            Self { child, output: Output { reader, first: Vec::new(), ended: false }, deadline, status: None };
+        let output = Output { reader, first: Vec::new(), ended: false };
+        let running = Self { child, input, output, deadline, status: None };
         set_nonblocking(&running.output.reader)?;
-        let input = input.ok_or(io::ErrorKind::BrokenPipe)?;
-        set_nonblocking(&input)?;
-        Ok((running, input))
+        running.input.as_ref().map_or(Ok(()), set_nonblocking)?;
+        Ok(running)
     }
 
-    /// Writes the message to the command and waits for its end. `None` if the time ran out. A command that stops
-    /// reading has its reasons: its exit status decides.
+    /// Writes the message to the command and waits for its end. `None` if the time ran out.
     fn feed(
         &mut self,
         context: &Context<'_>,
-        input: ChildStdin,
         recipient: &Mailbox,
         envelope: &Envelope<'_>,
         spool: &mut Spool,
     ) -> io::Result<Option<ExitStatus>> {
-        let mut input = Some(input);
-        let mut write = |running: &mut Self, bytes: &[u8]| -> io::Result<()> {
-            let mut rest = bytes;
-            while let (Some(open), false) = (&mut input, rest.is_empty()) {
-                match open.write(rest) {
-                    Ok(length) => rest = &rest[length..],
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if running.wait(context, Some(open))? {
-                            input = None;
-                        }
-                    }
-                    Err(_) => input = None,
-                }
-            }
-            Ok(())
-        };
         // As Postfix and Exim do it, and as the original did: a `From ` line, and no `>` in front of any other.
-        write(self, mbox::from_line(&envelope.transaction.reverse_path).as_bytes())?;
-        write(self, envelope.trace_headers(recipient, spool).as_bytes())?;
-        spool.copy_to(|text| write(self, text))?;
-        drop(input);
-        while !self.wait(context, None)? {}
+        self.write(context, mbox::from_line(&envelope.transaction.reverse_path).as_bytes())?;
+        self.write(context, envelope.trace_headers(recipient, spool).as_bytes())?;
+        spool.copy_to(|text| self.write(context, text))?;
+        if !self.is_over() {
+            self.input = None;
+        }
+        while !self.is_over() {
+            self.wait(context)?;
+        }
         Ok(self.status)
     }
 
-    /// Waits until the command takes input, writes output or ends; true if it has ended or its time is up.
-    fn wait(&mut self, context: &Context<'_>, input: Option<&ChildStdin>) -> io::Result<bool> {
+    /// Writes a part of the message. A command that stops reading has its reasons: its exit status decides.
+    fn write(&mut self, context: &Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() && !self.is_over() {
+            let Some(input) = &mut self.input else { return Ok(()) };
+            match input.write(rest) {
+                Ok(length) => rest = &rest[length..],
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => self.wait(context)?,
+                    io::ErrorKind::BrokenPipe => self.input = None,
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the command has ended or its time is up.
+    fn is_over(&self) -> bool {
+        self.status.is_some() || Instant::now() >= self.deadline
+    }
+
+    /// Waits until the command takes input, writes output or ends, or its time is up.
+    fn wait(&mut self, context: &Context<'_>) -> io::Result<()> {
         self.status = self.child.try_wait()?;
-        if self.status.is_some() || Instant::now() >= self.deadline {
-            return Ok(true);
+        if self.is_over() {
+            return Ok(());
         }
         let mut descriptors = vec![PollFd::new(context.signals.as_fd(), PollFlags::POLLIN)];
         if !self.output.ended {
             descriptors.push(PollFd::new(self.output.reader.as_fd(), PollFlags::POLLIN));
         }
-        descriptors.extend(input.map(|input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)));
+        descriptors.extend(self.input.as_ref().map(|input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)));
         match poll(&mut descriptors, timeout(self.deadline)) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         if is_ready(&descriptors[0]) {
             context.signals.clear();
         }
         self.output.drain();
-        Ok(false)
+        Ok(())
     }
 }
 
