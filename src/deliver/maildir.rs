@@ -88,7 +88,13 @@ impl Waiting<'_> {
     fn publish(&mut self) -> io::Result<()> {
         let new = self.directory.join("new");
         let path = new.join(&self.name);
-        std::fs::rename(&self.path, &path)?;
+        match std::fs::rename(&self.path, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_folders(self.directory)?;
+                std::fs::rename(&self.path, &path)?;
+            }
+            renamed => renamed?,
+        }
         self.path = path;
         File::open(new)?.sync_all()
     }
@@ -121,16 +127,21 @@ fn create(directory: &Path, number: usize) -> io::Result<(PathBuf, File, String)
     }
 }
 
-/// Makes the maildir and its three folders, for nobody but us, and their names durable.
+/// Makes what is missing of the maildir, for nobody but us. `tmp` is made last, when the others' names are durable: a
+/// maildir with a `tmp` is a whole one, whoever was interrupted while making it.
 fn make_folders(directory: &Path) -> io::Result<()> {
-    for folder in [directory, &directory.join("tmp"), &directory.join("new"), &directory.join("cur")] {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Ok(()) => File::open(super::directory_of(folder))?.sync_all()?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    let make = |folder: &Path| match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    };
+    make(directory)?;
+    make(&directory.join("new"))?;
+    make(&directory.join("cur"))?;
+    let sync = |folder: &Path| File::open(folder)?.sync_all();
+    sync(directory)?;
+    sync(super::directory_of(directory))?;
+    make(&directory.join("tmp"))?;
+    sync(directory)
 }
 
 /// This machine's name, with the two characters that names of messages cannot have written as maildir(5) wants.
