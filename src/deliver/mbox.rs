@@ -5,10 +5,10 @@
 //!
 //! mboxrd: a `From ` line, the message with one more `>` before every line of `>`s and `From `, an empty line.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -36,7 +36,6 @@ struct Appending<'a> {
     identity: (u64, u64),
     /// Whether there is a length to go back to; /dev/null has none.
     revocable: Option<u64>,
-    created: bool,
     committed: bool,
 }
 
@@ -60,13 +59,9 @@ impl<'a> Mailboxes<'a> {
 
     /// Brings everything that was appended to stable storage.
     pub(super) fn sync(&mut self) -> Result<(), Reply> {
-        for file in self.files.iter().filter(|file| file.revocable.is_some()) {
-            let path = file.path;
-            let sync = || {
-                file.file.sync_data()?;
-                if file.created { File::open(directory_of(path))?.sync_all() } else { Ok(()) }
-            };
-            sync().map_err(|error| failure(&error, &format!("syncing {}", path.display())))?;
+        for appending in self.files.iter().filter(|file| file.revocable.is_some()) {
+            let doing = || format!("syncing {}", appending.path.display());
+            appending.file.sync_data().map_err(|error| failure(&error, &doing()))?;
         }
         Ok(())
     }
@@ -81,35 +76,63 @@ impl<'a> Mailboxes<'a> {
 
     /// The open, locked file for this path.
     fn open(&mut self, path: &'a Path) -> Result<&mut Appending<'a>, Reply> {
-        let fail = |error: &io::Error| failure(error, &format!("opening {}", path.display()));
-        let known = std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-        if let Some(number) = self.files.iter().position(|file| Some(file.identity) == known) {
-            return Ok(&mut self.files[number]);
-        }
-        self.context.log.when(Flags::FILES, format_args!("DEBUG: opening {}", path.display()));
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            let (file, created) = open_or_create(path).map_err(|error| fail(&error))?;
-            let metadata = file.metadata().map_err(|error| fail(&error))?;
-            let identity = (metadata.dev(), metadata.ino());
-            let mut revocable = None;
-            if metadata.is_file() {
-                lock(&file, path, deadline)?;
-                // Whoever held the lock may have put another file in this one's place; this one is never read again.
-                let current = std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
-                if current.ok() != Some(identity) {
-                    continue;
-                }
-                revocable = Some(file.metadata().map_err(|error| fail(&error))?.len());
+        let known = std::fs::metadata(path).ok().map(|metadata| identity(&metadata));
+        let number = match self.files.iter().position(|file| Some(file.identity) == known) {
+            Some(number) => number,
+            None => {
+                self.context.log.when(Flags::FILES, format_args!("DEBUG: opening {}", path.display()));
+                self.files.push(wait_for(path)?);
+                self.files.len() - 1
             }
-            let mut appending = Appending { path, file, identity, revocable, created, committed: false };
-            if let Some(length) = revocable {
-                close_torn_tail(&mut appending.file, length).map_err(|error| fail(&error))?;
-            }
-            self.files.push(appending);
-            let last = self.files.len() - 1;
-            return Ok(&mut self.files[last]);
+        };
+        Ok(&mut self.files[number])
+    }
+}
+
+/// Opens and locks the file. If another program has it, it is tried again at growing intervals, for a while.
+fn wait_for(path: &Path) -> Result<Appending<'_>, Reply> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let opened = Appending::open(path);
+        if let Some(file) = opened.map_err(|error| failure(&error, &format!("opening {}", path.display())))? {
+            return Ok(file);
         }
+        if Instant::now() >= deadline {
+            let lock_file = dot_lock(path);
+            let holder =
+                if lock_file.exists() { format!("there is {}", lock_file.display()) } else { "it has a lock".into() };
+            return Err(reply::mailbox_busy(format!("another program works on {}: {holder}", path.display())));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+impl<'a> Appending<'a> {
+    /// `None` if another program works on the file.
+    fn open(path: &'a Path) -> io::Result<Option<Self>> {
+        let file = open_or_create(path)?;
+        let metadata = file.metadata()?;
+        let identity = identity(&metadata);
+        let mut appending = Self { path, file, identity, revocable: None, committed: false };
+        if !metadata.is_file() {
+            return Ok(Some(appending));
+        }
+        // A program that puts a new file in this one's place lets go of its lock just before it does, and protects
+        // itself with FILE.lock only (Python's `mailbox`, for one). It made that while it had the lock that is ours
+        // now, so there is nothing to see later that is not there now.
+        if !try_lock(&appending.file)? || dot_lock(path).exists() || !is_at(path, identity) {
+            return Ok(None);
+        }
+        let length = appending.file.metadata()?.len();
+        if length == 0 {
+            // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
+            File::open(directory_of(path))?.sync_all()?;
+        }
+        appending.revocable = Some(length);
+        close_torn_tail(&mut appending.file, length)?;
+        Ok(Some(appending))
     }
 }
 
@@ -124,7 +147,7 @@ impl Drop for Appending<'_> {
 
 /// Opens the file for appending. A symbolic link is followed only if it is root's or ours: in a folder that others can
 /// write, anybody else's link could lead anywhere.
-fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
+fn open_or_create(path: &Path) -> io::Result<File> {
     // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
     let is_fifo = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     let mut options = OpenOptions::new();
@@ -142,44 +165,41 @@ fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
         other => other,
     };
     match opened {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match options.clone().create_new(true).open(path) {
-                // Somebody else was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((options.open(path)?, false)),
-                created => Ok((created?, true)),
-            }
-        }
-        opened => Ok((opened?, false)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => options.create(true).open(path),
+        opened => opened,
     }
 }
 
-/// Takes the locks that other mail software respects: flock(2) and fcntl(2).
-fn lock(file: &File, path: &Path, deadline: Instant) -> Result<(), Reply> {
-    let fail = |error: io::Error| failure(&error, &format!("locking {}", path.display()));
-    wait_for(path, deadline, || match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(fail(error)),
-    })?;
+/// Takes the locks that other mail software respects, flock(2) and fcntl(2), if they are free.
+fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
     let whole_file = libc::flock { l_type: F_WRLCK, l_whence: SEEK_SET, l_start: 0, l_len: 0, l_pid: 0 };
-    wait_for(path, deadline, || match fcntl(file, FcntlArg::F_SETLK(&whole_file)) {
+    match fcntl(file, FcntlArg::F_SETLK(&whole_file)) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(error) => Err(fail(error.into())),
-    })
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Tries to take a lock again and again, at growing intervals, until the deadline.
-fn wait_for(path: &Path, deadline: Instant, mut try_lock: impl FnMut() -> Result<bool, Reply>) -> Result<(), Reply> {
-    let mut pause = Duration::from_millis(1);
-    while !try_lock()? {
-        if Instant::now() >= deadline {
-            return Err(reply::mailbox_busy(format!("{} is locked by another program", path.display())));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-    Ok(())
+/// `FILE.lock`, by which programs keep others away that do not share their kind of lock. We wait for it and make none:
+/// one that a crash left behind would stop all mail for the file.
+fn dot_lock(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Whether the file is still what the path leads to; another one may have been put in its place.
+fn is_at(path: &Path, file: (u64, u64)) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| identity(&metadata) == file)
 }
 
 /// A crash in the middle of a delivery leaves a message without its end; without an empty line behind it, the next
