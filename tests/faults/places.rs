@@ -1,0 +1,345 @@
+//! Destinations of every kind in a folder of their own, what was in them before, and how what is in them now is judged:
+//! on the disk, or on what a power cut would have left of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::client::{Launch, Lost, Reply, Session};
+use crate::letters::{Copy, Format, Letter, examine};
+use crate::readers;
+use crate::support::{CONFIG, Scratch};
+
+/// One destination; the recipient of this name leads there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// An mbox with a message in it.
+    Mbox,
+    /// An mbox that is not there yet.
+    NewMbox,
+    /// An mbox that ends in the middle of a message, after a crash.
+    TornMbox,
+    /// A maildir with a message in it.
+    Maildir,
+    /// A maildir that is not there yet.
+    NewMaildir,
+    /// A command that keeps the message.
+    Command,
+    /// A command that reads the message and does not want it.
+    Refusing,
+    /// A device that never has room.
+    Full,
+    /// A command that reads nothing, and does not end in the time that it has.
+    Hanging,
+}
+
+/// A folder with all places, of which a delivery uses some, and the configuration that leads to them.
+pub struct Destinations {
+    pub scratch: Scratch,
+    letters: Vec<Letter>,
+}
+
+/// The files below the folder of the destinations, by their paths in it.
+pub type Tree = BTreeMap<PathBuf, Vec<u8>>;
+
+/// What there is at some places.
+#[derive(Debug, Default)]
+pub struct Sight {
+    /// Whole copies: the number of the message, and where.
+    pub whole: Vec<(u64, Place)>,
+    /// Parts of messages: of which one if that can be told, and where.
+    pub torn: Vec<(Option<u64>, Place, String)>,
+    /// Files in the `tmp` of a maildir.
+    pub waiting: Vec<PathBuf>,
+    /// What was there before and is not as it was; what nobody sent.
+    pub problems: Vec<String>,
+}
+
+/// How one attempt to deliver a message ended.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The reply to the message or to the first command that was refused; none if the connection ended before.
+    pub answer: Result<Reply, Lost>,
+    /// The exit status of what was started; 128 + N after a signal N.
+    pub status: i32,
+}
+
+impl Destinations {
+    /// The places as they are before anything is delivered.
+    pub fn new() -> Self {
+        let scratch = Scratch::new();
+        let destinations = Self { scratch, letters: Vec::new() };
+        let mail = destinations.mail();
+        fs::create_dir(&mail).expect("a folder");
+        fs::create_dir(destinations.scratch.path("spool")).expect("a folder");
+        let mut config = format!(
+            "domain receiver.example\nspool_dir {}\nlimit.pipe_secs 5\n",
+            destinations.scratch.path("spool").display()
+        );
+        for place in ALL {
+            place.prepare(&mail);
+            writeln!(config, "deliver rcpt_to {}@receiver.example {}", place.name(), place.action(&mail)).unwrap();
+        }
+        destinations.scratch.write(CONFIG, config);
+        destinations
+    }
+
+    /// The folder that everything is delivered into.
+    pub fn mail(&self) -> PathBuf {
+        self.scratch.path("mail")
+    }
+
+    /// A message to these places, so large.
+    pub fn letter(&mut self, places: &[Place], size: usize) -> Letter {
+        let number = 10 + u64::try_from(self.letters.len()).unwrap();
+        let recipients = places.iter().map(|place| place.name()).collect();
+        self.letters.push(Letter { number, size, recipients });
+        self.letters.last().unwrap().clone()
+    }
+
+    /// Sends a message in a session of its own, and waits until everything that has to do with it has ended.
+    pub fn deliver(&self, letter: &Letter, launch: &Launch) -> Attempt {
+        let mut session = Session::start(&self.scratch.path(CONFIG), launch);
+        let addresses = letter.addresses();
+        let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+        let answer = session.send_message(&letter.sender(), &addresses, &letter.text());
+        // What it says to that, if it is still there, is of no interest here.
+        let _ = session.ask("QUIT");
+        let status = session.wait();
+        let commands = [Place::Command, Place::Refusing, Place::Hanging].map(Place::name);
+        if letter.recipients.iter().any(|name| commands.contains(name)) {
+            readers::wait_for_processes(&self.scratch);
+        }
+        Attempt { answer, status }
+    }
+
+    /// What is on the disk now.
+    pub fn tree(&self) -> Tree {
+        tree_of(&self.mail())
+    }
+
+    /// Looks at the places.
+    pub fn look(&self, tree: &Tree, places: &[Place]) -> Sight {
+        let mut sight = Sight::default();
+        for place in places {
+            match place {
+                Place::Mbox | Place::NewMbox | Place::TornMbox => self.look_into_mbox(tree, *place, &mut sight),
+                Place::Maildir | Place::NewMaildir => self.look_into_maildir(tree, *place, &mut sight),
+                Place::Command => {
+                    for (_, content) in files_in(tree, place.name()) {
+                        self.judge(content, Format::Piped, *place, &mut sight);
+                    }
+                }
+                Place::Refusing | Place::Full | Place::Hanging => {}
+            }
+        }
+        sight
+    }
+
+    fn look_into_mbox(&self, tree: &Tree, place: Place, sight: &mut Sight) {
+        let content = tree.get(Path::new(place.name())).map_or(&b""[..], |content| content);
+        let Some(added) = content.strip_prefix(place.before().unwrap_or_default()) else {
+            sight.problems.push(format!("what was in {} before is not there any more", place.name()));
+            return;
+        };
+        // The line ends that close off a torn message come with the message behind it, or not at all.
+        let message = added.iter().position(|byte| *byte != b'\n').unwrap_or(0);
+        if message < added.len() && !content[..content.len() - added.len() + message].ends_with(place.end_before()) {
+            sight.problems.push(format!("in {} the message is joined to what was there before", place.name()));
+        }
+        for chunk in split_mbox(&added[message..]) {
+            match chunk.strip_suffix(b"\n") {
+                Some(message) if chunk.ends_with(b"\n\n") => self.judge(message, Format::Mboxrd, place, sight),
+                // Without its empty line a message is not whole.
+                _ => sight.torn.push((None, place, String::from_utf8_lossy(chunk).into_owned())),
+            }
+        }
+    }
+
+    fn look_into_maildir(&self, tree: &Tree, place: Place, sight: &mut Sight) {
+        let name = place.name();
+        if place == Place::Maildir && tree.get(&Path::new(name).join("new").join(OLD_NAME)).is_none_or(|old| old != OLD)
+        {
+            sight.problems.push(format!("what was in {name} before is not there any more"));
+        }
+        for folder in ["new", "cur"] {
+            for (path, content) in files_in(tree, &format!("{name}/{folder}")) {
+                if path.ends_with(OLD_NAME) {
+                    continue;
+                }
+                self.judge(content, Format::Bare, place, sight);
+                if !path.to_string_lossy().ends_with(&format!(",S={}", content.len())) {
+                    sight.problems.push(format!("{} has {} bytes", path.display(), content.len()));
+                }
+            }
+        }
+        sight.waiting.extend(files_in(tree, &format!("{name}/tmp")).map(|(path, _)| path.clone()));
+    }
+
+    fn judge(&self, content: &[u8], format: Format, place: Place, sight: &mut Sight) {
+        match examine(content, format, |number| self.letters.iter().find(|letter| letter.number == number)) {
+            Copy::Whole { number, recipient } if recipient == place.name() => sight.whole.push((number, place)),
+            Copy::Whole { recipient, .. } => {
+                sight.problems.push(format!("a message for {recipient} is in {}", place.name()));
+            }
+            Copy::Beginning { number, .. } => sight.torn.push((number, place, "its beginning".to_owned())),
+            Copy::Mangled { number, about } => sight.torn.push((number, place, about)),
+        }
+    }
+}
+
+impl Sight {
+    /// How many whole copies of a message are at a place.
+    pub fn count(&self, number: u64, place: Place) -> usize {
+        self.whole.iter().filter(|copy| **copy == (number, place)).count()
+    }
+}
+
+impl Attempt {
+    /// Whether the message got its 250.
+    pub fn accepted(&self) -> bool {
+        matches!(&self.answer, Ok(reply) if reply.code == 250)
+    }
+
+    /// The answer in words.
+    pub fn answer(&self) -> String {
+        self.answer.as_ref().map_or_else(ToString::to_string, ToString::to_string)
+    }
+}
+
+impl Place {
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Mbox => "mbox",
+            Place::NewMbox => "new-mbox",
+            Place::TornMbox => "torn-mbox",
+            Place::Maildir => "maildir",
+            Place::NewMaildir => "new-maildir",
+            Place::Command => "command",
+            Place::Refusing => "refusing",
+            Place::Full => "full",
+            Place::Hanging => "hanging",
+        }
+    }
+
+    /// Whether a message can be delivered here at all.
+    pub fn accepts(self) -> bool {
+        !matches!(self, Place::Refusing | Place::Full | Place::Hanging)
+    }
+
+    /// What has to be in front of the first new message in an mbox: the empty line behind the last one.
+    fn end_before(self) -> &'static [u8] {
+        if self == Place::NewMbox { b"" } else { b"\n\n" }
+    }
+
+    /// Folders that a maildir does not have, although a message was delivered into it.
+    pub fn missing_folders(self, mail: &Path) -> Vec<PathBuf> {
+        let folders = match self {
+            Place::Maildir | Place::NewMaildir => {
+                ["tmp", "new", "cur"].map(|name| mail.join(self.name()).join(name)).to_vec()
+            }
+            _ => Vec::new(),
+        };
+        folders.into_iter().filter(|folder| !folder.is_dir()).collect()
+    }
+
+    fn action(self, mail: &Path) -> String {
+        let path = mail.join(self.name());
+        let path = path.display();
+        match self {
+            Place::Mbox | Place::NewMbox | Place::TornMbox => format!("append {path}"),
+            Place::Maildir | Place::NewMaildir => format!("maildir {path}"),
+            Place::Command => format!("pipe cat >{path}/.$MESSAGE_ID && mv {path}/.$MESSAGE_ID {path}/$MESSAGE_ID"),
+            Place::Refusing => "pipe cat >/dev/null; exit 75".to_owned(),
+            Place::Full => "append /dev/full".to_owned(),
+            Place::Hanging => "pipe sleep 30".to_owned(),
+        }
+    }
+
+    fn prepare(self, mail: &Path) {
+        let path = mail.join(self.name());
+        match self {
+            Place::Mbox | Place::TornMbox => {
+                fs::write(path, self.before().unwrap_or_default()).expect("writing an mbox")
+            }
+            Place::Maildir => {
+                for folder in ["tmp", "new", "cur"] {
+                    fs::create_dir_all(path.join(folder)).expect("a folder");
+                }
+                fs::write(path.join("new").join(OLD_NAME), OLD).expect("writing a message");
+            }
+            Place::Command => fs::create_dir(path).expect("a folder"),
+            Place::NewMbox | Place::NewMaildir | Place::Refusing | Place::Full | Place::Hanging => {}
+        }
+    }
+
+    /// What has been in the file before, if the place is a file.
+    pub fn before(self) -> Option<&'static [u8]> {
+        match self {
+            Place::Mbox => Some(b"From old@client.example Sat Nov 21 01:32:50 2026\nSubject: old\n\nold\n\n"),
+            Place::TornMbox => {
+                Some(b"From old@client.example Sat Nov 21 01:32:50 2026\nSubject: old\n\ntorn in the mid")
+            }
+            Place::NewMbox => Some(b""),
+            _ => None,
+        }
+    }
+}
+
+/// The files below a folder.
+pub fn tree_of(folder: &Path) -> Tree {
+    let mut tree = Tree::new();
+    collect(folder, Path::new(""), &mut tree);
+    tree
+}
+
+fn collect(folder: &Path, name: &Path, tree: &mut Tree) {
+    for path in readers::files_in(folder) {
+        let name = name.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            collect(&path, &name, tree);
+        } else if let Ok(content) = fs::read(&path) {
+            tree.insert(name, content);
+        }
+    }
+}
+
+/// The files in a folder, but for those whose names begin with a dot.
+fn files_in<'t>(tree: &'t Tree, folder: &str) -> impl Iterator<Item = (&'t PathBuf, &'t Vec<u8>)> {
+    let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    tree.iter().filter(move |(path, _)| path.parent() == Some(Path::new(folder)) && !is_hidden(path))
+}
+
+/// The messages of an mboxrd file: there, every line that begins with `From ` begins a message.
+fn split_mbox(content: &[u8]) -> Vec<&[u8]> {
+    let mut messages = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        if at > start && line.starts_with(b"From ") {
+            messages.push(&content[start..at]);
+            start = at;
+        }
+        at += line.len();
+    }
+    if start < content.len() {
+        messages.push(&content[start..]);
+    }
+    messages
+}
+
+const ALL: [Place; 9] = [
+    Place::Mbox,
+    Place::NewMbox,
+    Place::TornMbox,
+    Place::Maildir,
+    Place::NewMaildir,
+    Place::Command,
+    Place::Refusing,
+    Place::Full,
+    Place::Hanging,
+];
+
+/// A message that is in the maildir before, and its name.
+const OLD: &[u8] = b"Subject: old\n\nold\n";
+const OLD_NAME: &str = "1795224770.M000001P1V0I0_0.old,S=18";
