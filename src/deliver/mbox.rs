@@ -260,7 +260,7 @@ pub(super) fn from_line(reverse_path: &ReversePath) -> String {
 /// Puts a `>` into every line that begins with any number of `>` and `From `, however the text is split. It goes behind
 /// the `>`s that are there, which makes no difference to the result.
 #[derive(Debug, Default)]
-struct Quoting {
+pub struct Quoting {
     /// Whether the line that has begun is known to need no `>`.
     inside_line: bool,
     /// How many bytes of `From ` have come at the line's start, and are held back.
@@ -270,7 +270,8 @@ struct Quoting {
 }
 
 impl Quoting {
-    fn quote(&mut self, text: &[u8], out: &mut Vec<u8>) {
+    /// Takes the next piece of the message's text, lines ended by LF, and appends what goes to the file.
+    pub fn quote(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let mut rest = text;
         let mut all_lines_at_once = true;
         while let Some(&byte) = rest.first() {
@@ -307,7 +308,7 @@ impl Quoting {
     }
 
     /// Ends the last line if the message did not, and adds the empty line behind the message.
-    fn finish(mut self, out: &mut Vec<u8>) {
+    pub fn finish(mut self, out: &mut Vec<u8>) {
         let open = self.matched > 0 || self.inside_line || self.has_quotes;
         self.release(out);
         out.extend_from_slice(if open { b"\n\n" } else { b"\n" });

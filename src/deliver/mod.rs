@@ -5,7 +5,7 @@
 //! Everything prepared is taken back when its value is dropped, on every way out.
 
 mod maildir;
-mod mbox;
+pub mod mbox;
 mod pipe;
 mod print;
 
