@@ -440,26 +440,45 @@ fn receivers_share_a_mailbox() {
 /// Half a message that a crash left at the end is closed off, so that ours is a message of its own.
 #[test]
 fn a_torn_tail_is_closed_off() {
-    for (tail, missing) in [
+    const FROM_LINE: &str = "From a@b Sat Nov 21 01:32:50 2026\n";
+    for (tail, closed) in [
         ("", ""),
-        ("From a@b Sat Nov 21 01:32:50 2026\nSubject: whole\n\nwhole\n\n", ""),
-        ("From a@b Sat Nov 21 01:32:50 2026\nSubject: torn\n\nhalf a li", "\n\n"),
-        ("From a@b Sat Nov 21 01:32:50 2026\nSubject: torn\n\nhalf\n", "\n"),
-        ("x", "\n\n"),
-        ("\n", "\n\n"),
+        ("From a@b Sat Nov 21 01:32:50 2026\nSubject: whole\n\nwhole\n\n", "{}"),
+        ("From a@b Sat Nov 21 01:32:50 2026\nSubject: torn\n\nhalf a li", "{}\n\n"),
+        ("From a@b Sat Nov 21 01:32:50 2026\nSubject: torn\n\nhalf\n", "{}\n"),
+        (FROM_LINE, "{}\n"),
+        ("x", "{}\n\n"),
+        ("\n", "{}\n"),
     ] {
-        let scratch = Scratch::with_config(INBOX);
-        scratch.write("inbox", tail);
-        let mut session = scratch.greeted();
-        let reply = session.deliver(&["fred@mx.example"]);
-        assert!(reply.starts_with("250 "), "{reply}");
-        session.quit();
-        let inbox = scratch.read("inbox");
-        let expected = format!("{tail}{missing}From sender@client.example ");
-        // A lone line end may be completed or left as it is: the next line begins a message either way.
-        let is_closed = inbox.starts_with(&expected) || tail == "\n" && inbox.starts_with("\n\nFrom sender@");
-        assert!(is_closed, "after {tail:?}:\n{inbox}");
+        assert_closed(tail, &closed.replace("{}", tail));
     }
+    // What ends inside its `From ` line would become a part of the message before it, which has its 250.
+    for before in ["", "From a@b Sat Nov 21 01:32:50 2026\nSubject: whole\n\nwhole\n\n"] {
+        for length in 1..FROM_LINE.len() {
+            assert_closed(&format!("{before}{}", &FROM_LINE[..length]), before);
+        }
+    }
+    // Text is no `From ` line.
+    assert_closed(
+        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\n\nFrog",
+        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\n\nFrog\n\n",
+    );
+    assert_closed(
+        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\nFrom",
+        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\nFrom\n\n",
+    );
+}
+
+/// A mailbox that ends like this is made into that before the next message is appended.
+fn assert_closed(mailbox: &str, closed: &str) {
+    let scratch = Scratch::with_config(INBOX);
+    scratch.write("inbox", mailbox);
+    let mut session = scratch.greeted();
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply}");
+    session.quit();
+    let inbox = scratch.read("inbox");
+    assert!(inbox.starts_with(&format!("{closed}From sender@client.example ")), "after {mailbox:?}:\n{inbox}");
 }
 
 /// Other programs read back what was sent.

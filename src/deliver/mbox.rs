@@ -18,6 +18,7 @@ use nix::libc;
 use super::{Context, LOCK_PATIENCE, directory_of, failure};
 use crate::config::Flags;
 use crate::date::Asctime;
+use crate::log::Log;
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::reply::{self, Reply};
@@ -30,6 +31,7 @@ pub(super) struct Mailboxes<'a> {
 
 /// A locked file with something at its end that is not yet meant to stay.
 struct Appending<'a> {
+    log: &'a Log,
     path: &'a Path,
     file: File,
     /// Device and inode: two names can be one file, which is locked once.
@@ -81,7 +83,7 @@ impl<'a> Mailboxes<'a> {
             Some(number) => number,
             None => {
                 self.context.log.when(Flags::FILES, format_args!("DEBUG: opening {}", path.display()));
-                self.files.push(wait_for(path)?);
+                self.files.push(wait_for(self.context.log, path)?);
                 self.files.len() - 1
             }
         };
@@ -90,11 +92,11 @@ impl<'a> Mailboxes<'a> {
 }
 
 /// Opens and locks the file. If another program has it, it is tried again at growing intervals, for a while.
-fn wait_for(path: &Path) -> Result<Appending<'_>, Reply> {
+fn wait_for<'a>(log: &'a Log, path: &'a Path) -> Result<Appending<'a>, Reply> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     let mut pause = Duration::from_millis(1);
     loop {
-        let opened = Appending::open(path);
+        let opened = Appending::open(log, path);
         if let Some(file) = opened.map_err(|error| failure(&error, &format!("opening {}", path.display())))? {
             return Ok(file);
         }
@@ -111,11 +113,11 @@ fn wait_for(path: &Path) -> Result<Appending<'_>, Reply> {
 
 impl<'a> Appending<'a> {
     /// `None` if another program works on the file.
-    fn open(path: &'a Path) -> io::Result<Option<Self>> {
+    fn open(log: &'a Log, path: &'a Path) -> io::Result<Option<Self>> {
         let file = open_or_create(path)?;
         let metadata = file.metadata()?;
         let identity = identity(&metadata);
-        let mut appending = Self { path, file, identity, revocable: None, committed: false };
+        let mut appending = Self { log, path, file, identity, revocable: None, committed: false };
         if !metadata.is_file() {
             return Ok(Some(appending));
         }
@@ -130,8 +132,7 @@ impl<'a> Appending<'a> {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
             File::open(directory_of(path))?.sync_all()?;
         }
-        appending.revocable = Some(length);
-        close_torn_tail(&mut appending.file, length)?;
+        appending.revocable = Some(close_torn_tail(&mut appending.file, length)?);
         Ok(Some(appending))
     }
 }
@@ -139,8 +140,13 @@ impl<'a> Appending<'a> {
 impl Drop for Appending<'_> {
     fn drop(&mut self) {
         if let (false, Some(length)) = (self.committed, self.revocable) {
-            // If even this fails there is nothing left to try; the next delivery closes off what stayed.
-            let _ = self.file.set_len(length).and_then(|()| self.file.sync_data());
+            let cut = || self.file.set_len(length).and_then(|()| self.file.sync_data());
+            if let Err(error) = cut().or_else(|_| cut()) {
+                self.log.always(format_args!(
+                    "WARNING: {} could not be cut back to {length} bytes ({error}): it holds what was refused",
+                    self.path.display()
+                ));
+            }
         }
     }
 }
@@ -203,22 +209,27 @@ fn is_at(path: &Path, file: (u64, u64)) -> bool {
 }
 
 /// A crash in the middle of a delivery leaves a message without its end; without an empty line behind it, the next
-/// `From ` line would be a part of it.
-fn close_torn_tail(file: &mut File, length: u64) -> io::Result<()> {
-    let mut tail = [0; 2];
-    let missing: &[u8] = match length {
-        0 => b"",
-        1 => b"\n\n",
-        _ => {
-            file.read_exact_at(&mut tail, length - 2)?;
-            match &tail {
-                b"\n\n" => b"",
-                [_, b'\n'] => b"\n",
-                _ => b"\n\n",
-            }
-        }
+/// `From ` line would be a part of it. One that ends inside its own `From ` line is no message yet, but would become a
+/// part of the one before it: that much is cut off. Returns the length of the file that is left.
+fn close_torn_tail(file: &mut File, length: u64) -> io::Result<u64> {
+    let mut buffer = [0; MAX_FROM_LINE];
+    let tail = &mut buffer[..usize::try_from(length).map_or(MAX_FROM_LINE, |length| length.min(MAX_FROM_LINE))];
+    file.read_exact_at(tail, length - tail.len() as u64)?;
+    let lines = memchr::memrchr(b'\n', tail).map_or(0, |at| at + 1);
+    let (lines, torn) = tail.split_at(lines);
+    let begins_message = lines.ends_with(b"\n\n") || torn.len() as u64 == length;
+    if begins_message && !torn.is_empty() && (torn.starts_with(FROM) || FROM.starts_with(torn)) {
+        let length = length - torn.len() as u64;
+        file.set_len(length)?;
+        return Ok(length);
+    }
+    let missing: &[u8] = match (lines, torn) {
+        ([], []) | ([.., b'\n', b'\n'], []) => b"",
+        (_, []) => b"\n",
+        _ => b"\n\n",
     };
-    file.write_all(missing)
+    file.write_all(missing)?;
+    Ok(length)
 }
 
 fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &mut Spool) -> io::Result<()> {
@@ -330,6 +341,9 @@ const SEEK_SET: libc::c_short = libc::SEEK_SET as libc::c_short;
 
 /// The longest time between two tries to take a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Room for the longest `From ` line that anybody writes.
+const MAX_FROM_LINE: usize = 1024;
 
 /// How much is collected before it is written.
 const WRITE_SIZE: usize = 128 * 1024;
