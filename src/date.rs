@@ -48,6 +48,11 @@ impl fmt::Display for HeaderDate {
     }
 }
 
+/// Reads the file that says what the local time is, while it can be read.
+pub(crate) fn learn_time_zone() {
+    now_local();
+}
+
 fn now_local() -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
     now.to_offset(UtcOffset::local_offset_at(now).unwrap_or(UtcOffset::UTC))

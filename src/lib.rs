@@ -16,6 +16,7 @@ mod listen;
 pub mod log;
 pub mod message;
 pub mod peer;
+mod sandbox;
 pub mod server;
 mod session_process;
 pub mod signals;
@@ -53,16 +54,22 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// `mailrecv check`: every error and warning with its line; 0 or 78.
 fn check(options: &Options, verbosity: Verbosity) -> u8 {
-    let (errors, warnings) = match config::load(&options.config) {
+    let loaded = config::load(&options.config);
+    let (errors, warnings) = match &loaded {
         Ok(config) => config.check().into_iter().partition(|d| d.severity == config::Severity::Error),
-        Err(unusable) => (unusable.errors, Vec::new()),
+        Err(unusable) => (unusable.errors.clone(), Vec::new()),
     };
     report(&options.config, errors.iter().chain(&warnings));
     if !errors.is_empty() {
         return EX_CONFIG;
     }
     if verbosity == Verbosity::Verbose {
-        let _ = writeln!(std::io::stdout(), "{}: no errors, {} warnings", options.config.display(), warnings.len());
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "{}: no errors, {} warnings", options.config.display(), warnings.len());
+        let _ = writeln!(out, "Before it listens to its peer, a session gives up everything but:");
+        for line in loaded.iter().flat_map(sandbox::describe) {
+            let _ = writeln!(out, "  {line}");
+        }
     }
     0
 }

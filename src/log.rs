@@ -82,10 +82,18 @@ impl Log {
         }
     }
 
+    /// Opens a log file now, which could not be opened later.
+    pub fn open(&self) {
+        let mut sink = self.sink.borrow_mut();
+        if let (Sink::Closed, LogTarget::File(_)) = (&*sink, &self.target) {
+            *sink = self.opened();
+        }
+    }
+
     fn write(&self, text: fmt::Arguments<'_>) -> std::io::Result<()> {
         let mut sink = self.sink.borrow_mut();
         if let Sink::Closed = *sink {
-            *sink = self.open();
+            *sink = self.opened();
         }
         let peer = &self.peer;
         match &mut *sink {
@@ -103,7 +111,7 @@ impl Log {
         }
     }
 
-    fn open(&self) -> Sink {
+    fn opened(&self) -> Sink {
         match &self.target {
             LogTarget::Stderr => Sink::Stderr,
             LogTarget::Syslog => open_syslog(),

@@ -22,7 +22,7 @@ use crate::peer::{self, Client, Origin};
 use crate::server::{Server, log_negative};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
-use crate::{EX_CONFIG, EX_OSERR, EX_SOFTWARE, EX_USAGE, dns, user};
+use crate::{EX_CONFIG, EX_OSERR, EX_SOFTWARE, EX_USAGE, dns, sandbox, user};
 
 /// Serves the peer on standard input and output. Returns the exit status.
 pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
@@ -151,6 +151,7 @@ fn serve(config: &Config, log: &Log, signals: &Signals, connected: Connected) {
         }
         Connected::Seen(Origin::Socket(address)) => look_up(config, log, address, server.deadline()),
     };
+    sandbox::enter(config, &client, log);
     log.when(Flags::DIALOGUE, format_args!("SMTP connection from remote host {} ({})", client.name(), client.address));
     server.serve(&client, refusal);
 }

@@ -8,6 +8,7 @@ mod diagnostic;
 mod net;
 pub(crate) mod parse;
 mod pattern;
+mod reach;
 mod rules;
 mod source;
 
@@ -21,6 +22,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use parse::Action;
 use parse::{Directive, LimitName, LimitValue, Problem, RefusalText};
 pub use pattern::BrokenPattern;
+pub use reach::{Place, Reach};
 pub use rules::{Denial, Destination, RuleOrigin, Rules, Trace};
 use source::Source;
 
@@ -251,8 +253,8 @@ impl Config {
 
 impl Config {
     fn take_line(&mut self, line: &[u8], offset: u32, number: u32) -> Result<(), Box<Diagnostic>> {
-        if let Some(address) = parse::plain_delivery(line) {
-            self.rules.add_exact(address, offset);
+        if let Some((address, file)) = parse::plain_delivery(line) {
+            self.rules.add_exact(address, file, offset);
             return Ok(());
         }
         let text = &*source::text(line);

@@ -4,8 +4,11 @@
 //! rest. Every error is a [`Problem`] that knows which bytes of the line it is about. mailrecv.conf(5) is the reference.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::Flags;
 use super::net::Network;
@@ -183,10 +186,10 @@ pub(super) fn directive(line: &str) -> Result<Option<Directive<'_>>, Problem> {
     Ok(Some(directive))
 }
 
-/// The address of a line that is nothing but `deliver rcpt_to ADDRESS append FILE`, both in plain characters. Files with
+/// Address and file of a line that is nothing but `deliver rcpt_to ADDRESS append FILE`, in plain characters. Files with
 /// very many rules consist of such lines, and each connection reads them all: this tells in one pass that such a line is
 /// sound. `None` says nothing about a line; [`directive`] does.
-pub(super) fn plain_delivery(line: &[u8]) -> Option<&[u8]> {
+pub(super) fn plain_delivery(line: &[u8]) -> Option<(&[u8], &Path)> {
     /// Printable ASCII that has no meaning in the grammar of a line, an address or a pattern.
     const PLAIN: [bool; 256] = {
         let mut plain = [false; 256];
@@ -207,7 +210,7 @@ pub(super) fn plain_delivery(line: &[u8]) -> Option<&[u8]> {
     let sound = !file.is_empty()
         && file.iter().all(|byte| PLAIN[usize::from(*byte)])
         && matches!(address, [first, .., last] if !matches!(first, b'@' | b'/') && *last != b'@');
-    sound.then_some(address)
+    sound.then(|| (address, Path::new(OsStr::from_bytes(file))))
 }
 
 /// The line without its comment: `#` at the start or after white space, outside quotes.
@@ -695,12 +698,13 @@ mod tests {
             ("deliver  rcpt_to a append b", None),
             ("copy rcpt_to a append b", None),
         ] {
-            assert_eq!(plain_delivery(line.as_bytes()), address.map(str::as_bytes), "{line}");
-            if let Some(address) = address {
+            let plain = plain_delivery(line.as_bytes());
+            assert_eq!(plain.map(|(address, _)| address), address.map(str::as_bytes), "{line}");
+            if let Some((address, file)) = plain {
                 assert_eq!((without_comment(line), replace_variables(line, &|_| None)), (line, Ok(None)));
                 let Ok(Some(Directive::Deliver(rule))) = directive(line) else { panic!("{line}") };
-                assert_eq!((rule.group, rule.recipient.text), (None, address));
-                assert!(matches!(rule.action, Action::Append(file) if line.ends_with(&*file)));
+                assert_eq!((rule.group, rule.recipient.text.as_bytes()), (None, address));
+                assert_eq!(rule.action, Action::Append(file.to_string_lossy()));
             }
         }
     }

@@ -8,11 +8,12 @@ mod check;
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
 
 use super::parse::{self, Action, Directive, GroupMember, Problem, Rule, Word};
 use super::pattern::{self, Pattern, Place};
 use super::source::{self, Source};
-use super::{BrokenPattern, Refusal};
+use super::{BrokenPattern, Reach, Refusal};
 use crate::log::Untrusted;
 use crate::peer::Client;
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -31,6 +32,7 @@ pub struct Rules {
     allowed_senders: Vec<Pattern>,
     refused_senders: Vec<(Pattern, Refusal)>,
     dead_letters: Option<Box<str>>,
+    reach: Reach,
 }
 
 /// One place that a recipient's mail goes to.
@@ -305,6 +307,23 @@ impl Rules {
         Ok(false)
     }
 
+    /// What the destinations need.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// Whether some line with a command is within the reach of this peer.
+    pub fn has_commands_for(&self, client: &Client) -> bool {
+        // A group whose pattern does not compile lets nobody through.
+        let admits = |group: &Option<usize>| self.group_admits(*group, client, &mut Trace::default()).unwrap_or(false);
+        self.reach.commands.iter().any(admits)
+    }
+
+    /// The groups of peers that have lines with commands within their reach; `None` stands for everybody.
+    pub fn groups_with_commands(&self) -> impl Iterator<Item = Option<&str>> {
+        self.reach.commands.iter().map(|group| group.map(|number| &*self.groups[number].name))
+    }
+
     /// The number of the line that begins at this byte, for people.
     pub fn line_number(&self, offset: u32) -> u32 {
         self.source.as_ref().map_or(0, |source| source.line_number(offset))
@@ -409,6 +428,7 @@ impl Rules {
             Directive::Deliver(rule) => self.add_deliver(rule, offset, line)?,
             Directive::Copy(rule) => {
                 let group = self.defined_group(rule.group)?;
+                self.reach.add(&rule.action, group);
                 let place = Place { line, start: rule.recipient.start };
                 let effect = Effect::Deliver(rule.action.into_owned());
                 self.copies.push(OrderedRule { matcher: Matcher::new(rule.recipient, place), group, place, effect });
@@ -423,7 +443,10 @@ impl Rules {
             Directive::DenyPeer(word) => self.denied_peers.push(pattern(word)),
             Directive::AllowSender(word) => self.allowed_senders.push(pattern(word)),
             Directive::RefuseSender(word, text) => self.refused_senders.push((pattern(word), text.to_owned())),
-            Directive::DeadLetterFile(file) => self.dead_letters = Some(file.text.into()),
+            Directive::DeadLetterFile(file) => {
+                self.reach.add_mailbox(file.text.as_ref());
+                self.dead_letters = Some(file.text.into());
+            }
             Directive::AllowGroup(name, member) => {
                 let member = match member {
                     GroupMember::Pattern(word) => Member::Pattern(pattern(word)),
@@ -440,12 +463,14 @@ impl Rules {
     }
 
     /// Takes in the `deliver` line of an exact address without a group.
-    pub(super) fn add_exact(&mut self, address: &[u8], offset: u32) {
+    pub(super) fn add_exact(&mut self, address: &[u8], file: &Path, offset: u32) {
         self.exact.add(address, offset);
+        self.reach.add_mailbox(file);
     }
 
     fn add_deliver(&mut self, rule: Rule<'_>, offset: u32, line: u32) -> Result<(), Problem> {
         let group = self.defined_group(rule.group)?;
+        self.reach.add(&rule.action, group);
         if is_exact(rule.recipient.text) {
             self.exact.add(unquoted(rule.recipient.text).as_bytes(), offset);
         } else {

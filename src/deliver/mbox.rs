@@ -130,7 +130,7 @@ impl<'a> Appending<'a> {
         let length = appending.file.metadata()?.len();
         if length == 0 {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
-            File::open(directory_of(path))?.sync_all()?;
+            File::open(directory_of(&path.canonicalize()?))?.sync_all()?;
         }
         appending.revocable = Some(close_torn_tail(&mut appending.file, length)?);
         Ok(Some(appending))

@@ -120,7 +120,7 @@ fn failure(error: &io::Error, doing: &str) -> Reply {
 }
 
 /// The folder that holds the name of a file.
-fn directory_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -1,0 +1,208 @@
+//! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
+//!
+//! Landlock (landlock(7)) takes from this process, for good, every file but the destinations and the spool, running
+//! programs, making connections and sending signals to others; what is open stays open. So a flaw in what follows would
+//! lead to little. A `pipe` command, though, would inherit all that, and may well be a set-user-id program that writes
+//! anywhere: where one is within the peer's reach the sandbox is left to the super-server's unit.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope,
+};
+
+use crate::config::{Config, Flags, Place};
+use crate::date;
+use crate::deliver::directory_of;
+use crate::log::Log;
+use crate::peer::Client;
+
+/// Enters the sandbox that fits this configuration and this peer. Without one a warning is logged, and on it goes.
+pub(crate) fn enter(config: &Config, client: &Client, log: &Log) {
+    if config.rules.has_commands_for(client) {
+        log.when(Flags::FILES, format_args!("DEBUG: no sandbox: a pipe command is within the reach of {client}"));
+        return;
+    }
+    log.open();
+    date::learn_time_zone();
+    match restrict(&allowed(config)) {
+        Ok(RulesetStatus::NotEnforced) => {
+            log.when(Flags::WARNINGS, format_args!("WARNING: no sandbox: this kernel has no Landlock"));
+        }
+        Ok(_) => {}
+        Err(error) => log.when(Flags::WARNINGS, format_args!("WARNING: no sandbox: {error}")),
+    }
+}
+
+/// For people: what [`enter`] allows, a line each.
+pub(crate) fn describe(config: &Config) -> Vec<String> {
+    let mut lines: Vec<_> = allowed(config).iter().map(ToString::to_string).collect();
+    lines.push("nothing else: no other file, no program, no connection, no signal; no new privileges".to_owned());
+    for group in config.rules.groups_with_commands() {
+        let who = group.map_or_else(|| "every peer".to_owned(), |group| format!("peers in {group}"));
+        lines.push(format!(
+            "not for {who}: a pipe command is within reach and keeps what it may need; confine it in the super-server's unit"
+        ));
+    }
+    lines
+}
+
+/// A file, or a folder with all that is in it, and what may be done there.
+struct Allowed {
+    path: PathBuf,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A device or FIFO.
+    Write,
+    Append,
+    Deliver,
+    DeliverAnywhere,
+    Spool,
+}
+
+impl What {
+    fn access(self) -> BitFlags<AccessFs> {
+        use AccessFs::{MakeDir, MakeReg, ReadDir, ReadFile, Refer, RemoveFile, Truncate, WriteFile};
+        let append = MakeReg | ReadDir | ReadFile | Truncate | WriteFile;
+        let deliver = MakeDir | MakeReg | ReadDir | Refer | RemoveFile | WriteFile;
+        match self {
+            What::Write => ReadFile | WriteFile,
+            What::Append => append,
+            What::Deliver => deliver,
+            What::DeliverAnywhere => append | deliver,
+            What::Spool => MakeReg | ReadFile | RemoveFile | WriteFile,
+        }
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.what {
+            What::Write => write!(f, "{path}: write"),
+            What::Append => write!(f, "{path}/: make, read, append to and cut back files"),
+            What::Deliver => write!(f, "{path}/: make folders, make, move and remove files"),
+            What::DeliverAnywhere => write!(f, "{path}/: make folders, make, read, write, move and remove files"),
+            What::Spool => write!(f, "{path}/: make, read, write and remove files, for large messages"),
+        }
+    }
+}
+
+/// What deliveries may need. The log and the configuration are open, and the time zone is known.
+fn allowed(config: &Config) -> Vec<Allowed> {
+    let mut allowed: Vec<Allowed> = Vec::new();
+    let spool = Allowed { path: config.spool_dir.clone().unwrap_or_else(std::env::temp_dir), what: What::Spool };
+    for place in config.rules.reach().places().iter().map(of_place).chain([spool]) {
+        if !allowed.iter().any(|known| known.path == place.path && known.what == place.what) {
+            allowed.push(place);
+        }
+    }
+    allowed
+}
+
+fn of_place(place: &Place) -> Allowed {
+    match place {
+        Place::Mailbox(file) => of_mailbox(file),
+        // The folders of a maildir are made if they are missing.
+        Place::Maildir(directory) if directory.exists() => Allowed { path: directory.clone(), what: What::Deliver },
+        Place::Maildir(directory) => Allowed { path: directory_of(directory).to_owned(), what: What::Deliver },
+        Place::Below(folder) if folder.as_os_str().is_empty() => {
+            Allowed { path: PathBuf::from("."), what: What::DeliverAnywhere }
+        }
+        Place::Below(folder) => Allowed { path: folder.clone(), what: What::DeliverAnywhere },
+    }
+}
+
+/// The folder, not just the file: the file may have to be made, another program may put a new one in its place, and a
+/// new name is only durable when its folder is.
+fn of_mailbox(file: &Path) -> Allowed {
+    match std::fs::symlink_metadata(file).map(|metadata| metadata.file_type()) {
+        Ok(kind) if kind.is_symlink() => match file.canonicalize() {
+            Ok(target) => of_mailbox(&target),
+            Err(_) => Allowed { path: directory_of(file).to_owned(), what: What::Append },
+        },
+        Ok(kind) if !kind.is_file() => Allowed { path: file.to_owned(), what: What::Write },
+        _ => Allowed { path: directory_of(file).to_owned(), what: What::Append },
+    }
+}
+
+fn restrict(allowed: &[Allowed]) -> Result<RulesetStatus, RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(KNOWN))?
+        .handle_access(AccessNet::from_all(KNOWN))?
+        .scope(Scope::from_all(KNOWN))?
+        .create()?;
+    for place in allowed {
+        // A place that is not there cannot be delivered to, which its delivery will say.
+        if let Ok(folder) = PathFd::new(&place.path) {
+            ruleset = ruleset.add_rule(PathBeneath::new(folder, place.what.access()))?;
+        }
+    }
+    Ok(ruleset.restrict_self()?.ruleset)
+}
+
+/// The newest Landlock this was tested with; an older kernel enforces what it knows.
+const KNOWN: ABI = ABI::V6;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, OpenOptions};
+    use std::io::{ErrorKind, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::process::Command;
+
+    use nix::errno::Errno;
+    use nix::sys::signal::kill;
+    use nix::unistd::getppid;
+
+    use super::*;
+
+    /// Landlock is the thread's own affair, so each test has its sandbox to itself.
+    #[test]
+    fn what_is_allowed_is_all_there_is() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut open_before = File::create(outside.path().join("log")).unwrap();
+        let places = [Allowed { path: inside.path().to_owned(), what: What::Append }];
+        assert_eq!(restrict(&places).unwrap(), RulesetStatus::FullyEnforced, "these tests need a kernel with Landlock");
+
+        let mailbox = inside.path().join("inbox");
+        let append = || OpenOptions::new().read(true).append(true).create(true).open(&mailbox);
+        append().unwrap().write_all(b"mail").unwrap();
+        append().unwrap().set_len(0).unwrap();
+        File::open(inside.path()).unwrap().sync_all().unwrap();
+        open_before.write_all(b"a line").unwrap();
+
+        let denied = |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        denied(fs::read(outside.path().join("secret")).unwrap_err());
+        denied(fs::read("/etc/passwd").unwrap_err());
+        denied(fs::write(outside.path().join("new"), "").unwrap_err());
+        denied(fs::remove_file(&mailbox).unwrap_err());
+        denied(fs::create_dir(inside.path().join("folder")).unwrap_err());
+        denied(Command::new("/bin/true").status().unwrap_err());
+        denied(TcpStream::connect(listener.local_addr().unwrap()).unwrap_err());
+        denied(TcpListener::bind("127.0.0.1:0").unwrap_err());
+        assert_eq!(kill(getppid(), None), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_maildir_can_be_made_and_delivered_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let maildir = folder.path().join("maildir");
+        restrict(&[of_place(&Place::Maildir(maildir.clone()))]).unwrap();
+        for name in ["", "tmp", "new", "cur"] {
+            fs::create_dir(maildir.join(name)).unwrap();
+        }
+        fs::write(maildir.join("tmp/message"), "mail").unwrap();
+        fs::rename(maildir.join("tmp/message"), maildir.join("new/message")).unwrap();
+        fs::remove_file(maildir.join("new/message")).unwrap();
+        assert!(fs::read("/etc/passwd").is_err());
+    }
+}
