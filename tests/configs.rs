@@ -162,7 +162,8 @@ fn what_is_no_readable_file_is_refused() {
 fn check_can_be_asked_to_speak() {
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to postmaster append x\n");
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{CONFIG}: no errors, 0 warnings\n"));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(stdout.lines().next(), Some("mailrecv.conf: no errors, 0 warnings"));
     assert!(output.stderr.is_empty());
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
     assert!(output.stdout.is_empty() && output.stderr.is_empty());
