@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -442,7 +442,7 @@ fn receivers_share_a_mailbox() {
 fn a_torn_tail_is_closed_off() {
     const FROM_LINE: &str = "From a@b Sat Nov 21 01:32:50 2026\n";
     for (tail, closed) in [
-        ("", ""),
+        ("", "{}"),
         ("From a@b Sat Nov 21 01:32:50 2026\nSubject: whole\n\nwhole\n\n", "{}"),
         ("From a@b Sat Nov 21 01:32:50 2026\nSubject: torn\n\nhalf a li", "{}\n\n"),
         ("From a@b Sat Nov 21 01:32:50 2026\nSubject: torn\n\nhalf\n", "{}\n"),
@@ -450,27 +450,40 @@ fn a_torn_tail_is_closed_off() {
         ("x", "{}\n\n"),
         ("\n", "{}\n"),
     ] {
-        assert_closed(tail, &closed.replace("{}", tail));
+        assert_closed(tail, closed);
     }
-    // What ends inside its `From ` line would become a part of the message before it, which has its 250.
-    for before in ["", "From a@b Sat Nov 21 01:32:50 2026\nSubject: whole\n\nwhole\n\n"] {
-        for length in 1..FROM_LINE.len() {
-            assert_closed(&format!("{before}{}", &FROM_LINE[..length]), before);
-        }
-    }
-    // Text is no `From ` line.
-    assert_closed(
-        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\n\nFrog",
-        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\n\nFrog\n\n",
-    );
-    assert_closed(
-        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\nFrom",
-        "From a@b Sat Nov 21 01:32:50 2026\n\ntext\nFrom\n\n",
-    );
+    assert_closed("Dear Bob,\n\nFrom now on it is 4711", "{}\n\n");
+    assert_closed("Dear Bob,\n\nFrog", "{}\n\n");
+    assert_closed("Dear Bob,\nFrom", "{}\n\n");
 }
 
-/// A mailbox that ends like this is made into that before the next message is appended.
+/// What ends inside its `From ` line would become a part of the message before it, which has its 250.
+#[test]
+fn a_torn_from_line_is_completed() {
+    const FROM_LINE: &str = "From a@b Sat Nov 21 01:32:50 2026";
+    let whole = format!("{FROM_LINE}\nSubject: whole\n\nwhole\n\n");
+    for length in 1..=FROM_LINE.len() {
+        let scratch = Scratch::with_config(INBOX);
+        scratch.write("inbox", format!("{whole}{}", &FROM_LINE[..length]));
+        let mut session = scratch.greeted();
+        let reply = session.deliver(&["fred@mx.example"]);
+        assert!(reply.starts_with("250 "), "{reply}");
+        session.quit();
+        let inbox = scratch.read("inbox");
+        let messages: Vec<&str> = inbox.split("\n\nFrom ").collect();
+        let [first, torn, last] = messages[..] else { panic!("after {length} bytes:\n{inbox}") };
+        assert_eq!(format!("{first}\n\n"), whole);
+        let words: Vec<&str> = torn.split_ascii_whitespace().collect();
+        let [sender, _, _, _, time, year] = words[..] else { panic!("no `From ` line: {torn:?}") };
+        assert!(["a@b", "a@", "a", "MAILER-DAEMON"].contains(&sender), "{torn:?}");
+        assert_eq!((time.len(), year.len()), (8, 4), "{torn:?}");
+        assert!(last.starts_with("sender@client.example "), "{last}");
+    }
+}
+
+/// A file that ends like this is made into that, `{}` standing for what it was, before the next message is appended.
 fn assert_closed(mailbox: &str, closed: &str) {
+    let closed = closed.replace("{}", mailbox);
     let scratch = Scratch::with_config(INBOX);
     scratch.write("inbox", mailbox);
     let mut session = scratch.greeted();
@@ -545,17 +558,20 @@ fn recipients_share_a_file() {
 #[test]
 fn odd_files_are_not_written_to() {
     let scratch = Scratch::with_config(
-        "domain mx.example\ndebug +\n\
+        "domain mx.example\ndebug +\nlimit.smtp_failcmds 100\n\
          deliver rcpt_to folder@mx.example append folder\n\
          deliver rcpt_to missing@mx.example append no/such/folder\n\
          deliver rcpt_to fifo@mx.example append fifo\n\
          deliver rcpt_to foreign@mx.example append foreign\n\
+         deliver rcpt_to linked@mx.example append linked\n\
          deliver rcpt_to fred@mx.example append inbox\n",
     );
     std::fs::create_dir(scratch.path("folder")).unwrap();
+    scratch.write("precious", "");
+    std::fs::hard_link(scratch.path("precious"), scratch.path("linked")).unwrap();
     assert!(scratch.run("mkfifo", &["fifo"]).status.success());
     symlink("target", scratch.path("foreign")).unwrap();
-    let mut names = vec!["folder", "missing", "fifo"];
+    let mut names = vec!["folder", "missing", "fifo", "linked"];
     if support::is_root("a link of somebody else") {
         std::os::unix::fs::lchown(scratch.path("foreign"), Some(8), Some(8)).unwrap();
         names.push("foreign");
@@ -569,7 +585,67 @@ fn odd_files_are_not_written_to() {
     }
     session.quit();
     assert!(!scratch.path("target").exists());
+    assert_eq!(scratch.read("precious"), "");
     assert_eq!(scratch.read("inbox"), "");
+}
+
+/// What stands in the way of a maildir is found before the command runs, which could not be taken back.
+#[test]
+fn odd_maildirs_are_not_delivered_to() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlimit.smtp_failcmds 100\n\
+         deliver rcpt_to command@mx.example pipe cat > seen\n\
+         deliver rcpt_to * maildir dir\n",
+    );
+    let mut session = scratch.greeted();
+    let mut fails = |what: &str, error: &str| {
+        session.exchange("RSET", "250 ");
+        let reply = session.deliver(&["fred@mx.example", "command@mx.example"]);
+        assert!(reply.starts_with("451 4.3.0 "), "{what}: {reply}");
+        let log = scratch.log();
+        assert!(log.last().unwrap().contains(error), "{what}: {log:?}");
+        assert!(!scratch.path("seen").exists(), "{what}");
+    };
+    scratch.write("dir", "");
+    fails("a file", "Not a directory");
+    std::fs::remove_file(scratch.path("dir")).unwrap();
+    std::fs::create_dir(scratch.path("dir")).unwrap();
+    symlink("nowhere", scratch.path("dir/tmp")).unwrap();
+    fails("a link that leads nowhere", "No such file or directory");
+    std::fs::remove_file(scratch.path("dir/tmp")).unwrap();
+    std::fs::create_dir(scratch.path("dir/tmp")).unwrap();
+    scratch.run("rmdir", &["dir/new"]);
+    scratch.write("dir/new", "");
+    fails("a file for a folder", "Not a directory");
+    assert_eq!(std::fs::read_dir(scratch.path("dir/tmp")).unwrap().count(), 0);
+    std::fs::remove_file(scratch.path("dir/new")).unwrap();
+    if support::is_root("a link of somebody else") {
+        std::fs::create_dir(scratch.path("other")).unwrap();
+        symlink("../other", scratch.path("dir/new")).unwrap();
+        std::os::unix::fs::lchown(scratch.path("dir/new"), Some(8), Some(8)).unwrap();
+        fails("a link of somebody else", "dir/new is a symbolic link of user 8");
+    }
+    session.quit();
+}
+
+/// A reader that is slow gets the time it needs.
+#[test]
+fn a_fifo_is_written_to_as_fast_as_it_is_read() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * append fifo\n");
+    assert!(scratch.run("mkfifo", &["fifo"]).status.success());
+    let mut reader = Process::start(scratch.command("sh", &["-c", "exec < fifo; sleep 1; cat > seen"]));
+    let mut session = scratch.greeted();
+    session.begin_message(&["fred@mx.example"]);
+    let text = text_of(200_000);
+    wait_until("a reader", || {
+        std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(scratch.path("fifo")).ok()
+    });
+    session.send(&text);
+    session.send("\r\n.\r\n");
+    session.expect("250 ");
+    session.quit();
+    assert_eq!(reader.exit_code(), 0);
+    assert!(scratch.read("seen").len() > text.len() * 9 / 10);
 }
 
 #[test]
@@ -664,6 +740,24 @@ fn print_that_cannot_be_shown_is_no_delivery() {
     let reply = session.deliver(&["fred@mx.example"]);
     assert!(reply.starts_with('4'), "{reply}");
     session.quit();
+}
+
+/// What was shown and then refused is said to be refused.
+#[test]
+fn print_says_what_became_of_a_message() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\ndeliver rcpt_to fred@mx.example print\n\
+         deliver rcpt_to fails@mx.example pipe cat > /dev/null; exit 75\n",
+    );
+    let mut session = scratch.greeted();
+    let reply = session.deliver(&["fails@mx.example", "fred@mx.example"]);
+    assert!(reply.starts_with("451 "), "{reply}");
+    let log = scratch.log();
+    assert!(log[log.len() - 2].starts_with("[192.0.2.7] | === NOT DELIVERED: "), "{log:?}");
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply}");
+    session.quit();
+    assert_eq!(scratch.log().iter().filter(|line| line.contains("NOT DELIVERED")).count(), 1);
 }
 
 // Peers that vanish, and ends.

@@ -9,7 +9,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Context, failure};
+use nix::libc;
+use nix::unistd::{AccessFlags, access};
+
+use super::{Context, directory_of, failure, refuse_foreign_link, sync_directory};
 use crate::config::Flags;
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::Mailbox;
@@ -27,6 +30,8 @@ struct Waiting<'a> {
     /// Where it is now; removed when this value is dropped, unless it is to stay.
     path: PathBuf,
     name: String,
+    /// The folder that it is meant for.
+    new: File,
     stays: bool,
 }
 
@@ -60,9 +65,20 @@ impl<'a> Maildirs<'a> {
         envelope: &Envelope<'_>,
         spool: &mut Spool,
     ) -> io::Result<Waiting<'a>> {
-        let (path, mut file, prefix) = create(directory, number)?;
+        for path in [directory, &directory.join("tmp"), &directory.join("new")] {
+            refuse_foreign_link(path)?;
+        }
+        let (path, mut file, prefix) = match create(directory, number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_folders(directory)?;
+                create(directory, number)?
+            }
+            created => created?,
+        };
         self.context.log.when(Flags::FILES, format_args!("DEBUG: writing {}", path.display()));
-        let mut waiting = Waiting { directory, path, name: String::new(), stays: false };
+        // What could stand in the way later is looked for now, while everything can still be taken back.
+        let new = open_new(directory).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+        let mut waiting = Waiting { directory, path, name: String::new(), new, stays: false };
         file.write_all(envelope.trace_headers(recipient, spool).as_bytes())?;
         spool.copy_to(|text| file.write_all(text))?;
         file.sync_all()?;
@@ -86,17 +102,16 @@ impl<'a> Maildirs<'a> {
 
 impl Waiting<'_> {
     fn publish(&mut self) -> io::Result<()> {
-        let new = self.directory.join("new");
-        let path = new.join(&self.name);
+        let path = self.directory.join("new").join(&self.name);
         match std::fs::rename(&self.path, &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_folders(self.directory)?;
+                self.new = open_new(self.directory)?;
                 std::fs::rename(&self.path, &path)?;
             }
             renamed => renamed?,
         }
         self.path = path;
-        File::open(new)?.sync_all()
+        self.new.sync_all()
     }
 }
 
@@ -105,26 +120,38 @@ impl Drop for Waiting<'_> {
         if !self.stays {
             // Readers do not look into `tmp`; if the file is in `new` already, one of them may have been faster.
             let _ = std::fs::remove_file(&self.path);
-            let _ = self.path.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
+            let _ = sync_directory(directory_of(&self.path));
         }
     }
 }
 
-/// Opens a new file in `tmp`; with it the beginning of its final name, `SECONDS.MmicrosecondsPpid`. The folders are
-/// made if they are missing.
+/// Opens a new file in `tmp`; with it the beginning of its final name, `SECONDS.MmicrosecondsPpid`.
 fn create(directory: &Path, number: usize) -> io::Result<(PathBuf, File, String)> {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let prefix = format!("{}.M{:06}P{}", now.as_secs(), now.subsec_micros(), std::process::id());
         let path = directory.join("tmp").join(format!("{prefix}_{number}.{}", host_name()));
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => return Ok((path, file, prefix)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make_folders(directory)?,
             // The clock went back to where it was before; it will not stay there.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+            created => return Ok((path, created?, prefix)),
         }
     }
+}
+
+/// Opens `new`, which is made if it is missing and can be written.
+fn open_new(directory: &Path) -> io::Result<File> {
+    let path = directory.join("new");
+    let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path);
+    let new = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folders(directory)?;
+            open()?
+        }
+        opened => opened?,
+    };
+    access(&path, AccessFlags::W_OK | AccessFlags::X_OK)?;
+    Ok(new)
 }
 
 /// Makes what is missing of the maildir, for nobody but us. `tmp` is made last, when the others' names are durable: a
@@ -137,11 +164,10 @@ fn make_folders(directory: &Path) -> io::Result<()> {
     make(directory)?;
     make(&directory.join("new"))?;
     make(&directory.join("cur"))?;
-    let sync = |folder: &Path| File::open(folder)?.sync_all();
-    sync(directory)?;
-    sync(super::directory_of(directory))?;
+    sync_directory(directory)?;
+    sync_directory(directory_of(directory))?;
     make(&directory.join("tmp"))?;
-    sync(directory)
+    sync_directory(directory)
 }
 
 /// This machine's name, with the two characters that names of messages cannot have written as maildir(5) wants.

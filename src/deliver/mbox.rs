@@ -7,6 +7,7 @@
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,9 +15,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
 
-use super::{Context, LOCK_PATIENCE, directory_of, failure};
+use super::{Context, LOCK_PATIENCE, directory_of, failure, refuse_foreign_link, sync_directory};
 use crate::config::Flags;
+use crate::conn::timeout;
 use crate::date::Asctime;
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
@@ -83,7 +86,7 @@ impl<'a> Mailboxes<'a> {
             Some(number) => number,
             None => {
                 self.context.log.when(Flags::FILES, format_args!("DEBUG: opening {}", path.display()));
-                self.files.push(wait_for(self.context.log, path)?);
+                self.files.push(wait_for(self.context, path)?);
                 self.files.len() - 1
             }
         };
@@ -92,11 +95,11 @@ impl<'a> Mailboxes<'a> {
 }
 
 /// Opens and locks the file. If another program has it, it is tried again at growing intervals, for a while.
-fn wait_for<'a>(log: &'a Log, path: &'a Path) -> Result<Appending<'a>, Reply> {
+fn wait_for<'a>(context: &'a Context<'a>, path: &'a Path) -> Result<Appending<'a>, Reply> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     let mut pause = Duration::from_millis(1);
     loop {
-        let opened = Appending::open(log, path);
+        let opened = Appending::open(context.log, path);
         if let Some(file) = opened.map_err(|error| failure(&error, &format!("opening {}", path.display())))? {
             return Ok(file);
         }
@@ -105,6 +108,9 @@ fn wait_for<'a>(log: &'a Log, path: &'a Path) -> Result<Appending<'a>, Reply> {
             let holder =
                 if lock_file.exists() { format!("there is {}", lock_file.display()) } else { "it has a lock".into() };
             return Err(reply::mailbox_busy(format!("another program works on {}: {holder}", path.display())));
+        }
+        if context.signals.stop_requested() {
+            return Err(reply::mailbox_busy(format!("told to stop while waiting for the lock of {}", path.display())));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -121,18 +127,23 @@ impl<'a> Appending<'a> {
         if !metadata.is_file() {
             return Ok(Some(appending));
         }
+        if metadata.nlink() > 1 {
+            // Who can make names here could have given one to a file that is no mailbox.
+            return Err(io::Error::other(format!("the file has {} names (hard links)", metadata.nlink())));
+        }
         // A program that puts a new file in this one's place lets go of its lock just before it does, and protects
         // itself with FILE.lock only (Python's `mailbox`, for one). It made that while it had the lock that is ours
         // now, so there is nothing to see later that is not there now.
-        if !try_lock(&appending.file)? || dot_lock(path).exists() || !is_at(path, identity) {
+        if !try_lock(&appending.file)? || has_dot_lock(path, log) || !is_at(path, identity) {
             return Ok(None);
         }
         let length = appending.file.metadata()?.len();
         if length == 0 {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
-            File::open(directory_of(&path.canonicalize()?))?.sync_all()?;
+            sync_directory(directory_of(&path.canonicalize()?))?;
         }
-        appending.revocable = Some(close_torn_tail(&mut appending.file, length)?);
+        appending.revocable = Some(length);
+        close_torn_tail(&mut appending.file, length)?;
         Ok(Some(appending))
     }
 }
@@ -151,8 +162,7 @@ impl Drop for Appending<'_> {
     }
 }
 
-/// Opens the file for appending. A symbolic link is followed only if it is root's or ours: in a folder that others can
-/// write, anybody else's link could lead anywhere.
+/// Opens the file for appending. A symbolic link is followed only if it is root's or ours.
 fn open_or_create(path: &Path) -> io::Result<File> {
     // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
     let is_fifo = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
@@ -160,12 +170,7 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     options.read(!is_fifo).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
     let opened = match options.open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            let owner = std::fs::symlink_metadata(path)?.uid();
-            if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-                return Err(io::Error::other(format!(
-                    "it is a symbolic link of user {owner}, who is neither root nor the user we run as"
-                )));
-            }
+            refuse_foreign_link(path)?;
             options.custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
         }
         other => other,
@@ -199,6 +204,18 @@ fn dot_lock(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether there is a `FILE.lock` that is not just left over from a crash.
+fn has_dot_lock(path: &Path, log: &Log) -> bool {
+    let path = dot_lock(path);
+    let Ok(metadata) = std::fs::symlink_metadata(&path) else { return false };
+    let age = metadata.modified().ok().and_then(|made| made.elapsed().ok()).unwrap_or_default();
+    if age < STALE_LOCK {
+        return true;
+    }
+    log.when(Flags::WARNINGS, format_args!("WARNING: {} is {} s old and not respected", path.display(), age.as_secs()));
+    false
+}
+
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
@@ -209,27 +226,37 @@ fn is_at(path: &Path, file: (u64, u64)) -> bool {
 }
 
 /// A crash in the middle of a delivery leaves a message without its end; without an empty line behind it, the next
-/// `From ` line would be a part of it. One that ends inside its own `From ` line is no message yet, but would become a
-/// part of the one before it: that much is cut off. Returns the length of the file that is left.
-fn close_torn_tail(file: &mut File, length: u64) -> io::Result<u64> {
+/// `From ` line would be a part of it. One that ends inside its own `From ` line would become a part of the message
+/// before it, so that line is completed.
+fn close_torn_tail(file: &mut File, length: u64) -> io::Result<()> {
     let mut buffer = [0; MAX_FROM_LINE];
     let tail = &mut buffer[..usize::try_from(length).map_or(MAX_FROM_LINE, |length| length.min(MAX_FROM_LINE))];
     file.read_exact_at(tail, length - tail.len() as u64)?;
     let lines = memchr::memrchr(b'\n', tail).map_or(0, |at| at + 1);
     let (lines, torn) = tail.split_at(lines);
     let begins_message = lines.ends_with(b"\n\n") || torn.len() as u64 == length;
-    if begins_message && !torn.is_empty() && (torn.starts_with(FROM) || FROM.starts_with(torn)) {
-        let length = length - torn.len() as u64;
-        file.set_len(length)?;
-        return Ok(length);
-    }
-    let missing: &[u8] = match (lines, torn) {
-        ([], []) | ([.., b'\n', b'\n'], []) => b"",
-        (_, []) => b"\n",
-        _ => b"\n\n",
+    let missing = match (lines, torn) {
+        ([], []) | ([.., b'\n', b'\n'], []) => return Ok(()),
+        (_, []) => "\n".to_owned(),
+        _ => begins_message.then(|| rest_of_from_line(torn)).flatten().unwrap_or_default() + "\n\n",
     };
-    file.write_all(missing)?;
-    Ok(length)
+    file.write_all(missing.as_bytes())
+}
+
+/// What is missing of a `From ` line that begins like this; `None` if none of ours does.
+fn rest_of_from_line(torn: &[u8]) -> Option<String> {
+    let date = Asctime::now_utc().to_string();
+    if let Some(rest) = FROM.strip_prefix(torn) {
+        return Some(format!("{}MAILER-DAEMON {date}", rest.escape_ascii()));
+    }
+    let mut words = torn.strip_prefix(FROM)?.splitn(2, |byte| *byte == b' ');
+    let sender = words.next()?;
+    let Some(begun) = words.next() else {
+        return Some(if sender.is_empty() { format!("MAILER-DAEMON {date}") } else { format!(" {date}") });
+    };
+    let kind = |byte: u8| (byte.is_ascii_alphabetic(), byte.is_ascii_digit() || byte == b' ', byte == b':');
+    let is_date = begun.len() <= date.len() && begun.iter().zip(date.bytes()).all(|(a, b)| kind(*a) == kind(b));
+    is_date.then(|| date[begun.len()..].to_owned())
 }
 
 fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &mut Spool) -> io::Result<()> {
@@ -241,7 +268,7 @@ fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &
     spool.copy_to(|text| {
         quoting.quote(text, &mut out);
         if out.len() >= WRITE_SIZE {
-            file.write_all(&out)?;
+            write_all(file, &out)?;
             unsynced += out.len();
             out.clear();
         }
@@ -254,7 +281,28 @@ fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &
         Ok(())
     })?;
     quoting.finish(&mut out);
-    file.write_all(&out)
+    write_all(file, &out)
+}
+
+/// Writes everything. The reader of a FIFO gets some time when it falls behind.
+fn write_all(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => bytes = &bytes[length..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut descriptors = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+                match poll(&mut descriptors, timeout(Instant::now() + LOCK_PATIENCE)) {
+                    Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The line that separates messages: sender and date (mbox(5)). What is no bare word becomes one.
@@ -338,6 +386,9 @@ const FROM: &[u8; 5] = b"From ";
 const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
 #[expect(clippy::cast_possible_truncation, reason = "constants of one digit")]
 const SEEK_SET: libc::c_short = libc::SEEK_SET as libc::c_short;
+
+/// The age at which a `FILE.lock` counts as left behind.
+const STALE_LOCK: Duration = Duration::from_secs(600);
 
 /// The longest time between two tries to take a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);

@@ -1,15 +1,17 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
-//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`]), then the one
-//! destination that cannot ([`pipe`]) has its say, and only then is the rest committed, which cannot fail any more.
-//! Everything prepared is taken back when its value is dropped, on every way out.
+//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
+//! [`print`]), then the one destination that cannot ([`pipe`]) has its say, and only then is the rest committed, which is
+//! no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
 
 mod maildir;
 pub mod mbox;
 mod pipe;
 mod print;
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,6 +73,12 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
         mailboxes.append(path, &recipient.mailbox, envelope, spool)?;
     }
     mailboxes.sync()?;
+    let mut shown = Vec::new();
+    for (recipient, action) in &copies {
+        if let Action::Print = action {
+            shown.push(print::print(context, &recipient.mailbox, envelope, spool)?);
+        }
+    }
 
     for (recipient, action) in &copies {
         if let Action::Pipe(command) = action {
@@ -78,13 +86,9 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
         }
     }
 
-    for (recipient, action) in &copies {
-        if let Action::Print = action {
-            print::print(context, &recipient.mailbox, envelope, spool)?;
-        }
-    }
     maildirs.commit()?;
     mailboxes.commit();
+    shown.into_iter().for_each(print::Shown::commit);
 
     for (recipient, action) in &copies {
         log_delivery(context, envelope, recipient, action);
@@ -117,6 +121,26 @@ fn failure(error: &io::Error, doing: &str) -> Reply {
         }
         _ => reply::try_again(cause),
     }
+}
+
+/// An error if the path is a symbolic link that is neither root's nor ours: in a folder that others can write, theirs
+/// could lead anywhere.
+fn refuse_foreign_link(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(link) if link.is_symlink() && link.uid() != 0 && link.uid() != nix::unistd::geteuid().as_raw() => {
+            Err(io::Error::other(format!(
+                "{} is a symbolic link of user {}, who is neither root nor the user we run as",
+                path.display(),
+                link.uid()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a folder durable.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 /// The folder that holds the name of a file.
