@@ -70,7 +70,7 @@ pub struct Question {
 
 /// Reads the command line. The error is also how help and version are shown.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Error> {
-    let matches = command().try_get_matches_from(arguments)?;
+    let matches = command().try_get_matches_from(with_debug_flags(arguments))?;
     let options = options(&matches)?;
     Ok(match matches.subcommand() {
         Some(("listen", matches)) => Invocation::Listen(options, listen(matches)),
@@ -83,6 +83,19 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
             Invocation::Explain(options, Question { peer, from: text(matches, "from"), rcpt: text(matches, "rcpt") })
         }
         _ => Invocation::Receive(options, peer(&matches)?),
+    })
+}
+
+/// The arguments, `-d` without flags written as `-da`: as in the original, the flags can be left out.
+fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut arguments = arguments.peekable();
+    std::iter::from_fn(move || {
+        let argument = arguments.next()?;
+        let has_flags = arguments.peek().is_some_and(|next| {
+            let is_option = next.len() > 1 && next.as_encoded_bytes().starts_with(b"-");
+            !is_option && !["listen", "check", "explain"].iter().any(|subcommand| *subcommand == next)
+        });
+        Some(if argument == "-d" && !has_flags { "-da".into() } else { argument })
     })
 }
 
@@ -112,7 +125,6 @@ pub fn command() -> Command {
                 .value_name("FLAGS")
                 .help("What to log, in place of the configuration's `debug`: letters of acfFhlrsw+, or - for none")
                 .num_args(0..=1)
-                .default_missing_value("a")
                 .allow_hyphen_values(true)
                 .global(true),
         )

@@ -10,8 +10,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use simple_dns::rdata::RData;
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE};
+use simple_dns::{
+    CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE, header_buffer,
+};
 
+use crate::log::Untrusted;
 use crate::peer::is_valid_hostname;
 
 /// Why an address has no name that counts.
@@ -29,8 +32,10 @@ impl std::fmt::Display for NoName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             NoName::Unnamed => f.write_str("the address has no host name"),
-            NoName::Unconfirmed(name) => write!(f, "the host name '{name}' does not lead back to the address"),
-            NoName::Failed(why) => write!(f, "the host name look-up failed: {why}"),
+            NoName::Unconfirmed(name) => {
+                write!(f, "the host name '{}' does not lead back to the address", Untrusted::new(name.as_bytes()))
+            }
+            NoName::Failed(why) => write!(f, "the host name look-up failed: {}", Untrusted::new(why.as_bytes())),
         }
     }
 }
@@ -175,19 +180,44 @@ enum Answer {
 
 /// The answers in a message and whether it was cut short; `None` if it answers another question.
 fn answers(message: &[u8], id: u16, question: &Question<'_>) -> io::Result<Option<(Vec<Answer>, bool)>> {
-    let Ok(packet) = Packet::parse(message) else { return Ok(None) };
-    let same_question = matches!(packet.questions.as_slice(), [asked] if asked.qtype == question.qtype
-        && asked.qname.to_string().eq_ignore_ascii_case(&question.qname.to_string()));
-    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !same_question {
+    if header_buffer::id(message) != Ok(id) || header_buffer::has_flags(message, PacketFlag::RESPONSE) != Ok(true) {
+        return Ok(None);
+    }
+    let truncated = header_buffer::has_flags(message, PacketFlag::TRUNCATION) == Ok(true);
+    let packet = match Packet::parse(message) {
+        Ok(packet) => packet,
+        // What was cut short may announce more than it holds.
+        Err(_) if truncated => return Ok(Some((Vec::new(), true))),
+        Err(error) => return Err(io::Error::other(format!("the name server gave a garbled answer: {error}"))),
+    };
+    let [asked] = packet.questions.as_slice() else { return Ok(None) };
+    if asked.qtype != question.qtype || !is_same_name(&asked.qname, &question.qname) {
         return Ok(None);
     }
     match packet.rcode() {
         RCODE::NoError | RCODE::NameError => {}
         other => return Err(io::Error::other(format!("the name server answered {other:?}"))),
     }
-    // CNAME records on the way need no following: the server has put what they lead to into the same answer.
-    let answers = packet.answers.iter().filter_map(answer).collect();
-    Ok(Some((answers, packet.has_flags(PacketFlag::TRUNCATION))))
+    // What a CNAME record leads to the server has put into the same answer. Records about other names are none of ours.
+    let mut owner = &asked.qname;
+    for _ in 0..MAX_CNAMES {
+        let alias = packet.answers.iter().find_map(|record| match &record.rdata {
+            RData::CNAME(target) if is_same_name(&record.name, owner) => Some(&target.0),
+            _ => None,
+        });
+        match alias {
+            Some(target) => owner = target,
+            None => break,
+        }
+    }
+    let answers = packet.answers.iter().filter(|record| is_same_name(&record.name, owner)).filter_map(answer).collect();
+    Ok(Some((answers, truncated)))
+}
+
+/// Whether two names are one, letter case aside (RFC 4343).
+fn is_same_name(one: &Name<'_>, other: &Name<'_>) -> bool {
+    one.get_labels().len() == other.get_labels().len()
+        && one.as_bytes().zip(other.as_bytes()).all(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
 fn answer(record: &ResourceRecord<'_>) -> Option<Answer> {
@@ -259,6 +289,9 @@ fn random_id() -> u16 {
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
+
+/// How long a chain of CNAME records may be.
+const MAX_CNAMES: usize = 8;
 
 /// How many of an address's names are tried: more than one is rare, and each costs a query.
 const MAX_NAMES: usize = 5;

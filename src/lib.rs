@@ -12,6 +12,7 @@ mod date;
 pub mod deliver;
 mod dns;
 mod explain;
+mod files;
 mod listen;
 pub mod log;
 pub mod message;

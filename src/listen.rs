@@ -4,8 +4,9 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,11 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> u8 {
             return EX_CONFIG;
         }
     };
-    let log = options.log.clone().unwrap_or(config.log);
+    let log = match options.log.clone().unwrap_or(config.log) {
+        // A log file that root makes could not be written by the sessions, which become that user.
+        LogTarget::File(_) if config.user.is_some() && nix::unistd::geteuid().is_root() => LogTarget::Syslog,
+        log => log,
+    };
     match Listener::new(options, listen, log).and_then(|mut listener| listener.run()) {
         Ok(()) => 0,
         Err(error) => {
@@ -88,7 +93,7 @@ impl<'a> Listener<'a> {
             self.reap();
             for number in 0..self.sockets.len() {
                 if let Err(error) = self.accept(number) {
-                    self.log_about("listen", format_args!("WARNING: cannot accept connections: {error}"));
+                    self.log("listen").always(format_args!("WARNING: cannot accept connections: {error}"));
                     pause = Some(Instant::now() + Duration::from_secs(1));
                 }
             }
@@ -143,7 +148,7 @@ impl<'a> Listener<'a> {
 
     fn start(&mut self, stream: TcpStream, peer: IpAddr) -> io::Result<()> {
         self.reap();
-        let from_peer = self.sessions.iter().filter(|session| session.peer == peer).count();
+        let from_peer = self.sessions.iter().filter(|session| network_of(session.peer) == network_of(peer)).count();
         if self.sessions.len() >= self.options.max_processes || from_peer >= self.options.max_per_address {
             self.turn_away(&stream, peer, format_args!("{} sessions, {from_peer} with this peer", self.sessions.len()));
             return Ok(());
@@ -152,8 +157,12 @@ impl<'a> Listener<'a> {
         let input = OwnedFd::from(stream);
         let output = input.try_clone()?;
         // The running binary, even if its file has been replaced since: sessions of one kind until we are restarted.
-        let process =
-            Command::new("/proc/self/exe").args(&self.arguments).stdin(input).stdout(Stdio::from(output)).spawn()?;
+        let process = Command::new("/proc/self/exe")
+            .arg0("mailrecv")
+            .args(&self.arguments)
+            .stdin(input)
+            .stdout(Stdio::from(output))
+            .spawn()?;
         self.sessions.push(Session { process, peer });
         Ok(())
     }
@@ -165,11 +174,11 @@ impl<'a> Listener<'a> {
         // One write into an empty socket buffer; a peer that cannot take that gets nothing.
         let _ = stream.set_nonblocking(true);
         let _ = (&mut &*stream).write_all(&bytes);
-        self.log_about(&peer.to_string(), format_args!("ERROR: {} {} ({why})", reply.code, reply.text));
+        self.log(&peer.to_string()).error(format_args!("ERROR: {} {} ({why})", reply.code, reply.text));
     }
 
-    fn log_about(&self, peer: &str, text: std::fmt::Arguments<'_>) {
-        Log::new(self.log.clone(), Flags::default(), true, peer.to_owned()).always(text);
+    fn log(&self, peer: &str) -> Log {
+        Log::new(self.log.clone(), Flags::default(), true, peer.to_owned())
     }
 
     /// Forgets sessions that are over.
@@ -177,28 +186,35 @@ impl<'a> Listener<'a> {
         self.sessions.retain_mut(|session| matches!(session.process.try_wait(), Ok(None)));
     }
 
-    /// Lets sessions end by themselves for a while, then asks them to, then makes them.
+    /// Lets sessions end by themselves for a while, then asks them to. They do at the next point where nothing is half
+    /// done, which their own deadlines bound; to kill one in a delivery could lose or double mail.
     fn stop(&mut self) {
-        self.wait_for_sessions(self.options.grace);
-        for (signal, patience) in [(Signal::SIGTERM, TERM_PATIENCE), (Signal::SIGKILL, Duration::from_secs(1))] {
-            for session in &self.sessions {
-                if let Ok(pid) = i32::try_from(session.process.id()) {
-                    let _ = kill(Pid::from_raw(pid), signal);
-                }
+        let deadline = Instant::now() + self.options.grace;
+        while !self.sessions.is_empty() && Instant::now() < deadline {
+            self.wait_for_sessions(deadline);
+        }
+        for session in &self.sessions {
+            if let Ok(pid) = i32::try_from(session.process.id()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
             }
-            self.wait_for_sessions(patience);
+        }
+        while !self.sessions.is_empty() {
+            self.wait_for_sessions(Instant::now() + Duration::from_secs(1));
         }
     }
 
-    fn wait_for_sessions(&mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        loop {
-            self.reap();
-            if self.sessions.is_empty() || Instant::now() >= deadline {
-                return;
-            }
-            let _ = self.wait(Some(deadline.min(Instant::now() + Duration::from_millis(200))));
-        }
+    /// Waits for the end of some session, but no longer than this.
+    fn wait_for_sessions(&mut self, until: Instant) {
+        let _ = self.wait(Some(until.min(Instant::now() + Duration::from_millis(200))));
+        self.reap();
+    }
+}
+
+/// Who counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that a network is given as a whole.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
@@ -216,6 +232,3 @@ fn receiver_arguments(options: &Options) -> Vec<OsString> {
     }
     arguments
 }
-
-/// How long sessions have between SIGTERM and SIGKILL: enough to finish a commit.
-const TERM_PATIENCE: Duration = Duration::from_secs(5);

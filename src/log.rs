@@ -9,11 +9,13 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::config::{Flags, LogTarget};
 use crate::date;
+use crate::files::refuse_foreign_link;
 
 /// The log of one connection.
 pub struct Log {
@@ -22,6 +24,8 @@ pub struct Log {
     loghex: bool,
     /// The peer's address, or a word that stands for it.
     peer: String,
+    /// Whether standard error may be used where there is no system log.
+    stderr_is_ours: bool,
     /// Opened at the first line: most connections of scanners and many of mail servers write none.
     sink: RefCell<Sink>,
 }
@@ -38,7 +42,7 @@ enum Sink {
 impl Log {
     /// A log to this place about this peer; nothing is opened yet.
     pub fn new(target: LogTarget, flags: Flags, loghex: bool, peer: String) -> Self {
-        Self { target, flags, loghex, peer, sink: RefCell::new(Sink::Closed) }
+        Self { target, flags, loghex, peer, stderr_is_ours: true, sink: RefCell::new(Sink::Closed) }
     }
 
     /// Whether lines of this kind are wanted.
@@ -46,10 +50,20 @@ impl Log {
         self.flags.has(flag)
     }
 
+    /// A log that does not fall back to standard error where there is no system log.
+    pub fn without_stderr(self) -> Self {
+        Self { stderr_is_ours: false, ..self }
+    }
+
     /// Logs a line whatever the flags.
     pub fn always(&self, text: fmt::Arguments<'_>) {
         // A failure to log is no reason to lose mail, and there is nobody to tell.
-        let _ = self.write(text);
+        let _ = self.write(Severity::Info, text);
+    }
+
+    /// Logs a refusal or an error, whatever the flags.
+    pub fn error(&self, text: fmt::Arguments<'_>) {
+        let _ = self.write(Severity::Error, text);
     }
 
     /// Logs a line if the flag is set.
@@ -61,12 +75,13 @@ impl Log {
 
     /// Text that a peer chose, in the form this log has it.
     pub fn untrusted<'t>(&self, bytes: &'t [u8]) -> Untrusted<'t> {
-        Untrusted { bytes, keep_utf8: !self.loghex, max: MAX_UNTRUSTED }
+        Untrusted { keep_utf8: !self.loghex, ..Untrusted::new(bytes) }
     }
 
     /// Writes one line of a message for people (the `print` action). Unlike the log itself, this can fail.
     pub fn print(&self, line: &[u8]) -> std::io::Result<()> {
-        self.write(format_args!("| {}", Untrusted { bytes: line, keep_utf8: true, max: usize::MAX }))
+        let line = Untrusted { bytes: line, keep_utf8: true, in_angles: false, max: usize::MAX };
+        self.write(Severity::Info, format_args!("| {line}"))
     }
 
     /// A line as it stands in a log file: `DATE MAILRECV[PID]: [PEER] TEXT`.
@@ -90,7 +105,7 @@ impl Log {
         }
     }
 
-    fn write(&self, text: fmt::Arguments<'_>) -> std::io::Result<()> {
+    fn write(&self, severity: Severity, text: fmt::Arguments<'_>) -> std::io::Result<()> {
         let mut sink = self.sink.borrow_mut();
         if let Sink::Closed = *sink {
             *sink = self.opened();
@@ -104,7 +119,10 @@ impl Log {
             }
             Sink::Syslog(logger) => {
                 let line = format!("[{peer}] {text}");
-                let result = if line.contains("] ERROR: ") { logger.err(line) } else { logger.info(line) };
+                let result = match severity {
+                    Severity::Error => logger.err(line),
+                    Severity::Info => logger.info(line),
+                };
                 result.map_err(std::io::Error::other)
             }
             Sink::Closed | Sink::Nowhere => Err(std::io::ErrorKind::NotConnected.into()),
@@ -114,18 +132,11 @@ impl Log {
     fn opened(&self) -> Sink {
         match &self.target {
             LogTarget::Stderr => Sink::Stderr,
-            LogTarget::Syslog => open_syslog(),
-            // Not blocking: a FIFO that nobody reads must not hold up mail.
-            LogTarget::File(path) => match OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o640)
-                .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
-                .open(path)
-            {
+            LogTarget::Syslog => self.syslog(),
+            LogTarget::File(path) => match open_file(path) {
                 Ok(file) => Sink::File(file),
                 Err(error) => {
-                    let mut sink = open_syslog();
+                    let mut sink = self.syslog();
                     if let Sink::Syslog(logger) = &mut sink {
                         let _ = logger.warning(format!(
                             "[{}] WARNING: logging here, because {} cannot be opened: {error}",
@@ -138,16 +149,34 @@ impl Log {
             },
         }
     }
+
+    fn syslog(&self) -> Sink {
+        let formatter = Formatter3164 {
+            facility: Facility::LOG_MAIL,
+            hostname: None,
+            process: IDENTITY.to_owned(),
+            pid: std::process::id(),
+        };
+        match syslog::unix(formatter) {
+            Ok(logger) => Sink::Syslog(Box::new(logger)),
+            Err(_) if self.stderr_is_ours => Sink::Stderr,
+            Err(_) => Sink::Nowhere,
+        }
+    }
 }
 
-fn open_syslog() -> Sink {
-    let formatter = Formatter3164 {
-        facility: Facility::LOG_MAIL,
-        hostname: None,
-        process: IDENTITY.to_owned(),
-        pid: std::process::id(),
-    };
-    syslog::unix(formatter).map_or(Sink::Nowhere, |logger| Sink::Syslog(Box::new(logger)))
+fn open_file(path: &Path) -> std::io::Result<File> {
+    refuse_foreign_link(path)?;
+    // Not blocking: a FIFO that nobody reads must not hold up mail.
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)
+}
+
+/// How urgent a line is, to the system log.
+#[derive(Debug, Clone, Copy)]
+enum Severity {
+    Error,
+    Info,
 }
 
 /// Text that a peer, a name server or a command chose. Its `Display` is safe in a log line, a header and a terminal;
@@ -156,13 +185,19 @@ fn open_syslog() -> Sink {
 pub struct Untrusted<'t> {
     bytes: &'t [u8],
     keep_utf8: bool,
+    in_angles: bool,
     max: usize,
 }
 
 impl<'t> Untrusted<'t> {
     /// Text with everything but printable ASCII escaped.
     pub fn new(bytes: &'t [u8]) -> Self {
-        Self { bytes, keep_utf8: false, max: MAX_UNTRUSTED }
+        Self { bytes, keep_utf8: false, in_angles: false, max: MAX_UNTRUSTED }
+    }
+
+    /// The same for a place between angle brackets: its own are escaped.
+    pub fn in_angles(self) -> Self {
+        Self { in_angles: true, ..self }
     }
 }
 
@@ -174,7 +209,8 @@ impl fmt::Display for Untrusted<'_> {
                 let escape = match character {
                     '[' | ']' | '\'' => true,
                     // What looks like an escape of ours is escaped, so that every line can be read back.
-                    '<' => chunk.valid()[at..].starts_with("<0x"),
+                    '<' => self.in_angles || chunk.valid()[at..].starts_with("<0x"),
+                    '>' => self.in_angles,
                     ' '..='~' => false,
                     _ => !self.keep_utf8 || is_invisible(character),
                 };
@@ -193,11 +229,15 @@ impl fmt::Display for Untrusted<'_> {
     }
 }
 
-/// Characters that change how a line is shown or where it ends, without being seen: controls of both ranges, line and
-/// paragraph separators, direction marks, zero-width characters.
-fn is_invisible(character: char) -> bool {
+/// Characters that change how a line is shown or where it ends without being seen: controls of both ranges, line and
+/// paragraph separators, direction marks, and what else Unicode calls default ignorable.
+pub(crate) fn is_invisible(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{61c}')
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The program's name in log lines, as in the original.
@@ -212,7 +252,7 @@ mod tests {
 
     #[test]
     fn untrusted_text_is_one_harmless_line() {
-        let show = |bytes: &[u8], keep_utf8| Untrusted { bytes, keep_utf8, max: 40 }.to_string();
+        let show = |bytes, keep_utf8| Untrusted { keep_utf8, max: 40, ..Untrusted::new(bytes) }.to_string();
         for (bytes, hex, utf8) in [
             (&b"fred@example.com"[..], "fred@example.com", "fred@example.com"),
             (b"<a@b>", "<a@b>", "<a@b>"),

@@ -61,7 +61,8 @@ impl Spool {
     /// otherwise become a part of our own header.
     fn begins_with_header(&self) -> bool {
         let name = self.beginning.iter().take_while(|byte| byte.is_ascii_graphic() && **byte != b':').count();
-        let is_field = name > 0 && self.beginning[name..].trim_ascii_start().starts_with(b":");
+        let behind_name = self.beginning[name..].iter().find(|byte| !matches!(byte, b' ' | b'\t'));
+        let is_field = name > 0 && behind_name == Some(&b':');
         is_field || self.beginning.starts_with(b"\n")
     }
 
@@ -193,6 +194,8 @@ mod tests {
             (b"hello\nSubject: x", false),
             (b" folded\n", false),
             (b"From a@b Sat\n", false),
+            (b"word\n: x\n", false),
+            (b"Subject : x\n", true),
             (b"http://x\n", true),
         ] {
             assert_eq!(spool(text, 3).begins_with_header(), is_header, "{}", String::from_utf8_lossy(text));

@@ -15,7 +15,7 @@ use landlock::{
 
 use crate::config::{Config, Flags, Place};
 use crate::date;
-use crate::deliver::directory_of;
+use crate::files::directory_of;
 use crate::log::Log;
 use crate::peer::Client;
 

@@ -65,7 +65,7 @@ impl<'a> Server<'a> {
         server
     }
 
-    /// How much of the connection's time is left.
+    /// When the connection's time is over.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -258,7 +258,7 @@ fn new_spool(config: &Config) -> Spool {
 
 /// Logs a reply that says no.
 pub fn log_negative(log: &Log, reply: &Reply) {
-    log.always(format_args!("{}", negative(log, reply)));
+    log.error(format_args!("{}", negative(log, reply)));
 }
 
 /// `ERROR: CODE TEXT 'what it is about' (what happened here)`

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
 use crate::config::{self, Config, Flags, LogTarget, Unusable};
@@ -28,16 +28,17 @@ use crate::{EX_CONFIG, EX_OSERR, EX_SOFTWARE, EX_USAGE, dns, sandbox, user};
 pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     let stderr_was_peer = take_stderr_off_the_connection();
     keep_panics_for_the_log();
+    // `listen` starts us by another name.
+    let _ = nix::sys::prctl::set_name(c"mailrecv");
+    keep_files_readable();
     let connected = match peer {
         Some(client) => Ok(Connected::Named(client)),
         None => peer::origin(std::io::stdin().as_fd()).map(Connected::Seen),
     };
     let loaded = config::load(&options.config);
     // Nothing is logged before root is given up: a log file that root made could not be written later.
-    let ready = match &loaded {
-        Ok(config) => drop_privileges(config).and_then(|()| Signals::new()),
-        Err(_) => Signals::new(),
-    };
+    let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
+    let ready = user.as_deref().map_or(Ok(()), user::become_user).and_then(|()| Signals::new());
     let log = open_log(options, &loaded, &connected, stderr_was_peer);
     let connected = match connected {
         Ok(connected) => connected,
@@ -79,9 +80,11 @@ pub(crate) fn stdin_is_a_connection() -> bool {
 
 /// The super-server's entry has a mistake in its command line: the log hears of it, the peer that we cannot serve it.
 pub(crate) fn cannot_start(error: &clap::Error) -> u8 {
+    let stderr_was_peer = take_stderr_off_the_connection();
     let peer = peer::origin(std::io::stdin().as_fd()).map(Connected::Seen);
     let peer = peer.map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
     let log = Log::new(LogTarget::Syslog, Flags::default(), true, peer);
+    let log = if stderr_was_peer { log.without_stderr() } else { log };
     let message = error.to_string();
     let headline = message.lines().next().unwrap_or_default();
     last_words(&log, &reply::cannot_serve(format!("command line: {}", Untrusted::new(headline.as_bytes()))));
@@ -103,15 +106,17 @@ fn open_log(
         target => target.clone(),
     };
     let peer = connected.as_ref().map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
-    Log::new(target, options.debug.unwrap_or(debug), loghex, peer)
+    let log = Log::new(target, options.debug.unwrap_or(debug), loghex, peer);
+    if stderr_was_peer { log.without_stderr() } else { log }
 }
 
 /// Standard input is nothing that a peer could be on. That the peer has already hung up is no fault of ours.
 fn not_a_connection(log: &Log, error: &anyhow::Error, stderr_was_peer: bool) -> u8 {
-    log.always(format_args!("WARNING: {error:#}"));
     if error.downcast_ref() == Some(&Errno::ENOTCONN) {
+        log.when(Flags::WARNINGS, format_args!("WARNING: the peer had gone before it could be greeted"));
         return 0;
     }
+    log.always(format_args!("WARNING: {error:#}"));
     if !stderr_was_peer {
         let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
     }
@@ -168,19 +173,18 @@ fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (C
             (client, None)
         }
         Err(why) => {
-            let why = why.to_string();
-            log.when(Flags::HOSTS, format_args!("DEBUG: {}", Untrusted::new(why.as_bytes())));
+            log.when(Flags::HOSTS, format_args!("DEBUG: {why}"));
             let check = &limits.fcrdns_check;
-            let refusal = check
-                .value
-                .then(|| reply::worded(&check.refusal, "4.7.25").because(Untrusted::new(why.as_bytes()).to_string()));
+            let refusal = check.value.then(|| reply::worded(&check.refusal, "4.7.25").because(why.to_string()));
             (client, refusal)
         }
     }
 }
 
-fn drop_privileges(config: &Config) -> anyhow::Result<()> {
-    config.user.as_deref().map_or(Ok(()), user::become_user)
+/// A umask that takes the owner's rights would make mailboxes that cannot be written a second time.
+fn keep_files_readable() {
+    let mask = umask(Mode::S_IRWXO | Mode::S_IRWXG);
+    umask(mask - Mode::S_IRWXU);
 }
 
 /// Says one thing to the peer and to the log, when nothing else can be done.

@@ -106,14 +106,15 @@ fn without_a_confirmed_name_the_first_command_is_refused() {
         ("{'mode': 'nxdomain'}", "the address has no host name"),
         (
             "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.8', '2001:db8::7']}}",
-            "the host name <0x27>mail.example<0x27> does not lead back to the address",
+            "the host name 'mail.example' does not lead back to the address",
         ),
-        (
-            "{'ptr': [[b'mail', b'example']]}",
-            "the host name <0x27>mail.example<0x27> does not lead back to the address",
-        ),
+        ("{'ptr': [[b'mail', b'example']]}", "the host name 'mail.example' does not lead back to the address"),
         ("{'mode': 'servfail'}", "the host name look-up failed: the name server answered ServerFailure"),
         ("{'mode': 'refused'}", "the host name look-up failed: the name server answered Refused"),
+        (
+            "{'ptr': [[b'mail', b'example']], 'mode': 'loop'}",
+            "the host name look-up failed: the name server gave a garbled answer: Provided information is not a valid DNS packet",
+        ),
         ("{'mode': 'truncated, no TCP'}", "the host name look-up failed: Connection refused (os error 111)"),
     ];
     for (zone, why) in cases {
@@ -238,7 +239,7 @@ fn look_ups_are_bounded_and_beside_the_greeting() {
         return;
     }
     let confirmed = "'ptr': [[b'mail', b'example']], 'hosts': {'*': ['192.0.2.7']}";
-    for mode in ["silent", "PTR only", "slow TCP", "loop"] {
+    for mode in ["silent", "PTR only", "slow TCP"] {
         let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.dns_secs 1\n"));
         let zone = format!("{{{confirmed}, 'mode': '{mode}'}}");
         let mut session = session(&scratch, &zone, IPV4);
@@ -363,7 +364,7 @@ fn what_is_no_connection_needs_a_peer() {
 /// A peer that has gone before we could ask who it is is no fault of ours.
 #[test]
 fn a_peer_that_is_gone_already_is_no_fault() {
-    let scratch = Scratch::with_config("domain mx.example\n");
+    let scratch = Scratch::with_config("domain mx.example\ndebug w\n");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (accepted, _) = listener.accept().unwrap();
@@ -375,7 +376,7 @@ fn a_peer_that_is_gone_already_is_no_fault() {
     let mut command = scratch.mailrecv(&[]);
     command.stdin(copy()).stdout(copy()).stderr(copy());
     assert_eq!(Process::start(command).exit_code(), 0);
-    assert_eq!(scratch.log().len(), 1);
+    assert_eq!(scratch.log(), ["[unknown] WARNING: the peer had gone before it could be greeted"]);
 }
 
 /// Under xinetd standard error is the connection as well (DESIGN section 8): a mistake in the super-server's entry is no

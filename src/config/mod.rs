@@ -212,6 +212,8 @@ pub struct Unusable {
     pub errors: Vec<Diagnostic>,
     /// Where it wants its log, as far as that could be read: there the administrator will look for the reasons.
     pub log: LogTarget,
+    /// Whom it wants to become, likewise: a log file that root made could not be written later.
+    pub user: Option<String>,
 }
 
 /// Reads the file. Patterns are compiled later, at their first use; [`Config::check`] does it beforehand.
@@ -219,6 +221,7 @@ pub fn load(path: &Path) -> Result<Config, Unusable> {
     let whole_file = |error: anyhow::Error| Unusable {
         errors: vec![Diagnostic::whole_file(format!("{error:#}"))],
         log: LogTarget::Syslog,
+        user: None,
     };
     let source = Source::open(path).map_err(whole_file)?;
     let mut config = Config {
@@ -241,7 +244,7 @@ pub fn load(path: &Path) -> Result<Config, Unusable> {
     });
     read.context("cannot be read").map_err(whole_file)?;
     config.rules.set_source(source);
-    if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log }) }
+    if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log, user: config.user }) }
 }
 
 impl Config {

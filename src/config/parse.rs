@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -390,7 +391,8 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Directive<'t>, Problem> {
             *words = ahead;
             GroupMember::Network(Network::parse(network.text).map_err(|message| network.problem(message))?)
         }
-        ("auth", Some(_)) | ("tls", None) => {
+        ("net", None) => return Err(words.missing("the network, as in `net 192.0.2.0/24`,")),
+        ("auth", _) | ("tls", None) => {
             return Err(first.problem(format!("`{}` is not supported by this version", first.text)));
         }
         _ => GroupMember::Pattern(first),
@@ -423,7 +425,9 @@ fn limit<'t>(name: &str, verb: Word<'t>, words: &mut Words<'t>) -> Result<Direct
             "accept" => false,
             _ => return Err(word.problem("write `reject` or `accept`")),
         }),
-        _ => LimitValue::Count(count(word, if name == DataSize { 0 } else { 1 })?),
+        ConnectionSeconds | IdleSeconds | DnsSeconds | PipeSeconds => LimitValue::Count(count(word, 1..=MAX_SECONDS)?),
+        DataSize => LimitValue::Count(count(word, 0..=u64::MAX)?),
+        Commands | UnknownCommands | FailedCommands | Recipients => LimitValue::Count(count(word, 1..=u64::MAX)?),
     };
     let refusal = if words.is_at_end() { None } else { Some(refusal(words)?) };
     Ok(Directive::Limit(name, value, refusal))
@@ -465,10 +469,11 @@ fn switch(word: Word<'_>) -> Result<bool, Problem> {
     }
 }
 
-fn count(word: Word<'_>, least: u64) -> Result<u64, Problem> {
+fn count(word: Word<'_>, range: RangeInclusive<u64>) -> Result<u64, Problem> {
     match word.text.parse() {
-        Ok(number) if number >= least => Ok(number),
-        _ => Err(word.problem(format!("`{}` is not a whole number of at least {least}", word.text))),
+        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(number) if number > *range.end() => Err(word.problem(format!("at most {} is allowed", range.end()))),
+        _ => Err(word.problem(format!("`{}` is not a whole number of at least {}", word.text, range.start()))),
     }
 }
 
@@ -605,6 +610,9 @@ impl Network {
         })
     }
 }
+
+/// Ten years; what is meant to last for ever lasts no longer.
+const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
 /// A reply line has at most 512 octets (RFC 5321, 4.5.3.1.5), the code, the enhanced code and CRLF among them.
 const LONGEST_REPLY_TEXT: usize = 490;

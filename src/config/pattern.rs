@@ -57,10 +57,39 @@ impl Pattern {
         compile(&self.source).map(drop).map_err(|message| BrokenPattern { line: self.place.line, message })
     }
 
-    /// Whether the pattern is tied to the beginning or end of the text, so that it cannot match inside another name.
+    /// Whether each alternative of the pattern is tied to the beginning or end of the text, so that none can match inside
+    /// another name.
     pub(super) fn is_anchored(&self) -> bool {
-        self.source.starts_with('^') || self.source.ends_with('$') || &*self.source == ".*"
+        let ends = |part: &str| part.strip_suffix('$').is_some_and(|rest| trailing_backslashes(rest).is_multiple_of(2));
+        &*self.source == ".*" || alternatives(&self.source).iter().all(|part| part.starts_with('^') || ends(part))
     }
+}
+
+fn trailing_backslashes(text: &str) -> usize {
+    text.len() - text.trim_end_matches('\\').len()
+}
+
+/// The alternatives of a pattern: its parts between the `|`s that stand in no group and no class.
+fn alternatives(source: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut depth, mut in_class, mut escaped) = (Vec::new(), 0, 0_usize, false, false);
+    for (at, byte) in source.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b']' => in_class = false,
+            _ if in_class => {}
+            b'[' => in_class = true,
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b'|' if depth == 0 => {
+                parts.push(&source[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&source[start..]);
+    parts
 }
 
 fn compile(source: &str) -> Result<Regex, String> {
@@ -129,6 +158,26 @@ mod tests {
     use super::*;
 
     const PLACE: Place = Place { line: 7, start: 0 };
+
+    #[test]
+    fn anchors() {
+        for (source, is_anchored) in [
+            ("^a", true),
+            ("a$", true),
+            (".*", true),
+            ("a", false),
+            (r"a\$", false),
+            (r"a\\$", true),
+            ("^a$|b", false),
+            ("^a|b$", true),
+            ("^(a|b)", true),
+            ("(^a|b)", false),
+            ("[|]a$", true),
+            (r"a\|b$", true),
+        ] {
+            assert_eq!(Pattern::new(source, PLACE).is_anchored(), is_anchored, "{source}");
+        }
+    }
 
     #[test]
     fn wildcards() {

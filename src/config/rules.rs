@@ -188,6 +188,8 @@ impl Rules {
     ) -> Result<Vec<Destination<'c>>, Denial<'c>> {
         let full = recipient.bare();
         let local_part = recipient.domain().eq_ignore_ascii_case(own_domain).then(|| recipient.local_part());
+        // A quoted one that looks like an address is not that address.
+        let local_part = local_part.filter(|local_part| !local_part.contains('@'));
         let exact = self.exact_rule(&full, local_part, client, trace)?;
         let decided = match exact {
             Some(destination) => Some(destination),
@@ -220,19 +222,21 @@ impl Rules {
         client: &Client,
         trace: &mut Trace,
     ) -> Result<Option<Destination<'static>>, Denial<'static>> {
+        let spellings = [Some(full), local_part].into_iter().flatten();
+        let mut places: Vec<_> =
+            spellings.flat_map(|it| self.exact.places(it).map(move |offset| (offset, it))).collect();
+        places.sort_unstable();
         let mut denied = false;
-        for wanted in [Some(full), local_part].into_iter().flatten() {
-            for offset in self.exact.places(wanted) {
-                let Some((group, action)) = self.exact_line(offset, wanted)? else { continue };
-                trace.note(|| {
-                    let address = Untrusted::new(wanted.as_bytes());
-                    format!("line {}: deliver rcpt_to '{address}': the same address", self.line_number(offset))
-                });
-                if self.group_admits(group, client, trace)? {
-                    return Ok(Some(Destination { action, origin: RuleOrigin::Offset(offset) }));
-                }
-                denied = true;
+        for (offset, wanted) in places {
+            let Some((group, action)) = self.exact_line(offset, wanted)? else { continue };
+            trace.note(|| {
+                let address = Untrusted::new(wanted.as_bytes());
+                format!("line {}: deliver rcpt_to '{address}': the same address", self.line_number(offset))
+            });
+            if self.group_admits(group, client, trace)? {
+                return Ok(Some(Destination { action, origin: RuleOrigin::Offset(offset) }));
             }
+            denied = true;
         }
         if denied { Err(Denial::NotAllowed) } else { Ok(None) }
     }
@@ -243,15 +247,25 @@ impl Rules {
             line: self.line_number(offset),
             message: "the file was changed while it was being read".to_owned(),
         };
-        let line = self.source.as_ref().and_then(|source| source.line_at(offset).ok()).ok_or_else(changed)?;
-        let replaced = source::prepared(&line).map_err(|_| changed())?;
-        let line = replaced.as_deref().unwrap_or_else(|| parse::without_comment(&line));
-        let Ok(Some(Directive::Deliver(rule))) = parse::directive(line) else { return Err(changed()) };
-        if !unquoted(rule.recipient.text).eq_ignore_ascii_case(wanted) {
-            return Ok(None);
+        self.read_again(offset, |rule| {
+            let address = unquoted(rule.recipient.text);
+            if !address.eq_ignore_ascii_case(wanted) {
+                return if hash(address.as_bytes()) == hash(wanted.as_bytes()) { Ok(None) } else { Err(changed()) };
+            }
+            let group = self.defined_group(rule.group).map_err(|_| changed())?;
+            Ok(Some((group, rule.action.into_owned())))
+        })
+        .unwrap_or_else(|| Err(changed()))
+    }
+
+    /// Gives the `deliver` line at this place to `take`; `None` if there is no such line there any more.
+    fn read_again<T>(&self, offset: u32, take: impl FnOnce(Rule<'_>) -> T) -> Option<T> {
+        let line = self.source.as_ref()?.line_at(offset).ok()?;
+        let replaced = source::prepared(&line).ok()?;
+        match parse::directive(replaced.as_deref().unwrap_or_else(|| parse::without_comment(&line))) {
+            Ok(Some(Directive::Deliver(rule))) => Some(take(rule)),
+            _ => None,
         }
-        let group = self.defined_group(rule.group).map_err(|_| changed())?;
-        Ok(Some((group, rule.action.into_owned())))
     }
 
     /// The first line with a pattern that fits and whose group admits the peer. If a line fits whose group does not,

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -29,9 +29,10 @@ impl Source {
         if metadata.len() >= MAX_SIZE {
             bail!("is larger than {MAX_SIZE} bytes");
         }
-        if metadata.is_file() {
+        if !metadata.file_type().is_char_device() {
             refuse_if_others_write(&metadata)?;
-        } else {
+        }
+        if !metadata.is_file() {
             // A pipe cannot be read twice.
             let mut copy = tempfile::tempfile().context("cannot be copied")?;
             io::copy(&mut file.take(MAX_SIZE), &mut copy).context("cannot be read")?;

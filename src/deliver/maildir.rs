@@ -12,8 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::libc;
 use nix::unistd::{AccessFlags, access};
 
-use super::{Context, directory_of, failure, refuse_foreign_link, sync_directory};
+use super::{Context, failure};
 use crate::config::Flags;
+use crate::files::{directory_of, refuse_foreign_link, sync_directory};
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::Mailbox;
 use crate::smtp::reply::Reply;

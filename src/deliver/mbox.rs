@@ -17,10 +17,11 @@ use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::{Context, LOCK_PATIENCE, directory_of, failure, refuse_foreign_link, sync_directory};
+use super::{Context, LOCK_PATIENCE, failure};
 use crate::config::Flags;
 use crate::conn::timeout;
 use crate::date::Asctime;
+use crate::files::{directory_of, refuse_foreign_link, sync_directory};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -110,7 +111,8 @@ fn wait_for<'a>(context: &'a Context<'a>, path: &'a Path) -> Result<Appending<'a
             return Err(reply::mailbox_busy(format!("another program works on {}: {holder}", path.display())));
         }
         if context.signals.stop_requested() {
-            return Err(reply::mailbox_busy(format!("told to stop while waiting for the lock of {}", path.display())));
+            let waiting = format!("while waiting for the lock of {}", path.display());
+            return Err(reply::shutting_down(&context.config.domain).because(waiting));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);

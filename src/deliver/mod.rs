@@ -9,10 +9,7 @@ pub mod mbox;
 mod pipe;
 mod print;
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Action, Config, Flags};
@@ -106,8 +103,8 @@ fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Reci
     log.always(format_args!(
         "Mail id={} from=<{}> to=<{}> size={} {action}: delivered",
         envelope.id,
-        log.untrusted(sender.as_bytes()),
-        log.untrusted(recipient.as_bytes()),
+        log.untrusted(sender.as_bytes()).in_angles(),
+        log.untrusted(recipient.as_bytes()).in_angles(),
         transaction.size,
     ));
 }
@@ -120,34 +117,6 @@ fn failure(error: &io::Error, doing: &str) -> Reply {
             reply::no_room(cause)
         }
         _ => reply::try_again(cause),
-    }
-}
-
-/// An error if the path is a symbolic link that is neither root's nor ours: in a folder that others can write, theirs
-/// could lead anywhere.
-fn refuse_foreign_link(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(link) if link.is_symlink() && link.uid() != 0 && link.uid() != nix::unistd::geteuid().as_raw() => {
-            Err(io::Error::other(format!(
-                "{} is a symbolic link of user {}, who is neither root nor the user we run as",
-                path.display(),
-                link.uid()
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes the names in a folder durable.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// The folder that holds the name of a file.
-pub(crate) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 

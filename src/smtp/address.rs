@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::log::is_invisible;
+
 /// `local-part@domain`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
@@ -169,7 +171,7 @@ fn local_part(text: &str) -> Result<(Cow<'_, str>, &str), AddressError> {
             '\\' => characters.next().ok_or(AddressError::Syntax)?.1,
             other => other,
         };
-        if meant.is_control() {
+        if is_invisible(meant) {
             return Err(AddressError::Syntax);
         }
         content.push(meant);
@@ -204,7 +206,7 @@ fn is_atext(character: char) -> bool {
 }
 
 fn is_utf8_text(character: char) -> bool {
-    !character.is_ascii() && !character.is_control()
+    !character.is_ascii() && !is_invisible(character)
 }
 
 /// RFC 5321, 4.5.3.1.1.

@@ -78,8 +78,8 @@ enum State<'c> {
     Data(Transaction<'c>, DataReader),
     /// The message is being delivered.
     Delivering(Hello),
-    /// The last reply is out.
-    Closed,
+    /// Nothing: another state is on its way.
+    Changing,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +87,8 @@ struct Counters {
     commands: u64,
     unknown: u64,
     failed: u64,
+    /// Commands of this transaction that counted for nothing.
+    free: u64,
 }
 
 impl<'c> Session<'c> {
@@ -133,14 +135,14 @@ impl<'c> Session<'c> {
     pub fn line(&mut self, line: &[u8], line_ending: LineEnding) -> Step<'c> {
         if let State::Refused(reply) = &self.state {
             let reply = reply.clone();
-            return self.close(reply);
+            return Step::Close(reply);
         }
         self.counters.commands += 1;
         let limits = &self.config.limits;
         let dialect = Dialect { line_ending, ascii: limits.smtp_ascii.value, own_domain: &self.config.domain };
         let command = command::parse(line, dialect);
         if self.counters.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
-            return self.close(over_limit(&limits.smtp_commands));
+            return Step::Close(over_limit(&limits.smtp_commands));
         }
         match command {
             Ok(Command::Helo(name)) => self.hello_command(name, false),
@@ -152,7 +154,7 @@ impl<'c> Session<'c> {
             Ok(Command::Noop) => Step::Reply(reply::OK),
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
             Ok(Command::Help) => Step::Reply(reply::help()),
-            Ok(Command::Quit) => self.close(reply::bye(&self.config.domain)),
+            Ok(Command::Quit) => Step::Close(reply::bye(&self.config.domain)),
             Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(line)),
             Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(line)),
             Err(error) => self.fail(reply::syntax_error(error, &limits.smtp_ascii.refusal).about(line)),
@@ -163,7 +165,7 @@ impl<'c> Session<'c> {
     pub fn too_long_line(&mut self) -> Step<'c> {
         if let State::Refused(reply) = &self.state {
             let reply = reply.clone();
-            return self.close(reply);
+            return Step::Close(reply);
         }
         self.counters.commands += 1;
         self.unknown(reply::line_too_long())
@@ -171,7 +173,7 @@ impl<'c> Session<'c> {
 
     /// The peer speaks another protocol.
     pub fn other_protocol(&mut self) -> Step<'c> {
-        self.close(reply::other_protocol())
+        Step::Close(reply::other_protocol())
     }
 
     /// Takes a piece of the message and appends its text to `text`. Returns how many bytes were taken: not those behind
@@ -182,7 +184,7 @@ impl<'c> Session<'c> {
         if !ended {
             return (used, Step::Wait);
         }
-        let State::Data(mut transaction, reader) = std::mem::replace(&mut self.state, State::Closed) else {
+        let State::Data(mut transaction, reader) = std::mem::replace(&mut self.state, State::Changing) else {
             return (used, Step::Wait);
         };
         let limits = &self.config.limits;
@@ -208,7 +210,7 @@ impl<'c> Session<'c> {
 
     /// Takes the outcome of the delivery that [`Step::Deliver`] asked for, and answers the message that `id` names.
     pub fn delivered(&mut self, outcome: Outcome, id: &str) -> Step<'c> {
-        if let State::Delivering(hello) = std::mem::replace(&mut self.state, State::Closed) {
+        if let State::Delivering(hello) = std::mem::replace(&mut self.state, State::Changing) {
             self.state = State::Ready(hello);
         }
         match outcome {
@@ -216,6 +218,8 @@ impl<'c> Session<'c> {
                 self.counters.commands = 0;
                 Step::Reply(reply::accepted(id))
             }
+            // 421 is the last word (RFC 5321, 3.8).
+            Outcome::Defer(reply) if reply.code == 421 => Step::Close(reply),
             Outcome::Defer(reply) | Outcome::Fail(reply) => self.fail(reply),
         }
     }
@@ -248,6 +252,7 @@ impl<'c> Session<'c> {
         if let Err(denial) = self.config.rules.sender(&sender, &mut self.trace) {
             return self.deny(denial, reply::sender_not_allowed(), "5.7.1", &sender.bare());
         }
+        self.counters.free = 0;
         self.state = State::Mail(Transaction { reverse_path: sender, recipients: Vec::new(), hello, size: 0 });
         Step::Reply(reply::SENDER_OK)
     }
@@ -283,7 +288,7 @@ impl<'c> Session<'c> {
     }
 
     fn data_command(&mut self, line_ending: LineEnding) -> Step<'c> {
-        match std::mem::replace(&mut self.state, State::Closed) {
+        match std::mem::replace(&mut self.state, State::Changing) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
                 let reader = DataReader::new(line_ending, self.config.limits.smtp_data_size.value);
                 self.state = State::Data(transaction, reader);
@@ -298,7 +303,7 @@ impl<'c> Session<'c> {
     }
 
     fn rset(&mut self) -> Step<'c> {
-        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+        self.state = match std::mem::replace(&mut self.state, State::Changing) {
             State::Mail(transaction) => State::Ready(transaction.hello),
             other => other,
         };
@@ -310,9 +315,12 @@ impl<'c> Session<'c> {
         self.not_counted(reply::RECIPIENT_OK)
     }
 
-    /// Answers a command that counts against no limit.
+    /// Answers a command that counts against no limit, unless it comes again and again.
     fn not_counted(&mut self, reply: Reply) -> Step<'c> {
-        self.counters.commands -= 1;
+        self.counters.free += 1;
+        if self.counters.free <= self.config.limits.smtp_rcpt_to.value.saturating_add(MAX_OVERSHOOT) {
+            self.counters.commands -= 1;
+        }
         Step::Reply(reply)
     }
 
@@ -322,7 +330,7 @@ impl<'c> Session<'c> {
             Denial::NotAllowed | Denial::Unknown => self.fail(not_allowed.about(subject)),
             Denial::Broken(broken) => {
                 let reply = reply::broken_pattern(broken.line, &broken.message);
-                self.close(reply)
+                Step::Close(reply)
             }
         }
     }
@@ -331,7 +339,10 @@ impl<'c> Session<'c> {
         self.counters.failed += 1;
         let limit = &self.config.limits.smtp_failcmds;
         match self.counters.failed > limit.value {
-            true => self.close(over_limit(limit).because(format!("the last one: {} {}", reply.code, reply.text))),
+            true => {
+                let last = format!("the last one: {} {}", reply.code, reply.text);
+                Step::Close(Reply { subject: reply.subject, ..over_limit(limit).because(last) })
+            }
             false => Step::Reply(reply),
         }
     }
@@ -340,24 +351,23 @@ impl<'c> Session<'c> {
         self.counters.unknown += 1;
         let limit = &self.config.limits.smtp_unknowncmd;
         match self.counters.unknown > limit.value {
-            true => self.close(over_limit(limit)),
+            true => Step::Close(over_limit(limit)),
             false => Step::Reply(reply),
         }
-    }
-
-    /// Closes the session. Its hello stays known, so that the last reply has the form of the others.
-    fn close(&mut self, reply: Reply) -> Step<'c> {
-        Step::Close(reply)
     }
 
     fn hello(&self) -> Option<&Hello> {
         match &self.state {
             State::Ready(hello) | State::Delivering(hello) => Some(hello),
             State::Mail(transaction) | State::Data(transaction, _) => Some(&transaction.hello),
-            State::Refused(_) | State::Start | State::Closed => None,
+            State::Refused(_) | State::Start | State::Changing => None,
         }
     }
 }
+
+/// How many recipients beyond `limit.smtp_rcpt_to` a transaction may name for free, as in Postfix
+/// (smtpd_recipient_overshoot_limit).
+const MAX_OVERSHOOT: u64 = 1000;
 
 fn over_limit<T>(limit: &Limit<T>) -> Reply {
     reply::worded(&limit.refusal, if limit.refusal.code / 100 == 4 { "4.7.0" } else { "5.7.0" })

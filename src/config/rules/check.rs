@@ -3,19 +3,19 @@
 use std::net::Ipv4Addr;
 
 use super::{Denial, Effect, Matcher, Member, OrderedRule, Rules, Trace, unquoted};
-use crate::config::parse::{self, Directive};
 use crate::config::pattern::{Pattern, Place};
 use crate::config::{Diagnostic, Severity, source};
 use crate::peer::Client;
 use crate::smtp::address::Mailbox;
 
 impl Rules {
-    /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal
-    /// but hardly meant.
+    /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
+    /// hardly meant.
     pub(in crate::config) fn check(&self, own_domain: &str) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         self.check_patterns(&mut found);
         self.check_irrevocable(own_domain, &mut found);
+        self.check_addresses(own_domain, &mut found);
         let no_rules = self.exact.offsets.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
         if no_rules {
             found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
@@ -87,16 +87,29 @@ impl Rules {
             return;
         }
         for offset in &self.exact.offsets {
-            let Some(line) = self.source.as_ref().and_then(|source| source.line_at(*offset).ok()) else { continue };
-            let line = source::prepared(&line).ok().flatten().unwrap_or(line);
-            let Ok(Some(Directive::Deliver(rule))) = parse::directive(parse::without_comment(&line)) else { continue };
-            if rule.action.is_revocable() {
-                continue;
-            }
-            for copy in copies.iter().filter(|copy| copy.takes(&unquoted(rule.recipient.text), own_domain)) {
-                let place = Place { line: self.line_number(*offset), start: rule.recipient.start };
-                found.push(self.about(place, rule.recipient.text, Severity::Error, message(copy)));
-            }
+            self.read_again(*offset, |rule| {
+                if rule.action.is_revocable() {
+                    return;
+                }
+                for copy in copies.iter().filter(|copy| copy.takes(&unquoted(rule.recipient.text), own_domain)) {
+                    let place = Place { line: self.line_number(*offset), start: rule.recipient.start };
+                    found.push(self.about(place, rule.recipient.text, Severity::Error, message(copy)));
+                }
+            });
+        }
+    }
+
+    /// An address that no mail can be for is a slip of the pen.
+    fn check_addresses(&self, own_domain: &str, found: &mut Vec<Diagnostic>) {
+        for offset in &self.exact.offsets {
+            self.read_again(*offset, |rule| {
+                let text = rule.recipient.text;
+                if Mailbox::parse_or_qualify(text, own_domain).is_err() {
+                    let place = Place { line: self.line_number(*offset), start: rule.recipient.start };
+                    let message = format!("`{text}` is no mail address, so no mail will be for it");
+                    found.push(self.about(place, text, Severity::Warning, message));
+                }
+            });
         }
     }
 
