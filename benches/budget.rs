@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fs, thread};
 
 // In a folder of their own: cargo takes every file beside this one for another benchmark.
 #[path = "budget/contest.rs"]
@@ -58,8 +58,8 @@ fn run(options: Options) -> Result<bool> {
 
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
-  --runs N          turns of each measurement (default 200; 50mb and idle take a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, 50mb, rules, error-patterns, idle
+  --runs N          turns of each measurement (default 200; 50mb, writers and idle take a twentieth, at least 3)
+  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, idle
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: the one that cargo just built)
@@ -112,10 +112,11 @@ impl Options {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("greeting", greeting),
     ("small-mail", small_mail),
     ("50mb", fifty_megabytes),
+    ("writers", writers),
     ("rules", rules),
     ("error-patterns", error_patterns),
     ("idle", idle),
@@ -171,6 +172,44 @@ fn fifty_megabytes(bench: &mut Bench) -> Result<()> {
         contestant.check_mailbox_grew(0, mail.len())?;
         contestant.empty_mailbox()?;
         Ok([rate, peak])
+    });
+    Ok(())
+}
+
+/// What waiting for each other costs those who append to one mailbox at once.
+fn writers(bench: &mut Bench) -> Result<()> {
+    const MESSAGES: usize = 640;
+    const ALONE: &str = "mailrecv, 1 session";
+    let what = "messages into one mailbox, 64 sessions";
+    let figures = [Figure::new(what, Unit::PerSecond, Some(Target::RatioAtLeast(0.7)))];
+    let contestants = [bench.mailrecv(ONE_RULE)?, bench.mailrecv(ONE_RULE)?.named(ALONE)];
+    let mail = message(1_000);
+    bench.measure(figures, bench.few_runs(), &contestants, |contestant, listener| {
+        contestant.empty_mailbox()?;
+        let count = if contestant.name == ALONE { 1 } else { 64 };
+        let mut sessions = (0..count).map(|_| Session::open(contestant, listener)).collect::<Result<Vec<_>>>()?;
+        let began = Instant::now();
+        let sent: Result<()> = thread::scope(|scope| {
+            let send = |session: &mut Session| {
+                (0..MESSAGES / count).try_for_each(|_| {
+                    session.offer(RECIPIENT)?;
+                    session.data(&mail)
+                })
+            };
+            let threads: Vec<_> = sessions
+                .iter_mut()
+                .map(|session| scope.spawn(move || send(session).map_err(|problem| problem.to_string())))
+                .collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| "a writer panicked")?.map_err(Into::into))
+        });
+        sent?;
+        let rate = MESSAGES as f64 / began.elapsed().as_secs_f64();
+        sessions.iter_mut().try_for_each(Session::quit)?;
+        contestant.check_mailbox_grew(0, MESSAGES * mail.len())?;
+        contestant.empty_mailbox()?;
+        Ok([rate])
     });
     Ok(())
 }

@@ -24,6 +24,7 @@ pub(crate) enum Unit {
     /// Compared by difference, not by ratio.
     AddedMilliseconds,
     MegabytesPerSecond,
+    PerSecond,
     Kibibytes,
 }
 
@@ -32,6 +33,7 @@ impl Unit {
         match self {
             Self::Milliseconds | Self::AddedMilliseconds => format!("{value:.2} ms"),
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
+            Self::PerSecond => format!("{value:.0} /s"),
             Self::Kibibytes => format!("{value:.0} KiB"),
         }
     }
@@ -48,6 +50,7 @@ impl Unit {
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     RatioAtMost(f64),
+    RatioAtLeast(f64),
     AddsAtMost(f64),
     AtMost(f64),
     AtLeast(f64),
@@ -69,6 +72,7 @@ impl Row {
         let (target, met) = match self.figure.target {
             None => (String::new(), ""),
             Some(Target::RatioAtMost(limit)) => (format!("at most {limit} x"), yes_or_no(compared.median <= limit)),
+            Some(Target::RatioAtLeast(limit)) => (format!("at least {limit} x"), yes_or_no(compared.median >= limit)),
             Some(Target::AddsAtMost(limit)) => (format!("at most {limit:+} ms"), yes_or_no(compared.median <= limit)),
             Some(Target::AtMost(limit)) => (format!("at most {}", unit.show(limit)), yes_or_no(ours <= limit)),
             Some(Target::AtLeast(limit)) => (format!("at least {}", unit.show(limit)), yes_or_no(ours >= limit)),
