@@ -13,6 +13,7 @@ use crate::message::{Envelope, Spool};
 use crate::peer::Client;
 use crate::signals::Signals;
 use crate::smtp::Step;
+use crate::smtp::command;
 use crate::smtp::line::{Found, LineReader};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Outcome, Session, Transaction};
@@ -137,7 +138,8 @@ impl<'a> Server<'a> {
     fn line<'s>(&mut self, session: &mut Session<'s>) -> Step<'s> {
         let (step, used) = match self.lines.find(self.connection.buffered()) {
             Found::Line(line, used) => {
-                self.log.when(Flags::DIALOGUE, format_args!("DEBUG: SMTP cmd: '{}'", self.log.untrusted(line)));
+                let words = command::without_credentials(line);
+                self.log.when(Flags::DIALOGUE, format_args!("DEBUG: SMTP cmd: '{}'", self.log.untrusted(words)));
                 (session.line(line, self.lines.ending()), used)
             }
             Found::TooLong(used) => (session.too_long_line(), used),

@@ -81,6 +81,14 @@ pub struct Dialect<'c> {
     pub own_domain: &'c str,
 }
 
+/// The part of a line that the log may have: what follows AUTH may be a password, asked for or not.
+pub fn without_credentials(line: &[u8]) -> &[u8] {
+    match line.get(..4) {
+        Some(verb) if verb.eq_ignore_ascii_case(b"AUTH") => verb,
+        _ => line,
+    }
+}
+
 /// Parses a line, its end taken off.
 pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, SyntaxError> {
     // On ASCII lines this order tells binary junk (500) from a slip of the pen.

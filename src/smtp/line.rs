@@ -39,6 +39,10 @@ impl LineReader {
         if self.ending.is_none() && !self.skipping && is_other_protocol(buffer) {
             return Found::OtherProtocol;
         }
+        // That one begins with line ends; what may become it is not cut into lines before that is known.
+        if self.ending.is_none() && !self.skipping && PROXY_2.starts_with(buffer) {
+            return Found::Nothing(0);
+        }
         loop {
             let Some(length) = memchr::memchr(b'\n', &buffer[self.scanned..]) else {
                 return self.no_end(buffer);
@@ -76,20 +80,27 @@ impl LineReader {
 /// Whether a connection begins as HTTP, TLS, SSH or PROXY connections do: whoever sends that will not understand us, and
 /// what follows it must not be taken for commands.
 fn is_other_protocol(start: &[u8]) -> bool {
-    const STARTS: [&[u8]; 10] = [
+    const STARTS: [&[u8]; 14] = [
         b"GET ",
         b"POST ",
         b"PUT ",
         b"HEAD ",
         b"OPTIONS ",
+        b"PATCH ",
+        b"DELETE ",
+        b"TRACE ",
+        b"PRI ",
         b"CONNECT ",
         b"SSH-",
         b"PROXY ",
-        b"\r\n\r\n\0\r\nQUIT\n", // PROXY protocol, version 2
-        b"\x16\x03",             // TLS handshake record
+        PROXY_2,
+        b"\x16\x03", // TLS handshake record
     ];
     STARTS.iter().any(|word| start.starts_with(word))
 }
+
+/// What the PROXY protocol, version 2, begins with.
+const PROXY_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The longest line that can be a command, without its end.
 const LONGEST: usize = MAX_COMMAND_LINE + MAX_MAIL_PARAMETERS - 2;

@@ -144,6 +144,7 @@ impl<'c> Session<'c> {
         if self.counters.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
             return Step::Close(over_limit(&limits.smtp_commands));
         }
+        let words = command::without_credentials(line);
         match command {
             Ok(Command::Helo(name)) => self.hello_command(name, false),
             Ok(Command::Ehlo(name)) => self.hello_command(name, true),
@@ -155,9 +156,9 @@ impl<'c> Session<'c> {
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
             Ok(Command::Help) => Step::Reply(reply::help()),
             Ok(Command::Quit) => Step::Close(reply::bye(&self.config.domain)),
-            Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(line)),
-            Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(line)),
-            Err(error) => self.fail(reply::syntax_error(error, &limits.smtp_ascii.refusal).about(line)),
+            Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(words)),
+            Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(words)),
+            Err(error) => self.fail(reply::syntax_error(error, &limits.smtp_ascii.refusal).about(words)),
         }
     }
 
