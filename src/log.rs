@@ -35,7 +35,7 @@ enum Sink {
     File(File),
     Stderr,
     Syslog(Box<Logger<LoggerBackend, Formatter3164>>),
-    /// Nothing takes our lines; mail goes on.
+    /// Nothing took our lines so far; mail goes on.
     Nowhere,
 }
 
@@ -107,7 +107,7 @@ impl Log {
 
     fn write(&self, severity: Severity, text: fmt::Arguments<'_>) -> std::io::Result<()> {
         let mut sink = self.sink.borrow_mut();
-        if let Sink::Closed = *sink {
+        if let Sink::Closed | Sink::Nowhere = *sink {
             *sink = self.opened();
         }
         let peer = &self.peer;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{MAILRECV, PEER, Process, Scratch, Session, python, wait_until};
+use support::{MAILRECV, PEER, Process, Scratch, Session, peak_memory, python, wait_until};
 
 // Commands.
 
@@ -958,13 +958,6 @@ fn odd_shapes_of_messages_take_little_memory() {
         assert!(memory < 8 * 1024, "{memory} KiB");
         std::fs::remove_file(scratch.path("inbox")).unwrap();
     }
-}
-
-/// The most memory that the process has had, in KiB.
-fn peak_memory(pid: Pid) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 // Beforehand.

@@ -105,6 +105,10 @@ fn without_a_confirmed_name_the_first_command_is_refused() {
         ("{}", "the address has no host name"),
         ("{'mode': 'nxdomain'}", "the address has no host name"),
         (
+            "{'mode': 'about others', 'ptr': [[b'mail', b'example']], 'hosts': {'*': ['192.0.2.7']}}",
+            "the address has no host name",
+        ),
+        (
             "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.8', '2001:db8::7']}}",
             "the host name 'mail.example' does not lead back to the address",
         ),
@@ -182,6 +186,12 @@ fn hostile_names_are_no_names() {
         "[b'under_score', b'example']",
         "[b'(local-tty)']",
         "[]",
+        // Shaped like addresses, in ways that some reader of addresses accepts.
+        "[b'0x7f', b'1']",
+        "[b'2130706433']",
+        "[b'127', b'1']",
+        "[b'0300', b'0', b'2', b'7']",
+        r"[b'192\xe3\x80\x820', b'2', b'7']",
     ] {
         let (name, scratch) = name_in(&format!("{{'ptr': [{labels}], 'hosts': {{'*': ['192.0.2.7']}}}}"), IPV4);
         assert_eq!(name, "unknown [192.0.2.7]", "{labels}");
@@ -200,6 +210,7 @@ fn names_are_found_on_winding_ways() {
     for zone in [
         format!("{{'ptr': [[b'bad name'], [b'other', b'example'], [b'mail', b'example']], {confirmed}}}"),
         format!("{{'ptr': [[b'mail', b'example']], {confirmed}, 'mode': 'classless'}}"),
+        format!("{{'ptr': [[b'mail', b'example']], {confirmed}, 'mode': 'chain'}}"),
         format!("{{'ptr': [[b'mail', b'example']], {confirmed}, 'mode': 'truncated'}}"),
         format!("{{'ptr': [[b'mail', b'example']], {confirmed}, 'mode': 'noise'}}"),
         format!(
@@ -218,6 +229,69 @@ fn names_are_found_on_winding_ways() {
     let long = "a".repeat(63);
     let (name, _) = name_in(&format!("{{'ptr': [[b'{long}', b'Example']], 'hosts': {{'*': ['192.0.2.7']}}}}"), IPV4);
     assert_eq!(name, format!("{long}.Example [192.0.2.7]"));
+}
+
+/// A name in a zone, of labels with so many letters.
+fn labels_of(lengths: &[usize]) -> String {
+    let labels: Vec<String> = lengths.iter().map(|length| format!("b'{}'", "x".repeat(*length))).collect();
+    format!("[{}]", labels.join(", "))
+}
+
+/// The longest names that there can be, and longer ones.
+#[test]
+fn names_have_253_letters_at_most() {
+    if !can_have_names() {
+        return;
+    }
+    for lengths in [&[63, 63, 63, 61][..], &[1; 127]] {
+        let zone = format!("{{'ptr': [{}], 'hosts': {{'*': ['192.0.2.7']}}}}", labels_of(lengths));
+        let (name, _) = name_in(&zone, IPV4);
+        let expected = lengths.iter().map(|length| "x".repeat(*length)).collect::<Vec<_>>().join(".");
+        assert_eq!(expected.len(), 253);
+        assert_eq!(name, format!("{expected} [192.0.2.7]"));
+    }
+    // An answer with a longer one is no answer.
+    for lengths in [&[63, 63, 63, 62][..], &[1; 128]] {
+        let zone = format!("{{'ptr': [{}], 'hosts': {{'*': ['192.0.2.7']}}}}", labels_of(lengths));
+        let (name, scratch) = name_in(&zone, IPV4);
+        assert_eq!(name, "unknown [192.0.2.7]");
+        let log = scratch.log().join("\n");
+        assert!(log.starts_with("[192.0.2.7] DEBUG: the host name look-up failed: "), "{log}");
+    }
+}
+
+/// Whoever holds an address can give it any number of names; only a few of them are looked up.
+#[test]
+fn an_address_with_many_names_costs_few_queries() {
+    if !can_have_names() {
+        return;
+    }
+    let names: String = (1..=100).map(|number| format!("[b'n{number}', b'example'], ")).collect();
+    for (right, found) in [(5, true), (6, false), (100, false)] {
+        let zone = format!("{{'ptr': [{names}], 'hosts': {{'n{right}.example': ['192.0.2.7']}}}}");
+        let (name, scratch) = name_in(&zone, IPV4);
+        let expected = if found { format!("n{right}.example [192.0.2.7]") } else { "unknown [192.0.2.7]".to_owned() };
+        assert_eq!(name, expected);
+        let queries = scratch.read("queries");
+        assert!(queries.lines().count() <= 1 + 5 + 1, "{queries}");
+    }
+}
+
+/// A link-local address is told without its link, which nothing that reads the log would understand.
+#[test]
+fn a_link_local_peer_has_no_scope() {
+    if !can_have_names() {
+        return;
+    }
+    let zone = "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['fe80::7']}}";
+    let scratch = Scratch::with_config(CONFIG_TEXT);
+    let mut session = session(&scratch, zone, "fe80::7");
+    session.expect("220 mx.example ");
+    let reply = session.deliver(&["named@mx.example"]);
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    session.quit();
+    assert!(scratch.read("inbox").contains("(mail.example [IPv6:fe80::7])\n"), "{}", scratch.read("inbox"));
+    assert_eq!(scratch.log(), ["[fe80::7] DEBUG: host name 'mail.example' is confirmed"]);
 }
 
 /// hosts(5) is the administrator's word, and comes first.

@@ -6,10 +6,12 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use regex_lite::Regex;
 
 use crate::hostile::{self, LineEnd};
+use crate::hostile_at_random::{self, Random};
 use crate::support::client::succeeds;
 use crate::support::daemon::Daemon;
 use crate::support::peer::{Peer, connection_from};
@@ -23,7 +25,7 @@ type Hits = BTreeMap<IpAddr, usize>;
 
 #[test]
 fn the_filters_find_every_refusal_and_nothing_else_in_a_log_file() {
-    for log_options in ["loghex on", "loghex off\nlimit.smtp_ascii off"] {
+    for log_options in LOG_OPTIONS {
         let receiver = Receiver::new(&format!("{}{log_options}", hostile::EVERYTHING_IS_LOGGED));
         let expected = hostile_sessions(&receiver);
         assert_filters_find(&receiver, &receiver.log(), &expected);
@@ -42,6 +44,41 @@ fn the_filters_find_every_refusal_and_nothing_else_in_the_system_log() {
             (receiver.read(&log).matches("INFO: connection closed").count() == expected.sessions).then_some(())
         });
         assert_filters_find(&receiver, &log, &expected);
+    }
+}
+
+#[test]
+fn the_filters_find_every_refusal_of_random_sessions() {
+    random_sessions(4_000);
+}
+
+/// Takes some minutes: `tests/run --test activation -- --ignored`.
+#[test]
+#[ignore = "takes some minutes"]
+fn the_filters_find_every_refusal_of_very_many_random_sessions() {
+    random_sessions(100_000);
+}
+
+/// Random sessions until the logs have so many lines together. MAILRECV_SEED repeats those of an earlier run.
+#[expect(clippy::print_stdout, reason = "the test harness shows it with a test that fails")]
+fn random_sessions(lines: usize) {
+    let seed = std::env::var("MAILRECV_SEED").ok().map(|seed| seed.parse().expect("MAILRECV_SEED is a number"));
+    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    println!("MAILRECV_SEED={seed}");
+    let mut random = Random::new(seed);
+    for log_options in LOG_OPTIONS {
+        let receiver = Receiver::new(&format!("{}{log_options}", hostile::EVERYTHING_IS_LOGGED));
+        let mut expected = Expected { refusals: Hits::new(), unknown_recipients: Hits::new(), sessions: 0 };
+        while receiver.read(receiver.log()).lines().count() < lines / LOG_OPTIONS.len() {
+            for _ in 0..10 {
+                let (peer, replies) = hostile_at_random::session(&receiver, &mut random);
+                expected.count(peer, &replies);
+            }
+        }
+        let refusals: usize = expected.refusals.values().sum();
+        assert!(refusals > lines / 10 && expected.refusals.len() > 3, "{:?}", expected.refusals);
+        println!("{log_options:?}: {} sessions, {refusals} refusals", expected.sessions);
+        assert_filters_find(&receiver, &receiver.log(), &expected);
     }
 }
 
@@ -74,6 +111,19 @@ struct Expected {
     sessions: usize,
 }
 
+impl Expected {
+    /// One more session of this peer, with these replies.
+    fn count(&mut self, peer: IpAddr, replies: &str) {
+        let (refusals, unknown_recipients) = hostile::refusals(replies);
+        for (hits, more) in [(&mut self.refusals, refusals), (&mut self.unknown_recipients, unknown_recipients)] {
+            if more > 0 {
+                *hits.entry(peer).or_default() += more;
+            }
+        }
+        self.sessions += 1;
+    }
+}
+
 /// Lets peers do their worst. What they were answered is what has to be found in the log.
 fn hostile_sessions(receiver: &Receiver) -> Expected {
     let mut expected = Expected { refusals: Hits::new(), unknown_recipients: Hits::new(), sessions: 0 };
@@ -84,9 +134,7 @@ fn hostile_sessions(receiver: &Receiver) -> Expected {
             let replies = hostile::session(source, service.address, line_end);
             let (refusals, unknown_recipients) = hostile::refusals(&replies);
             assert!(refusals > 500 && unknown_recipients > 10, "{line_end:?}: {refusals} {unknown_recipients}");
-            *expected.refusals.entry(source).or_default() += refusals;
-            *expected.unknown_recipients.entry(source).or_default() += unknown_recipients;
-            expected.sessions += 1;
+            expected.count(source, &replies);
         }
     }
     expected
@@ -212,6 +260,9 @@ impl Fail2ban {
         fs::read_to_string(&self.banned).unwrap_or_default()
     }
 }
+
+/// Both ways in which peers' text is written.
+const LOG_OPTIONS: [&str; 2] = ["loghex on", "loghex off\nlimit.smtp_ascii off"];
 
 /// The peer that offends.
 const OFFENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));

@@ -1,14 +1,15 @@
 //! `mailrecv listen`: the line that says it is ready, its caps, and how it stops.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::daemon::{Daemon, is_listening};
-use crate::support::peer::{Peer, connection_from};
+use crate::support::daemon::is_listening;
+use crate::support::peer::Peer;
 use crate::support::receiver::Receiver;
+use crate::support::super_server::Listener;
 use crate::support::{LOOPBACK, eventually};
 
 #[test]
@@ -138,28 +139,6 @@ fn what_it_cannot_begin_with() {
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("mailrecv.conf:6:1: error: "), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
-}
-
-/// `mailrecv listen`, once it has said that it is ready.
-struct Listener {
-    daemon: Daemon,
-    /// As it says.
-    addresses: Vec<SocketAddr>,
-}
-
-impl Listener {
-    fn start(receiver: &Receiver, arguments: &[&str]) -> Self {
-        let mut daemon = receiver.launch(receiver.command().arg("listen").args(arguments));
-        let line = daemon.until("the ready line", |output| output.split_once('\n').map(|(line, _)| line.to_owned()));
-        let addresses = line.strip_prefix("mailrecv: listening on ").unwrap_or_else(|| panic!("{line}"));
-        let addresses = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
-        Self { daemon, addresses }
-    }
-
-    /// A connection from 127.0.0.`host`.
-    fn peer(&self, host: u8) -> Peer {
-        Peer::on(connection_from(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), self.addresses[0]))
-    }
 }
 
 fn assert_turned_away(peer: &mut Peer) {

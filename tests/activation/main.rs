@@ -6,10 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test, what cannot be done is a failure")]
 
 mod bans;
+mod clients;
+mod crowd;
 mod descriptors;
 mod hostile;
+mod hostile_at_random;
 mod listen;
 mod logging;
+mod relays;
 mod super_servers;
 mod support;
 mod units;

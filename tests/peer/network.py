@@ -26,7 +26,9 @@ def main():
     if MODE != 'truncated, no TCP':
         tcp.listen()
     listener = socket.socket(family_of(PEER))
-    listener.bind((PEER, 0))
+    # A link-local address has meaning on its link only; on this one it is known as PEER%lo.
+    scope = '%lo' if PEER.startswith('fe80:') else ''
+    listener.bind(socket.getaddrinfo(PEER + scope, 0)[0][4])
     listener.listen()
     client = socket.socket(family_of(PEER))
     client.connect(listener.getsockname())
@@ -104,6 +106,14 @@ def answer(query, transport):
             # RFC 2317: the name is an alias of one in the customer's zone.
             owner = b'\x011\x03sub\x07example\0'
             records.append(record(b'\xc0\x0c', CNAME, owner))
+        if MODE == 'chain':
+            # Aliases of aliases.
+            for number in range(8):
+                alias = encoded([b'alias%d' % number, b'example'])
+                records.append(record(owner, CNAME, alias))
+                owner = alias
+        if MODE == 'about others':
+            owner = encoded([b'unrelated', b'example'])
         if MODE == 'loop':
             # A name that is a pointer to itself.
             at = len(query) + 12

@@ -168,10 +168,17 @@ impl Session {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// Sends as much as goes out in this time, and reads nothing.
+    /// Sends as much as goes out in this time, and reads nothing; nor has the system much room for what is not read.
     pub fn send_without_reading(&mut self, bytes: &[u8], time: Duration) {
+        nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::RcvBuf, &4096).expect("SO_RCVBUF");
         self.stream.set_write_timeout(Some(time)).expect("SO_SNDTIMEO");
         let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends all of it; whether the receiver took it in this time.
+    pub fn send_within(&mut self, bytes: &[u8], time: Duration) -> bool {
+        self.stream.set_write_timeout(Some(time)).expect("SO_SNDTIMEO");
+        self.stream.write_all(bytes).is_ok()
     }
 
     /// Sends a command line and returns the reply.
@@ -345,6 +352,13 @@ impl Drop for Process {
 
 fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a process id"))
+}
+
+/// The most memory that a running process has had, in KiB.
+pub fn peak_memory(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Whether we are root, which `what` needs. The project's own runs are root's and leave nothing out.

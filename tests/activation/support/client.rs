@@ -14,6 +14,10 @@ pub(crate) enum Client {
     Swaks,
     /// Python's smtplib.
     Smtplib,
+    /// msmtp, which sends for cron and for mail programs.
+    Msmtp,
+    /// smtp-source, Postfix's load generator.
+    SmtpSource,
     /// A person at `nc`, who reads each reply before typing on; lines end with LF.
     NcTyped,
     /// The same lines from a here-document, all of them sent before the greeting arrives.
@@ -22,15 +26,29 @@ pub(crate) enum Client {
 
 impl Client {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Swaks, Self::Smtplib, Self::NcTyped, Self::NcHeredoc];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Swaks, Self::Smtplib, Self::Msmtp, Self::SmtpSource, Self::NcTyped, Self::NcHeredoc];
+
+    /// Those that take a whole message.
+    pub(crate) const OF_MESSAGES: [Self; 3] = [Self::Smtplib, Self::Msmtp, Self::SmtpSource];
 
     /// Sends a mail. Fails if the server does not take it.
     pub(crate) fn send(self, server: SocketAddr, subject: &str) {
         match self {
             Self::Swaks => swaks(server, subject),
-            Self::Smtplib => smtplib(server, subject),
+            Self::Smtplib | Self::Msmtp | Self::SmtpSource => self.send_message(server, &message(subject)),
             Self::NcTyped => nc_typed(server, subject),
             Self::NcHeredoc => nc_heredoc(server, subject),
+        }
+    }
+
+    /// Sends this message, whose lines end with LF, to fred@example.com.
+    pub(crate) fn send_message(self, server: SocketAddr, message: &str) {
+        match self {
+            Self::Smtplib => smtplib(server, message),
+            Self::Msmtp => msmtp(server, message),
+            Self::SmtpSource => smtp_source(server, message),
+            Self::Swaks | Self::NcTyped | Self::NcHeredoc => panic!("{self:?} makes its own messages"),
         }
     }
 }
@@ -47,17 +65,34 @@ fn swaks(server: SocketAddr, subject: &str) {
     succeeds(&mut swaks, "");
 }
 
-fn smtplib(server: SocketAddr, subject: &str) {
+fn smtplib(server: SocketAddr, message: &str) {
     const SCRIPT: &str = "\
 import smtplib, sys
-host, port, message = sys.argv[1:]
+host, port = sys.argv[1:]
+message = sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n')
 with smtplib.SMTP(host, int(port), local_hostname='mydomain.com', timeout=30) as server:
     assert server.sendmail('me@mydomain.com', ['fred@example.com'], message) == {}
 ";
     let mut python = debian::bounded("python3", "python3");
     let (host, port) = (server.ip().to_string(), server.port().to_string());
-    python.args(["-c", SCRIPT, &host, &port, &message(subject)]);
-    succeeds(&mut python, "");
+    python.args(["-c", SCRIPT, &host, &port]);
+    succeeds(&mut python, message);
+}
+
+fn msmtp(server: SocketAddr, message: &str) {
+    let mut msmtp = debian::bounded("msmtp", "msmtp");
+    // No configuration, and headers as they are.
+    msmtp.args(["--file=/dev/null", "--set-from-header=off", "--set-date-header=off", "--set-msgid-header=off"]);
+    msmtp.arg(format!("--host={}", server.ip())).arg(format!("--port={}", server.port()));
+    msmtp.args(["--domain=mydomain.com", "--from=me@mydomain.com", "fred@example.com"]);
+    succeeds(&mut msmtp, message);
+}
+
+fn smtp_source(server: SocketAddr, message: &str) {
+    let mut smtp_source = debian::smtp_source();
+    smtp_source.args(["-M", "mydomain.com", "-f", "me@mydomain.com", "-t", "fred@example.com", "-F", "/dev/stdin"]);
+    smtp_source.arg(server.to_string());
+    succeeds(&mut smtp_source, message);
 }
 
 /// The session that the original's document shows.

@@ -28,6 +28,11 @@ impl Daemon {
         Self { child, output }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said until now.
     pub(crate) fn output(&self) -> String {
         fs::read_to_string(&self.output).unwrap()

@@ -30,6 +30,19 @@ pub(crate) fn fail2ban(name: &str) -> Command {
     command
 }
 
+/// Where Postfix's files are, which are not all in the folders of other programs.
+pub(crate) fn postfix() -> PathBuf {
+    let unpacked = unpacked("postfix");
+    if unpacked.is_dir() { unpacked } else { PathBuf::from("/") }
+}
+
+/// Postfix's load generator, bounded in time; unpacked, it finds its libraries only when it is told.
+pub(crate) fn smtp_source() -> Command {
+    let mut command = bounded("postfix", "smtp-source");
+    command.env("LD_LIBRARY_PATH", postfix().join("usr/lib/postfix"));
+    command
+}
+
 /// The modules of an rsyslogd that is not where it was built for.
 pub(crate) fn rsyslog_modules() -> Option<PathBuf> {
     let libraries = std::fs::read_dir(unpacked("rsyslog").join("usr/lib")).ok()?;

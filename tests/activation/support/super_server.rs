@@ -1,10 +1,11 @@
 //! The programs that accept connections and start mailrecv, each with the entry, unit or command line that is shipped:
 //! only paths and ports are replaced.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use super::daemon::{Daemon, free_port, is_listening};
+use super::peer::{Peer, connection_from};
 use super::receiver::Receiver;
 use super::{debian, replaced, shipped};
 
@@ -28,6 +29,29 @@ pub(crate) struct Service {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     _daemon: Daemon,
+}
+
+/// `mailrecv listen` with options, once it has said that it is ready.
+pub(crate) struct Listener {
+    pub(crate) daemon: Daemon,
+    /// Where it listens, as it says.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl Listener {
+    /// Starts it.
+    pub(crate) fn start(receiver: &Receiver, arguments: &[&str]) -> Self {
+        let mut daemon = receiver.launch(receiver.command().arg("listen").args(arguments));
+        let line = daemon.until("the ready line", |output| output.split_once('\n').map(|(line, _)| line.to_owned()));
+        let addresses = line.strip_prefix("mailrecv: listening on ").unwrap_or_else(|| panic!("{line}"));
+        let addresses = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
+        Self { daemon, addresses }
+    }
+
+    /// A connection from 127.0.0.`host`.
+    pub(crate) fn peer(&self, host: u8) -> Peer {
+        Peer::on(connection_from(Ipv4Addr::new(127, 0, 0, host).into(), self.addresses[0]))
+    }
 }
 
 impl SuperServer {

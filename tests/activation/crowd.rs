@@ -1,0 +1,104 @@
+//! A thousand connections at once: as many as may get in are served to their end, the others are told to come back
+//! later, and `mailrecv listen` is afterwards what it was before.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use crate::support::eventually;
+use crate::support::peer::{Peer, connection_from};
+use crate::support::receiver::Receiver;
+use crate::support::super_server::Listener;
+
+#[test]
+fn a_crowd_gets_as_much_as_the_caps_allow() {
+    allow_many_descriptors();
+    let receiver = Receiver::new("");
+    let (most, most_per_address) = (MAX_PROCESSES.to_string(), MAX_PER_ADDRESS.to_string());
+    let listener =
+        Listener::start(&receiver, &["--max-processes", &most, "--max-per-address", &most_per_address, "127.0.0.1:0"]);
+    // What is allocated once and for all is there after the first session.
+    one_mail(&listener, "before");
+    let memory = resident_memory(listener.daemon.pid());
+
+    let mut inside = a_crowd(&listener);
+    for (number, peer) in inside.iter_mut().enumerate() {
+        peer.deliver(&format!("inside {number}."));
+    }
+    for mut peer in inside {
+        peer.expect("QUIT", "221");
+        assert_eq!(peer.rest(), "");
+    }
+    let mailbox = receiver.read(receiver.mailbox());
+    for number in 0..MAX_PROCESSES {
+        assert_eq!(mailbox.matches(&format!("\nSubject: inside {number}.\n")).count(), 1, "{number}");
+    }
+    let log = receiver.read(receiver.log());
+    let turned_away = log.lines().filter(|line| line.contains("] ERROR: 421 Too many connections")).count();
+    assert_eq!(turned_away, usize::from(SOURCES) * CONNECTIONS_PER_SOURCE - MAX_PROCESSES);
+
+    // Zombies are children as well.
+    eventually("the end of all sessions", || children(listener.daemon.pid()).is_empty().then_some(()));
+    one_mail(&listener, "after");
+    eventually("the end of the last session", || children(listener.daemon.pid()).is_empty().then_some(()));
+    let grown = resident_memory(listener.daemon.pid()).saturating_sub(memory);
+    assert!(grown <= 128, "listen has grown by {grown} KiB");
+}
+
+const MAX_PROCESSES: usize = 50;
+const MAX_PER_ADDRESS: usize = 20;
+const SOURCES: u8 = 10;
+const CONNECTIONS_PER_SOURCE: usize = 100;
+
+/// Connects from all sources, each after the other, and then reads what all are told. Returns those that got in.
+fn a_crowd(listener: &Listener) -> Vec<Peer> {
+    let sources = (1..=SOURCES).map(|host| Ipv4Addr::new(127, 0, 1, host));
+    let connections: Vec<(Ipv4Addr, Peer)> = sources
+        .flat_map(|source| std::iter::repeat_n(source, CONNECTIONS_PER_SOURCE))
+        .map(|source| (source, Peer::on(connection_from(source.into(), listener.addresses[0]))))
+        .collect();
+    let mut inside = Vec::new();
+    let mut inside_by_source = BTreeMap::new();
+    for (source, mut peer) in connections {
+        let reply = peer.reply();
+        if reply.starts_with("220 ") {
+            *inside_by_source.entry(source).or_insert(0) += 1;
+            inside.push(peer);
+        } else {
+            assert!(reply.starts_with("421 4.7.0 "), "{reply}");
+            assert_eq!(peer.rest(), "");
+        }
+    }
+    assert_eq!(inside.len(), MAX_PROCESSES);
+    assert_eq!(inside_by_source.values().max(), Some(&MAX_PER_ADDRESS), "{inside_by_source:?}");
+    inside
+}
+
+fn one_mail(listener: &Listener, subject: &str) {
+    let mut peer = listener.peer(1);
+    assert!(peer.reply().starts_with("220 "), "{subject}");
+    peer.deliver(subject);
+    peer.expect("QUIT", "221");
+    assert_eq!(peer.rest(), "");
+}
+
+/// Each connection takes two descriptors here; many systems give a process 1024 unless it asks for more.
+fn allow_many_descriptors() {
+    let raised = Command::new("prlimit").args(["--nofile=4096:", "--pid"]).arg(std::process::id().to_string()).status();
+    assert!(
+        raised.is_ok_and(|status| status.success()),
+        "a thousand connections need more descriptors than we may have"
+    );
+}
+
+/// In KiB, without what it shares with its binary's file.
+fn resident_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn children(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
+}

@@ -1,0 +1,405 @@
+//! SMTP smuggling through real mail servers: a client that may send through Exim or Postfix puts into its message what
+//! some receivers take for the end of a message, and behind that another one, with a sender of its choice. Whatever the
+//! server makes of it: each message that the server accepted lies in the mailbox once and whole, or was refused.
+//!
+//! What each server does with each sequence is printed (`--nocapture` shows it).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::client::succeeds;
+use crate::support::daemon::{Daemon, free_port};
+use crate::support::receiver::{Receiver, USER, chown};
+use crate::support::super_server::Listener;
+use crate::support::{LOOPBACK, PATIENCE, debian, eventually};
+
+#[test]
+fn nothing_is_smuggled_through_exim() {
+    for bare_newline in ["reject", "accept"] {
+        let trial = Trial::new(bare_newline);
+        let exim = Exim::new(&trial);
+        let accepted = trial.submit(|script| exim.submit(script));
+        exim.run_queue();
+        let verdict = trial.judge("Exim", &accepted);
+        assert_eq!(verdict.split, [REAL_END]);
+    }
+}
+
+#[test]
+fn nothing_is_smuggled_through_postfix() {
+    for bare_newline in ["reject", "accept"] {
+        let trial = Trial::new(bare_newline);
+        let postfix =
+            Postfix::start(&trial, "smtpd_forbid_bare_newline = yes\nsmtpd_forbid_bare_newline_exclusions =\n");
+        let accepted = trial.submit(|script| postfix.submit(script));
+        postfix.until_queue_is_empty();
+        let verdict = trial.judge("Postfix", &accepted);
+        assert_eq!(verdict.split, [REAL_END]);
+    }
+}
+
+/// As it was before 2024: it takes many sequences for an end, and passes on what it does not.
+#[test]
+fn nothing_is_smuggled_through_a_postfix_without_defences() {
+    for bare_newline in ["reject", "accept"] {
+        let trial = Trial::new(bare_newline);
+        let postfix = Postfix::start(&trial, "smtpd_forbid_bare_newline = no\ncleanup_replace_stray_cr_lf = no\n");
+        let accepted = trial.submit(|script| postfix.submit(script));
+        postfix.until_queue_is_empty();
+        let verdict = trial.judge("Postfix without its defences", &accepted);
+        // Its own mistake, which shows that the sequences are what they should be. Both messages were accepted there.
+        assert!(verdict.split.contains(&"LF . LF") && verdict.split.contains(&"LF . CRLF"), "{verdict:?}");
+        // Bare line ends do come through to us.
+        assert_eq!(verdict.refused > 3, bare_newline == "reject", "{verdict:?}");
+        assert_eq!(verdict.with_bare_cr > 3, bare_newline == "accept", "{verdict:?}");
+    }
+}
+
+/// A mail server with us behind it, and what a client tries to smuggle.
+struct Trial {
+    // First, as the receiver's end waits for the end of all that it has started.
+    listener: Listener,
+    receiver: Receiver,
+    bare_newline: &'static str,
+}
+
+/// What came of all sequences.
+#[derive(Debug)]
+struct Verdict {
+    /// Those that the mail server itself took for the end of a message.
+    split: Vec<&'static str>,
+    /// How many messages we refused.
+    refused: usize,
+    /// How many messages have a bare CR in the mailbox.
+    with_bare_cr: usize,
+}
+
+impl Trial {
+    fn new(bare_newline: &'static str) -> Self {
+        let receiver = Receiver::new(&format!("limit.bare_newline {bare_newline}"));
+        let listener = Listener::start(&receiver, &["--max-per-address", "100", "127.0.0.1:0"]);
+        Self { listener, receiver, bare_newline }
+    }
+
+    /// Submits a message with each sequence in it. Returns how many messages the server accepted, by sequence.
+    fn submit(&self, server: impl Fn(&str) -> String) -> Vec<usize> {
+        let submission = |(number, (_, sequence)): (usize, &(&str, &str))| {
+            let replies = server(&script(number, sequence));
+            assert!(replies.lines().last().is_some_and(|line| line.starts_with("221 ")), "{sequence:?}: {replies}");
+            // Behind 354 comes what a message was answered.
+            let finals = replies.split("\r\n354 ").skip(1).filter_map(|part| part.lines().nth(1));
+            finals.filter(|reply| reply.starts_with("250 ")).count()
+        };
+        SEQUENCES.iter().enumerate().map(submission).collect()
+    }
+
+    /// Compares what was accepted with what lies in the mailbox.
+    fn judge(&self, server: &str, accepted: &[usize]) -> Verdict {
+        let mailbox = self.receiver.read(self.receiver.mailbox());
+        let messages = by_sender(&mailbox);
+        let mut verdict = Verdict { split: Vec::new(), refused: 0, with_bare_cr: 0 };
+        for (number, (name, sequence)) in SEQUENCES.iter().enumerate() {
+            let delivered = |who| messages.get(&format!("{who}-{number}@mydomain.com")).map_or(&[][..], Vec::as_slice);
+            let (outer, inner) = (delivered("outer"), delivered("inner"));
+            self.print(server, name, accepted[number], outer);
+            match accepted[number] {
+                0 => assert!(outer.is_empty() && inner.is_empty(), "{server}: {sequence:?}: {mailbox}"),
+                1 => {
+                    assert!(inner.is_empty(), "{server}: {sequence:?} smuggled a message: {mailbox}");
+                    assert!(outer.len() <= 1, "{server}: {sequence:?}: there twice: {mailbox}");
+                    for message in outer {
+                        // Whole: up to the last line, with what was to be smuggled as text.
+                        assert!(
+                            message.contains("\nRCPT TO:<fred@example.com>\n"),
+                            "{server}: {sequence:?}: {message}"
+                        );
+                        assert!(message.ends_with("\nthe end\n\n"), "{server}: {sequence:?}: {message}");
+                    }
+                }
+                _ => {
+                    verdict.split.push(name);
+                    assert!(outer.len() <= 1 && inner.len() <= 1, "{server}: {sequence:?}: {mailbox}");
+                }
+            }
+            verdict.refused += accepted[number] - outer.len() - inner.len();
+            verdict.with_bare_cr += outer.iter().filter(|message| message.contains('\r')).count();
+        }
+        let log = self.receiver.read(self.receiver.log());
+        let logged = log.lines().filter(|line| line.contains("] ERROR: 550 Bare CR or LF in the message")).count();
+        assert_eq!(verdict.refused, logged, "{server}: lost without a word, or refused without effect: {log}");
+        verdict
+    }
+
+    #[expect(clippy::print_stdout, reason = "the test harness shows it on request")]
+    fn print(&self, server: &str, name: &str, accepted: usize, outer: &[&str]) {
+        let text = outer.first().map_or("not delivered".to_owned(), |message| {
+            let after = message.split_once("\nbefore").map_or("", |(_, after)| after);
+            format!("{:?}", after.split_once("MAIL FROM").map_or(after, |(between, _)| between))
+        });
+        println!(
+            "{server}, bare_newline {}, {name}: accepted as {accepted}; in the mailbox: {text}",
+            self.bare_newline
+        );
+    }
+}
+
+/// A session whose message has a sequence in it, and behind it another message.
+fn script(number: usize, sequence: &str) -> String {
+    format!(
+        "EHLO client.example\r\n\
+         MAIL FROM:<outer-{number}@mydomain.com>\r\n\
+         RCPT TO:<fred@example.com>\r\n\
+         DATA\r\n\
+         Subject: outer\r\n\
+         \r\n\
+         before{sequence}\
+         MAIL FROM:<inner-{number}@mydomain.com>\r\n\
+         RCPT TO:<fred@example.com>\r\n\
+         DATA\r\n\
+         Subject: inner\r\n\
+         \r\n\
+         the end\r\n\
+         .\r\n\
+         QUIT\r\n"
+    )
+}
+
+/// The messages of a mailbox by their Return-Path.
+fn by_sender(mailbox: &str) -> BTreeMap<String, Vec<&str>> {
+    let mut messages = BTreeMap::<String, Vec<&str>>::new();
+    let mut start = 0;
+    while start < mailbox.len() {
+        let end = mailbox[start..].find("\n\nFrom ").map_or(mailbox.len(), |at| start + at + 2);
+        let message = &mailbox[start..end];
+        let path = message.lines().find_map(|line| line.strip_prefix("Return-Path: <")?.strip_suffix('>'));
+        messages.entry(path.unwrap_or_else(|| panic!("{message}")).to_owned()).or_default().push(message);
+        start = end;
+    }
+    messages
+}
+
+/// Exim with a folder and a configuration of its own; it runs when it is called.
+struct Exim {
+    command: PathBuf,
+    config: PathBuf,
+    /// The user that Debian builds it for, where there is none.
+    users: [(PathBuf, &'static str); 2],
+    spool: PathBuf,
+}
+
+impl Exim {
+    fn new(trial: &Trial) -> Self {
+        let receiver = &trial.receiver;
+        let command = debian::program("exim4-daemon-light", "exim4");
+        let folder = receiver.path("exim");
+        fs::create_dir(&folder).unwrap();
+        chown(&folder, &format!("{USER}:{USER}"));
+        let config = receiver.write("exim.conf", &exim_config(&command, &folder, trial.listener.addresses[0].port()));
+        let with = |file: &str, line: &str| {
+            let text = fs::read_to_string(format!("/etc/{file}")).unwrap();
+            let missing = if text.contains("\nDebian-exim:") { "" } else { line };
+            receiver.write(file, &format!("{text}{missing}"))
+        };
+        // Debian's numbers of the user and group `mail`.
+        let passwd = with("passwd", "Debian-exim:x:8:8::/:/usr/sbin/nologin\n");
+        let group = with("group", "Debian-exim:x:8:\n");
+        Self { command, config, users: [(passwd, "/etc/passwd"), (group, "/etc/group")], spool: folder.join("spool") }
+    }
+
+    fn submit(&self, script: &str) -> String {
+        succeeds(&mut self.command(&["-odq", "-bs"]), script)
+    }
+
+    fn run_queue(&self) {
+        succeeds(&mut self.command(&["-qff"]), "");
+        assert_eq!(files_below(&self.spool.join("input")), 0, "not everything is delivered");
+    }
+
+    /// In a mount namespace in which its user exists.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mounts: String =
+            self.users.iter().map(|(ours, theirs)| format!("mount --bind {} {theirs} && ", ours.display())).collect();
+        let mut command = Command::new("timeout");
+        command.args(["60", "unshare", "--mount", "sh", "-c", &format!("{mounts}exec \"$@\""), "sh"]);
+        command.arg(&self.command).arg("-C").arg(&self.config).args(arguments);
+        command
+    }
+}
+
+fn exim_config(command: &Path, folder: &Path, port: u16) -> String {
+    format!(
+        "exim_path = {}\n\
+         primary_hostname = relay.example\n\
+         spool_directory = {folder}/spool\n\
+         log_file_path = {folder}/%slog\n\
+         acl_smtp_rcpt = accept\n\
+         acl_smtp_data = accept\n\
+         keep_environment =\n\
+         tls_advertise_hosts =\n\
+         begin routers\n\
+         onward:\n  driver = manualroute\n  transport = onward\n  route_list = * 127.0.0.1 byname\n  self = send\n\
+         begin transports\n\
+         onward:\n  driver = smtp\n  port = {port}\n",
+        command.display(),
+        folder = folder.display(),
+    )
+}
+
+/// A running Postfix with folders of its own.
+struct Postfix {
+    address: SocketAddr,
+    queue: PathBuf,
+    _master: Daemon,
+}
+
+impl Postfix {
+    fn start(trial: &Trial, settings: &str) -> Self {
+        let receiver = &trial.receiver;
+        let (root, address) = (debian::postfix(), free_port(LOOPBACK[0]));
+        let folder = receiver.path("postfix");
+        let queue = folder.join("queue");
+        make_queue(&queue);
+        for name in ["config", "data"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        chown(folder.join("data"), USER);
+        let config = folder.join("config");
+        let main = postfix_config(&root, &folder, trial.listener.addresses[0]) + settings;
+        fs::write(config.join("main.cf"), main).unwrap();
+        fs::write(config.join("master.cf"), postfix_services(address)).unwrap();
+        let mut master = Command::new(root.join("usr/lib/postfix/sbin/master"));
+        master.env("LD_LIBRARY_PATH", root.join("usr/lib/postfix")).arg("-d").arg("-c").arg(&config);
+        let mut master = Daemon::start(&mut master, folder.join("master.out"));
+        master.until("listening", |_| TcpStream::connect(address).ok());
+        Self { address, queue, _master: master }
+    }
+
+    fn submit(&self, script: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(script.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut replies = String::new();
+        stream.read_to_string(&mut replies).unwrap();
+        replies
+    }
+
+    fn until_queue_is_empty(&self) {
+        let waiting = || -> usize {
+            ["incoming", "active", "deferred"].iter().map(|name| files_below(&self.queue.join(name))).sum()
+        };
+        eventually("an empty queue", || (waiting() == 0).then_some(()));
+    }
+}
+
+/// The folders that `postfix start` would make.
+fn make_queue(queue: &Path) {
+    fs::create_dir_all(queue.join("pid")).unwrap();
+    for name in
+        ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"]
+    {
+        fs::create_dir(queue.join(name)).unwrap();
+        chown(queue.join(name), USER);
+    }
+    for name in ["maildrop", "public"] {
+        fs::create_dir(queue.join(name)).unwrap();
+        chown(queue.join(name), &format!("{USER}:{POSTDROP}"));
+    }
+}
+
+fn postfix_config(root: &Path, folder: &Path, next: SocketAddr) -> String {
+    format!(
+        "compatibility_level = 3.6\n\
+         queue_directory = {folder}/queue\n\
+         data_directory = {folder}/data\n\
+         meta_directory = {folder}/config\n\
+         maillog_file = {folder}/log\n\
+         maillog_file_prefixes = /\n\
+         daemon_directory = {root}/usr/lib/postfix/sbin\n\
+         command_directory = {root}/usr/sbin\n\
+         shlib_directory = {root}/usr/lib/postfix\n\
+         mail_owner = {USER}\n\
+         setgid_group = {POSTDROP}\n\
+         import_environment = LD_LIBRARY_PATH MAIL_CONFIG POSTLOG_SERVICE POSTLOG_HOSTNAME\n\
+         export_environment = LD_LIBRARY_PATH MAIL_CONFIG POSTLOG_SERVICE POSTLOG_HOSTNAME\n\
+         inet_interfaces = 127.0.0.1\n\
+         inet_protocols = ipv4\n\
+         myhostname = relay.example\n\
+         mydestination =\n\
+         alias_maps =\n\
+         local_recipient_maps =\n\
+         mynetworks = 127.0.0.0/8\n\
+         smtpd_relay_restrictions = permit_mynetworks, reject\n\
+         smtpd_peername_lookup = no\n\
+         disable_dns_lookups = yes\n\
+         smtp_host_lookup = native\n\
+         smtp_connection_cache_on_demand = no\n\
+         relayhost = [{}]:{}\n",
+        next.ip(),
+        next.port(),
+        root = root.display(),
+        folder = folder.display(),
+    )
+}
+
+fn postfix_services(address: SocketAddr) -> String {
+    format!(
+        "{address} inet n - n - - smtpd\n\
+         cleanup unix n - n - 0 cleanup\n\
+         qmgr unix n - n 300 1 qmgr\n\
+         rewrite unix - - n - - trivial-rewrite\n\
+         bounce unix - - n - 0 bounce\n\
+         defer unix - - n - 0 bounce\n\
+         trace unix - - n - 0 bounce\n\
+         smtp unix - - n - - smtp\n\
+         error unix - - n - - error\n\
+         anvil unix - - n - 1 anvil\n\
+         proxymap unix - - n - - proxymap\n\
+         showq unix n - n - - showq\n\
+         postlog unix-dgram n - n - 1 postlogd\n"
+    )
+}
+
+/// How many files there are below a folder.
+fn files_below(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    entries.flatten().map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
+}
+
+/// A group that nobody is in, on every Debian: Postfix wants one of its own.
+const POSTDROP: &str = "news";
+
+/// What some server somewhere has taken for the end of a message. Behind each, a line begins.
+const SEQUENCES: [(&str, &str); 24] = [
+    ("LF . LF", "\n.\n"),
+    ("LF . CRLF", "\n.\r\n"),
+    ("LF . CR", "\n.\r"),
+    ("CRLF . LF", "\r\n.\n"),
+    ("CRLF . CR", "\r\n.\r"),
+    ("CR . CR", "\r.\r"),
+    ("CR . LF", "\r.\n"),
+    ("CR . CRLF", "\r.\r\n"),
+    ("LFCR . LFCR", "\n\r.\n\r"),
+    ("LFCR . CRLF", "\n\r.\r\n"),
+    ("CRLF NUL . CRLF", "\r\n\0.\r\n"),
+    ("CRLF . NUL CRLF", "\r\n.\0\r\n"),
+    ("NUL . NUL", "\0.\0"),
+    ("CRLF . CRCRLF", "\r\n.\r\r\n"),
+    (REAL_END, "\r\r\n.\r\n"),
+    ("CRCRLF . CRCRLF", "\r\r\n.\r\r\n"),
+    ("CRLFCR . CRLF", "\r\n\r.\r\n"),
+    ("CRLF .. CRLF", "\r\n..\r\n"),
+    ("CRLF . blank CRLF", "\r\n. \r\n"),
+    ("CRLF . tab CRLF", "\r\n.\t\r\n"),
+    ("CRLF . VT CRLF", "\r\n.\x0b\r\n"),
+    ("CRLF . NEL", "\r\n.\u{85}"),
+    ("CRLF . line separator", "\r\n.\u{2028}"),
+    ("VT . VT", "\x0b.\x0b"),
+];
+
+/// The one that has CRLF . CRLF in it, which is the end (RFC 5321, section 4.1.1.4).
+const REAL_END: &str = "CRCRLF . CRLF";

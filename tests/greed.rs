@@ -1,0 +1,186 @@
+//! Peers that want more than their share (cases B.8): commands without an end, replies that nobody reads, a hundred
+//! thousand commands, a message of one line. Each costs a bounded time and a few megabytes of memory at most.
+//!
+//! Bytes that come one at a time, and messages of other odd shapes, are in tests/delivery.rs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and is nobody's interface"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+use support::{Scratch, Session};
+
+const INBOX: &str = "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\n";
+
+/// Nothing stops a session but time.
+const PATIENT: &str =
+    "limit.smtp_commands 1000000000\nlimit.smtp_unknowncmd 1000000000\nlimit.smtp_failcmds 1000000000\n";
+
+/// As long as its end does not come it is no command, and idle time passes.
+#[test]
+fn a_command_without_end_is_as_good_as_none() {
+    let beginnings: [(&[u8], &[u8]); 5] = [
+        (b"", b"x"),
+        (b"", b"\0"),
+        (b"NOOP ", b"\r"),
+        // Bare LF are no line ends once the first line had CRLF.
+        (b"NOOP\r\n", b"\n"),
+        (b"EHLO me\r\nMAIL FROM:<a@b.example> ", b"SIZE=1 "),
+    ];
+    for_all(beginnings, |(beginning, endless)| {
+        let scratch = Scratch::with_config(&format!("{INBOX}limit.idle_secs 2\nlimit.connection_secs 60\n"));
+        let mut session = scratch.greeted();
+        let memory = Memory::watch(session.pid());
+        session.send(beginning);
+        let start = Instant::now();
+        // It hangs up, or takes nothing any more.
+        let pieces = endless.repeat(64 * 1024 / endless.len());
+        while start.elapsed() < Duration::from_secs(20) && session.send_within(&pieces, Duration::from_secs(5)) {}
+        let time = start.elapsed();
+        assert!((1.5..10.0).contains(&time.as_secs_f64()), "{endless:?}: after {time:?}");
+        assert_eq!(session.hang_up().exit_code(), 0, "{endless:?}");
+        assert_eq!(scratch.log(), ["[192.0.2.7] ERROR: 421 Idle for too long."], "{endless:?}");
+        memory.assert_little(endless);
+    });
+}
+
+/// Ten megabytes of commands, and none of the replies is ever read.
+#[test]
+fn commands_whose_replies_are_not_read_end_the_session() {
+    let commands = ["NOOP", "VRFY fred", "EHLO client.example", "RSET", "FOO", "RCPT TO:<fred@mx.example>"];
+    for_all(commands, |command| {
+        let scratch = Scratch::with_config(&format!("{INBOX}{PATIENT}limit.idle_secs 2\nlimit.connection_secs 5\n"));
+        let mut session = scratch.greeted();
+        let memory = Memory::watch(session.pid());
+        let line = format!("{command}\r\n");
+        let start = Instant::now();
+        session.send_without_reading(line.repeat(10_000_000 / line.len()).as_bytes(), Duration::from_secs(15));
+        let mut process = session.hang_up();
+        assert_eq!(process.exit_code(), 0, "{command}");
+        assert!(start.elapsed() < Duration::from_secs(15), "{command}: took {:?}", start.elapsed());
+        memory.assert_little(command);
+    });
+}
+
+/// With the limits out of the way, each gets its reply, and memory does not grow with them.
+#[test]
+fn very_many_commands_take_little_memory() {
+    let repeated: [(&str, &[&str], &str); 6] = [
+        ("RSET", &["HELO client.example"], "250 "),
+        ("EHLO client.example", &[], "250-"),
+        ("MAIL FROM:<a@b.example>\r\nRSET", &["HELO client.example"], "250 "),
+        ("FOO", &["HELO client.example"], "500 "),
+        ("RCPT TO:<nobody@mx.example>", &["HELO client.example", "MAIL FROM:<>"], "550 "),
+        // The first hundred are accepted.
+        ("RCPT TO:<fred@mx.example>", &["HELO client.example", "MAIL FROM:<>"], ""),
+    ];
+    for_all(repeated, |(command, before, reply)| {
+        let scratch = Scratch::with_config(&format!("{INBOX}{PATIENT}logfile /dev/null\n"));
+        let mut session =
+            Session::start(scratch.command(support::MAILRECV, &["-c", support::CONFIG, "--peer", support::PEER]));
+        session.expect("220 ");
+        let memory = Memory::watch(session.pid());
+        for line in before {
+            session.exchange(line, "250 ");
+        }
+        let replies = command.lines().count();
+        for _ in 0..COMMANDS / BATCH {
+            session.send(format!("{command}\r\n").repeat(BATCH));
+            for _ in 0..BATCH * replies {
+                session.expect(reply);
+            }
+        }
+        session.quit();
+        memory.assert_little(command);
+    });
+}
+
+/// `limit.smtp_commands` counts exactly, however large it is.
+#[test]
+fn the_limit_of_commands_is_exact() {
+    let scratch = Scratch::with_config(&format!("domain mx.example\nlimit.smtp_commands {COMMANDS}\n"));
+    let mut session = scratch.greeted();
+    for _ in 0..COMMANDS / BATCH {
+        session.send("NOOP\r\n".repeat(BATCH));
+        for _ in 0..BATCH {
+            session.expect("250 ");
+        }
+    }
+    session.exchange("NOOP", "421 ");
+    assert_eq!(session.line(), None);
+    assert_eq!(session.end(), (Vec::new(), 0));
+}
+
+/// 60 MB in one line: stored, or refused when all of it has been read.
+#[test]
+fn a_large_message_of_one_line_takes_little_memory() {
+    for_all([("limit.smtp_data_size 0\n", "250 "), ("", "552 ")], |(limit, reply)| {
+        let scratch = Scratch::with_config(&format!("{INBOX}{limit}"));
+        let mut session = scratch.greeted();
+        let memory = Memory::watch(session.pid());
+        session.begin_message(&["fred@mx.example"]);
+        let piece = vec![b'x'; 1_000_000];
+        for _ in 0..60 {
+            session.send(&piece);
+        }
+        session.send("\r\n.\r\n");
+        session.expect(reply);
+        session.quit();
+        memory.assert_little(limit);
+        let stored = std::fs::metadata(scratch.path("inbox")).map_or(0, |file| file.len());
+        assert_eq!(stored > 60_000_000, reply == "250 ", "{stored}");
+    });
+}
+
+const COMMANDS: usize = 100_000;
+
+/// How many commands are sent before their replies are read: what both sides' buffers hold.
+const BATCH: usize = 200;
+
+/// Runs cases beside each other: most of them wait.
+fn for_all<C: Send, const N: usize>(cases: [C; N], test: impl Fn(C) + Sync) {
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
+
+/// Looks at the memory of a process for as long as there is one: its peak is not told afterwards.
+struct Memory {
+    ended: Arc<AtomicBool>,
+    peak: JoinHandle<u64>,
+}
+
+impl Memory {
+    fn watch(pid: Pid) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&ended);
+        let watch = move || {
+            let mut peak = 0;
+            while !seen.load(Ordering::Relaxed) {
+                peak = peak.max(support::peak_memory(pid).unwrap_or(0));
+                thread::sleep(Duration::from_millis(20));
+            }
+            peak
+        };
+        Self { ended, peak: thread::spawn(watch) }
+    }
+
+    #[track_caller]
+    fn assert_little(self, what: impl std::fmt::Debug) {
+        self.ended.store(true, Ordering::Relaxed);
+        let peak = self.peak.join().unwrap();
+        assert!((1..8 * 1024).contains(&peak), "{what:?}: {peak} KiB");
+    }
+}
