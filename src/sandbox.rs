@@ -57,11 +57,15 @@ struct Allowed {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// A device or FIFO.
+    /// Writing to a device or FIFO.
     Write,
+    /// Mailboxes.
     Append,
+    /// A maildir.
     Deliver,
+    /// Mailboxes and maildirs.
     DeliverAnywhere,
+    /// Files for large messages, which have no name where the file system can do that.
     Spool,
 }
 
@@ -108,8 +112,10 @@ fn allowed(config: &Config) -> Vec<Allowed> {
 fn of_place(place: &Place) -> Allowed {
     match place {
         Place::Mailbox(file) => of_mailbox(file),
-        // The folders of a maildir are made if they are missing.
-        Place::Maildir(directory) if directory.exists() => Allowed { path: directory.clone(), what: What::Deliver },
+        // What is missing of a maildir is made and synced, up to its name in the folder above.
+        Place::Maildir(directory) if ["tmp", "new"].iter().all(|folder| directory.join(folder).exists()) => {
+            Allowed { path: directory.clone(), what: What::Deliver }
+        }
         Place::Maildir(directory) => Allowed { path: directory_of(directory).to_owned(), what: What::Deliver },
         Place::Below(folder) if folder.as_os_str().is_empty() => {
             Allowed { path: PathBuf::from("."), what: What::DeliverAnywhere }

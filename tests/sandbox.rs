@@ -58,6 +58,20 @@ fn mailboxes_behind_links_are_delivered_to() {
     assert!(scratch.read("other/inbox").contains("body"));
 }
 
+/// Whatever there is of a maildir beforehand, the rest can be made.
+#[test]
+fn maildirs_are_made_and_delivered_to() {
+    for there in ["", "dir", "dir/new", "dir/tmp"] {
+        let scratch = Scratch::with_config("spool_dir spool\ndeliver rcpt_to * maildir dir\n");
+        fs::create_dir_all(scratch.path(there)).unwrap();
+        let mut session = scratch.greeted();
+        let reply = session.deliver(&["fred@mx.example"]);
+        let log = scratch.log();
+        assert!(reply.starts_with("250 "), "{there}: {reply} {log:?}");
+        session.quit();
+    }
+}
+
 /// What a command needs nobody knows, so a peer that can reach one is not confined by us.
 #[test]
 fn peers_with_commands_are_left_to_the_unit() {
