@@ -153,7 +153,7 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("check")
                 .about("Look for mistakes in the configuration")
-                .arg(Arg::new("verbose").short('v').action(ArgAction::SetTrue).help("Say so too when there are none")),
+                .arg(Arg::new("verbose").short('v').action(ArgAction::SetTrue).help("Say so too when there are none, and what the sandbox allows")),
         )
         .subcommand(
             Command::new("explain")
