@@ -151,9 +151,12 @@ pub fn command() -> Command {
                 .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM")),
         )
         .subcommand(
-            Command::new("check")
-                .about("Look for mistakes in the configuration")
-                .arg(Arg::new("verbose").short('v').action(ArgAction::SetTrue).help("Say so too when there are none, and what the sandbox allows")),
+            Command::new("check").about("Look for mistakes in the configuration").arg(
+                Arg::new("verbose")
+                    .short('v')
+                    .action(ArgAction::SetTrue)
+                    .help("Say so too when there are none, and what the sandbox allows"),
+            ),
         )
         .subcommand(
             Command::new("explain")

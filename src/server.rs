@@ -263,10 +263,12 @@ pub fn log_negative(log: &Log, reply: &Reply) {
     log.error(format_args!("{}", negative(log, reply)));
 }
 
-/// `ERROR: CODE TEXT 'what it is about' (what happened here)`
+/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, because
+/// peers are banned for the others.
 pub fn negative(log: &Log, reply: &Reply) -> impl fmt::Display {
     fmt::from_fn(move |f| {
-        write!(f, "ERROR: {} {}", reply.code, reply.text)?;
+        let kind = if reply.is_our_fault { "WARNING" } else { "ERROR" };
+        write!(f, "{kind}: {} {}", reply.code, reply.text)?;
         if let Some(subject) = &reply.subject {
             write!(f, " '{}'", log.untrusted(subject))?;
         }

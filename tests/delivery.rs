@@ -52,8 +52,13 @@ fn the_exit_status_of_a_command_decides() {
     let log = scratch.log();
     assert_eq!(log.len(), 255, "one line for each failure");
     for (status, line) in (1..).zip(log) {
-        let class = if PERMANENT.iter().any(|(number, _)| *number == status) { "55" } else { "451 " };
-        assert!(line.starts_with(&format!("[192.0.2.7] ERROR: {class}")), "{line}");
+        let beginning = match status {
+            // No peer is to be banned for these.
+            64 | 69 | 70 => "WARNING: 554 ",
+            _ if PERMANENT.iter().any(|(number, _)| *number == status) => "ERROR: 55",
+            _ => "ERROR: 451 ",
+        };
+        assert!(line.starts_with(&format!("[192.0.2.7] {beginning}")), "{line}");
         assert!(line.ends_with(&format!("ended, exit status: {status}: 'status {status}')")), "{line}");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -227,21 +227,23 @@ fn environment(recipient: &Mailbox, envelope: &Envelope<'_>) -> Vec<(&'static st
 
 /// What an exit status means: sysexits(3), and qmail's 100 and 111. What is not known to be permanent is temporary.
 fn answer(status: ExitStatus, cause: impl FnOnce() -> String) -> Result<(), Reply> {
-    let (code, enhanced, text) = match status.code() {
-        Some(0) => return Ok(()),
-        Some(64) => (554, "5.3.5", "The command that takes this mail was called wrongly"),
-        Some(65) => (554, "5.6.0", "The message was not understood"),
-        Some(67) => (550, "5.1.1", "No such user"),
-        Some(68) => (550, "5.1.2", "No such host"),
-        Some(69) => (554, "5.3.0", "Service unavailable"),
-        Some(70) => (554, "5.3.0", "The command that takes this mail is broken"),
-        Some(76) => (554, "5.5.0", "Protocol error"),
-        Some(77) => (550, "5.7.1", "Permission denied"),
-        Some(100) => (554, "5.3.0", "The message was refused"),
-        _ => return Err(reply::try_again(cause())),
-    };
-    debug_assert!(status.signal().is_none());
-    Err(reply::command_refused(code, enhanced, text, cause()))
+    if status.success() {
+        return Ok(());
+    }
+    let cause = cause();
+    let (refused, broken) = (reply::command_refused, reply::command_broken);
+    Err(match status.code() {
+        Some(64) => broken("5.3.5", "The command that takes this mail was called wrongly", cause),
+        Some(65) => refused(554, "5.6.0", "The message was not understood", cause),
+        Some(67) => refused(550, "5.1.1", "No such user", cause),
+        Some(68) => refused(550, "5.1.2", "No such host", cause),
+        Some(69) => broken("5.3.0", "Service unavailable", cause),
+        Some(70) => broken("5.3.0", "The command that takes this mail is broken", cause),
+        Some(76) => refused(554, "5.5.0", "Protocol error", cause),
+        Some(77) => refused(550, "5.7.1", "Permission denied", cause),
+        Some(100) => refused(554, "5.3.0", "The message was refused", cause),
+        _ => reply::try_again(cause),
+    })
 }
 
 fn set_nonblocking(descriptor: &impl AsFd) -> io::Result<()> {

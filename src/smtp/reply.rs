@@ -24,6 +24,8 @@ pub struct Reply {
     pub cause: Option<String>,
     /// Whether the enhanced code is sent even if there was no EHLO: this reply comes before there could be one.
     pub precedes_hello: bool,
+    /// Whether it is final and yet no fault of the peer: nobody should be banned for it.
+    pub is_our_fault: bool,
 }
 
 impl Reply {
@@ -68,11 +70,12 @@ impl Reply {
 }
 
 const fn fixed(code: u16, status: &'static str, text: &'static str) -> Reply {
-    Reply { code, status, text: Cow::Borrowed(text), subject: None, cause: None, precedes_hello: false }
+    let text = Cow::Borrowed(text);
+    Reply { code, status, text, subject: None, cause: None, precedes_hello: false, is_our_fault: false }
 }
 
 fn reply(code: u16, status: &'static str, text: impl Into<Cow<'static, str>>) -> Reply {
-    Reply { code, status, text: text.into(), subject: None, cause: None, precedes_hello: false }
+    Reply { text: text.into(), ..fixed(code, status, "") }
 }
 
 // Opening and closing.
@@ -282,6 +285,11 @@ pub fn too_many_hops(hops: usize) -> Reply {
 /// A `pipe` command refused the message for good; the code says why.
 pub fn command_refused(code: u16, status: &'static str, text: &'static str, cause: String) -> Reply {
     reply(code, status, text).because(cause)
+}
+
+/// A `pipe` command cannot do its work, now or later.
+pub fn command_broken(status: &'static str, text: &'static str, cause: String) -> Reply {
+    Reply { is_our_fault: true, ..reply(554, status, text).because(cause) }
 }
 
 /// Octets of text behind code and enhanced code, so that the line keeps to 512 (RFC 5321, 4.5.3.1.5).
