@@ -86,8 +86,8 @@ impl Session {
         let accepted = OwnedFd::from(accepted);
         let copy = || Stdio::from(accepted.try_clone().expect("a copy of the descriptor"));
         command.stdin(copy()).stdout(copy());
-        // A wrapper may have something to say, and it is not for the peer.
-        command.stderr(if launch.wrapper.is_empty() { copy() } else { Stdio::inherit() });
+        // What a wrapper says is not for the peer, and a receiver whose log cannot be opened logs there.
+        command.stderr(if launch.wrapper.is_empty() { copy() } else { Stdio::null() });
         Self { process: Process::start(command), stream, buffer: Vec::new(), introduced: false }
     }
 

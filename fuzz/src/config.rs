@@ -1,0 +1,164 @@
+//! Configurations: no text of one makes the program stumble, and every finding is about a place that is there.
+//!
+//! An input is the text of a configuration.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::path::{Component, Path, PathBuf};
+use std::time::Instant;
+
+use mailrecv::config::{self, Action, Config, Destination, Diagnostic, Place, Severity, Trace, Unusable};
+use mailrecv::peer::Client;
+use mailrecv::smtp::address::{Mailbox, ReversePath};
+
+/// Loads the configuration and uses it.
+pub fn check(input: &[u8]) {
+    let findings = findings_of(input);
+    // Blanks and CRs at the ends of lines mean nothing; no such line is read by the short cut for many plain ones.
+    assert_eq!(findings_of(&with_blanks(input)), findings, "with blanks at the ends of lines");
+}
+
+/// Loads a configuration that is not in a file.
+pub fn load(text: &[u8]) -> Result<Config, Unusable> {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(text).expect("writing to a temporary file");
+    config::load(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
+}
+
+/// What became of a configuration, without what depends on where in the file its lines begin.
+#[derive(Debug, PartialEq)]
+struct Findings {
+    /// Line, column, message.
+    diagnostics: Vec<(u32, usize, String)>,
+    /// What the rules say to some addresses; none if the configuration cannot be used.
+    answers: Vec<String>,
+}
+
+fn findings_of(text: &[u8]) -> Findings {
+    let loaded = load(text);
+    let (diagnostics, answers) = match &loaded {
+        Ok(config) => (config.check(), answers(config, text)),
+        Err(unusable) => {
+            check_errors(&unusable.errors);
+            (unusable.errors.clone(), Vec::new())
+        }
+    };
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    diagnostics.iter().for_each(|diagnostic| check_diagnostic(diagnostic, &lines));
+    let diagnostics = diagnostics.into_iter().map(|found| (found.line, found.column, found.message)).collect();
+    Findings { diagnostics, answers }
+}
+
+/// Every line is reported once, in order, and nothing but errors makes a configuration unusable.
+fn check_errors(errors: &[Diagnostic]) {
+    assert!(!errors.is_empty(), "unusable without a reason");
+    assert!(errors.iter().all(|error| error.severity == Severity::Error));
+    assert!(errors.is_sorted_by(|one, other| one.line < other.line), "{errors:?}");
+}
+
+/// The place is one in the file, and what is shown of it is fit for a terminal.
+fn check_diagnostic(diagnostic: &Diagnostic, lines: &[&[u8]]) {
+    assert!(!diagnostic.message.is_empty());
+    let shown = diagnostic.cited("mailrecv.conf").to_string();
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\t' && c != '\n'), "{shown:?}");
+    if diagnostic.line == 0 {
+        assert_eq!(diagnostic.severity, Severity::Warning, "an error without a line: {shown}");
+        return;
+    }
+    let line = lines.get(diagnostic.line as usize - 1).unwrap_or_else(|| panic!("no such line: {shown}"));
+    let width = diagnostic.source.chars().count();
+    assert!((1..=width + 1).contains(&diagnostic.column), "no such column: {shown}");
+    assert!(
+        diagnostic.column - 1 + diagnostic.width <= width.max(diagnostic.column),
+        "carets beyond the line: {shown}"
+    );
+    if !line.windows(2).any(|pair| pair == b"${") {
+        assert!(as_text(line).starts_with(&diagnostic.source), "not the line that is meant: {shown}");
+    }
+    assert_eq!(shown.lines().count(), 3, "{shown}");
+}
+
+/// A line as diagnostics cite it: a mark for each byte that is no text.
+fn as_text(line: &[u8]) -> String {
+    let chunks = line.utf8_chunks();
+    chunks.map(|chunk| chunk.valid().to_owned() + &"\u{fffd}".repeat(chunk.invalid().len())).collect()
+}
+
+/// What the rules say about a peer, and about some senders and recipients.
+fn answers(config: &Config, text: &[u8]) -> Vec<String> {
+    let client = Client { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
+    let limits = &config.limits;
+    for time in [limits.connection_secs.value, limits.idle_secs.value, limits.pipe_secs.value, limits.dns_secs] {
+        assert!(Instant::now().checked_add(time).is_some(), "no clock can tell when {time:?} are over");
+    }
+    let mut trace = Trace::new(true);
+    let mut answers = vec![format!("{:?}", config.rules.admit(&client, &mut trace))];
+    for mailbox in mailboxes(config, text) {
+        let sender = config.rules.sender(&ReversePath::Mailbox(mailbox.clone()), &mut trace);
+        answers.push(format!("from {mailbox}: {sender:?}"));
+        let actions = config.rules.route(&mailbox, &client, &config.domain, &mut trace).map(|destinations| {
+            assert!(!destinations.is_empty(), "{mailbox} is accepted and goes nowhere");
+            let is_within_reach = |destination: &Destination<'_>| is_within_reach(config, &client, &destination.action);
+            assert!(destinations.iter().all(is_within_reach), "out of reach: {destinations:?}");
+            destinations.into_iter().map(|destination| destination.action.to_string()).collect::<Vec<_>>()
+        });
+        answers.push(format!("to {mailbox}: {actions:?}"));
+    }
+    assert!(trace.take().iter().all(|line| !line.contains('\n')));
+    answers
+}
+
+/// Whether the sandbox will let a delivery happen.
+fn is_within_reach(config: &Config, client: &Client, action: &Action<'_>) -> bool {
+    let covers = |place: &Place| match (place, action) {
+        (Place::Mailbox(path), Action::Append(file)) => *path == Path::new(&**file),
+        (Place::Maildir(path), Action::Maildir(folder)) => *path == Path::new(&**folder),
+        (Place::Below(folder), Action::Append(path) | Action::Maildir(path)) => is_below(Path::new(&**path), folder),
+        _ => false,
+    };
+    match action {
+        Action::Append(_) | Action::Maildir(_) => config.rules.reach().places().iter().any(covers),
+        Action::Pipe(_) => config.rules.has_commands_for(client),
+        Action::Print | Action::Discard => true,
+    }
+}
+
+/// Whether a path leads to something in a folder; an empty one is the current folder.
+fn is_below(path: &Path, folder: &Path) -> bool {
+    let (path, folder) = (plain(path), plain(folder));
+    path.has_root() == folder.has_root() && path.strip_prefix(folder).is_ok_and(|rest| !rest.starts_with(".."))
+}
+
+/// The path without `.`, and without `..` where that has something to lead out of.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match (component, plain.components().next_back()) {
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            (Component::ParentDir, Some(Component::RootDir)) | (Component::CurDir, _) => {}
+            _ => plain.push(component),
+        }
+    }
+    plain
+}
+
+/// Addresses that the first rules are about, and two more.
+fn mailboxes(config: &Config, text: &[u8]) -> Vec<Mailbox> {
+    let text = String::from_utf8_lossy(text);
+    let ruled = text.split("rcpt_to").skip(1).filter_map(|rest| rest.split_ascii_whitespace().next());
+    let words = ["postmaster", "fred@example.net"].into_iter().chain(ruled);
+    let mailboxes = words.filter_map(|word| Mailbox::parse_or_qualify(word, &config.domain).ok());
+    mailboxes.take(MOST_ADDRESSES).collect()
+}
+
+/// The text with a blank and a CR before each LF; a CR that is there counts as one.
+fn with_blanks(text: &[u8]) -> Vec<u8> {
+    let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    lines.collect::<Vec<_>>().join(&b" \r\n"[..])
+}
+
+/// Enough to meet most rules of a short configuration, and few enough to be quick.
+const MOST_ADDRESSES: usize = 6;

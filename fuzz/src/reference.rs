@@ -1,0 +1,70 @@
+//! The rules about line ends once more, as plainly as they can be said, with the whole input at hand: what the state
+//! machines of the program are compared with.
+
+use mailrecv::smtp::LineEnding;
+
+/// The text of a message as far as its lines are whole.
+pub struct Message<'i> {
+    /// The lines, without the dots that were stuffed in, each ended by LF.
+    pub text: Vec<u8>,
+    /// Octets as RFC 1870 counts them.
+    pub size: u64,
+    /// Whether a CR or LF stood alone on a CRLF connection.
+    pub has_bare_newline: bool,
+    /// Whether the line with nothing but a dot has come.
+    pub has_ended: bool,
+    /// What follows the last whole line, or the end of the message.
+    pub rest: &'i [u8],
+}
+
+/// Reads a message (RFC 5321, 4.5.2): a line that is `.` ends it, any other dot at the start of a line is taken off.
+pub fn message(ending: LineEnding, input: &[u8]) -> Message<'_> {
+    let mut message = Message { text: Vec::new(), size: 0, has_bare_newline: false, has_ended: false, rest: input };
+    while let Some((line, rest)) = line(ending, message.rest) {
+        message.rest = rest;
+        if line == b"." {
+            message.has_ended = true;
+            break;
+        }
+        let line = line.strip_prefix(b".").unwrap_or(line);
+        message.has_bare_newline |= ending == LineEnding::Crlf && line.iter().any(|byte| b"\r\n".contains(byte));
+        message.size += line.len() as u64 + 2;
+        message.text.extend_from_slice(line);
+        message.text.push(b'\n');
+    }
+    message
+}
+
+/// The first line, without its end, and what follows it; `None` if the line has no end.
+pub fn line(ending: LineEnding, input: &[u8]) -> Option<(&[u8], &[u8])> {
+    match ending {
+        LineEnding::Crlf => {
+            let end = input.windows(2).position(|pair| pair == b"\r\n")?;
+            Some((&input[..end], &input[end + 2..]))
+        }
+        LineEnding::Lf => {
+            let end = input.iter().position(|byte| *byte == b'\n')?;
+            let line = &input[..end];
+            Some((line.strip_suffix(b"\r").unwrap_or(line), &input[end + 1..]))
+        }
+    }
+}
+
+/// How lines end in an input, by its first LF; `None` if there is none.
+pub fn ending(input: &[u8]) -> Option<LineEnding> {
+    let end = input.iter().position(|byte| *byte == b'\n')?;
+    Some(if input[..end].ends_with(b"\r") { LineEnding::Crlf } else { LineEnding::Lf })
+}
+
+/// The message of an mboxrd file with one message, behind its `From ` line: the empty line at the end taken off, and one
+/// `>` of every line that is `>`s and `From `.
+pub fn unquoted(file: &[u8]) -> Vec<u8> {
+    let body = file.strip_suffix(b"\n").expect("an empty line at the end");
+    let mut text = Vec::new();
+    for line in body.split_inclusive(|byte| *byte == b'\n') {
+        let quotes = line.iter().take_while(|byte| **byte == b'>').count();
+        let is_quoted = quotes > 0 && line[quotes..].starts_with(b"From ");
+        text.extend_from_slice(&line[usize::from(is_quoted)..]);
+    }
+    text
+}

@@ -1,0 +1,111 @@
+//! Whole sessions: each command and each message has one reply, and how the input arrives makes no difference.
+//!
+//! An input is a digit, which chooses a configuration, and what a peer sends.
+
+use mailrecv::config::Config;
+use mailrecv::smtp::LineEnding;
+
+use super::conversation::{self, Conversation};
+use super::{config, pieces, reference};
+
+thread_local! {
+    static CONFIGS: Vec<Config> = CONFIG_TEXTS
+        .iter()
+        .map(|text| config::load(text.as_bytes()).unwrap_or_else(|unusable| panic!("{text}: {:?}", unusable.errors)))
+        .collect();
+}
+
+/// Holds the session in three ways.
+pub fn check(input: &[u8]) {
+    if let Some((choice, sent)) = input.split_first() {
+        check_ways(usize::from(choice.wrapping_sub(b'0')), sent, &pieces::three_ways(sent));
+    }
+}
+
+/// Holds the session in these ways under one of the configurations.
+pub fn check_ways(choice: usize, sent: &[u8], ways: &[Vec<&[u8]>]) {
+    CONFIGS.with(|configs| {
+        let config = &configs[choice % configs.len()];
+        let mut conversations = ways.iter().map(|reads| conversation::hold(config, reads));
+        let first = conversations.next().expect("a way");
+        check_against_reference(&first, sent);
+        conversations.for_each(|other| assert_eq!(other, first, "the reads make a difference"));
+    });
+}
+
+/// Walks through the input with the replies at hand: what each of them answers is there, and nothing is left unanswered.
+fn check_against_reference(conversation: &Conversation, sent: &[u8]) {
+    let ending = reference::ending(sent).unwrap_or(LineEnding::Crlf);
+    let mut rest = sent;
+    let mut messages = conversation.messages.iter();
+    let mut in_message = false;
+    for reply in &conversation.replies[1..] {
+        if reply.contains("it speaks SMTP only") {
+            assert!(rest.len() == sent.len() && conversation.closed, "other protocols are seen at the start only");
+            return;
+        }
+        if !in_message {
+            let (_, behind) = reference::line(ending, rest).unwrap_or_else(|| panic!("nothing asked for {reply:?}"));
+            rest = behind;
+            in_message = reply.starts_with("354 ");
+            continue;
+        }
+        let message = reference::message(ending, rest);
+        assert!(message.has_ended, "{reply:?} before the message was over");
+        rest = message.rest;
+        in_message = false;
+        if reply.starts_with("250 ") {
+            let delivered = messages.next().unwrap_or_else(|| panic!("{reply:?}, and nothing was delivered"));
+            assert_eq!(delivered.text.escape_ascii().to_string(), message.text.escape_ascii().to_string());
+            assert_eq!(delivered.size, message.size);
+        }
+    }
+    assert!(messages.next().is_none(), "a message was delivered and nobody was told");
+    // Empty lines at the start wait until it is known that they are no preamble of the PROXY protocol.
+    if !conversation.closed && !PROXY_2.starts_with(sent) {
+        let unanswered = match in_message {
+            true => reference::message(ending, rest).has_ended,
+            false => reference::line(ending, rest).is_some(),
+        };
+        assert!(!unanswered, "no reply to {:?}", rest.escape_ascii().to_string());
+    }
+}
+
+/// What the PROXY protocol, version 2, begins with.
+const PROXY_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// An ordinary configuration, a generous one, one with tight limits, two that refuse the peer.
+const CONFIG_TEXTS: [&str; 5] = [
+    "domain mx.example
+deliver rcpt_to fred append fred
+deliver rcpt_to busy@mx.example append defer
+deliver rcpt_to gone@mx.example maildir fail
+deliver rcpt_to robot@mx.example pipe robot
+deliver rcpt_to other@mx.example pipe other
+error rcpt_to ^old@ 550 5.2.1 Has left
+error mail_from ^spam@ 451 Not today
+allowgroup +near near\\.example$
+deliver allowgroup +near rcpt_to near@mx.example discard
+copy rcpt_to *@mx.example print
+",
+    "domain mx.example
+limit.smtp_commands 1000
+limit.smtp_unknowncmd 1000
+limit.smtp_failcmds 1000
+limit.smtp_data_size 0
+limit.smtp_ascii off
+limit.bare_newline accept
+deliver rcpt_to /.*/ discard
+",
+    "domain mx.example
+limit.smtp_commands 8 451 That is enough
+limit.smtp_unknowncmd 1
+limit.smtp_failcmds 2 550 5.7.0 So is that
+limit.smtp_data_size 20
+limit.smtp_rcpt_to 2
+allow mail_from @b$
+deadletter_file dead
+",
+    "deny remotehost ^192\\.0\\.2\\.\n",
+    "allow remotehost (unfinished\n",
+];

@@ -1,0 +1,165 @@
+//! What must hold for any input, with inputs made up from what matters to SMTP. One that fails is made as short as it can
+//! be and shown; write it to a file below fuzz/seeds/, so that tests/corpus.rs knows it from then on.
+//!
+//! The checks are those of the fuzzer (fuzz/src/): this finds in seconds what is wrong in many inputs, `fuzz/run` in
+//! minutes what is wrong in few.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and is nobody's interface"
+)]
+
+#[allow(dead_code, reason = "only some of the checks have a part that can be given more than bytes")]
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use mailrecv::config::{Flags, LogTarget};
+use mailrecv::log::Log;
+use mailrecv::smtp::LineEnding;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use targets::conversation::PEER;
+use targets::{data, log, mboxrd, pieces, session};
+
+proptest! {
+    #![proptest_config(cases(600))]
+
+    /// However a session arrives, the replies, the messages that are delivered and the log are the same; each command
+    /// and each message has one well-formed reply.
+    #[test]
+    fn reads_make_no_difference_to_a_session(
+        choice in 0..5_usize,
+        sent in words(SMTP, 60),
+        lengths in vec(0..30_usize, 0..40),
+    ) {
+        let ways = [vec![&sent[..]], sent.chunks(1).collect(), pieces::cut(&sent, lengths)];
+        session::check_ways(choice, &sent, &ways);
+    }
+
+    /// The same when a message comes for certain, so that its recipients and its text are what varies.
+    #[test]
+    fn reads_make_no_difference_to_a_message(
+        choice in 0..3_usize,
+        recipients in words(RECIPIENTS, 5),
+        text in words(TEXT, 40),
+        lengths in vec(0..30_usize, 0..40),
+    ) {
+        let sent = [b"EHLO x\r\nMAIL FROM:<a@b>\r\n", &*recipients, b"DATA\r\n", &*text, b"\r\n.\r\nNOOP\r\n"].concat();
+        let ways = [vec![&sent[..]], sent.chunks(1).collect(), pieces::cut(&sent, lengths)];
+        session::check_ways(choice, &sent, &ways);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(4000))]
+
+    /// The text of a message is what the rule about dots and line ends says, and ends where it says.
+    #[test]
+    fn messages_are_read_by_the_rule(
+        person in any::<bool>(),
+        max_size in prop_oneof![Just(0), 1..100_u64],
+        sent in words(TEXT, 40),
+        lengths in vec(0..30_usize, 0..40),
+    ) {
+        let ending = if person { LineEnding::Lf } else { LineEnding::Crlf };
+        data::check_pieces(ending, max_size, &pieces::cut(&sent, lengths));
+    }
+
+    /// A reader of the mailbox sees one message, with the text that came.
+    #[test]
+    fn quoting_can_be_undone(text in words(MAILBOX, 40), lengths in vec(0..30_usize, 0..40)) {
+        mboxrd::check_pieces(&pieces::cut(&text, lengths));
+    }
+
+    /// What a peer sent can be read off the log, and looks like nothing else there.
+    #[test]
+    fn untrusted_text_is_harmless(text in words(FORGERY, 40)) {
+        log::check(&text);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(500))]
+
+    /// A log file has one line for each event, which shows no address in brackets but the peer's.
+    #[test]
+    fn an_event_is_a_line(loghex in any::<bool>(), events in vec((any::<bool>(), words(FORGERY, 10)), 0..10)) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        let flags = Flags::parse("s").unwrap();
+        let target = LogTarget::File(file.clone());
+        let writer = Log::new(target, flags, loghex, PEER.to_owned());
+        for (prints, text) in &events {
+            match prints {
+                true => writer.print(text).unwrap(),
+                false => writer.when(Flags::DIALOGUE, format_args!("DEBUG: SMTP cmd: '{}'", writer.untrusted(text))),
+            }
+            writer.when(Flags::FILES, format_args!("this flag is not set"));
+        }
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        prop_assert_eq!(written.lines().count(), events.len());
+        prop_assert!(written.is_empty() || written.ends_with('\n'));
+        for (line, (prints, _)) in written.lines().zip(&events) {
+            // The `print` action shows messages to people, who are better served with their own characters.
+            log::check_line(line, PEER, loghex && !prints);
+        }
+    }
+}
+
+/// As many cases as run in some seconds. Nothing is remembered from run to run: a failure becomes a seed.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Bytes that a failure shows in a form that can be read, and copied.
+#[derive(Clone)]
+struct Text(Vec<u8>);
+
+impl std::ops::Deref for Text {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "b\"{}\"", self.0.escape_ascii())
+    }
+}
+
+/// Up to `most` of the words in a list that `|` separates, with any bytes and something long among them now and then.
+fn words(list: &'static str, most: usize) -> impl Strategy<Value = Text> {
+    let words: Vec<Vec<u8>> = list.split('|').map(|word| word.as_bytes().to_vec()).collect();
+    let word = prop::sample::select(words);
+    let bytes = vec(any::<u8>(), 1..4);
+    vec(prop_oneof![20 => word, 2 => bytes, 1 => Just(vec![b'x'; LONG])], 0..most)
+        .prop_map(|words| Text(words.concat()))
+}
+
+/// Commands, whole and in parts; as many line ends as verbs, or no line would end.
+const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|HELO [192.0.2.7]\r\n|EHLO |MAIL FROM:<a@b>\r\n|\
+    MAIL FROM:<a@b>\r\n|MAIL FROM:<>\r\n|MAIL FROM:<spam@b> SIZE=21 BODY=8BITMIME\r\n|MAIL FROM:|mail from: a|\
+    RCPT TO:<fred>\r\n|RCPT TO:<fred>\r\n|RCPT TO:<near@mx.example>\r\n|RCPT TO:<postmaster>\r\n|RCPT TO:|<\"a b\"@c>|\
+    <@a,@b:c@d>|[8.8.8.8]|'|DATA\r\n|DATA\r\n|DATA\n|Received: x\r\n|From me\r\n|\r\n.\r\n|\r\n.\r\n|\n.\n|\n.\r\n|\
+    RSET\r\n|NOOP\r\n|VRFY fred\r\n|EXPN\r\n|HELP\r\n|QUIT\r\n|FOO\r\n|GET / HTTP/1.1\r\n";
+
+/// Recipients: one in several forms, some that can be taken back, some that cannot, some that fail.
+const RECIPIENTS: &str = "RCPT TO:<fred>\r\n|RCPT TO:<FRED@MX.EXAMPLE>\r\n|RCPT TO:<\"fred\"@mx.example>\r\n|\
+    RCPT TO:<robot@mx.example>\r\n|RCPT TO:<other@mx.example>\r\n|RCPT TO:<busy@mx.example>\r\n|\
+    RCPT TO:<gone@mx.example>\r\n|RCPT TO:<old@mx.example>\r\n|RCPT TO:<postmaster>\r\n";
+
+/// Where messages end, and where they only seem to.
+const TEXT: &str = "\r\n|\r\n|\r|\n|.|.|x|\0|\r\n.|\r\n.\r\n|\n.\n|\r.\r|\r\n..\r\n|Received: x|From |QUIT";
+
+/// What separates messages in a mailbox, and what only seems to.
+const MAILBOX: &str = "From |From|Fro|F| |>|>|\n|\n|\n|\r|x|\0|\nFrom |\n>From ";
+
+/// What would end quotes or lines, or look like another peer or like an escape of ours.
+const FORGERY: &str = "[8.8.8.8]|[192.0.2.7]|[|]|'|\"|<|<0x|<0x41>|\r\n|\n|\r|\0|\u{1b}[2J|\u{7f}|\u{85}|\u{2028}|\u{202e}|\
+    \u{e9}|\u{1f600}|MAILRECV[1]: |ERROR: |<a@b>|fred";
+
+/// More than a log line shows of a text, if there are two of them, and more than a command may have.
+const LONG: usize = 300;
