@@ -48,9 +48,11 @@ impl Diagnostic {
                 Severity::Error => "error",
                 Severity::Warning => "warning",
             };
+            // The message can quote the line.
+            let message: String = self.message.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
             match self.line {
-                0 => write!(f, "{file}: {severity}: {}", self.message),
-                line => write!(f, "{file}:{line}:{}: {severity}: {}", self.column, self.message),
+                0 => write!(f, "{file}: {severity}: {message}"),
+                line => write!(f, "{file}:{line}:{}: {severity}: {message}", self.column),
             }
         })
     }

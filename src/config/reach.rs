@@ -1,6 +1,6 @@
 //! Where deliveries could go, for the sandbox: not rule by rule, there may be 100,000, but place by place.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::parse::Action;
 
@@ -46,7 +46,7 @@ impl Reach {
     pub(super) fn add_mailbox(&mut self, file: &Path) {
         let is_known = |place: &Place| match place {
             Place::Mailbox(known) => known.as_os_str() == file.as_os_str(),
-            Place::Below(folder) => is_below(file, folder),
+            Place::Below(folder) => is_below(file, folder) && !leads_back(file),
             Place::Maildir(_) => false,
         };
         if !self.places.iter().any(is_known) {
@@ -90,8 +90,20 @@ impl Place {
         if self.path().components().count() <= depth {
             return self;
         }
+        if leads_back(self.path()) {
+            return Place::Below(PathBuf::from("/"));
+        }
+        // The root is a component that an absolute path keeps.
+        let depth = if self.path().has_root() { depth.max(1) } else { depth };
         Place::Below(self.path().components().take(depth).collect())
     }
+}
+
+/// Whether the path has a `..`: where that leads to cannot be told from the text.
+fn leads_back(path: &Path) -> bool {
+    // Most paths are seen to have none without being taken apart.
+    memchr::memmem::find(path.as_os_str().as_encoded_bytes(), b"..").is_some()
+        && path.components().any(|component| component == Component::ParentDir)
 }
 
 /// Whether the path is one below this folder, going by their texts.
