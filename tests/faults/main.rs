@@ -31,10 +31,12 @@ mod support;
 mod trace;
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use report::{Form, Tally};
 
 /// Every scenario: a name, and what runs it.
@@ -51,6 +53,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
 type Scenario = fn(Form, &mut dyn FnMut(u64, u64)) -> Tally;
 
 fn main() -> ExitCode {
+    take_back_ignored_signals();
     let request = Request::parse(std::env::args().skip(1));
     let wanted: Vec<_> = SCENARIOS.iter().filter(|(name, _)| request.selects(name)).collect();
     if request.list {
@@ -75,6 +78,19 @@ fn main() -> ExitCode {
     let failed = results.len() - passed;
     println!("\n{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Starts this program anew if SIGHUP or SIGINT is ignored, as nohup(1) and `&` in a script leave it. Receivers would
+/// inherit that, and lose such a signal that comes before they have handlers, in place of dying of it.
+fn take_back_ignored_signals() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default().trim();
+    let bit = |signal: Signal| 1_u64 << (signal as u64 - 1);
+    if u64::from_str_radix(ignored, 16).is_ok_and(|set| set & (bit(Signal::SIGHUP) | bit(Signal::SIGINT)) != 0) {
+        let mut anew = Command::new("env");
+        anew.arg("--default-signal=HUP,INT").args(std::env::args_os());
+        panic!("env: {}", anew.exec());
+    }
 }
 
 /// Runs one scenario and shows how it gets on. A panic in it is a problem that it found.
