@@ -154,10 +154,13 @@ fn mailboxes(config: &Config, text: &[u8]) -> Vec<Mailbox> {
     mailboxes.take(MOST_ADDRESSES).collect()
 }
 
-/// The text with a blank and a CR before each LF; a CR that is there counts as one.
+/// The text with a blank and a CR before each LF; a CR that is there counts as one. What follows the last LF stays.
 fn with_blanks(text: &[u8]) -> Vec<u8> {
-    let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    lines.collect::<Vec<_>>().join(&b" \r\n"[..])
+    let lines = text.split_inclusive(|byte| *byte == b'\n').map(|line| match line.strip_suffix(b"\n") {
+        Some(line) => [line.strip_suffix(b"\r").unwrap_or(line), b" \r\n"].concat(),
+        None => line.to_vec(),
+    });
+    lines.collect::<Vec<_>>().concat()
 }
 
 /// Enough to meet most rules of a short configuration, and few enough to be quick.
