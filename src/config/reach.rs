@@ -10,6 +10,8 @@ pub struct Reach {
     places: Vec<Place>,
     /// The deepest a path may be, once there were too many places.
     max_depth: Option<usize>,
+    /// A folder, up to its `/`, whose files are within a place: most rules have the same as the rule before them.
+    known_folder: Vec<u8>,
     /// The allow groups of the lines with commands, each once; `None` stands for everybody.
     pub(super) commands: Vec<Option<usize>>,
 }
@@ -44,13 +46,24 @@ impl Reach {
 
     /// Takes in a file that is appended to. Of 100,000 rules nearly all have a file or folder that is known already.
     pub(super) fn add_mailbox(&mut self, file: &Path) {
-        let is_known = |place: &Place| match place {
+        let text = file.as_os_str().as_encoded_bytes();
+        let name = text.strip_prefix(&*self.known_folder).filter(|_| !self.known_folder.is_empty());
+        if name.is_some_and(|name| name != b".." && !name.contains(&b'/')) {
+            return;
+        }
+        let place_of = |place: &&Place| match place {
             Place::Mailbox(known) => known.as_os_str() == file.as_os_str(),
             Place::Below(folder) => is_below(file, folder) && !leads_back(file),
             Place::Maildir(_) => false,
         };
-        if !self.places.iter().any(is_known) {
-            self.add_place(Place::Mailbox(file.to_owned()));
+        match self.places.iter().find(place_of) {
+            None => self.add_place(Place::Mailbox(file.to_owned())),
+            Some(Place::Below(_)) => {
+                let folder = memchr::memrchr(b'/', text).map_or(0, |at| at + 1);
+                self.known_folder.clear();
+                self.known_folder.extend_from_slice(&text[..folder]);
+            }
+            Some(_) => {}
         }
     }
 
@@ -101,9 +114,7 @@ impl Place {
 
 /// Whether the path has a `..`: where that leads to cannot be told from the text.
 fn leads_back(path: &Path) -> bool {
-    // Most paths are seen to have none without being taken apart.
-    memchr::memmem::find(path.as_os_str().as_encoded_bytes(), b"..").is_some()
-        && path.components().any(|component| component == Component::ParentDir)
+    path.components().any(|component| component == Component::ParentDir)
 }
 
 /// Whether the path is one below this folder, going by their texts.
