@@ -125,10 +125,10 @@ impl<'a> Server<'a> {
             Step::Close(reply) => Some(self.close(&reply, session)),
             Step::Wait => self.wait(session),
             Step::Deliver(transaction) => {
-                let message = spool.take().unwrap_or_else(|| new_spool(self.config));
-                let answer = self.deliver(session, client, &transaction, message);
-                // The answer leaves at once, whatever else the peer has sent already: until it does, the message is
-                // delivered and the peer does not know.
+                let mut message = spool.take().unwrap_or_else(|| new_spool(self.config));
+                let answer = self.deliver(session, client, &transaction, &mut message);
+                // The answer leaves at once, whatever else the peer has sent already, and before the spool is given
+                // up, which takes time: until it leaves, the message is delivered and the peer does not know.
                 self.execute(answer, session, client, spool).or_else(|| self.flush())
             }
         }
@@ -180,12 +180,12 @@ impl<'a> Server<'a> {
         session: &mut Session<'s>,
         client: &'s Client,
         transaction: &Transaction<'s>,
-        mut spool: Spool,
+        message: &mut Spool,
     ) -> Step<'s> {
         let id = self.new_id();
         let envelope = Envelope { id: &id, domain: &self.config.domain, client, transaction };
         let context = Context { config: self.config, log: self.log, signals: self.signals };
-        let outcome = deliver::deliver(&context, &envelope, &mut spool);
+        let outcome = deliver::deliver(&context, &envelope, message);
         self.idle_since = Instant::now();
         if let Outcome::Delivered = outcome {
             self.messages += 1;

@@ -70,8 +70,14 @@ impl DataReader {
                 (State::LineStart | State::Dot | State::Text, _) => {
                     let length = memchr::memchr2(b'\r', b'\n', &input[at..]).unwrap_or(input.len() - at);
                     self.write(&input[at..at + length], output);
-                    self.state = State::Text;
                     at += length;
+                    if input[at..].starts_with(b"\r\n") {
+                        // What the states `Text` and `Cr` would do with it, only faster.
+                        self.end_line(output);
+                        at += 2;
+                    } else {
+                        self.state = State::Text;
+                    }
                     continue;
                 }
             }
