@@ -6,7 +6,7 @@
 //! mboxrd: a `From ` line, the message with one more `>` before every line of `>`s and `From `, an empty line.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -275,15 +275,23 @@ fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &
             out.clear();
         }
         if unsynced >= EARLY_SYNC {
-            // Linux starts to write such pages to the disk, which then works while we go on (posix_fadvise(2)).
-            // It is advice only; `sync` makes sure.
-            let _ = posix_fadvise(&*file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            start_writing_back(file, unsynced);
             unsynced = 0;
         }
         Ok(())
     })?;
     quoting.finish(&mut out);
     write_all(file, &out)
+}
+
+/// Has Linux begin to write the last `length` bytes to the disk, which then works while we go on (posix_fadvise(2)). It
+/// is advice only; `sync` makes sure. And it is for these bytes only: of those that are on the disk already it would
+/// empty the memory, where the mailbox's reader may want them.
+fn start_writing_back(file: &mut File, length: usize) {
+    if let (Ok(end), Ok(length)) = (file.stream_position(), i64::try_from(length)) {
+        let start = end.cast_signed() - length;
+        let _ = posix_fadvise(&*file, start, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
 }
 
 /// Writes everything. The reader of a FIFO gets some time when it falls behind.
