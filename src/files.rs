@@ -1,24 +1,45 @@
 //! What opening and keeping files has to mind, wherever they are.
 
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// An error if the path is a symbolic link that is neither root's nor ours: in a folder that others can write, theirs
-/// could lead anywhere.
-pub(crate) fn refuse_foreign_link(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(link) if link.is_symlink() && link.uid() != 0 && link.uid() != nix::unistd::geteuid().as_raw() => {
-            Err(io::Error::other(format!(
+use nix::errno::Errno;
+
+/// An error if a symbolic link on the way to the file is neither root's nor ours: somebody else's could lead anywhere.
+/// What cannot be looked at leads nowhere, as opening it will tell.
+pub(crate) fn refuse_foreign_links(path: &Path) -> io::Result<()> {
+    let mut way: Vec<_> = reversed_components(path);
+    let mut at = PathBuf::new();
+    let mut links = 0;
+    while let Some(component) = way.pop() {
+        at.push(component);
+        let Some(link) = std::fs::symlink_metadata(&at).ok().filter(Metadata::is_symlink) else { continue };
+        if link.uid() != 0 && link.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::other(format!(
                 "{} is a symbolic link of user {}, who is neither root nor the user we run as",
-                path.display(),
+                at.display(),
                 link.uid()
-            )))
+            )));
         }
-        _ => Ok(()),
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::ELOOP.into());
+        }
+        way.extend(reversed_components(&std::fs::read_link(&at)?));
+        at.pop();
     }
+    Ok(())
 }
+
+fn reversed_components(path: &Path) -> Vec<OsString> {
+    path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
+}
+
+/// As many as Linux follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -15,7 +15,7 @@ use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::config::{Flags, LogTarget};
 use crate::date;
-use crate::files::refuse_foreign_link;
+use crate::files::refuse_foreign_links;
 
 /// The log of one connection.
 pub struct Log {
@@ -166,7 +166,7 @@ impl Log {
 }
 
 fn open_file(path: &Path) -> std::io::Result<File> {
-    refuse_foreign_link(path)?;
+    refuse_foreign_links(path)?;
     // Not blocking: a FIFO that nobody reads must not hold up mail.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
     OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)

@@ -1,7 +1,7 @@
 //! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
 //!
 //! Landlock (landlock(7)) takes from this process, for good, every file but the destinations and the spool, running
-//! programs, making connections and sending signals to others; what is open stays open. So a flaw in what follows would
+//! programs, making TCP connections and sending signals to others; what is open stays open. So a flaw in what follows would
 //! lead to little. A `pipe` command, though, would inherit all that, and may well be a set-user-id program that writes
 //! anywhere: where one is within the peer's reach the sandbox is left to the super-server's unit.
 
@@ -38,8 +38,15 @@ pub(crate) fn enter(config: &Config, client: &Client, log: &Log) {
 
 /// For people: what [`enter`] allows, a line each.
 pub(crate) fn describe(config: &Config) -> Vec<String> {
-    let mut lines: Vec<_> = allowed(config).iter().map(ToString::to_string).collect();
-    lines.push("nothing else: no other file, no program, no connection, no signal; no new privileges".to_owned());
+    let allowed = allowed(config);
+    let mut lines: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+    let files = if allowed.iter().any(Allowed::is_everywhere) {
+        lines.push("/ is where the folders of all destinations meet: fewer folders would make a better sandbox".to_owned());
+        ""
+    } else {
+        "no other file, "
+    };
+    lines.push(format!("nothing else: {files}no program, no TCP connection, no signal; no new privileges"));
     for group in config.rules.groups_with_commands() {
         let who = group.map_or_else(|| "every peer".to_owned(), |group| format!("peers in {group}"));
         lines.push(format!(
@@ -69,6 +76,12 @@ enum What {
     Spool,
 }
 
+impl Allowed {
+    fn is_everywhere(&self) -> bool {
+        self.path == Path::new("/")
+    }
+}
+
 impl What {
     fn access(self) -> BitFlags<AccessFs> {
         use AccessFs::{MakeDir, MakeReg, ReadDir, ReadFile, Refer, RemoveFile, Truncate, WriteFile};
@@ -86,7 +99,7 @@ impl What {
 
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
+        let path = if self.is_everywhere() { Path::new("") } else { &self.path }.display();
         match self.what {
             What::Write => write!(f, "{path}: write"),
             What::Append => write!(f, "{path}/: make, read, append to and cut back files"),

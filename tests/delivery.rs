@@ -563,11 +563,13 @@ fn recipients_share_a_file() {
 #[test]
 fn odd_files_are_not_written_to() {
     let scratch = Scratch::with_config(
-        "domain mx.example\ndebug +\nlimit.smtp_failcmds 100\n\
+        "domain mx.example\ndebug +\nlimit.smtp_failcmds 100\nlimit.smtp_commands 100\n\
          deliver rcpt_to folder@mx.example append folder\n\
          deliver rcpt_to missing@mx.example append no/such/folder\n\
          deliver rcpt_to fifo@mx.example append fifo\n\
          deliver rcpt_to foreign@mx.example append foreign\n\
+         deliver rcpt_to behind@mx.example append ours/inbox\n\
+         deliver rcpt_to maildir@mx.example maildir ours/maildir\n\
          deliver rcpt_to linked@mx.example append linked\n\
          deliver rcpt_to fred@mx.example append inbox\n",
     );
@@ -578,8 +580,14 @@ fn odd_files_are_not_written_to() {
     symlink("target", scratch.path("foreign")).unwrap();
     let mut names = vec!["folder", "missing", "fifo", "linked"];
     if support::is_root("a link of somebody else") {
-        std::os::unix::fs::lchown(scratch.path("foreign"), Some(8), Some(8)).unwrap();
-        names.push("foreign");
+        // Directly, and behind a link of ours to a folder in a folder that is a link.
+        std::fs::create_dir_all(scratch.path("elsewhere/folder")).unwrap();
+        symlink("elsewhere", scratch.path("theirs")).unwrap();
+        symlink("theirs/folder", scratch.path("ours")).unwrap();
+        for link in ["foreign", "theirs"] {
+            std::os::unix::fs::lchown(scratch.path(link), Some(8), Some(8)).unwrap();
+        }
+        names.extend(["foreign", "behind", "maildir"]);
     }
     let mut session = scratch.greeted();
     for name in names {
@@ -590,6 +598,7 @@ fn odd_files_are_not_written_to() {
     }
     session.quit();
     assert!(!scratch.path("target").exists());
+    assert!(std::fs::read_dir(scratch.path("elsewhere/folder")).map_or(true, |mut names| names.next().is_none()));
     assert_eq!(scratch.read("precious"), "");
     assert_eq!(scratch.read("inbox"), "");
 }

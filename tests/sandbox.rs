@@ -146,8 +146,27 @@ fn check_says_what_is_allowed() {
          \x20 /dev/null: write\n\
          \x20 ./: make folders, make, move and remove files\n\
          \x20 spool/: make, read, write and remove files, for large messages\n\
-         \x20 nothing else: no other file, no program, no connection, no signal; no new privileges\n\
+         \x20 nothing else: no other file, no program, no TCP connection, no signal; no new privileges\n\
          \x20 not for peers in +trusted: a pipe command is within reach and keeps what it may need; \
          confine it in the super-server's unit\n"
+    );
+}
+
+/// More destinations than the sandbox has rules, and no folder above them all but one.
+#[test]
+fn check_says_when_the_sandbox_holds_no_files_back() {
+    let rules = (0..13).map(|n| format!("deliver rcpt_to user{n}@mx.example maildir /no-such-{n}/maildir\n"));
+    let scratch = Scratch::with_config(&format!("domain mx.example\nspool_dir spool\n{}", rules.collect::<String>()));
+    let output = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]).stdout).unwrap();
+    let allowed: Vec<&str> = output.lines().filter(|line| line.starts_with("  ")).collect();
+    assert_eq!(
+        allowed,
+        [
+            "  /: make folders, make, read, write, move and remove files",
+            "  spool/: make, read, write and remove files, for large messages",
+            "  / is where the folders of all destinations meet: fewer folders would make a better sandbox",
+            "  nothing else: no program, no TCP connection, no signal; no new privileges",
+        ],
+        "{output}"
     );
 }

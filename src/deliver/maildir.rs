@@ -14,7 +14,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{Context, failure};
 use crate::config::Flags;
-use crate::files::{directory_of, refuse_foreign_link, sync_directory};
+use crate::files::{directory_of, refuse_foreign_links, sync_directory};
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::Mailbox;
 use crate::smtp::reply::Reply;
@@ -66,8 +66,8 @@ impl<'a> Maildirs<'a> {
         envelope: &Envelope<'_>,
         spool: &mut Spool,
     ) -> io::Result<Waiting<'a>> {
-        for path in [directory, &directory.join("tmp"), &directory.join("new")] {
-            refuse_foreign_link(path)?;
+        for path in [directory.join("tmp"), directory.join("new")] {
+            refuse_foreign_links(&path)?;
         }
         let (path, mut file, prefix) = match create(directory, number) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -21,7 +21,7 @@ use super::{Context, LOCK_PATIENCE, failure};
 use crate::config::Flags;
 use crate::conn::timeout;
 use crate::date::Asctime;
-use crate::files::{directory_of, refuse_foreign_link, sync_directory};
+use crate::files::{directory_of, refuse_foreign_links, sync_directory};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -164,15 +164,17 @@ impl Drop for Appending<'_> {
     }
 }
 
-/// Opens the file for appending. A symbolic link is followed only if it is root's or ours.
+/// Opens the file for appending. Symbolic links are followed only if they are root's or ours.
 fn open_or_create(path: &Path) -> io::Result<File> {
+    refuse_foreign_links(path)?;
     // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
     let is_fifo = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     let mut options = OpenOptions::new();
     options.read(!is_fifo).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
     let opened = match options.open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            refuse_foreign_link(path)?;
+            // The file itself is a link, if only since a moment ago.
+            refuse_foreign_links(path)?;
             options.custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
         }
         other => other,
