@@ -208,7 +208,6 @@ impl<'a> Server<'a> {
                 return None;
             }
             Input::End => {
-                self.unconfirmed = None;
                 return Some(End::PeerGone("the peer closed the connection without QUIT".to_owned()));
             }
             Input::Gone(error) => return Some(End::PeerGone(format!("the connection broke: {error}"))),

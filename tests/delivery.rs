@@ -802,20 +802,36 @@ fn a_peer_that_vanishes_leaves_nothing() {
     }
 }
 
-/// What was answered with 250 stays, whatever the peer does after it.
+/// What was answered with 250 stays, whatever the peer does after it, and the log of that session says that it may come
+/// again (RFC 1047).
 #[test]
 fn a_peer_that_vanishes_after_the_message_has_delivered_it() {
-    let scratch = Scratch::with_config(INBOX);
-    let mut session = scratch.greeted();
-    session.deliver(&["fred@mx.example"]);
-    assert_eq!(session.reset().exit_code(), 0);
-    assert_eq!(scratch.read("inbox").matches("\nDelivered-To: ").count(), 1);
-    // Gone before it could read the 250: delivered once all the same.
-    let mut session = scratch.greeted();
-    session.begin_message(&["fred@mx.example"]);
-    session.send("x\r\n.\r\n");
-    assert_eq!(session.hang_up().exit_code(), 0);
-    assert_eq!(scratch.read("inbox").matches("\nDelivered-To: ").count(), 2);
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example pipe sleep 1; cat >> inbox\n");
+    for reset in [false, true] {
+        for reads_the_reply in [true, false] {
+            let before = (scratch.log().len(), delivered_to_inbox(&scratch));
+            let mut session = scratch.greeted();
+            session.begin_message(&["fred@mx.example"]);
+            session.send("x\r\n.\r\n");
+            if reads_the_reply {
+                session.expect("250 ");
+            }
+            let mut process = if reset { session.reset() } else { session.hang_up() };
+            assert_eq!(process.exit_code(), 0);
+            assert_eq!(delivered_to_inbox(&scratch), before.1 + 1);
+            let log = scratch.log();
+            assert_eq!(log.len(), before.0 + 1, "{log:?}");
+            assert!(log[before.0].starts_with("[192.0.2.7] WARNING: the "), "{log:?}");
+            assert!(
+                log[before.0].ends_with(" is delivered, but if the peer has not read that it will send it again"),
+                "{log:?}"
+            );
+        }
+    }
+}
+
+fn delivered_to_inbox(scratch: &Scratch) -> usize {
+    if scratch.path("inbox").exists() { scratch.read("inbox").matches("\nDelivered-To: ").count() } else { 0 }
 }
 
 /// A peer that is gone before the greeting, or that never says anything.
