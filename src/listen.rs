@@ -157,8 +157,10 @@ impl<'a> Listener<'a> {
         let input = OwnedFd::from(stream);
         let output = input.try_clone()?;
         // The running binary, even if its file has been replaced since: sessions of one kind until we are restarted.
+        // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
         let process = Command::new("/proc/self/exe")
             .arg0("mailrecv")
+            .process_group(0)
             .args(&self.arguments)
             .stdin(input)
             .stdout(Stdio::from(output))

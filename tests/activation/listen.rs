@@ -105,6 +105,22 @@ fn a_signal_lets_sessions_finish() {
     }
 }
 
+/// As Ctrl-C on a terminal does it: the signal goes to the whole process group.
+#[test]
+fn a_signal_from_the_terminal_lets_sessions_finish() {
+    let receiver = Receiver::new("");
+    let mut listener = Listener::start(&receiver, &["--grace", "20", "127.0.0.1:0"]);
+    let mut peer = listener.peer(1);
+    peer.reply();
+    assert!(peer.offer("fred@example.com").starts_with("250"));
+    listener.daemon.signal_group(Signal::SIGINT);
+    eventually("the end of listening", || (!is_listening(listener.addresses[0])).then_some(()));
+    peer.expect("DATA", "354");
+    peer.expect("Subject: last\r\n\r\nx\r\n.", "250");
+    peer.expect("QUIT", "221");
+    assert_eq!(listener.daemon.end(), Some(0));
+}
+
 #[test]
 fn sessions_that_do_not_finish_are_ended() {
     let receiver = Receiver::new("");

@@ -54,6 +54,11 @@ impl Daemon {
         nix::sys::signal::kill(self.group(), signal).unwrap();
     }
 
+    /// Sends a signal to its whole group, as a terminal does.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        killpg(self.group(), signal).unwrap();
+    }
+
     /// Waits for its end; the exit status.
     pub(crate) fn end(&mut self) -> Option<i32> {
         eventually("the end of the process", || self.child.try_wait().unwrap()).code()
