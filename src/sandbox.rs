@@ -41,7 +41,9 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
     let allowed = allowed(config);
     let mut lines: Vec<_> = allowed.iter().map(ToString::to_string).collect();
     let files = if allowed.iter().any(Allowed::is_everywhere) {
-        lines.push("/ is where the folders of all destinations meet: fewer folders would make a better sandbox".to_owned());
+        lines.push(
+            "/ is where the folders of all destinations meet: fewer folders would make a better sandbox".to_owned(),
+        );
         ""
     } else {
         "no other file, "

@@ -50,7 +50,9 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
             for error in &unusable.errors {
                 log.always(format_args!("ERROR: {}", error.headline(&file)));
             }
-            last_words(&log, &reply::cannot_serve(format!("{} errors in {file}", unusable.errors.len())));
+            let count = unusable.errors.len();
+            let errors = if count == 1 { "error" } else { "errors" };
+            last_words(&log, &reply::cannot_serve(format!("{count} {errors} in {file}")));
             EX_CONFIG
         }
         (Ok(_), Err(error)) => {

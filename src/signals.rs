@@ -2,7 +2,8 @@
 //!
 //! SIGTERM, SIGINT and SIGHUP ask us to stop; SIGCHLD says that a child may have ended. SIGXFSZ is caught and forgotten,
 //! so that a file size limit is an error of `write` and not our end. They have handlers, and are not blocked, because
-//! children would inherit that. (`std` ignores SIGPIPE here and gives it back to children.)
+//! children would inherit that; whoever started us may have blocked them. (`std` ignores SIGPIPE here and gives it back to
+//! children.)
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::{flag, low_level::pipe};
 
@@ -37,6 +39,8 @@ impl Signals {
         }
         pipe::register(SIGCHLD, handlers_end)?;
         flag::register(SIGXFSZ, Arc::default())?;
+        SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ])
+            .thread_unblock()?;
         Ok(Self { bytes, stop })
     }
 

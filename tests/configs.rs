@@ -10,8 +10,11 @@
 
 mod support;
 
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use support::{CONFIG, LOG, MAILRECV, Scratch, Session, output};
 
@@ -76,9 +79,9 @@ fn a_connection_logs_every_error() {
         let log = refused_session(&scratch, &conf);
         let (last, errors) = log.split_last().expect("lines in the log");
         assert_eq!(errors, headlines);
-        let count = headlines.len();
+        let count = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
         let reply = "[192.0.2.7] ERROR: 421 Cannot receive messages at this time, try again later";
-        assert_eq!(last, &format!("{reply} ({count} errors in {conf})"));
+        assert_eq!(last, &format!("{reply} ({count} in {conf})"));
     }
 }
 
@@ -239,6 +242,54 @@ fn an_edit_during_a_session_refuses_no_mail() {
             assert!(!reply.starts_with('5'), "{recipient} refused for good, after {edited:?}: {reply}");
         }
     }
+}
+
+/// What a file does not say yet, while it is written in place, bounces no mail either.
+#[test]
+fn a_file_that_is_being_written_refuses_no_mail() {
+    let filler: String = (0..2000).map(|n| format!("deliver rcpt_to user{n}@mx.example append inbox\n")).collect();
+    let config = format!("domain mx.example\n{filler}deliver rcpt_to fred@mx.example append the-longer-name\n");
+    let scratch = Scratch::with_config(&config);
+    // As editors, cp and shells do it: cut to nothing, then filled piece by piece. Each piece ends in the last line.
+    let write = |piece: usize| {
+        let mut file = std::fs::File::create(scratch.path(CONFIG)).unwrap();
+        for text in config.as_bytes().chunks(piece) {
+            std::thread::sleep(Duration::from_millis(20));
+            file.write_all(text).unwrap();
+        }
+    };
+    let rounds = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while rounds.load(Ordering::Relaxed) < 8 {
+                write(config.len() - 10);
+                std::thread::sleep(Duration::from_millis(150));
+            }
+        });
+        for _ in 0..8 {
+            let mut session = scratch.session(&["--peer", support::PEER]);
+            if session.reply().starts_with("220 ") {
+                session.exchange("EHLO client.example", "250-");
+                session.exchange("MAIL FROM:<a@b.example>", "250 ");
+                let reply = session.ask("RCPT TO:<fred@mx.example>");
+                assert!(reply.starts_with("250 ") || reply.starts_with('4'), "{reply}");
+                if reply.starts_with("250 ") {
+                    session.exchange("DATA", "354 ");
+                    session.exchange("Subject: x\r\n\r\nx\r\n.", "250 ");
+                }
+            }
+            drop(session);
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let names = std::fs::read_dir(scratch.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    let strange: Vec<_> =
+        names.filter(|name| name.to_string_lossy().starts_with("the-") && *name != *"the-longer-name").collect();
+    assert!(strange.is_empty(), "{strange:?}");
+
+    scratch.write(CONFIG, "\n");
+    let log = refused_session(&scratch, CONFIG);
+    assert_eq!(log[0], format!("[192.0.2.7] ERROR: {CONFIG}: error: is empty"));
 }
 
 /// The exit status and the standard error of `mailrecv check`, run beside a copy of the file.

@@ -163,6 +163,15 @@ fn commands_that_hang_are_killed_as_a_group() {
     }
 }
 
+/// All of a command that ran out of time gets two seconds, not just its first process.
+#[test]
+fn commands_have_time_to_clean_up() {
+    let command = "(trap 'sleep 0.5; echo cleaned up > note; exit' TERM; sleep 20 & wait) & exec sleep 20";
+    let (reply, _, scratch) = through(command, b"Subject: x");
+    assert!(reply.starts_with("451 "), "{reply}");
+    assert_eq!(scratch.read("note"), "cleaned up\n");
+}
+
 /// The administrator's words for it.
 #[test]
 fn the_time_limit_of_commands_has_its_own_reply() {
@@ -806,7 +815,8 @@ fn a_peer_that_vanishes_leaves_nothing() {
 /// again (RFC 1047).
 #[test]
 fn a_peer_that_vanishes_after_the_message_has_delivered_it() {
-    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example pipe sleep 1; cat >> inbox\n");
+    let scratch =
+        Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example pipe sleep 1; cat >> inbox\n");
     for reset in [false, true] {
         for reads_the_reply in [true, false] {
             let before = (scratch.log().len(), delivered_to_inbox(&scratch));

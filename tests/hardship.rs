@@ -50,6 +50,29 @@ fn few_descriptors() {
     assert!((8..20).contains(&not_enough), "{not_enough} are not enough");
 }
 
+/// A super-server can leave signals blocked in what it starts.
+#[test]
+fn blocked_signals() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlimit.pipe_secs 5\n\
+         deliver rcpt_to command@mx.example pipe exec >&- 2>&-; cat > piped; sleep 0.2\n",
+    );
+    let start = || {
+        let options = ["--block-signal=CHLD,TERM,INT,HUP,XFSZ", MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER];
+        let mut session = Session::start(scratch.command("env", &options));
+        session.expect("220 ");
+        session
+    };
+    let mut session = start();
+    let reply = session.deliver(&["command@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply}");
+    session.quit();
+    let mut session = start();
+    session.exchange("EHLO client.example", "250-");
+    nix::sys::signal::kill(session.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    session.expect("421 ");
+}
+
 #[test]
 fn little_address_space() {
     let mut not_enough = 0;

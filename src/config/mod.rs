@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use parse::Action;
@@ -236,13 +236,21 @@ pub fn load(path: &Path) -> Result<Config, Unusable> {
     };
     let mut errors = Vec::new();
     let mut number = 0;
+    let mut says_nothing = true;
     let read = source.for_each_line(|line, offset| {
         number += 1;
+        says_nothing &= line.trim_ascii().is_empty();
         if let Err(diagnostic) = config.take_line(line, offset, number) {
             errors.push(*diagnostic);
         }
     });
     read.context("cannot be read").map_err(whole_file)?;
+    if !source.is_as_opened().context("cannot be examined").map_err(whole_file)? {
+        return Err(whole_file(anyhow!("was changed while it was read")));
+    }
+    if says_nothing {
+        return Err(whole_file(anyhow!("is empty")));
+    }
     config.rules.set_source(source);
     if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log, user: config.user }) }
 }

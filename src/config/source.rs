@@ -4,10 +4,11 @@
 //! again if it is the one that matters.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 
@@ -17,10 +18,49 @@ use super::parse;
 #[derive(Debug)]
 pub(super) struct Source {
     file: File,
+    /// What was opened, if it is a file that can be written while we read it.
+    version: Option<Version>,
+}
+
+/// What changes with the content of a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Version {
+    size: u64,
+    /// Seconds since 1970, and nanoseconds.
+    changed: (i64, i64),
 }
 
 impl Source {
+    /// Opens the file. One that somebody is just writing may not be whole yet, and what it does not say yet must not
+    /// make us refuse mail: the first moment is waited for in which nobody does.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        for _ in 0..MAX_WAITS {
+            let source = Self::open_at_once(path)?;
+            if !source.is_being_written()? {
+                return Ok(source);
+            }
+            std::thread::sleep(QUIET);
+        }
+        bail!("is being written all the time")
+    }
+
+    /// Whether what was read since the file was opened is one version of it, and all of that.
+    pub(super) fn is_as_opened(&self) -> io::Result<bool> {
+        Ok(match &self.version {
+            Some(version) => *version == Version::of(&self.file.metadata()?),
+            None => true,
+        })
+    }
+
+    fn is_being_written(&self) -> anyhow::Result<bool> {
+        let Some(Version { changed: (seconds, nanoseconds), .. }) = self.version else { return Ok(false) };
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let changed = Duration::new(u64::try_from(seconds)?, u32::try_from(nanoseconds)?);
+        // A change in the future is no change that is going on.
+        Ok(since_1970.checked_sub(changed).is_some_and(|age| age < QUIET))
+    }
+
+    fn open_at_once(path: &Path) -> anyhow::Result<Self> {
         let mut file = File::open(path).context("cannot be read")?;
         let metadata = file.metadata().context("cannot be examined")?;
         if metadata.is_dir() {
@@ -32,13 +72,14 @@ impl Source {
         if !metadata.file_type().is_char_device() {
             refuse_if_others_write(&metadata)?;
         }
-        if !metadata.is_file() {
+        let version = metadata.is_file().then(|| Version::of(&metadata));
+        if version.is_none() {
             // A pipe cannot be read twice.
             let mut copy = tempfile::tempfile().context("cannot be copied")?;
             io::copy(&mut file.take(MAX_SIZE), &mut copy).context("cannot be read")?;
             file = copy;
         }
-        Ok(Self { file })
+        Ok(Self { file, version })
     }
 
     /// Calls `each` with every line, its end taken off, and the byte of the file it begins at.
@@ -122,6 +163,12 @@ impl Source {
     }
 }
 
+impl Version {
+    fn of(metadata: &Metadata) -> Self {
+        Self { size: metadata.len(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
+    }
+}
+
 /// A line as text. Comments in files of old may be in another encoding; each byte that is not UTF-8 becomes a
 /// [`char::REPLACEMENT_CHARACTER`], which [`prepared`] lets pass nowhere else.
 pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
@@ -156,7 +203,7 @@ fn too_large() -> io::Error {
 }
 
 /// A configuration holds commands: whoever can write it can run them.
-fn refuse_if_others_write(metadata: &std::fs::Metadata) -> anyhow::Result<()> {
+fn refuse_if_others_write(metadata: &Metadata) -> anyhow::Result<()> {
     let mode = metadata.mode();
     let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     if mode & 0o002 != 0 {
@@ -179,3 +226,9 @@ const MAX_SIZE: u64 = 1 << 32;
 
 /// How much is read at a time: small enough to stay in the processor's cache.
 const READ_SIZE: usize = 32 * 1024;
+
+/// A file that has not changed for so long counts as written: programs leave no such gap between two writes.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How often the end of [`QUIET`] is waited for.
+const MAX_WAITS: usize = 20;

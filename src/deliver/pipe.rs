@@ -103,6 +103,9 @@ impl Running {
         while !self.is_over() {
             self.wait(context)?;
         }
+        if self.status.is_none() {
+            self.status = self.child.try_wait()?;
+        }
         Ok(self.status)
     }
 
@@ -159,7 +162,8 @@ impl Drop for Running {
         if let (Ok(group), None) = (group, self.status) {
             let _ = killpg(group, Signal::SIGTERM);
             let patience = Instant::now() + TERM_PATIENCE;
-            while Instant::now() < patience && matches!(self.child.try_wait(), Ok(None)) {
+            // The others may need longer than the first of them, whose end has to be taken note of to be one.
+            while Instant::now() < patience && self.child.try_wait().is_ok() && killpg(group, None).is_ok() {
                 std::thread::sleep(Duration::from_millis(20));
             }
             let _ = killpg(group, Signal::SIGKILL);
