@@ -50,14 +50,17 @@ pub(crate) fn confirmed_name(address: IpAddr, timeout: Duration) -> Result<Strin
         return Ok("localhost".to_owned());
     }
     let resolver = Resolver::new(Instant::now() + timeout);
+    let mut failure = None;
     let mut unconfirmed = None;
     for name in resolver.names(address)?.into_iter().take(MAX_NAMES) {
-        if resolver.addresses(&name, address)?.contains(&address) {
-            return Ok(name);
+        match resolver.addresses(&name, address) {
+            Ok(addresses) if addresses.contains(&address) => return Ok(name),
+            Ok(_) => _ = unconfirmed.get_or_insert(name),
+            // The next name may do. If none does, this one might have.
+            Err(error) => _ = failure.get_or_insert(error),
         }
-        unconfirmed.get_or_insert(name);
     }
-    Err(unconfirmed.map_or(NoName::Unnamed, NoName::Unconfirmed))
+    Err(failure.unwrap_or_else(|| unconfirmed.map_or(NoName::Unnamed, NoName::Unconfirmed)))
 }
 
 /// The first name of the first line that has this address (hosts(5)); the administrator's word needs no confirmation.

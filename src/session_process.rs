@@ -38,8 +38,9 @@ pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     let loaded = config::load(&options.config);
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
-    let ready = user.as_deref().map_or(Ok(()), user::become_user).and_then(|()| Signals::new());
-    let log = open_log(options, &loaded, &connected, stderr_was_peer);
+    let became_user = user.as_deref().map_or(Ok(()), user::become_user);
+    let log = open_log(options, &loaded, became_user.is_ok(), &connected, stderr_was_peer);
+    let ready = became_user.and_then(|()| Signals::new());
     let connected = match connected {
         Ok(connected) => connected,
         Err(error) => return not_a_connection(&log, &error, stderr_was_peer),
@@ -96,6 +97,7 @@ pub(crate) fn cannot_start(error: &clap::Error) -> u8 {
 fn open_log(
     options: &Options,
     loaded: &Result<Config, Unusable>,
+    is_right_user: bool,
     connected: &anyhow::Result<Connected>,
     stderr_was_peer: bool,
 ) -> Log {
@@ -105,6 +107,8 @@ fn open_log(
     };
     let target = match options.log.as_ref().unwrap_or(target) {
         LogTarget::Stderr if stderr_was_peer => LogTarget::Syslog,
+        // One that we made now could not be opened by the user that is meant.
+        LogTarget::File(_) if !is_right_user => LogTarget::Syslog,
         target => target.clone(),
     };
     let peer = connected.as_ref().map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());

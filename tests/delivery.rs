@@ -153,7 +153,9 @@ fn commands_that_hang_are_killed_as_a_group() {
         let time = start.elapsed().as_secs_f64();
         assert!((1.0..longest).contains(&time), "{what}: took {time} seconds");
         assert!(
-            log[0].starts_with("[192.0.2.7] ERROR: 451 The command that takes this mail ran out of time. ("),
+            log[0].starts_with(
+                "[192.0.2.7] ERROR: 451 The command that takes this mail ran out of time. 'fred@mx.example' ("
+            ),
             "{log:?}"
         );
         assert!(log[0].ends_with(": 'waiting')"), "{what}: {log:?}");
@@ -317,7 +319,8 @@ fn a_device_without_room_is_a_full_disk() {
     assert_eq!(log.len(), 1);
     assert!(
         log[0].starts_with(
-            "[192.0.2.7] ERROR: 452 Not enough room for this message, try again later (appending to /dev/full: "
+            "[192.0.2.7] ERROR: 452 Not enough room for this message, try again later 'full@mx.example' \
+             (appending to /dev/full: "
         ),
         "{log:?}"
     );
@@ -611,6 +614,36 @@ fn odd_files_are_not_written_to() {
     assert!(std::fs::read_dir(scratch.path("elsewhere/folder")).map_or(true, |mut names| names.next().is_none()));
     assert_eq!(scratch.read("precious"), "");
     assert_eq!(scratch.read("inbox"), "");
+}
+
+/// A user who may write a mailbox, and pass through its folder, but not list that.
+#[test]
+fn a_folder_that_cannot_be_read_does_not_matter() {
+    if !support::is_root("becoming another user") {
+        return;
+    }
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example append mail/inbox\n");
+    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    std::fs::create_dir(scratch.path("mail")).unwrap();
+    scratch.write("mail/inbox", "");
+    std::os::unix::fs::chown(scratch.path("mail/inbox"), Some(8), Some(8)).unwrap();
+    scratch.write("log", "");
+    std::os::unix::fs::chown(scratch.path("log"), Some(8), Some(8)).unwrap();
+    for folder in ["", "mail"] {
+        std::fs::set_permissions(scratch.path(folder), PermissionsExt::from_mode(0o711)).unwrap();
+    }
+    let user = ["--reuid", "8", "--regid", "8", "--clear-groups", "./mailrecv", "-c", "mailrecv.conf", "-l", "log"];
+    let mut command = scratch.command("setpriv", &user);
+    command.args(["--peer", PEER]);
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    for copies in [1, 2] {
+        let reply = session.deliver(&["fred@mx.example"]);
+        assert!(reply.starts_with("250 "), "{reply}: {:?}", scratch.log());
+        assert_eq!(scratch.read("mail/inbox").matches("\nDelivered-To: ").count(), copies);
+        session.exchange("RSET", "250 ");
+    }
+    session.quit();
 }
 
 /// What stands in the way of a maildir is found before the command runs, which could not be taken back.

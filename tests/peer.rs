@@ -132,6 +132,24 @@ fn without_a_confirmed_name_the_first_command_is_refused() {
     assert_eq!(reply, "550 5.7.25 No name, no mail");
 }
 
+/// An address can have several names, and the name server of one be out of order.
+#[test]
+fn any_of_several_names_may_confirm() {
+    if !can_have_names() {
+        return;
+    }
+    let ptr = "'ptr': [[b'dead', b'example'], [b'other', b'example'], [b'mail', b'example']], 'dead': ['dead.example']";
+    let zone = format!("{{{ptr}, 'hosts': {{'mail.example': ['192.0.2.7']}}}}");
+    let scratch = Scratch::with_config(CONFIG_TEXT);
+    let mut session = session(&scratch, &zone, IPV4);
+    session.expect("220 mx.example ");
+    session.exchange("EHLO client.example", "250-mx.example Hello mail.example ");
+    session.quit();
+    let (_, log) = refusal_in(&format!("{{{ptr}}}"), "");
+    let log = log.into_iter().find(|line| line.contains("ERROR")).unwrap();
+    assert!(log.ends_with("(the host name look-up failed: the name server answered ServerFailure)"), "{log}");
+}
+
 /// With the check off such a peer is `unknown`, and no rule about names is about it.
 #[test]
 fn without_the_check_an_unconfirmed_name_matches_nothing() {

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::syncfs;
 
 use super::{Context, LOCK_PATIENCE, failure};
 use crate::config::Flags;
@@ -108,7 +109,10 @@ fn wait_for<'a>(context: &'a Context<'a>, path: &'a Path) -> Result<Appending<'a
             let lock_file = dot_lock(path);
             let holder =
                 if lock_file.exists() { format!("there is {}", lock_file.display()) } else { "it has a lock".into() };
-            return Err(reply::mailbox_busy(format!("another program works on {}: {holder}", path.display())));
+            return Err(reply::mailbox_busy(format!(
+                "another session or program works on {}: {holder}",
+                path.display()
+            )));
         }
         if context.signals.stop_requested() {
             let waiting = format!("while waiting for the lock of {}", path.display());
@@ -142,7 +146,7 @@ impl<'a> Appending<'a> {
         let length = appending.file.metadata()?.len();
         if length == 0 {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
-            sync_directory(directory_of(&path.canonicalize()?))?;
+            sync_name(&appending.file, path)?;
         }
         appending.revocable = Some(length);
         close_torn_tail(&mut appending.file, length)?;
@@ -161,6 +165,15 @@ impl Drop for Appending<'_> {
                 ));
             }
         }
+    }
+}
+
+/// Makes the file's name durable. A folder that we may pass through but not read cannot be synced by itself; then all of
+/// its file system is.
+fn sync_name(file: &File, path: &Path) -> io::Result<()> {
+    match sync_directory(directory_of(&path.canonicalize()?)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(syncfs(file)?),
+        synced => synced,
     }
 }
 

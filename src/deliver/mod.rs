@@ -53,7 +53,7 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
     let mut maildirs = maildir::Maildirs::new(context);
     for (recipient, action) in &copies {
         if let Action::Maildir(directory) = action {
-            maildirs.add(directory, &recipient.mailbox, envelope, spool)?;
+            maildirs.add(directory, &recipient.mailbox, envelope, spool).map_err(about(recipient))?;
         }
     }
     let mut files: Vec<_> = copies
@@ -67,19 +67,19 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
     files.sort_by_key(|(path, _)| *path);
     let mut mailboxes = mbox::Mailboxes::new(context);
     for (path, recipient) in files {
-        mailboxes.append(path, &recipient.mailbox, envelope, spool)?;
+        mailboxes.append(path, &recipient.mailbox, envelope, spool).map_err(about(recipient))?;
     }
     mailboxes.sync()?;
     let mut shown = Vec::new();
     for (recipient, action) in &copies {
         if let Action::Print = action {
-            shown.push(print::print(context, &recipient.mailbox, envelope, spool)?);
+            shown.push(print::print(context, &recipient.mailbox, envelope, spool).map_err(about(recipient))?);
         }
     }
 
     for (recipient, action) in &copies {
         if let Action::Pipe(command) = action {
-            pipe::run(context, command, &recipient.mailbox, envelope, spool)?;
+            pipe::run(context, command, &recipient.mailbox, envelope, spool).map_err(about(recipient))?;
         }
     }
 
@@ -91,6 +91,11 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
         log_delivery(context, envelope, recipient, action);
     }
     Ok(())
+}
+
+/// Says in the log whose copy it was.
+fn about(recipient: &Recipient<'_>) -> impl FnOnce(Reply) -> Reply {
+    |reply| reply.about(recipient.mailbox.bare())
 }
 
 fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>, action: &Action<'_>) {

@@ -322,7 +322,7 @@ impl<'c> Session<'c> {
         if self.counters.free <= self.config.limits.smtp_rcpt_to.value.saturating_add(MAX_OVERSHOOT) {
             self.counters.commands -= 1;
         }
-        Step::Reply(reply)
+        answer(reply)
     }
 
     fn deny(&mut self, denial: Denial<'_>, not_allowed: Reply, status: &'static str, subject: &str) -> Step<'c> {
@@ -344,7 +344,7 @@ impl<'c> Session<'c> {
                 let last = format!("the last one: {} {}", reply.code, reply.text);
                 Step::Close(Reply { subject: reply.subject, ..over_limit(limit).because(last) })
             }
-            false => Step::Reply(reply),
+            false => answer(reply),
         }
     }
 
@@ -369,6 +369,11 @@ impl<'c> Session<'c> {
 /// How many recipients beyond `limit.smtp_rcpt_to` a transaction may name for free, as in Postfix
 /// (smtpd_recipient_overshoot_limit).
 const MAX_OVERSHOOT: u64 = 1000;
+
+/// 421 is the last word, whoever worded it (RFC 5321, 3.8).
+fn answer<'c>(reply: Reply) -> Step<'c> {
+    if reply.code == 421 { Step::Close(reply) } else { Step::Reply(reply) }
+}
 
 fn over_limit<T>(limit: &Limit<T>) -> Reply {
     reply::worded(&limit.refusal, if limit.refusal.code / 100 == 4 { "4.7.0" } else { "5.7.0" })

@@ -126,6 +126,8 @@ def answer(query, transport):
         addresses = [address for address in addresses if (':' in address) == (kind == AAAA)]
         records = [record(b'\xc0\x0c', kind, socket.inet_pton(family, address)) for address in addresses]
     rcode = {'servfail': 2, 'refused': 5, 'nxdomain': 3}.get(MODE, 0)
+    if name.lower() in ZONE.get('dead', []):
+        rcode = 2
     if rcode:
         records = []
     if MODE in ('truncated', 'truncated, no TCP', 'slow TCP') and transport == 'udp':
