@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::syncfs;
 
 /// An error if a symbolic link on the way to the file is neither root's nor ours: somebody else's could lead anywhere.
 /// What cannot be looked at leads nowhere, as opening it will tell.
@@ -44,6 +45,15 @@ const MAX_LINKS: usize = 40;
 /// Makes the names in a folder durable.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Makes the file's name durable. A folder that we may pass through but not read cannot be synced by itself; then all of
+/// its file system is.
+pub(crate) fn sync_name(file: &File, path: &Path) -> io::Result<()> {
+    match sync_directory(directory_of(&path.canonicalize()?)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(syncfs(file)?),
+        synced => synced,
+    }
 }
 
 /// The folder that holds the name of a file.

@@ -15,7 +15,7 @@ use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::config::{Flags, LogTarget};
 use crate::date;
-use crate::files::refuse_foreign_links;
+use crate::files::{refuse_foreign_links, sync_name};
 
 /// The log of one connection.
 pub struct Log {
@@ -169,7 +169,13 @@ fn open_file(path: &Path) -> std::io::Result<File> {
     refuse_foreign_links(path)?;
     // Not blocking: a FIFO that nobody reads must not hold up mail.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
-    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.len() == 0 {
+        // The `print` action shows mail here, which has to be found again.
+        sync_name(&file, path)?;
+    }
+    Ok(file)
 }
 
 /// How urgent a line is, to the system log.

@@ -16,13 +16,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::unistd::syncfs;
 
 use super::{Context, LOCK_PATIENCE, failure};
 use crate::config::Flags;
 use crate::conn::timeout;
 use crate::date::Asctime;
-use crate::files::{directory_of, refuse_foreign_links, sync_directory};
+use crate::files::{refuse_foreign_links, sync_name};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -165,15 +164,6 @@ impl Drop for Appending<'_> {
                 ));
             }
         }
-    }
-}
-
-/// Makes the file's name durable. A folder that we may pass through but not read cannot be synced by itself; then all of
-/// its file system is.
-fn sync_name(file: &File, path: &Path) -> io::Result<()> {
-    match sync_directory(directory_of(&path.canonicalize()?)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(syncfs(file)?),
-        synced => synced,
     }
 }
 
