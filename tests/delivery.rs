@@ -416,8 +416,8 @@ fn a_locked_mailbox_is_waited_for() {
     }
 }
 
+/// Half a minute is enough.
 #[test]
-#[ignore = "waits for half a minute"]
 fn a_mailbox_that_stays_locked_keeps_the_mail_with_the_sender() {
     let scratch = Scratch::with_config(INBOX);
     let holder = "import fcntl, time\nmailbox = open('inbox', 'a')\nfcntl.flock(mailbox, fcntl.LOCK_EX)\n\
@@ -972,6 +972,23 @@ fn a_command_that_trickles_in_is_as_good_as_none() {
     let time = start.elapsed();
     session.expect("421 Idle for too long.");
     assert!((1.5..4.5).contains(&time.as_secs_f64()), "after {time:?}");
+}
+
+/// A delivery is not cut short by the end of the connection's time, which comes behind it.
+#[test]
+fn the_connection_ends_behind_a_delivery() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlimit.connection_secs 1\n\
+         deliver rcpt_to command@mx.example pipe sleep 2; cat > piped\ncopy rcpt_to command@mx.example append inbox\n",
+    );
+    let mut session = scratch.greeted();
+    let reply = session.deliver(&["command@mx.example"]);
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    session.expect("421 4.4.2 ");
+    assert_eq!(session.line(), None);
+    for copy in ["piped", "inbox"] {
+        assert!(scratch.read(copy).contains("\nDelivered-To: command@mx.example\n"), "{copy}");
+    }
 }
 
 /// The text of a message that moves is not idle; `limit.connection_secs` ends it all the same.

@@ -13,6 +13,7 @@ mod hostile;
 mod hostile_at_random;
 mod listen;
 mod logging;
+mod readme;
 mod relays;
 mod super_servers;
 mod support;

@@ -117,9 +117,14 @@ impl Receiver {
         }
     }
 
+    /// A command that starts it, without arguments.
+    pub(crate) fn bare_command(&self) -> Command {
+        Command::new(self.binary())
+    }
+
     /// A command that starts it with its configuration.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(self.binary());
+        let mut command = self.bare_command();
         command.arg("-c").arg(self.config());
         command
     }

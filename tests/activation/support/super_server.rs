@@ -41,7 +41,12 @@ pub(crate) struct Listener {
 impl Listener {
     /// Starts it.
     pub(crate) fn start(receiver: &Receiver, arguments: &[&str]) -> Self {
-        let mut daemon = receiver.launch(receiver.command().arg("listen").args(arguments));
+        Self::of(receiver, receiver.command().arg("listen").args(arguments))
+    }
+
+    /// What this command starts.
+    pub(crate) fn of(receiver: &Receiver, command: &mut Command) -> Self {
+        let mut daemon = receiver.launch(command);
         let line = daemon.until("the ready line", |output| output.split_once('\n').map(|(line, _)| line.to_owned()));
         let addresses = line.strip_prefix("mailrecv: listening on ").unwrap_or_else(|| panic!("{line}"));
         let addresses = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
