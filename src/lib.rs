@@ -66,7 +66,8 @@ fn check(options: &Options, verbosity: Verbosity) -> u8 {
     }
     if verbosity == Verbosity::Verbose {
         let mut out = std::io::stdout();
-        let _ = writeln!(out, "{}: no errors, {} warnings", options.config.display(), warnings.len());
+        let (count, plural) = (warnings.len(), if warnings.len() == 1 { "" } else { "s" });
+        let _ = writeln!(out, "{}: no errors, {count} warning{plural}", options.config.display());
         let _ = writeln!(out, "Before it listens to its peer, a session gives up everything but:");
         for line in loaded.iter().flat_map(sandbox::describe) {
             let _ = writeln!(out, "  {line}");

@@ -32,11 +32,17 @@ pub struct Log {
 
 enum Sink {
     Closed,
-    File(File),
+    File(LogFile),
     Stderr,
     Syslog(Box<Logger<LoggerBackend, Formatter3164>>),
     /// Nothing took our lines so far; mail goes on.
     Nowhere,
+}
+
+struct LogFile {
+    file: File,
+    /// Whether a crash would leave the file where it is. A log can do without, mail that is shown in it cannot.
+    name_is_durable: bool,
 }
 
 impl Log {
@@ -92,7 +98,12 @@ impl Log {
     /// Waits until a log file is on stable storage.
     pub fn sync(&self) -> std::io::Result<()> {
         match &*self.sink.borrow() {
-            Sink::File(file) if file.metadata()?.is_file() => file.sync_data(),
+            Sink::File(LogFile { file, name_is_durable }) if file.metadata()?.is_file() => {
+                if !name_is_durable {
+                    return Err(std::io::Error::other("the name of the new log file could not be synced"));
+                }
+                file.sync_data()
+            }
             _ => Ok(()),
         }
     }
@@ -112,7 +123,7 @@ impl Log {
         }
         let peer = &self.peer;
         match &mut *sink {
-            Sink::File(file) => file.write_all((self.line(&text) + "\n").as_bytes()),
+            Sink::File(LogFile { file, .. }) => file.write_all((self.line(&text) + "\n").as_bytes()),
             Sink::Stderr => {
                 let line = format!("{IDENTITY}[{}]: [{peer}] {text}\n", std::process::id());
                 std::io::stderr().write_all(line.as_bytes())
@@ -165,17 +176,15 @@ impl Log {
     }
 }
 
-fn open_file(path: &Path) -> std::io::Result<File> {
+fn open_file(path: &Path) -> std::io::Result<LogFile> {
     refuse_foreign_links(path)?;
     // Not blocking: a FIFO that nobody reads must not hold up mail.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
     let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
-    if metadata.is_file() && metadata.len() == 0 {
-        // The `print` action shows mail here, which has to be found again.
-        sync_name(&file, path)?;
-    }
-    Ok(file)
+    let is_new = metadata.is_file() && metadata.len() == 0;
+    let name_is_durable = !is_new || sync_name(&file, path).is_ok();
+    Ok(LogFile { file, name_is_durable })
 }
 
 /// How urgent a line is, to the system log.

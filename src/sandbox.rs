@@ -101,6 +101,9 @@ impl What {
 
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.exists() {
+            return write!(f, "{}: missing; mail that needs it would be deferred", self.path.display());
+        }
         let path = if self.is_everywhere() { Path::new("") } else { &self.path }.display();
         match self.what {
             What::Write => write!(f, "{path}: write"),

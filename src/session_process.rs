@@ -28,6 +28,14 @@ use crate::{EX_CONFIG, EX_OSERR, EX_SOFTWARE, EX_USAGE, dns, sandbox, user};
 pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
     let stderr_was_peer = take_stderr_off_the_connection();
     keep_panics_for_the_log();
+    catch_unwind(AssertUnwindSafe(|| receive(options, peer, stderr_was_peer))).unwrap_or_else(|_| {
+        let log = log_without_configuration(stderr_was_peer);
+        last_words(&log, &reply::cannot_serve(kept_panic()));
+        EX_SOFTWARE
+    })
+}
+
+fn receive(options: &Options, peer: Option<Client>, stderr_was_peer: bool) -> u8 {
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
@@ -83,15 +91,19 @@ pub(crate) fn stdin_is_a_connection() -> bool {
 
 /// The super-server's entry has a mistake in its command line: the log hears of it, the peer that we cannot serve it.
 pub(crate) fn cannot_start(error: &clap::Error) -> u8 {
-    let stderr_was_peer = take_stderr_off_the_connection();
-    let peer = peer::origin(std::io::stdin().as_fd()).map(Connected::Seen);
-    let peer = peer.map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
-    let log = Log::new(LogTarget::Syslog, Flags::default(), true, peer);
-    let log = if stderr_was_peer { log.without_stderr() } else { log };
+    let log = log_without_configuration(take_stderr_off_the_connection());
     let message = error.to_string();
     let headline = message.lines().next().unwrap_or_default();
     last_words(&log, &reply::cannot_serve(format!("command line: {}", Untrusted::new(headline.as_bytes()))));
     EX_USAGE
+}
+
+/// For when it is not known where the log is wanted.
+fn log_without_configuration(stderr_was_peer: bool) -> Log {
+    let peer = peer::origin(std::io::stdin().as_fd()).map(Connected::Seen);
+    let peer = peer.map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
+    let log = Log::new(LogTarget::Syslog, Flags::default(), true, peer);
+    if stderr_was_peer { log.without_stderr() } else { log }
 }
 
 fn open_log(

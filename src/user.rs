@@ -6,6 +6,11 @@
 use anyhow::{Context, bail};
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
+/// Whether there is such a user, as far as we can look.
+pub(crate) fn is_known(name: &str) -> bool {
+    std::fs::read_to_string("/etc/passwd").is_ok_and(|passwd| user(&passwd, name).is_some())
+}
+
 /// Gives up root for good. Does nothing if we are not root.
 pub(crate) fn become_user(name: &str) -> anyhow::Result<()> {
     if !geteuid().is_root() {

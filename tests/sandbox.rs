@@ -136,6 +136,7 @@ fn check_says_what_is_allowed() {
          deliver rcpt_to jim@mx.example append /dev/null\ndeliver rcpt_to list@mx.example maildir list\n\
          deliver allowgroup +trusted rcpt_to robot@mx.example pipe cat > robot\n",
     );
+    fs::create_dir(scratch.path("mail")).unwrap();
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
@@ -145,7 +146,7 @@ fn check_says_what_is_allowed() {
          \x20 mail/: make, read, append to and cut back files\n\
          \x20 /dev/null: write\n\
          \x20 ./: make folders, make, move and remove files\n\
-         \x20 spool/: make, read, write and remove files, for large messages\n\
+         \x20 spool: missing; mail that needs it would be deferred\n\
          \x20 nothing else: no other file, no program, no TCP connection, no signal; no new privileges\n\
          \x20 not for peers in +trusted: a pipe command is within reach and keeps what it may need; \
          confine it in the super-server's unit\n"
@@ -157,6 +158,7 @@ fn check_says_what_is_allowed() {
 fn check_says_when_the_sandbox_holds_no_files_back() {
     let rules = (0..13).map(|n| format!("deliver rcpt_to user{n}@mx.example maildir /no-such-{n}/maildir\n"));
     let scratch = Scratch::with_config(&format!("domain mx.example\nspool_dir spool\n{}", rules.collect::<String>()));
+    fs::create_dir(scratch.path("spool")).unwrap();
     let output = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]).stdout).unwrap();
     let allowed: Vec<&str> = output.lines().filter(|line| line.starts_with("  ")).collect();
     assert_eq!(

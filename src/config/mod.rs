@@ -26,6 +26,8 @@ pub use reach::{Place, Reach};
 pub use rules::{Denial, Destination, RuleOrigin, Rules, Trace};
 use source::Source;
 
+use crate::user;
+
 /// Everything the administrator decided.
 #[derive(Debug)]
 pub struct Config {
@@ -258,7 +260,11 @@ pub fn load(path: &Path) -> Result<Config, Unusable> {
 impl Config {
     /// Compiles every pattern and looks for what is legal but hardly meant.
     pub fn check(&self) -> Vec<Diagnostic> {
-        self.rules.check(&self.domain)
+        let mut found = self.rules.check(&self.domain);
+        if let Some(name) = self.user.as_deref().filter(|name| !user::is_known(name)) {
+            found.insert(0, Diagnostic::whole_file(format!("there is no user `{name}` in /etc/passwd")));
+        }
+        found
     }
 }
 

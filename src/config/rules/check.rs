@@ -58,7 +58,14 @@ impl Rules {
             }
         }
         let keeping_out = self.denied_peers.iter().chain(self.refused_senders.iter().map(|(pattern, _)| pattern));
-        for pattern in keeping_out.chain(refusing).chain(copying) {
+        for pattern in keeping_out.chain(refusing) {
+            if let Err(broken) = pattern.check() {
+                found.push(self.about(pattern.place(), pattern.source(), Severity::Error, broken.message));
+            } else if let Some(message) = mistaken_for_another_notation(pattern.source()) {
+                found.push(self.about(pattern.place(), pattern.source(), Severity::Warning, message.to_owned()));
+            }
+        }
+        for pattern in copying {
             if let Err(broken) = pattern.check() {
                 found.push(self.about(pattern.place(), pattern.source(), Severity::Error, broken.message));
             }
@@ -119,6 +126,17 @@ impl Rules {
         let source = source::prepared(&source).ok().flatten().unwrap_or(source);
         let column = source.char_indices().take_while(|(byte, _)| *byte < place.start).count() + 1;
         Diagnostic { severity, line: place.line, column, width: part.chars().count(), message, source }
+    }
+}
+
+/// Where a pattern stands bare, what `deliver` lines need around one, or in its place, is a part of it.
+fn mistaken_for_another_notation(pattern: &str) -> Option<&'static str> {
+    if pattern.len() > 1 && pattern.starts_with('/') && pattern.ends_with('/') {
+        Some("here the slashes are a part of the pattern, which no address has: leave them out")
+    } else if pattern.contains("@*") {
+        Some("this is a pattern, in which `@*` is any number of `@`: write `@` for every domain, or `@.*$`")
+    } else {
+        None
     }
 }
 
