@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::cli::{Options, Question};
-use crate::config::{self, Config, Flags, RuleOrigin, Trace};
+use crate::config::{self, Config, Destination, Flags, RuleOrigin, Trace};
 use crate::log::{Log, Untrusted};
 use crate::smtp::reply::Reply;
-use crate::smtp::session::Session;
+use crate::smtp::session::{Session, Transaction};
 use crate::smtp::{LineEnding, Step};
-use crate::{EX_CONFIG, report, server};
+use crate::{EX_CONFIG, deliver, report, server};
 
 /// Answers the question on standard output. 0 if mail would be taken, 1 if not, 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, question: &Question) -> u8 {
@@ -60,15 +60,32 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
             return (text, false);
         }
     }
-    for destination in session.destinations() {
-        let origin = match destination.origin {
-            RuleOrigin::Line(line) => format!("line {line}"),
-            RuleOrigin::Offset(offset) => format!("line {}", config.rules.line_number(offset)),
-            RuleOrigin::DeadLetterFile => "deadletter_file".to_owned(),
-        };
-        let _ = writeln!(text, "destination: {} ({origin})", destination.action);
+    if let Some(transaction) = session.transaction() {
+        show_destinations(&mut text, transaction, question, config);
     }
     (text, true)
+}
+
+/// Where copies would go, and what the log would say of each; a name and a size only a message has.
+fn show_destinations(text: &mut String, transaction: &Transaction<'_>, question: &Question, config: &Config) {
+    let log = Log::new(config.log.clone(), config.debug, config.loghex, question.peer.address.to_string());
+    for recipient in &transaction.recipients {
+        for Destination { action, origin, .. } in &recipient.destinations {
+            let origin = match origin {
+                RuleOrigin::Line(line) => format!("line {line}"),
+                RuleOrigin::Offset(offset) => format!("line {}", config.rules.line_number(*offset)),
+                RuleOrigin::DeadLetterFile => "deadletter_file".to_owned(),
+            };
+            let _ = writeln!(text, "destination: {action} ({origin})");
+            if log.wants(Flags::DELIVERIES) {
+                let sender = &transaction.reverse_path;
+                let line = deliver::log_line(&log, "...", sender, &recipient.mailbox, &"...", action);
+                let _ = writeln!(text, "  log:   {}", log.line(&line));
+            } else {
+                let _ = writeln!(text, "  log:   nothing, without debug flag +");
+            }
+        }
+    }
 }
 
 fn show(text: &mut String, reply: &Reply, peer: String, config: &Config) {

@@ -1115,6 +1115,7 @@ fn explain_says_what_would_happen() {
         "  reply: 250 2.1.5 Recipient ok",
         "destination: append 'inbox' (line 6)",
         "destination: append 'copies' (line 7)",
+        "  log:   nothing, without debug flag +",
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line:?} is missing:\n{text}");
     }
@@ -1138,11 +1139,30 @@ fn explain_says_what_would_happen() {
     session.quit();
     assert_eq!(logged.split_once("]: ").unwrap().1, scratch.log()[0]);
 
+    // Accepted: the same, with the flag that logs deliveries, but for the name and the size of the message.
+    scratch.write("mailrecv.conf", scratch.read("mailrecv.conf") + "debug +\n");
+    let (_, text) = explain(&["--peer", PEER, "--from", "a@b.example", "--rcpt", "jim@mx.example"]);
+    assert!(!scratch.path("inbox").exists(), "explain delivers nothing");
+    let explained = text.lines().find_map(|line| line.strip_prefix("  log:   ")).expect("the log line");
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<jim@mx.example>", "250 ");
+    session.exchange("DATA", "354 ");
+    session.exchange("Subject: x\r\n.", "250 ");
+    session.quit();
+    let logged = scratch.log().last().unwrap().clone();
+    let known = |line: &str| {
+        let line = line.split_once("Mail id=").unwrap().1;
+        line.split(' ').filter(|word| !word.starts_with("size=")).skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(known(explained), known(&logged), "{explained}\n{logged}");
+
     // Groups, by name, by network, and neither.
     let archive = |peer: &str| explain(&["--peer", peer, "--rcpt", "archive@mx.example"]);
     let (status, text) = archive("203.0.113.1=lists.example.org");
     assert_eq!(status, 0, "{text}");
-    assert!(text.ends_with("destination: pipe 'touch was-run' (line 4)\n"), "{text}");
+    assert!(text.contains("\ndestination: pipe 'touch was-run' (line 4)\n"), "{text}");
     let (status, text) = archive("2001:db8:25::1");
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("net 2001:db8:25::/48: 2001:db8:25::1 is inside\n"), "{text}");
@@ -1161,7 +1181,7 @@ fn explain_says_what_would_happen() {
     let (status, text) = explain(&["--peer", PEER, "--rcpt", "no address"]);
     assert_eq!(status, 1);
     assert!(text.contains("  reply: 501 5.1.3 "), "{text}");
-    assert!(!scratch.path("was-run").exists() && !scratch.path("inbox").exists());
+    assert!(!scratch.path("was-run").exists());
 }
 
 /// A maildir gets one file a message, complete in `new`, nothing left in `tmp`.

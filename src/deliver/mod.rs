@@ -9,13 +9,14 @@ pub mod mbox;
 mod pipe;
 mod print;
 
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::config::{Action, Config, Flags};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
 use crate::signals::Signals;
+use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Outcome, Recipient};
 
@@ -99,19 +100,30 @@ fn about(recipient: &Recipient<'_>) -> impl FnOnce(Reply) -> Reply {
 }
 
 fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>, action: &Action<'_>) {
-    let log = context.log;
-    if !log.wants(Flags::DELIVERIES) {
-        return;
+    if context.log.wants(Flags::DELIVERIES) {
+        let transaction = envelope.transaction;
+        let sender = &transaction.reverse_path;
+        context.log.always(format_args!(
+            "{}",
+            log_line(context.log, envelope.id, sender, &recipient.mailbox, &transaction.size, action)
+        ));
     }
-    let transaction = envelope.transaction;
-    let (sender, recipient) = (transaction.reverse_path.to_string(), recipient.mailbox.to_string());
-    log.always(format_args!(
-        "Mail id={} from=<{}> to=<{}> size={} {action}: delivered",
-        envelope.id,
-        log.untrusted(sender.as_bytes()).in_angles(),
-        log.untrusted(recipient.as_bytes()).in_angles(),
-        transaction.size,
-    ));
+}
+
+/// What the log says of a copy with flag `+`.
+pub(crate) fn log_line(
+    log: &Log,
+    id: &str,
+    sender: &ReversePath,
+    recipient: &Mailbox,
+    size: &dyn fmt::Display,
+    action: &Action<'_>,
+) -> String {
+    format!(
+        "Mail id={id} from=<{}> to=<{}> size={size} {action}: delivered",
+        log.untrusted(sender.to_string().as_bytes()).in_angles(),
+        log.untrusted(recipient.to_string().as_bytes()).in_angles(),
+    )
 }
 
 /// The reply to an error of the system: the sender keeps the mail, whatever it is.

@@ -122,13 +122,12 @@ impl<'c> Session<'c> {
         self.hello().is_some_and(|hello| hello.extended)
     }
 
-    /// Where the message of the open transaction would go, in the order of its recipients.
-    pub fn destinations(&self) -> impl Iterator<Item = &Destination<'c>> {
-        let recipients = match &self.state {
-            State::Mail(transaction) | State::Data(transaction, _) => &*transaction.recipients,
-            _ => &[],
-        };
-        recipients.iter().flat_map(|recipient| &recipient.destinations)
+    /// The transaction that is open.
+    pub fn transaction(&self) -> Option<&Transaction<'c>> {
+        match &self.state {
+            State::Mail(transaction) | State::Data(transaction, _) => Some(transaction),
+            _ => None,
+        }
     }
 
     /// Takes a command line, its end taken off.
