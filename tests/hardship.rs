@@ -11,8 +11,11 @@
 
 mod support;
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use support::{CONFIG, LOG, MAILRECV, PEER, Process, Scratch, Session, is_root, output};
 
@@ -71,6 +74,58 @@ fn blocked_signals() {
     session.exchange("EHLO client.example", "250-");
     nix::sys::signal::kill(session.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
     session.expect("421 ");
+}
+
+/// A log that cannot be had holds up no mail: a FIFO that nobody reads, one that nobody empties, somebody else's link.
+#[test]
+fn logs_that_take_nothing() {
+    let config = format!("debug a\n{DESTINATIONS}");
+    for log in ["unread", "full", "foreign"] {
+        let scratch = Scratch::with_config(&config);
+        assert!(scratch.run("mkfifo", &["unread", "full"]).status.success());
+        let mut options = std::fs::OpenOptions::new();
+        let mut reader =
+            options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(scratch.path("full")).unwrap();
+        while reader.write(&[b'x'; 4096]).is_ok() {}
+        std::os::unix::fs::symlink("target", scratch.path("foreign")).unwrap();
+        if is_root("a link of somebody else") {
+            std::os::unix::fs::lchown(scratch.path("foreign"), Some(8), Some(8)).unwrap();
+        }
+        let start = Instant::now();
+        let mut session = Session::start(scratch.command(MAILRECV, &["-c", CONFIG, "-l", log, "--peer", PEER]));
+        session.expect("220 ");
+        let reply = session.deliver(&["file@mx.example"]);
+        assert!(reply.starts_with("250 "), "{log}: {reply}");
+        session.quit();
+        assert!(start.elapsed() < Duration::from_secs(5), "{log} held up the mail");
+        assert!(scratch.read("inbox").contains("Delivered-To: file@mx.example"), "{log}");
+        assert!(!scratch.path("target").exists() || !is_root("a link of somebody else"), "{log}");
+    }
+}
+
+/// A thousand messages through a command leave neither zombies nor descriptors behind.
+#[test]
+fn a_thousand_deliveries_in_one_session() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * pipe cat > last\n");
+    let mut session = scratch.greeted();
+    let descriptors = |session: &Session| std::fs::read_dir(format!("/proc/{}/fd", session.pid())).unwrap().count();
+    let children = |session: &Session| {
+        let pid = session.pid();
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
+    };
+    session.exchange("EHLO client.example", "250-");
+    let mut before = None;
+    for number in 0..1000 {
+        session.exchange("MAIL FROM:<a@b.example>", "250 ");
+        session.exchange("RCPT TO:<command@mx.example>", "250 ");
+        session.exchange("DATA", "354 ");
+        session.exchange(&format!("Subject: {number}\r\n."), "250 ");
+        assert_eq!(children(&session), "", "after message {number}");
+        let open = descriptors(&session);
+        assert_eq!(*before.get_or_insert(open), open, "after message {number}");
+    }
+    session.quit();
+    assert!(scratch.read("last").contains("Subject: 999\n"));
 }
 
 #[test]
