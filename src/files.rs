@@ -7,7 +7,31 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{self, AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
+
+/// Opens a file, or makes it with this mode if the flags say so. Symbolic links on the way are followed only if they are
+/// root's or ours.
+pub(crate) fn open(path: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
+    let flags = flags | OFlag::O_CLOEXEC;
+    let mode = if flags.contains(OFlag::O_CREAT) { mode } else { Mode::empty() };
+    loop {
+        let without_links = OpenHow::new().flags(flags).mode(mode).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let opened = match openat2(AT_FDCWD, path, without_links) {
+            // There is a link; or an old kernel, or the filter of a unit, does not know this call.
+            Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM) => {
+                refuse_foreign_links(path)?;
+                fcntl::open(path, flags, mode)
+            }
+            opened => opened,
+        };
+        match opened {
+            Err(Errno::EINTR) => {}
+            opened => return Ok(opened?.into()),
+        }
+    }
+}
 
 /// An error if a symbolic link on the way to the file is neither root's nor ours: somebody else's could lead anywhere.
 /// What cannot be looked at leads nowhere, as opening it will tell.

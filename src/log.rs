@@ -6,16 +6,17 @@
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::config::{Flags, LogTarget};
 use crate::date;
-use crate::files::{refuse_foreign_links, sync_name};
+use crate::files::{self, sync_name};
 
 /// The log of one connection.
 pub struct Log {
@@ -177,10 +178,9 @@ impl Log {
 }
 
 fn open_file(path: &Path) -> std::io::Result<LogFile> {
-    refuse_foreign_links(path)?;
     // Not blocking: a FIFO that nobody reads must not hold up mail.
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP)?;
     let metadata = file.metadata()?;
     let is_new = metadata.is_file() && metadata.len() == 0;
     let name_is_durable = !is_new || sync_name(&file, path).is_ok();

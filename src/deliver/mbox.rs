@@ -5,23 +5,24 @@
 //!
 //! mboxrd: a `From ` line, the message with one more `>` before every line of `>`s and `From `, an empty line.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
+use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::stat::Mode;
 
 use super::{Context, LOCK_PATIENCE, failure};
 use crate::config::Flags;
 use crate::conn::timeout;
 use crate::date::Asctime;
-use crate::files::{refuse_foreign_links, sync_name};
+use crate::files::{self, sync_name};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -167,23 +168,16 @@ impl Drop for Appending<'_> {
     }
 }
 
-/// Opens the file for appending. Symbolic links are followed only if they are root's or ours.
+/// Opens the file for appending.
 fn open_or_create(path: &Path) -> io::Result<File> {
-    refuse_foreign_links(path)?;
     // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
     let is_fifo = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
-    let mut options = OpenOptions::new();
-    options.read(!is_fifo).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
-    let opened = match options.open(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            // The file itself is a link, if only since a moment ago.
-            refuse_foreign_links(path)?;
-            options.custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)
+    let access = if is_fifo { OFlag::O_WRONLY } else { OFlag::O_RDWR };
+    let flags = access | OFlag::O_APPEND | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    match files::open(path, flags, Mode::empty()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            files::open(path, flags | OFlag::O_CREAT, Mode::S_IRUSR | Mode::S_IWUSR)
         }
-        other => other,
-    };
-    match opened {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => options.create(true).open(path),
         opened => opened,
     }
 }

@@ -115,7 +115,7 @@ fn errors(call: &Call) -> &'static [&'static str] {
         "close" if !descriptor.starts_with('/') => &[],
         "fcntl" if call.arguments.get(1).is_some_and(|command| command.contains("LK")) => &["ENOLCK", "EIO", "EINTR"],
         "fcntl" => &["EMFILE"],
-        "write" | "pwrite64" | "writev" | "openat" => &["ENOSPC", "EIO", "EDQUOT", "EINTR"],
+        "write" | "pwrite64" | "writev" | "openat" | "openat2" => &["ENOSPC", "EIO", "EDQUOT", "EINTR"],
         "fsync" | "fdatasync" | "close" => &["EIO", "ENOSPC", "EDQUOT", "EINTR"],
         "rename" | "renameat" | "renameat2" | "mkdir" | "mkdirat" => &["ENOSPC", "EIO", "EDQUOT"],
         "ftruncate" => &["EIO", "EINTR"],

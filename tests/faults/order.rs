@@ -145,7 +145,7 @@ impl<'a> RuleBook<'a> {
                     self.flocks.remove(&path);
                 }
             }
-            "openat" | "open" | "creat" => {
+            "openat" | "openat2" | "open" | "creat" => {
                 let flags = format!("{:?}", call.arguments);
                 if let Some(path) = name.filter(|_| flags.contains("O_CREAT") || call.name == "creat") {
                     let is_new = !self.before.contains(path.strip_prefix(self.folder).unwrap_or(&path));
