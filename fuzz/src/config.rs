@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mailrecv::config::{self, Action, Config, Destination, Diagnostic, Place, Severity, Trace, Unusable};
 use mailrecv::peer::Client;
@@ -23,6 +23,8 @@ pub fn check(input: &[u8]) {
 pub fn load(text: &[u8]) -> Result<Config, Unusable> {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(text).expect("writing to a temporary file");
+    // A file that was written just now might not be whole yet, and would be waited for.
+    file.set_modified(SystemTime::UNIX_EPOCH).expect("a time for the file in memory");
     config::load(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
 }
 
@@ -63,7 +65,8 @@ fn check_diagnostic(diagnostic: &Diagnostic, lines: &[&[u8]]) {
     let shown = diagnostic.cited("mailrecv.conf").to_string();
     assert!(!shown.contains(|c: char| c.is_control() && c != '\t' && c != '\n'), "{shown:?}");
     if diagnostic.line == 0 {
-        assert_eq!(diagnostic.severity, Severity::Warning, "an error without a line: {shown}");
+        let is_about_all = ["is empty", "there is no user "].iter().any(|words| diagnostic.message.starts_with(words));
+        assert!(is_about_all || diagnostic.severity == Severity::Warning, "an error without a line: {shown}");
         return;
     }
     let line = lines.get(diagnostic.line as usize - 1).unwrap_or_else(|| panic!("no such line: {shown}"));

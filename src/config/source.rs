@@ -26,7 +26,8 @@ pub(super) struct Source {
 #[derive(Debug, PartialEq, Eq)]
 struct Version {
     size: u64,
-    /// Seconds since 1970, and nanoseconds.
+    /// When it was written last, and when it or what is known of it changed: seconds since 1970, and nanoseconds.
+    modified: (i64, i64),
     changed: (i64, i64),
 }
 
@@ -53,11 +54,11 @@ impl Source {
     }
 
     fn is_being_written(&self) -> anyhow::Result<bool> {
-        let Some(Version { changed: (seconds, nanoseconds), .. }) = self.version else { return Ok(false) };
+        let Some(Version { modified: (seconds, nanoseconds), .. }) = self.version else { return Ok(false) };
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let changed = Duration::new(u64::try_from(seconds)?, u32::try_from(nanoseconds)?);
-        // A change in the future is no change that is going on.
-        Ok(since_1970.checked_sub(changed).is_some_and(|age| age < QUIET))
+        // What was written before 1970 or in the future is not being written now.
+        let modified = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
+        Ok(since_1970.checked_sub(modified).is_some_and(|age| age < QUIET))
     }
 
     fn open_at_once(path: &Path) -> anyhow::Result<Self> {
@@ -165,7 +166,8 @@ impl Source {
 
 impl Version {
     fn of(metadata: &Metadata) -> Self {
-        Self { size: metadata.len(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { size: metadata.len(), modified, changed: (metadata.ctime(), metadata.ctime_nsec()) }
     }
 }
 
