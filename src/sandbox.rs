@@ -1,9 +1,9 @@
 //! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
 //!
 //! Landlock (landlock(7)) takes from this process, for good, every file but the destinations and the spool, running
-//! programs, making TCP connections and sending signals to others; what is open stays open. So a flaw in what follows would
-//! lead to little. A `pipe` command, though, would inherit all that, and may well be a set-user-id program that writes
-//! anywhere: where one is within the peer's reach the sandbox is left to the super-server's unit.
+//! programs, making TCP connections and sending signals to others; what is open stays open. So a flaw in what follows
+//! would lead to little. A `pipe` command, though, would inherit all that, and may well be a set-user-id program that
+//! writes anywhere: where one is within the peer's reach the sandbox is left to the super-server's unit.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

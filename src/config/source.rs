@@ -37,7 +37,7 @@ impl Source {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         for _ in 0..MAX_WAITS {
             let source = Self::open_at_once(path)?;
-            if !source.is_being_written()? {
+            if !source.is_being_written() {
                 return Ok(source);
             }
             std::thread::sleep(QUIET);
@@ -53,12 +53,12 @@ impl Source {
         })
     }
 
-    fn is_being_written(&self) -> anyhow::Result<bool> {
-        let Some(Version { modified: (seconds, nanoseconds), .. }) = self.version else { return Ok(false) };
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    fn is_being_written(&self) -> bool {
+        let Some(Version { modified: (seconds, nanoseconds), .. }) = self.version else { return false };
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // What was written before 1970 or in the future is not being written now.
         let modified = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
-        Ok(since_1970.checked_sub(modified).is_some_and(|age| age < QUIET))
+        since_1970.checked_sub(modified).is_some_and(|age| age < QUIET)
     }
 
     fn open_at_once(path: &Path) -> anyhow::Result<Self> {
