@@ -127,9 +127,12 @@ fn is_within_reach(config: &Config, client: &Client, action: &Action<'_>) -> boo
     }
 }
 
-/// Whether a path leads to something in a folder; an empty one is the current folder.
+/// Whether a path leads to something in a folder; an empty one is the current folder, which is below `/` like the rest.
 fn is_below(path: &Path, folder: &Path) -> bool {
     let (path, folder) = (plain(path), plain(folder));
+    if folder == Path::new("/") {
+        return true;
+    }
     path.has_root() == folder.has_root() && path.strip_prefix(folder).is_ok_and(|rest| !rest.starts_with(".."))
 }
 
