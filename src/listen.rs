@@ -188,11 +188,17 @@ impl<'a> Listener<'a> {
         self.sessions.retain_mut(|session| matches!(session.process.try_wait(), Ok(None)));
     }
 
-    /// Lets sessions end by themselves for a while, then asks them to. They do at the next point where nothing is half
-    /// done, which their own deadlines bound; to kill one in a delivery could lose or double mail.
+    /// Lets sessions end by themselves for a while, or until we are told to stop again, then asks them to. They do at the
+    /// next point where nothing is half done, which their own deadlines bound; to kill one in a delivery could lose or
+    /// double mail.
     fn stop(&mut self) {
+        self.signals.forget_stop();
+        self.reap();
         let deadline = Instant::now() + self.options.grace;
-        while !self.sessions.is_empty() && Instant::now() < deadline {
+        if let count @ 1.. = self.sessions.len() {
+            let _ = writeln!(io::stderr(), "mailrecv: sessions to wait for: {count}; another signal ends them");
+        }
+        while !self.sessions.is_empty() && Instant::now() < deadline && !self.signals.stop_requested() {
             self.wait_for_sessions(deadline);
         }
         for session in &self.sessions {

@@ -50,6 +50,11 @@ impl Signals {
         while let Ok(1..) = (&self.bytes).read(&mut buffer) {}
     }
 
+    /// Takes note of a request to stop, so that only another one counts as one.
+    pub fn forget_stop(&self) {
+        self.stop.store(false, Ordering::Relaxed);
+    }
+
     /// Whether we have been asked to stop.
     pub fn stop_requested(&self) -> bool {
         self.stop.load(Ordering::Relaxed)

@@ -142,6 +142,20 @@ fn sessions_that_do_not_finish_are_ended() {
 }
 
 #[test]
+fn a_second_signal_ends_the_patience() {
+    let receiver = Receiver::new("");
+    let mut listener = Listener::start(&receiver, &["--grace", "60", "127.0.0.1:0"]);
+    let mut idle = listener.peer(1);
+    idle.reply();
+    listener.daemon.signal(Signal::SIGINT);
+    listener.daemon.until("patience", |said| said.contains("sessions to wait for: 1;").then_some(()));
+    idle.expect("NOOP", "250");
+    listener.daemon.signal(Signal::SIGINT);
+    assert!(idle.rest().starts_with("421 "));
+    assert_eq!(listener.daemon.end(), Some(0));
+}
+
+#[test]
 fn what_it_cannot_begin_with() {
     let receiver = Receiver::new("");
     let occupant = TcpListener::bind("127.0.0.1:0").unwrap();
