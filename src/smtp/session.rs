@@ -64,11 +64,12 @@ pub struct Session<'c> {
     pub trace: Trace,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum State<'c> {
     /// The peer is not wanted: this is the answer to whatever it says first.
     Refused(Reply),
     /// No HELO or EHLO yet.
+    #[default]
     Start,
     /// Between transactions.
     Ready(Hello),
@@ -78,8 +79,6 @@ enum State<'c> {
     Data(Transaction<'c>, DataReader),
     /// The message is being delivered.
     Delivering(Hello),
-    /// Nothing: another state is on its way.
-    Changing,
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +183,7 @@ impl<'c> Session<'c> {
         if !ended {
             return (used, Step::Wait);
         }
-        let State::Data(mut transaction, reader) = std::mem::replace(&mut self.state, State::Changing) else {
+        let State::Data(mut transaction, reader) = std::mem::take(&mut self.state) else {
             return (used, Step::Wait);
         };
         let limits = &self.config.limits;
@@ -210,7 +209,7 @@ impl<'c> Session<'c> {
 
     /// Takes the outcome of the delivery that [`Step::Deliver`] asked for, and answers the message that `id` names.
     pub fn delivered(&mut self, outcome: Outcome, id: &str) -> Step<'c> {
-        if let State::Delivering(hello) = std::mem::replace(&mut self.state, State::Changing) {
+        if let State::Delivering(hello) = std::mem::take(&mut self.state) {
             self.state = State::Ready(hello);
         }
         match outcome {
@@ -288,7 +287,7 @@ impl<'c> Session<'c> {
     }
 
     fn data_command(&mut self, line_ending: LineEnding) -> Step<'c> {
-        match std::mem::replace(&mut self.state, State::Changing) {
+        match std::mem::take(&mut self.state) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
                 let reader = DataReader::new(line_ending, self.config.limits.smtp_data_size.value);
                 self.state = State::Data(transaction, reader);
@@ -303,7 +302,7 @@ impl<'c> Session<'c> {
     }
 
     fn rset(&mut self) -> Step<'c> {
-        self.state = match std::mem::replace(&mut self.state, State::Changing) {
+        self.state = match std::mem::take(&mut self.state) {
             State::Mail(transaction) => State::Ready(transaction.hello),
             other => other,
         };
@@ -360,7 +359,7 @@ impl<'c> Session<'c> {
         match &self.state {
             State::Ready(hello) | State::Delivering(hello) => Some(hello),
             State::Mail(transaction) | State::Data(transaction, _) => Some(&transaction.hello),
-            State::Refused(_) | State::Start | State::Changing => None,
+            State::Refused(_) | State::Start => None,
         }
     }
 }
