@@ -20,7 +20,7 @@ use anyhow::{Context, anyhow};
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use parse::Action;
-use parse::{Directive, LimitName, LimitValue, Problem, RefusalText};
+use parse::{Directive, LimitValue, Problem, RefusalText};
 pub use pattern::BrokenPattern;
 pub use reach::{Place, Reach};
 pub use rules::{Denial, Destination, RuleOrigin, Rules, Trace};
@@ -292,7 +292,7 @@ impl Config {
             Directive::LogHex(on) => self.loghex = on,
             Directive::SpoolDirectory(path) => self.spool_dir = Some(PathBuf::from(path)),
             Directive::User(name) => self.user = Some(name.to_owned()),
-            Directive::Limit(name, value, refusal) => self.limits.set(name, value, refusal),
+            Directive::Limit(value, refusal) => self.limits.set(value, refusal),
             other => self.rules.add(other, offset, number)?,
         }
         Ok(())
@@ -300,33 +300,26 @@ impl Config {
 }
 
 impl Limits {
-    fn set(&mut self, name: LimitName, value: LimitValue, refusal: Option<RefusalText<'_>>) {
+    fn set(&mut self, value: LimitValue, refusal: Option<RefusalText<'_>>) {
         fn set<T>(limit: &mut Limit<T>, value: T, refusal: Option<RefusalText<'_>>) {
             limit.value = value;
             if let Some(refusal) = refusal {
                 limit.refusal = refusal.to_owned();
             }
         }
-        match (name, value) {
-            (LimitName::Commands, LimitValue::Count(count)) => set(&mut self.smtp_commands, count, refusal),
-            (LimitName::UnknownCommands, LimitValue::Count(count)) => set(&mut self.smtp_unknowncmd, count, refusal),
-            (LimitName::FailedCommands, LimitValue::Count(count)) => set(&mut self.smtp_failcmds, count, refusal),
-            (LimitName::DataSize, LimitValue::Count(count)) => set(&mut self.smtp_data_size, count, refusal),
-            (LimitName::Recipients, LimitValue::Count(count)) => set(&mut self.smtp_rcpt_to, count, refusal),
-            (LimitName::ConnectionSeconds, LimitValue::Count(count)) => {
-                set(&mut self.connection_secs, Duration::from_secs(count), refusal);
-            }
-            (LimitName::IdleSeconds, LimitValue::Count(count)) => {
-                set(&mut self.idle_secs, Duration::from_secs(count), refusal);
-            }
-            (LimitName::PipeSeconds, LimitValue::Count(count)) => {
-                set(&mut self.pipe_secs, Duration::from_secs(count), refusal);
-            }
-            (LimitName::DnsSeconds, LimitValue::Count(count)) => self.dns_secs = Duration::from_secs(count),
-            (LimitName::Ascii, LimitValue::Switch(on)) => set(&mut self.smtp_ascii, on, refusal),
-            (LimitName::FcrdnsCheck, LimitValue::Switch(on)) => set(&mut self.fcrdns_check, on, refusal),
-            (LimitName::BareNewline, LimitValue::Switch(on)) => set(&mut self.bare_newline, on, refusal),
-            (name, value) => unreachable!("the parser gives {name:?} no {value:?}"),
+        match value {
+            LimitValue::Commands(count) => set(&mut self.smtp_commands, count, refusal),
+            LimitValue::UnknownCommands(count) => set(&mut self.smtp_unknowncmd, count, refusal),
+            LimitValue::FailedCommands(count) => set(&mut self.smtp_failcmds, count, refusal),
+            LimitValue::ConnectionTime(time) => set(&mut self.connection_secs, time, refusal),
+            LimitValue::DataSize(octets) => set(&mut self.smtp_data_size, octets, refusal),
+            LimitValue::Recipients(count) => set(&mut self.smtp_rcpt_to, count, refusal),
+            LimitValue::Ascii(on) => set(&mut self.smtp_ascii, on, refusal),
+            LimitValue::FcrdnsCheck(on) => set(&mut self.fcrdns_check, on, refusal),
+            LimitValue::BareNewline(rejected) => set(&mut self.bare_newline, rejected, refusal),
+            LimitValue::IdleTime(time) => set(&mut self.idle_secs, time, refusal),
+            LimitValue::DnsTime(time) => self.dns_secs = time,
+            LimitValue::PipeTime(time) => set(&mut self.pipe_secs, time, refusal),
         }
     }
 }

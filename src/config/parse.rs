@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::Flags;
 use super::net::Network;
@@ -24,7 +25,7 @@ pub(super) enum Directive<'t> {
     DeadLetterFile(Word<'t>),
     SpoolDirectory(&'t str),
     User(&'t str),
-    Limit(LimitName, LimitValue, Option<RefusalText<'t>>),
+    Limit(LimitValue, Option<RefusalText<'t>>),
     AllowPeer(Word<'t>),
     DenyPeer(Word<'t>),
     AllowGroup(&'t str, GroupMember<'t>),
@@ -105,28 +106,21 @@ pub(super) struct RefusalText<'t> {
     pub(super) text: &'t str,
 }
 
-/// The name behind `limit.`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LimitName {
-    Commands,
-    UnknownCommands,
-    FailedCommands,
-    ConnectionSeconds,
-    DataSize,
-    Recipients,
-    Ascii,
-    FcrdnsCheck,
-    BareNewline,
-    IdleSeconds,
-    DnsSeconds,
-    PipeSeconds,
-}
-
-/// The value of a limit: a count, or a switch (`on`, `off`; `accept` counts as off for `bare_newline`).
+/// What follows `limit.`: which bound, and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitValue {
-    Count(u64),
-    Switch(bool),
+    Commands(u64),
+    UnknownCommands(u64),
+    FailedCommands(u64),
+    ConnectionTime(Duration),
+    DataSize(u64),
+    Recipients(u64),
+    Ascii(bool),
+    FcrdnsCheck(bool),
+    BareNewline(bool),
+    IdleTime(Duration),
+    DnsTime(Duration),
+    PipeTime(Duration),
 }
 
 /// A word of the line and where it stands.
@@ -401,36 +395,24 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Directive<'t>, Problem> {
 }
 
 fn limit<'t>(name: &str, verb: Word<'t>, words: &mut Words<'t>) -> Result<Directive<'t>, Problem> {
-    use LimitName::*;
-    let name = match name {
-        "smtp_commands" => Commands,
-        "smtp_unknowncmd" => UnknownCommands,
-        "smtp_failcmds" => FailedCommands,
-        "connection_secs" => ConnectionSeconds,
-        "smtp_data_size" => DataSize,
-        "smtp_rcpt_to" => Recipients,
-        "smtp_ascii" => Ascii,
-        "fcrdns_check" => FcrdnsCheck,
-        "bare_newline" => BareNewline,
-        "idle_secs" => IdleSeconds,
-        "dns_secs" => DnsSeconds,
-        "pipe_secs" => PipeSeconds,
+    let mut word = || words.expect("the limit's value");
+    let value = match name {
+        "smtp_commands" => LimitValue::Commands(count(word()?, 1..=u64::MAX)?),
+        "smtp_unknowncmd" => LimitValue::UnknownCommands(count(word()?, 1..=u64::MAX)?),
+        "smtp_failcmds" => LimitValue::FailedCommands(count(word()?, 1..=u64::MAX)?),
+        "connection_secs" => LimitValue::ConnectionTime(seconds(word()?)?),
+        "smtp_data_size" => LimitValue::DataSize(count(word()?, 0..=u64::MAX)?),
+        "smtp_rcpt_to" => LimitValue::Recipients(count(word()?, 1..=u64::MAX)?),
+        "smtp_ascii" => LimitValue::Ascii(switch(word()?)?),
+        "fcrdns_check" => LimitValue::FcrdnsCheck(switch(word()?)?),
+        "bare_newline" => LimitValue::BareNewline(is_rejected(word()?)?),
+        "idle_secs" => LimitValue::IdleTime(seconds(word()?)?),
+        "dns_secs" => LimitValue::DnsTime(seconds(word()?)?),
+        "pipe_secs" => LimitValue::PipeTime(seconds(word()?)?),
         _ => return Err(unknown_directive(verb)),
     };
-    let word = words.expect("the limit's value")?;
-    let value = match name {
-        Ascii | FcrdnsCheck => LimitValue::Switch(switch(word)?),
-        BareNewline => LimitValue::Switch(match word.text {
-            "reject" => true,
-            "accept" => false,
-            _ => return Err(word.problem("write `reject` or `accept`")),
-        }),
-        ConnectionSeconds | IdleSeconds | DnsSeconds | PipeSeconds => LimitValue::Count(count(word, 1..=MAX_SECONDS)?),
-        DataSize => LimitValue::Count(count(word, 0..=u64::MAX)?),
-        Commands | UnknownCommands | FailedCommands | Recipients => LimitValue::Count(count(word, 1..=u64::MAX)?),
-    };
     let refusal = if words.is_at_end() { None } else { Some(refusal(words)?) };
-    Ok(Directive::Limit(name, value, refusal))
+    Ok(Directive::Limit(value, refusal))
 }
 
 /// `CODE TEXT`, the text to the end of the line.
@@ -467,6 +449,18 @@ fn switch(word: Word<'_>) -> Result<bool, Problem> {
         "off" | "no" | "0" => Ok(false),
         other => Err(word.problem(format!("`{other}` found where `on` or `off` is expected"))),
     }
+}
+
+fn is_rejected(word: Word<'_>) -> Result<bool, Problem> {
+    match word.text {
+        "reject" => Ok(true),
+        "accept" => Ok(false),
+        _ => Err(word.problem("write `reject` or `accept`")),
+    }
+}
+
+fn seconds(word: Word<'_>) -> Result<Duration, Problem> {
+    count(word, 1..=MAX_SECONDS).map(Duration::from_secs)
 }
 
 fn count(word: Word<'_>, range: RangeInclusive<u64>) -> Result<u64, Problem> {
