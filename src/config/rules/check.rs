@@ -1,5 +1,6 @@
 //! Looking for mistakes beforehand: `mailrecv check`.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use super::{Denial, Effect, Matcher, Member, OrderedRule, Rules, Trace, unquoted};
@@ -106,15 +107,29 @@ impl Rules {
         }
     }
 
-    /// An address that no mail can be for is a slip of the pen.
+    /// An address that no mail can be for is a slip of the pen, and so is one that an earlier line takes all mail for.
     fn check_addresses(&self, own_domain: &str, found: &mut Vec<Diagnostic>) {
+        let mut taken: HashMap<String, u32> = HashMap::new();
         for offset in &self.exact.offsets {
             self.read_again(*offset, |rule| {
                 let text = rule.recipient.text;
-                if Mailbox::parse_or_qualify(text, own_domain).is_err() {
+                let mut warn = |message: String| {
                     let place = Place { line: self.line_number(*offset), start: rule.recipient.start };
-                    let message = format!("`{text}` is no mail address, so no mail will be for it");
                     found.push(self.about(place, text, Severity::Warning, message));
+                };
+                if Mailbox::parse_or_qualify(text, own_domain).is_err() {
+                    return warn(format!("`{text}` is no mail address, so no mail will be for it"));
+                }
+                let address = unquoted(text).to_ascii_lowercase();
+                let own = address.rsplit_once('@').filter(|(_, domain)| domain.eq_ignore_ascii_case(own_domain));
+                let address = own.map_or(&*address, |(local_part, _)| local_part).to_owned();
+                match taken.get(&address) {
+                    Some(earlier) => {
+                        let line = self.line_number(*earlier);
+                        warn(format!("line {line} takes all mail for `{text}`: this line is never used"));
+                    }
+                    None if rule.group.is_none() => _ = taken.insert(address, *offset),
+                    None => {}
                 }
             });
         }
