@@ -10,6 +10,8 @@ use super::command::{MAX_COMMAND_LINE, MAX_MAIL_PARAMETERS};
 #[derive(Debug, Default)]
 pub struct LineReader {
     ending: Option<LineEnding>,
+    /// Whether there was a line with something in it: no other protocol begins later.
+    has_begun: bool,
     skipping: bool,
     /// How much of the buffer is known to hold no LF, so that a line that comes byte by byte is scanned once.
     scanned: usize,
@@ -36,11 +38,11 @@ impl LineReader {
 
     /// Looks for a line at the beginning of the buffer.
     pub fn find<'b>(&mut self, buffer: &'b [u8]) -> Found<'b> {
-        if self.ending.is_none() && !self.skipping && is_other_protocol(buffer) {
+        if !self.has_begun && !self.skipping && is_other_protocol(buffer) {
             return Found::OtherProtocol;
         }
-        // That one begins with line ends; what may become it is not cut into lines before that is known.
-        if self.ending.is_none() && !self.skipping && PROXY_2.starts_with(buffer) {
+        // There is a line end in that one; what may become it is not cut there before that is known.
+        if !self.has_begun && !self.skipping && !buffer.is_empty() && PROXY_2.starts_with(buffer) {
             return Found::Nothing(0);
         }
         loop {
@@ -57,6 +59,7 @@ impl LineReader {
             }
             self.scanned = 0;
             let line = &buffer[..if has_cr { end - 1 } else { end }];
+            self.has_begun |= !line.is_empty();
             if std::mem::take(&mut self.skipping) || line.len() > LONGEST {
                 return Found::TooLong(end + 1);
             }
@@ -70,6 +73,7 @@ impl LineReader {
             return Found::Nothing(0);
         }
         self.skipping = true;
+        self.has_begun = true;
         // A CR at the very end may be one half of the line's end.
         let used = buffer.len() - usize::from(buffer.ends_with(b"\r"));
         self.scanned = 0;
@@ -99,8 +103,8 @@ fn is_other_protocol(start: &[u8]) -> bool {
     STARTS.iter().any(|word| start.starts_with(word))
 }
 
-/// What the PROXY protocol, version 2, begins with.
-const PROXY_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// What the PROXY protocol, version 2, begins with, behind two line ends that are empty commands to us.
+const PROXY_2: &[u8] = b"\0\r\nQUIT\n";
 
 /// The longest line that can be a command, without its end.
 const LONGEST: usize = MAX_COMMAND_LINE + MAX_MAIL_PARAMETERS - 2;
@@ -125,7 +129,10 @@ mod tests {
                         lines.push(b"TOO LONG".to_vec());
                         used
                     }
-                    Found::OtherProtocol => return (vec![b"OTHER".to_vec()], reader.ending()),
+                    Found::OtherProtocol => {
+                        lines.push(b"OTHER".to_vec());
+                        return (lines, reader.ending());
+                    }
                     Found::Nothing(used) => {
                         buffer.drain(..used);
                         assert!(buffer.len() <= LONGEST + 1);
@@ -155,6 +162,9 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: x\r\n", &[b"OTHER"], LineEnding::Crlf),
             (b"\x16\x03\x01\x02", &[b"OTHER"], LineEnding::Crlf),
             (b"HELO x\r\nGET /\r\n", &[b"HELO x", b"GET /"], LineEnding::Crlf),
+            (b"\r\n\r\n\0\r\nQUIT\nx", &[b"", b"", b"OTHER"], LineEnding::Crlf),
+            (b"\r\n\0\r\nQUIT\r\n", &[b"", b"\0", b"QUIT"], LineEnding::Crlf),
+            (b"\r\nHELO x\r\n\0\r\n", &[b"", b"HELO x", b"\0"], LineEnding::Crlf),
         ];
         for (input, expected, ending) in cases {
             for piece in [1, 2, 3, 7, 500, 4096, 1 << 20] {
