@@ -193,8 +193,12 @@ impl<'a> Listener<'a> {
     /// double mail.
     fn stop(&mut self) {
         self.signals.forget_stop();
-        self.reap();
         let deadline = Instant::now() + self.options.grace;
+        self.reap();
+        if !self.sessions.is_empty() {
+            // Those that are about to end are not worth a word.
+            self.wait_for_sessions(deadline);
+        }
         if let count @ 1.. = self.sessions.len() {
             let _ = writeln!(io::stderr(), "mailrecv: sessions to wait for: {count}; another signal ends them");
         }

@@ -27,9 +27,9 @@ fn says_where_it_listens() {
     }
     let mailbox = receiver.read(receiver.mailbox());
     assert!(mailbox.contains("\nSubject: four\n") && mailbox.contains("\nSubject: six\n"), "{mailbox}");
+    assert_eq!(listener.daemon.output().lines().count(), 1, "{}", listener.daemon.output());
     listener.daemon.signal(Signal::SIGTERM);
     assert_eq!(listener.daemon.end(), Some(0));
-    assert_eq!(listener.daemon.output().lines().count(), 1, "{}", listener.daemon.output());
 }
 
 #[test]
