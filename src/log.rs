@@ -12,11 +12,12 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use nix::unistd::syncfs;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::config::{Flags, LogTarget};
 use crate::date;
-use crate::files::{self, sync_name};
+use crate::files;
 
 /// The log of one connection.
 pub struct Log {
@@ -42,8 +43,8 @@ enum Sink {
 
 struct LogFile {
     file: File,
-    /// Whether a crash would leave the file where it is. A log can do without, mail that is shown in it cannot.
-    name_is_durable: bool,
+    /// Whether it had nothing in it when it was opened: then its name may be as new.
+    was_empty: bool,
 }
 
 impl Log {
@@ -99,11 +100,9 @@ impl Log {
     /// Waits until a log file is on stable storage.
     pub fn sync(&self) -> std::io::Result<()> {
         match &*self.sink.borrow() {
-            Sink::File(LogFile { file, name_is_durable }) if file.metadata()?.is_file() => {
-                if !name_is_durable {
-                    return Err(std::io::Error::other("the name of the new log file could not be synced"));
-                }
-                file.sync_data()
+            Sink::File(LogFile { file, was_empty }) if file.metadata()?.is_file() => {
+                // The sandbox keeps the folder from us, which has the name.
+                if *was_empty { Ok(syncfs(file)?) } else { file.sync_data() }
             }
             _ => Ok(()),
         }
@@ -181,10 +180,8 @@ fn open_file(path: &Path) -> std::io::Result<LogFile> {
     // Not blocking: a FIFO that nobody reads must not hold up mail.
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP)?;
-    let metadata = file.metadata()?;
-    let is_new = metadata.is_file() && metadata.len() == 0;
-    let name_is_durable = !is_new || sync_name(&file, path).is_ok();
-    Ok(LogFile { file, name_is_durable })
+    let was_empty = file.metadata()?.len() == 0;
+    Ok(LogFile { file, was_empty })
 }
 
 /// How urgent a line is, to the system log.

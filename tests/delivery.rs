@@ -650,12 +650,16 @@ fn a_folder_that_cannot_be_read_does_not_matter() {
 /// the file, which was not there. (What is appended and put into maildirs is the fault suite's affair.)
 #[test]
 fn shown_mail_and_dead_letters_are_synced() {
-    for (config, file) in [
-        ("deliver rcpt_to * print\nlogfile destination\n", "destination"),
-        ("deadletter_file destination\nlogfile stderr\n", "destination"),
+    for (config, syncs) in [
+        ("deliver rcpt_to * print\nlogfile destination\n", ["syncfs(", "syncfs("]),
+        ("deliver rcpt_to * print\nlogfile destination # kept\n", ["fdatasync(", "fdatasync("]),
+        ("deadletter_file destination\nlogfile stderr\n", ["fdatasync(", "fsync("]),
     ] {
         let scratch = Scratch::with_config(&format!("domain mx.example\nlimit.fcrdns_check off\n{config}"));
-        let options = ["-f", "-y", "-o", "calls", "-e", "trace=write,fsync,fdatasync,sendto"];
+        if config.contains("# kept") {
+            scratch.write("destination", "an older line\n");
+        }
+        let options = ["-f", "-y", "-o", "calls", "-e", "trace=write,fsync,fdatasync,syncfs,sendto"];
         let mut command = scratch.command("strace", &options);
         command.args([MAILRECV, "-c", CONFIG, "--peer", PEER]);
         let mut session = Session::start(command);
@@ -670,9 +674,11 @@ fn shown_mail_and_dead_letters_are_synced() {
             let is_it = |(_, call): &(usize, &str)| call.contains(what) && call.contains(&path);
             calls.lines().enumerate().filter(is_it).last().map(|(at, _)| at)
         };
+        let file = folder.join("destination");
+        let of_name = if syncs[1] == "fsync(" { &folder } else { &file };
         let accepted = calls.lines().position(|call| call.contains("250 2.0.0 Message accepted"));
-        assert!(last("write(", &folder.join(file)) < last("fdatasync(", &folder.join(file)), "{config}:\n{calls}");
-        for synced in [last("fdatasync(", &folder.join(file)), last("fsync(", &folder)] {
+        assert!(last("write(", &file) < last(syncs[0], &file), "{config}:\n{calls}");
+        for synced in [last(syncs[0], &file), last(syncs[1], of_name)] {
             assert!(synced.is_some() && synced < accepted, "{config}:\n{calls}");
         }
     }

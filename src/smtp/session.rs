@@ -217,8 +217,6 @@ impl<'c> Session<'c> {
                 self.counters.commands = 0;
                 Step::Reply(reply::accepted(id))
             }
-            // 421 is the last word (RFC 5321, 3.8).
-            Outcome::Defer(reply) if reply.code == 421 => Step::Close(reply),
             Outcome::Defer(reply) | Outcome::Fail(reply) => self.fail(reply),
         }
     }
@@ -337,13 +335,11 @@ impl<'c> Session<'c> {
     fn fail(&mut self, reply: Reply) -> Step<'c> {
         self.counters.failed += 1;
         let limit = &self.config.limits.smtp_failcmds;
-        match self.counters.failed > limit.value {
-            true => {
-                let last = format!("the last one: {} {}", reply.code, reply.text);
-                Step::Close(Reply { subject: reply.subject, ..over_limit(limit).because(last) })
-            }
-            false => answer(reply),
+        if self.counters.failed > limit.value && reply.code != 421 {
+            let last = format!("the last one: {} {}", reply.code, reply.text);
+            return Step::Close(Reply { subject: reply.subject, ..over_limit(limit).because(last) });
         }
+        answer(reply)
     }
 
     fn unknown(&mut self, reply: Reply) -> Step<'c> {
