@@ -8,14 +8,14 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::{Flags, LogTarget};
-use crate::peer::Client;
+use crate::peer::Peer;
 
 /// What is to be done.
 #[derive(Debug)]
 pub enum Invocation {
     /// Receive mail on standard input and output, from the peer that the command line names or from the one that is
     /// connected.
-    Receive(Options, Option<Client>),
+    Receive(Options, Option<Peer>),
     /// Accept connections and start a receiver for each.
     Listen(Options, ListenOptions),
     /// Look for mistakes in the configuration.
@@ -61,7 +61,7 @@ pub struct ListenOptions {
 #[derive(Debug)]
 pub struct Question {
     /// Who sends.
-    pub peer: Client,
+    pub peer: Peer,
     /// The argument of MAIL FROM.
     pub from: String,
     /// The argument of RCPT TO.
@@ -195,8 +195,8 @@ fn listen(matches: &ArgMatches) -> ListenOptions {
     }
 }
 
-fn peer(matches: &ArgMatches) -> Result<Option<Client>, clap::Error> {
-    matches.get_one::<String>("peer").map(|peer| Client::parse(peer)).transpose().map_err(error)
+fn peer(matches: &ArgMatches) -> Result<Option<Peer>, clap::Error> {
+    matches.get_one::<String>("peer").map(|peer| Peer::parse(peer)).transpose().map_err(error)
 }
 
 fn text(matches: &ArgMatches, name: &str) -> String {

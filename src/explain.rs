@@ -3,25 +3,28 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use crate::check::report;
 use crate::cli::{Options, Question};
-use crate::config::{self, Config, Destination, Flags, RuleOrigin, Trace};
-use crate::log::{Log, Untrusted};
+use crate::config::{self, Config, Flags, Trace};
+use crate::exit::Exit;
+use crate::log::Log;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::{Session, Transaction};
 use crate::smtp::{LineEnding, Step};
-use crate::{EX_CONFIG, deliver, report, server};
+use crate::untrusted::Untrusted;
+use crate::{deliver, server};
 
 /// Answers the question on standard output. 0 if mail would be taken, 1 if not, 78 if the configuration has errors.
-pub(crate) fn run(options: &Options, question: &Question) -> u8 {
+pub(crate) fn run(options: &Options, question: &Question) -> Exit {
     match config::load(&options.config) {
         Ok(config) => {
             let (text, accepted) = explain(&config, question);
             let _ = std::io::stdout().write_all(text.as_bytes());
-            u8::from(!accepted)
+            if accepted { Exit::Ok } else { Exit::Refused }
         }
         Err(unusable) => {
             report(&options.config, unusable.errors.iter());
-            EX_CONFIG
+            Exit::Config
         }
     }
 }
@@ -70,12 +73,7 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
 fn show_destinations(text: &mut String, transaction: &Transaction<'_>, question: &Question, config: &Config) {
     let log = Log::new(config.log.clone(), config.debug, config.loghex, question.peer.address.to_string());
     for recipient in &transaction.recipients {
-        for Destination { action, origin, .. } in &recipient.destinations {
-            let origin = match origin {
-                RuleOrigin::Line(line) => format!("line {line}"),
-                RuleOrigin::Offset(offset) => format!("line {}", config.rules.line_number(*offset)),
-                RuleOrigin::DeadLetterFile => "deadletter_file".to_owned(),
-            };
+        for (action, origin) in recipient.destinations.shown() {
             let _ = writeln!(text, "destination: {action} ({origin})");
             if log.wants(Flags::DELIVERIES) {
                 let sender = &transaction.reverse_path;

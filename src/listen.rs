@@ -15,22 +15,23 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::check::report;
 use crate::cli::{ListenOptions, Options};
 use crate::config::{self, Flags, LogTarget};
-use crate::conn::{is_ready, timeout};
+use crate::exit::Exit;
 use crate::log::Log;
 use crate::signals::Signals;
 use crate::smtp::reply;
-use crate::{EX_CONFIG, EX_OSERR, report};
+use crate::wait::{is_ready, timeout};
 
 /// Listens until SIGTERM or SIGINT. Returns the exit status.
-pub(crate) fn run(options: &Options, listen: &ListenOptions) -> u8 {
+pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
     // Better to learn of a mistake now than from the first peer. Later edits are met by each session itself.
     let config = match config::load(&options.config) {
         Ok(config) => config,
         Err(unusable) => {
             report(&options.config, unusable.errors.iter());
-            return EX_CONFIG;
+            return Exit::Config;
         }
     };
     let log = match options.log.clone().unwrap_or(config.log) {
@@ -39,10 +40,10 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> u8 {
         log => log,
     };
     match Listener::new(options, listen, log).and_then(|mut listener| listener.run()) {
-        Ok(()) => 0,
+        Ok(()) => Exit::Ok,
         Err(error) => {
             let _ = writeln!(io::stderr(), "mailrecv: {error:#}");
-            EX_OSERR
+            Exit::OsErr
         }
     }
 }

@@ -5,7 +5,7 @@
 //! bracketed address that is not the peer's.
 
 use std::cell::RefCell;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -18,6 +18,7 @@ use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 use crate::config::{Flags, LogTarget};
 use crate::date;
 use crate::files;
+use crate::untrusted::Untrusted;
 
 /// The log of one connection.
 pub struct Log {
@@ -83,12 +84,13 @@ impl Log {
 
     /// Text that a peer chose, in the form this log has it.
     pub fn untrusted<'t>(&self, bytes: &'t [u8]) -> Untrusted<'t> {
-        Untrusted { keep_utf8: !self.loghex, ..Untrusted::new(bytes) }
+        let text = Untrusted::new(bytes);
+        if self.loghex { text } else { text.with_utf8() }
     }
 
     /// Writes one line of a message for people (the `print` action). Unlike the log itself, this can fail.
     pub fn print(&self, line: &[u8]) -> std::io::Result<()> {
-        let line = Untrusted { bytes: line, keep_utf8: true, in_angles: false, max: usize::MAX };
+        let line = Untrusted::new(line).with_utf8().whole();
         self.write(Severity::Info, format_args!("| {line}"))
     }
 
@@ -191,97 +193,5 @@ enum Severity {
     Info,
 }
 
-/// Text that a peer, a name server or a command chose. Its `Display` is safe in a log line, a header and a terminal;
-/// there is no other way to write it.
-#[derive(Clone, Copy)]
-pub struct Untrusted<'t> {
-    bytes: &'t [u8],
-    keep_utf8: bool,
-    in_angles: bool,
-    max: usize,
-}
-
-impl<'t> Untrusted<'t> {
-    /// Text with everything but printable ASCII escaped.
-    pub fn new(bytes: &'t [u8]) -> Self {
-        Self { bytes, keep_utf8: false, in_angles: false, max: MAX_UNTRUSTED }
-    }
-
-    /// The same for a place between angle brackets: its own are escaped.
-    pub fn in_angles(self) -> Self {
-        Self { in_angles: true, ..self }
-    }
-}
-
-impl fmt::Display for Untrusted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.bytes[..self.bytes.len().min(self.max)];
-        for chunk in shown.utf8_chunks() {
-            for (at, character) in chunk.valid().char_indices() {
-                let escape = match character {
-                    '[' | ']' | '\'' => true,
-                    // What looks like an escape of ours is escaped, so that every line can be read back.
-                    '<' => self.in_angles || chunk.valid()[at..].starts_with("<0x"),
-                    '>' => self.in_angles,
-                    ' '..='~' => false,
-                    _ => !self.keep_utf8 || is_invisible(character),
-                };
-                if escape {
-                    character.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "<0x{byte:02x}>"))?;
-                } else {
-                    f.write_char(character)?;
-                }
-            }
-            chunk.invalid().iter().try_for_each(|byte| write!(f, "<0x{byte:02x}>"))?;
-        }
-        if shown.len() < self.bytes.len() {
-            write!(f, "...({} bytes)", self.bytes.len())?;
-        }
-        Ok(())
-    }
-}
-
-/// Characters that change how a line is shown or where it ends without being seen: controls of both ranges, line and
-/// paragraph separators, direction marks, and what else Unicode calls default ignorable.
-pub(crate) fn is_invisible(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
-
 /// The program's name in log lines, as in the original.
 pub const IDENTITY: &str = "MAILRECV";
-
-/// How much of one untrusted text a line shows, in bytes.
-const MAX_UNTRUSTED: usize = 400;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn untrusted_text_is_one_harmless_line() {
-        let show = |bytes, keep_utf8| Untrusted { keep_utf8, max: 40, ..Untrusted::new(bytes) }.to_string();
-        for (bytes, hex, utf8) in [
-            (&b"fred@example.com"[..], "fred@example.com", "fred@example.com"),
-            (b"<a@b>", "<a@b>", "<a@b>"),
-            (b"<0x41>", "<0x3c>0x41>", "<0x3c>0x41>"),
-            (b"[8.8.8.8] 'x'", "<0x5b>8.8.8.8<0x5d> <0x27>x<0x27>", "<0x5b>8.8.8.8<0x5d> <0x27>x<0x27>"),
-            (b"a\r\n\t\0\x1b\x7f", "a<0x0d><0x0a><0x09><0x00><0x1b><0x7f>", "a<0x0d><0x0a><0x09><0x00><0x1b><0x7f>"),
-            ("\u{e9}".as_bytes(), "<0xc3><0xa9>", "\u{e9}"),
-            (
-                "\u{85}\u{2028}\u{202e}".as_bytes(),
-                "<0xc2><0x85><0xe2><0x80><0xa8><0xe2><0x80><0xae>",
-                "<0xc2><0x85><0xe2><0x80><0xa8><0xe2><0x80><0xae>",
-            ),
-            (b"\xff\xc0\xaf", "<0xff><0xc0><0xaf>", "<0xff><0xc0><0xaf>"),
-        ] {
-            assert_eq!(show(bytes, false), hex);
-            assert_eq!(show(bytes, true), utf8);
-        }
-        assert_eq!(show(&[b'x'; 50], false), format!("{}...(50 bytes)", "x".repeat(40)));
-    }
-}

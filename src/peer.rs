@@ -12,14 +12,14 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername
 
 /// The peer, as rules, headers and the log know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
+pub struct Peer {
     /// The peer's address; IPv4-mapped IPv6 addresses are IPv4 here.
     pub address: IpAddr,
     /// The peer's forward-confirmed name.
     pub hostname: Option<String>,
 }
 
-impl Client {
+impl Peer {
     /// A peer whose name is not known.
     pub fn unnamed(address: IpAddr) -> Self {
         Self { address: address.to_canonical(), hostname: None }
@@ -43,7 +43,7 @@ impl Client {
     }
 }
 
-impl fmt::Display for Client {
+impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} [{}]", self.name(), self.address)
     }
@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn mapped_addresses_are_ipv4() {
-        assert_eq!(Client::parse("::ffff:192.0.2.1=mail.example").unwrap().to_string(), "mail.example [192.0.2.1]");
-        assert_eq!(Client::parse("2001:DB8:0:0::1").unwrap().to_string(), "unknown [2001:db8::1]");
-        assert!(Client::parse("fe80::1%eth0").is_err());
+        assert_eq!(Peer::parse("::ffff:192.0.2.1=mail.example").unwrap().to_string(), "mail.example [192.0.2.1]");
+        assert_eq!(Peer::parse("2001:DB8:0:0::1").unwrap().to_string(), "unknown [2001:db8::1]");
+        assert!(Peer::parse("fe80::1%eth0").is_err());
     }
 }

@@ -17,12 +17,12 @@ use crate::config::{Config, Flags, Place};
 use crate::date;
 use crate::files::directory_of;
 use crate::log::Log;
-use crate::peer::Client;
+use crate::peer::Peer;
 
 /// Enters the sandbox that fits this configuration and this peer. Without one a warning is logged, and on it goes.
-pub(crate) fn enter(config: &Config, client: &Client, log: &Log) {
-    if config.rules.has_commands_for(client) {
-        log.when(Flags::FILES, format_args!("DEBUG: no sandbox: a pipe command is within the reach of {client}"));
+pub(crate) fn enter(config: &Config, peer: &Peer, log: &Log) {
+    if config.rules.has_commands_for(peer) {
+        log.when(Flags::FILES, format_args!("DEBUG: no sandbox: a pipe command is within the reach of {peer}"));
         return;
     }
     log.open();

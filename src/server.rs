@@ -6,11 +6,11 @@ use std::fmt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Flags, Trace};
-use crate::conn::{Connection, Input};
 use crate::deliver::{self, Context};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
-use crate::peer::Client;
+use crate::net::conn::{Connection, Input};
+use crate::peer::Peer;
 use crate::signals::Signals;
 use crate::smtp::Step;
 use crate::smtp::command;
@@ -72,12 +72,12 @@ impl<'a> Server<'a> {
     }
 
     /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted.
-    pub fn serve(&mut self, client: &Client, refusal: Option<Reply>) {
+    pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>) {
         let mut session = match refusal {
-            Some(reply) => Session::refused(self.config, client, reply),
-            None => Session::new(self.config, client, Trace::new(self.log.wants(Flags::RULES))),
+            Some(reply) => Session::refused(self.config, peer, reply),
+            None => Session::new(self.config, peer, Trace::new(self.log.wants(Flags::RULES))),
         };
-        let end = self.converse(&mut session, client);
+        let end = self.converse(&mut session, peer);
         if let End::PeerGone(how) = end {
             if session.is_in_transaction() {
                 self.log.always(format_args!("WARNING: {how}; nothing was delivered of the message it had begun"));
@@ -93,7 +93,7 @@ impl<'a> Server<'a> {
         self.log.when(Flags::CLOSING, format_args!("INFO: connection closed, {} messages accepted", self.messages));
     }
 
-    fn converse<'s>(&mut self, session: &mut Session<'s>, client: &'s Client) -> End
+    fn converse<'s>(&mut self, session: &mut Session<'s>, peer: &'s Peer) -> End
     where
         'a: 's,
     {
@@ -103,7 +103,7 @@ impl<'a> Server<'a> {
             for line in session.trace.take() {
                 self.log.always(format_args!("DEBUG: {line}"));
             }
-            if let Some(end) = self.execute(step, session, client, &mut spool) {
+            if let Some(end) = self.execute(step, session, peer, &mut spool) {
                 return end;
             }
         }
@@ -114,7 +114,7 @@ impl<'a> Server<'a> {
         &mut self,
         step: Step<'s>,
         session: &mut Session<'s>,
-        client: &'s Client,
+        peer: &'s Peer,
         spool: &mut Option<Spool>,
     ) -> Option<End> {
         match step {
@@ -126,10 +126,10 @@ impl<'a> Server<'a> {
             Step::Wait => self.wait(session),
             Step::Deliver(transaction) => {
                 let mut message = spool.take().unwrap_or_else(|| new_spool(self.config));
-                let answer = self.deliver(session, client, &transaction, &mut message);
+                let answer = self.deliver(session, peer, &transaction, &mut message);
                 // The answer leaves at once, whatever else the peer has sent already, and before the spool is given
                 // up, which takes time: until it leaves, the message is delivered and the peer does not know.
-                self.execute(answer, session, client, spool).or_else(|| self.flush())
+                self.execute(answer, session, peer, spool).or_else(|| self.flush())
             }
         }
     }
@@ -178,12 +178,12 @@ impl<'a> Server<'a> {
     fn deliver<'s>(
         &mut self,
         session: &mut Session<'s>,
-        client: &'s Client,
+        peer: &'s Peer,
         transaction: &Transaction<'s>,
         message: &mut Spool,
     ) -> Step<'s> {
         let id = self.new_id();
-        let envelope = Envelope { id: &id, domain: &self.config.domain, client, transaction };
+        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction };
         let context = Context { config: self.config, log: self.log, signals: self.signals };
         let outcome = deliver::deliver(&context, &envelope, message);
         self.idle_since = Instant::now();

@@ -2,8 +2,8 @@
 //!
 //! An input is a digit, which chooses how lines are read, and a line without its end.
 
+use mailrecv::address::{AddressError, Mailbox, ReversePath};
 use mailrecv::smtp::LineEnding;
-use mailrecv::smtp::address::{AddressError, Mailbox, ReversePath};
 use mailrecv::smtp::command::{
     self, Command, Dialect, MAX_COMMAND_LINE, MAX_MAIL_PARAMETERS, MailParameters, SyntaxError,
 };

@@ -8,9 +8,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-use mailrecv::config::{self, Action, Config, Destination, Diagnostic, Place, Severity, Trace, Unusable};
-use mailrecv::peer::Client;
-use mailrecv::smtp::address::{Mailbox, ReversePath};
+use mailrecv::address::{Mailbox, ReversePath};
+use mailrecv::config::{self, Config, Destinations, Diagnostic, HandOver, Keep, Place, Severity, Trace, Unusable};
+use mailrecv::peer::Peer;
 
 /// Loads the configuration and uses it.
 pub fn check(input: &[u8]) {
@@ -90,21 +90,20 @@ fn as_text(line: &[u8]) -> String {
 
 /// What the rules say about a peer, and about some senders and recipients.
 fn answers(config: &Config, text: &[u8]) -> Vec<String> {
-    let client = Client { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
+    let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
     let limits = &config.limits;
     for time in [limits.connection_secs.value, limits.idle_secs.value, limits.pipe_secs.value, limits.dns_secs] {
         assert!(Instant::now().checked_add(time).is_some(), "no clock can tell when {time:?} are over");
     }
     let mut trace = Trace::new(true);
-    let mut answers = vec![format!("{:?}", config.rules.admit(&client, &mut trace))];
+    let mut answers = vec![format!("{:?}", config.rules.admit(&peer, &mut trace))];
     for mailbox in mailboxes(config, text) {
         let sender = config.rules.sender(&ReversePath::Mailbox(mailbox.clone()), &mut trace);
         answers.push(format!("from {mailbox}: {sender:?}"));
-        let actions = config.rules.route(&mailbox, &client, &config.domain, &mut trace).map(|destinations| {
-            assert!(!destinations.is_empty(), "{mailbox} is accepted and goes nowhere");
-            let is_within_reach = |destination: &Destination<'_>| is_within_reach(config, &client, &destination.action);
-            assert!(destinations.iter().all(is_within_reach), "out of reach: {destinations:?}");
-            destinations.into_iter().map(|destination| destination.action.to_string()).collect::<Vec<_>>()
+        let actions = config.rules.route(&mailbox, &peer, &config.domain, &mut trace).map(|destinations| {
+            assert!(destinations.shown().count() > 0, "{mailbox} is accepted and goes nowhere");
+            assert!(are_within_reach(config, &peer, &destinations), "out of reach: {destinations:?}");
+            destinations.shown().map(|(action, origin)| format!("{action} ({origin})")).collect::<Vec<_>>()
         });
         answers.push(format!("to {mailbox}: {actions:?}"));
     }
@@ -112,19 +111,27 @@ fn answers(config: &Config, text: &[u8]) -> Vec<String> {
     answers
 }
 
-/// Whether the sandbox will let a delivery happen.
-fn is_within_reach(config: &Config, client: &Client, action: &Action<'_>) -> bool {
-    let covers = |place: &Place| match (place, action) {
-        (Place::Mailbox(path), Action::Append(file)) => *path == Path::new(&**file),
-        (Place::Maildir(path), Action::Maildir(folder)) => *path == Path::new(&**folder),
-        (Place::Below(folder), Action::Append(path) | Action::Maildir(path)) => is_below(Path::new(&**path), folder),
-        _ => false,
-    };
-    match action {
-        Action::Append(_) | Action::Maildir(_) => config.rules.reach().places().iter().any(covers),
-        Action::Pipe(_) => config.rules.has_commands_for(client),
-        Action::Print | Action::Discard => true,
-    }
+/// Whether the sandbox will let the deliveries happen.
+fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations<'_>) -> bool {
+    let places = config.rules.reach().places();
+    let keeps = destinations.keep.iter().all(|to| match &to.action {
+        Keep::Append(file) => places.iter().any(|place| match place {
+            Place::Mailbox(path) => path == Path::new(&**file),
+            Place::Below(folder) => is_below(Path::new(&**file), folder),
+            Place::Maildir(_) => false,
+        }),
+        Keep::Maildir(directory) => places.iter().any(|place| match place {
+            Place::Maildir(path) => path == Path::new(&**directory),
+            Place::Below(folder) => is_below(Path::new(&**directory), folder),
+            Place::Mailbox(_) => false,
+        }),
+        Keep::Print | Keep::Discard => true,
+    });
+    keeps
+        && match destinations.hand_over.as_ref().map(|to| &to.action) {
+            Some(HandOver::Pipe(_)) => config.rules.has_commands_for(peer),
+            None => true,
+        }
 }
 
 /// Whether a path leads to something in a folder; an empty one is the current folder, which is below `/` like the rest.

@@ -3,10 +3,10 @@
 
 use std::net::Ipv4Addr;
 
-use mailrecv::config::{Action, Config, Flags, LogTarget, Trace};
+use mailrecv::config::{Config, Flags, Keep, LogTarget, Trace};
 use mailrecv::log::Log;
 use mailrecv::message::{Envelope, Spool};
-use mailrecv::peer::Client;
+use mailrecv::peer::Peer;
 use mailrecv::server;
 use mailrecv::smtp::Step;
 use mailrecv::smtp::command::{self, MAX_COMMAND_LINE, MAX_MAIL_PARAMETERS};
@@ -41,8 +41,8 @@ pub struct Message {
 
 /// Holds the session with a peer that sends this, read by read, and then nothing more.
 pub fn hold(config: &Config, reads: &[&[u8]]) -> Conversation {
-    let client = Client { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
-    let mut host = Host::new(config, &client);
+    let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
+    let mut host = Host::new(config, &peer);
     host.send(&reply::greeting(&config.domain), false);
     while host.step() {}
     for read in reads {
@@ -61,7 +61,7 @@ pub const PEER: &str = "192.0.2.7";
 /// Our side of a session.
 struct Host<'a> {
     config: &'a Config,
-    client: &'a Client,
+    peer: &'a Peer,
     log: Log,
     session: Session<'a>,
     lines: LineReader,
@@ -73,12 +73,12 @@ struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    fn new(config: &'a Config, client: &'a Client) -> Self {
+    fn new(config: &'a Config, peer: &'a Peer) -> Self {
         Self {
             config,
-            client,
+            peer,
             log: Log::new(LogTarget::Stderr, Flags::default(), true, PEER.to_owned()),
-            session: Session::new(config, client, Trace::new(true)),
+            session: Session::new(config, peer, Trace::new(true)),
             lines: LineReader::default(),
             input: Vec::new(),
             text: Vec::new(),
@@ -146,7 +146,7 @@ impl<'a> Host<'a> {
         let id = format!("id{}", self.conversation.messages.len());
         let text = std::mem::take(&mut self.text);
         check_transaction(self.config, transaction);
-        check_headers(&Envelope { id: &id, domain: &self.config.domain, client: self.client, transaction }, &text);
+        check_headers(&Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction }, &text);
         let outcome = outcome(transaction);
         if matches!(outcome, Outcome::Delivered) {
             self.conversation.messages.push(Message { size: transaction.size, text });
@@ -191,11 +191,11 @@ impl<'a> Host<'a> {
 
 /// How the delivery ends: `defer` and `fail` in the names of files say so.
 fn outcome(transaction: &Transaction<'_>) -> Outcome {
-    let destinations = transaction.recipients.iter().flat_map(|recipient| &recipient.destinations);
-    let files: Vec<&str> = destinations
-        .filter_map(|destination| match &destination.action {
-            Action::Append(file) | Action::Maildir(file) => Some(&**file),
-            _ => None,
+    let kept = transaction.recipients.iter().flat_map(|recipient| &recipient.destinations.keep);
+    let files: Vec<&str> = kept
+        .filter_map(|to| match &to.action {
+            Keep::Append(file) | Keep::Maildir(file) => Some(&**file),
+            Keep::Print | Keep::Discard => None,
         })
         .collect();
     if files.contains(&"fail") {
@@ -212,13 +212,12 @@ fn check_transaction(config: &Config, transaction: &Transaction<'_>) {
     let recipients = &transaction.recipients;
     assert!((1..=config.limits.smtp_rcpt_to.value).contains(&(recipients.len() as u64)));
     for (number, recipient) in recipients.iter().enumerate() {
-        assert!(!recipient.destinations.is_empty(), "{} goes nowhere", recipient.mailbox);
+        assert!(recipient.destinations.shown().count() > 0, "{} goes nowhere", recipient.mailbox);
         let again = recipients[number + 1..].iter().any(|other| other.mailbox.is_same(&recipient.mailbox));
         assert!(!again, "{} is there twice", recipient.mailbox);
     }
-    let destinations = recipients.iter().flat_map(|recipient| &recipient.destinations);
-    let irrevocable = destinations.filter(|destination| !destination.action.is_revocable()).count();
-    assert!(irrevocable <= 1, "{irrevocable} destinations that cannot be taken back");
+    let handed_over = recipients.iter().filter(|recipient| recipient.destinations.hand_over.is_some()).count();
+    assert!(handed_over <= 1, "{handed_over} destinations that cannot be taken back");
     let largest = config.limits.smtp_data_size.value;
     assert!(largest == 0 || transaction.size <= largest, "the message is too large");
     assert!(!transaction.hello.name.is_empty());

@@ -3,7 +3,8 @@
 //! An input is the text.
 
 use mailrecv::config::{Flags, LogTarget};
-use mailrecv::log::{Log, Untrusted};
+use mailrecv::log::Log;
+use mailrecv::untrusted::Untrusted;
 
 /// Writes the text in each of the forms that there are.
 pub fn check(input: &[u8]) {

@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
+use mailrecv::address::Mailbox;
 use mailrecv::config::{Denial, Refusal, Trace};
-use mailrecv::peer::Client;
-use mailrecv::smtp::address::Mailbox;
+use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply};
 
 use super::config;
@@ -16,9 +16,9 @@ use super::config;
 pub fn check(input: &[u8]) {
     let line = input.split(|byte| *byte == b'\n').next().unwrap_or_default();
     if let Ok(config) = config::load(&[b"error rcpt_to .* ", line].concat()) {
-        let client = Client::unnamed(Ipv4Addr::LOCALHOST.into());
+        let peer = Peer::unnamed(Ipv4Addr::LOCALHOST.into());
         let recipient = Mailbox::parse("fred@mx.example").expect("an address");
-        match config.rules.route(&recipient, &client, "mx.example", &mut Trace::default()) {
+        match config.rules.route(&recipient, &peer, "mx.example", &mut Trace::default()) {
             Err(Denial::Refused(refusal)) => check_refusal(refusal),
             other => panic!("the line refuses every recipient, but this came out: {other:?}"),
         }

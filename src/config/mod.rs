@@ -4,6 +4,7 @@
 //! stay text until a recipient asks for them. A file that others could have written is refused, because it holds
 //! commands. mailrecv.conf(5) is the reference.
 
+mod action;
 mod diagnostic;
 mod net;
 pub(crate) mod parse;
@@ -18,12 +19,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
+pub use action::{Action, Destination, Destinations, HandOver, Keep, Origin};
 pub use diagnostic::{Diagnostic, Severity};
-pub use parse::Action;
 use parse::{Directive, LimitValue, Problem, RefusalText};
 pub use pattern::BrokenPattern;
 pub use reach::{Place, Reach};
-pub use rules::{Denial, Destination, RuleOrigin, Rules, Trace};
+pub use rules::{Denial, Rules, Trace};
 use source::Source;
 
 use crate::user;

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Flags;
+use super::action::{Action, HandOver, Keep};
 use super::net::Network;
 
 /// What one line says.
@@ -42,54 +43,6 @@ pub(super) struct Rule<'t> {
     pub(super) group: Option<Word<'t>>,
     pub(super) recipient: Word<'t>,
     pub(super) action: Action<'t>,
-}
-
-/// Where a message goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action<'t> {
-    /// Append to this file in mboxrd form.
-    Append(Cow<'t, str>),
-    /// A file of its own in this maildir.
-    Maildir(Cow<'t, str>),
-    /// Give to this shell command on its standard input.
-    Pipe(Cow<'t, str>),
-    /// Show in the log, for people.
-    Print,
-    /// Take and drop.
-    Discard,
-}
-
-impl Action<'_> {
-    /// The same action, independent of the line it was read from.
-    pub(super) fn into_owned(self) -> Action<'static> {
-        match self {
-            Action::Append(file) => Action::Append(Cow::Owned(file.into_owned())),
-            Action::Maildir(directory) => Action::Maildir(Cow::Owned(directory.into_owned())),
-            Action::Pipe(command) => Action::Pipe(Cow::Owned(command.into_owned())),
-            Action::Print => Action::Print,
-            Action::Discard => Action::Discard,
-        }
-    }
-
-    /// Whether the delivery can still be taken back once it is done (DESIGN: at most one that cannot per transaction).
-    pub fn is_revocable(&self) -> bool {
-        match self {
-            Action::Append(_) | Action::Maildir(_) | Action::Print | Action::Discard => true,
-            Action::Pipe(_) => false,
-        }
-    }
-}
-
-impl std::fmt::Display for Action<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Action::Append(file) => write!(f, "append '{file}'"),
-            Action::Maildir(directory) => write!(f, "maildir '{directory}'"),
-            Action::Pipe(command) => write!(f, "pipe '{command}'"),
-            Action::Print => f.write_str("print"),
-            Action::Discard => f.write_str("discard"),
-        }
-    }
 }
 
 /// One member of an allow group.
@@ -294,11 +247,11 @@ fn rule<'t>(words: &mut Words<'t>) -> Result<Rule<'t>, Problem> {
     check_recipient(recipient)?;
     let verb = words.expect("what to do: append FILE, maildir DIR, pipe COMMAND, print or discard")?;
     let action = match verb.text {
-        "append" => Action::Append(Cow::Borrowed(words.expect("the file to append to")?.text)),
-        "maildir" => Action::Maildir(Cow::Borrowed(words.expect("the folder of the maildir")?.text)),
-        "pipe" => Action::Pipe(Cow::Borrowed(words.rest("the shell command")?.text)),
-        "print" => Action::Print,
-        "discard" => Action::Discard,
+        "append" => Action::Keep(Keep::Append(Cow::Borrowed(words.expect("the file to append to")?.text))),
+        "maildir" => Action::Keep(Keep::Maildir(Cow::Borrowed(words.expect("the folder of the maildir")?.text))),
+        "pipe" => Action::HandOver(HandOver::Pipe(Cow::Borrowed(words.rest("the shell command")?.text))),
+        "print" => Action::Keep(Keep::Print),
+        "discard" => Action::Keep(Keep::Discard),
         "relay" | "hpfeeds" | "amqp" => {
             return Err(verb.problem(format!("`{}` is not supported by this version", verb.text)));
         }
@@ -706,7 +659,7 @@ mod tests {
                 assert_eq!((without_comment(line), replace_variables(line, &|_| None)), (line, Ok(None)));
                 let Ok(Some(Directive::Deliver(rule))) = directive(line) else { panic!("{line}") };
                 assert_eq!((rule.group, rule.recipient.text.as_bytes()), (None, address));
-                assert_eq!(rule.action, Action::Append(file.to_string_lossy()));
+                assert_eq!(rule.action, Action::Keep(Keep::Append(file.to_string_lossy())));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::parse::Action;
+use super::action::{Action, Need};
 
 /// What the destinations of a configuration need.
 #[derive(Debug, Default)]
@@ -35,12 +35,12 @@ impl Reach {
 
     /// Takes in what a line of this group, or of none, does with mail.
     pub(super) fn add(&mut self, action: &Action<'_>, group: Option<usize>) {
-        match action {
-            Action::Append(file) => self.add_mailbox(Path::new(&**file)),
-            Action::Maildir(directory) => self.add_place(Place::Maildir(PathBuf::from(&**directory))),
-            Action::Pipe(_) if self.commands.contains(&group) => {}
-            Action::Pipe(_) => self.commands.push(group),
-            Action::Print | Action::Discard => {}
+        match action.needs() {
+            Need::Mailbox(file) => self.add_mailbox(file),
+            Need::Maildir(directory) => self.add_place(Place::Maildir(directory.to_owned())),
+            Need::Programs if self.commands.contains(&group) => {}
+            Need::Programs => self.commands.push(group),
+            Need::Nothing => {}
         }
     }
 
@@ -135,10 +135,11 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+    use crate::config::Keep;
 
     fn mailboxes(files: impl IntoIterator<Item = String>) -> Reach {
         let mut reach = Reach::default();
-        files.into_iter().for_each(|file| reach.add(&Action::Append(Cow::Owned(file)), None));
+        files.into_iter().for_each(|file| reach.add(&Action::Keep(Keep::Append(Cow::Owned(file))), None));
         reach
     }
 

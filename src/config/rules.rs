@@ -10,13 +10,14 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 
-use super::parse::{self, Action, Directive, GroupMember, Problem, Rule, Word};
+use super::action::{Action, Destinations, Keep, Origin, SecondHandOver};
+use super::parse::{self, Directive, GroupMember, Problem, Rule, Word};
 use super::pattern::{self, Pattern, Place};
 use super::source::{self, Source};
 use super::{BrokenPattern, Reach, Refusal};
-use crate::log::Untrusted;
-use crate::peer::Client;
-use crate::smtp::address::{Mailbox, ReversePath};
+use crate::address::{Mailbox, ReversePath};
+use crate::peer::Peer;
+use crate::untrusted::Untrusted;
 
 /// All rules of a configuration.
 #[derive(Debug, Default)]
@@ -35,26 +36,6 @@ pub struct Rules {
     reach: Reach,
 }
 
-/// One place that a recipient's mail goes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination<'c> {
-    /// What to do.
-    pub action: Action<'c>,
-    /// What of the configuration says so.
-    pub origin: RuleOrigin,
-}
-
-/// Where in the configuration a destination was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleOrigin {
-    /// The line with this number.
-    Line(u32),
-    /// The line of an exact address, which begins at this byte.
-    Offset(u32),
-    /// The dead letter file.
-    DeadLetterFile,
-}
-
 /// Why something is not let through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denial<'c> {
@@ -64,6 +45,8 @@ pub enum Denial<'c> {
     NotAllowed,
     /// No rule is about this recipient.
     Unknown,
+    /// Its lines name two destinations that cannot be taken back.
+    TwoHandOvers,
     /// A pattern on the way does not compile, so nobody knows.
     Broken(BrokenPattern),
 }
@@ -95,6 +78,12 @@ impl Trace {
         if let Some(lines) = &mut self.lines {
             lines.push(line());
         }
+    }
+}
+
+impl From<SecondHandOver> for Denial<'_> {
+    fn from(SecondHandOver: SecondHandOver) -> Self {
+        Denial::TwoHandOvers
     }
 }
 
@@ -142,9 +131,9 @@ enum Effect {
 
 impl Rules {
     /// Whether this peer may talk to us at all.
-    pub fn admit<'c>(&'c self, client: &Client, trace: &mut Trace) -> Result<(), Denial<'c>> {
+    pub fn admit<'c>(&'c self, peer: &Peer, trace: &mut Trace) -> Result<(), Denial<'c>> {
         for pattern in &self.denied_peers {
-            if peer_fits(pattern, client, "deny remotehost", trace)? {
+            if peer_fits(pattern, peer, "deny remotehost", trace)? {
                 return Err(Denial::NotAllowed);
             }
         }
@@ -152,7 +141,7 @@ impl Rules {
             return Ok(());
         }
         for pattern in &self.allowed_peers {
-            if peer_fits(pattern, client, "allow remotehost", trace)? {
+            if peer_fits(pattern, peer, "allow remotehost", trace)? {
                 return Ok(());
             }
         }
@@ -182,32 +171,35 @@ impl Rules {
     pub fn route<'c>(
         &'c self,
         recipient: &Mailbox,
-        client: &Client,
+        peer: &Peer,
         own_domain: &str,
         trace: &mut Trace,
-    ) -> Result<Vec<Destination<'c>>, Denial<'c>> {
+    ) -> Result<Destinations<'c>, Denial<'c>> {
         let full = recipient.bare();
         let local_part = recipient.domain().eq_ignore_ascii_case(own_domain).then(|| recipient.local_part());
         // A quoted one that looks like an address is not that address.
         let local_part = local_part.filter(|local_part| !local_part.contains('@'));
-        let exact = self.exact_rule(&full, local_part, client, trace)?;
+        let exact = self.exact_rule(&full, local_part, peer, trace)?;
         let decided = match exact {
             Some(destination) => Some(destination),
-            None => self.ordered_rule(&full, local_part, client, trace)?,
+            None => self.ordered_rule(&full, local_part, peer, trace)?,
         };
         let Some(decided) = decided else {
             let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
             trace.note(|| format!("no rule fits '{}': dead letter file '{file}'", Untrusted::new(full.as_bytes())));
-            let action = Action::Append(Cow::Borrowed(file));
-            return Ok(vec![Destination { action, origin: RuleOrigin::DeadLetterFile }]);
+            let mut destinations = Destinations::default();
+            destinations.add(Action::Keep(Keep::Append(Cow::Borrowed(file))), Origin::DeadLetterFile)?;
+            return Ok(destinations);
         };
-        let mut destinations = vec![decided];
+        let mut destinations = Destinations::default();
+        let (action, origin) = decided;
+        destinations.add(action, origin)?;
         for copy in &self.copies {
             if copy.fits(&full, local_part, "copy", trace)?
-                && self.group_admits(copy.group, client, trace)?
+                && self.group_admits(copy.group, peer, trace)?
                 && let Effect::Deliver(action) = &copy.effect
             {
-                destinations.push(Destination { action: action.clone(), origin: RuleOrigin::Line(copy.place.line) });
+                destinations.add(action.clone(), Origin::Line(copy.place.line))?;
             }
         }
         Ok(destinations)
@@ -219,9 +211,9 @@ impl Rules {
         &self,
         full: &str,
         local_part: Option<&str>,
-        client: &Client,
+        peer: &Peer,
         trace: &mut Trace,
-    ) -> Result<Option<Destination<'static>>, Denial<'static>> {
+    ) -> Result<Option<(Action<'static>, Origin)>, Denial<'static>> {
         let spellings = [Some(full), local_part].into_iter().flatten();
         let mut places: Vec<_> =
             spellings.flat_map(|it| self.exact.places(it).map(move |offset| (offset, it))).collect();
@@ -233,8 +225,8 @@ impl Rules {
                 let address = Untrusted::new(wanted.as_bytes());
                 format!("line {}: deliver rcpt_to '{address}': the same address", self.line_number(offset))
             });
-            if self.group_admits(group, client, trace)? {
-                return Ok(Some(Destination { action, origin: RuleOrigin::Offset(offset) }));
+            if self.group_admits(group, peer, trace)? {
+                return Ok(Some((action, Origin::Line(self.line_number(offset)))));
             }
             denied = true;
         }
@@ -274,19 +266,19 @@ impl Rules {
         &'c self,
         full: &str,
         local_part: Option<&str>,
-        client: &Client,
+        peer: &Peer,
         trace: &mut Trace,
-    ) -> Result<Option<Destination<'c>>, Denial<'c>> {
+    ) -> Result<Option<(Action<'c>, Origin)>, Denial<'c>> {
         let mut denied = false;
         for rule in &self.ordered {
             let what = if matches!(rule.effect, Effect::Refuse(_)) { "error" } else { "deliver" };
             if !rule.fits(full, local_part, what, trace)? {
                 continue;
             }
-            match (self.group_admits(rule.group, client, trace)?, &rule.effect) {
+            match (self.group_admits(rule.group, peer, trace)?, &rule.effect) {
                 (true, Effect::Refuse(refusal)) => return Err(Denial::Refused(refusal)),
                 (true, Effect::Deliver(action)) => {
-                    return Ok(Some(Destination { action: action.clone(), origin: RuleOrigin::Line(rule.place.line) }));
+                    return Ok(Some((action.clone(), Origin::Line(rule.place.line))));
                 }
                 (false, Effect::Deliver(_)) => denied = true,
                 (false, Effect::Refuse(_)) => {}
@@ -295,18 +287,18 @@ impl Rules {
         if denied { Err(Denial::NotAllowed) } else { Ok(None) }
     }
 
-    fn group_admits(&self, group: Option<usize>, client: &Client, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+    fn group_admits(&self, group: Option<usize>, peer: &Peer, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let Some(group) = group.map(|number| &self.groups[number]) else { return Ok(true) };
         for member in &group.members {
             let admits = match member {
-                Member::Pattern(pattern) => peer_fits(pattern, client, &group.name, trace)?,
+                Member::Pattern(pattern) => peer_fits(pattern, peer, &group.name, trace)?,
                 Member::Network(network) => {
-                    let inside = network.contains(client.address);
+                    let inside = network.contains(peer.address);
                     trace.note(|| {
                         format!(
                             "{}: net {network}: {} is {}",
                             group.name,
-                            client.address,
+                            peer.address,
                             if inside { "inside" } else { "outside" }
                         )
                     });
@@ -317,7 +309,7 @@ impl Rules {
                 return Ok(true);
             }
         }
-        trace.note(|| format!("{}: no member fits {client}", group.name));
+        trace.note(|| format!("{}: no member fits {peer}", group.name));
         Ok(false)
     }
 
@@ -327,9 +319,9 @@ impl Rules {
     }
 
     /// Whether some line with a command is within the reach of this peer.
-    pub fn has_commands_for(&self, client: &Client) -> bool {
+    pub fn has_commands_for(&self, peer: &Peer) -> bool {
         // A group whose pattern does not compile lets nobody through.
-        let admits = |group: &Option<usize>| self.group_admits(*group, client, &mut Trace::default()).unwrap_or(false);
+        let admits = |group: &Option<usize>| self.group_admits(*group, peer, &mut Trace::default()).unwrap_or(false);
         self.reach.commands.iter().any(admits)
     }
 
@@ -368,13 +360,13 @@ impl OrderedRule {
 }
 
 /// A peer fits a pattern by its confirmed name or by its address.
-fn peer_fits(pattern: &Pattern, client: &Client, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
-    if let Some(name) = client.hostname.as_deref()
+fn peer_fits(pattern: &Pattern, peer: &Peer, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+    if let Some(name) = peer.hostname.as_deref()
         && fits(pattern, name, what, trace)?
     {
         return Ok(true);
     }
-    fits(pattern, &client.address.to_string(), what, trace)
+    fits(pattern, &peer.address.to_string(), what, trace)
 }
 
 fn fits(pattern: &Pattern, text: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {

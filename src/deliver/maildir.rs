@@ -13,10 +13,10 @@ use nix::libc;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Context, failure};
+use crate::address::Mailbox;
 use crate::config::Flags;
 use crate::files::{directory_of, refuse_foreign_links, sync_directory};
 use crate::message::{Envelope, Spool};
-use crate::smtp::address::Mailbox;
 use crate::smtp::reply::Reply;
 
 /// The messages that wait to become visible.

@@ -19,14 +19,14 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
 use super::{Context, LOCK_PATIENCE, failure};
+use crate::address::{Mailbox, ReversePath};
 use crate::config::Flags;
-use crate::conn::timeout;
 use crate::date::Asctime;
 use crate::files::{self, sync_name};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
-use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::reply::{self, Reply};
+use crate::wait::timeout;
 
 /// The files that a message is being appended to.
 pub(super) struct Mailboxes<'a> {
@@ -43,6 +43,8 @@ struct Appending<'a> {
     identity: (u64, u64),
     /// Whether there is a length to go back to; /dev/null has none.
     revocable: Option<u64>,
+    /// Whether all of it is on stable storage.
+    synced: bool,
     committed: bool,
 }
 
@@ -60,15 +62,17 @@ impl<'a> Mailboxes<'a> {
         spool: &mut Spool,
     ) -> Result<(), Reply> {
         let file = self.open(Path::new(path))?;
+        file.synced = false;
         write(&mut file.file, recipient, envelope, spool)
             .map_err(|error| failure(&error, &format!("appending to {path}")))
     }
 
     /// Brings everything that was appended to stable storage.
     pub(super) fn sync(&mut self) -> Result<(), Reply> {
-        for appending in self.files.iter().filter(|file| file.revocable.is_some()) {
+        for appending in self.files.iter_mut().filter(|file| file.revocable.is_some() && !file.synced) {
             let doing = || format!("syncing {}", appending.path.display());
             appending.file.sync_data().map_err(|error| failure(&error, &doing()))?;
+            appending.synced = true;
         }
         Ok(())
     }
@@ -129,7 +133,7 @@ impl<'a> Appending<'a> {
         let file = open_or_create(path)?;
         let metadata = file.metadata()?;
         let identity = identity(&metadata);
-        let mut appending = Self { log, path, file, identity, revocable: None, committed: false };
+        let mut appending = Self { log, path, file, identity, revocable: None, synced: false, committed: false };
         if !metadata.is_file() {
             return Ok(Some(appending));
         }

@@ -12,11 +12,11 @@ mod print;
 use std::time::Duration;
 use std::{fmt, io};
 
-use crate::config::{Action, Config, Flags};
+use crate::address::{Mailbox, ReversePath};
+use crate::config::{Config, Flags, HandOver, Keep};
 use crate::log::Log;
 use crate::message::{Envelope, Spool};
 use crate::signals::Signals;
-use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Outcome, Recipient};
 
@@ -46,52 +46,80 @@ fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) ->
     if spool.hops() > MAX_HOPS {
         return Err(reply::too_many_hops(spool.hops()));
     }
-    let mut copies: Vec<(&Recipient<'_>, &Action<'_>)> = Vec::new();
-    for recipient in &envelope.transaction.recipients {
-        copies.extend(recipient.destinations.iter().map(|destination| (recipient, &destination.action)));
-    }
-
-    let mut maildirs = maildir::Maildirs::new(context);
-    for (recipient, action) in &copies {
-        if let Action::Maildir(directory) = action {
-            maildirs.add(directory, &recipient.mailbox, envelope, spool).map_err(about(recipient))?;
-        }
-    }
-    let mut files: Vec<_> = copies
-        .iter()
-        .filter_map(|(recipient, action)| match action {
-            Action::Append(path) => Some((&**path, *recipient)),
-            _ => None,
-        })
-        .collect();
-    // Every process locks files in the same order, so that no two wait for each other.
-    files.sort_by_key(|(path, _)| *path);
-    let mut mailboxes = mbox::Mailboxes::new(context);
-    for (path, recipient) in files {
-        mailboxes.append(path, &recipient.mailbox, envelope, spool).map_err(about(recipient))?;
-    }
-    mailboxes.sync()?;
-    let mut shown = Vec::new();
-    for (recipient, action) in &copies {
-        if let Action::Print = action {
-            shown.push(print::print(context, &recipient.mailbox, envelope, spool).map_err(about(recipient))?);
-        }
-    }
-
-    for (recipient, action) in &copies {
-        if let Action::Pipe(command) = action {
-            pipe::run(context, command, &recipient.mailbox, envelope, spool).map_err(about(recipient))?;
-        }
-    }
-
-    maildirs.commit()?;
-    mailboxes.commit();
-    shown.into_iter().for_each(print::Shown::commit);
-
-    for (recipient, action) in &copies {
-        log_delivery(context, envelope, recipient, action);
+    let group = &envelope.transaction.recipients;
+    let kept = keep(context, envelope, group, spool)?;
+    hand_over(context, envelope, group, spool)?;
+    kept.commit()?;
+    for recipient in group {
+        log_delivery(context, envelope, recipient);
     }
     Ok(())
+}
+
+/// Prepares everything that can be taken back.
+fn keep<'a>(
+    context: &'a Context<'a>,
+    envelope: &'a Envelope<'a>,
+    group: &'a [Recipient<'a>],
+    spool: &mut Spool,
+) -> Result<Kept<'a>, Reply> {
+    let copies = group.iter().flat_map(|recipient| recipient.destinations.keep.iter().map(move |to| (recipient, to)));
+    let mut copies: Vec<_> = copies.map(|(recipient, to)| (recipient, &to.action)).collect();
+    // Every process locks files in the same order, so that no two wait for each other; and in the order of `Keep`.
+    copies.sort_by_key(|(_, action)| *action);
+    let mut kept =
+        Kept { maildirs: maildir::Maildirs::new(context), mailboxes: mbox::Mailboxes::new(context), shown: Vec::new() };
+    for (recipient, action) in copies {
+        let mailbox = &recipient.mailbox;
+        match action {
+            Keep::Maildir(directory) => kept.maildirs.add(directory, mailbox, envelope, spool),
+            Keep::Append(path) => kept.mailboxes.append(path, mailbox, envelope, spool),
+            // People see it when it is nearly certain to stay.
+            Keep::Print => kept.mailboxes.sync().and_then(|()| {
+                kept.shown.push(print::print(context, mailbox, envelope, spool)?);
+                Ok(())
+            }),
+            Keep::Discard => Ok(()),
+        }
+        .map_err(about(recipient))?;
+    }
+    kept.mailboxes.sync()?;
+    Ok(kept)
+}
+
+/// Gives the message to whoever will not give it back: one at the most, as the session sees to.
+fn hand_over(
+    context: &Context<'_>,
+    envelope: &Envelope<'_>,
+    group: &[Recipient<'_>],
+    spool: &mut Spool,
+) -> Result<(), Reply> {
+    for recipient in group {
+        let Some(to) = &recipient.destinations.hand_over else { continue };
+        match &to.action {
+            HandOver::Pipe(command) => pipe::run(context, command, &recipient.mailbox, envelope, spool),
+        }
+        .map_err(about(recipient))?;
+    }
+    Ok(())
+}
+
+/// What was prepared. Dropped before [`Kept::commit`], it is taken back.
+struct Kept<'a> {
+    maildirs: maildir::Maildirs<'a>,
+    mailboxes: mbox::Mailboxes<'a>,
+    shown: Vec<print::Shown<'a>>,
+}
+
+impl Kept<'_> {
+    /// Lets it stay. Only renames can fail here; they come first, while the rest can still be taken back.
+    fn commit(self) -> Result<(), Reply> {
+        let Self { maildirs, mailboxes, shown } = self;
+        maildirs.commit()?;
+        mailboxes.commit();
+        shown.into_iter().for_each(print::Shown::commit);
+        Ok(())
+    }
 }
 
 /// Says in the log whose copy it was.
@@ -99,14 +127,16 @@ fn about(recipient: &Recipient<'_>) -> impl FnOnce(Reply) -> Reply {
     |reply| reply.about(recipient.mailbox.bare())
 }
 
-fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>, action: &Action<'_>) {
+fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>) {
     if context.log.wants(Flags::DELIVERIES) {
         let transaction = envelope.transaction;
         let sender = &transaction.reverse_path;
-        context.log.always(format_args!(
-            "{}",
-            log_line(context.log, envelope.id, sender, &recipient.mailbox, &transaction.size, action)
-        ));
+        for (action, _) in recipient.destinations.shown() {
+            context.log.always(format_args!(
+                "{}",
+                log_line(context.log, envelope.id, sender, &recipient.mailbox, &transaction.size, action)
+            ));
+        }
     }
 }
 
@@ -117,7 +147,7 @@ pub(crate) fn log_line(
     sender: &ReversePath,
     recipient: &Mailbox,
     size: &dyn fmt::Display,
-    action: &Action<'_>,
+    action: &dyn fmt::Display,
 ) -> String {
     format!(
         "Mail id={id} from=<{}> to=<{}> size={size} {action}: delivered",

@@ -16,12 +16,12 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{Context, failure, mbox};
+use crate::address::Mailbox;
 use crate::config::Flags;
-use crate::conn::{is_ready, timeout};
-use crate::log::Untrusted;
 use crate::message::{Envelope, Spool};
-use crate::smtp::address::Mailbox;
 use crate::smtp::reply::{self, Reply};
+use crate::untrusted::Untrusted;
+use crate::wait::{is_ready, timeout};
 
 /// Runs the command and turns its exit status into an answer.
 pub(super) fn run(
@@ -210,7 +210,7 @@ impl Output {
 /// The envelope, for the command. Values carry no control characters: a newline in one could end up in a header.
 fn environment(recipient: &Mailbox, envelope: &Envelope<'_>) -> Vec<(&'static str, String)> {
     let local_part = recipient.local_part();
-    let client = envelope.client;
+    let peer = envelope.peer;
     let variables = [
         ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
         ("SENDER", envelope.transaction.reverse_path.to_string()),
@@ -219,8 +219,8 @@ fn environment(recipient: &Mailbox, envelope: &Envelope<'_>) -> Vec<(&'static st
         ("LOCAL", local_part.to_owned()),
         ("EXTENSION", local_part.split_once('+').map_or("", |(_, extension)| extension).to_owned()),
         ("DOMAIN", recipient.domain().to_owned()),
-        ("CLIENT_ADDRESS", client.address.to_string()),
-        ("CLIENT_HOSTNAME", client.name().to_owned()),
+        ("CLIENT_ADDRESS", peer.address.to_string()),
+        ("CLIENT_HOSTNAME", peer.name().to_owned()),
         ("CLIENT_HELO", envelope.transaction.hello.name.clone()),
         ("CLIENT_PROTOCOL", envelope.protocol().to_owned()),
         ("AUTH_USER", String::new()),

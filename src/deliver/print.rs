@@ -6,8 +6,8 @@
 use std::io;
 
 use super::{Context, failure};
+use crate::address::Mailbox;
 use crate::message::{Envelope, Spool};
-use crate::smtp::address::Mailbox;
 use crate::smtp::reply::Reply;
 
 /// A message that people have seen. Dropped before [`Shown::commit`], a line says that it was not delivered.

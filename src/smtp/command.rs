@@ -1,7 +1,7 @@
 //! One line of a peer into one [`Command`] (RFC 5321, 4.1.1).
 
 use super::LineEnding;
-use super::address::{AddressError, Mailbox, ReversePath, bracketed, is_domain};
+use crate::address::{AddressError, Mailbox, ReversePath, bracketed, is_domain};
 
 /// What a peer asks for.
 #[derive(Debug, PartialEq, Eq)]

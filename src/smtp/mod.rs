@@ -1,6 +1,5 @@
 //! The protocol, without I/O, clock or log: bytes in, [`Step`] out. RFC 5321 unless another is named.
 
-pub mod address;
 pub mod command;
 pub mod data;
 pub mod line;

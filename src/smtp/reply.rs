@@ -4,10 +4,10 @@
 
 use std::borrow::Cow;
 
-use super::address::AddressError;
 use super::command::SyntaxError;
+use crate::address::AddressError;
 use crate::config::Refusal;
-use crate::peer::Client;
+use crate::peer::Peer;
 
 /// One reply, of one or more lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,13 +97,13 @@ pub fn too_busy() -> Reply {
 }
 
 /// The answer to HELO.
-pub fn hello(domain: &str, client: &Client) -> Reply {
-    reply(250, "", format!("{domain} Hello {client}"))
+pub fn hello(domain: &str, peer: &Peer) -> Reply {
+    reply(250, "", format!("{domain} Hello {peer}"))
 }
 
 /// The answer to EHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4).
-pub fn extended_hello(domain: &str, client: &Client, size: u64) -> Reply {
-    reply(250, "", format!("{domain} Hello {client}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nHELP"))
+pub fn extended_hello(domain: &str, peer: &Peer, size: u64) -> Reply {
+    reply(250, "", format!("{domain} Hello {peer}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nHELP"))
 }
 
 /// The answer to QUIT.
@@ -122,8 +122,8 @@ pub fn internal_fault(domain: &str) -> Reply {
 }
 
 /// To a peer that the `remotehost` rules keep out.
-pub fn peer_refused(client: &Client) -> Reply {
-    reply(550, "5.7.1", format!("Cannot receive messages from {client} at this time."))
+pub fn peer_refused(peer: &Peer) -> Reply {
+    reply(550, "5.7.1", format!("Cannot receive messages from {peer} at this time."))
 }
 
 /// To something that speaks another protocol.

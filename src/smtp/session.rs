@@ -3,13 +3,13 @@
 //! What state the session is in, and everything that belongs to it, is one enum: a recipient without a sender, or data
 //! without a recipient, cannot be written down.
 
-use super::address::{Mailbox, ReversePath};
 use super::command::{self, Command, Dialect, MailParameters};
 use super::data::DataReader;
 use super::reply::{self, Reply};
 use super::{LineEnding, Step};
-use crate::config::{Config, Denial, Destination, Limit, Trace};
-use crate::peer::Client;
+use crate::address::{Mailbox, ReversePath};
+use crate::config::{Config, Denial, Destinations, Limit, Trace};
+use crate::peer::Peer;
 
 /// A message and where it goes.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Transaction<'c> {
 pub struct Recipient<'c> {
     /// The address.
     pub mailbox: Mailbox,
-    /// Where its mail goes, the `deliver` line's destination first.
-    pub destinations: Vec<Destination<'c>>,
+    /// Where its mail goes.
+    pub destinations: Destinations<'c>,
 }
 
 /// HELO or EHLO, and the name that came with it.
@@ -57,7 +57,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Session<'c> {
     config: &'c Config,
-    client: &'c Client,
+    peer: &'c Peer,
     state: State<'c>,
     counters: Counters,
     /// How the last decisions came about.
@@ -92,18 +92,18 @@ struct Counters {
 
 impl<'c> Session<'c> {
     /// A session with this peer. Whether it is wanted is decided here and told at its first command.
-    pub fn new(config: &'c Config, client: &'c Client, mut trace: Trace) -> Self {
-        let state = match config.rules.admit(client, &mut trace) {
+    pub fn new(config: &'c Config, peer: &'c Peer, mut trace: Trace) -> Self {
+        let state = match config.rules.admit(peer, &mut trace) {
             Ok(()) => State::Start,
             Err(Denial::Broken(broken)) => State::Refused(reply::broken_pattern(broken.line, &broken.message)),
-            Err(_) => State::Refused(reply::peer_refused(client)),
+            Err(_) => State::Refused(reply::peer_refused(peer)),
         };
-        Self { config, client, state, counters: Counters::default(), trace }
+        Self { config, peer, state, counters: Counters::default(), trace }
     }
 
     /// A session with a peer that is refused whatever the rules say.
-    pub fn refused(config: &'c Config, client: &'c Client, reply: Reply) -> Self {
-        Self { config, client, state: State::Refused(reply), counters: Counters::default(), trace: Trace::default() }
+    pub fn refused(config: &'c Config, peer: &'c Peer, reply: Reply) -> Self {
+        Self { config, peer, state: State::Refused(reply), counters: Counters::default(), trace: Trace::default() }
     }
 
     /// Whether the next bytes are a message's, not a command's.
@@ -222,11 +222,11 @@ impl<'c> Session<'c> {
     }
 
     fn hello_command(&mut self, name: &str, extended: bool) -> Step<'c> {
-        let (domain, client) = (&self.config.domain, self.client);
+        let (domain, peer) = (&self.config.domain, self.peer);
         self.state = State::Ready(Hello { name: name.to_owned(), extended });
         Step::Reply(match extended {
-            false => reply::hello(domain, client),
-            true => reply::extended_hello(domain, client, self.config.limits.smtp_data_size.value),
+            false => reply::hello(domain, peer),
+            true => reply::extended_hello(domain, peer, self.config.limits.smtp_data_size.value),
         })
     }
 
@@ -266,19 +266,15 @@ impl<'c> Session<'c> {
         if recipients.len() as u64 >= limit.value {
             return self.not_counted(reply::worded(&limit.refusal, "4.5.3").about(mailbox.bare()));
         }
-        let destinations = match self.config.rules.route(&mailbox, self.client, &self.config.domain, &mut self.trace) {
+        let destinations = match self.config.rules.route(&mailbox, self.peer, &self.config.domain, &mut self.trace) {
             Ok(destinations) => destinations,
+            Err(Denial::TwoHandOvers) => return self.fail(reply::two_irrevocable().about(mailbox.bare())),
             Err(Denial::Unknown) => return self.fail(reply::no_such_recipient().about(mailbox.bare())),
             Err(denial) => return self.deny(denial, reply::recipient_not_allowed(), "5.1.1", &mailbox.bare()),
         };
-        let irrevocable = |destinations: &[Destination<'_>]| {
-            destinations.iter().filter(|destination| !destination.action.is_revocable()).count()
-        };
-        match irrevocable(&destinations) {
-            0 => {}
-            1 if recipients.iter().all(|recipient| irrevocable(&recipient.destinations) == 0) => {}
-            1 => return self.not_counted(reply::one_at_a_time().about(mailbox.bare())),
-            _ => return self.fail(reply::two_irrevocable().about(mailbox.bare())),
+        let is_handed_over = |destinations: &Destinations<'_>| destinations.hand_over.is_some();
+        if is_handed_over(&destinations) && recipients.iter().any(|known| is_handed_over(&known.destinations)) {
+            return self.not_counted(reply::one_at_a_time().about(mailbox.bare()));
         }
         recipients.push(Recipient { mailbox, destinations });
         self.count_accepted()
@@ -324,7 +320,7 @@ impl<'c> Session<'c> {
     fn deny(&mut self, denial: Denial<'_>, not_allowed: Reply, status: &'static str, subject: &str) -> Step<'c> {
         match denial {
             Denial::Refused(refusal) => self.fail(reply::worded(refusal, status).about(subject)),
-            Denial::NotAllowed | Denial::Unknown => self.fail(not_allowed.about(subject)),
+            Denial::NotAllowed | Denial::Unknown | Denial::TwoHandOvers => self.fail(not_allowed.about(subject)),
             Denial::Broken(broken) => {
                 let reply = reply::broken_pattern(broken.line, &broken.message);
                 Step::Close(reply)

@@ -1,9 +1,9 @@
 //! The receiver without its process: the session, line reader and data reader of the library between two buffers, in the
 //! loop that the server has. So a cut costs microseconds, and every position can have one.
 
-use mailrecv::config::{self, Action, Config, Trace};
+use mailrecv::config::{self, Config, Keep, Trace};
 use mailrecv::message::Spool;
-use mailrecv::peer::Client;
+use mailrecv::peer::Peer;
 use mailrecv::smtp::Step;
 use mailrecv::smtp::line::{Found, LineReader};
 use mailrecv::smtp::reply;
@@ -15,7 +15,7 @@ use crate::support::{CONFIG, PEER};
 /// A configuration and a peer.
 pub struct Setting {
     config: Config,
-    client: Client,
+    peer: Peer,
 }
 
 /// How a session went: what it answered and delivered, and how much of that behind each byte.
@@ -54,7 +54,7 @@ impl History {
 impl Setting {
     pub fn new(receiver: &Receiver) -> Self {
         let config = config::load(&receiver.path(CONFIG)).unwrap_or_else(|unusable| panic!("{:?}", unusable.errors));
-        Self { config, client: Client::parse(PEER).unwrap() }
+        Self { config, peer: Peer::parse(PEER).unwrap() }
     }
 
     pub fn byte_by_byte(&self, input: &[u8]) -> History {
@@ -91,7 +91,7 @@ impl Setting {
         let mut replies = Vec::new();
         reply::greeting(&self.config.domain).encode(false, &mut replies);
         InMemory {
-            session: Session::new(&self.config, &self.client, Trace::default()),
+            session: Session::new(&self.config, &self.peer, Trace::default()),
             lines: LineReader::default(),
             input: Vec::new(),
             text: Vec::new(),
@@ -156,14 +156,14 @@ impl<'c> InMemory<'c> {
         let text = std::mem::take(&mut self.text);
         let mut spool = Spool::new(None);
         spool.push(&text);
-        let copies = || transaction.recipients.iter().flat_map(|recipient| &recipient.destinations);
-        let is_missing = |action: &Action<'_>| matches!(action, Action::Append(path) if path.starts_with("missing/"));
+        let kept = || transaction.recipients.iter().flat_map(|recipient| &recipient.destinations.keep);
+        let is_missing = |keep: &Keep<'_>| matches!(keep, Keep::Append(path) if path.starts_with("missing/"));
         let outcome = if spool.hops() > 100 {
             Outcome::Fail(reply::too_many_hops(spool.hops()))
-        } else if copies().any(|destination| is_missing(&destination.action)) {
+        } else if kept().any(|to| is_missing(&to.action)) {
             Outcome::Defer(reply::try_again(String::new()))
         } else {
-            self.copies += copies().count();
+            self.copies += transaction.recipients.iter().map(|to| to.destinations.shown().count()).sum::<usize>();
             self.texts.push(text);
             Outcome::Delivered
         };

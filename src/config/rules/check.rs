@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use super::{Denial, Effect, Matcher, Member, OrderedRule, Rules, Trace, unquoted};
+use crate::address::Mailbox;
 use crate::config::pattern::{Pattern, Place};
-use crate::config::{Diagnostic, Severity, source};
-use crate::peer::Client;
-use crate::smtp::address::Mailbox;
+use crate::config::{Action, Diagnostic, Severity, source};
+use crate::peer::Peer;
 
 impl Rules {
     /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
@@ -33,8 +33,8 @@ impl Rules {
     /// what it is.
     fn takes_mail_for_postmaster(&self, own_domain: &str) -> bool {
         let Ok(postmaster) = Mailbox::parse(&format!("postmaster@{own_domain}")) else { return true };
-        let client = Client::unnamed(Ipv4Addr::LOCALHOST.into());
-        let route = self.route(&postmaster, &client, own_domain, &mut Trace::default());
+        let peer = Peer::unnamed(Ipv4Addr::LOCALHOST.into());
+        let route = self.route(&postmaster, &peer, own_domain, &mut Trace::default());
         !matches!(route, Err(Denial::Unknown | Denial::Refused(_)))
     }
 
@@ -96,7 +96,7 @@ impl Rules {
         }
         for offset in &self.exact.offsets {
             self.read_again(*offset, |rule| {
-                if rule.action.is_revocable() {
+                if let Action::Keep(_) = rule.action {
                     return;
                 }
                 for copy in copies.iter().filter(|copy| copy.takes(&unquoted(rule.recipient.text), own_domain)) {
@@ -157,7 +157,7 @@ fn mistaken_for_another_notation(pattern: &str) -> Option<&'static str> {
 
 impl Effect {
     fn is_irrevocable(&self) -> bool {
-        matches!(self, Effect::Deliver(action) if !action.is_revocable())
+        matches!(self, Effect::Deliver(Action::HandOver(_)))
     }
 }
 

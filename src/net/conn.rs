@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 
 use crate::signals::Signals;
+use crate::wait::{is_ready, timeout};
 
 /// Buffered input and output of one connection.
 pub struct Connection {
@@ -196,18 +197,6 @@ fn wait_writable(descriptor: BorrowedFd<'_>, until: Instant) -> io::Result<bool>
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Whether poll(2) has something to say about the descriptor.
-pub fn is_ready(descriptor: &PollFd<'_>) -> bool {
-    descriptor.revents().is_some_and(|events| !events.is_empty())
-}
-
-/// How long poll(2) may wait for a deadline; rounded up, so that it does not wake just before it.
-pub fn timeout(until: Instant) -> PollTimeout {
-    let left = until.saturating_duration_since(Instant::now());
-    let left = if left.is_zero() { left } else { left + Duration::from_millis(1) };
-    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }
 
 /// Input is read in pieces of at most this: several commands, or a small message.

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use tempfile::SpooledTempFile;
 
+use crate::address::Mailbox;
 use crate::date::HeaderDate;
-use crate::peer::Client;
-use crate::smtp::address::Mailbox;
+use crate::peer::Peer;
 use crate::smtp::session::Transaction;
 
 /// The text of a message, lines ended by LF: in memory while it is small, then in an unlinked file.
@@ -123,7 +123,7 @@ pub struct Envelope<'a> {
     /// Who we are.
     pub domain: &'a str,
     /// Whom it came from.
-    pub client: &'a Client,
+    pub peer: &'a Peer,
     /// Sender and recipients.
     pub transaction: &'a Transaction<'a>,
 }
@@ -140,12 +140,12 @@ impl Envelope<'_> {
         let Transaction { reverse_path, hello, recipients, .. } = self.transaction;
         // Writing to a String cannot fail.
         let _ = write!(headers, "Return-Path: <{reverse_path}>\nDelivered-To: {recipient}\n");
-        let address = self.client.address;
+        let address = self.peer.address;
         let literal = match address {
             IpAddr::V4(_) => format!("[{address}]"),
             IpAddr::V6(_) => format!("[IPv6:{address}]"),
         };
-        let _ = writeln!(headers, "Received: from {} ({} {literal})", hello.name, self.client.name());
+        let _ = writeln!(headers, "Received: from {} ({} {literal})", hello.name, self.peer.name());
         let _ = write!(headers, "\tby {} (mailrecv) with {} id {}", self.domain, self.protocol(), self.id);
         if recipients.len() == 1 {
             let _ = write!(headers, "\n\tfor <{recipient}>");

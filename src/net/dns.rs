@@ -14,8 +14,8 @@ use simple_dns::{
     CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE, header_buffer,
 };
 
-use crate::log::Untrusted;
 use crate::peer::is_valid_hostname;
+use crate::untrusted::Untrusted;
 
 /// Why an address has no name that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,31 +16,34 @@ use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
 use crate::config::{self, Config, Flags, LogTarget, Unusable};
-use crate::conn::Connection;
-use crate::log::{Log, Untrusted};
-use crate::peer::{self, Client, Origin};
+use crate::exit::Exit;
+use crate::log::Log;
+use crate::net::conn::Connection;
+use crate::net::dns;
+use crate::peer::{self, Origin, Peer};
 use crate::server::{Server, log_negative};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
-use crate::{EX_CONFIG, EX_OSERR, EX_SOFTWARE, EX_USAGE, dns, sandbox, user};
+use crate::untrusted::Untrusted;
+use crate::{sandbox, user};
 
 /// Serves the peer on standard input and output. Returns the exit status.
-pub(crate) fn run(options: &Options, peer: Option<Client>) -> u8 {
+pub(crate) fn run(options: &Options, peer: Option<Peer>) -> Exit {
     let stderr_was_peer = take_stderr_off_the_connection();
     keep_panics_for_the_log();
     catch_unwind(AssertUnwindSafe(|| receive(options, peer, stderr_was_peer))).unwrap_or_else(|_| {
         let log = log_without_configuration(stderr_was_peer);
         last_words(&log, &reply::cannot_serve(kept_panic()));
-        EX_SOFTWARE
+        Exit::Software
     })
 }
 
-fn receive(options: &Options, peer: Option<Client>, stderr_was_peer: bool) -> u8 {
+fn receive(options: &Options, peer: Option<Peer>, stderr_was_peer: bool) -> Exit {
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
     let connected = match peer {
-        Some(client) => Ok(Connected::Named(client)),
+        Some(peer) => Ok(Connected::Named(peer)),
         None => peer::origin(std::io::stdin().as_fd()).map(Connected::Seen),
     };
     let loaded = config::load(&options.config);
@@ -62,11 +65,11 @@ fn receive(options: &Options, peer: Option<Client>, stderr_was_peer: bool) -> u8
             let count = unusable.errors.len();
             let errors = if count == 1 { "error" } else { "errors" };
             last_words(&log, &reply::cannot_serve(format!("{count} {errors} in {file}")));
-            EX_CONFIG
+            Exit::Config
         }
         (Ok(_), Err(error)) => {
             last_words(&log, &reply::cannot_serve(format!("{error:#}")));
-            EX_OSERR
+            Exit::OsErr
         }
         (Ok(config), Ok(signals)) => {
             log.when(
@@ -74,10 +77,10 @@ fn receive(options: &Options, peer: Option<Client>, stderr_was_peer: bool) -> u8
                 format_args!("DEBUG: config {}: domain {}", options.config.display(), config.domain),
             );
             match catch_unwind(AssertUnwindSafe(|| serve(&config, &log, &signals, connected))) {
-                Ok(()) => 0,
+                Ok(()) => Exit::Ok,
                 Err(_) => {
                     last_words(&log, &reply::internal_fault(&config.domain).because(kept_panic()));
-                    EX_SOFTWARE
+                    Exit::Software
                 }
             }
         }
@@ -90,12 +93,12 @@ pub(crate) fn stdin_is_a_connection() -> bool {
 }
 
 /// The super-server's entry has a mistake in its command line: the log hears of it, the peer that we cannot serve it.
-pub(crate) fn cannot_start(error: &clap::Error) -> u8 {
+pub(crate) fn cannot_start(error: &clap::Error) -> Exit {
     let log = log_without_configuration(take_stderr_off_the_connection());
     let message = error.to_string();
     let headline = message.lines().next().unwrap_or_default();
     last_words(&log, &reply::cannot_serve(format!("command line: {}", Untrusted::new(headline.as_bytes()))));
-    EX_USAGE
+    Exit::Usage
 }
 
 /// For when it is not known where the log is wanted.
@@ -129,22 +132,22 @@ fn open_log(
 }
 
 /// Standard input is nothing that a peer could be on. That the peer has already hung up is no fault of ours.
-fn not_a_connection(log: &Log, error: &anyhow::Error, stderr_was_peer: bool) -> u8 {
+fn not_a_connection(log: &Log, error: &anyhow::Error, stderr_was_peer: bool) -> Exit {
     if error.downcast_ref() == Some(&Errno::ENOTCONN) {
         log.when(Flags::WARNINGS, format_args!("WARNING: the peer had gone before it could be greeted"));
-        return 0;
+        return Exit::Ok;
     }
     log.always(format_args!("WARNING: {error:#}"));
     if !stderr_was_peer {
         let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
     }
-    EX_USAGE
+    Exit::Usage
 }
 
 /// How we know who the peer is.
 enum Connected {
     /// The command line says so.
-    Named(Client),
+    Named(Peer),
     /// The descriptor says so.
     Seen(Origin),
 }
@@ -152,7 +155,7 @@ enum Connected {
 impl Connected {
     fn address(&self) -> IpAddr {
         match self {
-            Connected::Named(client) => client.address,
+            Connected::Named(peer) => peer.address,
             Connected::Seen(Origin::Socket(address)) => *address,
             Connected::Seen(Origin::Terminal) => Ipv4Addr::LOCALHOST.into(),
         }
@@ -167,34 +170,34 @@ fn serve(config: &Config, log: &Log, signals: &Signals, connected: Connected) {
         ));
     }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
-    let (client, refusal) = match connected {
-        Connected::Named(client) => (client, None),
+    let (peer, refusal) = match connected {
+        Connected::Named(peer) => (peer, None),
         Connected::Seen(Origin::Terminal) => {
-            (Client { hostname: Some("(local-tty)".to_owned()), ..Client::unnamed(Ipv4Addr::LOCALHOST.into()) }, None)
+            (Peer { hostname: Some("(local-tty)".to_owned()), ..Peer::unnamed(Ipv4Addr::LOCALHOST.into()) }, None)
         }
         Connected::Seen(Origin::Socket(address)) => look_up(config, log, address, server.deadline()),
     };
-    sandbox::enter(config, &client, log);
-    log.when(Flags::DIALOGUE, format_args!("SMTP connection from remote host {} ({})", client.name(), client.address));
-    server.serve(&client, refusal);
+    sandbox::enter(config, &peer, log);
+    log.when(Flags::DIALOGUE, format_args!("SMTP connection from remote host {} ({})", peer.name(), peer.address));
+    server.serve(&peer, refusal);
 }
 
 /// Finds the peer's name, and the refusal if it has none that counts and the configuration asks for one.
-fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (Client, Option<Reply>) {
+fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (Peer, Option<Reply>) {
     let limits = &config.limits;
     let time = limits.dns_secs.min(deadline.saturating_duration_since(Instant::now()));
-    let mut client = Client::unnamed(address);
-    match dns::confirmed_name(client.address, time) {
+    let mut peer = Peer::unnamed(address);
+    match dns::confirmed_name(peer.address, time) {
         Ok(name) => {
             log.when(Flags::HOSTS, format_args!("DEBUG: host name '{name}' is confirmed"));
-            client.hostname = Some(name);
-            (client, None)
+            peer.hostname = Some(name);
+            (peer, None)
         }
         Err(why) => {
             log.when(Flags::HOSTS, format_args!("DEBUG: {why}"));
             let check = &limits.fcrdns_check;
             let refusal = check.value.then(|| reply::worded(&check.refusal, "4.7.25").because(why.to_string()));
-            (client, refusal)
+            (peer, refusal)
         }
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::log::is_invisible;
+use crate::untrusted::is_invisible;
 
 /// `local-part@domain`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,0 +1,40 @@
+//! `mailrecv check`: what is wrong or odd about a configuration, told to a person at a terminal.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::cli::{Options, Verbosity};
+use crate::config::{self, Diagnostic, Severity};
+use crate::exit::Exit;
+use crate::sandbox;
+
+/// `mailrecv check`: every error and warning with its line; 0 or 78.
+pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
+    let loaded = config::load(&options.config);
+    let (errors, warnings) = match &loaded {
+        Ok(config) => config.check().into_iter().partition(|d| d.severity == Severity::Error),
+        Err(unusable) => (unusable.errors.clone(), Vec::new()),
+    };
+    report(&options.config, errors.iter().chain(&warnings));
+    if !errors.is_empty() {
+        return Exit::Config;
+    }
+    if verbosity == Verbosity::Verbose {
+        let mut out = std::io::stdout();
+        let (count, plural) = (warnings.len(), if warnings.len() == 1 { "" } else { "s" });
+        let _ = writeln!(out, "{}: no errors, {count} warning{plural}", options.config.display());
+        let _ = writeln!(out, "Before it listens to its peer, a session gives up everything but:");
+        for line in loaded.iter().flat_map(sandbox::describe) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    Exit::Ok
+}
+
+/// Shows findings to the person at the terminal.
+pub(crate) fn report<'d>(file: &Path, diagnostics: impl Iterator<Item = &'d Diagnostic>) {
+    let file = file.display().to_string();
+    for diagnostic in diagnostics {
+        let _ = write!(std::io::stderr(), "{}", diagnostic.cited(&file));
+    }
+}
