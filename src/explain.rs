@@ -8,9 +8,11 @@ use crate::cli::{Options, Question};
 use crate::config::{self, Config, Flags, Trace};
 use crate::exit::Exit;
 use crate::log::Log;
+use crate::policy::Policy;
+use crate::smtp::Step;
 use crate::smtp::reply::Reply;
-use crate::smtp::session::{Session, Transaction};
-use crate::smtp::{LineEnding, Step};
+use crate::smtp::session::Session;
+use crate::smtp::transaction::Transaction;
 use crate::untrusted::Untrusted;
 use crate::{deliver, server};
 
@@ -39,22 +41,26 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
         let _ = writeln!(text, "  note: a peer without a confirmed name is refused: {} {}", refusal.code, refusal.text);
         let _ = writeln!(text, "        (`--peer ADDRESS=HOSTNAME` asks about one with a name; limit.fcrdns_check)");
     }
-    let mut session = Session::new(config, peer, Trace::new(true));
+    let mut policy = Policy::new(config, peer, Trace::new(true));
+    let mut session = Session::new(&config.domain, &config.limits, peer, policy.refusal());
     let lines = [
         "EHLO explain.invalid".to_owned(),
         format!("MAIL FROM:<{}>", question.from),
         format!("RCPT TO:<{}>", question.rcpt),
     ];
     for line in &lines {
-        let step = session.line(line.as_bytes(), LineEnding::Crlf);
         let _ = writeln!(text, "{}", Untrusted::new(line.as_bytes()));
-        for decision in session.trace.take() {
+        let step = match session.receive(format!("{line}\r\n").as_bytes(), &mut Vec::new()).step {
+            Step::Ask(question) => session.answer(policy.answer(&question)),
+            step => step,
+        };
+        for decision in policy.take_trace() {
             let _ = writeln!(text, "  {decision}");
         }
         let (reply, closed) = match step {
             Step::Reply(reply) => (reply, false),
             Step::Close(reply) => (reply, true),
-            Step::Wait | Step::Deliver(_) => continue,
+            Step::Wait | Step::Ask(_) | Step::Deliver(_) => continue,
         };
         if line != &lines[0] || reply.is_negative() {
             show(&mut text, &reply, peer.address.to_string(), config);

@@ -19,6 +19,7 @@ pub mod log;
 pub mod message;
 pub mod net;
 pub mod peer;
+pub mod policy;
 mod receive;
 mod sandbox;
 pub mod server;

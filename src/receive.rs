@@ -196,7 +196,8 @@ fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (P
         Err(why) => {
             log.when(Flags::HOSTS, format_args!("DEBUG: {why}"));
             let check = &limits.fcrdns_check;
-            let refusal = check.value.then(|| reply::worded(&check.refusal, "4.7.25").because(why.to_string()));
+            let refusal =
+                check.value.then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because(why.to_string()));
             (peer, refusal)
         }
     }

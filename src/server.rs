@@ -1,22 +1,23 @@
-//! The only loop: read, ask the session, execute the step.
+//! The only loop: give the session its input, execute the step.
 //!
 //! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Flags, Trace};
 use crate::deliver::{self, Context};
 use crate::log::Log;
-use crate::message::{Envelope, Spool};
+use crate::message::{Envelope, Lines, Spool};
 use crate::net::conn::{Connection, Input};
 use crate::peer::Peer;
+use crate::policy::Policy;
 use crate::signals::Signals;
-use crate::smtp::Step;
-use crate::smtp::command;
-use crate::smtp::line::{Found, LineReader};
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::session::{Outcome, Session, Transaction};
+use crate::smtp::session::Session;
+use crate::smtp::transaction::Transaction;
+use crate::smtp::{Heard, Step, Turn};
 
 /// Serves one peer on standard input and output.
 pub struct Server<'a> {
@@ -24,7 +25,6 @@ pub struct Server<'a> {
     log: &'a Log,
     signals: &'a Signals,
     connection: Connection,
-    lines: LineReader,
     /// When the whole connection has to be over.
     deadline: Instant,
     /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
@@ -34,6 +34,10 @@ pub struct Server<'a> {
     unconfirmed: Option<String>,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
+    /// The message that is coming in or being delivered.
+    spool: Option<Spool>,
+    /// The same, line by line for the log, if that is wanted.
+    letter: Lines,
 }
 
 /// Why the session is over.
@@ -53,16 +57,17 @@ impl<'a> Server<'a> {
             log,
             signals,
             connection: Connection::standard_io(),
-            lines: LineReader::default(),
             deadline,
             idle_since: Instant::now(),
             messages: 0,
             unconfirmed: None,
             text: Vec::new(),
+            spool: None,
+            letter: Lines::default(),
         };
         server.send(&reply::greeting(&config.domain), false);
         // If the peer is gone already, waiting for its first command will tell.
-        let _ = server.connection.flush(server.idle_deadline());
+        let _ = server.flush();
         server
     }
 
@@ -73,13 +78,13 @@ impl<'a> Server<'a> {
 
     /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted.
     pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>) {
-        let mut session = match refusal {
-            Some(reply) => Session::refused(self.config, peer, reply),
-            None => Session::new(self.config, peer, Trace::new(self.log.wants(Flags::RULES))),
-        };
-        let end = self.converse(&mut session, peer);
+        let mut policy = Policy::new(self.config, peer, Trace::new(self.log.wants(Flags::RULES)));
+        let refusal = refusal.or_else(|| policy.refusal());
+        self.log_trace(&mut policy);
+        let mut session = Session::new(&self.config.domain, &self.config.limits, peer, refusal);
+        let end = self.converse(&mut session, &mut policy, peer);
         if let End::PeerGone(how) = end {
-            if session.is_in_transaction() {
+            if session.transaction().is_some() {
                 self.log.always(format_args!("WARNING: {how}; nothing was delivered of the message it had begun"));
             } else if let Some(id) = &self.unconfirmed {
                 // The window that no server can close (RFC 1047).
@@ -93,139 +98,99 @@ impl<'a> Server<'a> {
         self.log.when(Flags::CLOSING, format_args!("INFO: connection closed, {} messages accepted", self.messages));
     }
 
-    fn converse<'s>(&mut self, session: &mut Session<'s>, peer: &'s Peer) -> End
-    where
-        'a: 's,
-    {
-        let mut spool = None;
+    fn converse<'s>(&mut self, session: &mut Session<'s>, policy: &mut Policy<'s>, peer: &Peer) -> End {
+        let mut step = Step::Wait;
         loop {
-            let step = if session.wants_data() { self.data(session, &mut spool) } else { self.line(session) };
-            for line in session.trace.take() {
-                self.log.always(format_args!("DEBUG: {line}"));
-            }
-            if let Some(end) = self.execute(step, session, peer, &mut spool) {
-                return end;
-            }
+            step = match step {
+                Step::Wait => match self.wait() {
+                    Input::More => self.receive(session),
+                    Input::End => return End::PeerGone("the peer closed the connection without QUIT".to_owned()),
+                    Input::Gone(error) => return broken(&error),
+                    Input::Stop => Step::Close(reply::shutting_down(&self.config.domain)),
+                    Input::TimedOut => Step::Close(self.timed_out()),
+                },
+                Step::Reply(reply) => {
+                    self.send(&reply, session.is_extended());
+                    // The answer to a message leaves at once, whatever else the peer has sent already, and before the
+                    // spool is given up, which takes time: until it leaves, the message is delivered and the peer does
+                    // not know.
+                    if self.spool.is_some()
+                        && let Err(error) = self.flush()
+                    {
+                        return broken(&error);
+                    }
+                    self.spool = None;
+                    self.receive(session)
+                }
+                Step::Ask(question) => {
+                    let answer = policy.answer(&question);
+                    self.log_trace(policy);
+                    session.answer(answer)
+                }
+                Step::Deliver(transaction) => self.deliver(session, peer, &transaction),
+                Step::Close(reply) => {
+                    self.send(&reply, session.is_extended());
+                    return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
+                        Ok(()) => End::Closed,
+                        Err(error) => broken(&error),
+                    };
+                }
+            };
         }
     }
 
-    /// Does what the session decided. Returns how the session ended, if it did.
-    fn execute<'s>(
-        &mut self,
-        step: Step<'s>,
-        session: &mut Session<'s>,
-        peer: &'s Peer,
-        spool: &mut Option<Spool>,
-    ) -> Option<End> {
-        match step {
-            Step::Reply(reply) => {
-                self.send(&reply, session.is_extended());
-                None
-            }
-            Step::Close(reply) => Some(self.close(&reply, session)),
-            Step::Wait => self.wait(session),
-            Step::Deliver(transaction) => {
-                let mut message = spool.take().unwrap_or_else(|| new_spool(self.config));
-                let answer = self.deliver(session, peer, &transaction, &mut message);
-                // The answer leaves at once, whatever else the peer has sent already, and before the spool is given
-                // up, which takes time: until it leaves, the message is delivered and the peer does not know.
-                self.execute(answer, session, peer, spool).or_else(|| self.flush())
-            }
-        }
-    }
-
-    /// Gives the session the next command line, if there is one.
-    fn line<'s>(&mut self, session: &mut Session<'s>) -> Step<'s> {
-        let (step, used) = match self.lines.find(self.connection.buffered()) {
-            Found::Line(line, used) => {
-                let words = command::without_credentials(line);
+    /// Gives the session what has come, and the spool what comes of it.
+    fn receive<'s>(&mut self, session: &mut Session<'s>) -> Step<'s> {
+        self.text.clear();
+        let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
+        match heard {
+            Heard::Nothing => {}
+            Heard::Command(words) => {
                 self.log.when(Flags::DIALOGUE, format_args!("DEBUG: SMTP cmd: '{}'", self.log.untrusted(words)));
-                (session.line(line, self.lines.ending()), used)
             }
-            Found::TooLong(used) => (session.too_long_line(), used),
-            Found::OtherProtocol => (session.other_protocol(), 0),
-            Found::Nothing(used) => (Step::Wait, used),
-        };
-        self.connection.consume(used);
-        if !matches!(step, Step::Wait) {
+            Heard::Text => {
+                self.spool.get_or_insert_with(|| new_spool(self.config)).push(&self.text);
+                if self.log.wants(Flags::LETTERS) {
+                    log_letter(self.log, &mut self.letter, &self.text, &step);
+                }
+            }
+        }
+        // A line that is too long to be a command is no progress until it ends.
+        if heard != Heard::Nothing || !matches!(step, Step::Wait) {
             self.idle_since = Instant::now();
         }
-        step
-    }
-
-    /// Gives the session the next piece of the message, and the spool what comes of it.
-    fn data<'s>(&mut self, session: &mut Session<'s>, spool: &mut Option<Spool>) -> Step<'s> {
-        if self.connection.buffered().is_empty() {
-            return Step::Wait;
-        }
-        let bytes = self.connection.buffered();
-        self.text.clear();
-        let (used, step) = session.data(bytes, &mut self.text);
         self.connection.consume(used);
-        self.idle_since = Instant::now();
-        if self.log.wants(Flags::LETTERS) {
-            for line in self.text.trim_ascii_end().split(|byte| *byte == b'\n') {
-                self.log.always(format_args!("DEBUG: Letter: '{}'", self.log.untrusted(line)));
-            }
-        }
-        spool.get_or_insert_with(|| new_spool(self.config)).push(&self.text);
-        if !session.wants_data() && !matches!(step, Step::Deliver(_)) {
-            *spool = None;
-        }
         step
     }
 
-    fn deliver<'s>(
-        &mut self,
-        session: &mut Session<'s>,
-        peer: &'s Peer,
-        transaction: &Transaction<'s>,
-        message: &mut Spool,
-    ) -> Step<'s> {
+    /// Delivers the message; the session words the answer.
+    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, transaction: &Transaction<'s>) -> Step<'s> {
         let id = self.new_id();
         let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction };
         let context = Context { config: self.config, log: self.log, signals: self.signals };
-        let outcome = deliver::deliver(&context, &envelope, message);
+        let spool = self.spool.get_or_insert_with(|| new_spool(self.config));
+        let outcome = deliver::deliver(&context, &envelope, &transaction.recipients, spool);
         self.idle_since = Instant::now();
-        if let Outcome::Delivered = outcome {
+        if outcome.is_ok() {
             self.messages += 1;
             self.unconfirmed = Some(id.clone());
         }
         session.delivered(outcome, &id)
     }
 
-    fn flush(&mut self) -> Option<End> {
-        let flushed = self.connection.flush(self.idle_deadline());
-        flushed.err().map(|error| End::PeerGone(format!("the connection broke: {error}")))
-    }
-
-    /// Sends what is to be sent and waits for more. Returns how the session ended, if it did.
-    fn wait(&mut self, session: &Session<'_>) -> Option<End> {
-        let limits = &self.config.limits;
-        let reply = match self.connection.fill(self.signals, self.idle_deadline()) {
-            Input::More => {
-                self.unconfirmed = None;
-                return None;
-            }
-            Input::End => {
-                return Some(End::PeerGone("the peer closed the connection without QUIT".to_owned()));
-            }
-            Input::Gone(error) => return Some(End::PeerGone(format!("the connection broke: {error}"))),
-            Input::Stop => reply::shutting_down(&self.config.domain),
-            Input::TimedOut if Instant::now() >= self.deadline => {
-                reply::worded(&limits.connection_secs.refusal, "4.4.2")
-            }
-            Input::TimedOut => reply::worded(&limits.idle_secs.refusal, "4.4.2"),
-        };
-        Some(self.close(&reply, session))
-    }
-
-    fn close(&mut self, reply: &Reply, session: &Session<'_>) -> End {
-        self.send(reply, session.is_extended());
-        match self.connection.hang_up(Instant::now() + LAST_WORDS) {
-            Ok(()) => End::Closed,
-            Err(error) => End::PeerGone(format!("the connection broke: {error}")),
+    /// Sends what is to be sent and waits for more.
+    fn wait(&mut self) -> Input {
+        let input = self.connection.fill(self.signals, self.idle_deadline());
+        if let Input::More = input {
+            self.unconfirmed = None;
         }
+        input
+    }
+
+    fn timed_out(&self) -> Reply {
+        let limits = &self.config.limits;
+        let limit = if Instant::now() >= self.deadline { &limits.connection_secs } else { &limits.idle_secs };
+        reply::worded(&limit.refusal, reply::TIMED_OUT)
     }
 
     /// Queues a reply, and logs it if it says no.
@@ -242,8 +207,18 @@ impl<'a> Server<'a> {
         }
     }
 
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.connection.flush(self.idle_deadline())
+    }
+
     fn idle_deadline(&self) -> Instant {
         self.deadline.min(self.idle_since + self.config.limits.idle_secs.value)
+    }
+
+    fn log_trace(&self, policy: &mut Policy<'_>) {
+        for line in policy.take_trace() {
+            self.log.always(format_args!("DEBUG: {line}"));
+        }
     }
 
     /// A name for a message that no other has on this machine: the time, this process, and a count.
@@ -253,8 +228,24 @@ impl<'a> Server<'a> {
     }
 }
 
+fn broken(error: &std::io::Error) -> End {
+    End::PeerGone(format!("the connection broke: {error}"))
+}
+
 fn new_spool(config: &Config) -> Spool {
     Spool::new(config.spool_dir.as_ref())
+}
+
+/// Logs a piece of a message as lines, however it was cut; the last one with the message's end.
+fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], step: &Step<'_>) {
+    let mut log_line = |line: &[u8]| {
+        log.always(format_args!("DEBUG: Letter: '{}'", log.untrusted(line)));
+        Ok::<(), Infallible>(())
+    };
+    let _ = letter.push(text, &mut log_line);
+    if !matches!(step, Step::Wait) {
+        let _ = letter.finish(log_line);
+    }
 }
 
 /// Logs a reply that says no.

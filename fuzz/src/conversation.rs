@@ -1,19 +1,18 @@
-//! A whole session in memory: what src/server.rs does, without descriptors and clock, and with deliveries whose end is in
-//! the recipient's name. What must hold at every step is checked on the way.
+//! A whole session in memory, with deliveries whose end is in the recipient's name. What must hold at every step is
+//! checked on the way.
 
 use std::net::Ipv4Addr;
 
 use mailrecv::config::{Config, Flags, Keep, LogTarget, Trace};
 use mailrecv::log::Log;
-use mailrecv::message::{Envelope, Spool};
+use mailrecv::message::{Envelope, RecipientCopy, Spool};
 use mailrecv::peer::Peer;
 use mailrecv::server;
-use mailrecv::smtp::Step;
-use mailrecv::smtp::command::{self, MAX_COMMAND_LINE, MAX_MAIL_PARAMETERS};
-use mailrecv::smtp::line::{Found, LineReader};
 use mailrecv::smtp::reply::{self, Reply};
-use mailrecv::smtp::session::{Outcome, Session, Transaction};
+use mailrecv::smtp::transaction::Transaction;
+use mailrecv::smtp::{Heard, Outcome};
 
+use super::driver::{Driver, World};
 use super::log::check_text;
 use super::reply::check_wire_form;
 
@@ -43,135 +42,72 @@ pub struct Message {
 pub fn hold(config: &Config, reads: &[&[u8]]) -> Conversation {
     let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
     let mut host = Host::new(config, &peer);
-    host.send(&reply::greeting(&config.domain), false);
-    while host.step() {}
+    host.reply(&reply::greeting(&config.domain), false);
+    let mut driver = Driver::new(config, &peer, Trace::new(true), &mut host);
     for read in reads {
-        if host.conversation.closed {
+        if driver.is_closed() {
             break;
         }
-        host.input.extend_from_slice(read);
-        while host.step() {}
+        driver.feed(read, &mut host);
     }
+    host.conversation.closed = driver.is_closed();
     host.conversation
 }
 
 /// The address of the peer in every session.
 pub const PEER: &str = "192.0.2.7";
 
-/// Our side of a session.
+/// What stands in for the disk, the log and the connection.
 struct Host<'a> {
     config: &'a Config,
     peer: &'a Peer,
     log: Log,
-    session: Session<'a>,
-    lines: LineReader,
-    /// What was read and is not used yet.
-    input: Vec<u8>,
-    /// The text of the message that is coming in.
-    text: Vec<u8>,
     conversation: Conversation,
 }
 
 impl<'a> Host<'a> {
     fn new(config: &'a Config, peer: &'a Peer) -> Self {
-        Self {
-            config,
-            peer,
-            log: Log::new(LogTarget::Stderr, Flags::default(), true, PEER.to_owned()),
-            session: Session::new(config, peer, Trace::new(true)),
-            lines: LineReader::default(),
-            input: Vec::new(),
-            text: Vec::new(),
-            conversation: Conversation::default(),
+        let log = Log::new(LogTarget::Stderr, Flags::default(), true, PEER.to_owned());
+        Self { config, peer, log, conversation: Conversation::default() }
+    }
+
+    fn note(&mut self, text: String) {
+        let line = format!("[{PEER}] {text}");
+        check_text(&line, PEER, true);
+        self.conversation.log.push(line);
+    }
+}
+
+impl World for Host<'_> {
+    fn heard(&mut self, used: usize, heard: Heard<'_>) {
+        match heard {
+            Heard::Nothing => {}
+            Heard::Command(words) => {
+                assert!(used > words.len(), "a command ends with its line");
+                self.note(format!("DEBUG: SMTP cmd: '{}'", self.log.untrusted(words)));
+            }
+            Heard::Text => assert!(used > 0, "nothing was used of a message"),
         }
     }
 
-    /// Uses a part of the input; whether there may be more to do without more of it.
-    fn step(&mut self) -> bool {
-        let step = if self.session.wants_data() { self.data() } else { self.line() };
-        for line in self.session.trace.take() {
-            self.note(format!("DEBUG: {line}"));
-        }
-        match step {
-            Step::Wait => false,
-            Step::Reply(reply) => {
-                self.send(&reply, self.session.is_extended());
-                true
-            }
-            Step::Close(reply) => {
-                self.close(&reply);
-                false
-            }
-            Step::Deliver(transaction) => self.deliver(&transaction),
-        }
+    fn decided(&mut self, trace: Vec<String>) {
+        trace.into_iter().for_each(|line| self.note(format!("DEBUG: {line}")));
     }
 
-    /// Gives the session the next command line, which has one reply.
-    fn line(&mut self) -> Step<'a> {
-        let (step, used) = match self.lines.find(&self.input) {
-            Found::Line(line, used) => {
-                let words = self.log.untrusted(command::without_credentials(line));
-                self.conversation.log.push(format!("[{PEER}] DEBUG: SMTP cmd: '{words}'"));
-                (self.session.line(line, self.lines.ending()), used)
-            }
-            Found::TooLong(used) => (self.session.too_long_line(), used),
-            Found::OtherProtocol => (self.session.other_protocol(), 0),
-            Found::Nothing(used) => {
-                self.input.drain(..used);
-                assert!(self.input.len() <= LONGEST_REST, "{} bytes wait for the end of a line", self.input.len());
-                return Step::Wait;
-            }
-        };
-        assert!(matches!(step, Step::Reply(_) | Step::Close(_)), "a command without a reply: {step:?}");
-        self.input.drain(..used);
-        step
-    }
-
-    /// Gives the session a piece of the message, which has one reply at its end.
-    fn data(&mut self) -> Step<'a> {
-        if self.input.is_empty() {
-            return Step::Wait;
-        }
-        let (used, step) = self.session.data(&self.input, &mut self.text);
-        self.input.drain(..used);
-        assert!(!matches!(step, Step::Wait) || self.input.is_empty(), "not all of a piece was used");
-        assert_eq!(matches!(step, Step::Wait), self.session.wants_data(), "a message ends with its reply");
-        if matches!(step, Step::Reply(_) | Step::Close(_)) {
-            self.text.clear();
-        }
-        step
-    }
-
-    fn deliver(&mut self, transaction: &Transaction<'a>) -> bool {
+    fn deliver(&mut self, transaction: &Transaction<'_>, text: Vec<u8>) -> (Outcome, String) {
         let id = format!("id{}", self.conversation.messages.len());
-        let text = std::mem::take(&mut self.text);
         check_transaction(self.config, transaction);
         check_headers(&Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction }, &text);
         let outcome = outcome(transaction);
-        if matches!(outcome, Outcome::Delivered) {
+        if outcome.is_ok() {
             self.conversation.messages.push(Message { size: transaction.size, text });
         }
-        match self.session.delivered(outcome, &id) {
-            Step::Reply(reply) => {
-                self.send(&reply, self.session.is_extended());
-                true
-            }
-            Step::Close(reply) => {
-                self.close(&reply);
-                false
-            }
-            other => panic!("a message without a reply: {other:?}"),
-        }
+        (outcome, id)
     }
 
-    fn close(&mut self, reply: &Reply) {
-        self.send(reply, self.session.is_extended());
-        self.conversation.closed = true;
-    }
-
-    fn send(&mut self, reply: &Reply, enhanced: bool) {
+    fn reply(&mut self, reply: &Reply, extended: bool) {
         let mut wire = Vec::new();
-        reply.encode(enhanced, &mut wire);
+        reply.encode(extended, &mut wire);
         check_wire_form(&wire);
         let wire = String::from_utf8(wire).expect("a reply in ASCII");
         assert!(wire.is_ascii(), "nothing here has other characters: {wire:?}");
@@ -180,12 +116,6 @@ impl<'a> Host<'a> {
             let line = server::negative(&self.log, reply).to_string();
             self.note(line);
         }
-    }
-
-    fn note(&mut self, text: String) {
-        let line = format!("[{PEER}] {text}");
-        check_text(&line, PEER, true);
-        self.conversation.log.push(line);
     }
 }
 
@@ -199,11 +129,11 @@ fn outcome(transaction: &Transaction<'_>) -> Outcome {
         })
         .collect();
     if files.contains(&"fail") {
-        Outcome::Fail(reply::too_many_hops(101))
+        Err(reply::too_many_hops(101))
     } else if files.contains(&"defer") {
-        Outcome::Defer(reply::mailbox_busy("another program works on defer".to_owned()))
+        Err(reply::mailbox_busy("another program works on defer".to_owned()))
     } else {
-        Outcome::Delivered
+        Ok(())
     }
 }
 
@@ -228,7 +158,7 @@ fn check_headers(envelope: &Envelope<'_>, text: &[u8]) {
     let mut spool = Spool::new(None);
     spool.push(text);
     for recipient in &envelope.transaction.recipients {
-        let headers = envelope.trace_headers(&recipient.mailbox, &spool);
+        let headers = RecipientCopy { envelope, recipient: &recipient.mailbox }.headers(&spool);
         let lines: Vec<&str> = headers.strip_suffix('\n').expect("a line end").split('\n').collect();
         let for_one = envelope.transaction.recipients.len() == 1;
         let beginnings: &[&str] = match for_one {
@@ -244,6 +174,3 @@ fn check_headers(envelope: &Envelope<'_>, text: &[u8]) {
         assert!(lines.len() - beginnings.len() <= 1, "{headers}");
     }
 }
-
-/// How much may wait for the end of a line: the longest command, and a CR.
-const LONGEST_REST: usize = MAX_COMMAND_LINE + MAX_MAIL_PARAMETERS - 1;

@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod conversation;
 pub mod data;
+pub mod driver;
 pub mod log;
 pub mod mboxrd;
 pub mod pieces;

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use mailrecv::address::Mailbox;
 use mailrecv::config::{Denial, Refusal, Trace};
 use mailrecv::peer::Peer;
-use mailrecv::smtp::reply::{self, Reply};
+use mailrecv::smtp::reply::{self, Reply, Status};
 
 use super::config;
 
@@ -35,7 +35,7 @@ pub fn check(input: &[u8]) {
 
 /// The administrator's words make one line, which says what they say.
 fn check_refusal(refusal: &Refusal) {
-    for status in ["", "5.1.1", "4.5.3"] {
+    for status in [Status(5, 1, 1), Status(4, 5, 3)] {
         let reply = reply::worded(refusal, status);
         assert!(reply.is_negative());
         for enhanced in [true, false] {
@@ -68,4 +68,7 @@ pub fn check_wire_form(wire: &[u8]) {
         assert!(line.len() + "\r\n".len() <= 512, "a line is too long: {shown}");
         assert!(!line.contains(char::is_control), "a control character: {shown}");
     }
+    let (reply, used) = Reply::parse(wire).expect("a reply to whoever reads it").expect("a whole one");
+    assert_eq!((used, reply.text.split('\n').count()), (wire.len(), lines.len()), "{shown}");
+    assert_eq!(reply.code.to_string(), text[..3], "{shown}");
 }

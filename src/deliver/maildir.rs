@@ -13,10 +13,9 @@ use nix::libc;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Context, failure};
-use crate::address::Mailbox;
 use crate::config::Flags;
 use crate::files::{directory_of, refuse_foreign_links, sync_directory};
-use crate::message::{Envelope, Spool};
+use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
 
 /// The messages that wait to become visible.
@@ -42,17 +41,11 @@ impl<'a> Maildirs<'a> {
     }
 
     /// Writes one recipient's copy to stable storage.
-    pub(super) fn add(
-        &mut self,
-        directory: &'a str,
-        recipient: &Mailbox,
-        envelope: &Envelope<'_>,
-        spool: &mut Spool,
-    ) -> Result<(), Reply> {
+    pub(super) fn add(&mut self, directory: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         let number = self.messages.len();
         let directory = Path::new(directory);
         let message = self
-            .write(directory, number, recipient, envelope, spool)
+            .write(directory, number, copy, spool)
             .map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?;
         self.messages.push(message);
         Ok(())
@@ -62,8 +55,7 @@ impl<'a> Maildirs<'a> {
         &self,
         directory: &'a Path,
         number: usize,
-        recipient: &Mailbox,
-        envelope: &Envelope<'_>,
+        copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> io::Result<Waiting<'a>> {
         for path in [directory.join("tmp"), directory.join("new")] {
@@ -80,8 +72,7 @@ impl<'a> Maildirs<'a> {
         // What could stand in the way later is looked for now, while everything can still be taken back.
         let new = open_new(directory).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         let mut waiting = Waiting { directory, path, name: String::new(), new, stays: false };
-        file.write_all(envelope.trace_headers(recipient, spool).as_bytes())?;
-        spool.copy_to(|text| file.write_all(text))?;
+        for_each_piece(copy.reader(spool)?, |text| file.write_all(text))?;
         file.sync_all()?;
         let metadata = file.metadata()?;
         let (device, inode) = (metadata.dev(), metadata.ino());

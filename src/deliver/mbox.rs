@@ -19,12 +19,12 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
 use super::{Context, LOCK_PATIENCE, failure};
-use crate::address::{Mailbox, ReversePath};
+use crate::address::ReversePath;
 use crate::config::Flags;
 use crate::date::Asctime;
 use crate::files::{self, sync_name};
 use crate::log::Log;
-use crate::message::{Envelope, Spool};
+use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::{self, Reply};
 use crate::wait::timeout;
 
@@ -54,17 +54,10 @@ impl<'a> Mailboxes<'a> {
     }
 
     /// Appends one recipient's copy to the file.
-    pub(super) fn append(
-        &mut self,
-        path: &'a str,
-        recipient: &Mailbox,
-        envelope: &Envelope<'_>,
-        spool: &mut Spool,
-    ) -> Result<(), Reply> {
+    pub(super) fn append(&mut self, path: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         let file = self.open(Path::new(path))?;
         file.synced = false;
-        write(&mut file.file, recipient, envelope, spool)
-            .map_err(|error| failure(&error, &format!("appending to {path}")))
+        write(&mut file.file, copy, spool).map_err(|error| failure(&error, &format!("appending to {path}")))
     }
 
     /// Brings everything that was appended to stable storage.
@@ -264,13 +257,13 @@ fn rest_of_from_line(torn: &[u8]) -> Option<String> {
     is_date.then(|| date[begun.len()..].to_owned())
 }
 
-fn write(file: &mut File, recipient: &Mailbox, envelope: &Envelope<'_>, spool: &mut Spool) -> io::Result<()> {
+fn write(file: &mut File, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
     let mut out = Vec::with_capacity(1024 + 2 * spool.piece());
-    out.extend_from_slice(from_line(&envelope.transaction.reverse_path).as_bytes());
-    out.extend_from_slice(envelope.trace_headers(recipient, spool).as_bytes());
+    out.extend_from_slice(from_line(&copy.envelope.transaction.reverse_path).as_bytes());
     let mut quoting = Quoting::default();
     let mut unsynced = 0;
-    spool.copy_to(|text| {
+    // No line of the headers begins like one that is quoted.
+    for_each_piece(copy.reader(spool)?, |text| {
         quoting.quote(text, &mut out);
         if out.len() >= WRITE_SIZE {
             write_all(file, &out)?;

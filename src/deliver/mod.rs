@@ -3,6 +3,8 @@
 //! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
 //! [`print`]), then the one destination that cannot ([`pipe`]) has its say, and only then is the rest committed, which is
 //! no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
+//!
+//! Each phase has one `match` that knows every destination, and no `_` in it.
 
 mod maildir;
 pub mod mbox;
@@ -15,10 +17,11 @@ use std::{fmt, io};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Config, Flags, HandOver, Keep};
 use crate::log::Log;
-use crate::message::{Envelope, Spool};
+use crate::message::{Envelope, RecipientCopy, Spool};
 use crate::signals::Signals;
+use crate::smtp::Outcome;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::session::{Outcome, Recipient};
+use crate::smtp::transaction::Recipient;
 
 /// What a delivery needs besides the message.
 pub struct Context<'a> {
@@ -30,23 +33,15 @@ pub struct Context<'a> {
     pub signals: &'a Signals,
 }
 
-/// Delivers the message. It is [`Outcome::Delivered`] only when every copy is on stable storage or taken over by a command.
-pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) -> Outcome {
-    match attempt(context, envelope, spool) {
-        Ok(()) => Outcome::Delivered,
-        Err(reply) if reply.code / 100 == 5 => Outcome::Fail(reply),
-        Err(reply) => Outcome::Defer(reply),
-    }
-}
-
-fn attempt(context: &Context<'_>, envelope: &Envelope<'_>, spool: &mut Spool) -> Result<(), Reply> {
+/// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
+/// taken over by whoever is responsible then, or to none.
+pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient<'_>], spool: &mut Spool) -> Outcome {
     if let Some(error) = spool.failure() {
         return Err(failure(&error, "receiving the message into the spool"));
     }
     if spool.hops() > MAX_HOPS {
         return Err(reply::too_many_hops(spool.hops()));
     }
-    let group = &envelope.transaction.recipients;
     let kept = keep(context, envelope, group, spool)?;
     hand_over(context, envelope, group, spool)?;
     kept.commit()?;
@@ -67,39 +62,35 @@ fn keep<'a>(
     let mut copies: Vec<_> = copies.map(|(recipient, to)| (recipient, &to.action)).collect();
     // Every process locks files in the same order, so that no two wait for each other; and in the order of `Keep`.
     copies.sort_by_key(|(_, action)| *action);
-    let mut kept =
-        Kept { maildirs: maildir::Maildirs::new(context), mailboxes: mbox::Mailboxes::new(context), shown: Vec::new() };
+    let mut kept = Kept {
+        maildirs: maildir::Maildirs::new(context),
+        mailboxes: mbox::Mailboxes::new(context),
+        shown: print::Shown::new(context),
+    };
     for (recipient, action) in copies {
-        let mailbox = &recipient.mailbox;
-        match action {
-            Keep::Maildir(directory) => kept.maildirs.add(directory, mailbox, envelope, spool),
-            Keep::Append(path) => kept.mailboxes.append(path, mailbox, envelope, spool),
+        let copy = RecipientCopy { envelope, recipient: &recipient.mailbox };
+        let prepared = match action {
+            Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
+            Keep::Append(path) => kept.mailboxes.append(path, copy, spool),
             // People see it when it is nearly certain to stay.
-            Keep::Print => kept.mailboxes.sync().and_then(|()| {
-                kept.shown.push(print::print(context, mailbox, envelope, spool)?);
-                Ok(())
-            }),
+            Keep::Print => kept.mailboxes.sync().and_then(|()| kept.shown.print(copy, spool)),
             Keep::Discard => Ok(()),
-        }
-        .map_err(about(recipient))?;
+        };
+        prepared.map_err(about(recipient))?;
     }
     kept.mailboxes.sync()?;
     Ok(kept)
 }
 
 /// Gives the message to whoever will not give it back: one at the most, as the session sees to.
-fn hand_over(
-    context: &Context<'_>,
-    envelope: &Envelope<'_>,
-    group: &[Recipient<'_>],
-    spool: &mut Spool,
-) -> Result<(), Reply> {
+fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient<'_>], spool: &mut Spool) -> Outcome {
     for recipient in group {
         let Some(to) = &recipient.destinations.hand_over else { continue };
-        match &to.action {
-            HandOver::Pipe(command) => pipe::run(context, command, &recipient.mailbox, envelope, spool),
-        }
-        .map_err(about(recipient))?;
+        let copy = RecipientCopy { envelope, recipient: &recipient.mailbox };
+        let taken_over = match &to.action {
+            HandOver::Pipe(command) => pipe::run(context, command, copy, spool),
+        };
+        taken_over.map_err(about(recipient))?;
     }
     Ok(())
 }
@@ -108,16 +99,16 @@ fn hand_over(
 struct Kept<'a> {
     maildirs: maildir::Maildirs<'a>,
     mailboxes: mbox::Mailboxes<'a>,
-    shown: Vec<print::Shown<'a>>,
+    shown: print::Shown<'a>,
 }
 
 impl Kept<'_> {
     /// Lets it stay. Only renames can fail here; they come first, while the rest can still be taken back.
-    fn commit(self) -> Result<(), Reply> {
+    fn commit(self) -> Outcome {
         let Self { maildirs, mailboxes, shown } = self;
         maildirs.commit()?;
         mailboxes.commit();
-        shown.into_iter().for_each(print::Shown::commit);
+        shown.commit();
         Ok(())
     }
 }

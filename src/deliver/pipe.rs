@@ -16,10 +16,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{Context, failure, mbox};
-use crate::address::Mailbox;
 use crate::config::Flags;
-use crate::message::{Envelope, Spool};
-use crate::smtp::reply::{self, Reply};
+use crate::message::{RecipientCopy, Spool, for_each_piece};
+use crate::smtp::reply::{self, Reply, Status};
 use crate::untrusted::Untrusted;
 use crate::wait::{is_ready, timeout};
 
@@ -27,16 +26,15 @@ use crate::wait::{is_ready, timeout};
 pub(super) fn run(
     context: &Context<'_>,
     command: &str,
-    recipient: &Mailbox,
-    envelope: &Envelope<'_>,
+    copy: RecipientCopy<'_>,
     spool: &mut Spool,
 ) -> Result<(), Reply> {
     let log = context.log;
     log.when(Flags::FILES, format_args!("DEBUG: starting '{command}'"));
     let limit = &context.config.limits.pipe_secs;
-    let mut running = Running::start(command, recipient, envelope, Instant::now() + limit.value)
+    let mut running = Running::start(command, copy, Instant::now() + limit.value)
         .map_err(|error| failure(&error, &format!("starting '{command}'")))?;
-    let ended = running.feed(context, recipient, envelope, spool);
+    let ended = running.feed(context, copy, spool);
     running.output.drain();
     let output = running.output.first_line();
     let output = if output.is_empty() { String::new() } else { format!(": '{}'", Untrusted::new(output)) };
@@ -45,7 +43,7 @@ pub(super) fn run(
             log.when(Flags::FILES, format_args!("DEBUG: '{command}' ended, {status}{output}"));
             answer(status, || format!("'{command}' ended, {status}{output}"))
         }
-        Ok(None) => Err(reply::worded(&limit.refusal, "4.3.0")
+        Ok(None) => Err(reply::worded(&limit.refusal, reply::COMMAND_TOO_SLOW)
             .because(format!("'{command}' was killed after {} seconds{output}", limit.value.as_secs()))),
         Err(error) => Err(failure(&error, &format!("running '{command}'"))),
     }
@@ -64,14 +62,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(command: &str, recipient: &Mailbox, envelope: &Envelope<'_>, deadline: Instant) -> io::Result<Self> {
+    fn start(command: &str, copy: RecipientCopy<'_>, deadline: Instant) -> io::Result<Self> {
         // What the super-server left open is not for commands either.
         close_fds::set_fds_cloexec(3, &[]);
         let (reader, writer) = io::pipe()?;
         let mut child = Command::new("/bin/sh")
             .args(["-c", command])
             .env_clear()
-            .envs(environment(recipient, envelope))
+            .envs(environment(copy))
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(writer.try_clone()?)
@@ -89,14 +87,12 @@ impl Running {
     fn feed(
         &mut self,
         context: &Context<'_>,
-        recipient: &Mailbox,
-        envelope: &Envelope<'_>,
+        copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> io::Result<Option<ExitStatus>> {
         // As Postfix and Exim do it, and as the original did: a `From ` line, and no `>` in front of any other.
-        self.write(context, mbox::from_line(&envelope.transaction.reverse_path).as_bytes())?;
-        self.write(context, envelope.trace_headers(recipient, spool).as_bytes())?;
-        spool.copy_to(|text| self.write(context, text))?;
+        self.write(context, mbox::from_line(&copy.envelope.transaction.reverse_path).as_bytes())?;
+        for_each_piece(copy.reader(spool)?, |text| self.write(context, text))?;
         if !self.is_over() {
             self.input = None;
         }
@@ -208,7 +204,8 @@ impl Output {
 }
 
 /// The envelope, for the command. Values carry no control characters: a newline in one could end up in a header.
-fn environment(recipient: &Mailbox, envelope: &Envelope<'_>) -> Vec<(&'static str, String)> {
+fn environment(copy: RecipientCopy<'_>) -> Vec<(&'static str, String)> {
+    let RecipientCopy { envelope, recipient } = copy;
     let local_part = recipient.local_part();
     let peer = envelope.peer;
     let variables = [
@@ -237,15 +234,15 @@ fn answer(status: ExitStatus, cause: impl FnOnce() -> String) -> Result<(), Repl
     let cause = cause();
     let (refused, broken) = (reply::command_refused, reply::command_broken);
     Err(match status.code() {
-        Some(64) => broken("5.3.5", "The command that takes this mail was called wrongly", cause),
-        Some(65) => refused(554, "5.6.0", "The message was not understood", cause),
-        Some(67) => refused(550, "5.1.1", "No such user", cause),
-        Some(68) => refused(550, "5.1.2", "No such host", cause),
-        Some(69) => broken("5.3.0", "Service unavailable", cause),
-        Some(70) => broken("5.3.0", "The command that takes this mail is broken", cause),
-        Some(76) => refused(554, "5.5.0", "Protocol error", cause),
-        Some(77) => refused(550, "5.7.1", "Permission denied", cause),
-        Some(100) => refused(554, "5.3.0", "The message was refused", cause),
+        Some(64) => broken(Status(5, 3, 5), "The command that takes this mail was called wrongly", cause),
+        Some(65) => refused(554, Status(5, 6, 0), "The message was not understood", cause),
+        Some(67) => refused(550, Status(5, 1, 1), "No such user", cause),
+        Some(68) => refused(550, Status(5, 1, 2), "No such host", cause),
+        Some(69) => broken(Status(5, 3, 0), "Service unavailable", cause),
+        Some(70) => broken(Status(5, 3, 0), "The command that takes this mail is broken", cause),
+        Some(76) => refused(554, Status(5, 5, 0), "Protocol error", cause),
+        Some(77) => refused(550, Status(5, 7, 1), "Permission denied", cause),
+        Some(100) => refused(554, Status(5, 3, 0), "The message was refused", cause),
         _ => reply::try_again(cause),
     })
 }

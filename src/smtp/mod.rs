@@ -1,25 +1,79 @@
 //! The protocol, without I/O, clock or log: bytes in, [`Step`] out. RFC 5321 unless another is named.
+//!
+//! [`session::Session`] is the one door: it takes input as it comes and says what is to be done next. What it cannot
+//! know by itself it asks for ([`Step::Ask`]), so nothing in here reads a file or a rule.
 
 pub mod command;
 pub mod data;
 pub mod line;
 pub mod reply;
 pub mod session;
+pub mod transaction;
 
+use crate::address::{Mailbox, ReversePath};
+use crate::config::Destinations;
 use reply::Reply;
-use session::Transaction;
+use transaction::Transaction;
 
 /// What is to be done next.
 #[derive(Debug)]
 pub enum Step<'c> {
+    /// Nothing until more input comes.
+    Wait,
     /// Send this and go on.
     Reply(Reply),
-    /// Nothing to do until more input comes.
-    Wait,
+    /// Find this out and tell the session.
+    Ask(Question),
     /// The message is complete: deliver it, and tell the session how that went.
     Deliver(Transaction<'c>),
     /// Send this and close the connection.
     Close(Reply),
+}
+
+/// What the session has to know to answer a command.
+#[derive(Debug)]
+pub enum Question {
+    /// Whether this sender may send through us.
+    Sender(ReversePath),
+    /// Where mail for this recipient goes.
+    Recipient(Mailbox),
+}
+
+/// The answer to a [`Question`].
+#[derive(Debug)]
+pub enum Answer<'c> {
+    /// The sender may send.
+    Admitted,
+    /// The recipient's mail goes there.
+    Destinations(Destinations<'c>),
+    /// No, in these words.
+    No(Reply),
+}
+
+/// What became of a delivery: the message is at every destination, on stable storage, or it is at none and the reply says
+/// why. Whatever is not understood is answered 4xx, so that the sender keeps the mail.
+pub type Outcome = Result<(), Reply>;
+
+/// What a session made of its input.
+#[derive(Debug)]
+pub struct Turn<'i, 'c> {
+    /// How many bytes of the input are done with.
+    pub used: usize,
+    /// What they were.
+    pub heard: Heard<'i>,
+    /// What is to be done now.
+    pub step: Step<'c>,
+}
+
+/// What the peer said, as far as a log may have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'i> {
+    /// Nothing yet, or nothing that can be shown.
+    Nothing,
+    /// A command line, without what may be a password.
+    Command(&'i [u8]),
+    /// A piece of a message.
+    Text,
 }
 
 /// How lines end on this connection; its first line decides.

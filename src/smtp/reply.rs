@@ -3,6 +3,7 @@
 //! A reply carries nothing the peer sent, except in [`Reply::subject`], which goes to the log only.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::command::SyntaxError;
 use crate::address::AddressError;
@@ -14,8 +15,8 @@ use crate::peer::Peer;
 pub struct Reply {
     /// The reply code.
     pub code: u16,
-    /// The enhanced code; empty where there is none (greeting, HELO, EHLO, 3xx).
-    pub status: &'static str,
+    /// The enhanced code, where there is one (not in greeting, HELO, EHLO, 3xx).
+    pub status: Option<Status>,
     /// The lines of text, separated by LF.
     pub text: Cow<'static, str>,
     /// What of the peer's input the reply is about, for the log.
@@ -26,6 +27,30 @@ pub struct Reply {
     pub precedes_hello: bool,
     /// Whether it is final and yet no fault of the peer: nobody should be banned for it.
     pub is_our_fault: bool,
+}
+
+/// An enhanced code (RFC 3463, section 2): class, subject, detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub u16, pub u16, pub u16);
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(class, subject, detail) = self;
+        write!(f, "{class}.{subject}.{detail}")
+    }
+}
+
+impl Status {
+    /// Reads a code such as `5.7.1` at the beginning of a text; it is a word of its own. Returns what follows it, too.
+    fn parse(text: &str) -> Option<(Self, &str)> {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let mut numbers = word.split('.').map(|digits| {
+            let sound = (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+            sound.then(|| digits.parse().ok()).flatten()
+        });
+        let status = Self(numbers.next()??, numbers.next()??, numbers.next()??);
+        (matches!(status.0, 2 | 4 | 5) && numbers.next().is_none()).then_some((status, rest))
+    }
 }
 
 impl Reply {
@@ -50,9 +75,8 @@ impl Reply {
         while let Some(line) = lines.next() {
             out.extend_from_slice(self.code.to_string().as_bytes());
             out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if (enhanced || self.precedes_hello) && !self.status.is_empty() {
-                out.extend_from_slice(self.status.as_bytes());
-                out.push(b' ');
+            if let Some(status) = self.status.filter(|_| enhanced || self.precedes_hello) {
+                out.extend_from_slice(format!("{status} ").as_bytes());
             }
             // Whatever a text was made from: a line of a reply is one line, and short enough (4.5.3.1.5).
             let printable = line.chars().map(|c| if c.is_control() { '?' } else { c });
@@ -67,68 +91,115 @@ impl Reply {
             out.extend_from_slice(b"\r\n");
         }
     }
+
+    /// Reads the reply at the beginning of what another server sent, and says how many bytes it takes; `None` while it is
+    /// not there as a whole. A line may end with LF alone, as some do.
+    pub fn parse(input: &[u8]) -> Result<Option<(Self, usize)>, NotAReply> {
+        let mut reply = fixed(0, None, "");
+        let (mut text, mut used) = (String::new(), 0);
+        loop {
+            let Some(length) = memchr::memchr(b'\n', &input[used..]) else {
+                return if input.len() > MAX_REPLY { Err(NotAReply) } else { Ok(None) };
+            };
+            let line = &input[used..used + length];
+            used += length + 1;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let (code, rest) = line.split_at_checked(3).ok_or(NotAReply)?;
+            let [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] = code else { return Err(NotAReply) };
+            let code = code.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+            if used > MAX_REPLY || (reply.code != 0 && reply.code != code) {
+                return Err(NotAReply);
+            }
+            reply.code = code;
+            let (is_last, rest) = match rest {
+                [] => (true, rest),
+                [b' ', rest @ ..] => (true, rest),
+                [b'-', rest @ ..] => (false, rest),
+                _ => return Err(NotAReply),
+            };
+            let line = String::from_utf8_lossy(rest);
+            let (status, rest) = match Status::parse(&line).filter(|(status, _)| status.0 == code / 100) {
+                Some((status, rest)) => (Some(status), rest),
+                None => (None, &*line),
+            };
+            reply.status = reply.status.or(status);
+            text.push_str(rest);
+            if is_last {
+                return Ok(Some((Self { text: text.into(), ..reply }, used)));
+            }
+            text.push('\n');
+        }
+    }
 }
 
-const fn fixed(code: u16, status: &'static str, text: &'static str) -> Reply {
+/// What another server sent is no reply of SMTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAReply;
+
+const fn fixed(code: u16, status: Option<Status>, text: &'static str) -> Reply {
     let text = Cow::Borrowed(text);
     Reply { code, status, text, subject: None, cause: None, precedes_hello: false, is_our_fault: false }
 }
 
-fn reply(code: u16, status: &'static str, text: impl Into<Cow<'static, str>>) -> Reply {
-    Reply { text: text.into(), ..fixed(code, status, "") }
+fn reply(code: u16, status: Status, text: impl Into<Cow<'static, str>>) -> Reply {
+    Reply { text: text.into(), ..fixed(code, Some(status), "") }
+}
+
+fn without_status(code: u16, text: String) -> Reply {
+    Reply { text: text.into(), ..fixed(code, None, "") }
 }
 
 // Opening and closing.
 
 /// The first line of a session.
 pub fn greeting(domain: &str) -> Reply {
-    reply(220, "", format!("{domain} ESMTP (RFC 821/822) mailrecv"))
+    without_status(220, format!("{domain} ESMTP (RFC 821/822) mailrecv"))
 }
 
 /// We cannot serve anybody now.
 pub fn cannot_serve(cause: String) -> Reply {
-    let reply = reply(421, "4.3.5", "Cannot receive messages at this time, try again later").because(cause);
+    let reply = reply(421, Status(4, 3, 5), "Cannot receive messages at this time, try again later").because(cause);
     Reply { precedes_hello: true, ..reply }
 }
 
 /// To peers beyond what `listen` may serve at once.
 pub fn too_busy() -> Reply {
-    Reply { precedes_hello: true, ..reply(421, "4.7.0", "Too many connections, try again later") }
+    Reply { precedes_hello: true, ..reply(421, Status(4, 7, 0), "Too many connections, try again later") }
 }
 
 /// The answer to HELO.
 pub fn hello(domain: &str, peer: &Peer) -> Reply {
-    reply(250, "", format!("{domain} Hello {peer}"))
+    without_status(250, format!("{domain} Hello {peer}"))
 }
 
 /// The answer to EHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4).
 pub fn extended_hello(domain: &str, peer: &Peer, size: u64) -> Reply {
-    reply(250, "", format!("{domain} Hello {peer}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nHELP"))
+    without_status(250, format!("{domain} Hello {peer}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nHELP"))
 }
 
 /// The answer to QUIT.
 pub fn bye(domain: &str) -> Reply {
-    reply(221, "2.0.0", format!("{domain} closing connection"))
+    reply(221, Status(2, 0, 0), format!("{domain} closing connection"))
 }
 
 /// When we are told to stop.
 pub fn shutting_down(domain: &str) -> Reply {
-    reply(421, "4.3.2", format!("{domain} is shutting down, try again later"))
+    reply(421, Status(4, 3, 2), format!("{domain} is shutting down, try again later"))
 }
 
 /// When something in this program is broken.
 pub fn internal_fault(domain: &str) -> Reply {
-    reply(421, "4.3.0", format!("{domain} internal fault, try again later"))
+    reply(421, Status(4, 3, 0), format!("{domain} internal fault, try again later"))
 }
 
 /// To a peer that the `remotehost` rules keep out.
 pub fn peer_refused(peer: &Peer) -> Reply {
-    reply(550, "5.7.1", format!("Cannot receive messages from {peer} at this time."))
+    reply(550, Status(5, 7, 1), format!("Cannot receive messages from {peer} at this time."))
 }
 
 /// To something that speaks another protocol.
 pub fn other_protocol() -> Reply {
-    reply(500, "5.5.2", "This is a mail server, it speaks SMTP only")
+    reply(500, Status(5, 5, 2), "This is a mail server, it speaks SMTP only")
 }
 
 /// A pattern of the configuration does not compile.
@@ -139,29 +210,29 @@ pub fn broken_pattern(line: u32, message: &str) -> Reply {
 // Commands.
 
 /// RSET and NOOP.
-pub const OK: Reply = fixed(250, "2.0.0", "OK");
+pub const OK: Reply = fixed(250, Some(Status(2, 0, 0)), "OK");
 /// MAIL was accepted.
-pub const SENDER_OK: Reply = fixed(250, "2.1.0", "Sender ok");
+pub const SENDER_OK: Reply = fixed(250, Some(Status(2, 1, 0)), "Sender ok");
 /// RCPT was accepted.
-pub const RECIPIENT_OK: Reply = fixed(250, "2.1.5", "Recipient ok");
+pub const RECIPIENT_OK: Reply = fixed(250, Some(Status(2, 1, 5)), "Recipient ok");
 /// DATA was accepted.
-pub const START_INPUT: Reply = fixed(354, "", "Start mail input; end with <CRLF>.<CRLF>");
+pub const START_INPUT: Reply = fixed(354, None, "Start mail input; end with <CRLF>.<CRLF>");
 
 /// The message is safe at every destination.
 pub fn accepted(id: &str) -> Reply {
-    reply(250, "2.0.0", format!("Message accepted for delivery, id={id}"))
+    reply(250, Status(2, 0, 0), format!("Message accepted for delivery, id={id}"))
 }
 
 /// VRFY is never answered with what exists (RFC 5321, 3.5.3).
 pub fn verify() -> Reply {
-    reply(252, "2.1.5", "Cannot verify, send some mail and see")
+    reply(252, Status(2, 1, 5), "Cannot verify, send some mail and see")
 }
 
 /// HELP.
 pub fn help() -> Reply {
     reply(
         214,
-        "2.0.0",
+        Status(2, 0, 0),
         "Commands:\nHELO name, EHLO name, MAIL FROM:<address>, RCPT TO:<address>, DATA,\n\
          RSET, NOOP, VRFY, HELP, QUIT\nNot implemented: EXPN, SEND, SOML, SAML, TURN",
     )
@@ -169,128 +240,158 @@ pub fn help() -> Reply {
 
 /// Commands that we know and do not carry out.
 pub fn not_implemented() -> Reply {
-    reply(502, "5.5.1", "Command not implemented")
+    reply(502, Status(5, 5, 1), "Command not implemented")
 }
 
 /// No command at all.
 pub fn unknown_command() -> Reply {
-    reply(500, "5.5.2", "Unknown command")
+    reply(500, Status(5, 5, 2), "Unknown command")
 }
 
 /// A line that does not end within its limit.
 pub fn line_too_long() -> Reply {
-    reply(500, "5.5.2", "Line too long")
+    reply(500, Status(5, 5, 2), "Line too long")
 }
 
 /// Commands in an order that makes no sense.
 pub fn bad_sequence(missing: &'static str) -> Reply {
-    reply(503, "5.5.1", format!("Bad sequence of commands -- {missing}"))
+    reply(503, Status(5, 5, 1), format!("Bad sequence of commands -- {missing}"))
 }
 
 /// A command that cannot be parsed. `ascii` is what the administrator says to bytes beyond ASCII.
 pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
     match error {
-        SyntaxError::ControlCharacter => reply(500, "5.5.2", "Control character, bare CR or bare LF in a command"),
-        SyntaxError::NotText => worded(ascii, "5.5.2"),
+        SyntaxError::ControlCharacter => {
+            reply(500, Status(5, 5, 2), "Control character, bare CR or bare LF in a command")
+        }
+        SyntaxError::NotText => worded(ascii, Status(5, 5, 2)),
         SyntaxError::LineTooLong => line_too_long(),
-        SyntaxError::HelloName => reply(501, "5.5.4", "Say HELO or EHLO with your host name or address"),
-        SyntaxError::UnexpectedArgument => reply(501, "5.5.4", "This command has no argument"),
-        SyntaxError::MissingArgument => reply(501, "5.5.4", "This command needs an argument"),
-        SyntaxError::Sender => reply(501, "5.5.4", "Write MAIL FROM:<address>"),
+        SyntaxError::HelloName => reply(501, Status(5, 5, 4), "Say HELO or EHLO with your host name or address"),
+        SyntaxError::UnexpectedArgument => reply(501, Status(5, 5, 4), "This command has no argument"),
+        SyntaxError::MissingArgument => reply(501, Status(5, 5, 4), "This command needs an argument"),
+        SyntaxError::Sender => reply(501, Status(5, 5, 4), "Write MAIL FROM:<address>"),
         SyntaxError::SenderAddress(AddressError::Syntax) => {
-            reply(501, "5.1.7", "Bad sender address: write MAIL FROM:<address>")
+            reply(501, Status(5, 1, 7), "Bad sender address: write MAIL FROM:<address>")
         }
-        SyntaxError::SenderAddress(AddressError::TooLong) => reply(501, "5.1.7", "Sender address too long"),
-        SyntaxError::Recipient => reply(501, "5.5.4", "Write RCPT TO:<address>"),
+        SyntaxError::SenderAddress(AddressError::TooLong) => reply(501, Status(5, 1, 7), "Sender address too long"),
+        SyntaxError::Recipient => reply(501, Status(5, 5, 4), "Write RCPT TO:<address>"),
         SyntaxError::RecipientAddress(AddressError::Syntax) => {
-            reply(501, "5.1.3", "Bad recipient address: write RCPT TO:<address>")
+            reply(501, Status(5, 1, 3), "Bad recipient address: write RCPT TO:<address>")
         }
-        SyntaxError::RecipientAddress(AddressError::TooLong) => reply(501, "5.1.3", "Recipient address too long"),
-        SyntaxError::ParameterValue => reply(501, "5.5.4", "Bad value of a parameter, or a parameter twice"),
-        SyntaxError::UnknownParameter => reply(555, "5.5.4", "Parameter not recognized or not implemented"),
+        SyntaxError::RecipientAddress(AddressError::TooLong) => {
+            reply(501, Status(5, 1, 3), "Recipient address too long")
+        }
+        SyntaxError::ParameterValue => reply(501, Status(5, 5, 4), "Bad value of a parameter, or a parameter twice"),
+        SyntaxError::UnknownParameter => parameter_not_recognized(),
     }
+}
+
+/// A parameter of MAIL or RCPT that was not announced.
+pub fn parameter_not_recognized() -> Reply {
+    reply(555, Status(5, 5, 4), "Parameter not recognized or not implemented")
+}
+
+/// The session was told something that it had not asked; the sender keeps the mail.
+pub fn wrong_answer() -> Reply {
+    try_again("the session got the answer to another question".to_owned())
 }
 
 // Senders and recipients.
 
 /// No rule is about the recipient.
 pub fn no_such_recipient() -> Reply {
-    reply(550, "5.1.1", "No one here by that name")
+    reply(550, Status(5, 1, 1), "No one here by that name")
 }
 
 /// Rules are about the recipient, but not from this peer.
 pub fn recipient_not_allowed() -> Reply {
-    reply(550, "5.7.1", "Remote not configured to deliver for this address")
+    reply(550, Status(5, 7, 1), "Remote not configured to deliver for this address")
 }
 
 /// The sender is none of those who may send.
 pub fn sender_not_allowed() -> Reply {
-    reply(550, "5.7.1", "Sender not allowed")
+    reply(550, Status(5, 7, 1), "Sender not allowed")
 }
 
 /// One message cannot go to two destinations that cannot take it back: the sender offers this one again.
 pub fn one_at_a_time() -> Reply {
-    reply(452, "4.5.3", "This recipient needs a transaction of its own, send it again separately")
+    reply(452, Status(4, 5, 3), "This recipient needs a transaction of its own, send it again separately")
 }
 
 /// The recipient's own lines need two such destinations; `check` finds that.
-pub fn two_irrevocable() -> Reply {
-    reply(451, "4.3.5", "This recipient is not configured correctly, try again later")
+pub fn two_hand_overs() -> Reply {
+    reply(451, Status(4, 3, 5), "This recipient is not configured correctly, try again later")
         .because("the lines for this recipient name two destinations that cannot be taken back")
 }
 
 /// A reply in the administrator's words, with an enhanced code that fits unless they begin with one of their own.
-pub fn worded(refusal: &Refusal, status: &'static str) -> Reply {
-    let has_own_status = refusal.text.split(' ').next().is_some_and(is_enhanced_code);
-    let status = match (has_own_status, refusal.code / 100, status.as_bytes().first()) {
-        (true, ..) => "",
-        // The class of the enhanced code is that of the reply code (RFC 2034, section 4).
-        (_, 5, Some(b'4')) => "5.7.1",
-        (_, 4, Some(b'5')) => "4.7.1",
-        _ => status,
+pub fn worded(refusal: &Refusal, status: Status) -> Reply {
+    let has_own_status = Status::parse(&refusal.text).is_some_and(|(status, _)| status.0 != 2);
+    // The class of the enhanced code is that of the reply code (RFC 2034, section 4).
+    let status = match (refusal.code / 100, status) {
+        (class, Status(other, ..)) if class != other => Status(class, 7, 1),
+        (_, status) => status,
     };
-    reply(refusal.code, status, refusal.text.clone())
+    Reply { text: refusal.text.clone(), ..fixed(refusal.code, Some(status).filter(|_| !has_own_status), "") }
 }
 
-fn is_enhanced_code(word: &str) -> bool {
-    let mut parts = word.split('.');
-    let number = |part: Option<&str>| {
-        part.is_some_and(|part| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
-    };
-    matches!(parts.next(), Some("4" | "5")) && number(parts.next()) && number(parts.next()) && parts.next().is_none()
+/// The reply to one command more than a limit allows.
+pub fn over_limit(refusal: &Refusal) -> Reply {
+    worded(refusal, Status(refusal.code / 100, 7, 0))
 }
+
+/// What goes with `limit.smtp_data_size`.
+pub const MESSAGE_TOO_LARGE: Status = Status(5, 3, 4);
+/// What goes with `limit.smtp_rcpt_to`.
+pub const TOO_MANY_RECIPIENTS: Status = Status(4, 5, 3);
+/// What goes with `limit.bare_newline`.
+pub const BARE_NEWLINE: Status = Status(5, 6, 11);
+/// What goes with `limit.connection_secs` and `limit.idle_secs`.
+pub const TIMED_OUT: Status = Status(4, 4, 2);
+/// What goes with `limit.fcrdns_check`.
+pub const NO_CONFIRMED_NAME: Status = Status(4, 7, 25);
+/// What goes with `limit.pipe_secs`.
+pub const COMMAND_TOO_SLOW: Status = Status(4, 3, 0);
+/// What goes with `error rcpt_to`.
+pub const RECIPIENT_REFUSED: Status = Status(5, 1, 1);
+/// What goes with `error mail_from`.
+pub const SENDER_REFUSED: Status = Status(5, 7, 1);
 
 // Deliveries.
 
 /// Something of ours stands in the way; the sender keeps the mail.
 pub fn try_again(cause: String) -> Reply {
-    reply(451, "4.3.0", "Cannot deliver this message now, try again later").because(cause)
+    reply(451, Status(4, 3, 0), "Cannot deliver this message now, try again later").because(cause)
 }
 
 /// A mailbox is locked by somebody else.
 pub fn mailbox_busy(cause: String) -> Reply {
-    reply(451, "4.2.0", "The mailbox is in use, try again later").because(cause)
+    reply(451, Status(4, 2, 0), "The mailbox is in use, try again later").because(cause)
 }
 
 /// No room on the disk.
 pub fn no_room(cause: String) -> Reply {
-    reply(452, "4.3.1", "Not enough room for this message, try again later").because(cause)
+    reply(452, Status(4, 3, 1), "Not enough room for this message, try again later").because(cause)
 }
 
 /// The message goes in circles.
 pub fn too_many_hops(hops: usize) -> Reply {
-    reply(554, "5.4.6", "Too many hops, this message goes in circles").because(format!("{hops} Received fields"))
+    reply(554, Status(5, 4, 6), "Too many hops, this message goes in circles")
+        .because(format!("{hops} Received fields"))
 }
 
 /// A `pipe` command refused the message for good; the code says why.
-pub fn command_refused(code: u16, status: &'static str, text: &'static str, cause: String) -> Reply {
+pub fn command_refused(code: u16, status: Status, text: &'static str, cause: String) -> Reply {
     reply(code, status, text).because(cause)
 }
 
 /// A `pipe` command cannot do its work, now or later.
-pub fn command_broken(status: &'static str, text: &'static str, cause: String) -> Reply {
+pub fn command_broken(status: Status, text: &'static str, cause: String) -> Reply {
     Reply { is_our_fault: true, ..reply(554, status, text).because(cause) }
 }
+
+/// No server has so much to say: octets of a reply, all lines together.
+const MAX_REPLY: usize = 64 * 1024;
 
 /// Octets of text behind code and enhanced code, so that the line keeps to 512 (RFC 5321, 4.5.3.1.5).
 const MAX_TEXT: usize = 512 - "250-5.10.10 \r\n".len();
@@ -309,16 +410,41 @@ mod tests {
     fn wire_form() {
         assert_eq!(encoded(&OK, true), "250 2.0.0 OK\r\n");
         assert_eq!(encoded(&OK, false), "250 OK\r\n");
-        assert_eq!(encoded(&reply(214, "2.0.0", "a\nb"), true), "214-2.0.0 a\r\n214 2.0.0 b\r\n");
-        assert_eq!(encoded(&reply(550, "", "a\r\u{1b}b"), false), "550 a??b\r\n");
-        assert_eq!(encoded(&reply(550, "5.1.1", "x".repeat(600)), true).len(), 510);
+        assert_eq!(encoded(&reply(214, Status(2, 0, 0), "a\nb"), true), "214-2.0.0 a\r\n214 2.0.0 b\r\n");
+        assert_eq!(encoded(&without_status(550, "a\r\u{1b}b".to_owned()), false), "550 a??b\r\n");
+        assert_eq!(encoded(&reply(550, Status(5, 1, 1), "x".repeat(600)), true).len(), 510);
+    }
+
+    #[test]
+    fn replies_of_other_servers() {
+        /// Code, enhanced code and text of the reply, and what is behind it.
+        type Read<'i> = Option<(u16, Option<Status>, String, &'i str)>;
+        fn read(input: &str) -> Result<Read<'_>, NotAReply> {
+            let read = Reply::parse(input.as_bytes())?;
+            Ok(read.map(|(reply, used)| (reply.code, reply.status, reply.text.into_owned(), &input[used..])))
+        }
+        let text = |text: &str| text.to_owned();
+        assert_eq!(read("250 OK\r\n221 x"), Ok(Some((250, None, text("OK"), "221 x"))));
+        assert_eq!(read("550\n"), Ok(Some((550, None, text(""), ""))));
+        assert_eq!(
+            read("550-5.1.1 No one\r\n550 5.1.1 here\r\n"),
+            Ok(Some((550, Some(Status(5, 1, 1)), text("No one\nhere"), "")))
+        );
+        assert_eq!(read("450 5.1.1 x\r\n"), Ok(Some((450, None, text("5.1.1 x"), ""))));
+        for unfinished in ["", "250", "250 OK\r", "250-a\r\n250 b"] {
+            assert_eq!(read(unfinished), Ok(None), "{unfinished}");
+        }
+        for bad in ["\r\n", "25 x\r\n", "150 x\r\n", "25x x\r\n", "250_x\r\n", "250-a\r\n251 b\r\n", "SSH-2.0-x\n"] {
+            assert_eq!(read(bad), Err(NotAReply), "{bad}");
+        }
+        assert_eq!(read(&"x".repeat(MAX_REPLY + 1)), Err(NotAReply));
     }
 
     #[test]
     fn the_administrators_words() {
         let refusal = |code, text: &'static str| Refusal { code, text: text.into() };
-        assert_eq!(encoded(&worded(&refusal(550, "No one here"), "5.1.1"), true), "550 5.1.1 No one here\r\n");
-        assert_eq!(encoded(&worded(&refusal(450, "Later"), "5.1.1"), true), "450 4.7.1 Later\r\n");
-        assert_eq!(encoded(&worded(&refusal(550, "5.2.1 Gone"), "5.1.1"), true), "550 5.2.1 Gone\r\n");
+        assert_eq!(encoded(&worded(&refusal(550, "No one here"), Status(5, 1, 1)), true), "550 5.1.1 No one here\r\n");
+        assert_eq!(encoded(&worded(&refusal(450, "Later"), Status(5, 1, 1)), true), "450 4.7.1 Later\r\n");
+        assert_eq!(encoded(&worded(&refusal(550, "5.2.1 Gone"), Status(5, 1, 1)), true), "550 5.2.1 Gone\r\n");
     }
 }

@@ -1,67 +1,28 @@
-//! One SMTP session: commands and message data in, [`Step`]s out.
+//! One SMTP session: input in, [`Step`]s out.
 //!
 //! What state the session is in, and everything that belongs to it, is one enum: a recipient without a sender, or data
 //! without a recipient, cannot be written down.
 
 use super::command::{self, Command, Dialect, MailParameters};
 use super::data::DataReader;
+use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
-use super::{LineEnding, Step};
+use super::transaction::{Hello, Recipient, Transaction};
+use super::{Answer, Heard, LineEnding, Outcome, Question, Step, Turn};
 use crate::address::{Mailbox, ReversePath};
-use crate::config::{Config, Denial, Destinations, Limit, Trace};
+use crate::config::{Destinations, Limit, Limits};
 use crate::peer::Peer;
-
-/// A message and where it goes.
-#[derive(Debug)]
-pub struct Transaction<'c> {
-    /// Whom to tell if something goes wrong.
-    pub reverse_path: ReversePath,
-    /// The accepted recipients, each once.
-    pub recipients: Vec<Recipient<'c>>,
-    /// How the peer introduced itself.
-    pub hello: Hello,
-    /// Octets received (RFC 1870); known once the message is complete.
-    pub size: u64,
-}
-
-/// An accepted recipient and its destinations.
-#[derive(Debug)]
-pub struct Recipient<'c> {
-    /// The address.
-    pub mailbox: Mailbox,
-    /// Where its mail goes.
-    pub destinations: Destinations<'c>,
-}
-
-/// HELO or EHLO, and the name that came with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
-    /// The name; it proves nothing.
-    pub name: String,
-    /// Whether it was EHLO.
-    pub extended: bool,
-}
-
-/// What became of a delivery.
-#[derive(Debug)]
-pub enum Outcome {
-    /// At every destination, on stable storage.
-    Delivered,
-    /// At none; the sender may try again. Whatever is not understood belongs here.
-    Defer(Reply),
-    /// At none, and trying again will not help.
-    Fail(Reply),
-}
 
 /// A session with one peer.
 #[derive(Debug)]
 pub struct Session<'c> {
-    config: &'c Config,
+    /// Who we are.
+    domain: &'c str,
+    limits: &'c Limits,
     peer: &'c Peer,
+    lines: LineReader,
     state: State<'c>,
     counters: Counters,
-    /// How the last decisions came about.
-    pub trace: Trace,
 }
 
 #[derive(Debug, Default)]
@@ -73,12 +34,21 @@ enum State<'c> {
     Start,
     /// Between transactions.
     Ready(Hello),
+    /// A command waits for the answer to a question.
+    Asking(Asked<'c>),
     /// MAIL was accepted.
     Mail(Transaction<'c>),
     /// DATA was accepted.
     Data(Transaction<'c>, DataReader),
     /// The message is being delivered.
     Delivering(Hello),
+}
+
+/// What was asked, and what it was asked for.
+#[derive(Debug)]
+enum Asked<'c> {
+    Sender(ReversePath, Hello),
+    Recipient(Mailbox, Transaction<'c>),
 }
 
 #[derive(Debug, Default)]
@@ -91,118 +61,52 @@ struct Counters {
 }
 
 impl<'c> Session<'c> {
-    /// A session with this peer. Whether it is wanted is decided here and told at its first command.
-    pub fn new(config: &'c Config, peer: &'c Peer, mut trace: Trace) -> Self {
-        let state = match config.rules.admit(peer, &mut trace) {
-            Ok(()) => State::Start,
-            Err(Denial::Broken(broken)) => State::Refused(reply::broken_pattern(broken.line, &broken.message)),
-            Err(_) => State::Refused(reply::peer_refused(peer)),
-        };
-        Self { config, peer, state, counters: Counters::default(), trace }
+    /// A session with this peer. `refusal` is the answer to the first command of a peer that is not wanted.
+    pub fn new(domain: &'c str, limits: &'c Limits, peer: &'c Peer, refusal: Option<Reply>) -> Self {
+        let state = refusal.map_or(State::Start, State::Refused);
+        Self { domain, limits, peer, lines: LineReader::default(), state, counters: Counters::default() }
     }
 
-    /// A session with a peer that is refused whatever the rules say.
-    pub fn refused(config: &'c Config, peer: &'c Peer, reply: Reply) -> Self {
-        Self { config, peer, state: State::Refused(reply), counters: Counters::default(), trace: Trace::default() }
-    }
-
-    /// Whether the next bytes are a message's, not a command's.
-    pub fn wants_data(&self) -> bool {
-        matches!(self.state, State::Data(..))
-    }
-
-    /// Whether a transaction is open, so that the end of input loses something.
-    pub fn is_in_transaction(&self) -> bool {
-        matches!(self.state, State::Mail(_) | State::Data(..))
-    }
-
-    /// Whether replies carry enhanced codes: after EHLO (RFC 2034, section 3).
-    pub fn is_extended(&self) -> bool {
-        self.hello().is_some_and(|hello| hello.extended)
-    }
-
-    /// The transaction that is open.
-    pub fn transaction(&self) -> Option<&Transaction<'c>> {
-        match &self.state {
-            State::Mail(transaction) | State::Data(transaction, _) => Some(transaction),
-            _ => None,
-        }
-    }
-
-    /// Takes a command line, its end taken off.
-    pub fn line(&mut self, line: &[u8], line_ending: LineEnding) -> Step<'c> {
-        if let State::Refused(reply) = &self.state {
-            let reply = reply.clone();
-            return Step::Close(reply);
-        }
-        self.counters.commands += 1;
-        let limits = &self.config.limits;
-        let dialect = Dialect { line_ending, ascii: limits.smtp_ascii.value, own_domain: &self.config.domain };
-        let command = command::parse(line, dialect);
-        if self.counters.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
-            return Step::Close(over_limit(&limits.smtp_commands));
-        }
-        let words = command::without_credentials(line);
-        match command {
-            Ok(Command::Helo(name)) => self.hello_command(name, false),
-            Ok(Command::Ehlo(name)) => self.hello_command(name, true),
-            Ok(Command::Mail(sender, parameters)) => self.mail(sender, parameters),
-            Ok(Command::Rcpt(mailbox)) => self.rcpt(mailbox),
-            Ok(Command::Data) => self.data_command(line_ending),
-            Ok(Command::Rset) => self.rset(),
-            Ok(Command::Noop) => Step::Reply(reply::OK),
-            Ok(Command::Vrfy) => Step::Reply(reply::verify()),
-            Ok(Command::Help) => Step::Reply(reply::help()),
-            Ok(Command::Quit) => Step::Close(reply::bye(&self.config.domain)),
-            Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(words)),
-            Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(words)),
-            Err(error) => self.fail(reply::syntax_error(error, &limits.smtp_ascii.refusal).about(words)),
-        }
-    }
-
-    /// A line came that was too long to be a command.
-    pub fn too_long_line(&mut self) -> Step<'c> {
-        if let State::Refused(reply) = &self.state {
-            let reply = reply.clone();
-            return Step::Close(reply);
-        }
-        self.counters.commands += 1;
-        self.unknown(reply::line_too_long())
-    }
-
-    /// The peer speaks another protocol.
-    pub fn other_protocol(&mut self) -> Step<'c> {
-        Step::Close(reply::other_protocol())
-    }
-
-    /// Takes a piece of the message and appends its text to `text`. Returns how many bytes were taken: not those behind
-    /// the message's end.
-    pub fn data(&mut self, bytes: &[u8], text: &mut Vec<u8>) -> (usize, Step<'c>) {
-        let State::Data(_, reader) = &mut self.state else { return (0, Step::Wait) };
-        let (used, ended) = reader.read(bytes, text);
-        if !ended {
-            return (used, Step::Wait);
-        }
-        let State::Data(mut transaction, reader) = std::mem::take(&mut self.state) else {
-            return (used, Step::Wait);
-        };
-        let limits = &self.config.limits;
-        let refusal = if reader.is_too_large() {
-            Some(reply::worded(&limits.smtp_data_size.refusal, "5.3.4"))
-        } else if reader.has_bare_newline() && limits.bare_newline.value {
-            Some(reply::worded(&limits.bare_newline.refusal, "5.6.11"))
-        } else {
-            None
-        };
-        match refusal {
-            Some(reply) => {
-                self.state = State::Ready(transaction.hello);
-                (used, self.fail(reply))
+    /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
+    /// What is not used is to be given again, with what has come since.
+    pub fn receive<'i>(&mut self, input: &'i [u8], text: &mut Vec<u8>) -> Turn<'i, 'c> {
+        match std::mem::take(&mut self.state) {
+            State::Data(transaction, reader) if !input.is_empty() => self.data(transaction, reader, input, text),
+            State::Data(transaction, reader) => {
+                self.state = State::Data(transaction, reader);
+                Turn { used: 0, heard: Heard::Nothing, step: Step::Wait }
             }
-            None => {
-                transaction.size = reader.size();
-                self.state = State::Delivering(transaction.hello.clone());
-                (used, Step::Deliver(transaction))
+            state => {
+                self.state = state;
+                self.line(input)
+            }
+        }
+    }
+
+    /// Takes the answer to the question of [`Step::Ask`].
+    pub fn answer(&mut self, answer: Answer<'c>) -> Step<'c> {
+        match (std::mem::take(&mut self.state), answer) {
+            (State::Asking(Asked::Sender(reverse_path, hello)), Answer::Admitted) => {
+                self.counters.free = 0;
+                self.state = State::Mail(Transaction::new(reverse_path, hello));
+                Step::Reply(reply::SENDER_OK)
+            }
+            (State::Asking(Asked::Recipient(mailbox, transaction)), Answer::Destinations(destinations)) => {
+                self.recipient(mailbox, destinations, transaction)
+            }
+            (State::Asking(asked), answer) => {
+                self.state = match asked {
+                    Asked::Sender(_, hello) => State::Ready(hello),
+                    Asked::Recipient(_, transaction) => State::Mail(transaction),
+                };
+                match answer {
+                    Answer::No(reply) => self.fail(reply),
+                    Answer::Admitted | Answer::Destinations(_) => self.fail(reply::wrong_answer()),
+                }
+            }
+            (state, _) => {
+                self.state = state;
+                self.fail(reply::wrong_answer())
             }
         }
     }
@@ -213,21 +117,139 @@ impl<'c> Session<'c> {
             self.state = State::Ready(hello);
         }
         match outcome {
-            Outcome::Delivered => {
+            Ok(()) => {
                 self.counters.commands = 0;
                 Step::Reply(reply::accepted(id))
             }
-            Outcome::Defer(reply) | Outcome::Fail(reply) => self.fail(reply),
+            Err(reply) => self.fail(reply),
         }
     }
 
-    fn hello_command(&mut self, name: &str, extended: bool) -> Step<'c> {
-        let (domain, peer) = (&self.config.domain, self.peer);
-        self.state = State::Ready(Hello { name: name.to_owned(), extended });
-        Step::Reply(match extended {
-            false => reply::hello(domain, peer),
-            true => reply::extended_hello(domain, peer, self.config.limits.smtp_data_size.value),
-        })
+    /// Whether replies carry enhanced codes: after EHLO (RFC 2034, section 3).
+    pub fn is_extended(&self) -> bool {
+        match &self.state {
+            State::Ready(hello) | State::Delivering(hello) | State::Asking(Asked::Sender(_, hello)) => hello.extended,
+            State::Asking(Asked::Recipient(_, transaction))
+            | State::Mail(transaction)
+            | State::Data(transaction, _) => transaction.hello.extended,
+            State::Refused(_) | State::Start => false,
+        }
+    }
+
+    /// The transaction that is open, so that the end of input loses something.
+    pub fn transaction(&self) -> Option<&Transaction<'c>> {
+        match &self.state {
+            State::Asking(Asked::Recipient(_, transaction))
+            | State::Mail(transaction)
+            | State::Data(transaction, _) => Some(transaction),
+            State::Refused(_)
+            | State::Start
+            | State::Ready(_)
+            | State::Asking(Asked::Sender(..))
+            | State::Delivering(_) => None,
+        }
+    }
+
+    /// Takes a piece of the message, but nothing of what is behind the message's end.
+    fn data<'i>(
+        &mut self,
+        transaction: Transaction<'c>,
+        mut reader: DataReader,
+        input: &[u8],
+        text: &mut Vec<u8>,
+    ) -> Turn<'i, 'c> {
+        let (used, ended) = reader.read(input, text);
+        let step = match ended {
+            true => self.end_of_data(transaction, &reader),
+            false => {
+                self.state = State::Data(transaction, reader);
+                Step::Wait
+            }
+        };
+        Turn { used, heard: Heard::Text, step }
+    }
+
+    fn end_of_data(&mut self, mut transaction: Transaction<'c>, reader: &DataReader) -> Step<'c> {
+        let limits = self.limits;
+        let refusal = if reader.is_too_large() {
+            Some(reply::worded(&limits.smtp_data_size.refusal, reply::MESSAGE_TOO_LARGE))
+        } else if reader.has_bare_newline() && limits.bare_newline.value {
+            Some(reply::worded(&limits.bare_newline.refusal, reply::BARE_NEWLINE))
+        } else {
+            None
+        };
+        match refusal {
+            Some(reply) => {
+                self.state = State::Ready(transaction.hello);
+                self.fail(reply)
+            }
+            None => {
+                transaction.size = reader.size();
+                self.state = State::Delivering(transaction.hello.clone());
+                Step::Deliver(transaction)
+            }
+        }
+    }
+
+    /// Takes a command line, if there is a whole one.
+    fn line<'i>(&mut self, input: &'i [u8]) -> Turn<'i, 'c> {
+        let found = self.lines.find(input);
+        let (used, heard, step) = match found {
+            Found::Line(line, used) => (used, Heard::Command(command::without_credentials(line)), self.command(line)),
+            Found::TooLong(used) => (used, Heard::Nothing, self.too_long_line()),
+            Found::OtherProtocol => (0, Heard::Nothing, Step::Close(reply::other_protocol())),
+            Found::Nothing(used) => (used, Heard::Nothing, Step::Wait),
+        };
+        Turn { used, heard, step }
+    }
+
+    fn command(&mut self, line: &[u8]) -> Step<'c> {
+        if let State::Refused(reply) = &self.state {
+            return Step::Close(reply.clone());
+        }
+        self.counters.commands += 1;
+        let limits = self.limits;
+        let line_ending = self.lines.ending();
+        let dialect = Dialect { line_ending, ascii: limits.smtp_ascii.value, own_domain: self.domain };
+        let command = command::parse(line, dialect);
+        if self.counters.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
+            return Step::Close(over_limit(&limits.smtp_commands));
+        }
+        let words = command::without_credentials(line);
+        match command {
+            Ok(Command::Helo(name)) => self.helo(name),
+            Ok(Command::Ehlo(name)) => self.ehlo(name),
+            Ok(Command::Mail(sender, parameters)) => self.mail(sender, parameters),
+            Ok(Command::Rcpt(mailbox)) => self.rcpt(mailbox),
+            Ok(Command::Data) => self.data_command(line_ending),
+            Ok(Command::Rset) => self.rset(),
+            Ok(Command::Noop) => Step::Reply(reply::OK),
+            Ok(Command::Vrfy) => Step::Reply(reply::verify()),
+            Ok(Command::Help) => Step::Reply(reply::help()),
+            Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
+            Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(words)),
+            Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(words)),
+            Err(error) => self.fail(reply::syntax_error(error, &limits.smtp_ascii.refusal).about(words)),
+        }
+    }
+
+    /// A line came that was too long to be a command.
+    fn too_long_line(&mut self) -> Step<'c> {
+        if let State::Refused(reply) = &self.state {
+            return Step::Close(reply.clone());
+        }
+        self.counters.commands += 1;
+        self.unknown(reply::line_too_long())
+    }
+
+    fn helo(&mut self, name: &str) -> Step<'c> {
+        self.state = State::Ready(Hello { name: name.to_owned(), extended: false });
+        Step::Reply(reply::hello(self.domain, self.peer))
+    }
+
+    fn ehlo(&mut self, name: &str) -> Step<'c> {
+        self.state = State::Ready(Hello { name: name.to_owned(), extended: true });
+        Step::Reply(reply::extended_hello(self.domain, self.peer, self.limits.smtp_data_size.value))
     }
 
     fn mail(&mut self, sender: ReversePath, parameters: MailParameters) -> Step<'c> {
@@ -237,53 +259,59 @@ impl<'c> Session<'c> {
             _ => return self.fail(reply::bad_sequence("missing HELO or EHLO")),
         };
         if !hello.extended && parameters != MailParameters::default() {
-            return self.fail(reply::syntax_error(
-                command::SyntaxError::UnknownParameter,
-                &self.config.limits.smtp_ascii.refusal,
-            ));
+            return self.fail(reply::parameter_not_recognized());
         }
-        let limit = &self.config.limits.smtp_data_size;
+        let limit = &self.limits.smtp_data_size;
         if limit.value != 0 && parameters.size.is_some_and(|size| size > limit.value) {
-            return self.fail(reply::worded(&limit.refusal, "5.3.4"));
+            return self.fail(reply::worded(&limit.refusal, reply::MESSAGE_TOO_LARGE));
         }
-        if let Err(denial) = self.config.rules.sender(&sender, &mut self.trace) {
-            return self.deny(denial, reply::sender_not_allowed(), "5.7.1", &sender.bare());
-        }
-        self.counters.free = 0;
-        self.state = State::Mail(Transaction { reverse_path: sender, recipients: Vec::new(), hello, size: 0 });
-        Step::Reply(reply::SENDER_OK)
+        self.state = State::Asking(Asked::Sender(sender.clone(), hello));
+        Step::Ask(Question::Sender(sender))
     }
 
     fn rcpt(&mut self, mailbox: Mailbox) -> Step<'c> {
-        let State::Mail(transaction) = &mut self.state else {
-            return self.fail(reply::bad_sequence("missing MAIL FROM"));
-        };
-        let recipients = &mut transaction.recipients;
-        if recipients.iter().any(|recipient| recipient.mailbox.is_same(&mailbox)) {
-            return self.count_accepted();
+        match std::mem::take(&mut self.state) {
+            State::Mail(transaction) => {
+                let limit = &self.limits.smtp_rcpt_to;
+                if transaction.has(&mailbox) {
+                    self.state = State::Mail(transaction);
+                    return self.accept_recipient();
+                }
+                if transaction.recipients.len() as u64 >= limit.value {
+                    self.state = State::Mail(transaction);
+                    let reply = reply::worded(&limit.refusal, reply::TOO_MANY_RECIPIENTS);
+                    return self.not_counted(reply.about(mailbox.bare()));
+                }
+                self.state = State::Asking(Asked::Recipient(mailbox.clone(), transaction));
+                Step::Ask(Question::Recipient(mailbox))
+            }
+            state => {
+                self.state = state;
+                self.fail(reply::bad_sequence("missing MAIL FROM"))
+            }
         }
-        let limit = &self.config.limits.smtp_rcpt_to;
-        if recipients.len() as u64 >= limit.value {
-            return self.not_counted(reply::worded(&limit.refusal, "4.5.3").about(mailbox.bare()));
-        }
-        let destinations = match self.config.rules.route(&mailbox, self.peer, &self.config.domain, &mut self.trace) {
-            Ok(destinations) => destinations,
-            Err(Denial::TwoHandOvers) => return self.fail(reply::two_irrevocable().about(mailbox.bare())),
-            Err(Denial::Unknown) => return self.fail(reply::no_such_recipient().about(mailbox.bare())),
-            Err(denial) => return self.deny(denial, reply::recipient_not_allowed(), "5.1.1", &mailbox.bare()),
-        };
-        let is_handed_over = |destinations: &Destinations<'_>| destinations.hand_over.is_some();
-        if is_handed_over(&destinations) && recipients.iter().any(|known| is_handed_over(&known.destinations)) {
+    }
+
+    /// Takes the recipient in, unless both it and another one go to somebody who will not give the message back.
+    fn recipient(
+        &mut self,
+        mailbox: Mailbox,
+        destinations: Destinations<'c>,
+        mut transaction: Transaction<'c>,
+    ) -> Step<'c> {
+        if transaction.collides_with(&destinations) {
+            self.state = State::Mail(transaction);
             return self.not_counted(reply::one_at_a_time().about(mailbox.bare()));
         }
-        recipients.push(Recipient { mailbox, destinations });
-        self.count_accepted()
+        transaction.recipients.push(Recipient { mailbox, destinations });
+        self.state = State::Mail(transaction);
+        self.accept_recipient()
     }
 
     fn data_command(&mut self, line_ending: LineEnding) -> Step<'c> {
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
-                let reader = DataReader::new(line_ending, self.config.limits.smtp_data_size.value);
+                let reader = DataReader::new(line_ending, self.limits.smtp_data_size.value);
                 self.state = State::Data(transaction, reader);
                 Step::Reply(reply::START_INPUT)
             }
@@ -304,33 +332,22 @@ impl<'c> Session<'c> {
     }
 
     /// An accepted recipient has a limit of its own and does not count as a command.
-    fn count_accepted(&mut self) -> Step<'c> {
+    fn accept_recipient(&mut self) -> Step<'c> {
         self.not_counted(reply::RECIPIENT_OK)
     }
 
     /// Answers a command that counts against no limit, unless it comes again and again.
     fn not_counted(&mut self, reply: Reply) -> Step<'c> {
         self.counters.free += 1;
-        if self.counters.free <= self.config.limits.smtp_rcpt_to.value.saturating_add(MAX_OVERSHOOT) {
+        if self.counters.free <= self.limits.smtp_rcpt_to.value.saturating_add(MAX_OVERSHOOT) {
             self.counters.commands -= 1;
         }
         answer(reply)
     }
 
-    fn deny(&mut self, denial: Denial<'_>, not_allowed: Reply, status: &'static str, subject: &str) -> Step<'c> {
-        match denial {
-            Denial::Refused(refusal) => self.fail(reply::worded(refusal, status).about(subject)),
-            Denial::NotAllowed | Denial::Unknown | Denial::TwoHandOvers => self.fail(not_allowed.about(subject)),
-            Denial::Broken(broken) => {
-                let reply = reply::broken_pattern(broken.line, &broken.message);
-                Step::Close(reply)
-            }
-        }
-    }
-
     fn fail(&mut self, reply: Reply) -> Step<'c> {
         self.counters.failed += 1;
-        let limit = &self.config.limits.smtp_failcmds;
+        let limit = &self.limits.smtp_failcmds;
         if self.counters.failed > limit.value && reply.code != 421 {
             let last = format!("the last one: {} {}", reply.code, reply.text);
             return Step::Close(Reply { subject: reply.subject, ..over_limit(limit).because(last) });
@@ -340,18 +357,10 @@ impl<'c> Session<'c> {
 
     fn unknown(&mut self, reply: Reply) -> Step<'c> {
         self.counters.unknown += 1;
-        let limit = &self.config.limits.smtp_unknowncmd;
+        let limit = &self.limits.smtp_unknowncmd;
         match self.counters.unknown > limit.value {
             true => Step::Close(over_limit(limit)),
             false => Step::Reply(reply),
-        }
-    }
-
-    fn hello(&self) -> Option<&Hello> {
-        match &self.state {
-            State::Ready(hello) | State::Delivering(hello) => Some(hello),
-            State::Mail(transaction) | State::Data(transaction, _) => Some(&transaction.hello),
-            State::Refused(_) | State::Start => None,
         }
     }
 }
@@ -366,5 +375,5 @@ fn answer<'c>(reply: Reply) -> Step<'c> {
 }
 
 fn over_limit<T>(limit: &Limit<T>) -> Reply {
-    reply::worded(&limit.refusal, if limit.refusal.code / 100 == 4 { "4.7.0" } else { "5.7.0" })
+    reply::over_limit(&limit.refusal)
 }

@@ -17,6 +17,8 @@
 
 mod case;
 mod cuts;
+#[path = "../../fuzz/src/driver.rs"]
+mod driver;
 mod index;
 mod lengths;
 mod log;

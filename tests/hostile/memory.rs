@@ -1,14 +1,14 @@
-//! The receiver without its process: the session, line reader and data reader of the library between two buffers, in the
-//! loop that the server has. So a cut costs microseconds, and every position can have one.
+//! The receiver without its process: the session of the library between two buffers (fuzz/src/driver.rs). So a cut costs
+//! microseconds, and every position can have one.
 
 use mailrecv::config::{self, Config, Keep, Trace};
 use mailrecv::message::Spool;
 use mailrecv::peer::Peer;
-use mailrecv::smtp::Step;
-use mailrecv::smtp::line::{Found, LineReader};
-use mailrecv::smtp::reply;
-use mailrecv::smtp::session::{Outcome, Session, Transaction};
+use mailrecv::smtp::reply::{self, Reply};
+use mailrecv::smtp::transaction::Transaction;
+use mailrecv::smtp::{Heard, Outcome};
 
+use crate::driver::{Driver, World};
 use crate::process::Receiver;
 use crate::support::{CONFIG, PEER};
 
@@ -64,7 +64,7 @@ impl Setting {
             session.feed(std::slice::from_ref(byte));
             states.push(session.state());
         }
-        History { replies: session.replies, texts: session.texts, states }
+        History { replies: session.outside.replies, texts: session.outside.texts, states }
     }
 
     /// Checks that two pieces lead where single bytes do, behind the first of them and at the end.
@@ -74,10 +74,10 @@ impl Setting {
             session.feed(piece);
             let expected = history.states[end];
             let same = session.state() == expected
-                && session.replies == history.replies[..expected.replies]
-                && session.texts == history.texts[..expected.texts];
+                && session.outside.replies == history.replies[..expected.replies]
+                && session.outside.texts == history.texts[..expected.texts];
             if !same {
-                let replies = String::from_utf8_lossy(&session.replies);
+                let replies = String::from_utf8_lossy(&session.outside.replies);
                 return Err(format!(
                     "cut at byte {at}: behind byte {end} {:?}, {expected:?} in single bytes: {replies}",
                     session.state()
@@ -88,94 +88,64 @@ impl Setting {
     }
 
     fn session(&self) -> InMemory<'_> {
-        let mut replies = Vec::new();
-        reply::greeting(&self.config.domain).encode(false, &mut replies);
-        InMemory {
-            session: Session::new(&self.config, &self.peer, Trace::default()),
-            lines: LineReader::default(),
-            input: Vec::new(),
-            text: Vec::new(),
-            closed: false,
-            replies,
-            texts: Vec::new(),
-            copies: 0,
-        }
+        let mut outside = Outside::default();
+        reply::greeting(&self.config.domain).encode(false, &mut outside.replies);
+        let driver = Driver::new(&self.config, &self.peer, Trace::default(), &mut outside);
+        InMemory { driver, outside }
     }
 }
 
 struct InMemory<'c> {
-    session: Session<'c>,
-    lines: LineReader,
-    /// What has come and is not consumed.
-    input: Vec<u8>,
-    /// The message that is coming.
-    text: Vec<u8>,
-    closed: bool,
+    driver: Driver<'c>,
+    outside: Outside,
+}
+
+impl InMemory<'_> {
+    fn state(&self) -> State {
+        let Outside { replies, texts, copies } = &self.outside;
+        State { replies: replies.len(), texts: texts.len(), copies: *copies }
+    }
+
+    fn feed(&mut self, piece: &[u8]) {
+        if !self.driver.is_closed() {
+            self.driver.feed(piece, &mut self.outside);
+        }
+    }
+}
+
+/// What has left the session.
+#[derive(Default)]
+struct Outside {
     replies: Vec<u8>,
     texts: Vec<Vec<u8>>,
     copies: usize,
 }
 
-impl<'c> InMemory<'c> {
-    fn state(&self) -> State {
-        State { replies: self.replies.len(), texts: self.texts.len(), copies: self.copies }
-    }
+impl World for Outside {
+    fn heard(&mut self, _: usize, _: Heard<'_>) {}
 
-    fn feed(&mut self, piece: &[u8]) {
-        self.input.extend_from_slice(piece);
-        while !self.closed {
-            let (used, step) = self.next();
-            self.input.drain(..used);
-            match step {
-                Step::Wait => return,
-                Step::Deliver(transaction) => self.deliver(&transaction),
-                step => self.answer(step),
-            }
-        }
-    }
-
-    fn next(&mut self) -> (usize, Step<'c>) {
-        if self.session.wants_data() {
-            let (used, step) = self.session.data(&self.input, &mut self.text);
-            if !self.session.wants_data() && !matches!(step, Step::Deliver(_)) {
-                self.text.clear();
-            }
-            return (used, step);
-        }
-        match self.lines.find(&self.input) {
-            Found::Line(line, used) => (used, self.session.line(line, self.lines.ending())),
-            Found::TooLong(used) => (used, self.session.too_long_line()),
-            Found::OtherProtocol => (0, self.session.other_protocol()),
-            Found::Nothing(used) => (used, Step::Wait),
-        }
-    }
+    fn decided(&mut self, _: Vec<String>) {}
 
     /// Stands in for the destinations: a file below `missing/` cannot be written, and a message goes in circles once 100
     /// servers have had it.
-    fn deliver(&mut self, transaction: &Transaction<'_>) {
-        let text = std::mem::take(&mut self.text);
+    fn deliver(&mut self, transaction: &Transaction<'_>, text: Vec<u8>) -> (Outcome, String) {
         let mut spool = Spool::new(None);
         spool.push(&text);
-        let kept = || transaction.recipients.iter().flat_map(|recipient| &recipient.destinations.keep);
+        let mut kept = transaction.recipients.iter().flat_map(|recipient| &recipient.destinations.keep);
         let is_missing = |keep: &Keep<'_>| matches!(keep, Keep::Append(path) if path.starts_with("missing/"));
         let outcome = if spool.hops() > 100 {
-            Outcome::Fail(reply::too_many_hops(spool.hops()))
-        } else if kept().any(|to| is_missing(&to.action)) {
-            Outcome::Defer(reply::try_again(String::new()))
+            Err(reply::too_many_hops(spool.hops()))
+        } else if kept.any(|to| is_missing(&to.action)) {
+            Err(reply::try_again(String::new()))
         } else {
             self.copies += transaction.recipients.iter().map(|to| to.destinations.shown().count()).sum::<usize>();
             self.texts.push(text);
-            Outcome::Delivered
+            Ok(())
         };
-        let step = self.session.delivered(outcome, "0");
-        self.answer(step);
+        (outcome, "0".to_owned())
     }
 
-    fn answer(&mut self, step: Step<'_>) {
-        self.closed = matches!(step, Step::Close(_));
-        match step {
-            Step::Reply(reply) | Step::Close(reply) => reply.encode(self.session.is_extended(), &mut self.replies),
-            step => panic!("{step:?} is no answer"),
-        }
+    fn reply(&mut self, reply: &Reply, extended: bool) {
+        reply.encode(extended, &mut self.replies);
     }
 }

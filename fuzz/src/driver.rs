@@ -1,0 +1,91 @@
+//! A session in memory: what src/server.rs does with the steps, without descriptors, clock and disk.
+
+use mailrecv::config::{Config, Trace};
+use mailrecv::peer::Peer;
+use mailrecv::policy::Policy;
+use mailrecv::smtp::command::{MAX_COMMAND_LINE, MAX_MAIL_PARAMETERS};
+use mailrecv::smtp::reply::Reply;
+use mailrecv::smtp::session::Session;
+use mailrecv::smtp::transaction::Transaction;
+use mailrecv::smtp::{Heard, Outcome, Step, Turn};
+
+/// What the session is in touch with.
+pub trait World {
+    /// It has used so much of its input, as that.
+    fn heard(&mut self, used: usize, heard: Heard<'_>);
+    /// It asked for a decision, which came about like this.
+    fn decided(&mut self, trace: Vec<String>);
+    /// A message is complete. Returns what becomes of it, and its name.
+    fn deliver(&mut self, transaction: &Transaction<'_>, text: Vec<u8>) -> (Outcome, String);
+    /// It answers.
+    fn reply(&mut self, reply: &Reply, extended: bool);
+}
+
+/// Our side of a session, with what has come and is not used yet.
+pub struct Driver<'c> {
+    session: Session<'c>,
+    policy: Policy<'c>,
+    input: Vec<u8>,
+    /// The text of the message that is coming in.
+    text: Vec<u8>,
+    closed: bool,
+}
+
+impl<'c> Driver<'c> {
+    pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace, world: &mut impl World) -> Self {
+        let mut policy = Policy::new(config, peer, trace);
+        let refusal = policy.refusal();
+        world.decided(policy.take_trace());
+        let session = Session::new(&config.domain, &config.limits, peer, refusal);
+        Self { session, policy, input: Vec::new(), text: Vec::new(), closed: false }
+    }
+
+    /// Whether we closed the connection.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Gives the session more input, until it has no more use for it.
+    pub fn feed(&mut self, piece: &[u8], world: &mut impl World) {
+        self.input.extend_from_slice(piece);
+        let mut step = self.receive(world);
+        while !self.closed {
+            step = match step {
+                Step::Wait => {
+                    let waiting = self.input.len();
+                    assert!(waiting <= LONGEST_REST, "{waiting} bytes wait for the end of a line");
+                    return;
+                }
+                Step::Reply(reply) => {
+                    world.reply(&reply, self.session.is_extended());
+                    self.text.clear();
+                    self.receive(world)
+                }
+                Step::Ask(question) => {
+                    let answer = self.policy.answer(&question);
+                    world.decided(self.policy.take_trace());
+                    self.session.answer(answer)
+                }
+                Step::Deliver(transaction) => {
+                    let (outcome, id) = world.deliver(&transaction, std::mem::take(&mut self.text));
+                    self.session.delivered(outcome, &id)
+                }
+                Step::Close(reply) => {
+                    world.reply(&reply, self.session.is_extended());
+                    self.closed = true;
+                    Step::Wait
+                }
+            };
+        }
+    }
+
+    fn receive(&mut self, world: &mut impl World) -> Step<'c> {
+        let Turn { used, heard, step } = self.session.receive(&self.input, &mut self.text);
+        world.heard(used, heard);
+        self.input.drain(..used);
+        step
+    }
+}
+
+/// How much may wait for the end of a line: the longest command, and a CR.
+const LONGEST_REST: usize = MAX_COMMAND_LINE + MAX_MAIL_PARAMETERS - 1;

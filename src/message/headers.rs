@@ -1,0 +1,72 @@
+//! What is put in front of the text: the trace headers of one recipient's copy (RFC 5321, 4.4).
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Cursor};
+use std::net::IpAddr;
+
+use super::Spool;
+use crate::address::Mailbox;
+use crate::date::HeaderDate;
+use crate::peer::Peer;
+use crate::smtp::transaction::Transaction;
+
+/// Everything about a message but its text: what headers and the environment of commands are made from.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    /// Our name for the message, in headers, replies and the log.
+    pub id: &'a str,
+    /// Who we are.
+    pub domain: &'a str,
+    /// Whom it came from.
+    pub peer: &'a Peer,
+    /// Sender and recipients.
+    pub transaction: &'a Transaction<'a>,
+}
+
+impl Envelope<'_> {
+    /// `ESMTP` or `SMTP` (RFC 5321, 4.4; RFC 3848).
+    pub fn protocol(&self) -> &'static str {
+        if self.transaction.hello.extended { "ESMTP" } else { "SMTP" }
+    }
+}
+
+/// The message as one recipient gets it.
+#[derive(Debug, Clone, Copy)]
+pub struct RecipientCopy<'a> {
+    /// What it is made from.
+    pub envelope: &'a Envelope<'a>,
+    /// Whose copy it is.
+    pub recipient: &'a Mailbox,
+}
+
+impl RecipientCopy<'_> {
+    /// Headers and text, lines ended by LF, from the beginning: as much of it as is asked for at a time.
+    pub fn reader<'s>(&self, spool: &'s mut Spool) -> io::Result<impl BufRead + 's> {
+        let headers = self.headers(spool);
+        Ok(io::Read::chain(Cursor::new(headers), spool.text()?))
+    }
+
+    /// The headers, an empty line behind them if the text needs it.
+    pub fn headers(&self, spool: &Spool) -> String {
+        let mut headers = String::with_capacity(400);
+        let (envelope, recipient) = (self.envelope, self.recipient);
+        let Transaction { reverse_path, hello, recipients, .. } = envelope.transaction;
+        // Writing to a String cannot fail.
+        let _ = write!(headers, "Return-Path: <{reverse_path}>\nDelivered-To: {recipient}\n");
+        let address = envelope.peer.address;
+        let literal = match address {
+            IpAddr::V4(_) => format!("[{address}]"),
+            IpAddr::V6(_) => format!("[IPv6:{address}]"),
+        };
+        let _ = writeln!(headers, "Received: from {} ({} {literal})", hello.name, envelope.peer.name());
+        let _ = write!(headers, "\tby {} (mailrecv) with {} id {}", envelope.domain, envelope.protocol(), envelope.id);
+        if recipients.len() == 1 {
+            let _ = write!(headers, "\n\tfor <{recipient}>");
+        }
+        let _ = writeln!(headers, "; {}", HeaderDate::now());
+        if !spool.begins_with_header() {
+            headers.push('\n');
+        }
+        headers
+    }
+}

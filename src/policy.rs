@@ -1,0 +1,74 @@
+//! What the administrator decided, asked by the session: who may send what to whom, and where it goes.
+//!
+//! The session asks with a [`Question`] and waits; everything that an answer needs (rules, patterns, lines of the
+//! configuration that are read again) is here or below here, and so is the trace of how it came about.
+
+use crate::config::{Config, Denial, Trace};
+use crate::peer::Peer;
+use crate::smtp::reply::{self, Reply, Status};
+use crate::smtp::{Answer, Question};
+
+/// The rules, applied to one peer.
+#[derive(Debug)]
+pub struct Policy<'c> {
+    config: &'c Config,
+    peer: &'c Peer,
+    trace: Trace,
+}
+
+impl<'c> Policy<'c> {
+    /// The policy for this peer; how it decides is kept in the trace, if that is wanted.
+    pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace) -> Self {
+        Self { config, peer, trace }
+    }
+
+    /// What to answer this peer if it may not talk to us at all.
+    pub fn refusal(&mut self) -> Option<Reply> {
+        match self.config.rules.admit(self.peer, &mut self.trace) {
+            Ok(()) => None,
+            Err(Denial::Broken(broken)) => Some(reply::broken_pattern(broken.line, &broken.message)),
+            Err(_) => Some(reply::peer_refused(self.peer)),
+        }
+    }
+
+    /// Answers what the session asks.
+    pub fn answer(&mut self, question: &Question) -> Answer<'c> {
+        match question {
+            Question::Sender(sender) => match self.config.rules.sender(sender, &mut self.trace) {
+                Ok(()) => Answer::Admitted,
+                Err(denial) => {
+                    Answer::No(denied(denial, &sender.bare(), reply::SENDER_REFUSED, reply::sender_not_allowed()))
+                }
+            },
+            Question::Recipient(mailbox) => {
+                let config = self.config;
+                match config.rules.route(mailbox, self.peer, &config.domain, &mut self.trace) {
+                    Ok(destinations) => Answer::Destinations(destinations),
+                    Err(denial) => Answer::No(denied(
+                        denial,
+                        &mailbox.bare(),
+                        reply::RECIPIENT_REFUSED,
+                        reply::recipient_not_allowed(),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Hands out how the last decisions came about, a line each.
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.take()
+    }
+}
+
+/// The reply to what a rule forbids to this address. `status` goes with the administrator's own words, `not_allowed` are
+/// ours.
+fn denied(denial: Denial<'_>, address: &str, status: Status, not_allowed: Reply) -> Reply {
+    match denial {
+        Denial::Refused(refusal) => reply::worded(refusal, status).about(address),
+        Denial::NotAllowed => not_allowed.about(address),
+        Denial::Unknown => reply::no_such_recipient().about(address),
+        Denial::TwoHandOvers => reply::two_hand_overs().about(address),
+        Denial::Broken(broken) => reply::broken_pattern(broken.line, &broken.message),
+    }
+}
