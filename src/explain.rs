@@ -7,14 +7,13 @@ use crate::check::report;
 use crate::cli::{Options, Question};
 use crate::config::{self, Config, Flags, Trace};
 use crate::exit::Exit;
-use crate::log::Log;
+use crate::log::{Event, Log};
 use crate::policy::Policy;
 use crate::smtp::Step;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::Session;
 use crate::smtp::transaction::Transaction;
 use crate::untrusted::Untrusted;
-use crate::{deliver, server};
 
 /// Answers the question on standard output. 0 if mail would be taken, 1 if not, 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, question: &Question) -> Exit {
@@ -82,9 +81,9 @@ fn show_destinations(text: &mut String, transaction: &Transaction<'_>, question:
         for (action, origin) in recipient.destinations.shown() {
             let _ = writeln!(text, "destination: {action} ({origin})");
             if log.wants(Flags::DELIVERIES) {
-                let sender = &transaction.reverse_path;
-                let line = deliver::log_line(&log, "...", sender, &recipient.mailbox, &"...", action);
-                let _ = writeln!(text, "  log:   {}", log.line(&line));
+                let (from, to) = (&transaction.reverse_path, &recipient.mailbox);
+                let event = Event::Delivered { id: "...", from, to, size: &"...", action };
+                let _ = writeln!(text, "  log:   {}", log.line(&event.text(&log)));
             } else {
                 let _ = writeln!(text, "  log:   nothing, without debug flag +");
             }
@@ -100,6 +99,6 @@ fn show(text: &mut String, reply: &Reply, peer: String, config: &Config) {
     }
     if reply.is_negative() {
         let log = Log::new(config.log.clone(), Flags::default(), config.loghex, peer);
-        let _ = writeln!(text, "  log:   {}", log.line(&server::negative(&log, reply)));
+        let _ = writeln!(text, "  log:   {}", log.line(&Event::Reply(reply).text(&log)));
     }
 }

@@ -19,7 +19,7 @@ use crate::check::report;
 use crate::cli::{ListenOptions, Options};
 use crate::config::{self, Flags, LogTarget};
 use crate::exit::Exit;
-use crate::log::Log;
+use crate::log::{Event, Log};
 use crate::signals::Signals;
 use crate::smtp::reply;
 use crate::wait::{is_ready, timeout};
@@ -94,7 +94,7 @@ impl<'a> Listener<'a> {
             self.reap();
             for number in 0..self.sockets.len() {
                 if let Err(error) = self.accept(number) {
-                    self.log("listen").always(format_args!("WARNING: cannot accept connections: {error}"));
+                    self.log("listen").event(&Event::CannotAccept(&error));
                     pause = Some(Instant::now() + Duration::from_secs(1));
                 }
             }
@@ -151,7 +151,7 @@ impl<'a> Listener<'a> {
         self.reap();
         let from_peer = self.sessions.iter().filter(|session| network_of(session.peer) == network_of(peer)).count();
         if self.sessions.len() >= self.options.max_processes || from_peer >= self.options.max_per_address {
-            self.turn_away(&stream, peer, format_args!("{} sessions, {from_peer} with this peer", self.sessions.len()));
+            self.turn_away(&stream, peer, from_peer);
             return Ok(());
         }
         stream.set_nonblocking(false)?;
@@ -170,14 +170,18 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    fn turn_away(&self, stream: &TcpStream, peer: IpAddr, why: std::fmt::Arguments<'_>) {
+    fn turn_away(&self, stream: &TcpStream, peer: IpAddr, with_peer: usize) {
         let reply = reply::too_busy();
         let mut bytes = Vec::new();
         reply.encode(false, &mut bytes);
         // One write into an empty socket buffer; a peer that cannot take that gets nothing.
         let _ = stream.set_nonblocking(true);
         let _ = (&mut &*stream).write_all(&bytes);
-        self.log(&peer.to_string()).error(format_args!("ERROR: {} {} ({why})", reply.code, reply.text));
+        self.log(&peer.to_string()).event(&Event::TurnedAway {
+            reply: &reply,
+            sessions: self.sessions.len(),
+            with_peer,
+        });
     }
 
     fn log(&self, peer: &str) -> Log {

@@ -17,11 +17,11 @@ use nix::sys::stat::{Mode, fstat, umask};
 use crate::cli::Options;
 use crate::config::{self, Config, Flags, LogTarget, Unusable};
 use crate::exit::Exit;
-use crate::log::Log;
+use crate::log::{Event, Log};
 use crate::net::conn::Connection;
 use crate::net::dns;
 use crate::peer::{self, Origin, Peer};
-use crate::server::{Server, log_negative};
+use crate::server::Server;
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
@@ -58,13 +58,12 @@ fn receive(options: &Options, peer: Option<Peer>, stderr_was_peer: bool) -> Exit
     };
     match (loaded, ready) {
         (Err(unusable), _) => {
-            let file = options.config.display().to_string();
             for error in &unusable.errors {
-                log.always(format_args!("ERROR: {}", error.headline(&file)));
+                log.event(&Event::ConfigurationError(error, &options.config));
             }
             let count = unusable.errors.len();
             let errors = if count == 1 { "error" } else { "errors" };
-            last_words(&log, &reply::cannot_serve(format!("{count} {errors} in {file}")));
+            last_words(&log, &reply::cannot_serve(format!("{count} {errors} in {}", options.config.display())));
             Exit::Config
         }
         (Ok(_), Err(error)) => {
@@ -72,10 +71,7 @@ fn receive(options: &Options, peer: Option<Peer>, stderr_was_peer: bool) -> Exit
             Exit::OsErr
         }
         (Ok(config), Ok(signals)) => {
-            log.when(
-                Flags::CONFIG,
-                format_args!("DEBUG: config {}: domain {}", options.config.display(), config.domain),
-            );
+            log.event(&Event::ConfigurationRead(&options.config, &config.domain));
             match catch_unwind(AssertUnwindSafe(|| serve(&config, &log, &signals, connected))) {
                 Ok(()) => Exit::Ok,
                 Err(_) => {
@@ -134,10 +130,10 @@ fn open_log(
 /// Standard input is nothing that a peer could be on. That the peer has already hung up is no fault of ours.
 fn not_a_connection(log: &Log, error: &anyhow::Error, stderr_was_peer: bool) -> Exit {
     if error.downcast_ref() == Some(&Errno::ENOTCONN) {
-        log.when(Flags::WARNINGS, format_args!("WARNING: the peer had gone before it could be greeted"));
+        log.event(&Event::PeerGoneBeforeGreeting);
         return Exit::Ok;
     }
-    log.always(format_args!("WARNING: {error:#}"));
+    log.event(&Event::NotAConnection(error));
     if !stderr_was_peer {
         let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
     }
@@ -165,9 +161,7 @@ impl Connected {
 fn serve(config: &Config, log: &Log, signals: &Signals, connected: Connected) {
     let mut server = Server::greet(config, log, signals);
     if nix::unistd::geteuid().is_root() {
-        log.always(format_args!(
-            "WARNING: running as root: name a user in the super-server's entry, or with `user` in the configuration"
-        ));
+        log.event(&Event::RunningAsRoot);
     }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
     let (peer, refusal) = match connected {
@@ -178,7 +172,7 @@ fn serve(config: &Config, log: &Log, signals: &Signals, connected: Connected) {
         Connected::Seen(Origin::Socket(address)) => look_up(config, log, address, server.deadline()),
     };
     sandbox::enter(config, &peer, log);
-    log.when(Flags::DIALOGUE, format_args!("SMTP connection from remote host {} ({})", peer.name(), peer.address));
+    log.event(&Event::Connected(&peer));
     server.serve(&peer, refusal);
 }
 
@@ -189,12 +183,12 @@ fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (P
     let mut peer = Peer::unnamed(address);
     match dns::confirmed_name(peer.address, time) {
         Ok(name) => {
-            log.when(Flags::HOSTS, format_args!("DEBUG: host name '{name}' is confirmed"));
+            log.event(&Event::HostName(&name));
             peer.hostname = Some(name);
             (peer, None)
         }
         Err(why) => {
-            log.when(Flags::HOSTS, format_args!("DEBUG: {why}"));
+            log.event(&Event::NoHostName(&why));
             let check = &limits.fcrdns_check;
             let refusal =
                 check.value.then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because(why.to_string()));
@@ -211,7 +205,7 @@ fn keep_files_readable() {
 
 /// Says one thing to the peer and to the log, when nothing else can be done.
 fn last_words(log: &Log, reply: &Reply) {
-    log_negative(log, reply);
+    log.event(&Event::Reply(reply));
     let mut connection = Connection::standard_io();
     reply.encode(false, connection.replies());
     // Whether it arrives makes no difference any more.

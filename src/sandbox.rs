@@ -13,26 +13,24 @@ use landlock::{
     RulesetError, RulesetStatus, Scope,
 };
 
-use crate::config::{Config, Flags, Place};
+use crate::config::{Config, Place};
 use crate::date;
 use crate::files::directory_of;
-use crate::log::Log;
+use crate::log::{Event, Log};
 use crate::peer::Peer;
 
 /// Enters the sandbox that fits this configuration and this peer. Without one a warning is logged, and on it goes.
 pub(crate) fn enter(config: &Config, peer: &Peer, log: &Log) {
     if config.rules.has_commands_for(peer) {
-        log.when(Flags::FILES, format_args!("DEBUG: no sandbox: a pipe command is within the reach of {peer}"));
+        log.event(&Event::NoSandboxForCommands(peer));
         return;
     }
     log.open();
     date::learn_time_zone();
     match restrict(&allowed(config)) {
-        Ok(RulesetStatus::NotEnforced) => {
-            log.when(Flags::WARNINGS, format_args!("WARNING: no sandbox: this kernel has no Landlock"));
-        }
+        Ok(RulesetStatus::NotEnforced) => log.event(&Event::NoSandbox(&"this kernel has no Landlock")),
         Ok(_) => {}
-        Err(error) => log.when(Flags::WARNINGS, format_args!("WARNING: no sandbox: {error}")),
+        Err(error) => log.event(&Event::NoSandbox(&error)),
     }
 }
 

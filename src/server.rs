@@ -3,12 +3,11 @@
 //! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Flags, Trace};
 use crate::deliver::{self, Context};
-use crate::log::Log;
+use crate::log::{Event, Log};
 use crate::message::{Envelope, Lines, Spool};
 use crate::net::conn::{Connection, Input};
 use crate::peer::Peer;
@@ -85,17 +84,15 @@ impl<'a> Server<'a> {
         let end = self.converse(&mut session, &mut policy, peer);
         if let End::PeerGone(how) = end {
             if session.transaction().is_some() {
-                self.log.always(format_args!("WARNING: {how}; nothing was delivered of the message it had begun"));
+                self.log.event(&Event::GoneInTransaction(&how));
             } else if let Some(id) = &self.unconfirmed {
                 // The window that no server can close (RFC 1047).
-                self.log.always(format_args!(
-                    "WARNING: {how}; message {id} is delivered, but if the peer has not read that it will send it again"
-                ));
+                self.log.event(&Event::GoneUnconfirmed(&how, id));
             } else {
-                self.log.when(Flags::WARNINGS, format_args!("WARNING: {how}"));
+                self.log.event(&Event::Gone(&how));
             }
         }
-        self.log.when(Flags::CLOSING, format_args!("INFO: connection closed, {} messages accepted", self.messages));
+        self.log.event(&Event::Closed(self.messages));
     }
 
     fn converse<'s>(&mut self, session: &mut Session<'s>, policy: &mut Policy<'s>, peer: &Peer) -> End {
@@ -145,9 +142,7 @@ impl<'a> Server<'a> {
         let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
         match heard {
             Heard::Nothing => {}
-            Heard::Command(words) => {
-                self.log.when(Flags::DIALOGUE, format_args!("DEBUG: SMTP cmd: '{}'", self.log.untrusted(words)));
-            }
+            Heard::Command(words) => self.log.event(&Event::Command(words)),
             Heard::Text => {
                 self.spool.get_or_insert_with(|| new_spool(self.config)).push(&self.text);
                 if self.log.wants(Flags::LETTERS) {
@@ -193,18 +188,10 @@ impl<'a> Server<'a> {
         reply::worded(&limit.refusal, reply::TIMED_OUT)
     }
 
-    /// Queues a reply, and logs it if it says no.
+    /// Queues a reply, and logs it.
     fn send(&mut self, reply: &Reply, enhanced: bool) {
         reply.encode(enhanced, self.connection.replies());
-        let log = self.log;
-        if reply.is_negative() {
-            log_negative(log, reply);
-        } else {
-            log.when(
-                Flags::DIALOGUE,
-                format_args!("DEBUG: SMTP reply: {} {}", reply.code, reply.text.replace('\n', " / ")),
-            );
-        }
+        self.log.event(&Event::Reply(reply));
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -217,7 +204,7 @@ impl<'a> Server<'a> {
 
     fn log_trace(&self, policy: &mut Policy<'_>) {
         for line in policy.take_trace() {
-            self.log.always(format_args!("DEBUG: {line}"));
+            self.log.event(&Event::Rule(&line));
         }
     }
 
@@ -239,34 +226,13 @@ fn new_spool(config: &Config) -> Spool {
 /// Logs a piece of a message as lines, however it was cut; the last one with the message's end.
 fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], step: &Step<'_>) {
     let mut log_line = |line: &[u8]| {
-        log.always(format_args!("DEBUG: Letter: '{}'", log.untrusted(line)));
+        log.event(&Event::Letter(line));
         Ok::<(), Infallible>(())
     };
     let _ = letter.push(text, &mut log_line);
     if !matches!(step, Step::Wait) {
         let _ = letter.finish(log_line);
     }
-}
-
-/// Logs a reply that says no.
-pub fn log_negative(log: &Log, reply: &Reply) {
-    log.error(format_args!("{}", negative(log, reply)));
-}
-
-/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, because
-/// peers are banned for the others.
-pub fn negative(log: &Log, reply: &Reply) -> impl fmt::Display {
-    fmt::from_fn(move |f| {
-        let kind = if reply.is_our_fault { "WARNING" } else { "ERROR" };
-        write!(f, "{kind}: {} {}", reply.code, reply.text)?;
-        if let Some(subject) = &reply.subject {
-            write!(f, " '{}'", log.untrusted(subject))?;
-        }
-        match &reply.cause {
-            Some(cause) => write!(f, " ({cause})"),
-            None => Ok(()),
-        }
-    })
 }
 
 /// How long the last reply may take to leave.

@@ -16,7 +16,7 @@
 mod targets;
 
 use mailrecv::config::{Flags, LogTarget};
-use mailrecv::log::Log;
+use mailrecv::log::{Event, Log};
 use mailrecv::smtp::LineEnding;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -94,9 +94,10 @@ proptest! {
         for (prints, text) in &events {
             match prints {
                 true => writer.print(text).unwrap(),
-                false => writer.when(Flags::DIALOGUE, format_args!("DEBUG: SMTP cmd: '{}'", writer.untrusted(text))),
+                false => writer.event(&Event::Command(text)),
             }
-            writer.when(Flags::FILES, format_args!("this flag is not set"));
+            // A flag that is not set.
+            writer.event(&Event::Letter(text));
         }
         let written = std::fs::read_to_string(&file).unwrap_or_default();
         prop_assert_eq!(written.lines().count(), events.len());

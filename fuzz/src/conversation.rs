@@ -4,10 +4,9 @@
 use std::net::Ipv4Addr;
 
 use mailrecv::config::{Config, Flags, Keep, LogTarget, Trace};
-use mailrecv::log::Log;
+use mailrecv::log::{Event, Log};
 use mailrecv::message::{Envelope, RecipientCopy, Spool};
 use mailrecv::peer::Peer;
-use mailrecv::server;
 use mailrecv::smtp::reply::{self, Reply};
 use mailrecv::smtp::transaction::Transaction;
 use mailrecv::smtp::{Heard, Outcome};
@@ -71,8 +70,8 @@ impl<'a> Host<'a> {
         Self { config, peer, log, conversation: Conversation::default() }
     }
 
-    fn note(&mut self, text: String) {
-        let line = format!("[{PEER}] {text}");
+    fn note(&mut self, event: &Event<'_>) {
+        let line = format!("[{PEER}] {}", event.text(&self.log));
         check_text(&line, PEER, true);
         self.conversation.log.push(line);
     }
@@ -84,14 +83,14 @@ impl World for Host<'_> {
             Heard::Nothing => {}
             Heard::Command(words) => {
                 assert!(used > words.len(), "a command ends with its line");
-                self.note(format!("DEBUG: SMTP cmd: '{}'", self.log.untrusted(words)));
+                self.note(&Event::Command(words));
             }
             Heard::Text => assert!(used > 0, "nothing was used of a message"),
         }
     }
 
     fn decided(&mut self, trace: Vec<String>) {
-        trace.into_iter().for_each(|line| self.note(format!("DEBUG: {line}")));
+        trace.into_iter().for_each(|line| self.note(&Event::Rule(&line)));
     }
 
     fn deliver(&mut self, transaction: &Transaction<'_>, text: Vec<u8>) -> (Outcome, String) {
@@ -113,8 +112,7 @@ impl World for Host<'_> {
         assert!(wire.is_ascii(), "nothing here has other characters: {wire:?}");
         self.conversation.replies.push(wire);
         if reply.is_negative() {
-            let line = server::negative(&self.log, reply).to_string();
-            self.note(line);
+            self.note(&Event::Reply(reply));
         }
     }
 }

@@ -13,8 +13,8 @@ use nix::libc;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Context, failure};
-use crate::config::Flags;
 use crate::files::{directory_of, refuse_foreign_links, sync_directory};
+use crate::log::Event;
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
 
@@ -68,7 +68,7 @@ impl<'a> Maildirs<'a> {
             }
             created => created?,
         };
-        self.context.log.when(Flags::FILES, format_args!("DEBUG: writing {}", path.display()));
+        self.context.log.event(&Event::WritingFile(&path));
         // What could stand in the way later is looked for now, while everything can still be taken back.
         let new = open_new(directory).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         let mut waiting = Waiting { directory, path, name: String::new(), new, stays: false };
@@ -85,7 +85,7 @@ impl<'a> Maildirs<'a> {
         for message in &mut self.messages {
             let directory = message.directory;
             message.publish().map_err(|error| failure(&error, &format!("delivering into {}", directory.display())))?;
-            self.context.log.when(Flags::FILES, format_args!("DEBUG: delivered {}", message.path.display()));
+            self.context.log.event(&Event::FileDelivered(&message.path));
         }
         self.messages.iter_mut().for_each(|message| message.stays = true);
         Ok(())

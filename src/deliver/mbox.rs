@@ -20,10 +20,9 @@ use nix::sys::stat::Mode;
 
 use super::{Context, LOCK_PATIENCE, failure};
 use crate::address::ReversePath;
-use crate::config::Flags;
 use crate::date::Asctime;
 use crate::files::{self, sync_name};
-use crate::log::Log;
+use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::{self, Reply};
 use crate::wait::timeout;
@@ -74,7 +73,7 @@ impl<'a> Mailboxes<'a> {
     pub(super) fn commit(mut self) {
         self.files.iter_mut().for_each(|file| file.committed = true);
         for file in self.files.drain(..) {
-            self.context.log.when(Flags::FILES, format_args!("DEBUG: closing {}", file.path.display()));
+            self.context.log.event(&Event::ClosingMailbox(file.path));
         }
     }
 
@@ -84,7 +83,7 @@ impl<'a> Mailboxes<'a> {
         let number = match self.files.iter().position(|file| Some(file.identity) == known) {
             Some(number) => number,
             None => {
-                self.context.log.when(Flags::FILES, format_args!("DEBUG: opening {}", path.display()));
+                self.context.log.event(&Event::OpeningMailbox(path));
                 self.files.push(wait_for(self.context, path)?);
                 self.files.len() - 1
             }
@@ -156,10 +155,7 @@ impl Drop for Appending<'_> {
         if let (false, Some(length)) = (self.committed, self.revocable) {
             let cut = || self.file.set_len(length).and_then(|()| self.file.sync_data());
             if let Err(error) = cut().or_else(|_| cut()) {
-                self.log.always(format_args!(
-                    "WARNING: {} could not be cut back to {length} bytes ({error}): it holds what was refused",
-                    self.path.display()
-                ));
+                self.log.event(&Event::NotCutBack { path: self.path, length, error: &error });
             }
         }
     }
@@ -210,7 +206,7 @@ fn has_dot_lock(path: &Path, log: &Log) -> bool {
     if age < STALE_LOCK {
         return true;
     }
-    log.when(Flags::WARNINGS, format_args!("WARNING: {} is {} s old and not respected", path.display(), age.as_secs()));
+    log.event(&Event::StaleLock { path: &path, age: age.as_secs() });
     false
 }
 

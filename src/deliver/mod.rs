@@ -11,17 +11,16 @@ pub mod mbox;
 mod pipe;
 mod print;
 
+use std::io;
 use std::time::Duration;
-use std::{fmt, io};
 
-use crate::address::{Mailbox, ReversePath};
-use crate::config::{Config, Flags, HandOver, Keep};
-use crate::log::Log;
+use crate::config::{Config, HandOver, Keep};
+use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
 use crate::signals::Signals;
 use crate::smtp::Outcome;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::transaction::Recipient;
+use crate::smtp::transaction::{Recipient, Transaction};
 
 /// What a delivery needs besides the message.
 pub struct Context<'a> {
@@ -119,32 +118,11 @@ fn about(recipient: &Recipient<'_>) -> impl FnOnce(Reply) -> Reply {
 }
 
 fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>) {
-    if context.log.wants(Flags::DELIVERIES) {
-        let transaction = envelope.transaction;
-        let sender = &transaction.reverse_path;
-        for (action, _) in recipient.destinations.shown() {
-            context.log.always(format_args!(
-                "{}",
-                log_line(context.log, envelope.id, sender, &recipient.mailbox, &transaction.size, action)
-            ));
-        }
+    let Transaction { reverse_path, size, .. } = envelope.transaction;
+    for (action, _) in recipient.destinations.shown() {
+        let (id, to) = (envelope.id, &recipient.mailbox);
+        context.log.event(&Event::Delivered { id, from: reverse_path, to, size, action });
     }
-}
-
-/// What the log says of a copy with flag `+`.
-pub(crate) fn log_line(
-    log: &Log,
-    id: &str,
-    sender: &ReversePath,
-    recipient: &Mailbox,
-    size: &dyn fmt::Display,
-    action: &dyn fmt::Display,
-) -> String {
-    format!(
-        "Mail id={id} from=<{}> to=<{}> size={size} {action}: delivered",
-        log.untrusted(sender.to_string().as_bytes()).in_angles(),
-        log.untrusted(recipient.to_string().as_bytes()).in_angles(),
-    )
 }
 
 /// The reply to an error of the system: the sender keeps the mail, whatever it is.

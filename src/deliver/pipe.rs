@@ -16,10 +16,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{Context, failure, mbox};
-use crate::config::Flags;
+use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::{self, Reply, Status};
-use crate::untrusted::Untrusted;
 use crate::wait::{is_ready, timeout};
 
 /// Runs the command and turns its exit status into an answer.
@@ -30,21 +29,23 @@ pub(super) fn run(
     spool: &mut Spool,
 ) -> Result<(), Reply> {
     let log = context.log;
-    log.when(Flags::FILES, format_args!("DEBUG: starting '{command}'"));
+    log.event(&Event::StartingCommand(command));
     let limit = &context.config.limits.pipe_secs;
     let mut running = Running::start(command, copy, Instant::now() + limit.value)
         .map_err(|error| failure(&error, &format!("starting '{command}'")))?;
     let ended = running.feed(context, copy, spool);
     running.output.drain();
     let output = running.output.first_line();
-    let output = if output.is_empty() { String::new() } else { format!(": '{}'", Untrusted::new(output)) };
     match ended {
         Ok(Some(status)) => {
-            log.when(Flags::FILES, format_args!("DEBUG: '{command}' ended, {status}{output}"));
-            answer(status, || format!("'{command}' ended, {status}{output}"))
+            log.event(&Event::CommandEnded { command, status, output });
+            answer(status, || CommandEnd { command, status, output }.to_string())
         }
-        Ok(None) => Err(reply::worded(&limit.refusal, reply::COMMAND_TOO_SLOW)
-            .because(format!("'{command}' was killed after {} seconds{output}", limit.value.as_secs()))),
+        Ok(None) => Err(reply::worded(&limit.refusal, reply::COMMAND_TOO_SLOW).because(format!(
+            "'{command}' was killed after {} seconds{}",
+            limit.value.as_secs(),
+            said(output)
+        ))),
         Err(error) => Err(failure(&error, &format!("running '{command}'"))),
     }
 }

@@ -4,12 +4,16 @@
 //! in quotes, as [`Untrusted`], with control characters, quotes and brackets written as `<0xNN>`. So no line shows a
 //! bracketed address that is not the peer's.
 
+mod event;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
+pub use event::Event;
+pub(crate) use event::{CommandEnd, said};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
@@ -64,21 +68,11 @@ impl Log {
         Self { stderr_is_ours: false, ..self }
     }
 
-    /// Logs a line whatever the flags.
-    pub fn always(&self, text: fmt::Arguments<'_>) {
-        // A failure to log is no reason to lose mail, and there is nobody to tell.
-        let _ = self.write(Severity::Info, text);
-    }
-
-    /// Logs a refusal or an error, whatever the flags.
-    pub fn error(&self, text: fmt::Arguments<'_>) {
-        let _ = self.write(Severity::Error, text);
-    }
-
-    /// Logs a line if the flag is set.
-    pub fn when(&self, flag: Flags, text: fmt::Arguments<'_>) {
-        if self.wants(flag) {
-            self.always(text);
+    /// Logs an event, if its line is wanted.
+    pub fn event(&self, event: &Event<'_>) {
+        if event.flag().is_none_or(|flag| self.wants(flag)) {
+            // A failure to log is no reason to lose mail, and there is nobody to tell.
+            let _ = self.write(event);
         }
     }
 
@@ -90,8 +84,7 @@ impl Log {
 
     /// Writes one line of a message for people (the `print` action). Unlike the log itself, this can fail.
     pub fn print(&self, line: &[u8]) -> std::io::Result<()> {
-        let line = Untrusted::new(line).with_utf8().whole();
-        self.write(Severity::Info, format_args!("| {line}"))
+        self.write(&Event::Print(line))
     }
 
     /// A line as it stands in a log file: `DATE MAILRECV[PID]: [PEER] TEXT`.
@@ -118,12 +111,12 @@ impl Log {
         }
     }
 
-    fn write(&self, severity: Severity, text: fmt::Arguments<'_>) -> std::io::Result<()> {
+    fn write(&self, event: &Event<'_>) -> std::io::Result<()> {
         let mut sink = self.sink.borrow_mut();
         if let Sink::Closed | Sink::Nowhere = *sink {
             *sink = self.opened();
         }
-        let peer = &self.peer;
+        let (peer, text) = (&self.peer, event.text(self));
         match &mut *sink {
             Sink::File(LogFile { file, .. }) => file.write_all((self.line(&text) + "\n").as_bytes()),
             Sink::Stderr => {
@@ -132,8 +125,9 @@ impl Log {
             }
             Sink::Syslog(logger) => {
                 let line = format!("[{peer}] {text}");
-                let result = match severity {
+                let result = match event.severity() {
                     Severity::Error => logger.err(line),
+                    Severity::Warning => logger.warning(line),
                     Severity::Info => logger.info(line),
                 };
                 result.map_err(std::io::Error::other)
@@ -151,11 +145,8 @@ impl Log {
                 Err(error) => {
                     let mut sink = self.syslog();
                     if let Sink::Syslog(logger) = &mut sink {
-                        let _ = logger.warning(format!(
-                            "[{}] WARNING: logging here, because {} cannot be opened: {error}",
-                            self.peer,
-                            path.display()
-                        ));
+                        let event = Event::LoggingHere(path, &error);
+                        let _ = logger.warning(format!("[{}] {}", self.peer, event.text(self)));
                     }
                     sink
                 }
@@ -190,6 +181,7 @@ fn open_file(path: &Path) -> std::io::Result<LogFile> {
 #[derive(Debug, Clone, Copy)]
 enum Severity {
     Error,
+    Warning,
     Info,
 }
 

@@ -1,0 +1,298 @@
+//! Every line of the log, with the flag that asks for it and how urgent it is.
+//!
+//! Programs act on these lines. fail2ban bans a peer for `ERROR: 5xx`, which is written for one event only: a reply that
+//! refuses something for good ([`Event::Reply`]). What is not the peer's fault is never an `ERROR: 5xx`.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use super::{Log, Severity};
+use crate::config::{Diagnostic, Flags};
+use crate::peer::Peer;
+use crate::smtp::reply::Reply;
+use crate::untrusted::Untrusted;
+
+/// Something worth a line.
+#[expect(missing_docs, reason = "what the fields of a variant are is said of the variant")]
+pub enum Event<'a> {
+    /// A session cannot take mail because of this mistake in this file.
+    ConfigurationError(&'a Diagnostic, &'a Path),
+    /// The configuration was read; it says who we are.
+    ConfigurationRead(&'a Path, &'a str),
+    /// Nobody is there any more.
+    PeerGoneBeforeGreeting,
+    /// Standard input is nothing that a peer could be on.
+    NotAConnection(&'a anyhow::Error),
+    /// Nobody said whom to become.
+    RunningAsRoot,
+    /// Who the peer is.
+    Connected(&'a Peer),
+    /// The peer has this confirmed name.
+    HostName(&'a str),
+    /// The peer has none, for this reason.
+    NoHostName(&'a dyn Display),
+
+    /// A command line.
+    Command(&'a [u8]),
+    /// A reply; one that says no is logged whatever the flags.
+    Reply(&'a Reply),
+    /// How a decision came about.
+    Rule(&'a str),
+    /// A line of a message that is coming in.
+    Letter(&'a [u8]),
+    /// A line of a message for people (the `print` action).
+    Print(&'a [u8]),
+
+    /// One copy is delivered; its size in octets.
+    Delivered {
+        id: &'a str,
+        from: &'a dyn Display,
+        to: &'a dyn Display,
+        size: &'a dyn Display,
+        action: &'a dyn Display,
+    },
+    /// A mailbox is opened.
+    OpeningMailbox(&'a Path),
+    /// A mailbox is closed, with what was appended to it.
+    ClosingMailbox(&'a Path),
+    /// A mailbox holds what was refused, behind so many bytes.
+    NotCutBack { path: &'a Path, length: u64, error: &'a io::Error },
+    /// A `FILE.lock` is so many seconds old that nobody can be behind it.
+    StaleLock { path: &'a Path, age: u64 },
+    /// A file of a maildir is written.
+    WritingFile(&'a Path),
+    /// A file of a maildir is where readers look.
+    FileDelivered(&'a Path),
+    /// A command is started.
+    StartingCommand(&'a str),
+    /// A command has ended; the first line of what it wrote.
+    CommandEnded { command: &'a str, status: ExitStatus, output: &'a [u8] },
+
+    /// There is no sandbox: a `pipe` is within the reach of this peer.
+    NoSandboxForCommands(&'a Peer),
+    /// There is no sandbox, for this reason.
+    NoSandbox(&'a dyn Display),
+
+    /// The peer is gone, as this says, in the middle of a message.
+    GoneInTransaction(&'a str),
+    /// The peer is gone, and may not know that this message is delivered.
+    GoneUnconfirmed(&'a str, &'a str),
+    /// The peer is gone.
+    Gone(&'a str),
+    /// The session is over; so many messages were accepted.
+    Closed(u32),
+
+    /// `listen` has no more room, or not for this peer.
+    TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize },
+    /// `listen` cannot accept connections.
+    CannotAccept(&'a io::Error),
+    /// The log that was asked for cannot be opened.
+    LoggingHere(&'a Path, &'a io::Error),
+}
+
+impl Event<'_> {
+    /// The flag that asks for this line; `None` if it is written whatever the flags.
+    pub(super) fn flag(&self) -> Option<Flags> {
+        match self {
+            Event::ConfigurationRead(..) => Some(Flags::CONFIG),
+            Event::OpeningMailbox(_)
+            | Event::ClosingMailbox(_)
+            | Event::WritingFile(_)
+            | Event::FileDelivered(_)
+            | Event::StartingCommand(_)
+            | Event::CommandEnded { .. }
+            | Event::NoSandboxForCommands(_) => Some(Flags::FILES),
+            Event::Closed(_) => Some(Flags::CLOSING),
+            Event::HostName(_) | Event::NoHostName(_) => Some(Flags::HOSTS),
+            Event::Letter(_) => Some(Flags::LETTERS),
+            Event::Rule(_) => Some(Flags::RULES),
+            Event::Connected(_) | Event::Command(_) => Some(Flags::DIALOGUE),
+            Event::Reply(reply) => {
+                if reply.is_negative() {
+                    None
+                } else {
+                    Some(Flags::DIALOGUE)
+                }
+            }
+            Event::PeerGoneBeforeGreeting | Event::StaleLock { .. } | Event::NoSandbox(_) | Event::Gone(_) => {
+                Some(Flags::WARNINGS)
+            }
+            Event::Delivered { .. } => Some(Flags::DELIVERIES),
+            Event::ConfigurationError(..)
+            | Event::NotAConnection(_)
+            | Event::RunningAsRoot
+            | Event::Print(_)
+            | Event::NotCutBack { .. }
+            | Event::GoneInTransaction(_)
+            | Event::GoneUnconfirmed(..)
+            | Event::TurnedAway { .. }
+            | Event::CannotAccept(_)
+            | Event::LoggingHere(..) => None,
+        }
+    }
+
+    /// How urgent it is, to the system log.
+    pub(super) fn severity(&self) -> Severity {
+        match self {
+            Event::Reply(reply) if reply.is_negative() => Severity::Error,
+            Event::TurnedAway { .. } => Severity::Error,
+            Event::LoggingHere(..) => Severity::Warning,
+            _ => Severity::Info,
+        }
+    }
+
+    /// The line, without date and peer, as this log has it.
+    pub fn text<'e>(&'e self, log: &'e Log) -> impl Display + 'e {
+        fmt::from_fn(move |f| self.write(log, f))
+    }
+
+    fn write(&self, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::ConfigurationError(error, file) => {
+                write!(f, "ERROR: {}", error.headline(&file.display().to_string()))
+            }
+            Event::ConfigurationRead(file, domain) => write!(f, "DEBUG: config {}: domain {domain}", file.display()),
+            Event::PeerGoneBeforeGreeting => f.write_str("WARNING: the peer had gone before it could be greeted"),
+            Event::NotAConnection(error) => write!(f, "WARNING: {error:#}"),
+            Event::RunningAsRoot => f.write_str(
+                "WARNING: running as root: name a user in the super-server's entry, or with `user` in the configuration",
+            ),
+            Event::Connected(peer) => {
+                write!(f, "SMTP connection from remote host {} ({})", peer.name(), peer.address)
+            }
+            Event::HostName(name) => write!(f, "DEBUG: host name '{name}' is confirmed"),
+            Event::NoHostName(why) => write!(f, "DEBUG: {why}"),
+            Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),
+            Event::Reply(reply) if reply.is_negative() => write_refusal(reply, log, f),
+            Event::Reply(reply) => write!(f, "DEBUG: SMTP reply: {} {}", reply.code, reply.text.replace('\n', " / ")),
+            Event::Rule(decision) => write!(f, "DEBUG: {decision}"),
+            Event::Letter(line) => write!(f, "DEBUG: Letter: '{}'", log.untrusted(line)),
+            Event::Print(line) => write!(f, "| {}", Untrusted::new(line).with_utf8().whole()),
+            Event::Delivered { id, from, to, size, action } => {
+                let (from, to) = (from.to_string(), to.to_string());
+                let (from, to) = (log.untrusted(from.as_bytes()), log.untrusted(to.as_bytes()));
+                let (from, to) = (from.in_angles(), to.in_angles());
+                write!(f, "Mail id={id} from=<{from}> to=<{to}> size={size} {action}: delivered")
+            }
+            Event::OpeningMailbox(path) => write!(f, "DEBUG: opening {}", path.display()),
+            Event::ClosingMailbox(path) => write!(f, "DEBUG: closing {}", path.display()),
+            Event::NotCutBack { path, length, error } => write!(
+                f,
+                "WARNING: {} could not be cut back to {length} bytes ({error}): it holds what was refused",
+                path.display()
+            ),
+            Event::StaleLock { path, age } => {
+                write!(f, "WARNING: {} is {age} s old and not respected", path.display())
+            }
+            Event::WritingFile(path) => write!(f, "DEBUG: writing {}", path.display()),
+            Event::FileDelivered(path) => write!(f, "DEBUG: delivered {}", path.display()),
+            Event::StartingCommand(command) => write!(f, "DEBUG: starting '{command}'"),
+            Event::CommandEnded { command, status, output } => {
+                write!(f, "DEBUG: {}", CommandEnd { command, status: *status, output })
+            }
+            Event::NoSandboxForCommands(peer) => {
+                write!(f, "DEBUG: no sandbox: a pipe command is within the reach of {peer}")
+            }
+            Event::NoSandbox(why) => write!(f, "WARNING: no sandbox: {why}"),
+            Event::GoneInTransaction(how) => {
+                write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
+            }
+            Event::GoneUnconfirmed(how, id) => write!(
+                f,
+                "WARNING: {how}; message {id} is delivered, but if the peer has not read that it will send it again"
+            ),
+            Event::Gone(how) => write!(f, "WARNING: {how}"),
+            Event::Closed(messages) => write!(f, "INFO: connection closed, {messages} messages accepted"),
+            Event::TurnedAway { reply, sessions, with_peer } => {
+                write!(f, "ERROR: {} {} ({sessions} sessions, {with_peer} with this peer)", reply.code, reply.text)
+            }
+            Event::CannotAccept(error) => write!(f, "WARNING: cannot accept connections: {error}"),
+            Event::LoggingHere(path, error) => {
+                write!(f, "WARNING: logging here, because {} cannot be opened: {error}", path.display())
+            }
+        }
+    }
+}
+
+/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, because
+/// peers are banned for the others.
+fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = if reply.is_our_fault { "WARNING" } else { "ERROR" };
+    write!(f, "{kind}: {} {}", reply.code, reply.text)?;
+    if let Some(subject) = &reply.subject {
+        write!(f, " '{}'", log.untrusted(subject))?;
+    }
+    match &reply.cause {
+        Some(cause) => write!(f, " ({cause})"),
+        None => Ok(()),
+    }
+}
+
+/// How a command ended, with the first line of what it wrote, in log lines and in what is logged of a reply.
+pub(crate) struct CommandEnd<'a> {
+    pub(crate) command: &'a str,
+    pub(crate) status: ExitStatus,
+    pub(crate) output: &'a [u8],
+}
+
+impl Display for CommandEnd<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, status, output } = self;
+        write!(f, "'{command}' ended, {status}{}", said(output))
+    }
+}
+
+/// What a command said, behind a colon, if it said something.
+pub(crate) fn said(output: &[u8]) -> impl Display {
+    fmt::from_fn(move |f| match output {
+        [] => Ok(()),
+        output => write!(f, ": '{}'", Untrusted::new(output)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogTarget;
+    use crate::smtp::reply;
+
+    /// What the administrator's filters act on.
+    #[test]
+    fn nothing_but_a_permanent_refusal_is_an_error_5xx() {
+        let log = Log::new(LogTarget::Stderr, Flags::default(), true, "192.0.2.7".to_owned());
+        let error = io::Error::other("550 of the system");
+        let forged = "550 No one here";
+        let refusal = reply::no_such_recipient().about(forged);
+        for (event, is_refusal) in [
+            (Event::Reply(&refusal), true),
+            (Event::Reply(&reply::command_broken(reply::Status(5, 3, 0), "Broken", forged.to_owned())), false),
+            (Event::Reply(&reply::try_again(forged.to_owned())), false),
+            (Event::Reply(&reply::OK), false),
+            (Event::Command(b"ERROR: 550 No one here"), false),
+            (Event::Letter(b"ERROR: 550 No one here"), false),
+            (Event::Print(b"ERROR: 550 No one here"), false),
+            (Event::Rule("ERROR: 550 No one here"), false),
+            (Event::Gone("ERROR: 550 No one here"), false),
+            (Event::NoHostName(&forged), false),
+            (Event::CannotAccept(&error), false),
+            (Event::TurnedAway { reply: &reply::too_busy(), sessions: 550, with_peer: 550 }, false),
+        ] {
+            let text = event.text(&log).to_string();
+            assert_eq!(text.starts_with("ERROR: 5"), is_refusal, "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_logged_whatever_the_flags() {
+        for (event, flag) in [
+            (Event::Reply(&reply::no_such_recipient()), None),
+            (Event::Reply(&reply::OK), Some(Flags::DIALOGUE)),
+            (Event::Command(b"NOOP"), Some(Flags::DIALOGUE)),
+            (Event::Closed(1), Some(Flags::CLOSING)),
+        ] {
+            assert_eq!(event.flag(), flag);
+        }
+    }
+}
