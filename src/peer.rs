@@ -4,7 +4,7 @@
 //! digits, hyphens and dots: whoever holds an address chooses what its reverse entry says.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, bail};
@@ -23,6 +23,11 @@ impl Peer {
     /// A peer whose name is not known.
     pub fn unnamed(address: IpAddr) -> Self {
         Self { address: address.to_canonical(), hostname: None }
+    }
+
+    /// A person at a terminal.
+    pub fn at_terminal() -> Self {
+        Self { hostname: Some("(local-tty)".to_owned()), ..Self::unnamed(Origin::Terminal.address()) }
     }
 
     /// The confirmed name, or `unknown`.
@@ -49,13 +54,26 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What standard input is connected to.
+/// How we know who the peer is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A TCP connection from this address.
+    /// The command line says so.
+    Named(Peer),
+    /// The descriptor is a TCP connection from this address.
     Socket(IpAddr),
     /// A person at a terminal.
     Terminal,
+}
+
+impl Origin {
+    /// The peer's address; people at a terminal are here.
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Origin::Named(peer) => peer.address,
+            Origin::Socket(address) => *address,
+            Origin::Terminal => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
 }
 
 /// Looks at a descriptor. An error if it is neither a TCP socket nor a terminal, or if the peer has already gone.

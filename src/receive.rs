@@ -3,11 +3,13 @@
 //! Nothing but SMTP may reach the peer, whatever breaks: standard error is taken off the connection first, panics go to
 //! the log, and every fault of ours is told as a temporary one, so that the sender keeps its mail.
 
+use std::cell::OnceCell;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -27,58 +29,86 @@ use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
 use crate::{sandbox, user};
 
-/// Serves the peer on standard input and output. Returns the exit status.
-pub(crate) fn run(options: &Options, peer: Option<Peer>) -> Exit {
-    let stderr_was_peer = take_stderr_off_the_connection();
+/// Serves the peer on standard input and output, which is `named` or else the one that is connected.
+pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
+    let stderr = take_stderr_off_the_connection();
     keep_panics_for_the_log();
-    catch_unwind(AssertUnwindSafe(|| receive(options, peer, stderr_was_peer))).unwrap_or_else(|_| {
-        let log = log_without_configuration(stderr_was_peer);
-        last_words(&log, &reply::cannot_serve(kept_panic()));
-        Exit::Software
-    })
+    let known = Known::default();
+    let stop = match catch_unwind(AssertUnwindSafe(|| receive(options, named, stderr, &known))) {
+        Ok(Ok(())) => return Exit::Ok,
+        Ok(Err(stop)) => stop,
+        Err(_) => Stop { reply: Some(known.fault(kept_panic())), exit: Exit::Software },
+    };
+    if let Some(reply) = &stop.reply {
+        last_words(known.log.get_or_init(|| log_without_configuration(stderr)), reply);
+    }
+    stop.exit
 }
 
-fn receive(options: &Options, peer: Option<Peer>, stderr_was_peer: bool) -> Exit {
+/// The story of a connection, stage by stage. Whatever cannot go on stops it with its last words.
+fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known) -> Result<(), Stop> {
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
-    let connected = match peer {
-        Some(peer) => Ok(Connected::Named(peer)),
-        None => peer::origin(std::io::stdin().as_fd()).map(Connected::Seen),
-    };
+    let origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
     let loaded = config::load(&options.config);
+
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
     let became_user = user.as_deref().map_or(Ok(()), user::become_user);
-    let log = open_log(options, &loaded, became_user.is_ok(), &connected, stderr_was_peer);
-    let ready = became_user.and_then(|()| Signals::new());
-    let connected = match connected {
-        Ok(connected) => connected,
-        Err(error) => return not_a_connection(&log, &error, stderr_was_peer),
+    let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
+
+    let origin = origin.map_err(|error| not_a_connection(log, &error, stderr))?;
+    let config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
+    became_user?;
+    let signals = Signals::new()?;
+    log.event(&Event::ConfigurationRead(&options.config, &config.domain));
+
+    let _ = known.greeted_as.set(config.domain.clone());
+    let mut server = Server::greet(&config, log, &signals);
+    if nix::unistd::geteuid().is_root() {
+        log.event(&Event::RunningAsRoot);
+    }
+    // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
+    let (peer, refusal) = match origin {
+        Origin::Named(peer) => (peer, None),
+        Origin::Terminal => (Peer::at_terminal(), None),
+        Origin::Socket(address) => look_up(&config, log, address, server.deadline()),
     };
-    match (loaded, ready) {
-        (Err(unusable), _) => {
-            for error in &unusable.errors {
-                log.event(&Event::ConfigurationError(error, &options.config));
-            }
-            let count = unusable.errors.len();
-            let errors = if count == 1 { "error" } else { "errors" };
-            last_words(&log, &reply::cannot_serve(format!("{count} {errors} in {}", options.config.display())));
-            Exit::Config
-        }
-        (Ok(_), Err(error)) => {
-            last_words(&log, &reply::cannot_serve(format!("{error:#}")));
-            Exit::OsErr
-        }
-        (Ok(config), Ok(signals)) => {
-            log.event(&Event::ConfigurationRead(&options.config, &config.domain));
-            match catch_unwind(AssertUnwindSafe(|| serve(&config, &log, &signals, connected))) {
-                Ok(()) => Exit::Ok,
-                Err(_) => {
-                    last_words(&log, &reply::internal_fault(&config.domain).because(kept_panic()));
-                    Exit::Software
-                }
-            }
+    sandbox::enter(&config, &peer, log);
+    log.event(&Event::Connected(&peer));
+    server.serve(&peer, refusal);
+    Ok(())
+}
+
+/// Why a connection is over before there was a session, or in the middle of one.
+struct Stop {
+    /// What the peer is told, if somebody is there to hear it.
+    reply: Option<Reply>,
+    exit: Exit,
+}
+
+/// The system does not give what we need.
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Self { reply: Some(reply::cannot_serve(format!("{error:#}"))), exit: Exit::OsErr }
+    }
+}
+
+/// What the last words need, as far as a connection has come.
+#[derive(Default)]
+struct Known {
+    log: OnceCell<Log>,
+    /// Who we are, once we have said so.
+    greeted_as: OnceCell<String>,
+}
+
+impl Known {
+    /// What to say when something in this program is broken.
+    fn fault(&self, cause: String) -> Reply {
+        match self.greeted_as.get() {
+            Some(domain) => reply::internal_fault(domain).because(cause),
+            None => reply::cannot_serve(cause),
         }
     }
 }
@@ -98,82 +128,62 @@ pub(crate) fn cannot_start(error: &clap::Error) -> Exit {
 }
 
 /// For when it is not known where the log is wanted.
-fn log_without_configuration(stderr_was_peer: bool) -> Log {
-    let peer = peer::origin(std::io::stdin().as_fd()).map(Connected::Seen);
-    let peer = peer.map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
-    let log = Log::new(LogTarget::Syslog, Flags::default(), true, peer);
-    if stderr_was_peer { log.without_stderr() } else { log }
+fn log_without_configuration(stderr: Stderr) -> Log {
+    let origin = peer::origin(std::io::stdin().as_fd());
+    log_about(&origin, LogTarget::Syslog, Flags::default(), true, stderr)
 }
 
 fn open_log(
     options: &Options,
     loaded: &Result<Config, Unusable>,
     is_right_user: bool,
-    connected: &anyhow::Result<Connected>,
-    stderr_was_peer: bool,
+    origin: &anyhow::Result<Origin>,
+    stderr: Stderr,
 ) -> Log {
     let (target, debug, loghex) = match loaded {
         Ok(config) => (&config.log, config.debug, config.loghex),
         Err(unusable) => (&unusable.log, Flags::default(), true),
     };
     let target = match options.log.as_ref().unwrap_or(target) {
-        LogTarget::Stderr if stderr_was_peer => LogTarget::Syslog,
+        LogTarget::Stderr if stderr == Stderr::WasThePeer => LogTarget::Syslog,
         // One that we made now could not be opened by the user that is meant.
         LogTarget::File(_) if !is_right_user => LogTarget::Syslog,
         target => target.clone(),
     };
-    let peer = connected.as_ref().map_or_else(|_| "unknown".to_owned(), |connected| connected.address().to_string());
-    let log = Log::new(target, options.debug.unwrap_or(debug), loghex, peer);
-    if stderr_was_peer { log.without_stderr() } else { log }
+    log_about(origin, target, options.debug.unwrap_or(debug), loghex, stderr)
+}
+
+fn log_about(origin: &anyhow::Result<Origin>, target: LogTarget, flags: Flags, loghex: bool, stderr: Stderr) -> Log {
+    let peer = origin.as_ref().map_or_else(|_| "unknown".to_owned(), |origin| origin.address().to_string());
+    let log = Log::new(target, flags, loghex, peer);
+    match stderr {
+        Stderr::WasThePeer => log.without_stderr(),
+        Stderr::Ours => log,
+    }
 }
 
 /// Standard input is nothing that a peer could be on. That the peer has already hung up is no fault of ours.
-fn not_a_connection(log: &Log, error: &anyhow::Error, stderr_was_peer: bool) -> Exit {
+fn not_a_connection(log: &Log, error: &anyhow::Error, stderr: Stderr) -> Stop {
     if error.downcast_ref() == Some(&Errno::ENOTCONN) {
         log.event(&Event::PeerGoneBeforeGreeting);
-        return Exit::Ok;
+        return Stop { reply: None, exit: Exit::Ok };
     }
     log.event(&Event::NotAConnection(error));
-    if !stderr_was_peer {
+    if stderr == Stderr::Ours {
         let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
     }
-    Exit::Usage
+    Stop { reply: None, exit: Exit::Usage }
 }
 
-/// How we know who the peer is.
-enum Connected {
-    /// The command line says so.
-    Named(Peer),
-    /// The descriptor says so.
-    Seen(Origin),
-}
-
-impl Connected {
-    fn address(&self) -> IpAddr {
-        match self {
-            Connected::Named(peer) => peer.address,
-            Connected::Seen(Origin::Socket(address)) => *address,
-            Connected::Seen(Origin::Terminal) => Ipv4Addr::LOCALHOST.into(),
-        }
+/// With any mistake in the configuration no mail is taken: what it does not say would be refused for good.
+fn cannot_use(log: &Log, file: &Path, unusable: &Unusable) -> Stop {
+    for error in &unusable.errors {
+        log.event(&Event::ConfigurationError(error, file));
     }
-}
-
-fn serve(config: &Config, log: &Log, signals: &Signals, connected: Connected) {
-    let mut server = Server::greet(config, log, signals);
-    if nix::unistd::geteuid().is_root() {
-        log.event(&Event::RunningAsRoot);
-    }
-    // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
-    let (peer, refusal) = match connected {
-        Connected::Named(peer) => (peer, None),
-        Connected::Seen(Origin::Terminal) => {
-            (Peer { hostname: Some("(local-tty)".to_owned()), ..Peer::unnamed(Ipv4Addr::LOCALHOST.into()) }, None)
-        }
-        Connected::Seen(Origin::Socket(address)) => look_up(config, log, address, server.deadline()),
-    };
-    sandbox::enter(config, &peer, log);
-    log.event(&Event::Connected(&peer));
-    server.serve(&peer, refusal);
+    let count = unusable.errors.len();
+    let errors = if count == 1 { "error" } else { "errors" };
+    let cause = format!("{count} {errors} in {}", file.display());
+    Stop { reply: Some(reply::cannot_serve(cause)), exit: Exit::Config }
 }
 
 /// Finds the peer's name, and the refusal if it has none that counts and the configuration asks for one.
@@ -212,8 +222,17 @@ fn last_words(log: &Log, reply: &Reply) {
     let _ = connection.hang_up(Instant::now() + Duration::from_secs(5));
 }
 
-/// Under inetd and xinetd descriptor 2 is the peer as well; from now on it is /dev/null. Returns whether it was.
-fn take_stderr_off_the_connection() -> bool {
+/// What standard error was when we were started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stderr {
+    /// A place for the administrator.
+    Ours,
+    /// The connection; it is /dev/null now.
+    WasThePeer,
+}
+
+/// Under inetd and xinetd descriptor 2 is the peer as well; from now on it is /dev/null.
+fn take_stderr_off_the_connection() -> Stderr {
     let same = |one: BorrowedFd<'_>, other: BorrowedFd<'_>| match (fstat(one), fstat(other)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
         _ => false,
@@ -221,10 +240,13 @@ fn take_stderr_off_the_connection() -> bool {
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let is_peer =
         is_socket(error.as_fd()) && (same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd()));
-    if is_peer && let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+    if !is_peer {
+        return Stderr::Ours;
+    }
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stderr(null);
     }
-    is_peer
+    Stderr::WasThePeer
 }
 
 fn is_socket(descriptor: BorrowedFd<'_>) -> bool {
