@@ -112,23 +112,45 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
     if length + line_end > MAX_COMMAND_LINE && !is("MAIL") {
         return Err(SyntaxError::LineTooLong);
     }
-    let without_argument =
-        |command| if argument.is_empty() { Ok(command) } else { Err(SyntaxError::UnexpectedArgument) };
-    match verb {
-        _ if is("HELO") => hello_name(argument).map(Command::Helo),
-        _ if is("EHLO") => hello_name(argument).map(Command::Ehlo),
-        _ if is("MAIL") => mail(argument, dialect),
-        _ if is("RCPT") => rcpt(argument, dialect),
-        _ if is("DATA") => without_argument(Command::Data),
-        _ if is("RSET") => without_argument(Command::Rset),
-        _ if is("NOOP") => Ok(Command::Noop),
-        _ if is("VRFY") && argument.is_empty() => Err(SyntaxError::MissingArgument),
-        _ if is("VRFY") => Ok(Command::Vrfy),
-        _ if is("HELP") => Ok(Command::Help),
-        _ if is("QUIT") => without_argument(Command::Quit),
-        _ if ["EXPN", "SEND", "SOML", "SAML", "TURN"].into_iter().any(is) => Ok(Command::NotImplemented),
-        _ => Ok(Command::Unknown),
+    match VERBS.iter().find(|verb| is(verb.name)) {
+        Some(verb) => (verb.read)(argument, dialect),
+        None if NOT_IMPLEMENTED.into_iter().any(is) => Ok(Command::NotImplemented),
+        None => Ok(Command::Unknown),
     }
+}
+
+/// A verb that is carried out.
+pub(super) struct Verb {
+    name: &'static str,
+    /// What HELP says of it.
+    pub(super) form: &'static str,
+    /// Reads what follows it.
+    read: for<'l> fn(&'l str, Dialect<'_>) -> Result<Command<'l>, SyntaxError>,
+}
+
+/// Every verb, in the order in which HELP shows them.
+pub(super) const VERBS: [Verb; 10] = [
+    Verb { name: "HELO", form: "HELO name", read: |name, _| hello_name(name).map(Command::Helo) },
+    Verb { name: "EHLO", form: "EHLO name", read: |name, _| hello_name(name).map(Command::Ehlo) },
+    Verb { name: "MAIL", form: "MAIL FROM:<address>", read: mail },
+    Verb { name: "RCPT", form: "RCPT TO:<address>", read: rcpt },
+    Verb { name: "DATA", form: "DATA", read: |rest, _| without_argument(rest, Command::Data) },
+    Verb { name: "RSET", form: "RSET", read: |rest, _| without_argument(rest, Command::Rset) },
+    Verb { name: "NOOP", form: "NOOP", read: |_, _| Ok(Command::Noop) },
+    Verb { name: "VRFY", form: "VRFY", read: |address, _| with_argument(address, Command::Vrfy) },
+    Verb { name: "HELP", form: "HELP", read: |_, _| Ok(Command::Help) },
+    Verb { name: "QUIT", form: "QUIT", read: |rest, _| without_argument(rest, Command::Quit) },
+];
+
+/// Verbs that are known and not carried out here.
+pub(super) const NOT_IMPLEMENTED: [&str; 5] = ["EXPN", "SEND", "SOML", "SAML", "TURN"];
+
+fn without_argument<'l>(rest: &str, command: Command<'l>) -> Result<Command<'l>, SyntaxError> {
+    if rest.is_empty() { Ok(command) } else { Err(SyntaxError::UnexpectedArgument) }
+}
+
+fn with_argument<'l>(argument: &str, command: Command<'l>) -> Result<Command<'l>, SyntaxError> {
+    if argument.is_empty() { Err(SyntaxError::MissingArgument) } else { Ok(command) }
 }
 
 /// The name a peer gives itself: a host name or an address literal. It proves nothing, so only its characters matter:

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::command::SyntaxError;
+use super::command::{NOT_IMPLEMENTED, SyntaxError, VERBS};
 use crate::address::AddressError;
 use crate::config::Refusal;
 use crate::peer::Peer;
@@ -228,14 +228,23 @@ pub fn verify() -> Reply {
     reply(252, Status(2, 1, 5), "Cannot verify, send some mail and see")
 }
 
-/// HELP.
+/// HELP: every verb there is.
 pub fn help() -> Reply {
-    reply(
-        214,
-        Status(2, 0, 0),
-        "Commands:\nHELO name, EHLO name, MAIL FROM:<address>, RCPT TO:<address>, DATA,\n\
-         RSET, NOOP, VRFY, HELP, QUIT\nNot implemented: EXPN, SEND, SOML, SAML, TURN",
-    )
+    let mut text = "Commands:\n".to_owned();
+    let mut width = 0;
+    for (number, verb) in VERBS.iter().enumerate() {
+        let separator = match number {
+            0 => "",
+            _ if width + verb.form.len() > HELP_WIDTH => ",\n",
+            _ => ", ",
+        };
+        width = if separator.ends_with('\n') { 0 } else { width } + separator.len() + verb.form.len();
+        text.push_str(separator);
+        text.push_str(verb.form);
+    }
+    text.push_str("\nNot implemented: ");
+    text.push_str(&NOT_IMPLEMENTED.join(", "));
+    reply(214, Status(2, 0, 0), text)
 }
 
 /// Commands that we know and do not carry out.
@@ -389,6 +398,9 @@ pub fn command_refused(code: u16, status: Status, text: &'static str, cause: Str
 pub fn command_broken(status: Status, text: &'static str, cause: String) -> Reply {
     Reply { is_our_fault: true, ..reply(554, status, text).because(cause) }
 }
+
+/// How wide the lines of HELP are.
+const HELP_WIDTH: usize = 66;
 
 /// No server has so much to say: octets of a reply, all lines together.
 const MAX_REPLY: usize = 64 * 1024;
