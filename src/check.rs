@@ -35,6 +35,7 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
 pub(crate) fn report<'d>(file: &Path, diagnostics: impl Iterator<Item = &'d Diagnostic>) {
     let file = file.display().to_string();
     for diagnostic in diagnostics {
-        let _ = write!(std::io::stderr(), "{}", diagnostic.cited(&file));
+        // At once, not piece by piece: there may be thousands.
+        let _ = std::io::stderr().write_all(diagnostic.cited(&file).to_string().as_bytes());
     }
 }

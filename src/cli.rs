@@ -123,7 +123,10 @@ pub fn command() -> Command {
             Arg::new("debug")
                 .short('d')
                 .value_name("FLAGS")
-                .help("What to log, in place of the configuration's `debug`: letters of acfFhlrsw+, or - for none")
+                .help(format!(
+                    "What to log, in place of the configuration's `debug`: letters of {}, or - for none",
+                    Flags::LETTERS_OF_ALL
+                ))
                 .num_args(0..=1)
                 .allow_hyphen_values(true)
                 .global(true),

@@ -189,7 +189,7 @@ fn cannot_use(log: &Log, file: &Path, unusable: &Unusable) -> Stop {
 /// Finds the peer's name, and the refusal if it has none that counts and the configuration asks for one.
 fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (Peer, Option<Reply>) {
     let limits = &config.limits;
-    let time = limits.dns_secs.min(deadline.saturating_duration_since(Instant::now()));
+    let time = limits.dns_secs.value.min(deadline.saturating_duration_since(Instant::now()));
     let mut peer = Peer::unnamed(address);
     match dns::confirmed_name(peer.address, time) {
         Ok(name) => {

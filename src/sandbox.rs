@@ -117,7 +117,7 @@ impl fmt::Display for Allowed {
 fn allowed(config: &Config) -> Vec<Allowed> {
     let mut allowed: Vec<Allowed> = Vec::new();
     let spool = Allowed { path: config.spool_dir.clone().unwrap_or_else(std::env::temp_dir), what: What::Spool };
-    for place in config.rules.reach().places().iter().map(of_place).chain([spool]) {
+    for place in config.rules.needs().places().iter().map(of_place).chain([spool]) {
         if !allowed.iter().any(|known| known.path == place.path && known.what == place.what) {
             allowed.push(place);
         }

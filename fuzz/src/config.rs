@@ -92,7 +92,7 @@ fn as_text(line: &[u8]) -> String {
 fn answers(config: &Config, text: &[u8]) -> Vec<String> {
     let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
     let limits = &config.limits;
-    for time in [limits.connection_secs.value, limits.idle_secs.value, limits.pipe_secs.value, limits.dns_secs] {
+    for time in [limits.connection_secs.value, limits.idle_secs.value, limits.pipe_secs.value, limits.dns_secs.value] {
         assert!(Instant::now().checked_add(time).is_some(), "no clock can tell when {time:?} are over");
     }
     let mut trace = Trace::new(true);
@@ -113,7 +113,7 @@ fn answers(config: &Config, text: &[u8]) -> Vec<String> {
 
 /// Whether the sandbox will let the deliveries happen.
 fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations<'_>) -> bool {
-    let places = config.rules.reach().places();
+    let places = config.rules.needs().places();
     let keeps = destinations.keep.iter().all(|to| match &to.action {
         Keep::Append(file) => places.iter().any(|place| match place {
             Place::Mailbox(path) => path == Path::new(&**file),

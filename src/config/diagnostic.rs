@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::parse::Problem;
+use super::lexer::Problem;
 
 /// How much a [`Diagnostic`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,18 +11,18 @@ use regex_lite::{Regex, RegexBuilder};
 #[derive(Debug)]
 pub(super) struct Pattern {
     source: Box<str>,
-    place: Place,
+    position: Position,
     compiled: OnceCell<Option<Regex>>,
 }
 
 /// Where in the configuration something stands: the line, counted from 1, and the byte of it, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub(super) line: u32,
     pub(super) start: usize,
 }
 
-/// A pattern that turned out not to compile; it lets nothing through (DESIGN section 9).
+/// A pattern that turned out not to compile; it lets nothing through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenPattern {
     /// The line of the configuration that holds the pattern.
@@ -32,29 +32,31 @@ pub struct BrokenPattern {
 }
 
 impl Pattern {
-    pub(super) fn new(source: &str, place: Place) -> Self {
-        Self { source: source.into(), place, compiled: OnceCell::new() }
+    pub(super) fn new(source: &str, position: Position) -> Self {
+        Self { source: source.into(), position, compiled: OnceCell::new() }
     }
 
     pub(super) fn source(&self) -> &str {
         &self.source
     }
 
-    pub(super) fn place(&self) -> Place {
-        self.place
+    pub(super) fn position(&self) -> Position {
+        self.position
     }
 
     /// Whether the pattern is found in the text, letter case aside.
     pub(super) fn is_match(&self, text: &str) -> Result<bool, BrokenPattern> {
         match self.compiled.get_or_init(|| compile(&self.source).ok()) {
             Some(regex) => Ok(regex.is_match(text)),
-            None => Err(self.check().err().unwrap_or(BrokenPattern { line: self.place.line, message: String::new() })),
+            None => {
+                Err(self.check().err().unwrap_or(BrokenPattern { line: self.position.line, message: String::new() }))
+            }
         }
     }
 
     /// Compiles the pattern and says what is wrong with it, if anything.
     pub(super) fn check(&self) -> Result<(), BrokenPattern> {
-        compile(&self.source).map(drop).map_err(|message| BrokenPattern { line: self.place.line, message })
+        compile(&self.source).map(drop).map_err(|message| BrokenPattern { line: self.position.line, message })
     }
 
     /// Whether each alternative of the pattern is tied to the beginning or end of the text, so that none can match inside
@@ -157,7 +159,7 @@ const COMPILED_SIZE: usize = 1 << 20;
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { line: 7, start: 0 };
+    const POSITION: Position = Position { line: 7, start: 0 };
 
     #[test]
     fn anchors() {
@@ -175,7 +177,7 @@ mod tests {
             ("[|]a$", true),
             (r"a\|b$", true),
         ] {
-            assert_eq!(Pattern::new(source, PLACE).is_anchored(), is_anchored, "{source}");
+            assert_eq!(Pattern::new(source, POSITION).is_anchored(), is_anchored, "{source}");
         }
     }
 
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn patterns_are_unanchored_and_ignore_case() {
-        let pattern = Pattern::new(r"\.example\.com$", PLACE);
+        let pattern = Pattern::new(r"\.example\.com$", POSITION);
         assert_eq!(pattern.is_match("MAIL.Example.com"), Ok(true));
         assert_eq!(pattern.is_match("mail.example.com.evil"), Ok(false));
     }
@@ -213,9 +215,9 @@ mod tests {
             (r"(a", "bad pattern"),
             (r"((a{100}){100}){100}", "bad pattern"),
         ] {
-            let message = Pattern::new(source, PLACE).is_match("x").unwrap_err().message;
+            let message = Pattern::new(source, POSITION).is_match("x").unwrap_err().message;
             assert!(message.contains(part), "{source}: {message}");
         }
-        assert!(Pattern::new(r"\\1", PLACE).check().is_ok());
+        assert!(Pattern::new(r"\\1", POSITION).check().is_ok());
     }
 }

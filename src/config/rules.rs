@@ -2,19 +2,21 @@
 //!
 //! A recipient is decided in this order: `deliver` lines with exactly this address (looked up by hash, there may be
 //! 100,000), then `deliver` and `error` lines with patterns in file order, then the dead letter file, then
-//! "no such user". A rule is kept as a place in the text and parsed again when it is the one that matters.
-
-mod check;
+//! "no such user".
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, Hasher};
-use std::path::Path;
 
-use super::action::{Action, Destinations, Keep, Origin, SecondHandOver};
-use super::parse::{self, Directive, GroupMember, Problem, Rule, Word};
-use super::pattern::{self, Pattern, Place};
-use super::source::{self, Source};
-use super::{BrokenPattern, Reach, Refusal};
+use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
+use super::directive::{Delivery, GroupMember, RuleLine};
+use super::exact::{Changed, ExactRules, is_exact, unquoted};
+use super::lexer::{Problem, Word};
+use super::limits::Refusal;
+use super::needs::Needs;
+use super::network::Network;
+use super::pattern::{self, BrokenPattern, Pattern, Position};
+use super::plain::PlainDelivery;
+use super::source::{LineStart, Source};
+use super::trace::Trace;
 use crate::address::{Mailbox, ReversePath};
 use crate::peer::Peer;
 use crate::untrusted::Untrusted;
@@ -22,18 +24,18 @@ use crate::untrusted::Untrusted;
 /// All rules of a configuration.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// Where the lines of exact addresses are read again.
-    source: Option<Source>,
-    allowed_peers: Vec<Pattern>,
-    denied_peers: Vec<Pattern>,
-    groups: Vec<Group>,
-    exact: ExactRules,
-    ordered: Vec<OrderedRule>,
-    copies: Vec<OrderedRule>,
-    allowed_senders: Vec<Pattern>,
-    refused_senders: Vec<(Pattern, Refusal)>,
-    dead_letters: Option<Box<str>>,
-    reach: Reach,
+    pub(super) allowed_peers: Vec<Pattern>,
+    pub(super) denied_peers: Vec<Pattern>,
+    pub(super) groups: Vec<Group>,
+    /// The group that a line named last: in a long list the next line names the same.
+    latest_group: usize,
+    pub(super) exact: ExactRules,
+    pub(super) ordered: Vec<OrderedRule>,
+    pub(super) copies: Vec<OrderedRule>,
+    pub(super) allowed_senders: Vec<Pattern>,
+    pub(super) refused_senders: Vec<(Pattern, Refusal)>,
+    pub(super) dead_letters: Option<Box<str>>,
+    needs: Needs,
 }
 
 /// Why something is not let through.
@@ -49,6 +51,11 @@ pub enum Denial<'c> {
     TwoHandOvers,
     /// A pattern on the way does not compile, so nobody knows.
     Broken(BrokenPattern),
+    /// The rule cannot be read any more: the file was written to since this connection began.
+    Changed {
+        /// The line that held the rule.
+        line: u32,
+    },
 }
 
 impl From<BrokenPattern> for Denial<'_> {
@@ -57,27 +64,9 @@ impl From<BrokenPattern> for Denial<'_> {
     }
 }
 
-/// How a decision came about, line by line, for the `r` flag and for `explain`.
-#[derive(Debug, Default)]
-pub struct Trace {
-    lines: Option<Vec<String>>,
-}
-
-impl Trace {
-    /// A trace that is kept if `wanted`, and costs nothing otherwise.
-    pub fn new(wanted: bool) -> Self {
-        Self { lines: wanted.then(Vec::new) }
-    }
-
-    /// Hands out what was noted so far.
-    pub fn take(&mut self) -> Vec<String> {
-        self.lines.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.lines {
-            lines.push(line());
-        }
+impl From<Changed> for Denial<'_> {
+    fn from(changed: Changed) -> Self {
+        Denial::Changed { line: changed.line }
     }
 }
 
@@ -88,43 +77,34 @@ impl From<SecondHandOver> for Denial<'_> {
 }
 
 #[derive(Debug)]
-struct Group {
+pub(super) struct Group {
     name: Box<str>,
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
 }
 
 #[derive(Debug)]
-enum Member {
+pub(super) enum Member {
     Pattern(Pattern),
-    Network(super::net::Network),
-}
-
-/// The `deliver` lines of exact addresses, in file order: of each the hash of its address and the place of its line, in
-/// two columns. To look an address up is to look its hash up among theirs, which takes a hundredth of the time that
-/// building a hash table would, and a connection looks up a few.
-#[derive(Debug, Default)]
-struct ExactRules {
-    hashes: Vec<u32>,
-    offsets: Vec<u32>,
+    Network(Network),
 }
 
 #[derive(Debug)]
-struct OrderedRule {
-    matcher: Matcher,
+pub(super) struct OrderedRule {
+    pub(super) matcher: Matcher,
     group: Option<usize>,
-    place: Place,
-    effect: Effect,
+    pub(super) position: Position,
+    pub(super) effect: Effect,
 }
 
 #[derive(Debug)]
-enum Matcher {
+pub(super) enum Matcher {
     Address(Box<str>),
     Wildcard(Box<str>),
     Pattern(Pattern),
 }
 
 #[derive(Debug)]
-enum Effect {
+pub(super) enum Effect {
     Deliver(Action<'static>),
     Refuse(Refusal),
 }
@@ -199,7 +179,7 @@ impl Rules {
                 && self.group_admits(copy.group, peer, trace)?
                 && let Effect::Deliver(action) = &copy.effect
             {
-                destinations.add(action.clone(), Origin::Line(copy.place.line))?;
+                destinations.add(action.clone(), Origin::Line(copy.position.line))?;
             }
         }
         Ok(destinations)
@@ -215,49 +195,25 @@ impl Rules {
         trace: &mut Trace,
     ) -> Result<Option<(Action<'static>, Origin)>, Denial<'static>> {
         let spellings = [Some(full), local_part].into_iter().flatten();
-        let mut places: Vec<_> =
-            spellings.flat_map(|it| self.exact.places(it).map(move |offset| (offset, it))).collect();
-        places.sort_unstable();
+        let mut lines: Vec<_> = spellings.flat_map(|it| self.exact.find(it).map(move |at| (at, it))).collect();
+        lines.sort_unstable();
         let mut denied = false;
-        for (offset, wanted) in places {
-            let Some((group, action)) = self.exact_line(offset, wanted)? else { continue };
+        for (at, wanted) in lines {
+            let read = self.exact.read_again(at, wanted, |delivery| {
+                let group = self.defined_group(delivery.group).ok()?;
+                Some((group, delivery.action.into_owned()))
+            });
+            let Some((group, action)) = read? else { continue };
             trace.note(|| {
                 let address = Untrusted::new(wanted.as_bytes());
-                format!("line {}: deliver rcpt_to '{address}': the same address", self.line_number(offset))
+                format!("line {}: deliver rcpt_to '{address}': the same address", at.number)
             });
             if self.group_admits(group, peer, trace)? {
-                return Ok(Some((action, Origin::Line(self.line_number(offset)))));
+                return Ok(Some((action, Origin::Line(at.number))));
             }
             denied = true;
         }
         if denied { Err(Denial::NotAllowed) } else { Ok(None) }
-    }
-
-    /// Reads the line of an exact address again: its group and action, or `None` if another address has the same hash.
-    fn exact_line(&self, offset: u32, wanted: &str) -> Result<Option<(Option<usize>, Action<'static>)>, BrokenPattern> {
-        let changed = || BrokenPattern {
-            line: self.line_number(offset),
-            message: "the file was changed while it was being read".to_owned(),
-        };
-        self.read_again(offset, |rule| {
-            let address = unquoted(rule.recipient.text);
-            if !address.eq_ignore_ascii_case(wanted) {
-                return if hash(address.as_bytes()) == hash(wanted.as_bytes()) { Ok(None) } else { Err(changed()) };
-            }
-            let group = self.defined_group(rule.group).map_err(|_| changed())?;
-            Ok(Some((group, rule.action.into_owned())))
-        })
-        .unwrap_or_else(|| Err(changed()))
-    }
-
-    /// Gives the `deliver` line at this place to `take`; `None` if there is no such line there any more.
-    fn read_again<T>(&self, offset: u32, take: impl FnOnce(Rule<'_>) -> T) -> Option<T> {
-        let line = self.source.as_ref()?.line_at(offset).ok()?;
-        let replaced = source::prepared(&line).ok()?;
-        match parse::directive(replaced.as_deref().unwrap_or_else(|| parse::without_comment(&line))) {
-            Ok(Some(Directive::Deliver(rule))) => Some(take(rule)),
-            _ => None,
-        }
     }
 
     /// The first line with a pattern that fits and whose group admits the peer. If a line fits whose group does not,
@@ -278,7 +234,7 @@ impl Rules {
             match (self.group_admits(rule.group, peer, trace)?, &rule.effect) {
                 (true, Effect::Refuse(refusal)) => return Err(Denial::Refused(refusal)),
                 (true, Effect::Deliver(action)) => {
-                    return Ok(Some((action.clone(), Origin::Line(rule.place.line))));
+                    return Ok(Some((action.clone(), Origin::Line(rule.position.line))));
                 }
                 (false, Effect::Deliver(_)) => denied = true,
                 (false, Effect::Refuse(_)) => {}
@@ -314,34 +270,31 @@ impl Rules {
     }
 
     /// What the destinations need.
-    pub fn reach(&self) -> &Reach {
-        &self.reach
+    pub fn needs(&self) -> &Needs {
+        &self.needs
     }
 
     /// Whether some line with a command is within the reach of this peer.
     pub fn has_commands_for(&self, peer: &Peer) -> bool {
         // A group whose pattern does not compile lets nobody through.
         let admits = |group: &Option<usize>| self.group_admits(*group, peer, &mut Trace::default()).unwrap_or(false);
-        self.reach.commands.iter().any(admits)
+        self.needs.commands.iter().any(admits)
     }
 
     /// The groups of peers that have lines with commands within their reach; `None` stands for everybody.
     pub fn groups_with_commands(&self) -> impl Iterator<Item = Option<&str>> {
-        self.reach.commands.iter().map(|group| group.map(|number| &*self.groups[number].name))
-    }
-
-    /// The number of the line that begins at this byte, for people.
-    pub fn line_number(&self, offset: u32) -> u32 {
-        self.source.as_ref().map_or(0, |source| source.line_number(offset))
-    }
-
-    fn group(&self, name: &str) -> Option<usize> {
-        self.groups.iter().position(|group| *group.name == *name)
+        self.needs.commands.iter().map(|group| group.map(|number| &*self.groups[number].name))
     }
 }
 
 impl OrderedRule {
-    fn fits(&self, full: &str, local_part: Option<&str>, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+    pub(super) fn fits(
+        &self,
+        full: &str,
+        local_part: Option<&str>,
+        what: &str,
+        trace: &mut Trace,
+    ) -> Result<bool, BrokenPattern> {
         let (fits, source) = match &self.matcher {
             Matcher::Address(address) => (
                 address.eq_ignore_ascii_case(full)
@@ -353,7 +306,11 @@ impl OrderedRule {
         };
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
-            format!("line {}: {what} rcpt_to: '{}' {verb} '{source}'", self.place.line, Untrusted::new(full.as_bytes()))
+            format!(
+                "line {}: {what} rcpt_to: '{}' {verb} '{source}'",
+                self.position.line,
+                Untrusted::new(full.as_bytes())
+            )
         });
         Ok(fits)
     }
@@ -374,122 +331,86 @@ fn fits(pattern: &Pattern, text: &str, what: &str, trace: &mut Trace) -> Result<
     trace.note(|| {
         let verb = if fits { "matches" } else { "does not match" };
         let text = Untrusted::new(text.as_bytes());
-        format!("line {}: {what}: '{text}' {verb} '{}'", pattern.place().line, pattern.source())
+        format!("line {}: {what}: '{text}' {verb} '{}'", pattern.position().line, pattern.source())
     });
     Ok(fits)
 }
 
-/// The address as rules compare it: a quoted local part counts as its content (RFC 5321, 4.1.2).
-fn unquoted(address: &str) -> Cow<'_, str> {
-    if !address.starts_with('"') {
-        return Cow::Borrowed(address);
-    }
-    match Mailbox::parse(address) {
-        Ok(mailbox) => Cow::Owned(mailbox.bare()),
-        Err(_) => Cow::Borrowed(address),
-    }
-}
-
-impl ExactRules {
-    fn add(&mut self, address: &[u8], offset: u32) {
-        self.hashes.push(hash(address));
-        self.offsets.push(offset);
-    }
-
-    /// The places of lines that may be about this address, in file order.
-    fn places(&self, address: &str) -> impl Iterator<Item = u32> {
-        let wanted = hash(address.as_bytes());
-        self.hashes.iter().zip(&self.offsets).filter(move |(hash, _)| **hash == wanted).map(|(_, offset)| *offset)
-    }
-}
-
-/// A hash of an address, letter case aside: bit 5, which tells upper from lower case, is set in every byte. Other
-/// characters that this makes equal only cost a comparison.
-#[expect(clippy::cast_possible_truncation, reason = "a hash may lose bits")]
-fn hash(address: &[u8]) -> u32 {
-    const FOLD: u64 = u64::from_ne_bytes([0x20; 8]);
-    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    let (words, rest) = address.as_chunks::<8>();
-    words.iter().for_each(|word| hasher.write_u64(u64::from_ne_bytes(*word) | FOLD));
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    hasher.write_u64(u64::from_ne_bytes(last) | FOLD);
-    hasher.finish() as u32
-}
-
-/// Whether a recipient of a rule is one address, and no pattern.
-fn is_exact(recipient: &str) -> bool {
-    !recipient.starts_with('/') && memchr::memchr(b'*', recipient.as_bytes()).is_none()
-}
-
 // Loading.
 impl Rules {
+    /// Where the lines of exact addresses are read again.
     pub(super) fn set_source(&mut self, source: Source) {
-        self.source = Some(source);
+        self.exact.set_source(source);
     }
 
-    pub(super) fn add(&mut self, directive: Directive<'_>, offset: u32, line: u32) -> Result<(), Problem> {
-        let pattern = |word: Word<'_>| Pattern::new(word.text, Place { line, start: word.start });
-        match directive {
-            Directive::Deliver(rule) => self.add_deliver(rule, offset, line)?,
-            Directive::Copy(rule) => {
-                let group = self.defined_group(rule.group)?;
-                self.reach.add(&rule.action, group);
-                let place = Place { line, start: rule.recipient.start };
-                let effect = Effect::Deliver(rule.action.into_owned());
-                self.copies.push(OrderedRule { matcher: Matcher::new(rule.recipient, place), group, place, effect });
-            }
-            Directive::RefuseRecipient(group, word, text) => {
-                let group = self.defined_group(group)?;
-                let effect = Effect::Refuse(text.to_owned());
-                let place = Place { line, start: word.start };
-                self.ordered.push(OrderedRule { matcher: Matcher::Pattern(pattern(word)), group, place, effect });
-            }
-            Directive::AllowPeer(word) => self.allowed_peers.push(pattern(word)),
-            Directive::DenyPeer(word) => self.denied_peers.push(pattern(word)),
-            Directive::AllowSender(word) => self.allowed_senders.push(pattern(word)),
-            Directive::RefuseSender(word, text) => self.refused_senders.push((pattern(word), text.to_owned())),
-            Directive::DeadLetterFile(file) => {
-                self.reach.add_mailbox(file.text.as_ref());
-                self.dead_letters = Some(file.text.into());
-            }
-            Directive::AllowGroup(name, member) => {
+    /// Takes in what a line says.
+    pub(super) fn add(&mut self, line: RuleLine<'_>, at: LineStart) -> Result<(), Problem> {
+        let position = |word: Word<'_>| Position { line: at.number, start: word.start };
+        let pattern = |word: Word<'_>| Pattern::new(word.text, position(word));
+        match line {
+            RuleLine::AllowPeer(word) => self.allowed_peers.push(pattern(word)),
+            RuleLine::DenyPeer(word) => self.denied_peers.push(pattern(word)),
+            RuleLine::AllowGroup(name, member) => {
                 let member = match member {
                     GroupMember::Pattern(word) => Member::Pattern(pattern(word)),
                     GroupMember::Network(network) => Member::Network(network),
                 };
-                match self.group(name) {
+                match self.group(name.as_bytes()) {
                     Some(group) => self.groups[group].members.push(member),
                     None => self.groups.push(Group { name: name.into(), members: vec![member] }),
                 }
             }
-            other => unreachable!("{other:?} is not about rules"),
+            RuleLine::Deliver(delivery) => {
+                let recipient = delivery.recipient;
+                let rule = self.rule(delivery, position(recipient))?;
+                match rule.matcher {
+                    Matcher::Address(address) => self.exact.add(address.as_bytes(), at),
+                    Matcher::Wildcard(_) | Matcher::Pattern(_) => self.ordered.push(rule),
+                }
+            }
+            RuleLine::Copy(delivery) => {
+                let recipient = delivery.recipient;
+                let rule = self.rule(delivery, position(recipient))?;
+                self.copies.push(rule);
+            }
+            RuleLine::RefuseRecipient(group, word, text) => {
+                let group = self.defined_group(group)?;
+                let matcher = Matcher::Pattern(pattern(word));
+                let effect = Effect::Refuse(text.to_owned());
+                self.ordered.push(OrderedRule { matcher, group, position: position(word), effect });
+            }
+            RuleLine::AllowSender(word) => self.allowed_senders.push(pattern(word)),
+            RuleLine::RefuseSender(word, text) => self.refused_senders.push((pattern(word), text.to_owned())),
+            RuleLine::DeadLetterFile(file) => {
+                self.needs.add(Need::Mailbox(file.as_ref()), None);
+                self.dead_letters = Some(file.into());
+            }
         }
         Ok(())
     }
 
-    /// Takes in the `deliver` line of an exact address without a group.
-    pub(super) fn add_exact(&mut self, address: &[u8], file: &Path, offset: u32) {
-        self.exact.add(address, offset);
-        self.reach.add_mailbox(file);
+    /// Takes in a line that the short cut has read; `false` if its group is not defined.
+    pub(super) fn add_plain(&mut self, plain: &PlainDelivery<'_>, at: LineStart) -> bool {
+        if let Some(name) = plain.group {
+            let Some(group) = self.group(name) else { return false };
+            self.latest_group = group;
+        }
+        // No program is needed, so no group has to be noted for it.
+        self.needs.add(plain.need, None);
+        self.exact.add(plain.address, at);
+        true
     }
 
-    fn add_deliver(&mut self, rule: Rule<'_>, offset: u32, line: u32) -> Result<(), Problem> {
-        let group = self.defined_group(rule.group)?;
-        self.reach.add(&rule.action, group);
-        if is_exact(rule.recipient.text) {
-            self.exact.add(unquoted(rule.recipient.text).as_bytes(), offset);
-        } else {
-            let place = Place { line, start: rule.recipient.start };
-            let matcher = Matcher::new(rule.recipient, place);
-            self.ordered.push(OrderedRule { matcher, group, place, effect: Effect::Deliver(rule.action.into_owned()) });
-        }
-        Ok(())
+    fn rule(&mut self, delivery: Delivery<'_>, position: Position) -> Result<OrderedRule, Problem> {
+        let group = self.defined_group(delivery.group)?;
+        self.needs.add(delivery.action.needs(), group);
+        let matcher = Matcher::new(delivery.recipient, position);
+        Ok(OrderedRule { matcher, group, position, effect: Effect::Deliver(delivery.action.into_owned()) })
     }
 
     fn defined_group(&self, name: Option<Word<'_>>) -> Result<Option<usize>, Problem> {
         let Some(name) = name else { return Ok(None) };
-        match self.group(name.text) {
+        match self.group(name.text.as_bytes()) {
             Some(group) => Ok(Some(group)),
             None => Err(name.problem(format!(
                 "no group `{0}` is defined above this line: write `allowgroup {0} REGEX` first",
@@ -497,20 +418,30 @@ impl Rules {
             ))),
         }
     }
+
+    fn group(&self, name: &[u8]) -> Option<usize> {
+        let is_named = |group: &Group| group.name.as_bytes() == name;
+        if self.groups.get(self.latest_group).is_some_and(is_named) {
+            return Some(self.latest_group);
+        }
+        self.groups.iter().position(is_named)
+    }
 }
 
 impl Matcher {
-    fn new(recipient: Word<'_>, place: Place) -> Self {
+    fn new(recipient: Word<'_>, position: Position) -> Self {
         match recipient.text {
             address if is_exact(address) => Matcher::Address(unquoted(address).into()),
             text => match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
-                Some(source) => Matcher::Pattern(Pattern::new(source, Place { start: place.start + 1, ..place })),
+                Some(source) => {
+                    Matcher::Pattern(Pattern::new(source, Position { start: position.start + 1, ..position }))
+                }
                 None => Matcher::Wildcard(text.into()),
             },
         }
     }
 
-    fn is_everything(&self) -> bool {
+    pub(super) fn is_everything(&self) -> bool {
         match self {
             Matcher::Address(_) => false,
             Matcher::Wildcard(wildcard) => wildcard.bytes().all(|byte| byte == b'*'),
@@ -518,7 +449,7 @@ impl Matcher {
         }
     }
 
-    fn source(&self) -> &str {
+    pub(super) fn source(&self) -> &str {
         match self {
             Matcher::Address(text) | Matcher::Wildcard(text) => text,
             Matcher::Pattern(pattern) => pattern.source(),

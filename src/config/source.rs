@@ -12,8 +12,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 
-use super::parse;
-
 /// An open configuration file that nobody but root and ourselves could have written.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -29,6 +27,23 @@ struct Version {
     /// When it was written last, and when it or what is known of it changed: seconds since 1970, and nanoseconds.
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+/// Where a line begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LineStart {
+    /// The byte of the file, counted from 0.
+    pub(super) offset: u32,
+    /// The line, counted from 1.
+    pub(super) number: u32,
+}
+
+impl LineStart {
+    /// Where the next line begins, if this one has so many bytes. The size of the file was checked, but it may be growing.
+    fn next(self, length: usize) -> Option<Self> {
+        let offset = self.offset.checked_add(u32::try_from(length).ok()?)?;
+        Some(Self { offset, number: self.number.checked_add(1)? })
+    }
 }
 
 impl Source {
@@ -51,6 +66,14 @@ impl Source {
             Some(version) => *version == Version::of(&self.file.metadata()?),
             None => true,
         })
+    }
+
+    /// Whether the content is still that version. Unlike [`Source::is_as_opened`] this holds for a file that another has
+    /// replaced, which is the way to replace one.
+    fn has_content_as_opened(&self) -> bool {
+        let Some(opened) = &self.version else { return true };
+        let now = self.file.metadata().map(|metadata| Version::of(&metadata));
+        now.is_ok_and(|now| (now.size, now.modified) == (opened.size, opened.modified))
     }
 
     fn is_being_written(&self) -> bool {
@@ -83,23 +106,19 @@ impl Source {
         Ok(Self { file, version })
     }
 
-    /// Calls `each` with every line, its end taken off, and the byte of the file it begins at.
-    pub(super) fn for_each_line(&self, mut each: impl FnMut(&[u8], u32)) -> io::Result<()> {
+    /// Calls `each` with every line, its end taken off, and where it begins.
+    pub(super) fn for_each_line(&self, mut each: impl FnMut(&[u8], LineStart)) -> io::Result<()> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
         let size = usize::try_from(file.metadata()?.len()).unwrap_or(READ_SIZE);
         let mut buffer = vec![0; (size + 1).min(READ_SIZE)];
-        // The buffer holds bytes `start..end` of what was read; byte `start` is byte `offset` of the file.
-        let (mut start, mut end, mut offset) = (0, 0, 0_u32);
+        // The buffer holds bytes `start..end` of what was read; byte `start` is the first of the line `at`.
+        let (mut start, mut end, mut at) = (0, 0, LineStart { offset: 0, number: 1 });
         loop {
             while let Some(length) = memchr::memchr(b'\n', &buffer[start..end]) {
-                each(without_cr(&buffer[start..start + length]), offset);
+                each(without_cr(&buffer[start..start + length]), at);
                 start += length + 1;
-                // The size of the file was checked, but it may be growing.
-                offset = u32::try_from(length + 1)
-                    .ok()
-                    .and_then(|length| offset.checked_add(length))
-                    .ok_or_else(too_large)?;
+                at = at.next(length + 1).ok_or(io::ErrorKind::FileTooLarge)?;
             }
             if start == 0 && end == buffer.len() {
                 buffer.resize(buffer.len() * 2, 0);
@@ -109,7 +128,7 @@ impl Source {
             match file.read(&mut buffer[end..]) {
                 Ok(0) if end == 0 => return Ok(()),
                 Ok(0) => {
-                    each(without_cr(&buffer[..end]), offset);
+                    each(without_cr(&buffer[..end]), at);
                     return Ok(());
                 }
                 Ok(length) => end += length,
@@ -119,12 +138,12 @@ impl Source {
         }
     }
 
-    /// The line at a place that [`Source::for_each_line`] gave.
-    pub(super) fn line_at(&self, offset: u32) -> io::Result<String> {
+    /// The line that began here when [`Source::for_each_line`] gave it; `None` if the file was written to since.
+    pub(super) fn line_at(&self, offset: u32) -> Option<String> {
         let mut bytes = vec![0; 512];
         let mut filled = 0;
         loop {
-            let length = self.file.read_at(&mut bytes[filled..], u64::from(offset) + filled as u64)?;
+            let length = self.file.read_at(&mut bytes[filled..], u64::from(offset) + filled as u64).ok()?;
             filled += length;
             if let Some(end) = memchr::memchr(b'\n', &bytes[..filled]) {
                 filled = end;
@@ -135,32 +154,7 @@ impl Source {
             }
             bytes.resize(bytes.len() * 2, 0);
         }
-        bytes.truncate(filled);
-        if bytes.ends_with(b"\r") {
-            bytes.pop();
-        }
-        Ok(text(&bytes).into_owned())
-    }
-
-    /// The number of the line at a place, counted from 1.
-    pub(super) fn line_number(&self, offset: u32) -> u32 {
-        let mut number = 0;
-        // A file that cannot be read any more has other troubles than the number of a line.
-        let _ = self.for_each_line(|_, at| number += u32::from(at <= offset));
-        number
-    }
-
-    /// The text of the line with this number.
-    pub(super) fn numbered_line(&self, wanted: u32) -> String {
-        let mut number = 0;
-        let mut found = String::new();
-        let _ = self.for_each_line(|line, _| {
-            number += 1;
-            if number == wanted {
-                found = text(line).into_owned();
-            }
-        });
-        found
+        self.has_content_as_opened().then(|| text(without_cr(&bytes[..filled])).into_owned())
     }
 }
 
@@ -172,7 +166,7 @@ impl Version {
 }
 
 /// A line as text. Comments in files of old may be in another encoding; each byte that is not UTF-8 becomes a
-/// [`char::REPLACEMENT_CHARACTER`], which [`prepared`] lets pass nowhere else.
+/// [`char::REPLACEMENT_CHARACTER`], which nothing but a comment may hold.
 pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(line) {
         Ok(text) => Cow::Borrowed(text),
@@ -186,22 +180,8 @@ pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The line as [`parse`] wants it, its comment taken off and its variables replaced.
-pub(super) fn prepared(line: &str) -> Result<Option<String>, parse::Problem> {
-    let line = parse::without_comment(line);
-    if let Some(start) = line.find(char::REPLACEMENT_CHARACTER) {
-        let end = start + char::REPLACEMENT_CHARACTER.len_utf8();
-        return Err(parse::Problem { start, end, message: "this line is not UTF-8 text".to_owned() });
-    }
-    parse::replace_variables(line, &|name| std::env::var(name).ok())
-}
-
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-fn too_large() -> io::Error {
-    io::ErrorKind::FileTooLarge.into()
 }
 
 /// A configuration holds commands: whoever can write it can run them.

@@ -2,16 +2,17 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::action::{Action, Need};
+use super::action::Need;
 
 /// What the destinations of a configuration need.
 #[derive(Debug, Default)]
-pub struct Reach {
+pub struct Needs {
     places: Vec<Place>,
     /// The deepest a path may be, once there were too many places.
     max_depth: Option<usize>,
-    /// A folder, up to its `/`, whose files are within a place: most rules have the same as the rule before them.
-    known_folder: Vec<u8>,
+    /// A folder, up to its `/`, that is a place with all that is below it: most rules are about the same as the rule
+    /// before them.
+    known_folder: Option<PathBuf>,
     /// The allow groups of the lines with commands, each once; `None` stands for everybody.
     pub(super) commands: Vec<Option<usize>>,
 }
@@ -27,44 +28,36 @@ pub enum Place {
     Below(PathBuf),
 }
 
-impl Reach {
+impl Needs {
     /// Where mail may be written, each place once, and at most [`MAX_PLACES`].
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// Takes in what a line of this group, or of none, does with mail.
-    pub(super) fn add(&mut self, action: &Action<'_>, group: Option<usize>) {
-        match action.needs() {
-            Need::Mailbox(file) => self.add_mailbox(file),
-            Need::Maildir(directory) => self.add_place(Place::Maildir(directory.to_owned())),
+    /// Takes in what a line of this group, or of none, needs.
+    pub(super) fn add(&mut self, need: Need<'_>, group: Option<usize>) {
+        match need {
+            Need::Mailbox(path) | Need::Maildir(path) if self.is_in_known_folder(path) => {}
+            Need::Mailbox(path) | Need::Maildir(path) => match self.places.iter().find(|place| place.covers(need)) {
+                Some(Place::Below(folder)) => {
+                    let folder = folder.join("");
+                    self.known_folder = Some(folder);
+                }
+                Some(Place::Mailbox(_) | Place::Maildir(_)) => {}
+                None if matches!(need, Need::Maildir(_)) => self.add_place(Place::Maildir(path.to_owned())),
+                None => self.add_place(Place::Mailbox(path.to_owned())),
+            },
             Need::Programs if self.commands.contains(&group) => {}
             Need::Programs => self.commands.push(group),
             Need::Nothing => {}
         }
     }
 
-    /// Takes in a file that is appended to. Of 100,000 rules nearly all have a file or folder that is known already.
-    pub(super) fn add_mailbox(&mut self, file: &Path) {
-        let text = file.as_os_str().as_encoded_bytes();
-        let name = text.strip_prefix(&*self.known_folder).filter(|_| !self.known_folder.is_empty());
-        if name.is_some_and(|name| name != b".." && !name.contains(&b'/')) {
-            return;
-        }
-        let place_of = |place: &&Place| match place {
-            Place::Mailbox(known) => known.as_os_str() == file.as_os_str(),
-            Place::Below(folder) => is_below(file, folder) && !leads_back(file),
-            Place::Maildir(_) => false,
-        };
-        match self.places.iter().find(place_of) {
-            None => self.add_place(Place::Mailbox(file.to_owned())),
-            Some(Place::Below(_)) => {
-                let folder = memchr::memrchr(b'/', text).map_or(0, |at| at + 1);
-                self.known_folder.clear();
-                self.known_folder.extend_from_slice(&text[..folder]);
-            }
-            Some(_) => {}
-        }
+    /// Whether the path is below the folder that was found last, as those of nearly all of 100,000 rules are.
+    fn is_in_known_folder(&self, path: &Path) -> bool {
+        let Some(folder) = &self.known_folder else { return false };
+        let rest = path.as_os_str().as_encoded_bytes().strip_prefix(folder.as_os_str().as_encoded_bytes());
+        rest.is_some_and(|rest| !rest.starts_with(b"/") && !rest.windows(2).any(|pair| pair == b".."))
     }
 
     fn add_place(&mut self, place: Place) {
@@ -95,6 +88,19 @@ impl Place {
     pub fn path(&self) -> &Path {
         match self {
             Place::Mailbox(path) | Place::Maildir(path) | Place::Below(path) => path,
+        }
+    }
+
+    /// Whether what is needed is this place or within it.
+    fn covers(&self, need: Need<'_>) -> bool {
+        match (self, need) {
+            (Place::Mailbox(known), Need::Mailbox(path)) | (Place::Maildir(known), Need::Maildir(path)) => {
+                known.as_os_str() == path.as_os_str()
+            }
+            (Place::Below(folder), Need::Mailbox(path) | Need::Maildir(path)) => {
+                is_below(path, folder) && !leads_back(path)
+            }
+            _ => false,
         }
     }
 
@@ -132,31 +138,28 @@ const MAX_PLACES: usize = 12;
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
-    use crate::config::Keep;
 
-    fn mailboxes(files: impl IntoIterator<Item = String>) -> Reach {
-        let mut reach = Reach::default();
-        files.into_iter().for_each(|file| reach.add(&Action::Keep(Keep::Append(Cow::Owned(file))), None));
-        reach
+    fn mailboxes(files: impl IntoIterator<Item = String>) -> Needs {
+        let mut needs = Needs::default();
+        files.into_iter().for_each(|file| needs.add(Need::Mailbox(file.as_ref()), None));
+        needs
     }
 
     #[test]
     fn few_places_are_kept_as_they_are() {
         let files = ["/var/mail/a", "/var/mail/b", "/var/mail/a", "c"];
-        let reach = mailboxes(files.map(str::to_owned));
-        assert_eq!(reach.places(), ["/var/mail/a", "/var/mail/b", "c"].map(|file| Place::Mailbox(file.into())));
+        let needs = mailboxes(files.map(str::to_owned));
+        assert_eq!(needs.places(), ["/var/mail/a", "/var/mail/b", "c"].map(|file| Place::Mailbox(file.into())));
     }
 
     #[test]
     fn many_places_become_the_folders_above_them() {
-        let mut reach = mailboxes((0..100_000).map(|number| format!("/home/user{number}/mail/inbox")));
-        reach.add_mailbox(Path::new("/var/mail/a"));
-        reach.add_mailbox(Path::new("/x"));
+        let mut needs = mailboxes((0..100_000).map(|number| format!("/home/user{number}/mail/inbox")));
+        needs.add(Need::Mailbox(Path::new("/var/mail/a")), None);
+        needs.add(Need::Mailbox(Path::new("/x")), None);
         assert_eq!(
-            reach.places(),
+            needs.places(),
             ["/home", "/var"]
                 .map(|folder| Place::Below(folder.into()))
                 .into_iter()
@@ -167,9 +170,22 @@ mod tests {
 
     #[test]
     fn many_files_in_one_folder_are_that_folder() {
-        let reach = mailboxes((0..1000).map(|number| format!("/var/mail/{number}")));
-        assert_eq!(reach.places(), [Place::Below("/var/mail".into())]);
-        let reach = mailboxes((0..1000).map(|number| number.to_string()));
-        assert_eq!(reach.places(), [Place::Below("".into())]);
+        let needs = mailboxes((0..1000).map(|number| format!("/var/mail/{number}")));
+        assert_eq!(needs.places(), [Place::Below("/var/mail".into())]);
+        let needs = mailboxes((0..1000).map(|number| number.to_string()));
+        assert_eq!(needs.places(), [Place::Below("".into())]);
+    }
+
+    #[test]
+    fn maildirs_and_mailboxes_share_their_folders() {
+        let mut needs = Needs::default();
+        for number in 0..1000 {
+            needs.add(Need::Maildir(format!("/home/{number}/Maildir").as_ref()), None);
+            needs.add(Need::Mailbox(format!("/home/{number}/mbox").as_ref()), None);
+        }
+        assert_eq!(needs.places(), [Place::Below("/home".into())]);
+        // Where that leads to cannot be told from its text.
+        needs.add(Need::Maildir(Path::new("/home/a/../../etc")), None);
+        assert_eq!(needs.places(), [Place::Below("/home".into()), Place::Below("/".into())]);
     }
 }

@@ -1,4 +1,5 @@
-//! Networks in CIDR notation (RFC 4632, RFC 4291), for `allowgroup +NAME net CIDR`.
+//! Networks in CIDR notation (RFC 4632, RFC 4291), for `allowgroup +NAME net CIDR`: read strictly, because a
+//! network that is larger than it was meant to be lets strangers in.
 
 use std::net::IpAddr;
 
@@ -10,8 +11,27 @@ pub(super) struct Network {
 }
 
 impl Network {
+    /// Reads `ADDRESS/PREFIX` or a single address, strictly: host bits or a short form are errors, not guesses.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IPv4 or IPv6 address"))?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => longest,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= longest)
+                .ok_or_else(|| format!("the prefix length of this address is at most {longest}"))?,
+            Some(other) => return Err(format!("`{other}` is not a prefix length")),
+        };
+        Self::new(address, prefix).ok_or_else(|| {
+            format!("`{text}` has bits set behind its prefix of {prefix}: write the network's first address")
+        })
+    }
+
     /// `None` if the address has bits set behind the prefix. IPv4-mapped addresses become IPv4, as peers' do.
-    pub(super) fn new(address: IpAddr, prefix: u32) -> Option<Self> {
+    fn new(address: IpAddr, prefix: u32) -> Option<Self> {
         let network = match address {
             IpAddr::V6(v6) if prefix >= 96 && v6.to_ipv4_mapped().is_some() => {
                 Self { address: address.to_canonical(), prefix: prefix - 96 }
@@ -54,5 +74,22 @@ fn host_bits(prefix: u32, width: u32) -> u128 {
     match width - prefix {
         0 => 0,
         hosts => u128::MAX >> (128 - hosts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_read_strictly() {
+        for good in ["192.0.2.0/24", "192.0.2.1", "0.0.0.0/0", "2001:db8::/32", "::1"] {
+            assert!(Network::parse(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["10.0.0.1/8", "192.0.2.0/33", "192.0.2.0/-1", "10.0.0/8", "010.0.0.1", "::1/129", "1.2.3.4/255.0.0.0"]
+        {
+            assert!(Network::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,0 +1,241 @@
+//! Looking for mistakes beforehand, for `mailrecv check`: what is legal but hardly meant, and what fails only when it is
+//! needed.
+//!
+//! The file may be long and its findings many: it is read once, each line is looked at as it comes by, and the findings
+//! about it are given its text.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use super::action::Action;
+use super::diagnostic::{Diagnostic, Severity};
+use super::directive::Delivery;
+use super::exact::unquoted;
+use super::lexer;
+use super::pattern::{Pattern, Position};
+use super::rules::{Denial, Effect, Matcher, Member, OrderedRule, Rules};
+use super::trace::Trace;
+use crate::address::Mailbox;
+use crate::peer::Peer;
+
+/// What was found at one place of the file.
+struct Finding {
+    severity: Severity,
+    position: Position,
+    /// How many characters it is about.
+    width: usize,
+    message: String,
+}
+
+impl Rules {
+    /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
+    /// hardly meant.
+    pub(super) fn check(&self, own_domain: &str) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        let no_rules = self.exact.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
+        if no_rules {
+            found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
+        } else if !self.takes_mail_for_postmaster(own_domain) {
+            found.push(Diagnostic::warning(format!(
+                "no rule takes mail for postmaster@{own_domain}, which every mail domain should have (RFC 5321, 4.5.1)"
+            )));
+        }
+        let mut findings = self.check_patterns();
+        findings.extend(self.check_hand_overs(own_domain));
+        findings.sort_by_key(|finding| finding.position.line);
+        self.check_lines(own_domain, findings, &mut found);
+        found
+    }
+
+    /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line
+    /// of an exact address.
+    fn check_lines(&self, own_domain: &str, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
+        let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_hand_over()).collect();
+        let mut findings = findings.into_iter().peekable();
+        let mut addresses = Addresses { own_domain, taken: HashMap::new() };
+        self.exact.for_each_line(|number, text, delivery| {
+            while let Some(finding) = findings.next_if(|finding| finding.position.line <= number) {
+                found.push(finding.cite(text));
+            }
+            let Some(delivery) = delivery else { return };
+            let position = Position { line: number, start: delivery.recipient.start };
+            let mut cite = |severity, message| {
+                found.push(Finding::new(severity, position, delivery.recipient.text, message).cite(text));
+            };
+            if let Action::HandOver(_) = delivery.action {
+                let recipient = unquoted(delivery.recipient.text);
+                for copy in copies.iter().filter(|copy| copy.takes(&recipient, own_domain)) {
+                    cite(Severity::Error, second_hand_over(copy));
+                }
+            }
+            if let Some(message) = addresses.check(&delivery, number) {
+                cite(Severity::Warning, message);
+            }
+        });
+        // None are left, unless the file cannot be read any more.
+        found.extend(findings.map(|finding| finding.cite("")));
+    }
+
+    /// Whether somebody, even if not everybody, can send to postmaster. A pattern that does not compile is reported as
+    /// what it is.
+    fn takes_mail_for_postmaster(&self, own_domain: &str) -> bool {
+        let Ok(postmaster) = Mailbox::parse(&format!("postmaster@{own_domain}")) else { return true };
+        let peer = Peer::unnamed(Ipv4Addr::LOCALHOST.into());
+        let route = self.route(&postmaster, &peer, own_domain, &mut Trace::default());
+        !matches!(route, Err(Denial::Unknown | Denial::Refused(_)))
+    }
+
+    fn check_patterns(&self) -> Vec<Finding> {
+        let members = self.groups.iter().flat_map(|group| &group.members).filter_map(|member| match member {
+            Member::Pattern(pattern) => Some(pattern),
+            Member::Network(_) => None,
+        });
+        let (delivering, refusing): (Vec<_>, Vec<_>) =
+            self.ordered.iter().partition(|rule| matches!(rule.effect, Effect::Deliver(_)));
+        let delivering = delivering.into_iter().filter_map(OrderedRule::pattern);
+        let refusing = refusing.into_iter().filter_map(OrderedRule::pattern);
+        let copying = self.copies.iter().filter_map(OrderedRule::pattern);
+        let letting_in = self.allowed_peers.iter().chain(&self.allowed_senders).chain(members).chain(delivering);
+        let keeping_out = self.denied_peers.iter().chain(self.refused_senders.iter().map(|(pattern, _)| pattern));
+        let letting_in = letting_in.filter_map(|pattern| {
+            check_pattern(pattern, |pattern| {
+                let message = "this pattern is found anywhere in a name, so it lets in more than it seems to: \
+                               tie it down with ^ and $";
+                (!pattern.is_anchored()).then_some(message)
+            })
+        });
+        let keeping_out = keeping_out
+            .chain(refusing)
+            .filter_map(|pattern| check_pattern(pattern, |pattern| mistaken_for_another_notation(pattern.source())));
+        let copying = copying.filter_map(|pattern| check_pattern(pattern, |_| None));
+        letting_in.chain(keeping_out).chain(copying).collect()
+    }
+
+    /// A recipient whose own lines need two destinations that cannot be undone could never get its mail: one of them
+    /// may fail when the other is done. What only a run can tell, because two patterns meet, is refused at run time.
+    fn check_hand_overs(&self, own_domain: &str) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_hand_over()).collect();
+        for (number, copy) in copies.iter().enumerate() {
+            let others = copies[number + 1..].iter().copied();
+            let rules = self.ordered.iter().filter(|rule| rule.effect.is_hand_over());
+            for other in others.chain(rules).filter(|other| copy.meets(other, own_domain)) {
+                let message = second_hand_over(copy);
+                findings.push(Finding::new(Severity::Error, other.position, other.matcher.source(), message));
+            }
+        }
+        findings
+    }
+}
+
+fn second_hand_over(copy: &OrderedRule) -> String {
+    format!(
+        "a recipient of this line also gets the `copy` of line {}: of two destinations that cannot be taken \
+         back, one may fail when the other is done; append one of them to a file instead",
+        copy.position.line
+    )
+}
+
+/// A pattern that does not compile, or else one that is `odd`.
+fn check_pattern(pattern: &Pattern, odd: impl FnOnce(&Pattern) -> Option<&'static str>) -> Option<Finding> {
+    let (severity, message) = match pattern.check() {
+        Err(broken) => (Severity::Error, broken.message),
+        Ok(()) => (Severity::Warning, odd(pattern)?.to_owned()),
+    };
+    Some(Finding::new(severity, pattern.position(), pattern.source(), message))
+}
+
+/// The exact addresses so far, without our own domain, and the first line that takes all mail for each.
+struct Addresses<'a> {
+    own_domain: &'a str,
+    taken: HashMap<String, u32>,
+}
+
+impl Addresses<'_> {
+    /// An address that no mail can be for is a slip of the pen, and so is one that an earlier line takes all mail for.
+    fn check(&mut self, delivery: &Delivery<'_>, line: u32) -> Option<String> {
+        let text = delivery.recipient.text;
+        if Mailbox::parse_or_qualify(text, self.own_domain).is_err() {
+            return Some(format!("`{text}` is no mail address, so no mail will be for it"));
+        }
+        let mut address = unquoted(text).to_ascii_lowercase();
+        if let Some((local_part, domain)) = address.rsplit_once('@')
+            && domain.eq_ignore_ascii_case(self.own_domain)
+        {
+            address.truncate(local_part.len());
+        }
+        if let Some(earlier) = self.taken.get(&address) {
+            return Some(format!("line {earlier} takes all mail for `{text}`: this line is never used"));
+        }
+        if delivery.group.is_none() {
+            self.taken.insert(address, line);
+        }
+        None
+    }
+}
+
+impl Finding {
+    /// A finding about `part`, which stands at this place.
+    fn new(severity: Severity, position: Position, part: &str, message: String) -> Self {
+        Self { severity, position, width: part.chars().count(), message }
+    }
+
+    /// With its line, as it was read.
+    fn cite(self, line: &str) -> Diagnostic {
+        let source = match lexer::prepared(line) {
+            Ok(Cow::Owned(replaced)) => replaced,
+            _ => line.to_owned(),
+        };
+        let column = source.char_indices().take_while(|(byte, _)| *byte < self.position.start).count() + 1;
+        let Self { severity, position: Position { line, .. }, width, message } = self;
+        Diagnostic { severity, line, column, width, message, source }
+    }
+}
+
+/// Where a pattern stands bare, what `deliver` lines need around one, or in its place, is a part of it.
+fn mistaken_for_another_notation(pattern: &str) -> Option<&'static str> {
+    if pattern.len() > 1 && pattern.starts_with('/') && pattern.ends_with('/') {
+        Some("here the slashes are a part of the pattern, which no address has: leave them out")
+    } else if pattern.contains("@*") {
+        Some("this is a pattern, in which `@*` is any number of `@`: write `@` for every domain, or `@.*$`")
+    } else {
+        None
+    }
+}
+
+impl Effect {
+    fn is_hand_over(&self) -> bool {
+        matches!(self, Effect::Deliver(Action::HandOver(_)))
+    }
+}
+
+impl OrderedRule {
+    /// Whether a recipient that a rule names is one of this rule's.
+    fn takes(&self, address: &str, own_domain: &str) -> bool {
+        let (full, local_part) = match address.rsplit_once('@') {
+            None => (format!("{address}@{own_domain}"), Some(address)),
+            Some((local_part, domain)) => {
+                (address.to_owned(), domain.eq_ignore_ascii_case(own_domain).then_some(local_part))
+            }
+        };
+        self.fits(&full, local_part, "copy", &mut Trace::default()).unwrap_or(false)
+    }
+
+    /// Whether two rules certainly have a recipient in common.
+    fn meets(&self, other: &Self, own_domain: &str) -> bool {
+        match (&self.matcher, &other.matcher) {
+            (one, two) if one.is_everything() || two.is_everything() || one.source() == two.source() => true,
+            (Matcher::Address(address), _) => other.takes(address, own_domain),
+            (_, Matcher::Address(address)) => self.takes(address, own_domain),
+            _ => false,
+        }
+    }
+
+    fn pattern(&self) -> Option<&Pattern> {
+        match &self.matcher {
+            Matcher::Pattern(pattern) => Some(pattern),
+            Matcher::Address(_) | Matcher::Wildcard(_) => None,
+        }
+    }
+}

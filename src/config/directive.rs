@@ -1,0 +1,280 @@
+//! One line of the configuration into one [`Line`]: the grammar, and nothing of what it leads to.
+//!
+//! A directive is a row of [`DIRECTIVES`] and a variant of what its line says; a limit is a row in `limits.rs`. The
+//! table is also where "did you mean" looks, and the test that the manual page describes each. mailrecv.conf(5) is the
+//! reference.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+use super::action::{Action, HandOver, Keep};
+use super::flags::Flags;
+use super::lexer::{Problem, Word, Words};
+use super::limits::{self, LimitLine, Limits};
+use super::network::Network;
+use super::value::{self, RefusalText};
+
+/// What one line says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Line<'t> {
+    Setting(Setting<'t>),
+    Limit(LimitLine<'t>),
+    Rule(RuleLine<'t>),
+}
+
+/// Something there is one of.
+#[derive(Debug, PartialEq)]
+pub(super) enum Setting<'t> {
+    Domain(&'t str),
+    Debug(Flags),
+    LogFile(&'t str),
+    LogHex(bool),
+    SpoolDirectory(&'t str),
+    User(&'t str),
+}
+
+/// Who may send what to whom, and where it goes.
+#[derive(Debug, PartialEq)]
+pub(super) enum RuleLine<'t> {
+    AllowPeer(Word<'t>),
+    DenyPeer(Word<'t>),
+    AllowGroup(&'t str, GroupMember<'t>),
+    Deliver(Delivery<'t>),
+    Copy(Delivery<'t>),
+    RefuseRecipient(Option<Word<'t>>, Word<'t>, RefusalText<'t>),
+    AllowSender(Word<'t>),
+    RefuseSender(Word<'t>, RefusalText<'t>),
+    DeadLetterFile(&'t str),
+}
+
+/// `deliver` or `copy`: who may send to whom, and where it goes.
+#[derive(Debug, PartialEq)]
+pub(super) struct Delivery<'t> {
+    pub(super) group: Option<Word<'t>>,
+    pub(super) recipient: Word<'t>,
+    pub(super) action: Action<'t>,
+}
+
+/// One member of an allow group.
+#[derive(Debug, PartialEq)]
+pub(super) enum GroupMember<'t> {
+    Pattern(Word<'t>),
+    Network(Network),
+}
+
+impl<'t> From<Setting<'t>> for Line<'t> {
+    fn from(setting: Setting<'t>) -> Self {
+        Line::Setting(setting)
+    }
+}
+
+impl<'t> From<RuleLine<'t>> for Line<'t> {
+    fn from(rule: RuleLine<'t>) -> Self {
+        Line::Rule(rule)
+    }
+}
+
+/// Parses one line, its comment taken off and its variables replaced; `None` for an empty one.
+pub(super) fn line(text: &str) -> Result<Option<Line<'_>>, Problem> {
+    let mut words = Words::new(text);
+    let Some(verb) = words.next_word() else { return Ok(None) };
+    let line = match DIRECTIVES.iter().find(|(name, ..)| *name == verb.text) {
+        Some((_, parse, advice)) => {
+            let line = parse(&mut words)?;
+            words.end(advice)?;
+            line
+        }
+        None => Line::Limit(limits::line(verb.text, &mut words).unwrap_or_else(|| Err(unknown_directive(verb)))?),
+    };
+    Ok(Some(line))
+}
+
+type Parser = for<'t> fn(&mut Words<'t>) -> Result<Line<'t>, Problem>;
+
+/// Every directive that is no limit: its name, what parses the words behind it, and advice for who wrote one too many.
+const DIRECTIVES: &[(&str, Parser, &str)] = &[
+    ("domain", |words| Ok(Setting::Domain(value::domain(words.expect("the domain name")?)?).into()), ""),
+    ("debug", |words| Ok(Setting::Debug(flags(words.expect("flags, or `-` for none")?)?).into()), ""),
+    ("logfile", |words| Ok(Setting::LogFile(words.expect("`syslog`, `stderr` or a file")?.text).into()), QUOTE_IT),
+    ("loghex", |words| Ok(Setting::LogHex(value::switch(words.expect("`on` or `off`")?)?).into()), ""),
+    ("deadletter_file", |words| Ok(RuleLine::DeadLetterFile(words.expect("a file")?.text).into()), QUOTE_IT),
+    ("spool_dir", |words| Ok(Setting::SpoolDirectory(words.expect("a folder")?.text).into()), ""),
+    ("user", |words| Ok(Setting::User(words.expect("a user name")?.text).into()), ""),
+    ("allow", allow, ESCAPE_BLANKS),
+    ("deny", deny, ESCAPE_BLANKS),
+    ("allowgroup", allow_group, ESCAPE_BLANKS),
+    ("deliver", |words| Ok(RuleLine::Deliver(delivery(words)?).into()), QUOTE_IT),
+    ("copy", |words| Ok(RuleLine::Copy(delivery(words)?).into()), QUOTE_IT),
+    ("error", error, ""),
+];
+
+const QUOTE_IT: &str = "; put a name with blanks in quotes";
+const ESCAPE_BLANKS: &str = "; a pattern is one word: write \\s or [ ] for a blank";
+
+/// The names of all directives, limits among them.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let limits = Limits::DEFAULTS.iter().map(|(name, ..)| *name);
+    DIRECTIVES.iter().map(|(name, ..)| *name).chain(limits)
+}
+
+type ActionParser = for<'t> fn(&mut Words<'t>) -> Result<Action<'t>, Problem>;
+
+/// Every action: its name, what follows it, and what parses that.
+const ACTIONS: &[(&str, &str, ActionParser)] = &[
+    ("append", " FILE", |words| {
+        Ok(Action::Keep(Keep::Append(Cow::Borrowed(words.expect("the file to append to")?.text))))
+    }),
+    ("maildir", " DIR", |words| {
+        Ok(Action::Keep(Keep::Maildir(Cow::Borrowed(words.expect("the folder of the maildir")?.text))))
+    }),
+    ("pipe", " COMMAND", |words| {
+        Ok(Action::HandOver(HandOver::Pipe(Cow::Borrowed(words.rest("the shell command")?.text))))
+    }),
+    ("print", "", |_| Ok(Action::Keep(Keep::Print))),
+    ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
+];
+
+/// The names of all actions.
+pub(super) fn action_names() -> impl Iterator<Item = &'static str> {
+    ACTIONS.iter().map(|(name, ..)| *name)
+}
+
+fn flags(word: Word<'_>) -> Result<Flags, Problem> {
+    Flags::parse(word.text).map_err(|message| word.problem(message))
+}
+
+fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
+    let what = words.expect("`remotehost` or `mail_from`")?;
+    match what.text {
+        "remotehost" => Ok(RuleLine::AllowPeer(words.expect("a pattern for host names or addresses")?).into()),
+        "mail_from" => Ok(RuleLine::AllowSender(words.expect("a pattern for senders")?).into()),
+        other => Err(what.problem(format!("`{other}` found where `remotehost` or `mail_from` is expected"))),
+    }
+}
+
+fn deny<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
+    words.keyword("remotehost", "`deny remotehost REGEX`")?;
+    Ok(RuleLine::DenyPeer(words.expect("a pattern for host names or addresses")?).into())
+}
+
+fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
+    let name = words.expect("the name of the group")?;
+    if !name.text.starts_with('+') || name.text.len() == 1 {
+        return Err(name.problem("the name of a group begins with `+`, as in `+trusted`"));
+    }
+    let first = words.expect("a pattern for host names or addresses, or `net CIDR`")?;
+    let mut ahead = *words;
+    let member = match (first.text, ahead.next_word()) {
+        ("net", Some(network)) => {
+            *words = ahead;
+            GroupMember::Network(Network::parse(network.text).map_err(|message| network.problem(message))?)
+        }
+        ("net", None) => return Err(words.missing("the network, as in `net 192.0.2.0/24`,")),
+        ("auth", _) | ("tls", None) => return Err(not_yet(first)),
+        _ => GroupMember::Pattern(first),
+    };
+    Ok(RuleLine::AllowGroup(name.text, member).into())
+}
+
+fn delivery<'t>(words: &mut Words<'t>) -> Result<Delivery<'t>, Problem> {
+    let group = rcpt_to(words)?;
+    let recipient = words.expect("a recipient: an address, an address with `*`, or /regex/")?;
+    check_recipient(recipient)?;
+    Ok(Delivery { group, recipient, action: action(words)? })
+}
+
+/// `[allowgroup +NAME] rcpt_to`
+fn rcpt_to<'t>(words: &mut Words<'t>) -> Result<Option<Word<'t>>, Problem> {
+    let first = words.expect("`rcpt_to`, or `allowgroup +NAME rcpt_to`")?;
+    match first.text {
+        "rcpt_to" => Ok(None),
+        "allowgroup" => {
+            let group = words.expect("the name of an allow group")?;
+            words.keyword("rcpt_to", "`rcpt_to` behind the group's name")?;
+            Ok(Some(group))
+        }
+        other => Err(first.problem(format!("`{other}` found where `rcpt_to` or `allowgroup` is expected"))),
+    }
+}
+
+fn check_recipient(recipient: Word<'_>) -> Result<(), Problem> {
+    let text = recipient.text;
+    if text.len() > 1 && text.starts_with('/') {
+        return match text.ends_with('/') {
+            true => Ok(()),
+            false => Err(recipient.problem("a pattern that begins with `/` ends with `/`")),
+        };
+    }
+    if let Some(bad) = text.chars().find(|character| "<>,;()".contains(*character)) {
+        return Err(recipient.problem(format!("`{bad}` in a recipient: write the bare address")));
+    }
+    if text.starts_with('@') || text.ends_with('@') {
+        return Err(recipient.problem("an address has something on both sides of its `@`; `*` stands for anything"));
+    }
+    Ok(())
+}
+
+fn action<'t>(words: &mut Words<'t>) -> Result<Action<'t>, Problem> {
+    let verb = words.expect(fmt::from_fn(|f| {
+        let forms = ACTIONS.iter().map(|(name, operand, _)| format!("{name}{operand}"));
+        write!(f, "what to do: {}", listed(forms))
+    }))?;
+    match ACTIONS.iter().find(|(name, ..)| *name == verb.text) {
+        Some((_, _, parse)) => parse(words),
+        None if ["relay", "hpfeeds", "amqp"].contains(&verb.text) => Err(not_yet(verb)),
+        None => {
+            let names = listed(action_names().map(str::to_owned));
+            Err(verb.problem(format!("unknown action `{}`: write {names}", verb.text)))
+        }
+    }
+}
+
+fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
+    let mut ahead = *words;
+    if ahead.next_word().is_some_and(|word| word.text == "mail_from") {
+        *words = ahead;
+        let pattern = words.expect("a pattern for senders")?;
+        return Ok(RuleLine::RefuseSender(pattern, value::refusal(words)?).into());
+    }
+    let group = rcpt_to(words)?;
+    let pattern = words.expect("a pattern for recipients")?;
+    Ok(RuleLine::RefuseRecipient(group, pattern, value::refusal(words)?).into())
+}
+
+/// `a, b or c`
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+fn unknown_directive(verb: Word<'_>) -> Problem {
+    let later = ["tls", "tls_certificate", "tls_key", "auth", "auth_file", "auth_plaintext", "proxy_protocol"];
+    if later.contains(&verb.text) {
+        return not_yet(verb);
+    }
+    let mut message = format!("unknown directive `{}`", verb.text);
+    if let Some(close) = names().find(|name| is_close(name, verb.text)) {
+        let _ = write!(message, ": did you mean `{close}`?");
+    }
+    verb.problem(message)
+}
+
+fn not_yet(word: Word<'_>) -> Problem {
+    word.problem(format!("`{}` is not supported by this version", word.text))
+}
+
+/// Whether two words differ by one letter (changed, added, left out) or by letter case.
+fn is_close(name: &str, typed: &str) -> bool {
+    if name.eq_ignore_ascii_case(typed) {
+        return true;
+    }
+    let (name, typed) = (name.as_bytes(), typed.as_bytes());
+    let prefix = name.iter().zip(typed).take_while(|(a, b)| a == b).count();
+    let (rest, typed_rest) = (&name[prefix..], &typed[prefix..]);
+    let skip = |bytes: &[u8]| bytes.get(1..).unwrap_or_default().to_vec();
+    skip(rest) == skip(typed_rest) || rest == skip(typed_rest) || skip(rest) == typed_rest
+}

@@ -1,0 +1,119 @@
+//! The `deliver` lines of exact addresses, of which there may be 100,000: 12 bytes each, and their lines stay in the file.
+//!
+//! Of each line the hash of its address is kept, where it begins, and its number. To look an address up is to look its
+//! hash up among theirs, which takes a hundredth of the time that building a hash table would, and a connection looks up
+//! a few. The line is then read again. If the file was written to meanwhile, what stands there now is not what was
+//! decided when the connection began: [`Changed`].
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher};
+
+use super::directive::{self, Delivery, Line, RuleLine};
+use super::lexer;
+use super::source::{self, LineStart, Source};
+use crate::address::Mailbox;
+
+/// The rules and the file that holds them.
+#[derive(Debug, Default)]
+pub(super) struct ExactRules {
+    source: Option<Source>,
+    /// In file order.
+    hashes: Vec<u32>,
+    /// Likewise.
+    starts: Vec<LineStart>,
+}
+
+/// The file was written to since this connection began, so this line cannot be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Changed {
+    pub(super) line: u32,
+}
+
+impl ExactRules {
+    /// Takes in a line: its address as [`unquoted`] leaves it.
+    pub(super) fn add(&mut self, address: &[u8], at: LineStart) {
+        self.hashes.push(hash(address));
+        self.starts.push(at);
+    }
+
+    /// Where the lines are read again.
+    pub(super) fn set_source(&mut self, source: Source) {
+        self.source = Some(source);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// The lines that may be about this address, in file order.
+    pub(super) fn find(&self, address: &str) -> impl Iterator<Item = LineStart> {
+        let wanted = hash(address.as_bytes());
+        self.hashes.iter().zip(&self.starts).filter(move |(hash, _)| **hash == wanted).map(|(_, at)| *at)
+    }
+
+    /// Reads a line that [`ExactRules::find`] gave again and lets `take` have it; `None` if it is about another address,
+    /// whose hash is the same. What `take` can make nothing of has changed as well.
+    pub(super) fn read_again<T>(
+        &self,
+        at: LineStart,
+        wanted: &str,
+        take: impl FnOnce(Delivery<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Changed> {
+        let changed = Changed { line: at.number };
+        let line = self.source.as_ref().and_then(|source| source.line_at(at.offset)).ok_or(changed)?;
+        let line = lexer::prepared(&line).map_err(|_| changed)?;
+        let Ok(Some(Line::Rule(RuleLine::Deliver(delivery)))) = directive::line(&line) else { return Err(changed) };
+        let address = unquoted(delivery.recipient.text);
+        if address.eq_ignore_ascii_case(wanted) {
+            return take(delivery).map(Some).ok_or(changed);
+        }
+        if hash(address.as_bytes()) == hash(wanted.as_bytes()) { Ok(None) } else { Err(changed) }
+    }
+
+    /// Reads the whole file once: each line with its number, and what it says if it is one of these rules.
+    pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str, Option<Delivery<'_>>)) {
+        let mut rules = self.starts.iter().map(|at| at.number).peekable();
+        let Some(source) = &self.source else { return };
+        // What cannot be read any more cannot be looked through for mistakes either.
+        let _ = source.for_each_line(|line, at| {
+            let text = source::text(line);
+            let is_rule = rules.next_if_eq(&at.number).is_some();
+            let prepared = is_rule.then(|| lexer::prepared(&text).ok()).flatten();
+            let delivery = match prepared.as_deref().map(directive::line) {
+                Some(Ok(Some(Line::Rule(RuleLine::Deliver(delivery))))) => Some(delivery),
+                _ => None,
+            };
+            each(at.number, &text, delivery);
+        });
+    }
+}
+
+/// Whether a recipient of a rule is one address, and no pattern.
+pub(super) fn is_exact(recipient: &str) -> bool {
+    !recipient.starts_with('/') && memchr::memchr(b'*', recipient.as_bytes()).is_none()
+}
+
+/// The address as rules compare it: a quoted local part counts as its content (RFC 5321, 4.1.2).
+pub(super) fn unquoted(address: &str) -> Cow<'_, str> {
+    if !address.starts_with('"') {
+        return Cow::Borrowed(address);
+    }
+    match Mailbox::parse(address) {
+        Ok(mailbox) => Cow::Owned(mailbox.bare()),
+        Err(_) => Cow::Borrowed(address),
+    }
+}
+
+/// A hash of an address, letter case aside: bit 5, which tells upper from lower case, is set in every byte. Other
+/// characters that this makes equal only cost a comparison.
+#[expect(clippy::cast_possible_truncation, reason = "a hash may lose bits")]
+fn hash(address: &[u8]) -> u32 {
+    const FOLD: u64 = u64::from_ne_bytes([0x20; 8]);
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    let (words, rest) = address.as_chunks::<8>();
+    words.iter().for_each(|word| hasher.write_u64(u64::from_ne_bytes(*word) | FOLD));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    hasher.write_u64(u64::from_ne_bytes(last) | FOLD);
+    hasher.finish() as u32
+}

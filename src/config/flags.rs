@@ -1,0 +1,81 @@
+//! The flags of `debug`: what is logged beyond errors.
+//!
+//! One table: a flag is one row, and what parses flags, the message about an unknown one, the command line's help and
+//! the test of the manual page read it.
+
+use std::fmt;
+
+/// The `debug` flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u16);
+
+/// Makes a constant of each row, and the table of them.
+macro_rules! flags {
+    ($($letter:literal $name:ident $words:literal)+) => {
+        impl Flags {
+            $(#[doc = $words] pub const $name: Self = Self::of($letter);)+
+
+            /// Every flag: its letter, and what it logs in the words of mailrecv.conf(5).
+            pub const ALL: &[(char, Self, &str)] = &[$(($letter, Self::$name, $words)),+];
+
+            /// The letters of all flags, `a` for all of them in front.
+            pub const LETTERS_OF_ALL: &str = concat!('a', $($letter),+);
+        }
+    };
+}
+
+flags! {
+    'c' CONFIG "this configuration"
+    'f' FILES "files and commands"
+    'F' CLOSING "the end of each connection"
+    'h' HOSTS "host names"
+    'l' LETTERS "the text of messages"
+    'r' RULES "which rule matched what"
+    's' DIALOGUE "the SMTP dialogue"
+    'w' WARNINGS "warnings"
+    '+' DELIVERIES "one line for each delivery"
+}
+
+impl Flags {
+    /// Reads flag letters; `-` takes away what stands before it, `a` is all of them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut flags = Self::default();
+        for letter in text.chars() {
+            match (letter, Self::ALL.iter().find(|(name, ..)| *name == letter)) {
+                ('-', _) => flags = Self::default(),
+                ('a', _) => flags = Self::ALL.iter().fold(flags, |all, (_, flag, _)| Self(all.0 | flag.0)),
+                (_, Some((_, flag, _))) => flags.0 |= flag.0,
+                (_, None) => return Err(format!("unknown flag `{letter}`: the flags are -{}", spaced_letters())),
+            }
+        }
+        Ok(flags)
+    }
+
+    /// Whether any of these flags is set.
+    pub fn has(self, flags: Flags) -> bool {
+        self.0 & flags.0 != 0
+    }
+
+    /// The flag with this letter: a bit of its own, by the letter's place among all.
+    const fn of(letter: char) -> Self {
+        let letters = Self::LETTERS_OF_ALL.as_bytes();
+        let mut place = 0;
+        while letters[place] as char != letter {
+            place += 1;
+        }
+        Self(1 << place)
+    }
+}
+
+fn spaced_letters() -> String {
+    Flags::LETTERS_OF_ALL.chars().flat_map(|letter| [' ', letter]).collect()
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::default() {
+            return f.write_str("-");
+        }
+        Self::ALL.iter().filter(|(_, flag, _)| self.has(*flag)).try_for_each(|(letter, ..)| write!(f, "{letter}"))
+    }
+}

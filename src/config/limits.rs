@@ -1,0 +1,144 @@
+//! The `limit.` directives: how much of everything a peer gets, and what it is told when that is used up.
+//!
+//! One table: a limit is one row. From it come the field of [`Limits`], its default, its parser, "did you mean" and the
+//! test that the manual page tells the truth.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::lexer::{Problem, Word, Words};
+use super::value::{self, RefusalText};
+
+/// A bound and what is said to the peer that reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit<T> {
+    /// The last value that is still allowed; for a switch, whether the check is made.
+    pub value: T,
+    /// The reply.
+    pub refusal: Refusal,
+}
+
+/// A reply that the administrator worded: `CODE TEXT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reply code, 400 to 559.
+    pub code: u16,
+    /// The text, without code and without line end.
+    pub text: Cow<'static, str>,
+}
+
+/// `limit.NAME VALUE [CODE TEXT]`
+#[derive(Debug, PartialEq)]
+pub(super) struct LimitLine<'t> {
+    value: LimitValue,
+    refusal: Option<RefusalText<'t>>,
+}
+
+/// Makes of each row a field, a variant of [`LimitValue`] and what goes from one to the other. A row is: what it bounds;
+/// name, type, what of [`value`] reads it, the default as a line would have it; the reply.
+macro_rules! limits {
+    ($($(#[$doc:meta])+ $name:ident: $type:ty = $parser:ident($default:literal), $code:literal $text:literal;)+) => {
+        /// The `limit.` directives, with their defaults in [`Limits::default`].
+        #[derive(Debug)]
+        pub struct Limits {
+            $($(#[$doc])+ pub $name: Limit<$type>,)+
+        }
+
+        impl Limits {
+            /// Each limit: its directive, and the value and the reply that it has by default.
+            pub const DEFAULTS: &[(&str, &str, u16, &str)] =
+                &[$((concat!("limit.", stringify!($name)), $default, $code, $text)),+];
+
+            /// Takes over what a line says.
+            pub(super) fn set(&mut self, line: LimitLine<'_>) {
+                match line.value {
+                    $(LimitValue::$name(value) => self.$name.set(value, line.refusal),)+
+                }
+            }
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                // That no default is refused by its own parser, a test below says.
+                Self { $($name: Limit {
+                    value: value::$parser(Word::alone($default)).unwrap_or_default(),
+                    refusal: Refusal { code: $code, text: Cow::Borrowed($text) },
+                },)+ }
+            }
+        }
+
+        /// Which limit, and its value.
+        #[allow(non_camel_case_types, reason = "each is named as its limit")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum LimitValue {
+            $($name($type),)+
+        }
+
+        /// What reads the value of each limit.
+        const PARSERS: &[(&str, ValueParser)] =
+            &[$((concat!("limit.", stringify!($name)), |word| value::$parser(word).map(LimitValue::$name))),+];
+    };
+}
+
+limits! {
+    /// Commands since the last accepted message; accepted recipients do not count, they have their own limit.
+    smtp_commands: u64 = at_least_one("25"), 421 "Too many SMTP commands received in session.";
+    /// Commands that do not exist, in a session.
+    smtp_unknowncmd: u64 = at_least_one("4"), 421 "Too many bad commands.";
+    /// Commands that were refused, in a session.
+    smtp_failcmds: u64 = at_least_one("4"), 421 "Too many failed commands.";
+    /// The whole connection.
+    connection_secs: Duration = seconds("600"), 421 "Connection timeout.";
+    /// Octets of a message, line ends counted as two (RFC 1870, section 3); 0 for no limit.
+    smtp_data_size: u64 = any_number("24000000"), 552 "Too much mail data.";
+    /// Recipients of a message (RFC 5321, 4.5.3.1.8: at least 100).
+    smtp_rcpt_to: u64 = at_least_one("100"), 452 "Too many recipients.";
+    /// Whether commands must be ASCII.
+    smtp_ascii: bool = switch("on"), 500 "Binary data (non-ASCII) unsupported.";
+    /// Whether a peer needs a forward-confirmed name.
+    fcrdns_check: bool = switch("on"), 450 "Failed FcrDNS, try again later";
+    /// Whether a bare CR or LF in a message from a CRLF connection is refused.
+    bare_newline: bool = reject("reject"), 550 "Bare CR or LF in the message: lines end with CRLF (RFC 5321, 2.3.8).";
+    /// Waiting for a command, or for data to move.
+    idle_secs: Duration = seconds("300"), 421 "Idle for too long.";
+    /// All name look-ups of a connection together. Its reply is never sent: without an answer in time a peer has no
+    /// name, which is `fcrdns_check`'s affair.
+    dns_secs: Duration = seconds("10"), 450 "";
+    /// One `pipe` command.
+    pipe_secs: Duration = seconds("300"), 451 "The command that takes this mail ran out of time.";
+}
+
+type ValueParser = fn(Word<'_>) -> Result<LimitValue, Problem>;
+
+/// Reads the rest of the line of a limit; `None` if there is no limit of this name.
+pub(super) fn line<'t>(name: &str, words: &mut Words<'t>) -> Option<Result<LimitLine<'t>, Problem>> {
+    let (_, parse) = PARSERS.iter().find(|(known, _)| *known == name)?;
+    Some(words.expect("the limit's value").and_then(parse).and_then(|value| {
+        let refusal = if words.is_at_end() { None } else { Some(value::refusal(words)?) };
+        Ok(LimitLine { value, refusal })
+    }))
+}
+
+impl<T> Limit<T> {
+    fn set(&mut self, value: T, refusal: Option<RefusalText<'_>>) {
+        self.value = value;
+        if let Some(refusal) = refusal {
+            self.refusal = refusal.to_owned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_default_is_a_value_that_a_line_could_give() {
+        for (name, default, code, text) in Limits::DEFAULTS {
+            let mut words = Words::new(default);
+            assert!(line(name, &mut words).is_some_and(|line| line.is_ok()), "{name}");
+            let reply = format!("{code} {text}");
+            assert!(text.is_empty() || value::refusal(&mut Words::new(&reply)).is_ok(), "{name}");
+        }
+    }
+}

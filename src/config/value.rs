@@ -1,0 +1,92 @@
+//! The values that directives take: numbers, times, switches, names, reply texts.
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::lexer::{Problem, Word, Words};
+use super::limits::Refusal;
+
+/// `CODE TEXT` as the administrator wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RefusalText<'t> {
+    code: u16,
+    text: &'t str,
+}
+
+impl RefusalText<'_> {
+    pub(super) fn to_owned(self) -> Refusal {
+        Refusal { code: self.code, text: Cow::Owned(self.text.to_owned()) }
+    }
+}
+
+/// `CODE TEXT`, the text to the end of the line.
+pub(super) fn refusal<'t>(words: &mut Words<'t>) -> Result<RefusalText<'t>, Problem> {
+    let code = words.expect("a reply code and a text, as in `550 No one here`")?;
+    let number = match code.text.as_bytes() {
+        [b'4' | b'5', b'0'..=b'5', b'0'..=b'9'] => code.text.parse().unwrap_or(550),
+        _ => {
+            return Err(code.problem("a refusal has a reply code of three digits, 400 to 559, as in `550 No one here`"));
+        }
+    };
+    let text = words.rest("the text of the reply")?;
+    if text.text.len() > LONGEST_REPLY_TEXT {
+        return Err(text.problem(format!("a reply text has at most {LONGEST_REPLY_TEXT} bytes")));
+    }
+    if text.text.chars().any(char::is_control) {
+        return Err(text.problem("a control character in a reply text"));
+    }
+    Ok(RefusalText { code: number, text: text.text })
+}
+
+pub(super) fn domain(word: Word<'_>) -> Result<&str, Problem> {
+    let fits = word.text.len() <= 255
+        && word.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+    match fits {
+        true => Ok(word.text),
+        false => Err(word.problem("a domain name consists of letters, digits, hyphens and dots")),
+    }
+}
+
+pub(super) fn switch(word: Word<'_>) -> Result<bool, Problem> {
+    match word.text {
+        "on" | "yes" | "1" => Ok(true),
+        "off" | "no" | "0" => Ok(false),
+        other => Err(word.problem(format!("`{other}` found where `on` or `off` is expected"))),
+    }
+}
+
+/// Whether something is rejected.
+pub(super) fn reject(word: Word<'_>) -> Result<bool, Problem> {
+    match word.text {
+        "reject" => Ok(true),
+        "accept" => Ok(false),
+        _ => Err(word.problem("write `reject` or `accept`")),
+    }
+}
+
+pub(super) fn seconds(word: Word<'_>) -> Result<Duration, Problem> {
+    number(word, 1..=MAX_SECONDS).map(Duration::from_secs)
+}
+
+pub(super) fn at_least_one(word: Word<'_>) -> Result<u64, Problem> {
+    number(word, 1..=u64::MAX)
+}
+
+pub(super) fn any_number(word: Word<'_>) -> Result<u64, Problem> {
+    number(word, 0..=u64::MAX)
+}
+
+fn number(word: Word<'_>, range: RangeInclusive<u64>) -> Result<u64, Problem> {
+    match word.text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(number) if number > *range.end() => Err(word.problem(format!("at most {} is allowed", range.end()))),
+        _ => Err(word.problem(format!("`{}` is not a whole number of at least {}", word.text, range.start()))),
+    }
+}
+
+/// Ten years; what is meant to last for ever lasts no longer.
+const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
+
+/// A reply line has at most 512 octets (RFC 5321, 4.5.3.1.5), the code, the enhanced code and CRLF among them.
+const LONGEST_REPLY_TEXT: usize = 490;
