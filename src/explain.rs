@@ -75,7 +75,7 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
 }
 
 /// Where copies would go, and what the log would say of each; a name and a size only a message has.
-fn show_destinations(text: &mut String, transaction: &Transaction<'_>, question: &Question, config: &Config) {
+fn show_destinations(text: &mut String, transaction: &Transaction, question: &Question, config: &Config) {
     let log = Log::new(config.log.clone(), config.debug, config.loghex, question.peer.address.to_string());
     for recipient in &transaction.recipients {
         for (action, origin) in recipient.destinations.shown() {

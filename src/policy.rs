@@ -32,7 +32,7 @@ impl<'c> Policy<'c> {
     }
 
     /// Answers what the session asks.
-    pub fn answer(&mut self, question: &Question) -> Answer<'c> {
+    pub fn answer(&mut self, question: &Question) -> Answer {
         match question {
             Question::Sender(sender) => match self.config.rules.sender(sender, &mut self.trace) {
                 Ok(()) => Answer::Admitted,

@@ -137,7 +137,7 @@ impl<'a> Server<'a> {
     }
 
     /// Gives the session what has come, and the spool what comes of it.
-    fn receive<'s>(&mut self, session: &mut Session<'s>) -> Step<'s> {
+    fn receive<'s>(&mut self, session: &mut Session<'s>) -> Step {
         self.text.clear();
         let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
         match heard {
@@ -159,7 +159,7 @@ impl<'a> Server<'a> {
     }
 
     /// Delivers the message; the session words the answer.
-    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, transaction: &Transaction<'s>) -> Step<'s> {
+    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, transaction: &Transaction) -> Step {
         let id = self.new_id();
         let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction };
         let context = Context { config: self.config, log: self.log, signals: self.signals };
@@ -224,7 +224,7 @@ fn new_spool(config: &Config) -> Spool {
 }
 
 /// Logs a piece of a message as lines, however it was cut; the last one with the message's end.
-fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], step: &Step<'_>) {
+fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], step: &Step) {
     let mut log_line = |line: &[u8]| {
         log.event(&Event::Letter(line));
         Ok::<(), Infallible>(())

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use mailrecv::address::{Mailbox, ReversePath};
-use mailrecv::config::{self, Config, Destinations, Diagnostic, HandOver, Keep, Place, Severity, Trace, Unusable};
+use mailrecv::config::{self, Config, Destinations, Diagnostic, Place, Severity, Trace, Unusable};
 use mailrecv::peer::Peer;
 
 /// Loads the configuration and uses it.
@@ -112,26 +112,21 @@ fn answers(config: &Config, text: &[u8]) -> Vec<String> {
 }
 
 /// Whether the sandbox will let the deliveries happen.
-fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations<'_>) -> bool {
+fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -> bool {
     let places = config.rules.needs().places();
-    let keeps = destinations.keep.iter().all(|to| match &to.action {
-        Keep::Append(file) => places.iter().any(|place| match place {
-            Place::Mailbox(path) => path == Path::new(&**file),
-            Place::Below(folder) => is_below(Path::new(&**file), folder),
-            Place::Maildir(_) => false,
-        }),
-        Keep::Maildir(directory) => places.iter().any(|place| match place {
-            Place::Maildir(path) => path == Path::new(&**directory),
-            Place::Below(folder) => is_below(Path::new(&**directory), folder),
-            Place::Mailbox(_) => false,
-        }),
-        Keep::Print | Keep::Discard => true,
-    });
-    keeps
-        && match destinations.hand_over.as_ref().map(|to| &to.action) {
-            Some(HandOver::Pipe(_)) => config.rules.has_commands_for(peer),
-            None => true,
+    destinations.shown().all(|(action, _)| {
+        let action = action.to_string();
+        let (name, operand) = action.split_once(' ').unwrap_or((&action, ""));
+        let path = Path::new(operand.trim_start_matches('\'').strip_suffix('\'').unwrap_or_default());
+        let is_below_a_place = || places.iter().any(|place| matches!(place, Place::Below(at) if is_below(path, at)));
+        match name {
+            "append" => places.contains(&Place::Mailbox(path.to_owned())) || is_below_a_place(),
+            "maildir" => places.contains(&Place::Maildir(path.to_owned())) || is_below_a_place(),
+            "pipe" => config.rules.has_commands_for(peer),
+            "print" | "discard" => true,
+            other => panic!("nobody knows what {other} needs"),
         }
+    })
 }
 
 /// Whether a path leads to something in a folder; an empty one is the current folder, which is below `/` like the rest.

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use mailrecv::config::{Config, Flags, Keep, LogTarget, Trace};
+use mailrecv::config::{Config, Flags, LogTarget, Trace};
 use mailrecv::log::{Event, Log};
 use mailrecv::message::{Envelope, RecipientCopy, Spool};
 use mailrecv::peer::Peer;
@@ -93,7 +93,7 @@ impl World for Host<'_> {
         trace.into_iter().for_each(|line| self.note(&Event::Rule(&line)));
     }
 
-    fn deliver(&mut self, transaction: &Transaction<'_>, text: Vec<u8>) -> (Outcome, String) {
+    fn deliver(&mut self, transaction: &Transaction, text: Vec<u8>) -> (Outcome, String) {
         let id = format!("id{}", self.conversation.messages.len());
         check_transaction(self.config, transaction);
         check_headers(&Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction }, &text);
@@ -118,17 +118,13 @@ impl World for Host<'_> {
 }
 
 /// How the delivery ends: `defer` and `fail` in the names of files say so.
-fn outcome(transaction: &Transaction<'_>) -> Outcome {
-    let kept = transaction.recipients.iter().flat_map(|recipient| &recipient.destinations.keep);
-    let files: Vec<&str> = kept
-        .filter_map(|to| match &to.action {
-            Keep::Append(file) | Keep::Maildir(file) => Some(&**file),
-            Keep::Print | Keep::Discard => None,
-        })
-        .collect();
-    if files.contains(&"fail") {
+fn outcome(transaction: &Transaction) -> Outcome {
+    let shown = transaction.recipients.iter().flat_map(|recipient| recipient.destinations.shown());
+    let actions: Vec<String> = shown.map(|(action, _)| action.to_string()).collect();
+    let any_into = |name: &str| actions.iter().any(|action| action.ends_with(&format!(" '{name}'")));
+    if any_into("fail") {
         Err(reply::too_many_hops(101))
-    } else if files.contains(&"defer") {
+    } else if any_into("defer") {
         Err(reply::mailbox_busy("another program works on defer".to_owned()))
     } else {
         Ok(())
@@ -136,7 +132,7 @@ fn outcome(transaction: &Transaction<'_>) -> Outcome {
 }
 
 /// A transaction is never without recipients, has none twice, and keeps to the limits.
-fn check_transaction(config: &Config, transaction: &Transaction<'_>) {
+fn check_transaction(config: &Config, transaction: &Transaction) {
     let recipients = &transaction.recipients;
     assert!((1..=config.limits.smtp_rcpt_to.value).contains(&(recipients.len() as u64)));
     for (number, recipient) in recipients.iter().enumerate() {
@@ -144,7 +140,7 @@ fn check_transaction(config: &Config, transaction: &Transaction<'_>) {
         let again = recipients[number + 1..].iter().any(|other| other.mailbox.is_same(&recipient.mailbox));
         assert!(!again, "{} is there twice", recipient.mailbox);
     }
-    let handed_over = recipients.iter().filter(|recipient| recipient.destinations.hand_over.is_some()).count();
+    let handed_over = recipients.iter().filter(|recipient| recipient.destinations.are_handed_over()).count();
     assert!(handed_over <= 1, "{handed_over} destinations that cannot be taken back");
     let largest = config.limits.smtp_data_size.value;
     assert!(largest == 0 || transaction.size <= largest, "the message is too large");

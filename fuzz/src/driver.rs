@@ -16,7 +16,7 @@ pub trait World {
     /// It asked for a decision, which came about like this.
     fn decided(&mut self, trace: Vec<String>);
     /// A message is complete. Returns what becomes of it, and its name.
-    fn deliver(&mut self, transaction: &Transaction<'_>, text: Vec<u8>) -> (Outcome, String);
+    fn deliver(&mut self, transaction: &Transaction, text: Vec<u8>) -> (Outcome, String);
     /// It answers.
     fn reply(&mut self, reply: &Reply, extended: bool);
 }
@@ -79,7 +79,7 @@ impl<'c> Driver<'c> {
         }
     }
 
-    fn receive(&mut self, world: &mut impl World) -> Step<'c> {
+    fn receive(&mut self, world: &mut impl World) -> Step {
         let Turn { used, heard, step } = self.session.receive(&self.input, &mut self.text);
         world.heard(used, heard);
         self.input.drain(..used);

@@ -1,30 +1,31 @@
 //! What can be done with a message: the last words of a `deliver` or `copy` line.
 //!
 //! What can be taken back and what cannot are two types, because delivery without a queue depends on the difference: a
-//! recipient has any number of [`Keep`]s and at most one [`HandOver`]. Every `match` over them is exhaustive, so that a
-//! destination nobody wrote code for does not compile.
+//! recipient has any number of [`Keep`]s and at most one [`HandOver`]. An action is a variant, its [`Facts`] and a row of
+//! [`ACTIONS`] here, and an arm in src/deliver/mod.rs; one that is missing somewhere does not compile.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
+use super::lexer::{Problem, Word, Words};
+
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action<'t> {
+pub(crate) enum Action {
     /// To a place of ours, from which it can be taken back.
-    Keep(Keep<'t>),
+    Keep(Keep),
     /// To somebody else, who will not give it back.
-    HandOver(HandOver<'t>),
+    HandOver(HandOver),
 }
 
 /// A destination that can be prepared, and taken back until it is committed. They are prepared in the order in which
 /// they stand here: what others may have to wait for comes late.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Keep<'t> {
+pub(crate) enum Keep {
     /// A file of its own in this maildir.
-    Maildir(Cow<'t, str>),
+    Maildir(String),
     /// Append to this file in mboxrd form.
-    Append(Cow<'t, str>),
+    Append(String),
     /// Show in the log, for people.
     Print,
     /// Take and drop.
@@ -33,9 +34,19 @@ pub enum Keep<'t> {
 
 /// A destination that cannot be undone. It has its say when everything else is prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HandOver<'t> {
+pub(crate) enum HandOver {
     /// Give to this shell command on its standard input.
-    Pipe(Cow<'t, str>),
+    Pipe(String),
+}
+
+/// What is to be known of an action but how to do it.
+struct Facts<'a> {
+    /// Its name in the configuration.
+    name: &'static str,
+    /// What follows the name.
+    operand: Option<&'a str>,
+    /// What the sandbox must leave to a session that may do it.
+    need: Need<'a>,
 }
 
 /// What a destination needs of the system, for the sandbox.
@@ -51,74 +62,130 @@ pub(super) enum Need<'a> {
     Nothing,
 }
 
-impl Action<'_> {
-    /// The same action, independent of the line it was read from.
-    pub(super) fn into_owned(self) -> Action<'static> {
-        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+impl Keep {
+    fn facts(&self) -> Facts<'_> {
         match self {
-            Action::Keep(Keep::Maildir(directory)) => Action::Keep(Keep::Maildir(owned(directory))),
-            Action::Keep(Keep::Append(file)) => Action::Keep(Keep::Append(owned(file))),
-            Action::Keep(Keep::Print) => Action::Keep(Keep::Print),
-            Action::Keep(Keep::Discard) => Action::Keep(Keep::Discard),
-            Action::HandOver(HandOver::Pipe(command)) => Action::HandOver(HandOver::Pipe(owned(command))),
+            Keep::Maildir(folder) => Facts::new("maildir", Some(folder), Need::Maildir(Path::new(folder))),
+            Keep::Append(file) => Facts::new("append", Some(file), Need::Mailbox(Path::new(file))),
+            Keep::Print => Facts::new("print", None, Need::Nothing),
+            Keep::Discard => Facts::new("discard", None, Need::Nothing),
         }
+    }
+}
+
+impl HandOver {
+    fn facts(&self) -> Facts<'_> {
+        match self {
+            HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Programs),
+        }
+    }
+}
+
+/// Reads what follows the name of an action.
+type Parser = fn(&mut Words<'_>) -> Result<Action, Problem>;
+
+/// Every action: its name, what follows it, and what reads that.
+const ACTIONS: &[(&str, &str, Parser)] = &[
+    ("append", " FILE", |words| Ok(Action::Keep(Keep::Append(words.expect("the file to append to")?.text.to_owned())))),
+    ("maildir", " DIR", |words| {
+        Ok(Action::Keep(Keep::Maildir(words.expect("the folder of the maildir")?.text.to_owned())))
+    }),
+    ("pipe", " COMMAND", |words| {
+        Ok(Action::HandOver(HandOver::Pipe(words.rest("the shell command")?.text.to_owned())))
+    }),
+    ("print", "", |_| Ok(Action::Keep(Keep::Print))),
+    ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
+];
+
+impl Action {
+    /// Reads an action, to the end of the line.
+    pub(super) fn parse(words: &mut Words<'_>) -> Result<Self, Problem> {
+        let name = words.expect(fmt::from_fn(|f| {
+            let forms = ACTIONS.iter().map(|(name, operand, _)| format!("{name}{operand}"));
+            write!(f, "what to do: {}", listed(forms))
+        }))?;
+        match ACTIONS.iter().find(|(known, ..)| *known == name.text) {
+            Some((_, _, parse)) => parse(words),
+            None => Err(unknown(name)),
+        }
+    }
+
+    /// The names of all actions.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        ACTIONS.iter().map(|(name, ..)| *name)
     }
 
     /// What the sandbox must leave to a session that may do this.
     pub(super) fn needs(&self) -> Need<'_> {
         match self {
-            Action::Keep(Keep::Maildir(directory)) => Need::Maildir(Path::new(&**directory)),
-            Action::Keep(Keep::Append(file)) => Need::Mailbox(Path::new(&**file)),
-            Action::Keep(Keep::Print | Keep::Discard) => Need::Nothing,
-            Action::HandOver(HandOver::Pipe(_)) => Need::Programs,
+            Action::Keep(keep) => keep.facts().need,
+            Action::HandOver(hand_over) => hand_over.facts().need,
         }
     }
 }
 
-impl fmt::Display for Action<'_> {
+fn unknown(name: Word<'_>) -> Problem {
+    if ["relay", "hpfeeds", "amqp"].contains(&name.text) {
+        return name.not_yet();
+    }
+    let names = listed(Action::names().map(str::to_owned));
+    name.problem(format!("unknown action `{}`: write {names}", name.text))
+}
+
+/// `a, b or c`
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+impl<'a> Facts<'a> {
+    fn new(name: &'static str, operand: Option<&'a str>, need: Need<'a>) -> Self {
+        Self { name, operand, need }
+    }
+}
+
+/// The action as the configuration has it, its operand in quotes.
+impl fmt::Display for Facts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Action::Keep(keep) => keep.fmt(f),
-            Action::HandOver(hand_over) => hand_over.fmt(f),
+        match self.operand {
+            Some(operand) => write!(f, "{} '{operand}'", self.name),
+            None => f.write_str(self.name),
         }
     }
 }
 
-impl fmt::Display for Keep<'_> {
+impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Keep::Maildir(directory) => write!(f, "maildir '{directory}'"),
-            Keep::Append(file) => write!(f, "append '{file}'"),
-            Keep::Print => f.write_str("print"),
-            Keep::Discard => f.write_str("discard"),
-        }
+        self.facts().fmt(f)
     }
 }
 
-impl fmt::Display for HandOver<'_> {
+impl fmt::Display for HandOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HandOver::Pipe(command) => write!(f, "pipe '{command}'"),
-        }
+        self.facts().fmt(f)
     }
 }
 
 /// Where one recipient's mail goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Destinations<'c> {
+pub struct Destinations {
     /// What can be taken back.
-    pub keep: Vec<Destination<Keep<'c>>>,
+    pub(crate) keep: Vec<Destination<Keep>>,
     /// What cannot.
-    pub hand_over: Option<Destination<HandOver<'c>>>,
+    pub(crate) hand_over: Option<Destination<HandOver>>,
 }
 
 /// One place that mail goes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination<A> {
+pub(crate) struct Destination<A> {
     /// What to do.
-    pub action: A,
+    pub(crate) action: A,
     /// What of the configuration says so.
-    pub origin: Origin,
+    origin: Origin,
 }
 
 /// Where in the configuration a destination was found.
@@ -134,9 +201,9 @@ pub enum Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SecondHandOver;
 
-impl<'c> Destinations<'c> {
+impl Destinations {
     /// Adds what a line says.
-    pub(super) fn add(&mut self, action: Action<'c>, origin: Origin) -> Result<(), SecondHandOver> {
+    pub(super) fn add(&mut self, action: Action, origin: Origin) -> Result<(), SecondHandOver> {
         match action {
             Action::Keep(action) => self.keep.push(Destination { action, origin }),
             Action::HandOver(action) if self.hand_over.is_none() => {
@@ -145,6 +212,11 @@ impl<'c> Destinations<'c> {
             Action::HandOver(_) => return Err(SecondHandOver),
         }
         Ok(())
+    }
+
+    /// Whether one of them cannot be taken back.
+    pub fn are_handed_over(&self) -> bool {
+        self.hand_over.is_some()
     }
 
     /// Each of them for people, in the order in which they are seen to, and where it was found.

@@ -4,10 +4,9 @@
 //! table is also where "did you mean" looks, and the test that the manual page describes each. mailrecv.conf(5) is the
 //! reference.
 
-use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use super::action::{Action, HandOver, Keep};
+use super::action::Action;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{self, LimitLine, Limits};
@@ -52,7 +51,7 @@ pub(super) enum RuleLine<'t> {
 pub(super) struct Delivery<'t> {
     pub(super) group: Option<Word<'t>>,
     pub(super) recipient: Word<'t>,
-    pub(super) action: Action<'t>,
+    pub(super) action: Action,
 }
 
 /// One member of an allow group.
@@ -117,28 +116,6 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     DIRECTIVES.iter().map(|(name, ..)| *name).chain(limits)
 }
 
-type ActionParser = for<'t> fn(&mut Words<'t>) -> Result<Action<'t>, Problem>;
-
-/// Every action: its name, what follows it, and what parses that.
-const ACTIONS: &[(&str, &str, ActionParser)] = &[
-    ("append", " FILE", |words| {
-        Ok(Action::Keep(Keep::Append(Cow::Borrowed(words.expect("the file to append to")?.text))))
-    }),
-    ("maildir", " DIR", |words| {
-        Ok(Action::Keep(Keep::Maildir(Cow::Borrowed(words.expect("the folder of the maildir")?.text))))
-    }),
-    ("pipe", " COMMAND", |words| {
-        Ok(Action::HandOver(HandOver::Pipe(Cow::Borrowed(words.rest("the shell command")?.text))))
-    }),
-    ("print", "", |_| Ok(Action::Keep(Keep::Print))),
-    ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
-];
-
-/// The names of all actions.
-pub(super) fn action_names() -> impl Iterator<Item = &'static str> {
-    ACTIONS.iter().map(|(name, ..)| *name)
-}
-
 fn flags(word: Word<'_>) -> Result<Flags, Problem> {
     Flags::parse(word.text).map_err(|message| word.problem(message))
 }
@@ -170,7 +147,7 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
             GroupMember::Network(Network::parse(network.text).map_err(|message| network.problem(message))?)
         }
         ("net", None) => return Err(words.missing("the network, as in `net 192.0.2.0/24`,")),
-        ("auth", _) | ("tls", None) => return Err(not_yet(first)),
+        ("auth", _) | ("tls", None) => return Err(first.not_yet()),
         _ => GroupMember::Pattern(first),
     };
     Ok(RuleLine::AllowGroup(name.text, member).into())
@@ -180,7 +157,7 @@ fn delivery<'t>(words: &mut Words<'t>) -> Result<Delivery<'t>, Problem> {
     let group = rcpt_to(words)?;
     let recipient = words.expect("a recipient: an address, an address with `*`, or /regex/")?;
     check_recipient(recipient)?;
-    Ok(Delivery { group, recipient, action: action(words)? })
+    Ok(Delivery { group, recipient, action: Action::parse(words)? })
 }
 
 /// `[allowgroup +NAME] rcpt_to`
@@ -214,21 +191,6 @@ fn check_recipient(recipient: Word<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn action<'t>(words: &mut Words<'t>) -> Result<Action<'t>, Problem> {
-    let verb = words.expect(fmt::from_fn(|f| {
-        let forms = ACTIONS.iter().map(|(name, operand, _)| format!("{name}{operand}"));
-        write!(f, "what to do: {}", listed(forms))
-    }))?;
-    match ACTIONS.iter().find(|(name, ..)| *name == verb.text) {
-        Some((_, _, parse)) => parse(words),
-        None if ["relay", "hpfeeds", "amqp"].contains(&verb.text) => Err(not_yet(verb)),
-        None => {
-            let names = listed(action_names().map(str::to_owned));
-            Err(verb.problem(format!("unknown action `{}`: write {names}", verb.text)))
-        }
-    }
-}
-
 fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     let mut ahead = *words;
     if ahead.next_word().is_some_and(|word| word.text == "mail_from") {
@@ -241,30 +203,16 @@ fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     Ok(RuleLine::RefuseRecipient(group, pattern, value::refusal(words)?).into())
 }
 
-/// `a, b or c`
-fn listed(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<String> = names.collect();
-    match names.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
-    }
-}
-
 fn unknown_directive(verb: Word<'_>) -> Problem {
     let later = ["tls", "tls_certificate", "tls_key", "auth", "auth_file", "auth_plaintext", "proxy_protocol"];
     if later.contains(&verb.text) {
-        return not_yet(verb);
+        return verb.not_yet();
     }
     let mut message = format!("unknown directive `{}`", verb.text);
     if let Some(close) = names().find(|name| is_close(name, verb.text)) {
         let _ = write!(message, ": did you mean `{close}`?");
     }
     verb.problem(message)
-}
-
-fn not_yet(word: Word<'_>) -> Problem {
-    word.problem(format!("`{}` is not supported by this version", word.text))
 }
 
 /// Whether two words differ by one letter (changed, added, left out) or by letter case.

@@ -31,6 +31,11 @@ impl<'t> Word<'t> {
         Self { text, start: 0, end: text.len() }
     }
 
+    /// This word means something that is still to come.
+    pub(super) fn not_yet(&self) -> Problem {
+        self.problem(format!("`{}` is not supported by this version", self.text))
+    }
+
     pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
         Problem { start: self.start, end: self.end, message: message.into() }
     }

@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-pub use action::{Action, Destination, Destinations, HandOver, Keep, Origin};
+pub use action::{Destinations, Origin};
+pub(crate) use action::{HandOver, Keep};
 pub use diagnostic::{Diagnostic, Severity};
 use directive::{Line, Setting};
 pub use flags::Flags;
@@ -178,5 +179,5 @@ pub fn directives() -> impl Iterator<Item = &'static str> {
 
 /// The names of all actions, likewise.
 pub fn actions() -> impl Iterator<Item = &'static str> {
-    directive::action_names()
+    action::Action::names()
 }

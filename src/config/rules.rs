@@ -4,8 +4,6 @@
 //! 100,000), then `deliver` and `error` lines with patterns in file order, then the dead letter file, then
 //! "no such user".
 
-use std::borrow::Cow;
-
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, GroupMember, RuleLine};
 use super::exact::{Changed, ExactRules, is_exact, unquoted};
@@ -105,7 +103,7 @@ pub(super) enum Matcher {
 
 #[derive(Debug)]
 pub(super) enum Effect {
-    Deliver(Action<'static>),
+    Deliver(Action),
     Refuse(Refusal),
 }
 
@@ -154,7 +152,7 @@ impl Rules {
         peer: &Peer,
         own_domain: &str,
         trace: &mut Trace,
-    ) -> Result<Destinations<'c>, Denial<'c>> {
+    ) -> Result<Destinations, Denial<'c>> {
         let full = recipient.bare();
         let local_part = recipient.domain().eq_ignore_ascii_case(own_domain).then(|| recipient.local_part());
         // A quoted one that looks like an address is not that address.
@@ -168,7 +166,7 @@ impl Rules {
             let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
             trace.note(|| format!("no rule fits '{}': dead letter file '{file}'", Untrusted::new(full.as_bytes())));
             let mut destinations = Destinations::default();
-            destinations.add(Action::Keep(Keep::Append(Cow::Borrowed(file))), Origin::DeadLetterFile)?;
+            destinations.add(Action::Keep(Keep::Append(file.to_owned())), Origin::DeadLetterFile)?;
             return Ok(destinations);
         };
         let mut destinations = Destinations::default();
@@ -193,7 +191,7 @@ impl Rules {
         local_part: Option<&str>,
         peer: &Peer,
         trace: &mut Trace,
-    ) -> Result<Option<(Action<'static>, Origin)>, Denial<'static>> {
+    ) -> Result<Option<(Action, Origin)>, Denial<'static>> {
         let spellings = [Some(full), local_part].into_iter().flatten();
         let mut lines: Vec<_> = spellings.flat_map(|it| self.exact.find(it).map(move |at| (at, it))).collect();
         lines.sort_unstable();
@@ -201,7 +199,7 @@ impl Rules {
         for (at, wanted) in lines {
             let read = self.exact.read_again(at, wanted, |delivery| {
                 let group = self.defined_group(delivery.group).ok()?;
-                Some((group, delivery.action.into_owned()))
+                Some((group, delivery.action))
             });
             let Some((group, action)) = read? else { continue };
             trace.note(|| {
@@ -224,7 +222,7 @@ impl Rules {
         local_part: Option<&str>,
         peer: &Peer,
         trace: &mut Trace,
-    ) -> Result<Option<(Action<'c>, Origin)>, Denial<'c>> {
+    ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
         let mut denied = false;
         for rule in &self.ordered {
             let what = if matches!(rule.effect, Effect::Refuse(_)) { "error" } else { "deliver" };
@@ -405,7 +403,7 @@ impl Rules {
         let group = self.defined_group(delivery.group)?;
         self.needs.add(delivery.action.needs(), group);
         let matcher = Matcher::new(delivery.recipient, position);
-        Ok(OrderedRule { matcher, group, position, effect: Effect::Deliver(delivery.action.into_owned()) })
+        Ok(OrderedRule { matcher, group, position, effect: Effect::Deliver(delivery.action) })
     }
 
     fn defined_group(&self, name: Option<Word<'_>>) -> Result<Option<usize>, Problem> {

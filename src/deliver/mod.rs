@@ -34,7 +34,7 @@ pub struct Context<'a> {
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
 /// taken over by whoever is responsible then, or to none.
-pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient<'_>], spool: &mut Spool) -> Outcome {
+pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     if let Some(error) = spool.failure() {
         return Err(failure(&error, "receiving the message into the spool"));
     }
@@ -54,7 +54,7 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
 fn keep<'a>(
     context: &'a Context<'a>,
     envelope: &'a Envelope<'a>,
-    group: &'a [Recipient<'a>],
+    group: &'a [Recipient],
     spool: &mut Spool,
 ) -> Result<Kept<'a>, Reply> {
     let copies = group.iter().flat_map(|recipient| recipient.destinations.keep.iter().map(move |to| (recipient, to)));
@@ -82,7 +82,7 @@ fn keep<'a>(
 }
 
 /// Gives the message to whoever will not give it back: one at the most, as the session sees to.
-fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient<'_>], spool: &mut Spool) -> Outcome {
+fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     for recipient in group {
         let Some(to) = &recipient.destinations.hand_over else { continue };
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox };
@@ -113,11 +113,11 @@ impl Kept<'_> {
 }
 
 /// Says in the log whose copy it was.
-fn about(recipient: &Recipient<'_>) -> impl FnOnce(Reply) -> Reply {
+fn about(recipient: &Recipient) -> impl FnOnce(Reply) -> Reply {
     |reply| reply.about(recipient.mailbox.bare())
 }
 
-fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient<'_>) {
+fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient) {
     let Transaction { reverse_path, size, .. } = envelope.transaction;
     for (action, _) in recipient.destinations.shown() {
         let (id, to) = (envelope.id, &recipient.mailbox);

@@ -20,7 +20,7 @@ pub struct Envelope<'a> {
     /// Whom it came from.
     pub peer: &'a Peer,
     /// Sender and recipients.
-    pub transaction: &'a Transaction<'a>,
+    pub transaction: &'a Transaction,
 }
 
 impl Envelope<'_> {

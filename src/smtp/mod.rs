@@ -17,7 +17,7 @@ use transaction::Transaction;
 
 /// What is to be done next.
 #[derive(Debug)]
-pub enum Step<'c> {
+pub enum Step {
     /// Nothing until more input comes.
     Wait,
     /// Send this and go on.
@@ -25,7 +25,7 @@ pub enum Step<'c> {
     /// Find this out and tell the session.
     Ask(Question),
     /// The message is complete: deliver it, and tell the session how that went.
-    Deliver(Transaction<'c>),
+    Deliver(Transaction),
     /// Send this and close the connection.
     Close(Reply),
 }
@@ -41,11 +41,11 @@ pub enum Question {
 
 /// The answer to a [`Question`].
 #[derive(Debug)]
-pub enum Answer<'c> {
+pub enum Answer {
     /// The sender may send.
     Admitted,
     /// The recipient's mail goes there.
-    Destinations(Destinations<'c>),
+    Destinations(Destinations),
     /// No, in these words.
     No(Reply),
 }
@@ -56,13 +56,13 @@ pub type Outcome = Result<(), Reply>;
 
 /// What a session made of its input.
 #[derive(Debug)]
-pub struct Turn<'i, 'c> {
+pub struct Turn<'i> {
     /// How many bytes of the input are done with.
     pub used: usize,
     /// What they were.
     pub heard: Heard<'i>,
     /// What is to be done now.
-    pub step: Step<'c>,
+    pub step: Step,
 }
 
 /// What the peer said, as far as a log may have it.

@@ -21,12 +21,12 @@ pub struct Session<'c> {
     limits: &'c Limits,
     peer: &'c Peer,
     lines: LineReader,
-    state: State<'c>,
+    state: State,
     counters: Counters,
 }
 
 #[derive(Debug, Default)]
-enum State<'c> {
+enum State {
     /// The peer is not wanted: this is the answer to whatever it says first.
     Refused(Reply),
     /// No HELO or EHLO yet.
@@ -35,20 +35,20 @@ enum State<'c> {
     /// Between transactions.
     Ready(Hello),
     /// A command waits for the answer to a question.
-    Asking(Asked<'c>),
+    Asking(Asked),
     /// MAIL was accepted.
-    Mail(Transaction<'c>),
+    Mail(Transaction),
     /// DATA was accepted.
-    Data(Transaction<'c>, DataReader),
+    Data(Transaction, DataReader),
     /// The message is being delivered.
     Delivering(Hello),
 }
 
 /// What was asked, and what it was asked for.
 #[derive(Debug)]
-enum Asked<'c> {
+enum Asked {
     Sender(ReversePath, Hello),
-    Recipient(Mailbox, Transaction<'c>),
+    Recipient(Mailbox, Transaction),
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl<'c> Session<'c> {
 
     /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
     /// What is not used is to be given again, with what has come since.
-    pub fn receive<'i>(&mut self, input: &'i [u8], text: &mut Vec<u8>) -> Turn<'i, 'c> {
+    pub fn receive<'i>(&mut self, input: &'i [u8], text: &mut Vec<u8>) -> Turn<'i> {
         match std::mem::take(&mut self.state) {
             State::Data(transaction, reader) if !input.is_empty() => self.data(transaction, reader, input, text),
             State::Data(transaction, reader) => {
@@ -84,7 +84,7 @@ impl<'c> Session<'c> {
     }
 
     /// Takes the answer to the question of [`Step::Ask`].
-    pub fn answer(&mut self, answer: Answer<'c>) -> Step<'c> {
+    pub fn answer(&mut self, answer: Answer) -> Step {
         match (std::mem::take(&mut self.state), answer) {
             (State::Asking(Asked::Sender(reverse_path, hello)), Answer::Admitted) => {
                 self.counters.free = 0;
@@ -112,7 +112,7 @@ impl<'c> Session<'c> {
     }
 
     /// Takes the outcome of the delivery that [`Step::Deliver`] asked for, and answers the message that `id` names.
-    pub fn delivered(&mut self, outcome: Outcome, id: &str) -> Step<'c> {
+    pub fn delivered(&mut self, outcome: Outcome, id: &str) -> Step {
         if let State::Delivering(hello) = std::mem::take(&mut self.state) {
             self.state = State::Ready(hello);
         }
@@ -137,7 +137,7 @@ impl<'c> Session<'c> {
     }
 
     /// The transaction that is open, so that the end of input loses something.
-    pub fn transaction(&self) -> Option<&Transaction<'c>> {
+    pub fn transaction(&self) -> Option<&Transaction> {
         match &self.state {
             State::Asking(Asked::Recipient(_, transaction))
             | State::Mail(transaction)
@@ -153,11 +153,11 @@ impl<'c> Session<'c> {
     /// Takes a piece of the message, but nothing of what is behind the message's end.
     fn data<'i>(
         &mut self,
-        transaction: Transaction<'c>,
+        transaction: Transaction,
         mut reader: DataReader,
         input: &[u8],
         text: &mut Vec<u8>,
-    ) -> Turn<'i, 'c> {
+    ) -> Turn<'i> {
         let (used, ended) = reader.read(input, text);
         let step = match ended {
             true => self.end_of_data(transaction, &reader),
@@ -169,7 +169,7 @@ impl<'c> Session<'c> {
         Turn { used, heard: Heard::Text, step }
     }
 
-    fn end_of_data(&mut self, mut transaction: Transaction<'c>, reader: &DataReader) -> Step<'c> {
+    fn end_of_data(&mut self, mut transaction: Transaction, reader: &DataReader) -> Step {
         let limits = self.limits;
         let refusal = if reader.is_too_large() {
             Some(reply::worded(&limits.smtp_data_size.refusal, reply::MESSAGE_TOO_LARGE))
@@ -192,7 +192,7 @@ impl<'c> Session<'c> {
     }
 
     /// Takes a command line, if there is a whole one.
-    fn line<'i>(&mut self, input: &'i [u8]) -> Turn<'i, 'c> {
+    fn line<'i>(&mut self, input: &'i [u8]) -> Turn<'i> {
         let found = self.lines.find(input);
         let (used, heard, step) = match found {
             Found::Line(line, used) => (used, Heard::Command(command::without_credentials(line)), self.command(line)),
@@ -203,7 +203,7 @@ impl<'c> Session<'c> {
         Turn { used, heard, step }
     }
 
-    fn command(&mut self, line: &[u8]) -> Step<'c> {
+    fn command(&mut self, line: &[u8]) -> Step {
         if let State::Refused(reply) = &self.state {
             return Step::Close(reply.clone());
         }
@@ -234,7 +234,7 @@ impl<'c> Session<'c> {
     }
 
     /// A line came that was too long to be a command.
-    fn too_long_line(&mut self) -> Step<'c> {
+    fn too_long_line(&mut self) -> Step {
         if let State::Refused(reply) = &self.state {
             return Step::Close(reply.clone());
         }
@@ -242,17 +242,17 @@ impl<'c> Session<'c> {
         self.unknown(reply::line_too_long())
     }
 
-    fn helo(&mut self, name: &str) -> Step<'c> {
+    fn helo(&mut self, name: &str) -> Step {
         self.state = State::Ready(Hello { name: name.to_owned(), extended: false });
         Step::Reply(reply::hello(self.domain, self.peer))
     }
 
-    fn ehlo(&mut self, name: &str) -> Step<'c> {
+    fn ehlo(&mut self, name: &str) -> Step {
         self.state = State::Ready(Hello { name: name.to_owned(), extended: true });
         Step::Reply(reply::extended_hello(self.domain, self.peer, self.limits.smtp_data_size.value))
     }
 
-    fn mail(&mut self, sender: ReversePath, parameters: MailParameters) -> Step<'c> {
+    fn mail(&mut self, sender: ReversePath, parameters: MailParameters) -> Step {
         let hello = match &self.state {
             State::Ready(hello) => hello.clone(),
             State::Mail(_) => return self.fail(reply::bad_sequence("one MAIL FROM at a time")),
@@ -269,7 +269,7 @@ impl<'c> Session<'c> {
         Step::Ask(Question::Sender(sender))
     }
 
-    fn rcpt(&mut self, mailbox: Mailbox) -> Step<'c> {
+    fn rcpt(&mut self, mailbox: Mailbox) -> Step {
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) => {
                 let limit = &self.limits.smtp_rcpt_to;
@@ -293,12 +293,7 @@ impl<'c> Session<'c> {
     }
 
     /// Takes the recipient in, unless both it and another one go to somebody who will not give the message back.
-    fn recipient(
-        &mut self,
-        mailbox: Mailbox,
-        destinations: Destinations<'c>,
-        mut transaction: Transaction<'c>,
-    ) -> Step<'c> {
+    fn recipient(&mut self, mailbox: Mailbox, destinations: Destinations, mut transaction: Transaction) -> Step {
         if transaction.collides_with(&destinations) {
             self.state = State::Mail(transaction);
             return self.not_counted(reply::one_at_a_time().about(mailbox.bare()));
@@ -308,7 +303,7 @@ impl<'c> Session<'c> {
         self.accept_recipient()
     }
 
-    fn data_command(&mut self, line_ending: LineEnding) -> Step<'c> {
+    fn data_command(&mut self, line_ending: LineEnding) -> Step {
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
                 let reader = DataReader::new(line_ending, self.limits.smtp_data_size.value);
@@ -323,7 +318,7 @@ impl<'c> Session<'c> {
         }
     }
 
-    fn rset(&mut self) -> Step<'c> {
+    fn rset(&mut self) -> Step {
         self.state = match std::mem::take(&mut self.state) {
             State::Mail(transaction) => State::Ready(transaction.hello),
             other => other,
@@ -332,12 +327,12 @@ impl<'c> Session<'c> {
     }
 
     /// An accepted recipient has a limit of its own and does not count as a command.
-    fn accept_recipient(&mut self) -> Step<'c> {
+    fn accept_recipient(&mut self) -> Step {
         self.not_counted(reply::RECIPIENT_OK)
     }
 
     /// Answers a command that counts against no limit, unless it comes again and again.
-    fn not_counted(&mut self, reply: Reply) -> Step<'c> {
+    fn not_counted(&mut self, reply: Reply) -> Step {
         self.counters.free += 1;
         if self.counters.free <= self.limits.smtp_rcpt_to.value.saturating_add(MAX_OVERSHOOT) {
             self.counters.commands -= 1;
@@ -345,7 +340,7 @@ impl<'c> Session<'c> {
         answer(reply)
     }
 
-    fn fail(&mut self, reply: Reply) -> Step<'c> {
+    fn fail(&mut self, reply: Reply) -> Step {
         self.counters.failed += 1;
         let limit = &self.limits.smtp_failcmds;
         if self.counters.failed > limit.value && reply.code != 421 {
@@ -355,7 +350,7 @@ impl<'c> Session<'c> {
         answer(reply)
     }
 
-    fn unknown(&mut self, reply: Reply) -> Step<'c> {
+    fn unknown(&mut self, reply: Reply) -> Step {
         self.counters.unknown += 1;
         let limit = &self.limits.smtp_unknowncmd;
         match self.counters.unknown > limit.value {
@@ -370,7 +365,7 @@ impl<'c> Session<'c> {
 const MAX_OVERSHOOT: u64 = 1000;
 
 /// 421 is the last word, whoever worded it (RFC 5321, 3.8).
-fn answer<'c>(reply: Reply) -> Step<'c> {
+fn answer(reply: Reply) -> Step {
     if reply.code == 421 { Step::Close(reply) } else { Step::Reply(reply) }
 }
 

@@ -5,11 +5,11 @@ use crate::config::Destinations;
 
 /// A message and where it goes.
 #[derive(Debug)]
-pub struct Transaction<'c> {
+pub struct Transaction {
     /// Whom to tell if something goes wrong.
     pub reverse_path: ReversePath,
     /// The accepted recipients, each once. At most one of them is handed over to somebody who will not give it back.
-    pub recipients: Vec<Recipient<'c>>,
+    pub recipients: Vec<Recipient>,
     /// How the peer introduced itself.
     pub hello: Hello,
     /// Octets received (RFC 1870); known once the message is complete.
@@ -18,11 +18,11 @@ pub struct Transaction<'c> {
 
 /// An accepted recipient.
 #[derive(Debug)]
-pub struct Recipient<'c> {
+pub struct Recipient {
     /// The address.
     pub mailbox: Mailbox,
     /// Where its mail goes.
-    pub destinations: Destinations<'c>,
+    pub destinations: Destinations,
 }
 
 /// HELO or EHLO, and the name that came with it.
@@ -34,7 +34,7 @@ pub struct Hello {
     pub extended: bool,
 }
 
-impl<'c> Transaction<'c> {
+impl Transaction {
     /// A transaction that has no recipients yet.
     pub(super) fn new(reverse_path: ReversePath, hello: Hello) -> Self {
         Self { reverse_path, recipients: Vec::new(), hello, size: 0 }
@@ -47,8 +47,8 @@ impl<'c> Transaction<'c> {
 
     /// Whether both the transaction and these destinations have one that cannot be taken back: one of them may fail when
     /// the other is done.
-    pub(super) fn collides_with(&self, destinations: &Destinations<'c>) -> bool {
-        destinations.hand_over.is_some()
-            && self.recipients.iter().any(|recipient| recipient.destinations.hand_over.is_some())
+    pub(super) fn collides_with(&self, destinations: &Destinations) -> bool {
+        let mut known = self.recipients.iter().map(|recipient| &recipient.destinations);
+        destinations.are_handed_over() && known.any(Destinations::are_handed_over)
     }
 }

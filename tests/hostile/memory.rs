@@ -1,7 +1,9 @@
 //! The receiver without its process: the session of the library between two buffers (fuzz/src/driver.rs). So a cut costs
 //! microseconds, and every position can have one.
 
-use mailrecv::config::{self, Config, Keep, Trace};
+use std::fmt::Display;
+
+use mailrecv::config::{self, Config, Trace};
 use mailrecv::message::Spool;
 use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply};
@@ -128,17 +130,17 @@ impl World for Outside {
 
     /// Stands in for the destinations: a file below `missing/` cannot be written, and a message goes in circles once 100
     /// servers have had it.
-    fn deliver(&mut self, transaction: &Transaction<'_>, text: Vec<u8>) -> (Outcome, String) {
+    fn deliver(&mut self, transaction: &Transaction, text: Vec<u8>) -> (Outcome, String) {
         let mut spool = Spool::new(None);
         spool.push(&text);
-        let mut kept = transaction.recipients.iter().flat_map(|recipient| &recipient.destinations.keep);
-        let is_missing = |keep: &Keep<'_>| matches!(keep, Keep::Append(path) if path.starts_with("missing/"));
+        let shown = || transaction.recipients.iter().flat_map(|recipient| recipient.destinations.shown());
+        let is_missing = |action: &dyn Display| action.to_string().starts_with("append 'missing/");
         let outcome = if spool.hops() > 100 {
             Err(reply::too_many_hops(spool.hops()))
-        } else if kept.any(|to| is_missing(&to.action)) {
+        } else if shown().any(|(action, _)| is_missing(action)) {
             Err(reply::try_again(String::new()))
         } else {
-            self.copies += transaction.recipients.iter().map(|to| to.destinations.shown().count()).sum::<usize>();
+            self.copies += shown().count();
             self.texts.push(text);
             Ok(())
         };
