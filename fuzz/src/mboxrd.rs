@@ -2,7 +2,7 @@
 //!
 //! An input is the text of a message.
 
-use mailrecv::deliver::mbox::Quoting;
+use mailrecv::deliver::mboxrd::Quoting;
 
 use super::{pieces, reference};
 

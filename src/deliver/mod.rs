@@ -7,7 +7,8 @@
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
 mod maildir;
-pub mod mbox;
+mod mbox;
+pub mod mboxrd;
 mod pipe;
 mod print;
 

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Context, failure, mbox};
+use super::{Context, failure, mboxrd};
 use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::{self, Reply, Status};
@@ -92,7 +92,7 @@ impl Running {
         spool: &mut Spool,
     ) -> io::Result<Option<ExitStatus>> {
         // As Postfix and Exim do it, and as the original did: a `From ` line, and no `>` in front of any other.
-        self.write(context, mbox::from_line(&copy.envelope.transaction.reverse_path).as_bytes())?;
+        self.write(context, mboxrd::from_line(&copy.envelope.transaction.reverse_path).as_bytes())?;
         for_each_piece(copy.reader(spool)?, |text| self.write(context, text))?;
         if !self.is_over() {
             self.input = None;
