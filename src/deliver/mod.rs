@@ -37,7 +37,7 @@ pub struct Context<'a> {
 /// taken over by whoever is responsible then, or to none.
 pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     if let Some(error) = spool.failure() {
-        return Err(failure(&error, "receiving the message into the spool"));
+        return Err(failure(error, "receiving the message into the spool"));
     }
     if spool.hops() > MAX_HOPS {
         return Err(reply::too_many_hops(spool.hops()));

@@ -41,8 +41,8 @@ impl Spool {
     }
 
     /// What went wrong while text was added.
-    pub fn failure(&mut self) -> Option<io::Error> {
-        self.failure.take()
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.failure.as_ref()
     }
 
     /// How many servers have handled the message before us (RFC 5321, 6.3).

@@ -1,0 +1,111 @@
+//! How the source is laid out (docs/architecture.md): an import leads down, and the protocol touches nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test may panic, and is nobody's interface"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules, from the ground up: each imports from floors below its own only.
+const FLOORS: [&[&str]; 9] = [
+    &["date", "exit", "files", "signals", "untrusted", "user", "wait"],
+    &["address", "peer"],
+    &["net"],
+    &["config"],
+    &["cli", "smtp"],
+    &["log", "message", "policy"],
+    &["deliver", "sandbox"],
+    &["check", "server"],
+    &["explain", "listen", "receive"],
+];
+
+/// What the protocol may know, and nothing that is a file, a clock, a log or a connection.
+const PROTOCOL: [&str; 4] = ["address", "config", "peer", "smtp"];
+
+#[test]
+fn an_import_leads_down() {
+    for file in sources() {
+        let module = module_of(&file);
+        for import in imports(&file).into_iter().filter(|import| *import != module) {
+            let (from, to) = (floor(&module), floor(&import));
+            assert!(to < from, "{}: `{import}` is on floor {to}, `{module}` on floor {from}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_protocol_touches_nothing() {
+    for file in sources().into_iter().filter(|file| module_of(file) == "smtp") {
+        for import in imports(&file) {
+            assert!(PROTOCOL.contains(&&*import), "{}: `{import}`", file.display());
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        for outside in ["std::env", "std::fs", "std::io", "std::net", "std::process", "std::time", "nix::", "println!"]
+        {
+            assert!(!text.contains(outside), "{}: `{outside}`", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_module_has_its_floor() {
+    let modules: BTreeSet<String> = sources().iter().map(|file| module_of(file)).collect();
+    let listed: BTreeSet<String> = FLOORS.concat().into_iter().map(str::to_owned).collect();
+    assert_eq!(modules, listed);
+}
+
+fn floor(module: &str) -> usize {
+    FLOORS.iter().position(|floor| floor.contains(&module)).unwrap_or_else(|| panic!("`{module}` has no floor"))
+}
+
+/// Every source file but main.rs and lib.rs, which are the roof.
+fn sources() -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![root()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                None => folders.push(path),
+                Some(extension) if extension == "rs" => found.push(path),
+                Some(_) => {}
+            }
+        }
+    }
+    found.retain(|file| !["main.rs", "lib.rs"].iter().any(|roof| *file == root().join(roof)));
+    found
+}
+
+/// The module that a file belongs to: a folder or a file right below src/.
+fn module_of(file: &Path) -> String {
+    let path = file.strip_prefix(root()).unwrap();
+    let first = path.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that a file names as `crate::MODULE`, one by one or in braces.
+fn imports(file: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let mut found = BTreeSet::new();
+    for rest in text.split("crate::").skip(1) {
+        let names = match rest.strip_prefix('{') {
+            Some(list) => list.split_once('}').map_or(list, |(list, _)| list),
+            None => rest,
+        };
+        let is_list = rest.starts_with('{');
+        for name in names.split(',').take(if is_list { usize::MAX } else { 1 }) {
+            let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if name.chars().next().is_some_and(char::is_lowercase) {
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
