@@ -1,35 +1,24 @@
 //! One line of the configuration into one [`Line`]: the grammar, and nothing of what it leads to.
 //!
-//! A directive is a row of [`DIRECTIVES`] and a variant of what its line says; a limit is a row in `limits.rs`. The
-//! table is also where "did you mean" looks, and the test that the manual page describes each. mailrecv.conf(5) is the
+//! A setting is a row in `settings.rs`, a limit one in `limits.rs`; a rule is a row of [`RULES`], a variant of
+//! [`RuleLine`] and what `rules.rs` makes of it. The tables are also where "did you mean" looks, and the test that the manual page describes each. mailrecv.conf(5) is the
 //! reference.
 
 use std::fmt::Write as _;
 
 use super::action::Action;
-use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{self, LimitLine, Limits};
 use super::network::Network;
+use super::settings::{SETTINGS, Setting};
 use super::value::{self, RefusalText};
 
 /// What one line says.
 #[derive(Debug, PartialEq)]
 pub(super) enum Line<'t> {
-    Setting(Setting<'t>),
+    Setting(Setting),
     Limit(LimitLine<'t>),
     Rule(RuleLine<'t>),
-}
-
-/// Something there is one of.
-#[derive(Debug, PartialEq)]
-pub(super) enum Setting<'t> {
-    Domain(&'t str),
-    Debug(Flags),
-    LogFile(&'t str),
-    LogHex(bool),
-    SpoolDirectory(&'t str),
-    User(&'t str),
 }
 
 /// Who may send what to whom, and where it goes.
@@ -61,12 +50,6 @@ pub(super) enum GroupMember<'t> {
     Network(Network),
 }
 
-impl<'t> From<Setting<'t>> for Line<'t> {
-    fn from(setting: Setting<'t>) -> Self {
-        Line::Setting(setting)
-    }
-}
-
 impl<'t> From<RuleLine<'t>> for Line<'t> {
     fn from(rule: RuleLine<'t>) -> Self {
         Line::Rule(rule)
@@ -77,10 +60,10 @@ impl<'t> From<RuleLine<'t>> for Line<'t> {
 pub(super) fn line(text: &str) -> Result<Option<Line<'_>>, Problem> {
     let mut words = Words::new(text);
     let Some(verb) = words.next_word() else { return Ok(None) };
-    let line = match DIRECTIVES.iter().find(|(name, ..)| *name == verb.text) {
-        Some((_, parse, advice)) => {
-            let line = parse(&mut words)?;
-            words.end(advice)?;
+    let line = match directives().find(|directive| directive.name == verb.text) {
+        Some(directive) => {
+            let line = (directive.parse)(&mut words)?;
+            words.end(directive.advice)?;
             line
         }
         None => Line::Limit(limits::line(verb.text, &mut words).unwrap_or_else(|| Err(unknown_directive(verb)))?),
@@ -88,36 +71,42 @@ pub(super) fn line(text: &str) -> Result<Option<Line<'_>>, Problem> {
     Ok(Some(line))
 }
 
-type Parser = for<'t> fn(&mut Words<'t>) -> Result<Line<'t>, Problem>;
+/// A directive that is no limit.
+pub(super) struct Directive {
+    pub(super) name: &'static str,
+    /// Parses the words behind the name.
+    pub(super) parse: for<'t> fn(&mut Words<'t>) -> Result<Line<'t>, Problem>,
+    /// For who wrote a word too many.
+    pub(super) advice: &'static str,
+}
 
-/// Every directive that is no limit: its name, what parses the words behind it, and advice for who wrote one too many.
-const DIRECTIVES: &[(&str, Parser, &str)] = &[
-    ("domain", |words| Ok(Setting::Domain(value::domain(words.expect("the domain name")?)?).into()), ""),
-    ("debug", |words| Ok(Setting::Debug(flags(words.expect("flags, or `-` for none")?)?).into()), ""),
-    ("logfile", |words| Ok(Setting::LogFile(words.expect("`syslog`, `stderr` or a file")?.text).into()), QUOTE_IT),
-    ("loghex", |words| Ok(Setting::LogHex(value::switch(words.expect("`on` or `off`")?)?).into()), ""),
-    ("deadletter_file", |words| Ok(RuleLine::DeadLetterFile(words.expect("a file")?.text).into()), QUOTE_IT),
-    ("spool_dir", |words| Ok(Setting::SpoolDirectory(words.expect("a folder")?.text).into()), ""),
-    ("user", |words| Ok(Setting::User(words.expect("a user name")?.text).into()), ""),
-    ("allow", allow, ESCAPE_BLANKS),
-    ("deny", deny, ESCAPE_BLANKS),
-    ("allowgroup", allow_group, ESCAPE_BLANKS),
-    ("deliver", |words| Ok(RuleLine::Deliver(delivery(words)?).into()), QUOTE_IT),
-    ("copy", |words| Ok(RuleLine::Copy(delivery(words)?).into()), QUOTE_IT),
-    ("error", error, ""),
+/// Every directive that makes a rule.
+const RULES: &[Directive] = &[
+    Directive { name: "deliver", parse: |words| Ok(RuleLine::Deliver(delivery(words)?).into()), advice: QUOTE_IT },
+    Directive { name: "copy", parse: |words| Ok(RuleLine::Copy(delivery(words)?).into()), advice: QUOTE_IT },
+    Directive { name: "error", parse: error, advice: "" },
+    Directive { name: "allow", parse: allow, advice: ESCAPE_BLANKS },
+    Directive { name: "deny", parse: deny, advice: ESCAPE_BLANKS },
+    Directive { name: "allowgroup", parse: allow_group, advice: ESCAPE_BLANKS },
+    Directive {
+        name: "deadletter_file",
+        parse: |words| Ok(RuleLine::DeadLetterFile(words.expect("a file")?.text).into()),
+        advice: QUOTE_IT,
+    },
 ];
 
-const QUOTE_IT: &str = "; put a name with blanks in quotes";
+pub(super) const QUOTE_IT: &str = "; put a name with blanks in quotes";
 const ESCAPE_BLANKS: &str = "; a pattern is one word: write \\s or [ ] for a blank";
+
+/// Every directive but the limits; rules first, because most lines are rules.
+fn directives() -> impl Iterator<Item = &'static Directive> {
+    RULES.iter().chain(SETTINGS)
+}
 
 /// The names of all directives, limits among them.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let limits = Limits::DEFAULTS.iter().map(|(name, ..)| *name);
-    DIRECTIVES.iter().map(|(name, ..)| *name).chain(limits)
-}
-
-fn flags(word: Word<'_>) -> Result<Flags, Problem> {
-    Flags::parse(word.text).map_err(|message| word.problem(message))
+    directives().map(|directive| directive.name).chain(limits)
 }
 
 fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {

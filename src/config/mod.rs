@@ -17,70 +17,29 @@ mod network;
 mod pattern;
 mod plain;
 mod rules;
+mod settings;
 mod source;
 mod trace;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
 pub use action::{Destinations, Origin};
 pub(crate) use action::{HandOver, Keep};
 pub use diagnostic::{Diagnostic, Severity};
-use directive::{Line, Setting};
+use directive::Line;
 pub use flags::Flags;
 pub use limits::{Limit, Limits, Refusal};
 pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
 pub use rules::{Denial, Rules};
+pub use settings::{Config, LogTarget};
 use source::{LineStart, Source};
 pub use trace::Trace;
 
 use crate::user;
-
-/// Everything the administrator decided.
-#[derive(Debug)]
-pub struct Config {
-    /// Who we are in greetings and headers.
-    pub domain: String,
-    /// What is logged beyond errors.
-    pub debug: Flags,
-    /// Where the log goes.
-    pub log: LogTarget,
-    /// Whether bytes above ASCII are logged as `<0xNN>`.
-    pub loghex: bool,
-    /// Where large messages wait while they are received.
-    pub spool_dir: Option<PathBuf>,
-    /// Whom to become when started as root.
-    pub user: Option<String>,
-    /// How much of everything a peer gets.
-    pub limits: Limits,
-    /// Who may send what to whom, and where it goes.
-    pub rules: Rules,
-}
-
-/// Where the log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogTarget {
-    /// The system log, facility mail.
-    Syslog,
-    /// Standard error.
-    Stderr,
-    /// A file.
-    File(PathBuf),
-}
-
-impl LogTarget {
-    /// `syslog`, `stderr`, or else the path of a file.
-    pub fn parse(text: &str) -> Self {
-        match text {
-            "syslog" => LogTarget::Syslog,
-            "stderr" => LogTarget::Stderr,
-            path => LogTarget::File(PathBuf::from(path)),
-        }
-    }
-}
 
 /// A configuration that cannot be used.
 #[derive(Debug)]
@@ -101,16 +60,7 @@ pub fn load(path: &Path) -> Result<Config, Unusable> {
         user: None,
     };
     let source = Source::open(path).map_err(whole_file)?;
-    let mut config = Config {
-        domain: "example.com".to_owned(),
-        debug: Flags::default(),
-        log: LogTarget::Syslog,
-        loghex: true,
-        spool_dir: None,
-        user: None,
-        limits: Limits::default(),
-        rules: Rules::default(),
-    };
+    let mut config = Config::default();
     let mut errors = Vec::new();
     let mut says_nothing = true;
     let read = source.for_each_line(|line, at| {
@@ -158,17 +108,6 @@ impl Config {
             None => {}
         }
         Ok(())
-    }
-
-    fn set(&mut self, setting: Setting<'_>) {
-        match setting {
-            Setting::Domain(name) => self.domain = name.to_owned(),
-            Setting::Debug(flags) => self.debug = flags,
-            Setting::LogFile(target) => self.log = LogTarget::parse(target),
-            Setting::LogHex(on) => self.loghex = on,
-            Setting::SpoolDirectory(path) => self.spool_dir = Some(PathBuf::from(path)),
-            Setting::User(name) => self.user = Some(name.to_owned()),
-        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::Refusal;
+use super::settings::LogTarget;
 
 /// `CODE TEXT` as the administrator wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +42,35 @@ pub(super) fn refusal<'t>(words: &mut Words<'t>) -> Result<RefusalText<'t>, Prob
     Ok(RefusalText { code: number, text: text.text })
 }
 
-pub(super) fn domain(word: Word<'_>) -> Result<&str, Problem> {
+pub(super) fn domain(words: &mut Words<'_>) -> Result<String, Problem> {
+    let word = words.expect("the domain name")?;
     let fits = word.text.len() <= 255
         && word.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
     match fits {
-        true => Ok(word.text),
+        true => Ok(word.text.to_owned()),
         false => Err(word.problem("a domain name consists of letters, digits, hyphens and dots")),
     }
+}
+
+pub(super) fn flags(words: &mut Words<'_>) -> Result<Flags, Problem> {
+    let word = words.expect("flags, or `-` for none")?;
+    Flags::parse(word.text).map_err(|message| word.problem(message))
+}
+
+pub(super) fn log_target(words: &mut Words<'_>) -> Result<LogTarget, Problem> {
+    words.expect("`syslog`, `stderr` or a file").map(|word| LogTarget::parse(word.text))
+}
+
+pub(super) fn on_or_off(words: &mut Words<'_>) -> Result<bool, Problem> {
+    words.expect("`on` or `off`").and_then(switch)
+}
+
+pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
+    words.expect("a folder").map(|word| Some(PathBuf::from(word.text)))
+}
+
+pub(super) fn user(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
+    words.expect("a user name").map(|word| Some(word.text.to_owned()))
 }
 
 pub(super) fn switch(word: Word<'_>) -> Result<bool, Problem> {

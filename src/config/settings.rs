@@ -1,0 +1,94 @@
+//! The settings: directives of which each is given once, and what they are if they are not.
+//!
+//! One table: a setting is one row. From it come the field of [`Config`], its default, its parser, "did you mean" and
+//! the test that the manual page describes it.
+
+use std::path::PathBuf;
+
+use super::directive::{Directive, Line, QUOTE_IT};
+use super::flags::Flags;
+use super::limits::Limits;
+use super::rules::Rules;
+use super::value;
+
+/// Makes of each row a field, a variant of [`Setting`] and what goes from one to the other. A row is: what it decides;
+/// its directive; the field, its type and its default; what reads it; advice for who wrote one word too many.
+macro_rules! settings {
+    ($($(#[$doc:meta])+ $directive:literal $field:ident: $type:ty = $default:expr, $parser:expr, $advice:expr;)+) => {
+        /// Everything the administrator decided.
+        #[derive(Debug)]
+        pub struct Config {
+            $($(#[$doc])+ pub $field: $type,)+
+            /// How much of everything a peer gets.
+            pub limits: Limits,
+            /// Who may send what to whom, and where it goes.
+            pub rules: Rules,
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($field: $default,)+ limits: Limits::default(), rules: Rules::default() }
+            }
+        }
+
+        impl Config {
+            /// Takes over what a line says.
+            pub(super) fn set(&mut self, setting: Setting) {
+                match setting {
+                    $(Setting::$field(value) => self.$field = value,)+
+                }
+            }
+        }
+
+        /// Which setting, and its value.
+        #[allow(non_camel_case_types, reason = "each is named as its field")]
+        #[derive(Debug, PartialEq)]
+        pub(super) enum Setting {
+            $($field($type),)+
+        }
+
+        /// Every setting.
+        pub(super) const SETTINGS: &[Directive] = &[$(Directive {
+            name: $directive,
+            parse: |words| Ok(Line::Setting(Setting::$field($parser(words)?))),
+            advice: $advice,
+        }),+];
+    };
+}
+
+settings! {
+    /// Who we are in greetings and headers.
+    "domain" domain: String = "example.com".to_owned(), value::domain, "";
+    /// What is logged beyond errors.
+    "debug" debug: Flags = Flags::default(), value::flags, "";
+    /// Where the log goes.
+    "logfile" log: LogTarget = LogTarget::Syslog, value::log_target, QUOTE_IT;
+    /// Whether bytes above ASCII are logged as `<0xNN>`.
+    "loghex" loghex: bool = true, value::on_or_off, "";
+    /// Where large messages wait while they are received.
+    "spool_dir" spool_dir: Option<PathBuf> = None, value::folder, "";
+    /// Whom to become when started as root.
+    "user" user: Option<String> = None, value::user, "";
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// The system log, facility mail.
+    Syslog,
+    /// Standard error.
+    Stderr,
+    /// A file.
+    File(PathBuf),
+}
+
+impl LogTarget {
+    /// `syslog`, `stderr`, or else the path of a file.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "syslog" => LogTarget::Syslog,
+            "stderr" => LogTarget::Stderr,
+            path => LogTarget::File(PathBuf::from(path)),
+        }
+    }
+}
