@@ -8,6 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
 use crate::Result;
 
 #[derive(Clone)]
@@ -24,20 +27,24 @@ impl Contestant {
     pub(crate) fn from_command(command: &str) -> Result<Self> {
         let mut words = command.split_whitespace().map(str::to_owned);
         let program = words.next().ok_or("--against: no command")?;
-        let search = env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
         let program = if program.contains('/') {
             fs::canonicalize(&program).map_err(|problem| format!("--against {program}: {problem}"))?
         } else {
-            env::split_paths(&search)
-                .map(|folder| folder.join(&program))
-                .find(|path| path.is_file())
-                .ok_or_else(|| format!("--against {program}: not found in {search}"))?
+            find_program(&program).map_err(|problem| format!("--against {problem}"))?
         };
         Ok(Self { name: command.to_owned(), program, arguments: words.collect(), mailbox: None })
     }
 
     pub(crate) fn named(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
+    }
+
+    /// The same, watched by a tool that is given the program to start behind its options.
+    pub(crate) fn under(&self, tool: &Path, options: &[&str]) -> Self {
+        let program = self.program.display().to_string();
+        let options = options.iter().map(|option| (*option).to_owned());
+        let arguments = options.chain([program]).chain(self.arguments.clone()).collect();
+        Self { program: tool.to_owned(), arguments, ..self.clone() }
     }
 
     pub(crate) fn mailbox_length(&self) -> u64 {
@@ -114,8 +121,30 @@ impl Session {
 
     /// Returns when the child has exited.
     pub(crate) fn quit(&mut self) -> Result<()> {
+        self.say_quit()?;
+        self.reap()
+    }
+
+    /// The same, and how many pages the child had to ask for (those that needed no disk).
+    pub(crate) fn quit_and_count_faults(&mut self) -> Result<f64> {
+        self.say_quit()?;
+        // Its figures are final when it has exited, and there until it is reaped.
+        let child = Id::Pid(Pid::from_raw(i32::try_from(self.child.id())?));
+        waitid(child, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // proc_pid_stat(5): the tenth field; the second is a name in parentheses.
+        let faults = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(7));
+        self.reap()?;
+        Ok(faults.ok_or("no minflt in /proc/PID/stat")?.parse()?)
+    }
+
+    fn say_quit(&mut self) -> Result<()> {
         self.command("QUIT", "221")?;
         self.peer.read_to_end(&mut Vec::new())?;
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Result<()> {
         // The end of file is the last that one sees of a process before it can be reaped, so this does not spin long.
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -166,6 +195,13 @@ impl Drop for Session {
 }
 
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Where a program is, administrators' ones included.
+pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
+    let search = env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
+    let found = env::split_paths(&search).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| format!("{name}: not found in {search}").into())
+}
 
 /// Compiles the yardstick.
 pub(crate) fn build_do_nothing() -> Result<PathBuf> {

@@ -26,6 +26,11 @@ pub(crate) enum Unit {
     MegabytesPerSecond,
     PerSecond,
     Kibibytes,
+    /// NaN where there is no valgrind.
+    Instructions,
+    PageFaults,
+    /// NaN where there is no strace.
+    SystemCalls,
 }
 
 impl Unit {
@@ -35,6 +40,9 @@ impl Unit {
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
             Self::PerSecond => format!("{value:.0} /s"),
             Self::Kibibytes => format!("{value:.0} KiB"),
+            Self::Instructions if value.is_nan() => "no valgrind".to_owned(),
+            Self::SystemCalls if value.is_nan() => "no strace".to_owned(),
+            Self::Instructions | Self::PageFaults | Self::SystemCalls => format!("{value:.0}"),
         }
     }
 
@@ -43,7 +51,11 @@ impl Unit {
     }
 
     fn show_comparison(self, value: f64) -> String {
-        if matches!(self, Self::AddedMilliseconds) { format!("{value:+.2} ms") } else { format!("{value:.2} x") }
+        match self {
+            Self::AddedMilliseconds => format!("{value:+.2} ms"),
+            _ if value >= 100.0 => format!("{value:.0} x"),
+            _ => format!("{value:.2} x"),
+        }
     }
 }
 
@@ -61,10 +73,12 @@ pub(crate) struct Row {
     pub(crate) figure: Figure,
     pub(crate) rival: String,
     pub(crate) pairs: Vec<(f64, f64)>,
+    /// The same with an older mailrecv, if one was measured.
+    pub(crate) before: Option<Vec<(f64, f64)>>,
 }
 
 impl Row {
-    fn cells(&self) -> [String; 7] {
+    fn cells(&self, with_before: bool) -> Vec<String> {
         let unit = self.figure.unit;
         let ours = Spread::of(self.pairs.iter().map(|pair| pair.0)).median;
         let theirs = Spread::of(self.pairs.iter().map(|pair| pair.1)).median;
@@ -77,7 +91,7 @@ impl Row {
             Some(Target::AtMost(limit)) => (format!("at most {}", unit.show(limit)), yes_or_no(ours <= limit)),
             Some(Target::AtLeast(limit)) => (format!("at least {}", unit.show(limit)), yes_or_no(ours >= limit)),
         };
-        [
+        let mut cells = vec![
             self.figure.what.clone(),
             unit.show(ours),
             format!("{} ({})", unit.show(theirs), self.rival),
@@ -85,7 +99,15 @@ impl Row {
             format!("{} to {}", unit.show_comparison(compared.least), unit.show_comparison(compared.most)),
             target,
             met.to_owned(),
-        ]
+        ];
+        if with_before {
+            let before = self.before.iter().flatten();
+            let ours = Spread::of(before.clone().map(|pair| pair.0)).median;
+            let compared = Spread::of(before.map(|pair| unit.compare(*pair))).median;
+            cells.splice(1..1, [unit.show(ours)]);
+            cells.splice(4..4, [unit.show_comparison(compared)]);
+        }
+        cells
     }
 }
 
@@ -110,20 +132,25 @@ impl Spread {
 
 /// A Markdown table, so that it can go into a README as it is.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let head = ["what", "mailrecv", "compared with", "ratio or added", "least to most", "target", "met"];
-    let mut lines = vec![head.map(str::to_owned)];
-    lines.extend(rows.iter().map(Row::cells));
-    let mut widths = [3; 7];
+    let with_before = rows.iter().any(|row| row.before.is_some());
+    let mut head = vec!["what", "mailrecv", "compared with", "ratio or added", "least to most", "target", "met"];
+    if with_before {
+        head.splice(1..1, ["before"]);
+        head.splice(4..4, ["ratio before"]);
+    }
+    let mut lines = vec![head.into_iter().map(str::to_owned).collect()];
+    lines.extend(rows.iter().map(|row| row.cells(with_before)));
+    let mut widths = vec![3; lines[0].len()];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = cell.chars().count().max(*width);
         }
     }
-    lines.insert(1, widths.map(|width| "-".repeat(width)));
+    lines.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
 
     let mut table = String::new();
     for line in lines {
-        for (cell, width) in line.iter().zip(widths) {
+        for (cell, &width) in line.iter().zip(&widths) {
             let _ = write!(table, "| {cell:width$} ");
         }
         table.push_str("|\n");

@@ -1,0 +1,161 @@
+//! The turns that contestants take, and what they leave: rows of the table.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::{fs, process};
+
+use crate::contest::{Contestant, build_do_nothing, install};
+use crate::table::{Figure, Row};
+use crate::{Options, Result};
+
+pub(crate) struct Bench {
+    runs: usize,
+    listener: TcpListener,
+    /// Configs, mailboxes and the log; gone with the value.
+    pub(crate) scratch: PathBuf,
+    mailrecv: PathBuf,
+    baseline: Option<PathBuf>,
+    do_nothing: PathBuf,
+    against: Option<Contestant>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) failures: Vec<String>,
+}
+
+/// What the turns of one contestant gave.
+type Series<const N: usize> = Result<Vec<[f64; N]>>;
+
+impl Bench {
+    pub(crate) fn new(options: Options) -> Result<Self> {
+        let mailrecv = install(&options.mailrecv, "mailrecv")?;
+        let baseline = options.baseline.map(|program| install(&program, "mailrecv-before")).transpose()?;
+        let against = options.against.as_deref().map(Contestant::from_command).transpose()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let do_nothing = build_do_nothing()?;
+        let scratch = options.dir.join(format!("budget-{}", process::id()));
+        fs::create_dir(&scratch).map_err(|problem| format!("{}: {problem}", scratch.display()))?;
+        let scratch = fs::canonicalize(scratch)?;
+        let (rows, failures) = Default::default();
+        Ok(Self { runs: options.runs, listener, scratch, mailrecv, baseline, do_nothing, against, rows, failures })
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// For what takes long, or hardly varies.
+    pub(crate) fn few_runs(&self) -> usize {
+        (self.runs / 20).max(3)
+    }
+
+    /// Mailrecv with `rules`, in which `{dir}` stands for the scratch folder.
+    pub(crate) fn mailrecv(&self, rules: &str) -> Result<Contestant> {
+        let dir = self.scratch.display().to_string();
+        let number = self.scratch.read_dir()?.count();
+        let config = self.scratch.join(format!("{number}.conf"));
+        let rules = rules.replace("{dir}", &dir);
+        let text = format!(
+            "domain localhost\nlogfile \"{dir}/log\"\nspool_dir \"{dir}\"\n\
+             limit.fcrdns_check off\nlimit.smtp_data_size 60000000\n{rules}"
+        );
+        fs::write(&config, text)?;
+        Ok(Contestant {
+            name: "mailrecv".to_owned(),
+            program: self.mailrecv.clone(),
+            arguments: vec!["-c".to_owned(), config.display().to_string()],
+            mailbox: Some(self.scratch.join("mailbox-mailrecv")),
+        })
+    }
+
+    pub(crate) fn do_nothing(&self) -> Contestant {
+        let name = "do-nothing".to_owned();
+        Contestant { name, program: self.do_nothing.clone(), arguments: Vec::new(), mailbox: None }
+    }
+
+    /// What the disk costs: the same, but the mail is written and synced.
+    pub(crate) fn do_nothing_durable(&self) -> Contestant {
+        let mailbox = self.scratch.join("mailbox-do-nothing");
+        Contestant {
+            name: "do-nothing + fsync".to_owned(),
+            program: self.do_nothing.clone(),
+            arguments: vec!["-w".to_owned(), mailbox.display().to_string()],
+            mailbox: Some(mailbox),
+        }
+    }
+
+    pub(crate) fn contestants(&self, ours: &[Contestant]) -> Vec<Contestant> {
+        ours.iter().chain(&self.against).cloned().collect()
+    }
+
+    /// The same with the older mailrecv, if there is one and it can be other than the same.
+    fn before(&self, contestant: &Contestant) -> Option<Contestant> {
+        let program = self.baseline.clone().filter(|_| contestant.program == self.mailrecv)?;
+        Some(Contestant { program, name: format!("{} before", contestant.name), ..contestant.clone() })
+    }
+
+    /// Takes a sample of each contestant in turn, and again, and adds a row for each that the first one, mailrecv, is
+    /// compared with. The first turn fills caches and does not count; a contestant that failed once is out.
+    pub(crate) fn measure<const N: usize>(
+        &mut self,
+        figures: [Figure; N],
+        runs: usize,
+        contestants: &[Contestant],
+        sample: impl Fn(&Contestant, &TcpListener) -> Result<[f64; N]>,
+    ) {
+        let older: Vec<_> = contestants.iter().map(|contestant| self.before(contestant)).collect();
+        let mut now: Vec<Series<N>> = contestants.iter().map(|_| Ok(Vec::new())).collect();
+        let mut before: Vec<Series<N>> = contestants.iter().map(|_| Ok(Vec::new())).collect();
+        for turn in 0..=runs {
+            let take = |contestant: &Contestant, series: &mut Series<N>| {
+                let Ok(samples) = series else { return };
+                match sample(contestant, &self.listener) {
+                    Ok(values) if turn > 0 => samples.push(values),
+                    Ok(_) => {}
+                    Err(problem) => *series = Err(problem),
+                }
+            };
+            for (place, contestant) in contestants.iter().enumerate() {
+                take(contestant, &mut now[place]);
+                if let Some(older) = &older[place] {
+                    take(older, &mut before[place]);
+                }
+            }
+        }
+        let all = contestants.iter().zip(&now).chain(older.iter().flatten().zip(&before));
+        for (contestant, series) in all {
+            if let Err(problem) = series {
+                let what: Vec<_> = figures.iter().map(|figure| figure.what.as_str()).collect();
+                self.failures.push(format!("{}: {}: {problem}", what.join("; "), contestant.name));
+            }
+        }
+        for (place, figure) in figures.into_iter().enumerate() {
+            for index in 1..contestants.len() {
+                // A rival that is no mailrecv is the same for both.
+                let then = if older[index].is_some() { &before[index] } else { &now[index] };
+                let pairs = pairs(place, &now[0], &now[index]);
+                if pairs.is_empty() {
+                    continue;
+                }
+                // The first rival is the yardstick that targets speak of.
+                let target = figure.target.filter(|_| index == 1);
+                self.rows.push(Row {
+                    figure: Figure { target, ..figure.clone() },
+                    rival: contestants[index].name.clone(),
+                    pairs,
+                    before: older[0].is_some().then(|| self::pairs(place, &before[0], then)),
+                });
+            }
+        }
+    }
+}
+
+/// One figure of two contestants, turn by turn.
+fn pairs<const N: usize>(place: usize, ours: &Series<N>, theirs: &Series<N>) -> Vec<(f64, f64)> {
+    let (Ok(ours), Ok(theirs)) = (ours, theirs) else { return Vec::new() };
+    ours.iter().zip(theirs).map(|(ours, theirs)| (ours[place], theirs[place])).collect()
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}

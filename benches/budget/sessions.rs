@@ -1,0 +1,140 @@
+//! What sessions cost: the start, one mail, much mail, many at once, and waiting.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::bench::Bench;
+use crate::contest::Session;
+use crate::table::{Figure, Target, Unit};
+
+pub(crate) fn greeting(bench: &mut Bench) -> Result<()> {
+    let figures = [Figure::new("exec to greeting", Unit::Milliseconds, Some(Target::RatioAtMost(1.45)))];
+    let contestants = bench.contestants(&[bench.mailrecv(ONE_RULE)?, bench.do_nothing()]);
+    bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
+        let mut session = Session::open(contestant, listener)?;
+        session.quit()?;
+        Ok([milliseconds(session.to_greeting)])
+    });
+    Ok(())
+}
+
+pub(crate) fn small_mail(bench: &mut Bench) -> Result<()> {
+    let what = "one small mail, connect to exit, durable";
+    let figures = [Figure::new(what, Unit::Milliseconds, Some(Target::RatioAtMost(1.85)))];
+    let contestants = bench.contestants(&[bench.mailrecv(ONE_RULE)?, bench.do_nothing(), bench.do_nothing_durable()]);
+    let mail = message(1_000);
+    bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
+        let mailbox = contestant.mailbox_length();
+        let mut session = Session::open(contestant, listener)?;
+        session.offer(RECIPIENT)?;
+        session.data(&mail)?;
+        session.quit()?;
+        let connect_to_exit = session.connected.elapsed();
+        contestant.check_mailbox_grew(mailbox, mail.len())?;
+        Ok([milliseconds(connect_to_exit)])
+    });
+    Ok(())
+}
+
+pub(crate) fn fifty_megabytes(bench: &mut Bench) -> Result<()> {
+    let figures = [
+        // Five times what the original mailrecv reaches at best, and that without making the mail durable.
+        Figure::new("50 MB to a file, rate", Unit::MegabytesPerSecond, Some(Target::AtLeast(5.0 * 115.0))),
+        Figure::new("50 MB to a file, peak memory", Unit::Kibibytes, Some(Target::AtMost(8.0 * 1024.0))),
+    ];
+    let contestants = bench.contestants(&[bench.mailrecv(ONE_RULE)?, bench.do_nothing(), bench.do_nothing_durable()]);
+    let mail = message(50_000_000);
+    bench.measure(figures, bench.few_runs(), &contestants, |contestant, listener| {
+        contestant.empty_mailbox()?;
+        let mut session = Session::open(contestant, listener)?;
+        session.offer(RECIPIENT)?;
+        let began = Instant::now();
+        session.data(&mail)?;
+        let rate = 50.0 / began.elapsed().as_secs_f64();
+        // Not ru_maxrss: that starts from the size of the process that forked, and ours holds the 50 MB.
+        let peak = session.memory("status", "VmHWM:")?;
+        session.quit()?;
+        contestant.check_mailbox_grew(0, mail.len())?;
+        contestant.empty_mailbox()?;
+        Ok([rate, peak])
+    });
+    Ok(())
+}
+
+/// What waiting for each other costs those who append to one mailbox at once.
+pub(crate) fn writers(bench: &mut Bench) -> Result<()> {
+    const MESSAGES: usize = 640;
+    const ALONE: &str = "mailrecv, 1 session";
+    let what = "messages into one mailbox, 64 sessions";
+    let figures = [Figure::new(what, Unit::PerSecond, Some(Target::RatioAtLeast(0.7)))];
+    let contestants = [bench.mailrecv(ONE_RULE)?, bench.mailrecv(ONE_RULE)?.named(ALONE)];
+    let mail = message(1_000);
+    bench.measure(figures, bench.few_runs(), &contestants, |contestant, listener| {
+        contestant.empty_mailbox()?;
+        let count = if contestant.name == ALONE { 1 } else { 64 };
+        let mut sessions = (0..count).map(|_| Session::open(contestant, listener)).collect::<Result<Vec<_>>>()?;
+        let began = Instant::now();
+        let sent: Result<()> = thread::scope(|scope| {
+            let send = |session: &mut Session| {
+                (0..MESSAGES / count).try_for_each(|_| {
+                    session.offer(RECIPIENT)?;
+                    session.data(&mail)
+                })
+            };
+            let threads: Vec<_> = sessions
+                .iter_mut()
+                .map(|session| scope.spawn(move || send(session).map_err(|problem| problem.to_string())))
+                .collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| "a writer panicked")?.map_err(Into::into))
+        });
+        sent?;
+        let rate = MESSAGES as f64 / began.elapsed().as_secs_f64();
+        sessions.iter_mut().try_for_each(Session::quit)?;
+        contestant.check_mailbox_grew(0, MESSAGES * mail.len())?;
+        contestant.empty_mailbox()?;
+        Ok([rate])
+    });
+    Ok(())
+}
+
+/// Memory of a session that waits after EHLO. Processes share the pages of their program, and a busy receiver has many,
+/// so the target is for one among fifty; a session that is alone has the whole program counted as its own.
+pub(crate) fn idle(bench: &mut Bench) -> Result<()> {
+    let contestants = bench.contestants(&[bench.mailrecv(ONE_RULE)?, bench.do_nothing()]);
+    for (what, connections, target) in [("one of 50", 50, Some(Target::AtMost(300.0))), ("alone", 1, None)] {
+        let figures = [Figure::new(&format!("idle connection, {what}, PSS"), Unit::Kibibytes, target)];
+        bench.measure(figures, bench.few_runs(), &contestants, |contestant, listener| {
+            let open = |_| Session::open(contestant, listener);
+            let mut sessions = (0..connections).map(open).collect::<Result<Vec<_>>>()?;
+            sessions.iter_mut().try_for_each(Session::hello)?;
+            let memory = sessions.first().ok_or("no session")?.memory("smaps_rollup", "Pss:")?;
+            sessions.iter_mut().try_for_each(Session::quit)?;
+            Ok([memory])
+        });
+    }
+    Ok(())
+}
+
+pub(crate) const ONE_RULE: &str = "deliver rcpt_to postmaster@localhost append \"{dir}/mailbox-mailrecv\"\n";
+
+/// Every mail server takes mail for its postmaster, so `--against` needs no account.
+pub(crate) const RECIPIENT: &str = "postmaster@localhost";
+
+/// A message of about `size` bytes that looks like one with an attachment, ready to be sent behind DATA.
+pub(crate) fn message(size: usize) -> Vec<u8> {
+    let mut message = b"From: Bench <bench@localhost>\r\nTo: Postmaster <postmaster@localhost>\r\n\
+        Date: Sat, 21 Nov 2026 01:32:50 +0000\r\nMessage-ID: <1@bench.localhost>\r\nSubject: bench\r\n\r\n"
+        .to_vec();
+    while message.len() < size {
+        message.extend_from_slice(b"VGhlIHF1aWNrIGJyb3duIGZveCBqdW1wcyBvdmVyIHRoZSBsYXp5IGRvZy4gVGhlIHF1aWNrIGJy\r\n");
+    }
+    message.extend_from_slice(b".\r\n");
+    message
+}
+
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
