@@ -91,13 +91,14 @@ impl<'a> Listener<'a> {
         let mut pause = None;
         while !self.signals.stop_requested() {
             self.wait(pause.take())?;
-            self.reap();
             for number in 0..self.sockets.len() {
                 if let Err(error) = self.accept(number) {
                     self.log("listen").event(&Event::CannotAccept(&error));
                     pause = Some(Instant::now() + Duration::from_secs(1));
                 }
             }
+            // Last, because the end of a session while another is started does not wake us.
+            self.reap();
         }
         self.sockets.clear();
         self.stop();
@@ -159,13 +160,14 @@ impl<'a> Listener<'a> {
         let output = input.try_clone()?;
         // The running binary, even if its file has been replaced since: sessions of one kind until we are restarted.
         // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
-        let process = Command::new("/proc/self/exe")
-            .arg0("mailrecv")
-            .process_group(0)
-            .args(&self.arguments)
-            .stdin(input)
-            .stdout(Stdio::from(output))
-            .spawn()?;
+        let process = self.signals.spawn(
+            Command::new("/proc/self/exe")
+                .arg0("mailrecv")
+                .process_group(0)
+                .args(&self.arguments)
+                .stdin(input)
+                .stdout(Stdio::from(output)),
+        )?;
         self.sessions.push(Session { process, peer });
         Ok(())
     }

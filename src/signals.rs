@@ -1,68 +1,97 @@
-//! Signals as events: they are noted where they arrive, and acted on where that is safe.
+//! Signals as events: they wait until they are read, and are acted on where that is safe.
 //!
-//! SIGTERM, SIGINT and SIGHUP ask us to stop; SIGCHLD says that a child may have ended. SIGXFSZ is caught and forgotten,
-//! so that a file size limit is an error of `write` and not our end. They have handlers, and are not blocked, because
-//! children would inherit that; whoever started us may have blocked them. (`std` ignores SIGPIPE here and gives it back to
-//! children.)
+//! SIGTERM, SIGINT and SIGHUP ask us to stop; SIGCHLD says that a child may have ended. SIGXFSZ is never read: it is kept
+//! waiting so that a file size limit is an error of `write` and not our end. All are blocked and wait at a signalfd(2),
+//! also those that whoever started us had ignored. Children would start with them blocked, hence [`Signals::spawn`].
+//! (`std` ignores SIGPIPE here and gives it back to children.)
 
-use std::io::Read;
+use std::cell::Cell;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook::{flag, low_level::pipe};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use signal_hook::flag;
 
-/// The end of a socket pair at which each signal leaves a byte, so that poll(2) wakes up.
+/// Where signals wait; poll(2) wakes up when there is one.
 #[derive(Debug)]
 pub struct Signals {
-    bytes: UnixStream,
+    waiting: SignalFd,
     stop: Arc<AtomicBool>,
+    /// Whether there are handlers, which only somebody with children needs.
+    has_handlers: Cell<bool>,
 }
 
 impl Signals {
-    /// Installs the handlers.
+    /// Takes the signals over, for the rest of this process: a value that is dropped does not give them back.
     pub fn new() -> anyhow::Result<Self> {
-        Self::install().context("installing signal handlers")
+        Self::take_over().context("taking over signals")
     }
 
-    fn install() -> std::io::Result<Self> {
-        let (bytes, handlers_end) = UnixStream::pair()?;
-        bytes.set_nonblocking(true)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            flag::register(signal, Arc::clone(&stop))?;
-            pipe::register(signal, handlers_end.try_clone()?)?;
-        }
-        pipe::register(SIGCHLD, handlers_end)?;
-        flag::register(SIGXFSZ, Arc::default())?;
-        SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ])
-            .thread_unblock()?;
-        Ok(Self { bytes, stop })
+    fn take_over() -> io::Result<Self> {
+        let signals = SigSet::from_iter(SIGNALS);
+        signals.thread_block()?;
+        let waiting = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { waiting, stop: Arc::default(), has_handlers: Cell::new(false) })
     }
 
-    /// Forgets what has arrived, so that the descriptor is ready again only when something new has.
+    /// Takes note of what has arrived, so that the descriptor is ready again only when something new has.
     pub fn clear(&self) {
-        let mut buffer = [0; 64];
-        while let Ok(1..) = (&self.bytes).read(&mut buffer) {}
+        while let Ok(Some(signal)) = self.waiting.read_signal() {
+            if STOP.iter().any(|stop| *stop as u32 == signal.ssi_signo) {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Takes note of a request to stop, so that only another one counts as one.
     pub fn forget_stop(&self) {
+        self.clear();
         self.stop.store(false, Ordering::Relaxed);
     }
 
     /// Whether we have been asked to stop.
     pub fn stop_requested(&self) -> bool {
+        self.clear();
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Starts a child, for which signals are as they are for any program. For that moment they are not blocked, so one
+    /// of another child's end may not wake us up: look after children before waiting for signals, not only afterwards.
+    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        if !self.has_handlers.get() {
+            self.install_handlers()?;
+        }
+        let signals = SigSet::from_iter(SIGNALS);
+        signals.thread_unblock()?;
+        let child = command.spawn();
+        signals.thread_block()?;
+        child
+    }
+
+    /// What arrives while a child is started must not end us; and where SIGCHLD was ignored, the kernel would keep no exit
+    /// status of a child.
+    fn install_handlers(&self) -> io::Result<()> {
+        for signal in SIGNALS {
+            let noted = if STOP.contains(&signal) { Arc::clone(&self.stop) } else { Arc::default() };
+            flag::register(signal as i32, noted)?;
+        }
+        self.has_handlers.set(true);
+        Ok(())
     }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bytes.as_fd()
+        self.waiting.as_fd()
     }
 }
+
+/// What asks us to stop.
+const STOP: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ];

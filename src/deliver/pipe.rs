@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use super::{Context, failure, mboxrd};
 use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
+use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply, Status};
 use crate::wait::{is_ready, timeout};
 
@@ -31,7 +32,7 @@ pub(super) fn run(
     let log = context.log;
     log.event(&Event::StartingCommand(command));
     let limit = &context.config.limits.pipe_secs;
-    let mut running = Running::start(command, copy, Instant::now() + limit.value)
+    let mut running = Running::start(context.signals, command, copy, Instant::now() + limit.value)
         .map_err(|error| failure(&error, &format!("starting '{command}'")))?;
     let ended = running.feed(context, copy, spool);
     running.output.drain();
@@ -63,19 +64,20 @@ struct Running {
 }
 
 impl Running {
-    fn start(command: &str, copy: RecipientCopy<'_>, deadline: Instant) -> io::Result<Self> {
+    fn start(signals: &Signals, command: &str, copy: RecipientCopy<'_>, deadline: Instant) -> io::Result<Self> {
         // What the super-server left open is not for commands either.
         close_fds::set_fds_cloexec(3, &[]);
         let (reader, writer) = io::pipe()?;
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", command])
-            .env_clear()
-            .envs(environment(copy))
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .spawn()?;
+        let mut child = signals.spawn(
+            Command::new("/bin/sh")
+                .args(["-c", command])
+                .env_clear()
+                .envs(environment(copy))
+                .process_group(0)
+                .stdin(Stdio::piped())
+                .stdout(writer.try_clone()?)
+                .stderr(writer),
+        )?;
         let input = child.stdin.take();
         let output = Output { reader, first: Vec::new(), ended: false };
         let running = Self { child, input, output, deadline, status: None };
