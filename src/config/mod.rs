@@ -93,7 +93,7 @@ impl Config {
 
 impl Config {
     fn take_line(&mut self, line: &[u8], at: LineStart) -> Result<(), Box<Diagnostic>> {
-        if plain::delivery(line).is_some_and(|delivery| self.rules.add_plain(&delivery, at)) {
+        if self.rules.add_plain(line, at).is_some() {
             return Ok(());
         }
         let text = &*source::text(line);

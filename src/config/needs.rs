@@ -57,7 +57,9 @@ impl Needs {
     fn is_in_known_folder(&self, path: &Path) -> bool {
         let Some(folder) = &self.known_folder else { return false };
         let rest = path.as_os_str().as_encoded_bytes().strip_prefix(folder.as_os_str().as_encoded_bytes());
-        rest.is_some_and(|rest| !rest.starts_with(b"/") && !rest.windows(2).any(|pair| pair == b".."))
+        let leads_back =
+            |rest: &[u8]| memchr::memchr(b'.', rest).is_some() && rest.windows(2).any(|pair| pair == b"..");
+        rest.is_some_and(|rest| !rest.starts_with(b"/") && !leads_back(rest))
     }
 
     fn add_place(&mut self, place: Place) {

@@ -10,50 +10,49 @@ use std::path::Path;
 
 use super::action::Need;
 
-/// What such a line says.
-#[derive(Debug, PartialEq)]
-pub(super) struct PlainDelivery<'l> {
-    pub(super) group: Option<&'l [u8]>,
-    pub(super) address: &'l [u8],
-    /// The file that is appended to, or the maildir.
-    pub(super) need: Need<'l>,
-}
-
-/// Reads such a line. `None` says nothing about a line.
-pub(super) fn delivery(line: &[u8]) -> Option<PlainDelivery<'_>> {
-    let mut rest = blanks_off(line).strip_prefix(b"deliver")?;
-    let mut group = None;
-    let mut word = next_word(&mut rest)?;
-    if word == b"allowgroup" {
-        group = Some(next_word(&mut rest)?);
-        word = next_word(&mut rest)?;
-    }
-    if word != b"rcpt_to" {
-        return None;
-    }
-    let address = next_word(&mut rest)?;
-    let verb = next_word(&mut rest)?;
-    let path = Path::new(OsStr::from_bytes(next_word(&mut rest)?));
-    let need = match verb {
-        b"append" => Need::Mailbox(path),
-        b"maildir" => Need::Maildir(path),
-        _ => return None,
+/// Reads the beginning of such a line: the group, and the rest of the line from its address on. `None` says nothing about
+/// a line. In long lists most lines begin as the line before them, so this is not asked about each.
+pub(super) fn beginning(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let rest = next(without_blanks(line).strip_prefix(b"deliver")?)?;
+    let (group, rest) = match rest.strip_prefix(b"allowgroup").and_then(next) {
+        Some(rest) => word(rest).and_then(|(name, rest)| Some((Some(name), next(rest)?)))?,
+        None => (None, rest),
     };
+    Some((group, next(rest.strip_prefix(b"rcpt_to")?)?))
+}
+
+/// Reads what follows the beginning: the address, and the file that is appended to or the maildir.
+pub(super) fn destination(rest: &[u8]) -> Option<(&[u8], Need<'_>)> {
+    let (address, rest) = word(without_blanks(rest))?;
+    let rest = next(rest)?;
+    let (is_file, rest) = match rest.strip_prefix(b"append") {
+        Some(rest) => (true, rest),
+        None => (false, rest.strip_prefix(b"maildir")?),
+    };
+    let (path, rest) = word(next(rest)?)?;
+    let path = Path::new(OsStr::from_bytes(path));
+    let need = if is_file { Need::Mailbox(path) } else { Need::Maildir(path) };
     let is_address = matches!(address, [first, .., last] if !matches!(first, b'@' | b'/') && *last != b'@');
-    (is_address && blanks_off(rest).is_empty()).then_some(PlainDelivery { group, address, need })
+    (is_address && without_blanks(rest).is_empty()).then_some((address, need))
 }
 
-/// The next word behind at least one blank, if it has plain characters only.
-fn next_word<'l>(rest: &mut &'l [u8]) -> Option<&'l [u8]> {
-    let text = blanks_off(rest);
-    let length = text.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(text.len());
-    let has_blank = text.len() < rest.len();
-    let (word, behind) = text.split_at(length);
-    *rest = behind;
-    (has_blank && length > 0).then_some(word)
+/// Where the next word begins: behind at least one blank.
+fn next(rest: &[u8]) -> Option<&[u8]> {
+    let next = without_blanks(rest);
+    (next.len() < rest.len()).then_some(next)
 }
 
-fn blanks_off(text: &[u8]) -> &[u8] {
+/// A word of plain characters, and what follows it.
+fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let is_plain = |byte: &&u8| PLAIN[usize::from(**byte)];
+    // Four at a time, which takes half as long.
+    let are_plain = |four: &&[u8; 4]| four.iter().fold(true, |plain, byte| plain & PLAIN[usize::from(*byte)]);
+    let whole = text.as_chunks().0.iter().take_while(are_plain).count() * 4;
+    let length = whole + text[whole..].iter().take_while(is_plain).count();
+    (length > 0).then(|| text.split_at(length))
+}
+
+fn without_blanks(text: &[u8]) -> &[u8] {
     let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     &text[blanks..]
 }
@@ -79,14 +78,17 @@ mod tests {
     use crate::config::exact::{is_exact, unquoted};
     use crate::config::lexer::prepared;
 
-    /// What the grammar says about such a line is the same.
-    fn assert_is_what_the_grammar_says(line: &str, plain: &PlainDelivery<'_>) {
+    /// The address of such a line, if it is one; then what the grammar says about it is the same.
+    fn checked_address(line: &str) -> Option<&[u8]> {
+        let (group, rest) = beginning(line.as_bytes())?;
+        let (address, need) = destination(rest)?;
         let prepared = prepared(line).unwrap_or_else(|problem| panic!("{line:?}: {problem:?}"));
         let Ok(Some(Line::Rule(RuleLine::Deliver(delivery)))) = directive::line(&prepared) else { panic!("{line:?}") };
-        assert_eq!(delivery.group.map(|group| group.text.as_bytes()), plain.group, "{line:?}");
+        assert_eq!(delivery.group.map(|group| group.text.as_bytes()), group, "{line:?}");
         assert!(is_exact(delivery.recipient.text), "{line:?}");
-        assert_eq!(unquoted(delivery.recipient.text).as_bytes(), plain.address, "{line:?}");
-        assert_eq!(delivery.action.needs(), plain.need, "{line:?}");
+        assert_eq!(unquoted(delivery.recipient.text).as_bytes(), address, "{line:?}");
+        assert_eq!(delivery.action.needs(), need, "{line:?}");
+        Some(address)
     }
 
     #[test]
@@ -127,9 +129,7 @@ mod tests {
             ("deliver rcpt_to a\u{e9} append b", None),
             ("copy rcpt_to ab append b", None),
         ] {
-            let plain = delivery(line.as_bytes());
-            assert_eq!(plain.as_ref().map(|plain| plain.address), address.map(str::as_bytes), "{line}");
-            plain.iter().for_each(|plain| assert_is_what_the_grammar_says(line, plain));
+            assert_eq!(checked_address(line), address.map(str::as_bytes), "{line}");
         }
     }
 
@@ -182,17 +182,13 @@ mod tests {
                 words[at] = if is_word { piece } else { &joined };
             }
             let line: String = words.iter().zip(&blanks).flat_map(|(word, blank)| [word, blank.as_str()]).collect();
-            if let Some(plain) = delivery(line.as_bytes()) {
-                assert_is_what_the_grammar_says(&line, &plain);
-            }
+            checked_address(&line);
         }
 
         #[test]
         fn lines_of_any_pieces_are_what_the_grammar_says(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..16)) {
             let line = pieces.concat();
-            if let Some(plain) = delivery(line.as_bytes()) {
-                assert_is_what_the_grammar_says(&line, &plain);
-            }
+            checked_address(&line);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::limits::Refusal;
 use super::needs::Needs;
 use super::network::Network;
 use super::pattern::{self, BrokenPattern, Pattern, Position};
-use super::plain::PlainDelivery;
+use super::plain;
 use super::source::{LineStart, Source};
 use super::trace::Trace;
 use crate::address::{Mailbox, ReversePath};
@@ -25,8 +25,8 @@ pub struct Rules {
     pub(super) allowed_peers: Vec<Pattern>,
     pub(super) denied_peers: Vec<Pattern>,
     pub(super) groups: Vec<Group>,
-    /// The group that a line named last: in a long list the next line names the same.
-    latest_group: usize,
+    /// What the last plain line began with, up to its address, its group defined: the next begins with the same.
+    plain_beginning: Vec<u8>,
     pub(super) exact: ExactRules,
     pub(super) ordered: Vec<OrderedRule>,
     pub(super) copies: Vec<OrderedRule>,
@@ -387,16 +387,25 @@ impl Rules {
         Ok(())
     }
 
-    /// Takes in a line that the short cut has read; `false` if its group is not defined.
-    pub(super) fn add_plain(&mut self, plain: &PlainDelivery<'_>, at: LineStart) -> bool {
-        if let Some(name) = plain.group {
-            let Some(group) = self.group(name) else { return false };
-            self.latest_group = group;
-        }
-        // No program is needed, so no group has to be noted for it.
-        self.needs.add(plain.need, None);
-        self.exact.add(plain.address, at);
-        true
+    /// Takes in a line by the short cut for plain ones; `None` if it is not one of those.
+    pub(super) fn add_plain(&mut self, line: &[u8], at: LineStart) -> Option<()> {
+        let rest = match line.strip_prefix(&*self.plain_beginning) {
+            Some(rest) if !self.plain_beginning.is_empty() => rest,
+            _ => {
+                let (group, rest) = plain::beginning(line)?;
+                if let Some(name) = group {
+                    self.group(name)?;
+                }
+                self.plain_beginning.clear();
+                self.plain_beginning.extend_from_slice(&line[..line.len() - rest.len()]);
+                rest
+            }
+        };
+        let (address, need) = plain::destination(rest)?;
+        // It is no program, so the group does not matter.
+        self.needs.add(need, None);
+        self.exact.add(address, at);
+        Some(())
     }
 
     fn rule(&mut self, delivery: Delivery<'_>, position: Position) -> Result<OrderedRule, Problem> {
@@ -418,11 +427,7 @@ impl Rules {
     }
 
     fn group(&self, name: &[u8]) -> Option<usize> {
-        let is_named = |group: &Group| group.name.as_bytes() == name;
-        if self.groups.get(self.latest_group).is_some_and(is_named) {
-            return Some(self.latest_group);
-        }
-        self.groups.iter().position(is_named)
+        self.groups.iter().position(|group| group.name.as_bytes() == name)
     }
 }
 
