@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use regex_lite::Regex;
+use regex::Regex;
 use support::{CONFIG, LOG, PEER, Scratch, Session};
 
 #[test]
@@ -251,7 +251,7 @@ impl<'f> Dialog<'f> {
         let address = if address == "::" { "127.0.0.1".to_owned() } else { address };
         let prefix = Regex::new(&format!(
             r"^[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ 0-9][0-9] [0-9:]{{8}} [0-9]{{4}} MAILRECV\[{pid}\]: (\[{}\] .*)$",
-            regex_lite::escape(&address)
+            regex::escape(&address)
         ));
         let prefix = prefix.unwrap();
         let mut lines = Vec::new();
@@ -347,7 +347,7 @@ and is in the log as
         let token = Regex::new(r"\.\.\.|<ID[0-9]?>|<DATE>|<ASCTIME>|<N>").unwrap();
         let (mut pattern, mut at, mut unbound) = ("^".to_owned(), 0, Vec::new());
         for found in token.find_iter(expected) {
-            pattern += &regex_lite::escape(&expected[at..found.start()]);
+            pattern += &regex::escape(&expected[at..found.start()]);
             at = found.end();
             pattern += &match found.as_str() {
                 "..." => ".*".to_owned(),
@@ -355,7 +355,7 @@ and is in the log as
                 "<DATE>" => "[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}".to_owned(),
                 "<ASCTIME>" => "[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}".to_owned(),
                 id => match self.ids.get(id) {
-                    Some(value) => regex_lite::escape(value),
+                    Some(value) => regex::escape(value),
                     None => {
                         unbound.push(id.to_owned());
                         "([0-9a-f.]+)".to_owned()
@@ -363,7 +363,7 @@ and is in the log as
                 },
             };
         }
-        pattern += &regex_lite::escape(&expected[at..]);
+        pattern += &regex::escape(&expected[at..]);
         let Some(captures) = Regex::new(&(pattern + "$")).unwrap().captures(got) else {
             return Err(self.mismatch(expected, got));
         };
@@ -390,7 +390,7 @@ fn without_enhanced_code(line: &str) -> String {
 /// A value of the dialog with `<x*3>` written out as `xxx`.
 fn repetitions(value: &str) -> String {
     let repetition = Regex::new(r"<([^<>*]+)\*([0-9]+)>").unwrap();
-    let repeat = |found: &regex_lite::Captures<'_>| found[1].repeat(found[2].parse().expect("a number of times"));
+    let repeat = |found: &regex::Captures<'_>| found[1].repeat(found[2].parse().expect("a number of times"));
     repetition.replace_all(value, repeat).into_owned()
 }
 

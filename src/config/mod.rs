@@ -12,6 +12,7 @@ mod exact;
 mod flags;
 mod lexer;
 mod limits;
+mod literal;
 mod needs;
 mod network;
 mod pattern;

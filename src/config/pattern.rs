@@ -3,16 +3,35 @@
 //! Matching takes time linear in the text whatever the pattern (no back-references, no look-around), and a compiled
 //! pattern has a bounded size, so neither a peer nor a slip of the pen can stall a connection.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use regex_lite::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
+use regex_syntax::ast::{self, Ast, ClassSetItem, Literal};
+use regex_syntax::hir::{ErrorKind, Hir};
 
-/// A regular expression that is compiled at its first use.
+use super::literal::{self, PlainText};
+
+/// A regular expression that is looked at when it is first needed, and compiled only if it must be.
 #[derive(Debug)]
 pub(super) struct Pattern {
     source: Box<str>,
     position: Position,
-    compiled: OnceCell<Option<Regex>>,
+    engine: OnceCell<Engine>,
+}
+
+/// How a pattern is looked for. A pattern that does not compile is [`Engine::Broken`] or cannot be decided before that
+/// shows: none of the short cuts lets anything through for it.
+#[derive(Debug)]
+enum Engine {
+    Plain(PlainText),
+    /// `needed` is what a text must have to match; empty for a pattern that might be too large to compile.
+    Regex {
+        needed: Vec<u8>,
+        compiled: OnceCell<Result<Regex, String>>,
+    },
+    Broken(String),
 }
 
 /// Where in the configuration something stands: the line, counted from 1, and the byte of it, counted from 0.
@@ -33,7 +52,7 @@ pub struct BrokenPattern {
 
 impl Pattern {
     pub(super) fn new(source: &str, position: Position) -> Self {
-        Self { source: source.into(), position, compiled: OnceCell::new() }
+        Self { source: source.into(), position, engine: OnceCell::new() }
     }
 
     pub(super) fn source(&self) -> &str {
@@ -46,17 +65,43 @@ impl Pattern {
 
     /// Whether the pattern is found in the text, letter case aside.
     pub(super) fn is_match(&self, text: &str) -> Result<bool, BrokenPattern> {
-        match self.compiled.get_or_init(|| compile(&self.source).ok()) {
-            Some(regex) => Ok(regex.is_match(text)),
-            None => {
-                Err(self.check().err().unwrap_or(BrokenPattern { line: self.position.line, message: String::new() }))
-            }
+        let text = text.as_bytes();
+        match self.engine() {
+            Engine::Plain(plain) => Ok(plain.is_in(text)),
+            Engine::Regex { needed, .. } if !literal::contains(text, needed) => Ok(false),
+            Engine::Regex { compiled, .. } => match compiled.get_or_init(|| compile(&self.source)) {
+                Ok(regex) => Ok(regex.is_match(text)),
+                Err(message) => Err(self.broken(message)),
+            },
+            Engine::Broken(message) => Err(self.broken(message)),
         }
     }
 
     /// Compiles the pattern and says what is wrong with it, if anything.
     pub(super) fn check(&self) -> Result<(), BrokenPattern> {
-        compile(&self.source).map(drop).map_err(|message| BrokenPattern { line: self.position.line, message })
+        let compiled = match self.engine() {
+            Engine::Plain(_) => return Ok(()),
+            Engine::Regex { .. } => compile(&self.source).map(drop),
+            Engine::Broken(message) => Err(message.clone()),
+        };
+        compiled.map_err(|message| self.broken(&message))
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.get_or_init(|| match PlainText::parse(&self.source) {
+            Some(plain) => Engine::Plain(plain),
+            None => match parse(&self.source) {
+                Ok(hir) => {
+                    let needed = if is_surely_small(&self.source) { literal::needed(&hir) } else { Vec::new() };
+                    Engine::Regex { needed, compiled: OnceCell::new() }
+                }
+                Err(message) => Engine::Broken(message),
+            },
+        })
+    }
+
+    fn broken(&self, message: &str) -> BrokenPattern {
+        BrokenPattern { line: self.position.line, message: message.to_owned() }
     }
 
     /// Whether each alternative of the pattern is tied to the beginning or end of the text, so that none can match inside
@@ -94,13 +139,103 @@ fn alternatives(source: &str) -> Vec<&str> {
     parts
 }
 
-fn compile(source: &str) -> Result<Regex, String> {
-    RegexBuilder::new(source).case_insensitive(true).size_limit(COMPILED_SIZE).build().map_err(|error| {
-        match unsupported_construct(source) {
-            Some((construct, instead)) => format!("{construct} cannot be used in a pattern here: {instead}"),
-            None => format!("bad pattern: {error}"),
+/// The pattern as the compiler would understand it, or what is wrong with it.
+fn parse(source: &str) -> Result<Hir, String> {
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).case_insensitive(true).build();
+    parser.parse(&in_bytes(source)?).map_err(|error| {
+        if let Some((construct, instead)) = unsupported_construct(source) {
+            return format!("{construct} cannot be used in a pattern here: {instead}");
+        }
+        match error {
+            regex_syntax::Error::Parse(error) => format!("bad pattern: {}", error.kind()),
+            regex_syntax::Error::Translate(error) => match error.kind() {
+                ErrorKind::InvalidUtf8 | ErrorKind::InvalidLineTerminator => format!("bad pattern: {}", error.kind()),
+                _ => {
+                    "bad pattern: classes and flags of Unicode are not known here: write the characters out".to_owned()
+                }
+            },
+            _ => "bad pattern".to_owned(),
         }
     })
+}
+
+/// Compiles a pattern that [`parse`] has nothing against.
+fn compile(source: &str) -> Result<Regex, String> {
+    RegexBuilder::new(&in_bytes(source)?)
+        .unicode(false)
+        .case_insensitive(true)
+        .size_limit(COMPILED_SIZE)
+        .build()
+        .map_err(|_| "bad pattern: compiled regex exceeded size limit".to_owned())
+}
+
+/// Whether a pattern cannot be too large to compile, whatever else it is: it repeats nothing so and so many times, and
+/// does not turn the large classes of Unicode on.
+fn is_surely_small(source: &str) -> bool {
+    let flags = source.split("(?").skip(1).filter_map(|group| group.split([':', ')']).next());
+    source.len() <= SURELY_SMALL && !source.contains('{') && !flags.into_iter().any(|flags| flags.contains('u'))
+}
+
+/// The pattern with each character beyond ASCII written as its bytes: it is matched byte by byte, since tables of Unicode
+/// would make every session slower. Within brackets a character cannot be several bytes.
+fn in_bytes(source: &str) -> Result<Cow<'_, str>, String> {
+    if source.is_ascii() && !["\\x", "\\u", "\\U"].iter().any(|escape| source.contains(escape)) {
+        return Ok(Cow::Borrowed(source));
+    }
+    // What is wrong with it is said by the parser that follows.
+    let Ok(tree) = ast::parse::Parser::new().parse(source) else { return Ok(Cow::Borrowed(source)) };
+    let literals = ast::visit(&tree, BeyondAscii::default())?;
+    let mut replaced = String::with_capacity(source.len());
+    let mut at = 0;
+    for literal in literals {
+        replaced.push_str(&source[at..literal.span.start.offset]);
+        replaced.push_str("(?-u:");
+        let mut bytes = [0; 4];
+        literal.c.encode_utf8(&mut bytes).bytes().for_each(|byte| replaced += &format!("\\x{byte:02X}"));
+        replaced.push(')');
+        at = literal.span.end.offset;
+    }
+    replaced.push_str(&source[at..]);
+    Ok(Cow::Owned(replaced))
+}
+
+/// Finds the characters beyond ASCII, in the order of the pattern.
+#[derive(Default)]
+struct BeyondAscii {
+    found: Vec<Literal>,
+}
+
+impl ast::Visitor for BeyondAscii {
+    type Output = Vec<Literal>;
+    type Err = String;
+
+    fn finish(self) -> Result<Vec<Literal>, String> {
+        Ok(self.found)
+    }
+
+    fn visit_pre(&mut self, tree: &Ast) -> Result<(), String> {
+        if let Ast::Literal(literal) = tree
+            && !literal.c.is_ascii()
+        {
+            self.found.push((**literal).clone());
+        }
+        Ok(())
+    }
+
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), String> {
+        let last = match item {
+            ClassSetItem::Literal(literal) => literal.c,
+            ClassSetItem::Range(range) => range.end.c,
+            _ => return Ok(()),
+        };
+        match last.is_ascii() {
+            true => Ok(()),
+            false => {
+                Err("a character beyond ASCII cannot stand in [ ] here: write the alternatives, as in `(a|b)`"
+                    .to_owned())
+            }
+        }
+    }
 }
 
 /// Perl's constructs that need backtracking, and what does their work here.
@@ -153,10 +288,15 @@ pub(super) fn wildcard_fits(wildcard: &str, text: &str) -> bool {
 }
 
 /// Upper bound for one compiled pattern, in bytes: ample for lists of hosts, far below what could hurt.
-const COMPILED_SIZE: usize = 1 << 20;
+const COMPILED_SIZE: usize = 2 << 20;
+
+/// The length of a pattern that stays far below that, at some hundred bytes for each of its characters.
+const SURELY_SMALL: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const POSITION: Position = Position { line: 7, start: 0 };
@@ -203,6 +343,9 @@ mod tests {
         let pattern = Pattern::new(r"\.example\.com$", POSITION);
         assert_eq!(pattern.is_match("MAIL.Example.com"), Ok(true));
         assert_eq!(pattern.is_match("mail.example.com.evil"), Ok(false));
+        let pattern = Pattern::new(r"^mail[0-9]+\.Example\.com$", POSITION);
+        assert_eq!(pattern.is_match("MAIL7.eXAMPLE.com"), Ok(true));
+        assert_eq!(pattern.is_match("mail7.example.org"), Ok(false));
     }
 
     #[test]
@@ -214,10 +357,160 @@ mod tests {
             (r"(?>a)", "atomic"),
             (r"(a", "bad pattern"),
             (r"((a{100}){100}){100}", "bad pattern"),
+            (r"\pL", "bad pattern"),
         ] {
             let message = Pattern::new(source, POSITION).is_match("x").unwrap_err().message;
-            assert!(message.contains(part), "{source}: {message}");
+            assert!(message.contains(part) && !message.contains('\n'), "{source}: {message}");
         }
         assert!(Pattern::new(r"\\1", POSITION).check().is_ok());
+    }
+
+    /// Nobody knows what such a pattern was meant to keep out, so there is no text that it says no to.
+    #[test]
+    fn what_does_not_compile_answers_nothing() {
+        for source in ["^needed(", "needed[", "^needed(a{100}){100}{100}", "needed[\u{e4}]", "^needed\\"] {
+            let pattern = Pattern::new(source, POSITION);
+            for text in ["", "other", "needed", "xneeded"] {
+                assert!(pattern.is_match(text).is_err(), "{source}: {text}");
+            }
+        }
+    }
+
+    /// What is taken for small is: the short cuts do not hide that a pattern does not compile.
+    #[test]
+    fn small_patterns_compile() {
+        for piece in
+            [".", "[^a]", "\\w", "\\S", "a", "(a)", "(a|b)", "[a-z]*", "(?i:.)+?", "()", "|", "\\b", "[[:^alpha:]]"]
+        {
+            let source = piece.repeat(SURELY_SMALL / piece.len());
+            assert_eq!(Pattern::new(&source, POSITION).check(), Ok(()), "{source}");
+        }
+    }
+
+    /// As many hosts in one pattern as there was ever room for.
+    #[test]
+    fn a_pattern_has_room_for_a_list_of_hosts() {
+        let hosts: Vec<String> = (0..500).map(|number| format!(r"mail{number}\.example\.com")).collect();
+        let pattern = Pattern::new(&format!("^({})$", hosts.join("|")), POSITION);
+        assert_eq!(pattern.is_match("mail499.example.com"), Ok(true));
+        assert_eq!(pattern.is_match("mail500.example.com"), Ok(false));
+    }
+
+    #[test]
+    fn characters_beyond_ascii_are_their_bytes() {
+        for (source, text, is_match) in [
+            ("^gr\u{fc}n@", "gr\u{fc}n@example.com", true),
+            ("^(gr\u{fc}n|blau)[0-9]*@", "gr\u{fc}n7@example.com", true),
+            ("^\u{fc}+@", "\u{fc}\u{fc}@example.com", true),
+            ("(?x) ^ \u{fc} @ # \u{e4}", "\u{fc}@example.com", true),
+            (r"^[a-z]\xFC@", "a\u{fc}@example.com", true),
+            ("^.*@example\\.com$", "\u{fc}@example.com", true),
+            ("^[^@]+@", "\u{fc}@example.com", true),
+            // The case of ASCII letters alone is ignored.
+            ("^\u{dc}.*@", "\u{fc}@example.com", false),
+            // It has two bytes.
+            ("^.@", "\u{fc}@example.com", false),
+            ("^..@", "\u{fc}@example.com", true),
+        ] {
+            assert_eq!(Pattern::new(source, POSITION).is_match(text), Ok(is_match), "{source}");
+        }
+        for source in ["[\u{e4}\u{f6}]", "[a-\u{fc}]", r"[\xe4]", "[^[\u{e4}]]"] {
+            let message = Pattern::new(source, POSITION).check().unwrap_err().message;
+            assert!(message.contains("write the alternatives"), "{source}: {message}");
+        }
+    }
+
+    const PIECES: &[&str] = &[
+        "a",
+        "b",
+        "A",
+        "k",
+        "s",
+        "1",
+        "-",
+        "@",
+        " ",
+        "/",
+        "#",
+        r"\.",
+        r"\-",
+        r"\@",
+        r"\\",
+        r"\$",
+        r"\d",
+        r"\W",
+        r"\b",
+        r"\B",
+        r"\s",
+        r"\<",
+        r"\z",
+        r"\n",
+        ".",
+        "[ab]",
+        "[^a]",
+        "[a-k]",
+        "[^a-k]",
+        "[aA]",
+        "[[:alpha:]]",
+        "[aB&&ab]",
+        "[ab--b]",
+        "[ab~~b]",
+        "[]a]",
+        "(",
+        ")",
+        "(?:",
+        "|",
+        "*",
+        "+",
+        "?",
+        "*?",
+        "{2}",
+        "{0,1}",
+        "{,2}",
+        "{",
+        "}",
+        "]",
+        "[",
+        "^",
+        "$",
+        "(?i)",
+        "(?-i)",
+        "(?s)",
+        "(?x)",
+        "(?m)",
+        "(?i-s:",
+        "(?-i:",
+        "(?R)",
+        "(?U)",
+        "(?u)",
+        "(?-u)",
+        "ab",
+        "aba",
+        "@a.b",
+        "",
+    ];
+
+    /// Few, so that texts often match.
+    const COMMON: &[&str] = &["a", "b", "[ab]", ".", "(", ")", "+", "?", "^", "$"];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the short cuts say, the whole pattern says too.
+        #[test]
+        fn short_cuts_say_what_the_pattern_says(
+            pieces in prop::collection::vec(prop_oneof![prop::sample::select(PIECES), prop::sample::select(COMMON)], 0..8),
+            texts in prop::collection::vec(prop_oneof!["[abAKks1@. \\-\\\\$\n]{0,6}", "[ab]{0,6}"], 6),
+        ) {
+            let source = pieces.concat();
+            let whole =
+                RegexBuilder::new(&source).unicode(false).case_insensitive(true).size_limit(COMPILED_SIZE).build();
+            let pattern = Pattern::new(&source, POSITION);
+            prop_assert_eq!(pattern.check().is_ok(), whole.is_ok(), "{:?}: {:?}", pattern.check(), whole);
+            for text in &texts {
+                let expected = whole.as_ref().ok().map(|whole| whole.is_match(text.as_bytes()));
+                prop_assert_eq!(pattern.is_match(text).ok(), expected, "{:?}", text);
+            }
+        }
     }
 }

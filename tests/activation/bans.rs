@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use regex_lite::Regex;
+use regex::Regex;
 
 use crate::hostile::{self, LineEnd};
 use crate::hostile_at_random::{self, Random};

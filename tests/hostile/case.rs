@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use regex_lite::Regex;
+use regex::Regex;
 
 use crate::support;
 
@@ -100,9 +100,8 @@ impl Case {
 /// What a line of input stands for: `\r \n \t \0 \xHH \\` as in C, and `<x*70>` is `x` 70 times.
 fn bytes_of(text: &str) -> Vec<u8> {
     let repetition = Regex::new(r"<([^<>*]+)\*([0-9]+)>").unwrap();
-    let text = repetition.replace_all(text, |found: &regex_lite::Captures<'_>| {
-        found[1].repeat(found[2].parse().expect("a number of times"))
-    });
+    let text = repetition
+        .replace_all(text, |found: &regex::Captures<'_>| found[1].repeat(found[2].parse().expect("a number of times")));
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use regex_lite::Regex;
+use regex::Regex;
 
 use crate::case;
 
@@ -11,7 +11,7 @@ use crate::case;
 fn the_index_names_what_there_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let index = std::fs::read_to_string(root.join("tests/hostile/README")).unwrap();
-    let name = Regex::new(r"\b([a-z_]+)/([a-z0-9-]+)\b|\b([a-z_]+)::([a-z0-9_]+)").unwrap();
+    let name = Regex::new(r"(?-u)\b([a-z_]+)/([a-z0-9-]+)\b|\b([a-z_]+)::([a-z0-9_]+)").unwrap();
     let mut named = BTreeSet::new();
     let mut missing = Vec::new();
     for found in name.captures_iter(&index) {

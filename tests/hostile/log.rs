@@ -1,6 +1,6 @@
 //! What holds of the log after every run, whatever a peer did.
 
-use regex_lite::Regex;
+use regex::Regex;
 
 /// Each line is printable ASCII and has date, process and the peer's address in brackets, and no other bracket than the
 /// peer's own address has. (The configurations of the corpus log everything there is.) Each reply has one record with

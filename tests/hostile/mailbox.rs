@@ -1,7 +1,7 @@
 //! An mbox file through the eyes of a reader, the most simple-minded there is: whatever line begins with `From ` begins a
 //! message. What it sees has to be what was sent.
 
-use regex_lite::Regex;
+use regex::Regex;
 
 use crate::case::shown;
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use regex_lite::Regex;
+use regex::Regex;
 
 use crate::cuts::RECORD;
 use crate::support::{CONFIG, LOG, PATIENCE, PEER, Process, Scratch};
