@@ -50,13 +50,11 @@ impl Signals {
 
     /// Takes note of a request to stop, so that only another one counts as one.
     pub fn forget_stop(&self) {
-        self.clear();
         self.stop.store(false, Ordering::Relaxed);
     }
 
-    /// Whether we have been asked to stop.
+    /// Whether we had been asked to stop when [`Signals::clear`] looked last.
     pub fn stop_requested(&self) -> bool {
-        self.clear();
         self.stop.load(Ordering::Relaxed)
     }
 

@@ -107,6 +107,7 @@ fn wait_for<'a>(context: &'a Context<'a>, path: &'a Path) -> Result<Appending<'a
                 path.display()
             )));
         }
+        context.signals.clear();
         if context.signals.stop_requested() {
             let waiting = format!("while waiting for the lock of {}", path.display());
             return Err(reply::shutting_down(&context.config.domain).because(waiting));

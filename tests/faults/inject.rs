@@ -56,6 +56,8 @@ struct Fault {
     call: String,
     /// As strace wants it.
     injection: String,
+    name: String,
+    occurrence: usize,
     is_signal: bool,
     is_of_the_spool: bool,
 }
@@ -93,6 +95,8 @@ fn plan(form: Form, route: &'static [Place], size: usize) -> Result<Vec<Fault>, 
                 size,
                 call: call.brief(),
                 injection: format!("{}:{outcome}:when={}", call.name, call.occurrence),
+                name: call.name.clone(),
+                occurrence: call.occurrence,
                 is_signal,
                 is_of_the_spool: call.concerns(&destinations.scratch.path("spool")),
             });
@@ -136,10 +140,9 @@ impl Fault {
         let before: BTreeSet<PathBuf> = destinations.tree().into_keys().collect();
         let letter = destinations.letter(self.route, self.size);
         let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(&self.injection));
-        let signal = self.is_signal.then_some("SIGTERM");
-        let hit = calls
-            .iter()
-            .position(|call| call.injected.is_some() || signal.is_some() && call.signal.as_deref() == signal);
+        // A signal that waits until it is read leaves no other sign than the call that it was sent with.
+        let is_sent_with = |call: &Call| call.name == self.name && call.occurrence == self.occurrence;
+        let hit = calls.iter().position(|call| call.injected.is_some() || self.is_signal && is_sent_with(call));
         tally.faults += u64::from(hit.is_some());
         let excuse = hit.map_or(Excuse::None, |at| Excuse::new(&calls[..at], &calls[at]));
         let first = self.judge(&destinations, letter.number, &attempt, &excuse, &mut tally, &mut problems);
