@@ -1,0 +1,71 @@
+//! Programs of Debian's packages, installed or unpacked by `tests/run`. What every Debian has (coreutils, util-linux, a
+//! shell) is started by its name; everything else is looked for here, so that what is missing says how to get it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::repository;
+
+/// Where a program of a package is. Fails if it is nowhere.
+#[track_caller]
+pub fn program(package: &str, name: &str) -> PathBuf {
+    let unpacked = FOLDERS.map(|folder| unpacked(package).join(folder));
+    // Daemons are not in everybody's PATH.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let installed = env::split_paths(&path).chain(DAEMONS.map(|folder| Path::new("/").join(folder)));
+    let mut places = unpacked.into_iter().chain(installed).map(|folder| folder.join(name));
+    places.find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!("`{name}` of Debian's package {package} is missing: run tests/run, which installs it")
+    })
+}
+
+/// A command that runs a program of a package.
+#[track_caller]
+pub fn command(package: &str, name: &str) -> Command {
+    Command::new(program(package, name))
+}
+
+/// A program of fail2ban, which is in Python: unpacked, it finds its modules beside it.
+#[track_caller]
+pub fn fail2ban(name: &str) -> Command {
+    let mut command = command("fail2ban", name);
+    let modules = unpacked("fail2ban").join("usr/lib/python3/dist-packages");
+    if modules.is_dir() {
+        command.env("PYTHONPATH", modules);
+    }
+    command
+}
+
+/// A program of Postfix; unpacked, it finds its libraries only when it is told.
+#[track_caller]
+pub fn postfix(name: &str) -> Command {
+    let mut command = command("postfix", name);
+    command.env("LD_LIBRARY_PATH", root("postfix").join("usr/lib/postfix"));
+    command
+}
+
+/// Where the files of a package are: below its own folder, or where everything is.
+pub fn root(package: &str) -> PathBuf {
+    let unpacked = unpacked(package);
+    if unpacked.is_dir() { unpacked } else { PathBuf::from("/") }
+}
+
+/// Where a package is, or would be, that is unpacked and not installed.
+pub fn unpacked(package: &str) -> PathBuf {
+    repository::path("target/debian").join(package)
+}
+
+/// Gives a file or folder to a user, or to a user and group (`user:group`).
+pub fn chown(path: impl AsRef<Path>, owner: impl AsRef<OsStr>) {
+    let (path, owner) = (path.as_ref(), owner.as_ref());
+    let changed = Command::new("chown").arg(owner).arg(path).status().expect("starting chown");
+    assert!(changed.success(), "chown {} {}", owner.display(), path.display());
+}
+
+/// A user without privileges that every Debian has.
+pub const USER: &str = "mail";
+
+const FOLDERS: [&str; 5] = ["usr/bin", "bin", DAEMONS[0], DAEMONS[1], DAEMONS[2]];
+const DAEMONS: [&str; 3] = ["usr/sbin", "sbin", "usr/lib/postfix/sbin"];
