@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::{CONFIG, LOG, MAILRECV, Scratch, Session, output};
+use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
+use testkit::{Session, is_root, output, repository};
 
 #[test]
 fn good_configurations_pass() {
@@ -25,14 +26,14 @@ fn good_configurations_pass() {
 
 #[test]
 fn broken_configurations_are_refused_with_every_error() {
-    assert!(support::files("tests/configs/broken", "conf").len() >= 20);
+    assert!(repository::files("tests/configs/broken", "conf").len() >= 20);
     compare_all("tests/configs/broken", 78);
 }
 
 /// Compares what `check` says about each file of a folder, and its exit status.
 fn compare_all(folder: &str, expected_status: i32) {
     let mut differences = String::new();
-    for file in support::files(folder, "conf") {
+    for file in repository::files(folder, "conf") {
         let (status, said) = check(&file);
         let expected_file = file.with_extension("stderr");
         if std::env::var_os("BLESS").is_some() && status == expected_status {
@@ -51,7 +52,7 @@ fn compare_all(folder: &str, expected_status: i32) {
 /// that does not compile is met when it is needed.)
 #[test]
 fn listen_and_explain_say_the_same() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/broken/misspelt.conf");
+    let file = repository::path("tests/configs/broken/misspelt.conf");
     let scratch = Scratch::new();
     let name = copy(&file, &scratch);
     let (_, said) = check(&file);
@@ -112,7 +113,7 @@ fn a_file_that_others_can_write_is_refused() {
     refused("is writable by everybody, and it can hold commands: run chmod o-w on it");
     set(0o646);
     refused("is writable by everybody, and it can hold commands: run chmod o-w on it");
-    if !support::is_root("giving files away") {
+    if !is_root("giving files away") {
         return;
     }
     set(0o664);
@@ -127,7 +128,7 @@ fn a_file_that_others_can_write_is_refused() {
 /// Not root's file and not root's process: the owner is who runs it.
 #[test]
 fn a_file_of_the_user_who_runs_it_is_accepted() {
-    if !support::is_root("becoming another user") {
+    if !is_root("becoming another user") {
         return;
     }
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * discard\n");
@@ -181,7 +182,7 @@ fn variables_come_from_the_environment() {
     let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
     check.envs(environment);
     assert_eq!(output(check).status.code(), Some(0));
-    let mut command = scratch.mailrecv(&["--peer", support::PEER]);
+    let mut command = scratch.mailrecv(&["--peer", PEER]);
     command.envs(environment);
     let mut session = Session::start(command);
     session.expect("220 mx.example ");
@@ -217,7 +218,7 @@ fn warnings_cite_replaced_lines() {
 #[test]
 fn a_broken_file_is_logged_where_it_wants_its_log() {
     let scratch = Scratch::with_config("logfile log\nfrobnicate\n");
-    let mut session = Session::start(scratch.command(MAILRECV, &["-c", CONFIG, "--peer", support::PEER]));
+    let mut session = Session::start(scratch.command(MAILRECV, &["-c", CONFIG, "--peer", PEER]));
     session.expect("421 4.3.5 ");
     assert_eq!(session.end(), (Vec::new(), 78));
     let log = scratch.log();
@@ -296,7 +297,7 @@ fn a_file_that_is_being_written_refuses_no_mail() {
             }
         });
         for _ in 0..8 {
-            let mut session = scratch.session(&["--peer", support::PEER]);
+            let mut session = scratch.session(&["--peer", PEER]);
             if session.reply().starts_with("220 ") {
                 session.exchange("EHLO client.example", "250-");
                 session.exchange("MAIL FROM:<a@b.example>", "250 ");
@@ -340,7 +341,7 @@ fn copy(file: &Path, scratch: &Scratch) -> String {
 /// A connection under this configuration: told 421 4.3.5 and closed, status 78. Returns the log.
 fn refused_session(scratch: &Scratch, config: &str) -> Vec<String> {
     let _ = std::fs::remove_file(scratch.path(LOG));
-    let mut session = Session::start(scratch.command(MAILRECV, &["-c", config, "-l", LOG, "--peer", support::PEER]));
+    let mut session = Session::start(scratch.command(MAILRECV, &["-c", config, "-l", LOG, "--peer", PEER]));
     session.expect("421 4.3.5 Cannot receive messages at this time, try again later");
     assert_eq!(session.line(), None);
     assert_eq!(session.end(), (Vec::new(), 78));

@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{CONFIG, MAILRECV, PEER, Process, Scratch, Session, peak_memory, python, wait_until};
+use support::{CONFIG, MAILRECV, PEER, Scratch};
+use testkit::client::Reply;
+use testkit::process::peak_memory;
+use testkit::{Process, Session, debian, is_root, succeeds, wait_until};
 
 // Commands.
 
@@ -64,7 +67,7 @@ fn the_exit_status_of_a_command_decides() {
 }
 
 /// Sends a message to `command` and returns the final reply and the log.
-fn through(command: &str, text: &[u8]) -> (String, Vec<String>, Scratch) {
+fn through(command: &str, text: &[u8]) -> (Reply, Vec<String>, Scratch) {
     let scratch = Scratch::with_config(&format!("limit.pipe_secs 1\ndeliver rcpt_to * pipe {command}\n"));
     let mut session = scratch.greeted();
     session.begin_message(&["fred@mx.example"]);
@@ -293,7 +296,7 @@ fn with_lf(text: &[u8]) -> Vec<u8> {
 }
 
 /// Sends the text to fred and returns the final reply.
-fn send_to_fred(session: &mut Session, text: &[u8]) -> String {
+fn send_to_fred(session: &mut Session, text: &[u8]) -> Reply {
     session.begin_message(&["fred@mx.example"]);
     session.send(text);
     session.send(".\r\n");
@@ -353,7 +356,7 @@ fn a_file_size_limit_is_a_full_disk() {
 /// A real file system that is too small, for the mailbox and for the spool.
 #[test]
 fn a_full_file_system_takes_nothing_and_loses_nothing() {
-    if !support::is_root("a file system of 1 MiB") {
+    if !is_root("a file system of 1 MiB") {
         return;
     }
     for (config, what) in [
@@ -399,7 +402,7 @@ fn a_locked_mailbox_is_waited_for() {
         mailbox.write('From other Sat Nov 21 01:32:50 2026\\n\\nfrom the other program\\n\\n')\n";
     for kind in ["flock", "fcntl"] {
         let scratch = Scratch::with_config(INBOX);
-        let mut holder = Process::start(scratch.command("python3", &["-c", HOLDER, kind]));
+        let mut holder = Process::start(scratch.command(debian::program("python3", "python3"), &["-c", HOLDER, kind]));
         wait_until("the lock", || scratch.path("locked").exists().then_some(()));
         let mut session = scratch.greeted();
         session.begin_message(&["fred@mx.example"]);
@@ -422,7 +425,7 @@ fn a_mailbox_that_stays_locked_keeps_the_mail_with_the_sender() {
     let scratch = Scratch::with_config(INBOX);
     let holder = "import fcntl, time\nmailbox = open('inbox', 'a')\nfcntl.flock(mailbox, fcntl.LOCK_EX)\n\
                   open('locked', 'w').close()\ntime.sleep(120)\n";
-    let _holder = Process::start(scratch.command("python3", &["-c", holder]));
+    let _holder = Process::start(scratch.command(debian::program("python3", "python3"), &["-c", holder]));
     wait_until("the lock", || scratch.path("locked").exists().then_some(()));
     let mut session = scratch.greeted();
     session.begin_message(&["fred@mx.example"]);
@@ -452,7 +455,7 @@ fn receivers_share_a_mailbox() {
                  bodies = [message.get_payload() for message in mailbox.mbox('inbox')]\n\
                  print(len(bodies), len(set(bodies)), len(bodies[0]))";
     let expected = with_lf(&text_of(20_000)).len() - "Subject: large\n\n".len();
-    assert_eq!(python(&scratch, count, &[]).trim(), format!("60 1 {expected}"));
+    assert_eq!(scratch.python(count, &[]).trim(), format!("60 1 {expected}"));
 }
 
 /// Half a message that a crash left at the end is closed off, so that ours is a message of its own.
@@ -532,7 +535,7 @@ fn mailboxes_are_readable_for_others() {
         for message in mailbox.mbox('inbox'):\n\
         \x20   print(message.get_from().split()[0], message['Return-Path'], message['Delivered-To'], message['Subject'],\n\
         \x20         repr(message.get_payload()), len(message.get_all('Received')))";
-    let read = python(&scratch, script, &[]);
+    let read = scratch.python(script, &[]);
     let about = "sender@client.example <sender@client.example> fred@mx.example";
     assert_eq!(
         read.lines().collect::<Vec<_>>(),
@@ -543,9 +546,10 @@ fn mailboxes_are_readable_for_others() {
             format!("{about} four '>From \\n>From a@b Sat Nov 21 01:32:50 2026\\n\\n\\n' 1"),
         ]
     );
-    let formail = scratch.run("sh", &["-c", "formail -s formail -x Return-Path: < inbox"]);
-    let said = String::from_utf8_lossy(&formail.stdout).into_owned();
-    assert_eq!(said, " <sender@client.example>\n".repeat(4), "{}", String::from_utf8_lossy(&formail.stderr));
+    let formail = debian::program("procmail", "formail");
+    let mut split = scratch.command(&formail, &["-s"]);
+    split.arg(&formail).args(["-x", "Return-Path:"]);
+    assert_eq!(succeeds(split, &scratch.read("inbox")), " <sender@client.example>\n".repeat(4));
 }
 
 /// Two recipients with one file get two copies, under one lock; also if the file has two names.
@@ -592,7 +596,7 @@ fn odd_files_are_not_written_to() {
     assert!(scratch.run("mkfifo", &["fifo"]).status.success());
     symlink("target", scratch.path("foreign")).unwrap();
     let mut names = vec!["folder", "missing", "fifo", "linked"];
-    if support::is_root("a link of somebody else") {
+    if is_root("a link of somebody else") {
         // Directly, and behind a link of ours to a folder in a folder that is a link.
         std::fs::create_dir_all(scratch.path("elsewhere/folder")).unwrap();
         symlink("elsewhere", scratch.path("theirs")).unwrap();
@@ -619,7 +623,7 @@ fn odd_files_are_not_written_to() {
 /// A user who may write a mailbox, and pass through its folder, but not list that.
 #[test]
 fn a_folder_that_cannot_be_read_does_not_matter() {
-    if !support::is_root("becoming another user") {
+    if !is_root("becoming another user") {
         return;
     }
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example append mail/inbox\n");
@@ -660,7 +664,7 @@ fn shown_mail_and_dead_letters_are_synced() {
             scratch.write("destination", "an older line\n");
         }
         let options = ["-f", "-y", "-o", "calls", "-e", "trace=write,fsync,fdatasync,syncfs,sendto"];
-        let mut command = scratch.command("strace", &options);
+        let mut command = scratch.command(debian::program("strace", "strace"), &options);
         command.args([MAILRECV, "-c", CONFIG, "--peer", PEER]);
         let mut session = Session::start(command);
         session.expect("220 ");
@@ -714,7 +718,7 @@ fn odd_maildirs_are_not_delivered_to() {
     fails("a file for a folder", "Not a directory");
     assert_eq!(std::fs::read_dir(scratch.path("dir/tmp")).unwrap().count(), 0);
     std::fs::remove_file(scratch.path("dir/new")).unwrap();
-    if support::is_root("a link of somebody else") {
+    if is_root("a link of somebody else") {
         std::fs::create_dir(scratch.path("other")).unwrap();
         symlink("../other", scratch.path("dir/new")).unwrap();
         std::os::unix::fs::lchown(scratch.path("dir/new"), Some(8), Some(8)).unwrap();
@@ -1203,7 +1207,7 @@ fn a_maildir_gets_a_file_for_each_message() {
     session.quit();
     let script = "import mailbox\nfor message in mailbox.Maildir('dir', create=False):\n\
                   \x20   print(message['Return-Path'], message['Delivered-To'], message['Subject'], repr(message.get_payload()))";
-    let read = python(&scratch, script, &[]);
+    let read = scratch.python(script, &[]);
     assert_eq!(read, "<sender@client.example> fred@mx.example test 'body\\n'\n".repeat(3));
     for entry in std::fs::read_dir(scratch.path("dir").join("new")).unwrap() {
         let metadata = entry.unwrap().metadata().unwrap();

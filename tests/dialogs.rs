@@ -20,12 +20,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
-use support::{CONFIG, LOG, PEER, Scratch, Session};
+use support::{CONFIG, LOG, PEER, Scratch};
+use testkit::{Session, repository};
 
 #[test]
 fn every_dialog_goes_as_written() {
     let wanted = std::env::var("DIALOG").unwrap_or_default();
-    let mut files = support::files("tests/dialogs", "txt");
+    let mut files = repository::files("tests/dialogs", "txt");
     files.retain(|file| file.to_string_lossy().contains(&wanted));
     assert!(!files.is_empty(), "no dialog has `{wanted}` in its name");
     let failures: Vec<String> = std::thread::scope(|scope| {

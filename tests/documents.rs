@@ -10,19 +10,10 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-
 use clap_complete::Shell;
 use mailrecv::config::{self, Flags, Limits};
 use support::{CONFIG, MAILRECV, Scratch};
-
-fn repository(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
-fn read(name: &str) -> String {
-    std::fs::read_to_string(repository(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
+use testkit::{debian, repository};
 
 /// `mailrecv check` has nothing to say about this text.
 fn assert_sound(text: &str, what: &str) {
@@ -34,7 +25,7 @@ fn assert_sound(text: &str, what: &str) {
 
 #[test]
 fn shipped_configurations_are_sound() {
-    let files = support::files("etc", "conf");
+    let files = repository::files("etc", "conf");
     assert!(files.len() >= 2);
     for file in files {
         assert_sound(&std::fs::read_to_string(&file).unwrap(), &file.display().to_string());
@@ -44,7 +35,7 @@ fn shipped_configurations_are_sound() {
 /// The reference shows directives behind a `#`: taking it away is all that is needed.
 #[test]
 fn the_examples_in_the_reference_are_sound() {
-    let reference = read("etc/mailrecv.conf");
+    let reference = repository::text("etc/mailrecv.conf");
     let is_example = |line: &str| {
         let rest = line.strip_prefix('#').unwrap_or_default();
         config::directives().any(|name| rest.split(' ').next() == Some(name))
@@ -72,7 +63,7 @@ const FORMS: [&str; 5] = ["allow remotehost", "deny remotehost", "allow mail_fro
 /// What is described is what the tables of the program have.
 #[test]
 fn the_manual_page_describes_every_directive() {
-    let page = read("etc/man/mailrecv.conf.5");
+    let page = repository::text("etc/man/mailrecv.conf.5");
     let described: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
     let is_described = |words: &str| described.iter().any(|item| has_directive(item, words));
     assert!(config::directives().count() > 20);
@@ -92,7 +83,7 @@ fn the_manual_page_describes_every_directive() {
 /// The table of limits has the defaults that the program has.
 #[test]
 fn the_manual_page_tells_the_defaults() {
-    let page = read("etc/man/mailrecv.conf.5");
+    let page = repository::text("etc/man/mailrecv.conf.5");
     for (name, value, code, text) in Limits::DEFAULTS {
         // Without a text none is ever sent.
         let reply = if text.is_empty() { String::new() } else { format!(" {code} {text}") };
@@ -103,7 +94,7 @@ fn the_manual_page_tells_the_defaults() {
 
 #[test]
 fn the_manual_page_describes_every_option() {
-    let page = read("etc/man/mailrecv.8");
+    let page = repository::text("etc/man/mailrecv.8");
     let mut command = mailrecv::cli::command();
     command.build();
     let subcommands: Vec<_> = command.get_subcommands().filter(|command| command.get_name() != "help").collect();
@@ -131,7 +122,10 @@ fn the_manual_page_describes_every_option() {
 fn the_manual_pages_are_well_formed() {
     let scratch = Scratch::new();
     for page in ["etc/man/mailrecv.8", "etc/man/mailrecv.conf.5"] {
-        let output = scratch.run("mandoc", &["-T", "lint", "-W", "warning", repository(page).to_str().unwrap()]);
+        let output = scratch.run(
+            debian::program("mandoc", "mandoc"),
+            &["-T", "lint", "-W", "warning", repository::path(page).to_str().unwrap()],
+        );
         // Pages of other packages, which need not be installed here, are referred to.
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaints: Vec<&str> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
@@ -145,7 +139,7 @@ fn completions_are_those_of_the_command_line() {
     for (shell, name) in [(Shell::Bash, "mailrecv.bash"), (Shell::Zsh, "_mailrecv"), (Shell::Fish, "mailrecv.fish")] {
         let mut generated = Vec::new();
         clap_complete::generate(shell, &mut mailrecv::cli::command(), "mailrecv", &mut generated);
-        let file = repository("etc/completions").join(name);
+        let file = repository::path("etc/completions").join(name);
         if std::env::var_os("REGENERATE").is_some() {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, &generated).unwrap();
@@ -165,7 +159,7 @@ fn completions_are_shell_scripts() {
     let scratch = Scratch::new();
     let script = format!(
         "source {}; COMP_WORDS=(mailrecv lis); COMP_CWORD=1; _mailrecv mailrecv lis mailrecv; echo \"${{COMPREPLY[*]}}\"",
-        repository("etc/completions/mailrecv.bash").display()
+        repository::path("etc/completions/mailrecv.bash").display()
     );
     let output = scratch.run("bash", &["-c", &script]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "listen\n", "{}", String::from_utf8_lossy(&output.stderr));

@@ -18,7 +18,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use support::{Scratch, Session};
+use support::{CONFIG, MAILRECV, PEER, Scratch};
+use testkit::Session;
+use testkit::process::peak_memory;
 
 const INBOX: &str = "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\n";
 
@@ -86,8 +88,7 @@ fn very_many_commands_take_little_memory() {
     ];
     for_all(repeated, |(command, before, reply)| {
         let scratch = Scratch::with_config(&format!("{INBOX}{PATIENT}logfile /dev/null\n"));
-        let mut session =
-            Session::start(scratch.command(support::MAILRECV, &["-c", support::CONFIG, "--peer", support::PEER]));
+        let mut session = Session::start(scratch.command(MAILRECV, &["-c", CONFIG, "--peer", PEER]));
         session.expect("220 ");
         let memory = Memory::watch(session.pid());
         for line in before {
@@ -169,7 +170,7 @@ impl Memory {
         let watch = move || {
             let mut peak = 0;
             while !seen.load(Ordering::Relaxed) {
-                peak = peak.max(support::peak_memory(pid).unwrap_or(0));
+                peak = peak.max(peak_memory(pid).unwrap_or(0));
                 thread::sleep(Duration::from_millis(20));
             }
             peak

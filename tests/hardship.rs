@@ -17,7 +17,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{CONFIG, LOG, MAILRECV, PEER, Process, Scratch, Session, is_root, output};
+use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
+use testkit::process::children;
+use testkit::{Session, debian, is_root, output};
 
 const DESTINATIONS: &str = "domain mx.example\n\
     deliver rcpt_to file@mx.example append inbox\n\
@@ -119,10 +121,6 @@ fn a_thousand_deliveries_in_one_session() {
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * pipe cat > last\n");
     let mut session = scratch.greeted();
     let descriptors = |session: &Session| std::fs::read_dir(format!("/proc/{}/fd", session.pid())).unwrap().count();
-    let children = |session: &Session| {
-        let pid = session.pid();
-        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
-    };
     session.exchange("EHLO client.example", "250-");
     let mut before = None;
     for number in 0..1000 {
@@ -130,7 +128,7 @@ fn a_thousand_deliveries_in_one_session() {
         session.exchange("RCPT TO:<command@mx.example>", "250 ");
         session.exchange("DATA", "354 ");
         session.exchange(&format!("Subject: {number}\r\n."), "250 ");
-        assert_eq!(children(&session), "", "after message {number}");
+        assert_eq!(children(session.pid()), "", "after message {number}");
         let open = descriptors(&session);
         assert_eq!(*before.get_or_insert(open), open, "after message {number}");
     }
@@ -176,7 +174,7 @@ fn no_more_processes() {
         return;
     }
     let trial = Trial::new(&format!("{DESTINATIONS}user mail\n"), &["prlimit", "--nproc=0"]);
-    chown_to_mail(&trial.scratch);
+    debian::chown(trial.scratch.path(""), debian::USER);
     for (recipient, place, expected) in [
         ("file@mx.example", "inbox", true),
         ("folder@mx.example", "dir/new", true),
@@ -377,10 +375,4 @@ fn assert_is_smtp(said: &str, what: &str) {
         let code = line.get(..3).is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
         assert!(code && !line.contains('\n'), "{what}: {said}");
     }
-}
-
-fn chown_to_mail(scratch: &Scratch) {
-    let mut chown = Command::new("chown");
-    chown.arg("mail").arg(scratch.path("."));
-    assert_eq!(Process::start(chown).exit_code(), 0);
 }

@@ -11,13 +11,15 @@
 mod support;
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use support::{CONFIG, LOG, MAILRECV, Process, Scratch, Session, output, python};
+use support::{CONFIG, LOG, MAILRECV, Scratch};
+use testkit::session::{attach, connection};
+use testkit::{LOOPBACK, Process, Session, debian, is_root, output, repository};
 
 const CONFIG_TEXT: &str = "domain mx.example\n\
     allowgroup +named ^mail\\.example$\n\
@@ -27,9 +29,9 @@ const CONFIG_TEXT: &str = "domain mx.example\n\
 
 /// A session in a network of its own (tests/peer/network.py), with a peer at this address and names from this zone.
 fn session(scratch: &Scratch, zone: &str, peer: &str) -> Session {
-    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peer/network.py");
-    let mut command = scratch.command("unshare", &["--mount", "--net", "python3", network, zone, peer]);
-    command.args([MAILRECV, "-c", CONFIG, "-l", LOG]);
+    let mut command = scratch.command("unshare", &["--mount", "--net"]);
+    command.arg(debian::program("python3", "python3")).arg(repository::path("tests/peer/network.py"));
+    command.args([zone, peer, MAILRECV, "-c", CONFIG, "-l", LOG]);
     Session::start(command)
 }
 
@@ -38,7 +40,7 @@ const IPV6: &str = "2001:db8::7";
 
 /// Whether there can be namespaces here.
 fn can_have_names() -> bool {
-    support::is_root("a name server of the test's own")
+    is_root("a name server of the test's own")
 }
 
 /// Starts a session with a receiver that asks for no name, says HELO and returns what it is called.
@@ -393,7 +395,7 @@ print('status', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     let scratch = Scratch::with_config(
         "domain mx.example\nallow remotehost ^\\(local-tty\\)$\ndeliver rcpt_to fred@mx.example append inbox\n",
     );
-    let said = python(&scratch, TYPIST, &[MAILRECV, "-c", CONFIG, "-l", LOG]);
+    let said = scratch.python(TYPIST, &[MAILRECV, "-c", CONFIG, "-l", LOG]);
     for expected in
         ["214-Commands:", "250 mx.example Hello (local-tty) [127.0.0.1]", "250 Message accepted", "status 0"]
     {
@@ -457,16 +459,10 @@ fn what_is_no_connection_needs_a_peer() {
 #[test]
 fn a_peer_that_is_gone_already_is_no_fault() {
     let scratch = Scratch::with_config("domain mx.example\ndebug w\n");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (accepted, _) = listener.accept().unwrap();
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
-    drop(stream);
-    let accepted = OwnedFd::from(accepted);
-    let copy = || Stdio::from(accepted.try_clone().unwrap());
+    let (peer, accepted) = connection(SocketAddr::new(LOOPBACK[0], 0));
+    peer.reset();
     let mut command = scratch.mailrecv(&[]);
-    command.stdin(copy()).stdout(copy()).stderr(copy());
+    attach(&mut command, &accepted);
     assert_eq!(Process::start(command).exit_code(), 0);
     assert_eq!(scratch.log(), ["[unknown] WARNING: the peer had gone before it could be greeted"]);
 }

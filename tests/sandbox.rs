@@ -12,7 +12,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use support::{CONFIG, LOG, MAILRECV, PEER, Scratch, Session};
+use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
+use testkit::{Session, debian};
 
 /// A config with a mailbox in a folder of its own.
 fn with_mailbox(more: &str) -> Scratch {
@@ -123,7 +124,7 @@ fn kernels_without_landlock_get_a_warning_and_deliver() {
 
 /// The receiver under strace.
 fn traced(scratch: &Scratch, options: &[&str]) -> std::process::Command {
-    let mut command = scratch.command("strace", options);
+    let mut command = scratch.command(debian::program("strace", "strace"), options);
     command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
     command
 }

@@ -5,20 +5,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use regex::Regex;
 
 use crate::hostile::{self, LineEnd};
-use crate::hostile_at_random::{self, Random};
-use crate::support::client::succeeds;
-use crate::support::daemon::Daemon;
-use crate::support::peer::{Peer, connection_from};
-use crate::support::receiver::Receiver;
+use crate::hostile_at_random;
+use testkit::process::succeeds_within;
+use testkit::repository::{self, replaced};
+use testkit::syslog::Syslog;
+use testkit::{Client, Daemon, LOOPBACK, Random, debian, wait_until};
+
+use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::{Service, SuperServer};
-use crate::support::syslog::Syslog;
-use crate::support::{LOOPBACK, debian, eventually, replaced, shipped};
 
 /// How often each address was hit.
 type Hits = BTreeMap<IpAddr, usize>;
@@ -40,7 +39,7 @@ fn the_filters_find_every_refusal_and_nothing_else_in_the_system_log() {
     let expected = hostile_sessions(&receiver);
     // rsyslogd writes in its own time; each session ends with a line that says so.
     for log in [syslog.traditional(), syslog.precise()] {
-        eventually("the last line", || {
+        wait_until("the last line", || {
             (receiver.read(&log).matches("INFO: connection closed").count() == expected.sessions).then_some(())
         });
         assert_filters_find(&receiver, &log, &expected);
@@ -160,7 +159,7 @@ fn assert_filters_find(receiver: &Receiver, log: &Path, expected: &Expected) {
     assert_eq!(hits(log, &original), expected.unknown_recipients);
     // Whatever somebody might write: any address in brackets, anywhere in a line, the last one and the first one.
     for careless in [r"^.*\[<ADDR>\]", r"\[<ADDR>\].*ERROR", r"^.* \[<HOST>\]:? .*550"] {
-        let filter = receiver.write("careless.conf", &format!("[Definition]\nfailregex = {careless}\n"));
+        let filter = receiver.write("careless.conf", format!("[Definition]\nfailregex = {careless}\n"));
         let found = hits(log, &filter);
         assert_eq!(found.keys().collect::<Vec<_>>(), expected.refusals.keys().collect::<Vec<_>>(), "{careless}");
     }
@@ -171,7 +170,7 @@ fn hits(log: &Path, filter: &Path) -> Hits {
     let mut regex = debian::fail2ban("fail2ban-regex");
     regex.args(["--out", "ip", "--usedns", "no"]).args([log, filter]);
     let mut hits = Hits::new();
-    for address in succeeds(&mut regex, "").split_whitespace() {
+    for address in succeeds_within(regex, "", LONGEST_SEARCH).split_whitespace() {
         let address = address.parse().unwrap_or_else(|_| panic!("{}: `{address}` was hit", filter.display()));
         *hits.entry(address).or_default() += 1;
     }
@@ -183,20 +182,20 @@ fn hits(log: &Path, filter: &Path) -> Hits {
 fn assert_bans(receiver: &Receiver, service: &Service, log: &Path) {
     let fail2ban = Fail2ban::start(receiver, log);
     let needed = fail2ban.refusals_needed;
-    let mut peer = Peer::connect(service.address);
+    let mut peer = Client::connect(service.address);
     peer.reply();
-    peer.deliver("[127.0.0.3] ERROR: 550 No one here");
+    peer.deliver_subject(FRED, "[127.0.0.3] ERROR: 550 No one here");
     // One in a session: more than a few would end it.
     let refusal = || {
-        let mut peer = Peer::on(connection_from(OFFENDER, service.address));
+        let mut peer = Client::connect_from(OFFENDER, service.address);
         peer.reply();
         assert!(peer.offer("nobody@example.com").starts_with("550 "));
     };
     (1..needed).for_each(|_| refusal());
-    eventually("all refusals but one", || (fail2ban.found() == needed - 1).then_some(()));
+    wait_until("all refusals but one", || (fail2ban.found() == needed - 1).then_some(()));
     assert_eq!(fail2ban.banned(), "", "after {} of {needed} refusals", needed - 1);
     refusal();
-    eventually("the ban", || (!fail2ban.banned().is_empty()).then_some(()));
+    wait_until("the ban", || (!fail2ban.banned().is_empty()).then_some(()));
     assert_eq!(fail2ban.banned(), format!("{OFFENDER}\n"));
 }
 
@@ -216,7 +215,7 @@ impl Fail2ban {
         for name in ["filter.d", "jail.d", "action.d"] {
             fs::create_dir_all(path(name)).unwrap();
         }
-        let jail = shipped("etc/fail2ban/jail.d/mailrecv.conf");
+        let jail = repository::text("etc/fail2ban/jail.d/mailrecv.conf");
         let refusals_needed = jail.lines().find_map(|line| line.strip_prefix("maxretry = ")).unwrap().parse().unwrap();
         // Of the two logs that the jail names, a machine may have only one.
         let (log, none) = (log.display().to_string(), path("none").display().to_string());
@@ -226,7 +225,7 @@ impl Fail2ban {
         );
         for (name, text) in [
             ("jail.d/mailrecv.conf", jail),
-            ("filter.d/mailrecv.conf", shipped("etc/fail2ban/filter.d/mailrecv.conf")),
+            ("filter.d/mailrecv.conf", repository::text("etc/fail2ban/filter.d/mailrecv.conf")),
             ("jail.conf", "[DEFAULT]\naction = record\n".to_owned()),
             ("action.d/record.conf", format!("[Definition]\nactionban = echo <ip> >>{}\n", banned.display())),
             (
@@ -243,9 +242,9 @@ impl Fail2ban {
         ] {
             fs::write(path(name), text).unwrap();
         }
-        let mut server: Command = debian::fail2ban("fail2ban-server");
+        let mut server = debian::fail2ban("fail2ban-server");
         server.arg("-c").arg(&folder).arg("-s").arg(&ready).arg("-p").arg(path("pid")).args(["-xf", "start"]);
-        let mut daemon = Daemon::start(&mut server, path("server.out"));
+        let mut daemon = Daemon::start(server, path("server.out"));
         daemon.until("the jail", |_| receiver.read(&own_log).contains("Jail 'mailrecv' started").then_some(()));
         Self { _daemon: daemon, log: own_log, banned, refusals_needed }
     }
@@ -263,6 +262,9 @@ impl Fail2ban {
 
 /// Both ways in which peers' text is written.
 const LOG_OPTIONS: [&str; 2] = ["loghex on", "loghex off\nlimit.smtp_ascii off"];
+
+/// A hundred thousand lines take minutes.
+const LONGEST_SEARCH: Duration = Duration::from_mins(20);
 
 /// The peer that offends.
 const OFFENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));

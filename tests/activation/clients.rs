@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use crate::support::client::{Client, succeeds};
+use testkit::{LOOPBACK, debian, succeeds};
+
 use crate::support::receiver::Receiver;
+use crate::support::sender::Sender;
 use crate::support::super_server::{Listener, SuperServer};
-use crate::support::{LOOPBACK, debian};
 
 /// What clients, the protocol or the mailbox's format might trip over.
 const MESSAGE: &str = "\
@@ -36,13 +37,13 @@ fn messages_arrive_as_they_were_sent() {
     for address in LOOPBACK {
         let receiver = Receiver::new("");
         let service = SuperServer::Listen.start(&receiver, address, "");
-        for (number, client) in Client::OF_MESSAGES.into_iter().enumerate() {
+        for (number, client) in Sender::OF_MESSAGES.into_iter().enumerate() {
             client.send_message(service.address, &message);
             let mailbox = receiver.read(receiver.mailbox());
             let delivered = mailbox.split("\nFrom me@mydomain.com ").last().unwrap();
             let (trace, text) = delivered.split_at(delivered.find("From: Me").unwrap());
             // smtp-source adds a blank line of its own.
-            let added = if matches!(client, Client::SmtpSource) { "\n" } else { "" };
+            let added = if matches!(client, Sender::SmtpSource) { "\n" } else { "" };
             assert_eq!(text, format!("{quoted}{added}\n"), "{client:?} {address}");
             assert!(trace.ends_with(" +0000\n") && trace.matches("\nReceived: ").count() == 1, "{client:?}: {trace}");
             assert_eq!(mailbox.matches("Delivered-To: ").count(), number + 1, "{client:?} {address}");
@@ -57,10 +58,10 @@ fn messages_from_many_sessions_at_once_arrive_once() {
         let receiver = Receiver::new("");
         let listener =
             Listener::start(&receiver, &["--max-per-address", "50", &SocketAddr::new(address, 0).to_string()]);
-        let mut smtp_source = debian::smtp_source();
+        let mut smtp_source = debian::postfix("smtp-source");
         smtp_source.args(["-s", "20", "-m", &MESSAGES.to_string(), "-l", "5000", "-M", "mydomain.com"]);
         smtp_source.args(["-f", "me@mydomain.com", "-t", "fred@example.com"]).arg(listener.addresses[0].to_string());
-        succeeds(&mut smtp_source, "");
+        succeeds(smtp_source, "");
         let mailbox = receiver.read(receiver.mailbox());
         let mut identities: Vec<&str> = mailbox.lines().filter(|line| line.starts_with("Message-Id: ")).collect();
         assert_eq!(identities.len(), MESSAGES, "{address}");

@@ -2,13 +2,13 @@
 //! later, and `mailrecv listen` is afterwards what it was before.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use crate::support::eventually;
-use crate::support::peer::{Peer, connection_from};
-use crate::support::receiver::Receiver;
+use testkit::process::{children, memory};
+use testkit::{Client, wait_until};
+
+use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
 
 #[test]
@@ -20,14 +20,14 @@ fn a_crowd_gets_as_much_as_the_caps_allow() {
         Listener::start(&receiver, &["--max-processes", &most, "--max-per-address", &most_per_address, "127.0.0.1:0"]);
     // What is allocated once and for all is there after the first session.
     one_mail(&listener, "before");
-    let memory = resident_memory(listener.daemon.pid());
+    let memory = resident_memory(&listener);
 
     let mut inside = a_crowd(&listener);
     for (number, peer) in inside.iter_mut().enumerate() {
-        peer.deliver(&format!("inside {number}."));
+        peer.deliver_subject(FRED, &format!("inside {number}."));
     }
     for mut peer in inside {
-        peer.expect("QUIT", "221");
+        peer.exchange("QUIT", "221");
         assert_eq!(peer.rest(), "");
     }
     let mailbox = receiver.read(receiver.mailbox());
@@ -39,10 +39,10 @@ fn a_crowd_gets_as_much_as_the_caps_allow() {
     assert_eq!(turned_away, usize::from(SOURCES) * CONNECTIONS_PER_SOURCE - MAX_PROCESSES);
 
     // Zombies are children as well.
-    eventually("the end of all sessions", || children(listener.daemon.pid()).is_empty().then_some(()));
+    wait_until("the end of all sessions", || children(listener.daemon.pid()).is_empty().then_some(()));
     one_mail(&listener, "after");
-    eventually("the end of the last session", || children(listener.daemon.pid()).is_empty().then_some(()));
-    let grown = resident_memory(listener.daemon.pid()).saturating_sub(memory);
+    wait_until("the end of the last session", || children(listener.daemon.pid()).is_empty().then_some(()));
+    let grown = resident_memory(&listener).saturating_sub(memory);
     assert!(grown <= 128, "listen has grown by {grown} KiB");
 }
 
@@ -52,11 +52,11 @@ const SOURCES: u8 = 10;
 const CONNECTIONS_PER_SOURCE: usize = 100;
 
 /// Connects from all sources, each after the other, and then reads what all are told. Returns those that got in.
-fn a_crowd(listener: &Listener) -> Vec<Peer> {
+fn a_crowd(listener: &Listener) -> Vec<Client> {
     let sources = (1..=SOURCES).map(|host| Ipv4Addr::new(127, 0, 1, host));
-    let connections: Vec<(Ipv4Addr, Peer)> = sources
+    let connections: Vec<(Ipv4Addr, Client)> = sources
         .flat_map(|source| std::iter::repeat_n(source, CONNECTIONS_PER_SOURCE))
-        .map(|source| (source, Peer::on(connection_from(source.into(), listener.addresses[0]))))
+        .map(|source| (source, Client::connect_from(source.into(), listener.addresses[0])))
         .collect();
     let mut inside = Vec::new();
     let mut inside_by_source = BTreeMap::new();
@@ -78,8 +78,8 @@ fn a_crowd(listener: &Listener) -> Vec<Peer> {
 fn one_mail(listener: &Listener, subject: &str) {
     let mut peer = listener.peer(1);
     assert!(peer.reply().starts_with("220 "), "{subject}");
-    peer.deliver(subject);
-    peer.expect("QUIT", "221");
+    peer.deliver_subject(FRED, subject);
+    peer.exchange("QUIT", "221");
     assert_eq!(peer.rest(), "");
 }
 
@@ -93,12 +93,6 @@ fn allow_many_descriptors() {
 }
 
 /// In KiB, without what it shares with its binary's file.
-fn resident_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-fn children(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
+fn resident_memory(listener: &Listener) -> u64 {
+    memory(listener.daemon.pid(), "status", "RssAnon").expect("a running process")
 }

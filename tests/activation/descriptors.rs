@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::syslog::Syslog;
+use testkit::{Client, LOOPBACK, wait_until};
 
-use crate::support::peer::Peer;
 use crate::support::receiver::Receiver;
 use crate::support::super_server::SuperServer;
-use crate::support::syslog::Syslog;
-use crate::support::{LOOPBACK, eventually};
 
 #[test]
 fn output_of_commands_is_logged_and_not_sent() {
@@ -24,7 +23,7 @@ fn output_of_commands_is_logged_and_not_sent() {
             seen.display()
         ));
         let service = super_server.start(&receiver, address, "");
-        let mut peer = Peer::connect(service.address);
+        let mut peer = Client::connect(service.address);
         // Everything at once: what the command prints would stand between the replies.
         peer.send(
             "EHLO client.example\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<loud@example.com>\r\nDATA\r\n\
@@ -52,10 +51,10 @@ fn what_a_command_leaves_behind_does_not_hold_the_connection() {
         ));
         let service = super_server.start(&receiver, address, "");
         let begun = Instant::now();
-        let mut peer = Peer::connect(service.address);
+        let mut peer = Client::connect(service.address);
         peer.reply();
-        peer.deliver_to("slow@example.com", "x");
-        peer.expect("QUIT", "221");
+        peer.deliver_subject("slow@example.com", "x");
+        peer.exchange("QUIT", "221");
         assert_eq!(peer.rest(), "");
         let took = begun.elapsed();
         let left_behind = Pid::from_raw(receiver.read(&number).trim().parse().unwrap());
@@ -71,7 +70,7 @@ fn errors_of_the_configuration_go_to_the_log() {
         let service = super_server.start(&receiver, address, "");
         // After the start: `listen` refuses to begin with a broken configuration.
         receiver.configure("delivr rcpt_to a@example.com discard\nlimit.smtp_commands many");
-        let mut peer = Peer::connect(service.address);
+        let mut peer = Client::connect(service.address);
         let said = peer.rest();
         assert!(said.starts_with("421 4.3.5 ") && said.ends_with("\r\n"), "{super_server:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{super_server:?}: {said}");
@@ -92,10 +91,10 @@ fn wrong_arguments_go_to_the_system_log() {
         receiver.logs_to(&syslog);
         let argument = format!("--nonsense-{super_server:?}");
         let service = super_server.start(&receiver, LOOPBACK[0], &argument);
-        let said = Peer::connect(service.address).rest();
+        let said = Client::connect(service.address).rest();
         assert!(said.is_empty() || said.starts_with("421 4.3.5 "), "{super_server:?}: {said}");
         assert!(said.lines().count() <= 1, "{super_server:?}: {said}");
-        eventually(&argument, || receiver.read(syslog.traditional()).contains(&argument).then_some(()));
+        wait_until(&argument, || receiver.read(syslog.traditional()).contains(&argument).then_some(()));
     }
 }
 

@@ -1,12 +1,9 @@
 //! A peer that tries to get somebody else banned: log lines, addresses in brackets and whatever may end a line, typed
 //! into every command and into message text.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::thread;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::support::PATIENCE;
-use crate::support::peer::connection_from;
+use testkit::Client;
 
 /// What has to be in the configuration so that nothing is cut short and everything is logged.
 pub(crate) const EVERYTHING_IS_LOGGED: &str = "\
@@ -34,18 +31,7 @@ pub(crate) enum LineEnd {
 
 /// Does its worst in one session; what it was answered.
 pub(crate) fn session(source: IpAddr, server: SocketAddr, line_end: LineEnd) -> String {
-    let mut stream = connection_from(source, server);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut writer = stream.try_clone().unwrap();
-    let script = script(line_end);
-    // Both at once: neither side's buffer holds all of it.
-    let writing = thread::spawn(move || {
-        writer.write_all(&script).unwrap();
-        writer.shutdown(Shutdown::Write).unwrap();
-    });
-    let mut replies = String::new();
-    stream.read_to_string(&mut replies).unwrap();
-    writing.join().unwrap();
+    let replies = Client::connect_from(source, server).converse(script(line_end));
     assert!(replies.lines().last().is_some_and(|line| line.starts_with("221 ")), "the session broke off: {replies}");
     replies
 }

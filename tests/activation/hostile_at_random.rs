@@ -1,58 +1,20 @@
 //! Sessions that nobody would think of: words of commands, forged log lines, addresses in brackets and bytes that may end
 //! a line, thrown together at random, from many peers.
 
-use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::process::Stdio;
-use std::thread;
+
+use testkit::{Random, Session};
 
 use crate::support::receiver::Receiver;
-
-/// Random numbers that are the same for the same seed (SplitMix64).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`.
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() >> 33).unwrap() % end
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    pub(crate) fn choose<'t, T: ?Sized>(&mut self, choices: &[&'t T]) -> &'t T {
-        choices[self.below(choices.len())]
-    }
-}
 
 /// One session of a peer from [`PEERS`], to its end. Returns the peer's address and what it was answered.
 pub(crate) fn session(receiver: &Receiver, random: &mut Random) -> (IpAddr, String) {
     let peer = random.choose(&PEERS);
     let mut command = receiver.command();
-    command.args(["--peer", peer]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut process = command.spawn().unwrap();
-    let (mut input, mut output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-    let script = script(random);
-    // Both at once: neither side's buffer holds all of it. It may hang up before it has read everything.
-    let writing = thread::spawn(move || {
-        let _ = input.write_all(&script);
-    });
-    let mut replies = String::new();
-    output.read_to_string(&mut replies).unwrap();
-    writing.join().unwrap();
-    assert!(process.wait().unwrap().success(), "--peer {peer}: {replies}");
+    command.args(["--peer", peer]);
+    let mut session = Session::over_pipes(command);
+    let replies = session.converse(script(random));
+    assert_eq!(session.end(), (Vec::new(), 0), "--peer {peer}: {replies}");
     let address: IpAddr = peer.split('=').next().unwrap().parse().unwrap();
     (address.to_canonical(), replies)
 }
@@ -104,11 +66,10 @@ fn junk(random: &mut Random, script: &mut Vec<u8>) {
             1 => {
                 let word = random.choose(&["x", " ", "[", "]", "<0x", "\u{2028}", "ERROR: ", "\u{202e}"]);
                 // Around what a log line shows of a text, and around the length of a command line.
-                script.extend(word.repeat(random.below(700)).bytes());
+                script.extend(word.repeat(random.index(700)).bytes());
             }
             2 => {
-                let address = [random.below(256), random.below(256), random.below(256), random.below(256)];
-                let [a, b, c, d] = address;
+                let [a, b, c, d] = [(); 4].map(|()| random.below(256));
                 script.extend_from_slice(format!("[{a}.{b}.{c}.{d}]").as_bytes());
             }
             3..=6 => script.extend_from_slice(random.choose(&BYTES)),

@@ -5,12 +5,11 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use testkit::daemon::is_listening;
+use testkit::{Client, LOOPBACK, wait_until};
 
-use crate::support::daemon::is_listening;
-use crate::support::peer::Peer;
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
-use crate::support::{LOOPBACK, eventually};
 
 #[test]
 fn says_where_it_listens() {
@@ -20,23 +19,23 @@ fn says_where_it_listens() {
     assert_eq!([v4.ip(), v6.ip()], LOOPBACK);
     assert!(v4.port() != 0 && v6.port() != 0, "{}", listener.daemon.output());
     for (address, subject) in [(v4, "four"), (v6, "six")] {
-        let mut peer = Peer::connect(address);
+        let mut peer = Client::connect(address);
         peer.reply();
-        peer.deliver(subject);
-        peer.expect("QUIT", "221");
+        peer.deliver_subject(FRED, subject);
+        peer.exchange("QUIT", "221");
     }
     let mailbox = receiver.read(receiver.mailbox());
     assert!(mailbox.contains("\nSubject: four\n") && mailbox.contains("\nSubject: six\n"), "{mailbox}");
     assert_eq!(listener.daemon.output().lines().count(), 1, "{}", listener.daemon.output());
     listener.daemon.signal(Signal::SIGTERM);
-    assert_eq!(listener.daemon.end(), Some(0));
+    assert_eq!(listener.daemon.exit_code(), 0);
 }
 
 #[test]
 fn cap_for_one_address() {
     let receiver = Receiver::new("");
     let listener = Listener::start(&receiver, &["--max-per-address", "2", "127.0.0.1:0"]);
-    let mut inside: Vec<Peer> = (0..2).map(|_| listener.peer(1)).collect();
+    let mut inside: Vec<Client> = (0..2).map(|_| listener.peer(1)).collect();
     for peer in &mut inside {
         assert!(peer.reply().starts_with("220 "));
     }
@@ -44,11 +43,11 @@ fn cap_for_one_address() {
     // The others are not concerned.
     assert!(listener.peer(2).reply().starts_with("220 "));
     for peer in &mut inside {
-        peer.deliver("inside");
-        peer.expect("QUIT", "221");
+        peer.deliver_subject(FRED, "inside");
+        peer.exchange("QUIT", "221");
         assert_eq!(peer.rest(), "");
     }
-    eventually("room for a new session", || listener.peer(1).reply().starts_with("220 ").then_some(()));
+    wait_until("room for a new session", || listener.peer(1).reply().starts_with("220 ").then_some(()));
     let log = receiver.read(receiver.log());
     assert!(log.contains("]: [127.0.0.1] ERROR: 421 Too many connections"), "{log}");
 }
@@ -57,16 +56,16 @@ fn cap_for_one_address() {
 fn cap_for_all() {
     let receiver = Receiver::new("");
     let listener = Listener::start(&receiver, &["--max-processes", "2", "127.0.0.1:0"]);
-    let mut inside: Vec<Peer> = (1..=2).map(|host| listener.peer(host)).collect();
+    let mut inside: Vec<Client> = (1..=2).map(|host| listener.peer(host)).collect();
     for peer in &mut inside {
         assert!(peer.reply().starts_with("220 "));
     }
     assert_turned_away(&mut listener.peer(3));
     for peer in &mut inside {
-        peer.deliver("inside");
-        peer.expect("QUIT", "221");
+        peer.deliver_subject(FRED, "inside");
+        peer.exchange("QUIT", "221");
     }
-    eventually("room for a new session", || listener.peer(3).reply().starts_with("220 ").then_some(()));
+    wait_until("room for a new session", || listener.peer(3).reply().starts_with("220 ").then_some(()));
 }
 
 #[test]
@@ -76,10 +75,10 @@ fn a_flood_leaves_the_sessions_inside_alone() {
     let mut inside = listener.peer(1);
     inside.reply();
     assert!(inside.offer("fred@example.com").starts_with("250"));
-    let mut flood: Vec<Peer> = (0..200).map(|_| listener.peer(1)).collect();
+    let mut flood: Vec<Client> = (0..200).map(|_| listener.peer(1)).collect();
     flood.iter_mut().for_each(assert_turned_away);
-    inside.expect("DATA", "354");
-    inside.expect("Subject: flooded\r\n\r\nx\r\n.", "250");
+    inside.exchange("DATA", "354");
+    inside.exchange("Subject: flooded\r\n\r\nx\r\n.", "250");
     assert!(receiver.read(receiver.mailbox()).contains("\nSubject: flooded\n"));
 }
 
@@ -92,14 +91,14 @@ fn a_signal_lets_sessions_finish() {
         peer.reply();
         assert!(peer.offer("fred@example.com").starts_with("250"));
         listener.daemon.signal(signal);
-        eventually("the end of listening", || (!is_listening(listener.addresses[0])).then_some(()));
+        wait_until("the end of listening", || (!is_listening(listener.addresses[0])).then_some(()));
         let refused = TcpStream::connect(listener.addresses[0]).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-        peer.expect("DATA", "354");
-        peer.expect("Subject: last\r\n\r\nx\r\n.", "250");
+        peer.exchange("DATA", "354");
+        peer.exchange("Subject: last\r\n\r\nx\r\n.", "250");
         let finished = Instant::now();
-        peer.expect("QUIT", "221");
-        assert_eq!(listener.daemon.end(), Some(0), "{signal}");
+        peer.exchange("QUIT", "221");
+        assert_eq!(listener.daemon.exit_code(), 0, "{signal}");
         assert!(finished.elapsed() < Duration::from_secs(10), "{signal}: it waited although nobody was left");
         assert!(receiver.read(receiver.mailbox()).contains("\nSubject: last\n"), "{signal}");
     }
@@ -114,11 +113,11 @@ fn a_signal_from_the_terminal_lets_sessions_finish() {
     peer.reply();
     assert!(peer.offer("fred@example.com").starts_with("250"));
     listener.daemon.signal_group(Signal::SIGINT);
-    eventually("the end of listening", || (!is_listening(listener.addresses[0])).then_some(()));
-    peer.expect("DATA", "354");
-    peer.expect("Subject: last\r\n\r\nx\r\n.", "250");
-    peer.expect("QUIT", "221");
-    assert_eq!(listener.daemon.end(), Some(0));
+    wait_until("the end of listening", || (!is_listening(listener.addresses[0])).then_some(()));
+    peer.exchange("DATA", "354");
+    peer.exchange("Subject: last\r\n\r\nx\r\n.", "250");
+    peer.exchange("QUIT", "221");
+    assert_eq!(listener.daemon.exit_code(), 0);
 }
 
 #[test]
@@ -130,14 +129,14 @@ fn sessions_that_do_not_finish_are_ended() {
     idle.reply();
     in_data.reply();
     assert!(in_data.offer("fred@example.com").starts_with("250"));
-    in_data.expect("DATA", "354");
+    in_data.exchange("DATA", "354");
     in_data.send("Subject: half a message\r\n");
     listener.daemon.signal(Signal::SIGTERM);
     for peer in [&mut idle, &mut in_data] {
         let last = peer.rest();
         assert!(last.starts_with("421 ") && last.lines().count() == 1, "{last}");
     }
-    assert_eq!(listener.daemon.end(), Some(0));
+    assert_eq!(listener.daemon.exit_code(), 0);
     assert_eq!(receiver.read(receiver.mailbox()), "");
 }
 
@@ -149,10 +148,10 @@ fn a_second_signal_ends_the_patience() {
     idle.reply();
     listener.daemon.signal(Signal::SIGINT);
     listener.daemon.until("patience", |said| said.contains("sessions to wait for: 1;").then_some(()));
-    idle.expect("NOOP", "250");
+    idle.exchange("NOOP", "250");
     listener.daemon.signal(Signal::SIGINT);
     assert!(idle.rest().starts_with("421 "));
-    assert_eq!(listener.daemon.end(), Some(0));
+    assert_eq!(listener.daemon.exit_code(), 0);
 }
 
 #[test]
@@ -171,7 +170,7 @@ fn what_it_cannot_begin_with() {
     assert!(output.stdout.is_empty(), "{output:?}");
 }
 
-fn assert_turned_away(peer: &mut Peer) {
+fn assert_turned_away(peer: &mut Client) {
     let said = peer.rest();
     assert!(said.starts_with("421 4.7.0 ") && said.ends_with("\r\n") && said.lines().count() == 1, "{said}");
 }

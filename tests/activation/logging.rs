@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::support::client::succeeds;
-use crate::support::peer::Peer;
-use crate::support::receiver::{Receiver, USER, chown};
+use testkit::debian::{USER, chown};
+use testkit::repository::{self, replaced};
+use testkit::syslog::Syslog;
+use testkit::{Client, LOOPBACK, debian, succeeds, wait_until};
+
+use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::{Service, SuperServer};
-use crate::support::syslog::Syslog;
-use crate::support::{LOOPBACK, debian, eventually, replaced, shipped};
 
 #[test]
 fn the_system_log_gets_what_a_file_would_get() {
@@ -20,13 +21,13 @@ fn the_system_log_gets_what_a_file_would_get() {
         let mut receiver = Receiver::new("logfile syslog");
         receiver.logs_to(&syslog);
         let service = super_server.start(&receiver, address, "");
-        let mut peer = Peer::connect(service.address);
+        let mut peer = Client::connect(service.address);
         peer.reply();
         assert_eq!(peer.offer("nobody@example.com"), "550 5.1.1 No one here by that name");
-        peer.expect("RCPT TO:<fred@example.com>", "250");
-        peer.expect("DATA", "354");
-        peer.expect("Subject: x\r\n\r\nx\r\n.", "250");
-        peer.expect("QUIT", "221");
+        peer.exchange("RCPT TO:<fred@example.com>", "250");
+        peer.exchange("DATA", "354");
+        peer.exchange("Subject: x\r\n\r\nx\r\n.", "250");
+        peer.exchange("QUIT", "221");
 
         // The path is this installation's own.
         let delivery = format!("append '{}': delivered\n", receiver.mailbox().display());
@@ -49,7 +50,7 @@ fn errors_of_the_configuration_go_to_the_system_log() {
     let mut receiver = Receiver::new("logfile syslog\ndelivr rcpt_to a@example.com discard");
     receiver.logs_to(&syslog);
     let service = SuperServer::Xinetd.start(&receiver, LOOPBACK[0], "");
-    assert!(Peer::connect(service.address).rest().starts_with("421 4.3.5 "));
+    assert!(Client::connect(service.address).rest().starts_with("421 4.3.5 "));
     until_logged(&syslog.traditional(), "mailrecv.conf:7:1: error: ");
 }
 
@@ -59,9 +60,9 @@ fn a_log_file_that_cannot_be_opened_is_told_to_the_system_log() {
     let mut receiver = Receiver::new("logfile /no/such/folder/mailrecv.log");
     receiver.logs_to(&syslog);
     let service = SuperServer::Xinetd.start(&receiver, LOOPBACK[0], "");
-    let mut peer = Peer::connect(service.address);
+    let mut peer = Client::connect(service.address);
     peer.reply();
-    peer.deliver("logged elsewhere");
+    peer.deliver_subject(FRED, "logged elsewhere");
     let log = until_logged(&syslog.traditional(), "[127.0.0.1] Mail id=");
     assert!(log.contains("WARNING: logging here, because /no/such/folder/mailrecv.log cannot be opened"), "{log}");
 }
@@ -71,20 +72,21 @@ fn logrotate_needs_to_tell_nobody() {
     let receiver = Receiver::new("");
     // As the README has it.
     fs::write(receiver.log(), "").unwrap();
-    chown(receiver.log(), &format!("{USER}:adm"));
+    chown(receiver.log(), format!("{USER}:adm"));
     let service = SuperServer::Xinetd.start(&receiver, LOOPBACK[0], "");
     let log = receiver.log().display().to_string();
-    let rules = replaced(&shipped("etc/logrotate.d/mailrecv"), &[("/var/log/mailrecv.log {", &format!("{log} {{"))]);
+    let rules = repository::text("etc/logrotate.d/mailrecv");
+    let rules = replaced(&rules, &[("/var/log/mailrecv.log {", &format!("{log} {{"))]);
     let rules = receiver.write("logrotate.conf", &rules);
 
     refusal(&service, "first");
-    let mut under_way = Peer::connect(service.address);
+    let mut under_way = Client::connect(service.address);
     under_way.reply();
     assert!(under_way.offer("before@example.com").starts_with("550"));
     for rotation in ["second", "third"] {
-        let mut logrotate = debian::bounded("logrotate", "logrotate");
+        let mut logrotate = debian::command("logrotate", "logrotate");
         logrotate.args(["--force", "--state"]).arg(receiver.path("logrotate.state")).arg(&rules);
-        succeeds(&mut logrotate, "");
+        succeeds(logrotate, "");
         assert_eq!(receiver.read(receiver.log()), "", "not rotated");
         refusal(&service, rotation);
         let fresh = receiver.read(receiver.log());
@@ -95,7 +97,7 @@ fn logrotate_needs_to_tell_nobody() {
     let names = ["mailrecv.log.1", "mailrecv.log.2.gz"].map(|name| receiver.path(name));
     assert!(receiver.read(&names[0]).contains("'second@example.com'"));
     assert!(names[1].exists());
-    under_way.expect("QUIT", "221");
+    under_way.exchange("QUIT", "221");
     let made = fs::metadata(receiver.log()).unwrap();
     let owned = fs::metadata(receiver.path("")).unwrap().uid();
     assert_eq!((made.uid(), made.mode() & 0o777), (owned, 0o640));
@@ -103,14 +105,14 @@ fn logrotate_needs_to_tell_nobody() {
 
 /// One session that is refused a recipient.
 fn refusal(service: &Service, name: &str) {
-    let mut peer = Peer::connect(service.address);
+    let mut peer = Client::connect(service.address);
     peer.reply();
     assert!(peer.offer(&format!("{name}@example.com")).starts_with("550"));
-    peer.expect("QUIT", "221");
+    peer.exchange("QUIT", "221");
     assert_eq!(peer.rest(), "");
 }
 
 /// Waits for a line that has this; all lines.
 fn until_logged(log: &Path, part: &str) -> String {
-    eventually(part, || fs::read_to_string(log).ok().filter(|log| log.contains(part)))
+    wait_until(part, || fs::read_to_string(log).ok().filter(|log| log.contains(part)))
 }

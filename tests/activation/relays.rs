@@ -5,23 +5,19 @@
 //! What each server does with each sequence is printed (`--nocapture` shows it).
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::net::SocketAddr;
 
-use crate::support::client::succeeds;
-use crate::support::daemon::{Daemon, free_port};
-use crate::support::receiver::{Receiver, USER, chown};
+use testkit::exim::Exim;
+use testkit::postfix::Postfix;
+
+use crate::support::receiver::Receiver;
 use crate::support::super_server::Listener;
-use crate::support::{LOOPBACK, PATIENCE, debian, eventually};
 
 #[test]
 fn nothing_is_smuggled_through_exim() {
     for bare_newline in ["reject", "accept"] {
         let trial = Trial::new(bare_newline);
-        let exim = Exim::new(&trial);
+        let exim = Exim::new(trial.next_hop().port());
         let accepted = trial.submit(|script| exim.submit(script));
         exim.run_queue();
         let verdict = trial.judge("Exim", &accepted);
@@ -33,8 +29,10 @@ fn nothing_is_smuggled_through_exim() {
 fn nothing_is_smuggled_through_postfix() {
     for bare_newline in ["reject", "accept"] {
         let trial = Trial::new(bare_newline);
-        let postfix =
-            Postfix::start(&trial, "smtpd_forbid_bare_newline = yes\nsmtpd_forbid_bare_newline_exclusions =\n");
+        let postfix = Postfix::start(
+            trial.next_hop(),
+            "smtpd_forbid_bare_newline = yes\nsmtpd_forbid_bare_newline_exclusions =\n",
+        );
         let accepted = trial.submit(|script| postfix.submit(script));
         postfix.until_queue_is_empty();
         let verdict = trial.judge("Postfix", &accepted);
@@ -47,7 +45,8 @@ fn nothing_is_smuggled_through_postfix() {
 fn nothing_is_smuggled_through_a_postfix_without_defences() {
     for bare_newline in ["reject", "accept"] {
         let trial = Trial::new(bare_newline);
-        let postfix = Postfix::start(&trial, "smtpd_forbid_bare_newline = no\ncleanup_replace_stray_cr_lf = no\n");
+        let postfix =
+            Postfix::start(trial.next_hop(), "smtpd_forbid_bare_newline = no\ncleanup_replace_stray_cr_lf = no\n");
         let accepted = trial.submit(|script| postfix.submit(script));
         postfix.until_queue_is_empty();
         let verdict = trial.judge("Postfix without its defences", &accepted);
@@ -83,6 +82,11 @@ impl Trial {
         let receiver = Receiver::new(&format!("limit.bare_newline {bare_newline}"));
         let listener = Listener::start(&receiver, &["--max-per-address", "100", "127.0.0.1:0"]);
         Self { listener, receiver, bare_newline }
+    }
+
+    /// Where the mail server has to pass its mail on to.
+    fn next_hop(&self) -> SocketAddr {
+        self.listener.addresses[0]
     }
 
     /// Submits a message with each sequence in it. Returns how many messages the server accepted, by sequence.
@@ -181,197 +185,6 @@ fn by_sender(mailbox: &str) -> BTreeMap<String, Vec<&str>> {
     }
     messages
 }
-
-/// Exim with a folder and a configuration of its own; it runs when it is called.
-struct Exim {
-    command: PathBuf,
-    config: PathBuf,
-    /// The user that Debian builds it for, where there is none.
-    users: [(PathBuf, &'static str); 2],
-    spool: PathBuf,
-}
-
-impl Exim {
-    fn new(trial: &Trial) -> Self {
-        let receiver = &trial.receiver;
-        let command = debian::program("exim4-daemon-light", "exim4");
-        let folder = receiver.path("exim");
-        fs::create_dir(&folder).unwrap();
-        chown(&folder, &format!("{USER}:{USER}"));
-        let config = receiver.write("exim.conf", &exim_config(&command, &folder, trial.listener.addresses[0].port()));
-        let with = |file: &str, line: &str| {
-            let text = fs::read_to_string(format!("/etc/{file}")).unwrap();
-            let missing = if text.contains("\nDebian-exim:") { "" } else { line };
-            receiver.write(file, &format!("{text}{missing}"))
-        };
-        // Debian's numbers of the user and group `mail`.
-        let passwd = with("passwd", "Debian-exim:x:8:8::/:/usr/sbin/nologin\n");
-        let group = with("group", "Debian-exim:x:8:\n");
-        Self { command, config, users: [(passwd, "/etc/passwd"), (group, "/etc/group")], spool: folder.join("spool") }
-    }
-
-    fn submit(&self, script: &str) -> String {
-        succeeds(&mut self.command(&["-odq", "-bs"]), script)
-    }
-
-    fn run_queue(&self) {
-        succeeds(&mut self.command(&["-qff"]), "");
-        assert_eq!(files_below(&self.spool.join("input")), 0, "not everything is delivered");
-    }
-
-    /// In a mount namespace in which its user exists.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mounts: String =
-            self.users.iter().map(|(ours, theirs)| format!("mount --bind {} {theirs} && ", ours.display())).collect();
-        let mut command = Command::new("timeout");
-        command.args(["60", "unshare", "--mount", "sh", "-c", &format!("{mounts}exec \"$@\""), "sh"]);
-        command.arg(&self.command).arg("-C").arg(&self.config).args(arguments);
-        command
-    }
-}
-
-fn exim_config(command: &Path, folder: &Path, port: u16) -> String {
-    format!(
-        "exim_path = {}\n\
-         primary_hostname = relay.example\n\
-         spool_directory = {folder}/spool\n\
-         log_file_path = {folder}/%slog\n\
-         acl_smtp_rcpt = accept\n\
-         acl_smtp_data = accept\n\
-         keep_environment =\n\
-         tls_advertise_hosts =\n\
-         begin routers\n\
-         onward:\n  driver = manualroute\n  transport = onward\n  route_list = * 127.0.0.1 byname\n  self = send\n\
-         begin transports\n\
-         onward:\n  driver = smtp\n  port = {port}\n",
-        command.display(),
-        folder = folder.display(),
-    )
-}
-
-/// A running Postfix with folders of its own.
-struct Postfix {
-    address: SocketAddr,
-    queue: PathBuf,
-    _master: Daemon,
-}
-
-impl Postfix {
-    fn start(trial: &Trial, settings: &str) -> Self {
-        let receiver = &trial.receiver;
-        let (root, address) = (debian::postfix(), free_port(LOOPBACK[0]));
-        let folder = receiver.path("postfix");
-        let queue = folder.join("queue");
-        make_queue(&queue);
-        for name in ["config", "data"] {
-            fs::create_dir(folder.join(name)).unwrap();
-        }
-        chown(folder.join("data"), USER);
-        let config = folder.join("config");
-        let main = postfix_config(&root, &folder, trial.listener.addresses[0]) + settings;
-        fs::write(config.join("main.cf"), main).unwrap();
-        fs::write(config.join("master.cf"), postfix_services(address)).unwrap();
-        let mut master = Command::new(root.join("usr/lib/postfix/sbin/master"));
-        master.env("LD_LIBRARY_PATH", root.join("usr/lib/postfix")).arg("-d").arg("-c").arg(&config);
-        let mut master = Daemon::start(&mut master, folder.join("master.out"));
-        master.until("listening", |_| TcpStream::connect(address).ok());
-        Self { address, queue, _master: master }
-    }
-
-    fn submit(&self, script: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(script.as_bytes()).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        let mut replies = String::new();
-        stream.read_to_string(&mut replies).unwrap();
-        replies
-    }
-
-    fn until_queue_is_empty(&self) {
-        let waiting = || -> usize {
-            ["incoming", "active", "deferred"].iter().map(|name| files_below(&self.queue.join(name))).sum()
-        };
-        eventually("an empty queue", || (waiting() == 0).then_some(()));
-    }
-}
-
-/// The folders that `postfix start` would make.
-fn make_queue(queue: &Path) {
-    fs::create_dir_all(queue.join("pid")).unwrap();
-    for name in
-        ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"]
-    {
-        fs::create_dir(queue.join(name)).unwrap();
-        chown(queue.join(name), USER);
-    }
-    for name in ["maildrop", "public"] {
-        fs::create_dir(queue.join(name)).unwrap();
-        chown(queue.join(name), &format!("{USER}:{POSTDROP}"));
-    }
-}
-
-fn postfix_config(root: &Path, folder: &Path, next: SocketAddr) -> String {
-    format!(
-        "compatibility_level = 3.6\n\
-         queue_directory = {folder}/queue\n\
-         data_directory = {folder}/data\n\
-         meta_directory = {folder}/config\n\
-         maillog_file = {folder}/log\n\
-         maillog_file_prefixes = /\n\
-         daemon_directory = {root}/usr/lib/postfix/sbin\n\
-         command_directory = {root}/usr/sbin\n\
-         shlib_directory = {root}/usr/lib/postfix\n\
-         mail_owner = {USER}\n\
-         setgid_group = {POSTDROP}\n\
-         import_environment = LD_LIBRARY_PATH MAIL_CONFIG POSTLOG_SERVICE POSTLOG_HOSTNAME\n\
-         export_environment = LD_LIBRARY_PATH MAIL_CONFIG POSTLOG_SERVICE POSTLOG_HOSTNAME\n\
-         inet_interfaces = 127.0.0.1\n\
-         inet_protocols = ipv4\n\
-         myhostname = relay.example\n\
-         mydestination =\n\
-         alias_maps =\n\
-         local_recipient_maps =\n\
-         mynetworks = 127.0.0.0/8\n\
-         smtpd_relay_restrictions = permit_mynetworks, reject\n\
-         smtpd_peername_lookup = no\n\
-         disable_dns_lookups = yes\n\
-         smtp_host_lookup = native\n\
-         smtp_connection_cache_on_demand = no\n\
-         relayhost = [{}]:{}\n",
-        next.ip(),
-        next.port(),
-        root = root.display(),
-        folder = folder.display(),
-    )
-}
-
-fn postfix_services(address: SocketAddr) -> String {
-    format!(
-        "{address} inet n - n - - smtpd\n\
-         cleanup unix n - n - 0 cleanup\n\
-         qmgr unix n - n 300 1 qmgr\n\
-         rewrite unix - - n - - trivial-rewrite\n\
-         bounce unix - - n - 0 bounce\n\
-         defer unix - - n - 0 bounce\n\
-         trace unix - - n - 0 bounce\n\
-         smtp unix - - n - - smtp\n\
-         error unix - - n - - error\n\
-         anvil unix - - n - 1 anvil\n\
-         proxymap unix - - n - - proxymap\n\
-         showq unix n - n - - showq\n\
-         postlog unix-dgram n - n - 1 postlogd\n"
-    )
-}
-
-/// How many files there are below a folder.
-fn files_below(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    entries.flatten().map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
-}
-
-/// A group that nobody is in, on every Debian: Postfix wants one of its own.
-const POSTDROP: &str = "news";
 
 /// What some server somewhere has taken for the end of a message. Behind each, a line begins.
 const SEQUENCES: [(&str, &str); 24] = [

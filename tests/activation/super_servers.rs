@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 
-use crate::support::LOOPBACK;
-use crate::support::client::Client;
-use crate::support::peer::Peer;
-use crate::support::receiver::{Receiver, USER};
+use testkit::debian::USER;
+use testkit::{Client, LOOPBACK};
+
+use crate::support::receiver::Receiver;
+use crate::support::sender::Sender;
 use crate::support::super_server::SuperServer;
 
 #[test]
@@ -44,9 +45,9 @@ fn xinetd_and_inetd_entries_name_a_user_without_privileges() {
             told.display()
         ));
         let service = super_server.start(&receiver, LOOPBACK[0], "");
-        let mut peer = Peer::connect(service.address);
+        let mut peer = Client::connect(service.address);
         peer.reply();
-        peer.deliver_to("who@example.com", "x");
+        peer.deliver_subject("who@example.com", "x");
         let told = receiver.read(told);
         assert!(told.starts_with(&format!("{USER}\n{umask}")), "{super_server:?}: {told}");
     }
@@ -56,7 +57,7 @@ fn carries_mail(super_server: SuperServer) {
     for address in LOOPBACK {
         let receiver = Receiver::new("");
         let service = super_server.start(&receiver, address, "");
-        for client in Client::ALL {
+        for client in Sender::ALL {
             let subject = format!("{super_server:?} {client:?} {address}");
             client.send(service.address, &subject);
             // Nothing waits here: when a client was told 250, the message is in the file.
@@ -74,11 +75,11 @@ fn carries_mail(super_server: SuperServer) {
             }
         }
         let mailbox = receiver.read(receiver.mailbox());
-        assert_eq!(mailbox.matches("Delivered-To:").count(), Client::ALL.len(), "{mailbox}");
+        assert_eq!(mailbox.matches("Delivered-To:").count(), Sender::ALL.len(), "{mailbox}");
         let log = receiver.read(receiver.log());
         let delivered = format!("]: [{address}] Mail id=");
         let deliveries = log.lines().filter(|line| line.contains(&delivered) && line.ends_with(": delivered")).count();
-        assert_eq!(deliveries, Client::ALL.len(), "{log}");
+        assert_eq!(deliveries, Sender::ALL.len(), "{log}");
     }
 }
 

@@ -4,15 +4,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::client::succeeds;
+use testkit::repository::{self, replaced};
+use testkit::{debian, output, succeeds};
+
 use crate::support::receiver::Receiver;
-use crate::support::{debian, replaced, shipped};
 
 #[test]
 fn systemd_understands_every_line() {
     let receiver = Receiver::new("");
     let units = install(&receiver);
-    let output = analyze().arg("verify").args(&units).output().unwrap();
+    let mut analyze = analyze();
+    analyze.arg("verify").args(&units);
+    let output = output(analyze);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty() && output.stdout.is_empty(), "{}: {said}", output.status);
 }
@@ -22,7 +25,9 @@ fn the_sandbox_is_tight() {
     let receiver = Receiver::new("");
     let [_, service] = install(&receiver);
     // On systemd's scale from 0 to 10, most daemons are beyond 9. In tenths.
-    succeeds(analyze().args(["security", "--offline=true", "--threshold=15"]).arg(service), "");
+    let mut analyze = analyze();
+    analyze.args(["security", "--offline=true", "--threshold=15"]).arg(service);
+    succeeds(analyze, "");
 }
 
 /// What `verify` would not miss: no outsider can shut the socket or crowd others out, nothing failed is left behind, and
@@ -33,7 +38,7 @@ fn the_settings_that_protect_the_service_are_there() {
         ("mailrecv.socket", &["MaxConnections=100", "MaxConnectionsPerSource=10", "TriggerLimitIntervalSec=0"][..]),
         ("mailrecv@.service", &["CollectMode=inactive-or-failed", "KillMode=mixed", "TimeoutStopSec=6min"]),
     ] {
-        let text = shipped(&format!("systemd-socket/{unit}"));
+        let text = repository::text(&format!("systemd-socket/{unit}"));
         for setting in settings {
             assert!(text.lines().any(|line| line == *setting), "{unit}: {setting}");
         }
@@ -46,7 +51,7 @@ fn install(receiver: &Receiver) -> [PathBuf; 2] {
     fs::create_dir(&folder).unwrap();
     let binary = receiver.binary().display().to_string();
     ["mailrecv.socket", "mailrecv@.service"].map(|name| {
-        let text = shipped(&format!("systemd-socket/{name}"));
+        let text = repository::text(&format!("systemd-socket/{name}"));
         let text = if name.ends_with(".service") { replaced(&text, &[("/usr/sbin/mailrecv", &binary)]) } else { text };
         let path = folder.join(name);
         fs::write(&path, text).unwrap();
@@ -55,7 +60,7 @@ fn install(receiver: &Receiver) -> [PathBuf; 2] {
 }
 
 fn analyze() -> Command {
-    let mut analyze = debian::bounded("systemd", "systemd-analyze");
+    let mut analyze = debian::command("systemd", "systemd-analyze");
     analyze.env("SYSTEMD_PAGER", "");
     analyze
 }

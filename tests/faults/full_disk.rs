@@ -7,12 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::client::Launch;
-use crate::letters::Random;
+use testkit::{Process, Random, output, wait_until};
+
 use crate::places::{Attempt, Destinations, Place, Tree, tree_of};
 use crate::readers;
 use crate::report::{Form, Tally};
-use crate::support::{self, Process};
 use crate::trace;
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
@@ -98,10 +97,9 @@ impl Case {
         let what = format!("{:?}, {:?}, {} bytes", self.shortage, self.route, self.size);
 
         let letter = destinations.letter(&self.route, self.size);
-        let attempt = destinations.deliver(&letter, &disk.launch);
+        let attempt = destinations.deliver(&letter, &disk.wrapper);
         if self.fits == Fits::No || !attempt.accepted() {
-            let is_right =
-                matches!(&attempt.answer, Ok(reply) if reply.code == 452 && reply.text.starts_with("4.3.1 "));
+            let is_right = matches!(&attempt.answer, Ok(reply) if reply.starts_with("452 4.3.1 "));
             if !is_right {
                 problems.push(format!("answered {}", attempt.answer()));
             }
@@ -112,7 +110,7 @@ impl Case {
         // There is room for something small, but for inodes and where the limit is smaller still.
         if was_refused && matches!(self.shortage, Shortage::Destinations | Shortage::Spool) {
             let letter = destinations.letter(&self.route, SMALL);
-            let attempt = destinations.deliver(&letter, &disk.launch);
+            let attempt = destinations.deliver(&letter, &disk.wrapper);
             if !attempt.accepted() {
                 problems.push(format!("a small message: {}", attempt.answer()));
             }
@@ -122,7 +120,7 @@ impl Case {
         if was_refused && self.shortage != Shortage::Device {
             disk.make_room();
             let letter = destinations.letter(&self.route, self.size);
-            let attempt = destinations.deliver(&letter, &disk.launch);
+            let attempt = destinations.deliver(&letter, &disk.wrapper);
             if !attempt.accepted() {
                 problems.push(format!("when there is room: {}", attempt.answer()));
             }
@@ -173,7 +171,7 @@ impl Case {
 /// Where the shortage is.
 struct Disk {
     /// How the receiver is started so that it is short of room.
-    launch: Launch,
+    wrapper: Vec<String>,
     /// Where we see its destinations.
     view: PathBuf,
     /// The process that keeps the mount namespace, and where in it something is mounted.
@@ -193,10 +191,9 @@ impl Disk {
             Shortage::Spool => (destinations.scratch.path("spool"), "size=1m".to_owned()),
             Shortage::FileSize(limit) => {
                 let wrapper = ["prlimit".to_owned(), format!("--fsize={limit}")].to_vec();
-                let launch = Launch { wrapper, ..Launch::default() };
-                return Self { launch, view: mail, namespace: None };
+                return Self { wrapper, view: mail, namespace: None };
             }
-            Shortage::Device => return Self { launch: Launch::default(), view: mail, namespace: None },
+            Shortage::Device => return Self { wrapper: Vec::new(), view: mail, namespace: None },
         };
         let ready = destinations.scratch.path("mounted");
         let mut command = Command::new("unshare");
@@ -204,7 +201,7 @@ impl Disk {
         // Its own folder would look like a command's that has not ended.
         command.current_dir("/");
         let keeper = Process::start(command);
-        support::wait_until("a mounted file system", || ready.exists().then_some(()));
+        wait_until("a mounted file system", || ready.exists().then_some(()));
         let pid = keeper.pid();
         let folder = destinations.scratch.path("");
         let wrapper = vec![
@@ -215,7 +212,7 @@ impl Disk {
         ];
         let root = PathBuf::from(format!("/proc/{pid}/root"));
         let view = if place == mail { root.join(mail.strip_prefix("/").expect("an absolute path")) } else { mail };
-        Self { launch: Launch { wrapper, ..Launch::default() }, view, namespace: Some((keeper, place)) }
+        Self { wrapper, view, namespace: Some((keeper, place)) }
     }
 
     fn tree(&self) -> Tree {
@@ -227,10 +224,10 @@ impl Disk {
             Some((keeper, place)) => {
                 let mut command = Command::new("nsenter");
                 command.arg(format!("--target={}", keeper.pid())).args(["--mount", "mount", "-o", ROOM]).arg(place);
-                let output = support::output(command);
+                let output = output(command);
                 assert!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
             }
-            None => self.launch = Launch::default(),
+            None => self.wrapper.clear(),
         }
     }
 }

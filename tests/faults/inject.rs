@@ -11,12 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::client::Launch;
+use testkit::Broken;
+use testkit::strace::Call;
+
 use crate::order;
 use crate::places::{Attempt, Destinations, Place, Sight};
 use crate::report::{Form, Tally};
 use crate::support::CONFIG;
-use crate::trace::{self, Call, Reach};
+use crate::trace::{self, Reach};
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let mut tally = Tally::default();
@@ -153,7 +155,7 @@ impl Fault {
 
         // Whatever happened, mail goes on.
         let letter = destinations.letter(self.route, SMALL);
-        let attempt_after = destinations.deliver(&letter, &Launch::default());
+        let attempt_after = destinations.deliver(&letter, &[]);
         if attempt_after.accepted() != is_deliverable(self.route) {
             problems.push(format!("the message after it: {}", attempt_after.answer()));
         }
@@ -261,12 +263,14 @@ fn suspicious(attempt: &Attempt, hit: &Call, config: &Path) -> Option<String> {
     let failed_for_good = hit.injected.as_deref().is_some_and(|error| error != "EINTR");
     let reads_config = ["openat", "read", "pread64", "lseek"].contains(&&*hit.name) && hit.concerns(config);
     match &attempt.answer {
-        Ok(reply) if reply.code == 250 && failed_for_good && reads_config => {
+        Ok(reply) if reply.starts_with("250") && failed_for_good && reads_config => {
             Some("mail is taken by a configuration that was not read".to_owned())
         }
         // The message can work another time: nothing here is its fault.
-        Ok(reply) if reply.code != 250 && reply.code / 100 != 4 => Some("that is no temporary refusal".to_owned()),
-        Err(lost) if lost.how.starts_with("no reply") => Some("it hangs".to_owned()),
+        Ok(reply) if !reply.starts_with("250") && !reply.starts_with('4') => {
+            Some("that is no temporary refusal".to_owned())
+        }
+        Err(lost) if matches!(lost.how, Broken::Silent(_)) => Some("it hangs".to_owned()),
         _ if DISGRACEFUL.contains(&attempt.status) => Some(format!("it ended with {}", attempt.status)),
         _ => None,
     }

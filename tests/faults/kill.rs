@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::Random;
+use testkit::client::Reply;
 
-use crate::client::{Launch, Moment, Reply, Session};
-use crate::letters::{Copy, Format, Letter, Random, examine};
+use crate::client::{Moment, Session};
+use crate::letters::{Copy, Format, Letter, examine};
 use crate::readers;
 use crate::report::{Form, Tally};
 use crate::support::{CONFIG, Scratch};
@@ -150,7 +152,7 @@ impl<'a> Batch<'a> {
         let mut random = Random::new(run);
         let letters: Vec<_> = (0..=random.below(3)).map(|n| self.letter(run * 8 + n, &mut random)).collect();
         let plan = Plan::new(&mut random, &letters, self.habits);
-        let mut session = Session::start(&self.scratch.path(CONFIG), &Launch::default());
+        let mut session = Session::start(&self.scratch.path(CONFIG), &[]);
         let mut killer = Killer { pid: session.pid(), signal: plan.signal, thread: None };
         if plan.point == Point::Start {
             killer.strike_after(plan.delay);
@@ -185,7 +187,7 @@ impl<'a> Batch<'a> {
                 }
             };
             let answer = session.send_message_watched(&letter.sender(), &letter.addresses(), &text, &mut watch);
-            let accepted = matches!(&answer, Ok(reply) if reply.code == 250);
+            let accepted = matches!(&answer, Ok(reply) if reply.starts_with("250"));
             let fate = if accepted { Fate::Accepted } else { Fate::NotAccepted };
             self.sent.lock().unwrap().insert(letter.number, Sent { letter: letter.clone(), fate });
             match answer {
@@ -210,7 +212,9 @@ impl<'a> Batch<'a> {
         let problem = match (plan.signal, &course.last_reply) {
             (Signal::SIGKILL, Some(reply)) => Some(format!("`{reply}` without a reason")),
             (Signal::SIGKILL, None) => (status != signalled).then(|| format!("exit status {status}")),
-            (_, Some(reply)) if reply.code == 421 => (status != 0).then(|| format!("421, and exit status {status}")),
+            (_, Some(reply)) if reply.starts_with("421") => {
+                (status != 0).then(|| format!("421, and exit status {status}"))
+            }
             (_, Some(reply)) => Some(format!("`{reply}` where 421 or 250 was due")),
             // Before it had taken the signals over, and said a word.
             (_, None) if !greeted && status == signalled => None,
@@ -230,14 +234,14 @@ impl<'a> Batch<'a> {
         let number = self.next_run.fetch_add(1, Relaxed) * 8;
         let recipients = RECIPIENTS.iter().map(|(recipient, _)| *recipient).collect();
         let letter = Letter { number, size: 1000, recipients };
-        let mut session = Session::start(&self.scratch.path(CONFIG), &Launch::default());
+        let mut session = Session::start(&self.scratch.path(CONFIG), &[]);
         let answer = session.send_message(&letter.sender(), &letter.addresses(), &letter.text());
-        let accepted = matches!(&answer, Ok(reply) if reply.code == 250);
+        let accepted = matches!(&answer, Ok(reply) if reply.starts_with("250"));
         let fate = if accepted { Fate::Accepted } else { Fate::NotAccepted };
         self.sent.lock().unwrap().insert(number, Sent { letter, fate });
         let ended = session.quit();
         self.runs.fetch_add(1, Relaxed);
-        if !accepted || ended != Ok(0) {
+        if !accepted || !matches!(&ended, Ok((reply, 0)) if reply.starts_with("221")) {
             self.problems.lock().unwrap().push(format!("undisturbed, and yet: {answer:?}, {ended:?}"));
         }
     }

@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use testkit::Random;
+
 /// A message that was sent, or will be.
 #[derive(Debug, Clone)]
 pub struct Letter {
@@ -191,44 +193,6 @@ fn quoted(text: &[u8]) -> Cow<'_, [u8]> {
 
 pub fn sender(number: u64) -> String {
     format!("n{number}@client.example")
-}
-
-/// A small generator of numbers that only have to look random, and be the same again (SplitMix64).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6d61_696c_7265_6376)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Less than `end`, which is not 0.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// An index into something of this length; 0 if it is empty.
-    pub fn index(&mut self, length: usize) -> usize {
-        usize::try_from(self.below(u64::try_from(length.max(1)).unwrap())).unwrap()
-    }
-
-    /// From 0 to 1.
-    pub fn fraction(&mut self) -> f64 {
-        f64::from(u32::try_from(self.next() >> 32).unwrap()) / f64::from(u32::MAX)
-    }
-
-    /// From 1 to `largest`, every order of magnitude as often as any other.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and an integer")]
-    pub fn size(&mut self, largest: u32) -> usize {
-        (f64::from(largest).ln() * self.fraction()).exp().round() as usize
-    }
 }
 
 /// What lines are cut out of: letters, digits, spaces, and a byte above ASCII now and then.

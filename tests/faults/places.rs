@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::client::{Launch, Lost, Reply, Session};
+use testkit::client::Reply;
+
+use crate::client::{Lost, Session};
 use crate::letters::{Copy, Format, Letter, examine};
 use crate::readers;
 use crate::support::{CONFIG, Scratch};
@@ -99,8 +101,8 @@ impl Destinations {
     }
 
     /// Sends a message in a session of its own, and waits until everything that has to do with it has ended.
-    pub fn deliver(&self, letter: &Letter, launch: &Launch) -> Attempt {
-        let mut session = Session::start(&self.scratch.path(CONFIG), launch);
+    pub fn deliver(&self, letter: &Letter, wrapper: &[String]) -> Attempt {
+        let mut session = Session::start(&self.scratch.path(CONFIG), wrapper);
         let addresses = letter.addresses();
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
         let answer = session.send_message(&letter.sender(), &addresses, &letter.text());
@@ -199,7 +201,7 @@ impl Sight {
 impl Attempt {
     /// Whether the message got its 250.
     pub fn accepted(&self) -> bool {
-        matches!(&self.answer, Ok(reply) if reply.code == 250)
+        matches!(&self.answer, Ok(reply) if reply.starts_with("250"))
     }
 
     /// The answer in words.

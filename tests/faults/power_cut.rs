@@ -16,12 +16,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::letters::{Letter, Random};
+use testkit::Random;
+use testkit::strace::Call;
+
+use crate::letters::Letter;
 use crate::order::{self, ACCEPTED};
 use crate::places::{Destinations, Place, Tree};
 use crate::readers;
 use crate::report::{Form, Tally};
-use crate::trace::{self, Call, Reach};
+use crate::trace::{self, Reach};
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     trace::several_at_a_time(&cases(form), progress, |case| case.run(form))

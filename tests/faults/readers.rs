@@ -4,14 +4,16 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::support::{self, Scratch, wait_until};
+use testkit::{debian, output, wait_until};
+
+use crate::support::Scratch;
 
 /// The messages of an mbox as Python's `mailbox` sees them, under its lock: `From ` line and text, without the empty
 /// line that separates it from the next.
 pub fn python_mbox(scratch: &Scratch, mbox: &Path) -> Vec<Vec<u8>> {
-    let mut command = scratch.command("python3", &["-c", PYTHON_MBOX]);
+    let mut command = scratch.command(debian::program("python3", "python3"), &["-c", PYTHON_MBOX]);
     command.arg(mbox);
-    let output = support::output(command);
+    let output = output(command);
     assert!(output.status.success(), "python3: {}", String::from_utf8_lossy(&output.stderr));
     let mut rest = &output.stdout[..];
     let mut messages = Vec::new();
@@ -27,9 +29,10 @@ pub fn python_mbox(scratch: &Scratch, mbox: &Path) -> Vec<Vec<u8>> {
 /// The same with `formail -s`.
 pub fn formail(scratch: &Scratch, mbox: &Path) -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir_in(scratch.path(".")).expect("a temporary folder");
-    let mut command = scratch.command("formail", &["-s", "sh", "-c", "cat >\"$0/$FILENO\""]);
+    let mut command =
+        scratch.command(debian::program("procmail", "formail"), &["-s", "sh", "-c", "cat >\"$0/$FILENO\""]);
     command.arg(folder.path()).stdin(File::open(mbox).expect("the mbox"));
-    let output = support::output(command);
+    let output = output(command);
     assert!(output.status.success(), "formail: {}", String::from_utf8_lossy(&output.stderr));
     let numbered = |path: PathBuf| (path.file_name().unwrap().to_str().unwrap().parse::<u32>().unwrap(), path);
     let mut files: Vec<_> = files_in(folder.path()).into_iter().map(numbered).collect();

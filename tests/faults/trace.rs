@@ -1,35 +1,17 @@
 //! Deliveries under strace: its log as a list of system calls, and faults that it injects.
 
-use std::collections::HashMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::client::Launch;
+use testkit::debian;
+use testkit::strace::{self, Call};
+
 use crate::letters::Letter;
 use crate::places::{Attempt, Destinations};
 use crate::report::Tally;
-
-/// A system call that has returned, or was the last that its process did not live to see return.
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// 0 where only one process was traced.
-    pub pid: u32,
-    pub name: String,
-    /// As strace prints them.
-    pub arguments: Vec<String>,
-    /// None if it did not return.
-    pub result: Option<i64>,
-    /// The name of the error that strace made of it.
-    pub injected: Option<String>,
-    /// The signal that arrived behind it.
-    pub signal: Option<String>,
-    /// How many calls of this name the process has made, this one included: what strace's `when=` counts.
-    pub occurrence: usize,
-}
 
 /// Which processes are traced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,14 +31,15 @@ pub fn deliver(
     injection: Option<&str>,
 ) -> (Attempt, Vec<Call>) {
     let log = destinations.scratch.path("strace");
-    let mut wrapper: Vec<String> = ["strace", "-y", "-s", "4194304", "-e", NOT_TRACED].map(str::to_owned).to_vec();
+    let strace = debian::program("strace", "strace").display().to_string();
+    let mut wrapper = [&strace, "-y", "-s", "4194304", "-e", NOT_TRACED].map(str::to_owned).to_vec();
     if reach == Reach::Everything {
         wrapper.push("-f".to_owned());
     }
     wrapper.extend(injection.into_iter().flat_map(|injection| ["-e".to_owned(), format!("inject={injection}")]));
     wrapper.extend(["-o".to_owned(), log.display().to_string()]);
-    let attempt = destinations.deliver(letter, &Launch { wrapper, ..Launch::default() });
-    let calls = parse(&fs::read(&log).expect("the log of strace"));
+    let attempt = destinations.deliver(letter, &wrapper);
+    let calls = strace::parse(&fs::read(&log).expect("the log of strace"));
     (attempt, calls)
 }
 
@@ -84,170 +67,6 @@ pub fn several_at_a_time<T: Sync>(
         }
     });
     sum.into_inner().unwrap()
-}
-
-impl Call {
-    /// Whether it did what it was to do.
-    pub fn succeeded(&self) -> bool {
-        self.result.is_some_and(|result| result >= 0)
-    }
-
-    /// What the descriptor is that the call is about: a path, `socket:[N]`, `pipe:[N]`.
-    pub fn descriptor(&self) -> Option<&str> {
-        let first = self.arguments.first()?;
-        let number = first.find('<')?;
-        first[..number].parse::<u32>().ok()?;
-        first[number + 1..].strip_suffix('>')
-    }
-
-    /// The bytes that an argument shows.
-    pub fn bytes(&self, number: usize) -> Option<Vec<u8>> {
-        let text = self.arguments.get(number)?.strip_prefix('"')?;
-        Some(unescape(text.strip_suffix('"')?))
-    }
-
-    /// A path argument.
-    pub fn path(&self, number: usize) -> Option<String> {
-        String::from_utf8(self.bytes(number)?).ok()
-    }
-
-    /// The path of a call that makes, opens, removes or looks at a name.
-    pub fn name_of_file(&self) -> Option<String> {
-        self.path(usize::from(self.arguments.first()?.starts_with("AT_FDCWD")))
-    }
-
-    /// Both paths of a rename.
-    pub fn renamed(&self) -> Option<(String, String)> {
-        match &*self.name {
-            "rename" => Some((self.path(0)?, self.path(1)?)),
-            "renameat" | "renameat2" => Some((self.path(1)?, self.path(3)?)),
-            _ => None,
-        }
-    }
-
-    /// Whether it has to do with this file or folder, or with one in it.
-    pub fn concerns(&self, path: &Path) -> bool {
-        let is_inside = |name: &str| Path::new(name).starts_with(path);
-        self.descriptor().is_some_and(is_inside) || self.name_of_file().is_some_and(|name| is_inside(&name))
-    }
-
-    /// Whether it sends a reply that begins like this to the peer.
-    pub fn sends(&self, reply: &str) -> bool {
-        matches!(&*self.name, "sendto" | "write")
-            && self.descriptor().is_some_and(|descriptor| descriptor.starts_with("socket:"))
-            && self.bytes(1).is_some_and(|bytes| bytes.starts_with(reply.as_bytes()))
-    }
-
-    /// The call as a person wants to see it.
-    pub fn brief(&self) -> String {
-        let shorten = |argument: &String| argument.chars().take(100).collect::<String>();
-        let arguments: Vec<_> = self.arguments.iter().take(3).map(shorten).collect();
-        format!("{}({})", self.name, arguments.join(", "))
-    }
-}
-
-/// Reads the log of strace, with or without `-f`.
-pub fn parse(log: &[u8]) -> Vec<Call> {
-    let mut calls: Vec<Call> = Vec::new();
-    let mut unfinished: HashMap<u32, String> = HashMap::new();
-    let mut counts: HashMap<(u32, String), usize> = HashMap::new();
-    for line in String::from_utf8_lossy(log).lines() {
-        let digits = line.bytes().take_while(u8::is_ascii_digit).count();
-        let pid = line[..digits].parse().unwrap_or(0);
-        let text = line[digits..].trim_start();
-        if let Some(signal) = text.strip_prefix("--- ") {
-            if let Some(call) = calls.iter_mut().rfind(|call| call.pid == pid) {
-                call.signal = signal.split(' ').next().map(str::to_owned);
-            }
-        } else if text.starts_with("+++ ") {
-        } else if let Some(begun) = text.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(pid, begun.to_owned());
-        } else {
-            let whole = text.strip_prefix("<... ").and_then(|resumed| {
-                let (_, rest) = resumed.split_once(" resumed>")?;
-                Some(unfinished.remove(&pid)? + rest)
-            });
-            let Some(mut call) = call(whole.as_deref().unwrap_or(text)) else { continue };
-            let count = counts.entry((pid, call.name.clone())).or_default();
-            *count += 1;
-            (call.pid, call.occurrence) = (pid, *count);
-            calls.push(call);
-        }
-    }
-    calls
-}
-
-/// `name(arguments) = result`
-fn call(text: &str) -> Option<Call> {
-    let (name, rest) = text.split_once('(')?;
-    let mut arguments = vec![String::new()];
-    let (mut depth, mut in_string, mut escaped, mut end) = (0_u32, false, false, None);
-    for (at, sign) in rest.char_indices() {
-        if in_string {
-            in_string = escaped || sign != '"';
-            escaped = sign == '\\' && !escaped;
-        } else {
-            match sign {
-                '"' => in_string = true,
-                '(' | '[' | '{' | '<' => depth += 1,
-                ')' if depth == 0 => {
-                    end = Some(at);
-                    break;
-                }
-                ')' | ']' | '}' | '>' => depth = depth.saturating_sub(1),
-                ',' if depth == 0 => {
-                    arguments.push(String::new());
-                    continue;
-                }
-                ' ' if depth == 0 && arguments.last().is_some_and(String::is_empty) => continue,
-                _ => {}
-            }
-        }
-        arguments.last_mut()?.push(sign);
-    }
-    let result = rest[end? + 1..].trim_start().strip_prefix("= ")?;
-    let number = result.split(|sign: char| sign != '-' && !sign.is_ascii_digit()).next()?;
-    let injected = result.contains("(INJECTED)").then(|| result.split(' ').nth(1).unwrap_or_default().to_owned());
-    Some(Call {
-        pid: 0,
-        name: name.to_owned(),
-        arguments,
-        result: number.parse().ok(),
-        injected,
-        signal: None,
-        occurrence: 0,
-    })
-}
-
-/// Undoes the escapes of C that strace writes.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        if byte != b'\\' {
-            bytes.push(byte);
-            continue;
-        }
-        let Some((&kind, behind)) = rest.split_first() else { break };
-        let digits = rest.iter().take(3).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
-        if digits > 0 {
-            let value = rest[..digits].iter().fold(0_u16, |value, digit| value * 8 + u16::from(digit - b'0'));
-            bytes.push(u8::try_from(value).unwrap_or(b'?'));
-            rest = &rest[digits..];
-            continue;
-        }
-        rest = behind;
-        bytes.push(match kind {
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'v' => 11,
-            b'f' => 12,
-            other => other,
-        });
-    }
-    bytes
 }
 
 /// What only the memory of the process, its signals and its clock are concerned with.

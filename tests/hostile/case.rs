@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-use crate::support;
+use testkit::repository;
 
 /// One file: what a peer sends, and what comes of it under some configurations.
 pub struct Case {
@@ -34,7 +34,7 @@ pub fn wanted() -> Vec<Case> {
 }
 
 pub fn all() -> Vec<Case> {
-    let files = support::files("tests/hostile/cases", "txt");
+    let files = repository::files("tests/hostile/cases", "txt");
     files.iter().enumerate().map(|(number, file)| Case::read(number, file)).collect()
 }
 

@@ -5,18 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use regex::Regex;
+use testkit::session::attach;
+use testkit::{Broken, Client, PATIENCE, Process, repository};
 
 use crate::cuts::RECORD;
-use crate::support::{CONFIG, LOG, PATIENCE, PEER, Process, Scratch};
+use crate::support::{CONFIG, LOG, PEER, Scratch};
 use crate::{case, log, mailbox};
 
 /// A folder with one of the configurations of tests/hostile, to run the binary in again and again.
@@ -85,9 +83,7 @@ fn write_lines(f: &mut fmt::Formatter<'_>, lines: &[&str]) -> fmt::Result {
 
 impl Receiver {
     pub fn new(config: &str) -> Self {
-        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/hostile/{config}.conf"));
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let scratch = Scratch::with_config(&text);
+        let scratch = Scratch::with_config(&repository::text(&format!("tests/hostile/{config}.conf")));
         std::fs::create_dir(scratch.path(SPOOL)).unwrap();
         Self(scratch)
     }
@@ -119,9 +115,7 @@ impl Receiver {
 
     fn run(&self, kind: SockType, pieces: &[&[u8]], ending: Ending) -> Result<Run, String> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let mut peer = UnixStream::from(ours);
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
-        peer.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut peer = Client::on(ours);
         // What the socket has no room for has to wait until there is somebody to read it.
         let is_early = pieces.iter().map(|piece| 2 * piece.len() + RECORD_COST).sum::<usize>() <= SOCKET_ROOM;
         let mut process = None;
@@ -133,25 +127,20 @@ impl Receiver {
         }
         let mut process = process.unwrap_or_else(|| self.start(&theirs));
         drop(theirs);
-        let mut replies = Vec::new();
         let replies = match ending {
             Ending::Close => {
                 drop(peer);
                 None
             }
-            Ending::HalfClose => {
-                read_all(&mut peer, &mut replies)?;
-                Some(replies.as_slice())
-            }
+            Ending::HalfClose => Some(all_replies(&mut peer)?),
         };
         let pid = process.pid();
-        self.examine(pid.as_raw(), process.exit_code(), replies)
+        self.examine(pid.as_raw(), process.exit_code(), replies.as_deref())
     }
 
     fn start(&self, connection: &OwnedFd) -> Process {
         let mut command = self.0.mailrecv(&["--peer", PEER]);
-        let copy = || Stdio::from(connection.try_clone().unwrap());
-        command.stdin(copy()).stdout(copy()).stderr(copy());
+        attach(&mut command, connection);
         Process::start(command)
     }
 
@@ -201,30 +190,21 @@ fn environments(content: &[u8]) -> Vec<String> {
     text.split_terminator("\n\n").map(without_id).collect()
 }
 
-fn say(peer: &mut UnixStream, pieces: &[&[u8]], ending: Ending) {
-    for piece in pieces {
-        // A receiver that has hung up is noticed when its replies are read.
-        if peer.write_all(piece).is_err() {
-            break;
-        }
-    }
+fn say(peer: &mut Client, pieces: &[&[u8]], ending: Ending) {
+    // A receiver that has hung up is noticed when its replies are read.
+    let _ = pieces.iter().all(|piece| peer.send_within(piece, PATIENCE));
     if ending == Ending::HalfClose {
-        let _ = peer.shutdown(Shutdown::Write);
+        peer.half_close();
     }
 }
 
-fn read_all(peer: &mut UnixStream, replies: &mut Vec<u8>) -> Result<(), String> {
-    // A record is lost if it does not fit.
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match peer.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => replies.extend_from_slice(&buffer[..length]),
-            // It has closed with bytes of ours unread. That is told once, and its own come behind it.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-            Err(error) => return Err(format!("no end of the connection: {error}")),
-        }
+fn all_replies(peer: &mut Client) -> Result<Vec<u8>, String> {
+    match peer.try_rest() {
+        // It has closed with bytes of ours unread. That is told once, and its own come behind it.
+        Err(Broken::Reset) => peer.try_rest(),
+        replies => replies,
     }
+    .map_err(|broken| format!("no end of the connection: {broken}"))
 }
 
 /// The lines of replies, if they are well-formed (RFC 5321, 4.2): code, blank or hyphen, printable text, CRLF, at most

@@ -2,20 +2,20 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tempfile::TempDir;
-
-use super::daemon::Daemon;
-use super::syslog::Syslog;
+use testkit::debian::{USER, chown};
+use testkit::syslog::Syslog;
+use testkit::{Daemon, Folder};
 
 /// The installation; dropped, it is gone.
 pub(crate) struct Receiver {
-    folder: TempDir,
+    folder: Folder,
     /// What stands in front of every command line.
     launcher: Vec<OsString>,
 }
@@ -23,8 +23,7 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Mail for fred@example.com goes to a file; `directives` follow what every configuration here has.
     pub(crate) fn new(directives: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("mailrecv-").tempdir().unwrap();
-        let receiver = Self { folder, launcher: Vec::new() };
+        let receiver = Self { folder: Folder::new(), launcher: Vec::new() };
         // The user that super-servers start it as must get in, and make the files.
         chown(receiver.path(""), USER);
         // Copied by another process: a descriptor that is open for writing here could be inherited by a program that
@@ -49,14 +48,14 @@ impl Receiver {
         let text = format!(
             "domain mail.example.com\n\
              limit.fcrdns_check off\n\
-             deliver rcpt_to fred@example.com append {}\n\
+             deliver rcpt_to {FRED} append {}\n\
              logfile {}\n\
              debug +\n\
              {directives}\n",
             self.mailbox().display(),
             self.log().display()
         );
-        fs::write(self.config(), text).unwrap();
+        self.write(CONFIG, text);
     }
 
     /// The program.
@@ -66,7 +65,7 @@ impl Receiver {
 
     /// Its configuration.
     pub(crate) fn config(&self) -> PathBuf {
-        self.path("mailrecv.conf")
+        self.path(CONFIG)
     }
 
     /// Where fred's mail goes.
@@ -76,24 +75,7 @@ impl Receiver {
 
     /// Its log file.
     pub(crate) fn log(&self) -> PathBuf {
-        self.path("mailrecv.log")
-    }
-
-    /// Another file of the folder.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// What a file holds; nothing if it is not there.
-    pub(crate) fn read(&self, file: impl AsRef<Path>) -> String {
-        fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-    }
-
-    /// Writes another file of the folder.
-    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        path
+        self.path(LOG)
     }
 
     /// The processes that run its program.
@@ -105,14 +87,14 @@ impl Receiver {
     }
 
     /// Starts a super-server for this installation.
-    pub(crate) fn launch(&self, command: &mut Command) -> Daemon {
+    pub(crate) fn launch(&self, command: Command) -> Daemon {
         let output = self.path("super-server.out");
         match self.launcher.split_first() {
             None => Daemon::start(command, output),
             Some((program, arguments)) => {
                 let mut launcher = Command::new(program);
                 launcher.args(arguments).arg(command.get_program()).args(command.get_args());
-                Daemon::start(&mut launcher, output)
+                Daemon::start(launcher, output)
             }
         }
     }
@@ -144,11 +126,16 @@ impl Drop for Receiver {
     }
 }
 
-/// Gives a file or folder to a user.
-pub(crate) fn chown(path: impl AsRef<Path>, user: &str) {
-    let changed = Command::new("chown").arg(user).arg(path.as_ref()).status().unwrap();
-    assert!(changed.success(), "chown {user} {}", path.as_ref().display());
+impl Deref for Receiver {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
-/// Whom the shipped super-server entries name; every Debian has this user.
-pub(crate) const USER: &str = "mail";
+/// Mail to it is delivered under every configuration.
+pub(crate) const FRED: &str = "fred@example.com";
+
+const CONFIG: &str = "mailrecv.conf";
+const LOG: &str = "mailrecv.log";

@@ -4,10 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
-use super::daemon::{Daemon, free_port, is_listening};
-use super::peer::{Peer, connection_from};
+use testkit::daemon::{free_port, is_listening};
+use testkit::repository::{self, replaced};
+use testkit::{Client, Daemon, debian};
+
 use super::receiver::Receiver;
-use super::{debian, replaced, shipped};
 
 /// A program that starts mailrecv for each connection.
 #[derive(Debug, Clone, Copy)]
@@ -41,11 +42,13 @@ pub(crate) struct Listener {
 impl Listener {
     /// Starts it.
     pub(crate) fn start(receiver: &Receiver, arguments: &[&str]) -> Self {
-        Self::of(receiver, receiver.command().arg("listen").args(arguments))
+        let mut command = receiver.command();
+        command.arg("listen").args(arguments);
+        Self::of(receiver, command)
     }
 
     /// What this command starts.
-    pub(crate) fn of(receiver: &Receiver, command: &mut Command) -> Self {
+    pub(crate) fn of(receiver: &Receiver, command: Command) -> Self {
         let mut daemon = receiver.launch(command);
         let line = daemon.until("the ready line", |output| output.split_once('\n').map(|(line, _)| line.to_owned()));
         let addresses = line.strip_prefix("mailrecv: listening on ").unwrap_or_else(|| panic!("{line}"));
@@ -54,8 +57,8 @@ impl Listener {
     }
 
     /// A connection from 127.0.0.`host`.
-    pub(crate) fn peer(&self, host: u8) -> Peer {
-        Peer::on(connection_from(Ipv4Addr::new(127, 0, 0, host).into(), self.addresses[0]))
+    pub(crate) fn peer(&self, host: u8) -> Client {
+        Client::connect_from(Ipv4Addr::new(127, 0, 0, host).into(), self.addresses[0])
     }
 }
 
@@ -67,14 +70,14 @@ impl SuperServer {
     /// Starts it on a free port of this address, for a receiver with these further arguments.
     pub(crate) fn start(self, receiver: &Receiver, address: IpAddr, arguments: &str) -> Service {
         let address = free_port(address);
-        let mut command = match self {
+        let command = match self {
             Self::Xinetd => xinetd(receiver, address, arguments),
             Self::Inetd => inetd(receiver, address, arguments),
             Self::Tcpserver => tcpserver(receiver, address, arguments),
             Self::SystemdSocketActivate => systemd_socket_activate(receiver, address, arguments),
             Self::Listen => listen(receiver, address, arguments),
         };
-        let mut daemon = receiver.launch(&mut command);
+        let mut daemon = receiver.launch(command);
         daemon.until("listening", |_| is_listening(address).then_some(()));
         Service { address, _daemon: daemon }
     }
@@ -87,8 +90,8 @@ fn xinetd(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command 
         IpAddr::V6(address) => address,
     };
     let place = format!("{{\n    type = UNLISTED\n    port = {}\n    bind = {bind}\n", address.port());
-    let entry = replaced(&installed(receiver, &shipped("xinetd.d/mailrecv"), arguments), &[("{\n", &place)]);
-    let mut xinetd = Command::new(debian::program("xinetd", "xinetd"));
+    let entry = replaced(&installed(receiver, &repository::text("xinetd.d/mailrecv"), arguments), &[("{\n", &place)]);
+    let mut xinetd = debian::command("xinetd", "xinetd");
     xinetd.arg("-dontfork").arg("-f").arg(receiver.write("xinetd.conf", &entry));
     xinetd.arg("-pidfile").arg(receiver.path("xinetd.pid"));
     xinetd
@@ -96,22 +99,22 @@ fn xinetd(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command 
 
 fn inetd(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
     let protocol = if address.is_ipv4() { " tcp " } else { " tcp6 " };
-    let readme = shipped("README.md");
+    let readme = repository::text("README.md");
     let line = readme
         .lines()
         .find(|line| line.trim_start().starts_with("smtp stream ") && line.contains(protocol))
         .unwrap_or_else(|| panic!("the README has no inetd line for{protocol}"));
     let line =
         replaced(&installed(receiver, line.trim_start(), arguments), &[("smtp stream", &format!("{address} stream"))]);
-    let mut inetd = Command::new(debian::program("openbsd-inetd", "inetd"));
-    inetd.arg("-i").arg(receiver.write("inetd.conf", &format!("{line}\n")));
+    let mut inetd = debian::command("openbsd-inetd", "inetd");
+    inetd.arg("-i").arg(receiver.write("inetd.conf", format!("{line}\n")));
     inetd
 }
 
 fn tcpserver(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
     // Debian builds it once for each of the two.
     let package = if address.is_ipv4() { "ucspi-tcp" } else { "ucspi-tcp-ipv6" };
-    let mut tcpserver = Command::new(debian::program(package, "tcpserver"));
+    let mut tcpserver = debian::command(package, "tcpserver");
     // No look-ups of its own, and Debian's number of the user `mail`.
     tcpserver.args(["-HR", "-l0", "-u8", "-g8", &address.ip().to_string(), &address.port().to_string()]);
     tcpserver.arg(receiver.binary()).arg("-c").arg(receiver.config()).args(arguments.split_whitespace());
@@ -119,9 +122,9 @@ fn tcpserver(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Comma
 }
 
 fn systemd_socket_activate(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
-    let unit = shipped("systemd-socket/mailrecv@.service");
+    let unit = repository::text("systemd-socket/mailrecv@.service");
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit has no ExecStart");
-    let mut activate = Command::new(debian::program("systemd", "systemd-socket-activate"));
+    let mut activate = debian::command("systemd", "systemd-socket-activate");
     activate.args(["--accept", "--inetd", "-l", &address.to_string()]);
     activate.args(installed(receiver, start, arguments).split_whitespace());
     activate

@@ -1,15 +1,13 @@
 //! Programs that people send mail with.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use super::debian;
-use super::peer::Peer;
+use testkit::{Session, debian, succeeds};
 
 /// A way to send a mail to fred@example.com.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Client {
+pub(crate) enum Sender {
     /// swaks, the Swiss army knife for SMTP.
     Swaks,
     /// Python's smtplib.
@@ -24,7 +22,7 @@ pub(crate) enum Client {
     NcHeredoc,
 }
 
-impl Client {
+impl Sender {
     /// All of them.
     pub(crate) const ALL: [Self; 6] =
         [Self::Swaks, Self::Smtplib, Self::Msmtp, Self::SmtpSource, Self::NcTyped, Self::NcHeredoc];
@@ -54,7 +52,7 @@ impl Client {
 }
 
 fn swaks(server: SocketAddr, subject: &str) {
-    let mut swaks = debian::bounded("swaks", "swaks");
+    let mut swaks = debian::command("swaks", "swaks");
     if server.is_ipv6() {
         swaks.arg("-6");
     }
@@ -62,7 +60,7 @@ fn swaks(server: SocketAddr, subject: &str) {
         .args(["--server", &server.ip().to_string(), "--port", &server.port().to_string()])
         .args(["--helo", "mydomain.com", "--from", "me@mydomain.com", "--to", "fred@example.com"])
         .args(["--header", &format!("Subject: {subject}"), "--body", "Test message line 1.\\nTest line 2.\\n"]);
-    succeeds(&mut swaks, "");
+    succeeds(swaks, "");
 }
 
 fn smtplib(server: SocketAddr, message: &str) {
@@ -73,32 +71,32 @@ message = sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n')
 with smtplib.SMTP(host, int(port), local_hostname='mydomain.com', timeout=30) as server:
     assert server.sendmail('me@mydomain.com', ['fred@example.com'], message) == {}
 ";
-    let mut python = debian::bounded("python3", "python3");
+    let mut python = debian::command("python3", "python3");
     let (host, port) = (server.ip().to_string(), server.port().to_string());
     python.args(["-c", SCRIPT, &host, &port]);
-    succeeds(&mut python, message);
+    succeeds(python, message);
 }
 
 fn msmtp(server: SocketAddr, message: &str) {
-    let mut msmtp = debian::bounded("msmtp", "msmtp");
+    let mut msmtp = debian::command("msmtp", "msmtp");
     // No configuration, and headers as they are.
     msmtp.args(["--file=/dev/null", "--set-from-header=off", "--set-date-header=off", "--set-msgid-header=off"]);
     msmtp.arg(format!("--host={}", server.ip())).arg(format!("--port={}", server.port()));
     msmtp.args(["--domain=mydomain.com", "--from=me@mydomain.com", "fred@example.com"]);
-    succeeds(&mut msmtp, message);
+    succeeds(msmtp, message);
 }
 
 fn smtp_source(server: SocketAddr, message: &str) {
-    let mut smtp_source = debian::smtp_source();
+    let mut smtp_source = debian::postfix("smtp-source");
     smtp_source.args(["-M", "mydomain.com", "-f", "me@mydomain.com", "-t", "fred@example.com", "-F", "/dev/stdin"]);
     smtp_source.arg(server.to_string());
-    succeeds(&mut smtp_source, message);
+    succeeds(smtp_source, message);
 }
 
 /// The session that the original's document shows.
 fn nc_typed(server: SocketAddr, subject: &str) {
-    let mut nc = nc(server).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut peer = Peer::typing(nc.stdin.take().unwrap(), nc.stdout.take().unwrap());
+    let mut peer = Session::over_pipes(nc(server));
+    peer.types();
     assert_eq!(peer.reply(), "220 mail.example.com ESMTP (RFC 821/822) mailrecv");
     for (command, code) in [
         ("help", "214"),
@@ -109,12 +107,10 @@ fn nc_typed(server: SocketAddr, subject: &str) {
         (&format!("{}.", message(subject)), "250"),
         ("quit", "221"),
     ] {
-        peer.expect(command, code);
+        peer.exchange(command, code);
     }
     // Debian's nc ends when both sides have ended.
-    peer.stop_sending();
-    assert_eq!(peer.rest(), "");
-    assert!(nc.wait().unwrap().success());
+    assert_eq!(peer.end(), (Vec::new(), 0));
 }
 
 fn nc_heredoc(server: SocketAddr, subject: &str) {
@@ -122,13 +118,13 @@ fn nc_heredoc(server: SocketAddr, subject: &str) {
         "helo mydomain.com\nmail from: <me@mydomain.com>\nrcpt to: <fred@example.com>\ndata\n{}.\nquit\n",
         message(subject)
     );
-    let replies = succeeds(&mut nc(server), &session);
+    let replies = succeeds(nc(server), &session);
     let codes: Vec<&str> = replies.lines().map(|line| &line[..3]).collect();
     assert_eq!(codes, ["220", "250", "250", "250", "354", "250", "221"], "{replies}");
 }
 
 fn nc(server: SocketAddr) -> Command {
-    let mut nc = debian::bounded("netcat-openbsd", "nc.openbsd");
+    let mut nc = debian::command("netcat-openbsd", "nc.openbsd");
     nc.args([server.ip().to_string(), server.port().to_string()]);
     nc
 }
@@ -136,15 +132,4 @@ fn nc(server: SocketAddr) -> Command {
 /// A message as it is typed.
 fn message(subject: &str) -> String {
     format!("From: Me <me@mydomain.com>\nSubject: {subject}\n\nTest message line 1.\nTest line 2.\n")
-}
-
-/// Runs a program that has to succeed, with this on its standard input; what it prints.
-pub(crate) fn succeeds(command: &mut Command, input: &str) -> String {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
-    out.into_owned()
 }
