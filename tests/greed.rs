@@ -1,7 +1,7 @@
 //! Peers that want more than their share (cases B.8): commands without an end, replies that nobody reads, a hundred
 //! thousand commands, a message of one line. Each costs a bounded time and a few megabytes of memory at most.
 //!
-//! Bytes that come one at a time, and messages of other odd shapes, are in tests/delivery.rs.
+//! Bytes that come one at a time, and messages of other odd shapes, are in tests/delivery/peers.rs and large.rs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

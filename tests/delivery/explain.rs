@@ -1,0 +1,102 @@
+//! `explain` beside what then happens.
+
+use crate::support::{MAILRECV, PEER, Scratch};
+
+/// `explain` shows the decision, the reply, the log line and the destination, and does nothing.
+#[test]
+fn explain_says_what_would_happen() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\n\
+         allowgroup +lists ^lists\\.example\\.org$\n\
+         allowgroup +lists net 2001:db8:25::/48\n\
+         deliver allowgroup +lists rcpt_to archive@mx.example pipe touch was-run\n\
+         error rcpt_to ^fred@ 550 Fred has left us\n\
+         deliver rcpt_to *@mx.example append inbox\n\
+         copy rcpt_to /^wilma/ append copies\n\
+         error mail_from @spam\\.example$ 451 Not now\n\
+         logfile log\n",
+    );
+    let explain = |arguments: &[&str]| {
+        let output = scratch.run(MAILRECV, &[&["-c", "mailrecv.conf", "explain"], arguments].concat());
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+
+    let (status, text) = explain(&["--peer", "192.0.2.7=mail.example.net", "--rcpt", "wilma@mx.example"]);
+    assert_eq!(status, 0);
+    for line in [
+        "peer mail.example.net [192.0.2.7]",
+        "  reply: 250 2.1.0 Sender ok",
+        "  line 5: error rcpt_to: 'wilma@mx.example' does not match '^fred@'",
+        "  line 6: deliver rcpt_to: 'wilma@mx.example' matches '*@mx.example'",
+        "  reply: 250 2.1.5 Recipient ok",
+        "destination: append 'inbox' (line 6)",
+        "destination: append 'copies' (line 7)",
+        "  log:   nothing, without debug flag +",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line:?} is missing:\n{text}");
+    }
+
+    // Refused: the line that the log would have is the one that the log does have.
+    let arguments = ["--peer", PEER, "--from", "a@b.example", "--rcpt", "fred@mx.example"];
+    let (status, text) = explain(&arguments);
+    assert_eq!(status, 1);
+    assert!(
+        text.contains(
+            "  line 5: error rcpt_to: 'fred@mx.example' matches '^fred@'\n  reply: 550 5.1.1 Fred has left us\n"
+        ),
+        "{text}"
+    );
+    let logged = text.lines().find_map(|line| line.strip_prefix("  log:   ")).expect("the log line");
+    assert!(!scratch.path("log").exists(), "explain logs nothing");
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<fred@mx.example>", "550 5.1.1 Fred has left us");
+    session.quit();
+    assert_eq!(logged.split_once("]: ").unwrap().1, scratch.log()[0]);
+
+    // Accepted: the same, with the flag that logs deliveries, but for the name and the size of the message.
+    scratch.write("mailrecv.conf", scratch.read("mailrecv.conf") + "debug +\n");
+    let (_, text) = explain(&["--peer", PEER, "--from", "a@b.example", "--rcpt", "jim@mx.example"]);
+    assert!(!scratch.path("inbox").exists(), "explain delivers nothing");
+    let explained = text.lines().find_map(|line| line.strip_prefix("  log:   ")).expect("the log line");
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<jim@mx.example>", "250 ");
+    session.exchange("DATA", "354 ");
+    session.exchange("Subject: x\r\n.", "250 ");
+    session.quit();
+    let logged = scratch.log().last().unwrap().clone();
+    let known = |line: &str| {
+        let line = line.split_once("Mail id=").unwrap().1;
+        line.split(' ').filter(|word| !word.starts_with("size=")).skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(known(explained), known(&logged), "{explained}\n{logged}");
+
+    // Groups, by name, by network, and neither.
+    let archive = |peer: &str| explain(&["--peer", peer, "--rcpt", "archive@mx.example"]);
+    let (status, text) = archive("203.0.113.1=lists.example.org");
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("\ndestination: pipe 'touch was-run' (line 4)\n"), "{text}");
+    let (status, text) = archive("2001:db8:25::1");
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("net 2001:db8:25::/48: 2001:db8:25::1 is inside\n"), "{text}");
+    assert!(
+        text.contains("a peer without a confirmed name is refused: 450 Failed FcrDNS, try again later\n"),
+        "{text}"
+    );
+    let (status, text) = archive(PEER);
+    assert_eq!(status, 1);
+    assert!(text.contains("+lists: no member fits mail.example.net [192.0.2.7]\n"), "{text}");
+    assert!(text.contains("  reply: 550 5.7.1 Remote not configured to deliver for this address\n"), "{text}");
+
+    let (status, text) = explain(&["--peer", PEER, "--from", "a@spam.example", "--rcpt", "wilma@mx.example"]);
+    assert_eq!(status, 1);
+    assert!(text.contains("  reply: 451 4.7.1 Not now\n"), "{text}");
+    let (status, text) = explain(&["--peer", PEER, "--rcpt", "no address"]);
+    assert_eq!(status, 1);
+    assert!(text.contains("  reply: 501 5.1.3 "), "{text}");
+    assert!(!scratch.path("was-run").exists());
+}

@@ -1,0 +1,60 @@
+//! Large messages, and messages of odd shapes, in little memory.
+
+use testkit::process::peak_memory;
+
+use crate::support::Scratch;
+use crate::{INBOX, send_to_fred, text_of, with_lf};
+
+/// 5 MB and 50 MB arrive as they were sent, in a file and through a command, in less than 8 MiB of memory.
+#[test]
+fn large_messages_arrive_whole_in_little_memory() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlimit.smtp_data_size 0\n\
+         deliver rcpt_to fred@mx.example append inbox\n\
+         deliver rcpt_to command@mx.example pipe cat > piped\n\
+         deliver rcpt_to mail@mx.example maildir dir\n",
+    );
+    for size in [5_000_000, 50_000_000] {
+        let text = text_of(size);
+        let expected = with_lf(&text);
+        for (recipient, file) in [("fred@mx.example", "inbox"), ("command@mx.example", "piped")] {
+            let mut session = scratch.greeted();
+            session.begin_message(&[recipient]);
+            session.send(&text);
+            session.send(".\r\n");
+            session.expect("250 2.0.0 ");
+            let memory = peak_memory(session.pid()).expect("a running process");
+            session.quit();
+            assert!(memory < 8 * 1024, "{file}, {size}: {memory} KiB");
+            let delivered = std::fs::read(scratch.path(file)).unwrap();
+            let header =
+                delivered.windows(b"Subject: large".len()).position(|window| window == b"Subject: large").unwrap();
+            let body = &delivered[header..];
+            let end: &[u8] = if file == "inbox" { b"\n" } else { b"" };
+            assert!(body.len() == expected.len() + end.len() && body.starts_with(&expected), "{file}, {size}");
+            std::fs::remove_file(scratch.path(file)).unwrap();
+        }
+    }
+}
+
+/// One line without an end, a header of one line, a million header lines: memory does not grow with them.
+#[test]
+fn odd_shapes_of_messages_take_little_memory() {
+    let scratch = Scratch::with_config(&format!("{INBOX}limit.smtp_data_size 0\n"));
+    let shapes = [
+        [b"Subject: x\r\n\r\n".to_vec(), vec![b'x'; 10_000_000], b"\r\n".to_vec()].concat(),
+        [b"Subject: ".to_vec(), vec![b'x'; 10_000_000], b"\r\n".to_vec()].concat(),
+        b"X-Header: y\r\n".repeat(1_000_000),
+        b"\r\n".repeat(2_000_000),
+        b">From \r\n".repeat(1_000_000),
+    ];
+    for text in shapes {
+        let mut session = scratch.greeted();
+        let reply = send_to_fred(&mut session, &text);
+        assert!(reply.starts_with("250 "), "{reply}");
+        let memory = peak_memory(session.pid()).expect("a running process");
+        session.quit();
+        assert!(memory < 8 * 1024, "{memory} KiB");
+        std::fs::remove_file(scratch.path("inbox")).unwrap();
+    }
+}

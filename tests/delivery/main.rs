@@ -1,0 +1,46 @@
+//! Deliveries with the built binary, by destination; mailboxes that others hold or that have no room, peers that vanish,
+//! large messages, and that whatever is refused leaves nothing behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and is nobody's interface"
+)]
+
+mod all_or_nothing;
+mod append;
+mod explain;
+mod large;
+mod locks;
+mod maildir;
+mod peers;
+mod pipe;
+mod print;
+#[path = "../support/mod.rs"]
+mod support;
+
+use testkit::Session;
+use testkit::client::Reply;
+
+const INBOX: &str = "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\n";
+
+/// A message of about this size with lines that are all different.
+fn text_of(size: usize) -> Vec<u8> {
+    let line = |number: usize| format!("{number:09} {}\r\n", "abcdefghij".repeat(5)).into_bytes();
+    let mut text = b"Subject: large\r\n\r\n".to_vec();
+    text.extend((0..size / 61).flat_map(line));
+    text
+}
+
+fn with_lf(text: &[u8]) -> Vec<u8> {
+    text.iter().copied().filter(|byte| *byte != b'\r').collect()
+}
+
+/// Sends the text to fred and returns the final reply.
+fn send_to_fred(session: &mut Session, text: &[u8]) -> Reply {
+    session.begin_message(&["fred@mx.example"]);
+    session.send(text);
+    session.send(".\r\n");
+    session.reply()
+}

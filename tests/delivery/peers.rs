@@ -1,0 +1,186 @@
+//! Peers that vanish, trickle or do not read, and sessions that are asked to stop: what was answered 250 is delivered, what
+//! was not leaves nothing.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use testkit::process::peak_memory;
+
+use crate::support::{PEER, Scratch};
+use crate::{INBOX, text_of};
+
+/// A peer that goes away in the middle of a message, with a FIN or with a RST: nothing is delivered, one line in the log
+/// says so, and it is no fault of ours.
+#[test]
+fn a_peer_that_vanishes_leaves_nothing() {
+    let scratch = Scratch::with_config(INBOX);
+    let parts: [&[u8]; 5] =
+        [b"", b"Subject: x\r\n", b"Subject: x\r\n\r\nbody\r\n.", b"Subject: x\r\n.\r", &text_of(600_000)];
+    for part in parts {
+        for reset in [false, true] {
+            let before = scratch.log().len();
+            let mut session = scratch.greeted();
+            session.begin_message(&["fred@mx.example"]);
+            session.send(part);
+            // So that the text is there before the connection breaks.
+            std::thread::sleep(Duration::from_millis(50));
+            let mut process = if reset { session.reset() } else { session.hang_up() };
+            assert_eq!(process.exit_code(), 0);
+            assert!(!scratch.path("inbox").exists());
+            let log = scratch.log();
+            assert_eq!(log.len(), before + 1, "{log:?}");
+            assert!(log[before].starts_with("[192.0.2.7] WARNING: the "), "{log:?}");
+            assert!(log[before].ends_with("; nothing was delivered of the message it had begun"), "{log:?}");
+        }
+    }
+}
+
+/// What was answered with 250 stays, whatever the peer does after it, and the log of that session says that it may come
+/// again (RFC 1047).
+#[test]
+fn a_peer_that_vanishes_after_the_message_has_delivered_it() {
+    let scratch =
+        Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example pipe sleep 1; cat >> inbox\n");
+    for reset in [false, true] {
+        for reads_the_reply in [true, false] {
+            let before = (scratch.log().len(), delivered_to_inbox(&scratch));
+            let mut session = scratch.greeted();
+            session.begin_message(&["fred@mx.example"]);
+            session.send("x\r\n.\r\n");
+            if reads_the_reply {
+                session.expect("250 ");
+            }
+            let mut process = if reset { session.reset() } else { session.hang_up() };
+            assert_eq!(process.exit_code(), 0);
+            assert_eq!(delivered_to_inbox(&scratch), before.1 + 1);
+            let log = scratch.log();
+            assert_eq!(log.len(), before.0 + 1, "{log:?}");
+            assert!(log[before.0].starts_with("[192.0.2.7] WARNING: the "), "{log:?}");
+            assert!(
+                log[before.0].ends_with(" is delivered, but if the peer has not read that it will send it again"),
+                "{log:?}"
+            );
+        }
+    }
+}
+
+/// A peer that is gone before the greeting, or that never says anything.
+#[test]
+fn a_peer_that_only_connects_is_nothing_to_write_about() {
+    let scratch = Scratch::with_config(INBOX);
+    assert_eq!(scratch.session(&["--peer", PEER]).hang_up().exit_code(), 0);
+    assert_eq!(scratch.session(&["--peer", PEER]).reset().exit_code(), 0);
+    assert_eq!(scratch.greeted().reset().exit_code(), 0);
+    assert_eq!(scratch.log(), Vec::<String>::new());
+}
+
+/// SIGTERM: 421 where nothing is half done.
+#[test]
+fn a_request_to_stop_is_answered_at_the_next_safe_point() {
+    let scratch = Scratch::with_config(&format!("{INBOX}deliver rcpt_to slow@mx.example pipe sleep 1; cat > slow\n"));
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        // Idle.
+        let mut session = scratch.greeted();
+        session.exchange("EHLO client.example", "250-");
+        kill(session.pid(), signal).unwrap();
+        assert_eq!(session.reply(), "421 4.3.2 mx.example is shutting down, try again later");
+        assert_eq!(session.line(), None);
+        assert_eq!(session.end().1, 0);
+        // In the middle of a message.
+        let mut session = scratch.greeted();
+        session.begin_message(&["fred@mx.example"]);
+        session.send("Subject: x\r\n");
+        std::thread::sleep(Duration::from_millis(50));
+        kill(session.pid(), signal).unwrap();
+        session.expect("421 4.3.2 ");
+        assert_eq!(session.line(), None);
+        assert_eq!(session.end().1, 0);
+        assert!(!scratch.path("inbox").exists());
+    }
+    // During a delivery: it is brought to its end and answered, then the session ends.
+    let mut session = scratch.greeted();
+    session.begin_message(&["slow@mx.example", "fred@mx.example"]);
+    session.send("Subject: x\r\n.\r\n");
+    std::thread::sleep(Duration::from_millis(300));
+    kill(session.pid(), Signal::SIGTERM).unwrap();
+    session.expect("250 2.0.0 ");
+    session.expect("421 4.3.2 ");
+    assert_eq!(session.line(), None);
+    assert_eq!(session.end().1, 0);
+    assert!(scratch.read("slow").contains("Subject: x\n"));
+    assert!(scratch.read("inbox").contains("Subject: x\n"));
+}
+
+/// `limit.idle_secs` is the time for one command, however its bytes are spread (DESIGN section 4).
+#[test]
+fn a_command_that_trickles_in_is_as_good_as_none() {
+    let scratch = Scratch::with_config("limit.idle_secs 2\nlimit.connection_secs 20\n");
+    let mut session = scratch.greeted();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(6) {
+        session.send("N");
+        if !session.is_silent_for(Duration::from_millis(400)) {
+            break;
+        }
+    }
+    let time = start.elapsed();
+    session.expect("421 Idle for too long.");
+    assert!((1.5..4.5).contains(&time.as_secs_f64()), "after {time:?}");
+}
+
+/// A delivery is not cut short by the end of the connection's time, which comes behind it.
+#[test]
+fn the_connection_ends_behind_a_delivery() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlimit.connection_secs 1\n\
+         deliver rcpt_to command@mx.example pipe sleep 2; cat > piped\ncopy rcpt_to command@mx.example append inbox\n",
+    );
+    let mut session = scratch.greeted();
+    let reply = session.deliver(&["command@mx.example"]);
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    session.expect("421 4.4.2 ");
+    assert_eq!(session.line(), None);
+    for copy in ["piped", "inbox"] {
+        assert!(scratch.read(copy).contains("\nDelivered-To: command@mx.example\n"), "{copy}");
+    }
+}
+
+/// The text of a message that moves is not idle; `limit.connection_secs` ends it all the same.
+#[test]
+fn data_that_trickles_in_is_bounded_by_the_connection() {
+    let scratch = Scratch::with_config(&format!("{INBOX}limit.idle_secs 2\nlimit.connection_secs 4\n"));
+    let mut session = scratch.greeted();
+    session.begin_message(&["fred@mx.example"]);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        session.send("x");
+        if !session.is_silent_for(Duration::from_millis(500)) {
+            break;
+        }
+    }
+    let time = start.elapsed();
+    session.expect("421 4.4.2 Connection timeout.");
+    assert!((3.0..7.0).contains(&time.as_secs_f64()), "after {time:?}");
+    assert!(!scratch.path("inbox").exists());
+}
+
+/// A peer that sends commands and never reads the replies is given up, and costs no memory.
+#[test]
+fn a_peer_that_does_not_read_is_given_up() {
+    let scratch = Scratch::with_config("limit.smtp_commands 1000000000\nlimit.idle_secs 2\nlimit.connection_secs 5\n");
+    let mut session = scratch.greeted();
+    let pid = session.pid();
+    let start = Instant::now();
+    session.send_without_reading(&b"HELP\r\n".repeat(1_000_000), Duration::from_secs(10));
+    let memory = peak_memory(pid);
+    let mut process = session.hang_up();
+    assert_eq!(process.exit_code(), 0);
+    assert!(start.elapsed() < Duration::from_secs(15), "took {:?}", start.elapsed());
+    if let Some(memory) = memory {
+        assert!(memory < 8 * 1024, "{memory} KiB");
+    }
+}
+
+fn delivered_to_inbox(scratch: &Scratch) -> usize {
+    if scratch.path("inbox").exists() { scratch.read("inbox").matches("\nDelivered-To: ").count() } else { 0 }
+}

@@ -1,0 +1,268 @@
+//! Mail for commands: which exit statuses are final, what a command may read, write, leave behind and take its time for,
+//! and what it finds around it.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::client::Reply;
+use testkit::{Session, wait_until};
+
+use crate::support::Scratch;
+
+/// DESIGN section 4: which exit statuses are final. All 256, each in a message of one session.
+#[test]
+fn the_exit_status_of_a_command_decides() {
+    const PERMANENT: [(i32, &str); 9] = [
+        (64, "554 5.3.5 "),
+        (65, "554 5.6.0 "),
+        (67, "550 5.1.1 "),
+        (68, "550 5.1.2 "),
+        (69, "554 5.3.0 "),
+        (70, "554 5.3.0 "),
+        (76, "554 5.5.0 "),
+        (77, "550 5.7.1 "),
+        (100, "554 5.3.0 "),
+    ];
+    let scratch = Scratch::with_config(
+        "limit.smtp_failcmds 1000\nlimit.smtp_commands 10000\n\
+         deliver rcpt_to *@mx.example pipe cat > /dev/null; echo \"status $LOCAL\"; echo 'second line'; exit $LOCAL\n",
+    );
+    let mut session = scratch.greeted();
+    for status in 0..=255 {
+        let reply = session.deliver(&[&format!("{status}@mx.example")]);
+        let expected = match PERMANENT.iter().find(|(number, _)| *number == status) {
+            _ if status == 0 => "250 2.0.0 ",
+            Some((_, reply)) => reply,
+            None => "451 4.3.0 ",
+        };
+        assert!(reply.starts_with(expected), "status {status}: {reply}");
+        assert!(!reply.contains("status"), "what a command says is not for the peer: {reply}");
+    }
+    session.quit();
+    let log = scratch.log();
+    assert_eq!(log.len(), 255, "one line for each failure");
+    for (status, line) in (1..).zip(log) {
+        let beginning = match status {
+            // No peer is to be banned for these.
+            64 | 69 | 70 => "WARNING: 554 ",
+            _ if PERMANENT.iter().any(|(number, _)| *number == status) => "ERROR: 55",
+            _ => "ERROR: 451 ",
+        };
+        assert!(line.starts_with(&format!("[192.0.2.7] {beginning}")), "{line}");
+        assert!(line.ends_with(&format!("ended, exit status: {status}: 'status {status}')")), "{line}");
+    }
+}
+
+#[test]
+fn commands_that_cannot_run_keep_the_mail_with_the_sender() {
+    for (command, status) in [
+        ("/nonexistent/command", "exit status: 127"),
+        ("/etc/passwd", "exit status: 126"),
+        ("/etc", "exit status: 126"),
+        ("kill -9 $$", "signal: 9 (SIGKILL)"),
+        ("kill -STOP $$", "was killed after 1 seconds"),
+    ] {
+        let (reply, log, _) = through(command, b"Subject: x");
+        assert!(reply.starts_with("451 4.3.0 "), "{command}: {reply}");
+        assert_eq!(log.len(), 1, "{log:?}");
+        assert!(log[0].starts_with("[192.0.2.7] ERROR: 451 ") && log[0].contains(status), "{command}: {log:?}");
+    }
+}
+
+/// A command need not read what it does not want; its exit status is what counts.
+#[test]
+fn commands_that_do_not_read_everything_have_delivered() {
+    let large = vec![b'x'; 1_000_000];
+    for command in ["true", "head -c 10 > head", "exec <&-; sleep 0.2; exit 0", "head -c 500000 > /dev/null"] {
+        for text in [&b"Subject: x"[..], &large] {
+            let (reply, log, _) = through(command, text);
+            assert!(reply.starts_with("250 2.0.0 "), "{command}: {reply}");
+            assert_eq!(log, Vec::<String>::new());
+        }
+    }
+    let (reply, _, _) = through("head -c 10 > /dev/null; exit 65", &large);
+    assert!(reply.starts_with("554 5.6.0 "), "{reply}");
+}
+
+/// Output never holds a command up, whether the message is still being written to it or not; the first line is kept.
+#[test]
+fn commands_may_write_as_much_as_they_like() {
+    let large = vec![b'x'; 1_000_000];
+    for command in [
+        "echo first >&2; head -c 10000000 /dev/zero >&2; cat > /dev/null; exit 75",
+        "cat > /dev/null; echo first; head -c 10000000 /dev/zero; exit 75",
+        "echo first; head -c 10000000 /dev/zero; exit 75",
+    ] {
+        let command = format!("{command} # {}", "[8.8.8.8]");
+        let (reply, log, _) = through(&command, &large);
+        assert!(reply.starts_with("451 4.3.0 "), "{reply}");
+        assert!(log[0].contains("exit status: 75: 'first')"), "{log:?}");
+    }
+}
+
+/// What a command says is as untrusted as what the peer says: it may repeat it.
+#[test]
+fn output_of_commands_is_escaped_in_the_log() {
+    let (_, log, _) = through(r"cat > /dev/null; printf '\n\n \033[2J[8.8.8.8] \047x\047\r\nsecond'; exit 1", b"x");
+    assert!(log[0].ends_with("exit status: 1: '<0x1b><0x5b>2J<0x5b>8.8.8.8<0x5d> <0x27>x<0x27>')"), "{log:?}");
+    assert_eq!(log.len(), 1);
+}
+
+/// Out of time, the command is killed with everything it started, politely first.
+#[test]
+fn commands_that_hang_are_killed_as_a_group() {
+    for (what, command, longest) in [
+        // Both end at once, but the child stays in the group until init has noticed.
+        ("hangs", "sleep 60 & echo $! > child; echo $$ > parent; cat > /dev/null; echo waiting; wait", 4.5),
+        // SIGTERM does nothing to it; two seconds later SIGKILL does.
+        (
+            "ignores SIGTERM",
+            "trap '' TERM; echo $$ > parent; cp parent child; echo waiting; while :; do sleep 1; done",
+            6.0,
+        ),
+        // It does not even read.
+        ("stops itself", "echo $$ > parent; cp parent child; echo waiting; kill -STOP $$", 4.5),
+    ] {
+        let start = Instant::now();
+        let (reply, log, scratch) = through(command, &vec![b'x'; 300_000]);
+        assert_eq!(reply, "451 4.3.0 The command that takes this mail ran out of time.", "{what}");
+        let time = start.elapsed().as_secs_f64();
+        assert!((1.0..longest).contains(&time), "{what}: took {time} seconds");
+        assert!(
+            log[0].starts_with(
+                "[192.0.2.7] ERROR: 451 The command that takes this mail ran out of time. 'fred@mx.example' ("
+            ),
+            "{log:?}"
+        );
+        assert!(log[0].ends_with(": 'waiting')"), "{what}: {log:?}");
+        for name in ["parent", "child"] {
+            let pid = Pid::from_raw(scratch.read(name).trim().parse().unwrap());
+            wait_until(&format!("{what}: the end of the {name}"), || kill(pid, None).err().map(drop));
+        }
+    }
+}
+
+/// All of a command that ran out of time gets two seconds, not just its first process.
+#[test]
+fn commands_have_time_to_clean_up() {
+    let command = "(trap 'sleep 0.5; echo cleaned up > note; exit' TERM; sleep 20 & wait) & exec sleep 20";
+    let (reply, _, scratch) = through(command, b"Subject: x");
+    assert!(reply.starts_with("451 "), "{reply}");
+    assert_eq!(scratch.read("note"), "cleaned up\n");
+}
+
+/// The administrator's words for it.
+#[test]
+fn the_time_limit_of_commands_has_its_own_reply() {
+    let scratch = Scratch::with_config("limit.pipe_secs 1 450 Too slow\ndeliver rcpt_to * pipe sleep 20\n");
+    let mut session = scratch.greeted();
+    assert_eq!(session.deliver(&["fred@mx.example"]), "450 4.3.0 Too slow");
+    session.quit();
+}
+
+/// A daemon that a command leaves behind holds up neither the delivery nor the end of the connection.
+#[test]
+fn daemons_do_not_hold_the_connection() {
+    let scratch = Scratch::with_config(
+        "deliver rcpt_to one@mx.example pipe cat > /dev/null; sleep 60 & echo $! > daemon\n\
+         deliver rcpt_to two@mx.example pipe cat > /dev/null; setsid sleep 60 & echo $! > daemon\n",
+    );
+    for recipient in ["one@mx.example", "two@mx.example"] {
+        let start = Instant::now();
+        let mut session = scratch.greeted();
+        let reply = session.deliver(&[recipient]);
+        assert!(reply.starts_with("250 "), "{reply}");
+        session.quit();
+        assert!(start.elapsed() < Duration::from_secs(10));
+        let daemon = Pid::from_raw(scratch.read("daemon").trim().parse().unwrap());
+        // It was left alone: what succeeds may leave what it likes behind.
+        kill(daemon, Signal::SIGKILL).expect("the daemon still runs");
+    }
+}
+
+/// DESIGN section 4 lists the environment; nothing of ours and nothing of the super-server's is in it. A command has no
+/// descriptor but its three, and none of them is the connection.
+#[test]
+fn commands_get_a_clean_environment() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\n\
+         deliver rcpt_to * pipe cat > text; cat /proc/$$/environ > environ; test -p /dev/stdout && echo pipe > fds; \
+         readlink /proc/self/fd/0 /proc/self/fd/2 >> fds; ls -l /proc/self/fd > all-fds\n",
+    );
+    let mut command = scratch.mailrecv(&["--peer", "2001:db8::7=mail.example.net"]);
+    command.envs([("LD_PRELOAD", ""), ("IFS", "x"), ("BASH_ENV", "/tmp/evil"), ("TCPREMOTEIP", "8.8.8.8")]);
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<\"a $(id) b\"@c.example>", "250 ");
+    session.exchange("RCPT TO:<\"Fred x+tag+more\"@MX.example>", "250 ");
+    session.exchange("DATA", "354 ");
+    session.send("Subject: x\r\n\r\nFrom here\r\n..\r\n.\r\n");
+    let reply = session.expect("250 2.0.0 ");
+    session.quit();
+    let id = reply.rsplit_once("id=").unwrap().1;
+    let environment = scratch.read("environ");
+    let mut environment: Vec<&str> = environment.split_terminator('\0').collect();
+    environment.sort_unstable();
+    let mut expected = [
+        "AUTH_USER=",
+        "CLIENT_ADDRESS=2001:db8::7",
+        "CLIENT_HELO=client.example",
+        "CLIENT_HOSTNAME=mail.example.net",
+        "CLIENT_PROTOCOL=ESMTP",
+        "DOMAIN=MX.example",
+        "EXTENSION=tag+more",
+        "LOCAL=Fred x+tag+more",
+        &format!("MESSAGE_ID={id}"),
+        "ORIGINAL_RECIPIENT=\"Fred x+tag+more\"@MX.example",
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+        "RECIPIENT=\"Fred x+tag+more\"@MX.example",
+        "SENDER=\"a $(id) b\"@c.example",
+    ];
+    expected.sort_unstable();
+    assert_eq!(environment, expected);
+
+    let fds = scratch.read("fds");
+    let fds: Vec<&str> = fds.lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(fds, ["pipe"; 3]);
+    let all = scratch.read("all-fds");
+    assert!(all.contains("pipe:") && !all.contains("socket:") && !all.contains("mailrecv.conf"), "{all}");
+
+    // The message as it stands, the separator of a mailbox in front.
+    let text = scratch.read("text");
+    assert!(text.starts_with("From \"a-$(id)-b\"@c.example "), "{text}");
+    assert!(text.ends_with("\nSubject: x\n\nFrom here\n.\n"), "{text}");
+}
+
+/// A bounce has no sender, a HELO session no ESMTP, a plain recipient no extension.
+#[test]
+fn empty_values_are_there_too() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\n\
+         deliver rcpt_to * pipe cat > /dev/null; echo \"<$SENDER|$EXTENSION|$CLIENT_PROTOCOL|$CLIENT_HOSTNAME|$LOCAL@$DOMAIN>\" > said\n",
+    );
+    let mut session = scratch.session(&["--peer", "192.0.2.9"]);
+    session.expect("220 ");
+    for (line, reply) in
+        [("HELO x", "250 "), ("MAIL FROM:<>", "250 "), ("RCPT TO:<fred>", "250 "), ("DATA", "354 "), ("x\r\n.", "250 ")]
+    {
+        session.exchange(line, reply);
+    }
+    session.quit();
+    assert_eq!(scratch.read("said"), "<||SMTP|unknown|fred@mx.example>\n");
+}
+
+/// Sends a message to `command` and returns the final reply and the log.
+fn through(command: &str, text: &[u8]) -> (Reply, Vec<String>, Scratch) {
+    let scratch = Scratch::with_config(&format!("limit.pipe_secs 1\ndeliver rcpt_to * pipe {command}\n"));
+    let mut session = scratch.greeted();
+    session.begin_message(&["fred@mx.example"]);
+    session.send(text);
+    session.send("\r\n.\r\n");
+    let reply = session.reply();
+    session.exchange("NOOP", "250 ");
+    session.quit();
+    let log = scratch.log();
+    (reply, log, scratch)
+}
