@@ -1,9 +1,10 @@
 //! mailrecv receives mail on one connection and puts it where a rule says.
 //!
-//! One message, from the socket to the disk: [`run`] loads the [`config`], names the [`peer`] and calls [`server`]; the
-//! server reads lines and data ([`conn`]) and gives them to the [`smtp`] session, which decides and answers with steps;
-//! message text goes to the spool ([`message`]), and at the final dot [`deliver`] takes it to every destination, or to
-//! none. Refusals and deliveries go to the [`log`].
+//! One message, from the socket to the disk: `receive` prepares the connection and calls [`server`], the only loop, which
+//! gives what comes in ([`net::conn`]) to the [`smtp`] session and executes the steps that it gets back; what the
+//! session cannot know by itself, [`policy`] answers from the [`config`]; message text goes to the spool ([`message`]),
+//! and at the final dot [`deliver`] takes it to every destination, or to none. Every line of the [`log`] is an event.
+//! docs/architecture.md tells more.
 
 pub mod address;
 mod check;

@@ -80,6 +80,19 @@ fn the_manual_page_describes_every_directive() {
     }
 }
 
+/// Nor does the page describe what is not there.
+#[test]
+fn every_directive_that_is_described_is_one() {
+    let page = repository::text("etc/man/mailrecv.conf.5");
+    let limits = config::directives().filter_map(|name| name.strip_prefix("limit."));
+    let known: Vec<&str> = config::directives().chain(config::actions()).chain(limits).collect();
+    for item in page.lines().filter_map(|line| line.strip_prefix(".It Ic ")) {
+        for name in item.split(" , ").filter_map(|item| item.split(' ').next()) {
+            assert!(known.contains(&name), "mailrecv.conf(5) describes `{name}`, which there is not");
+        }
+    }
+}
+
 /// The table of limits has the defaults that the program has.
 #[test]
 fn the_manual_page_tells_the_defaults() {
