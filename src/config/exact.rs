@@ -110,10 +110,15 @@ pub(super) fn unquoted(address: &str) -> Cow<'_, str> {
 fn hash(address: &[u8]) -> u32 {
     const FOLD: u64 = u64::from_ne_bytes([0x20; 8]);
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    let (words, rest) = address.as_chunks::<8>();
-    words.iter().for_each(|word| hasher.write_u64(u64::from_ne_bytes(*word) | FOLD));
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    hasher.write_u64(u64::from_ne_bytes(last) | FOLD);
+    let fold = |word: [u8; 8]| u64::from_ne_bytes(word) | FOLD;
+    let (words, rest) = address.as_chunks();
+    words.iter().for_each(|word| hasher.write_u64(fold(*word)));
+    // The last eight again, of which some may have been hashed: quicker than what is left over by itself.
+    let last = address.last_chunk().copied().unwrap_or_else(|| {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        last
+    });
+    hasher.write_u64(fold(last));
     hasher.finish() as u32
 }
