@@ -1,6 +1,5 @@
 //! Who is measured, and one connection to it: a child started as a super-server starts it, and the peer's end.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::{env, fs, thread};
 
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use testkit::{Client, PATIENCE};
 
 use crate::Result;
 
@@ -72,7 +72,7 @@ impl Contestant {
 /// A child and the other end of its connection.
 pub(crate) struct Session {
     child: Child,
-    peer: BufReader<TcpStream>,
+    client: Client,
     pub(crate) connected: Instant,
     pub(crate) started: Instant,
     /// From `started` to the last byte of the greeting.
@@ -84,9 +84,7 @@ impl Session {
         let connected = Instant::now();
         let peer = TcpStream::connect(listener.local_addr()?)?;
         let accepted = OwnedFd::from(listener.accept()?.0);
-        peer.set_nodelay(true)?;
-        peer.set_read_timeout(Some(PATIENCE))?;
-        peer.set_write_timeout(Some(PATIENCE))?;
+        let client = Client::on_tcp(peer);
 
         let mut command = Command::new(&contestant.program);
         command.args(&contestant.arguments).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -95,8 +93,7 @@ impl Session {
         let child = command.spawn().map_err(|problem| format!("{}: {problem}", contestant.program.display()))?;
         drop(command); // and with it our copy of the child's end
 
-        let peer = BufReader::new(peer);
-        let mut session = Self { child, peer, connected, started, to_greeting: Duration::ZERO };
+        let mut session = Self { child, client, connected, started, to_greeting: Duration::ZERO };
         session.expect("220")?;
         session.to_greeting = session.started.elapsed();
         Ok(session)
@@ -115,7 +112,7 @@ impl Session {
 
     pub(crate) fn data(&mut self, message: &[u8]) -> Result<()> {
         self.command("DATA", "354")?;
-        self.peer.get_mut().write_all(message)?;
+        self.client.send(message);
         self.expect("250")
     }
 
@@ -140,7 +137,7 @@ impl Session {
 
     fn say_quit(&mut self) -> Result<()> {
         self.command("QUIT", "221")?;
-        self.peer.read_to_end(&mut Vec::new())?;
+        self.client.try_rest()?;
         Ok(())
     }
 
@@ -158,23 +155,13 @@ impl Session {
     }
 
     fn command(&mut self, command: &str, code: &str) -> Result<()> {
-        self.peer.get_mut().write_all(format!("{command}\r\n").as_bytes())?;
+        self.client.send(format!("{command}\r\n"));
         self.expect(code).map_err(|problem| format!("{command}: {problem}").into())
     }
 
-    /// Reads one reply, all its lines.
     fn expect(&mut self, code: &str) -> Result<()> {
-        let mut line = String::new();
-        while line.is_empty() || line.get(3..4) == Some("-") {
-            line.clear();
-            if self.peer.read_line(&mut line)? == 0 {
-                return Err(format!("the connection was closed where {code} was expected").into());
-            }
-        }
-        if !line.starts_with(code) {
-            return Err(format!("expected {code}, got {}", line.trim_end()).into());
-        }
-        Ok(())
+        let reply = self.client.try_reply().map_err(|problem| format!("{problem}, where {code} was expected"))?;
+        if reply.starts_with(code) { Ok(()) } else { Err(format!("expected {code}, got {reply}").into()) }
     }
 
     /// A figure in KiB from the child's `file` in /proc.
@@ -193,8 +180,6 @@ impl Drop for Session {
         let _ = self.child.wait();
     }
 }
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where a program is, administrators' ones included.
 pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
