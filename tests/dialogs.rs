@@ -271,7 +271,7 @@ impl<'f> Dialog<'f> {
         self.compare_log(&lines)
     }
 
-    /// DESIGN section 6: refusals are always logged; the text stands without the enhanced code.
+    /// Refusals are always logged; the text stands without the enhanced code.
     fn compare_refusals(&mut self, log: &[String]) -> Result<(), String> {
         let logged: Vec<&str> = log.iter().filter_map(|line| Some(line.split_once("] ERROR: ")?.1)).collect();
         let logged: Vec<&str> = logged.into_iter().filter(|text| text.as_bytes()[0].is_ascii_digit()).collect();

@@ -1,4 +1,4 @@
-//! Who the peer is (DESIGN section 7): forward-confirmed names, with a name server of the test's own in namespaces of its
+//! Who the peer is : forward-confirmed names, with a name server of the test's own in namespaces of its
 //! own; terminals; and what is no connection at all.
 #![allow(
     clippy::unwrap_used,
@@ -467,7 +467,7 @@ fn a_peer_that_is_gone_already_is_no_fault() {
     assert_eq!(scratch.log(), ["[unknown] WARNING: the peer had gone before it could be greeted"]);
 }
 
-/// Under xinetd standard error is the connection as well (DESIGN section 8): a mistake in the super-server's entry is no
+/// Under xinetd standard error is the connection as well: a mistake in the super-server's entry is no
 /// business of the peer, and nothing but SMTP goes there.
 #[test]
 fn a_bad_command_line_is_not_shown_to_the_peer() {

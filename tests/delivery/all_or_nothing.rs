@@ -7,7 +7,7 @@ use crate::maildir::messages_in;
 use crate::support::{MAILRECV, PEER, Scratch};
 use crate::{INBOX, send_to_fred, text_of};
 
-/// DESIGN section 1: files are prepared, the command decides, then they are kept or taken back.
+/// Files are prepared, the command decides, then they are kept or taken back.
 #[test]
 fn a_command_that_fails_takes_the_files_back() {
     let scratch = Scratch::with_config(

@@ -111,7 +111,7 @@ fn a_request_to_stop_is_answered_at_the_next_safe_point() {
     assert!(scratch.read("inbox").contains("Subject: x\n"));
 }
 
-/// `limit.idle_secs` is the time for one command, however its bytes are spread (DESIGN section 4).
+/// `limit.idle_secs` is the time for one command, however its bytes are spread.
 #[test]
 fn a_command_that_trickles_in_is_as_good_as_none() {
     let scratch = Scratch::with_config("limit.idle_secs 2\nlimit.connection_secs 20\n");

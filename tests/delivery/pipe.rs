@@ -10,7 +10,7 @@ use testkit::{Session, wait_until};
 
 use crate::support::Scratch;
 
-/// DESIGN section 4: which exit statuses are final. All 256, each in a message of one session.
+/// Which exit statuses are final. All 256, each in a message of one session.
 #[test]
 fn the_exit_status_of_a_command_decides() {
     const PERMANENT: [(i32, &str); 9] = [
@@ -181,7 +181,7 @@ fn daemons_do_not_hold_the_connection() {
     }
 }
 
-/// DESIGN section 4 lists the environment; nothing of ours and nothing of the super-server's is in it. A command has no
+/// The environment is what mailrecv.conf(5) lists; nothing of ours and nothing of the super-server's is in it. A command has no
 /// descriptor but its three, and none of them is the connection.
 #[test]
 fn commands_get_a_clean_environment() {
