@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use regex::Regex;
 use support::{CONFIG, LOG, PEER, Scratch};
-use testkit::{Session, repository};
+use testkit::{Session, panic_text, repository};
 
 #[test]
 fn every_dialog_goes_as_written() {
@@ -37,14 +37,10 @@ fn every_dialog_goes_as_written() {
 }
 
 fn failure(ended: std::thread::Result<Result<(), String>>, file: &Path) -> Option<String> {
-    let text = match ended {
-        Ok(result) => return result.err(),
-        Err(panic) => match panic.downcast_ref::<String>() {
-            Some(text) => text.clone(),
-            None => panic.downcast_ref::<&str>().unwrap_or(&"a panic without a text").to_string(),
-        },
-    };
-    Some(format!("{}: {text}", file.display()))
+    match ended {
+        Ok(result) => result.err(),
+        Err(panic) => Some(format!("{}: {}", file.display(), panic_text(&*panic))),
+    }
 }
 
 fn run(file: &Path) -> Result<(), String> {

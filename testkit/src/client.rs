@@ -107,9 +107,9 @@ impl Client {
 // Sending. That nobody takes what is sent is noticed by whoever reads next.
 
 impl Client {
-    /// Sends bytes as they are.
+    /// Sends bytes as they are; given up if nothing of them is taken for too long.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.send_within(bytes, PATIENCE);
+        let _ = bytes.as_ref().chunks(LARGEST_PIECE).all(|piece| self.send_within(piece, PATIENCE));
     }
 
     /// Sends all of it; whether it was taken in this time.
@@ -169,7 +169,10 @@ impl Client {
     /// A whole reply.
     #[track_caller]
     pub fn reply(&mut self) -> Reply {
-        self.try_reply().unwrap_or_else(|broken| panic!("no reply: {broken}"))
+        match self.try_reply() {
+            Ok(reply) => reply,
+            Err(broken) => panic!("no reply: {broken}"),
+        }
     }
 
     /// Reads a reply that begins like this.
@@ -183,7 +186,10 @@ impl Client {
     /// Sends a command line and returns the reply.
     #[track_caller]
     pub fn ask(&mut self, line: &str) -> Reply {
-        self.try_ask(line).unwrap_or_else(|broken| panic!("no reply to {line:?}: {broken}"))
+        match self.try_ask(line) {
+            Ok(reply) => reply,
+            Err(broken) => panic!("no reply to {line:?}: {broken}"),
+        }
     }
 
     /// Sends a line and reads a reply that begins like this.
@@ -197,8 +203,7 @@ impl Client {
     /// Everything up to the end of the connection.
     #[track_caller]
     pub fn rest(&mut self) -> String {
-        let rest = self.try_rest().unwrap_or_else(|broken| panic!("no end of the connection: {broken}"));
-        String::from_utf8(rest).expect("replies in UTF-8")
+        all_text(self.try_rest())
     }
 
     /// Whether nothing comes for so long, the connection staying open.
@@ -279,9 +284,7 @@ impl Client {
     /// Sends a whole session and returns everything that was answered.
     #[track_caller]
     pub fn converse(&mut self, script: impl AsRef<[u8]>) -> String {
-        let replies = self.try_converse(script.as_ref());
-        let replies = replies.unwrap_or_else(|broken| panic!("no end of the connection: {broken}"));
-        String::from_utf8(replies).expect("replies in UTF-8")
+        all_text(self.try_converse(script.as_ref()))
     }
 
     /// Waits for something to read, and reads it; how many bytes there were, none at the end.
@@ -352,6 +355,14 @@ impl fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
+
+#[track_caller]
+fn all_text(read: Result<Vec<u8>, Broken>) -> String {
+    match read {
+        Ok(bytes) => String::from_utf8(bytes).expect("replies in UTF-8"),
+        Err(broken) => panic!("no end of the connection: {broken}"),
+    }
+}
 
 fn garbled(line: &[u8]) -> Broken {
     Broken::Garbled(String::from_utf8_lossy(line).into_owned())

@@ -16,9 +16,10 @@ pub fn program(package: &str, name: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let installed = env::split_paths(&path).chain(DAEMONS.map(|folder| Path::new("/").join(folder)));
     let mut places = unpacked.into_iter().chain(installed).map(|folder| folder.join(name));
-    places.find(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("`{name}` of Debian's package {package} is missing: run tests/run, which installs it")
-    })
+    let Some(found) = places.find(|path| path.is_file()) else {
+        panic!("`{name}` of Debian's package {package} is missing: run tests/run, which installs it");
+    };
+    found
 }
 
 /// A command that runs a program of a package.

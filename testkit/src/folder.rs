@@ -57,11 +57,13 @@ impl Folder {
     }
 
     /// What a program says that ends by itself.
+    #[track_caller]
     pub fn run(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Output {
         output(self.command(program, arguments))
     }
 
     /// Runs Python with a script; it must succeed. Returns what it printed.
+    #[track_caller]
     pub fn python(&self, script: &str, arguments: &[&str]) -> String {
         let python = debian::program("python3", "python3");
         let output = self.run(python, &[&["-c", script], arguments].concat());

@@ -5,6 +5,9 @@
 //! it was; where a test wants to go on, there is a function that returns the failure (`try_...`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test, what cannot be done is a failure")]
 
+use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 pub mod client;
 pub mod daemon;
 pub mod debian;
@@ -28,8 +31,13 @@ pub use session::Session;
 pub use wait::{PATIENCE, wait_until};
 
 /// Both loopback addresses.
-pub const LOOPBACK: [std::net::IpAddr; 2] =
-    [std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
+pub const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// What a panic that was caught said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a text").to_owned()
+}
 
 /// Whether we are root, which `what` needs. Runs of a project's own (`CI` is set) are root's and leave nothing out.
 #[expect(clippy::print_stdout, reason = "the test harness shows it with the test")]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use testkit::daemon::is_listening;
-use testkit::{Client, LOOPBACK, wait_until};
+use testkit::{Client, LOOPBACK, output, wait_until};
 
 use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
@@ -159,7 +159,11 @@ fn what_it_cannot_begin_with() {
     let receiver = Receiver::new("");
     let occupant = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = occupant.local_addr().unwrap().to_string();
-    let run = |address: &str| receiver.command().args(["listen", address]).output().unwrap();
+    let run = |address: &str| {
+        let mut command = receiver.command();
+        command.args(["listen", address]);
+        output(command)
+    };
     let output = run(&taken);
     assert_eq!(output.status.code(), Some(71));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&taken), "{output:?}");

@@ -38,6 +38,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use report::{Form, Tally};
+use testkit::panic_text;
 
 /// Every scenario: a name, and what runs it.
 const SCENARIOS: &[(&str, Scenario)] = &[
@@ -99,14 +100,7 @@ fn run(name: &str, scenario: Scenario, form: Form) -> Tally {
     let mut bar = Bar::new(name, form);
     let result = catch_unwind(AssertUnwindSafe(|| scenario(form, &mut |done, total| bar.show(done, total))));
     bar.clear();
-    let tally = result.unwrap_or_else(|panic| {
-        let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(text), _) => text,
-            (None, Some(text)) => *text,
-            (None, None) => "a panic without a text",
-        };
-        Tally { problems: vec![text.to_owned()], ..Tally::default() }
-    });
+    let tally = result.unwrap_or_else(|panic| Tally { problems: vec![panic_text(&*panic)], ..Tally::default() });
     let verdict = if tally.passed() { "ok" } else { "FAILED" };
     println!("{name} ... {verdict}, {:.1} s", started.elapsed().as_secs_f64());
     tally

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use testkit::debian;
 use testkit::strace::{self, Call};
+use testkit::{debian, panic_text};
 
 use crate::letters::Letter;
 use crate::places::{Attempt, Destinations};
@@ -52,9 +52,8 @@ pub fn several_at_a_time<T: Sync>(
     let (next, done, sum) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Tally::default()));
     let work = || {
         while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
-            // The panic's text is on standard error.
-            let failed = |_| Tally { problems: vec!["a case panicked".to_owned()], ..Tally::default() };
-            let tally = catch_unwind(AssertUnwindSafe(|| run(item))).unwrap_or_else(failed);
+            let tally = catch_unwind(AssertUnwindSafe(|| run(item)));
+            let tally = tally.unwrap_or_else(|panic| Tally { problems: vec![panic_text(&*panic)], ..Tally::default() });
             sum.lock().unwrap().add(tally);
             done.fetch_add(1, Relaxed);
         }
