@@ -1,5 +1,5 @@
-//! A message goes to all of its destinations or to none: what is refused, by a command or for lack of room, leaves nothing
-//! behind.
+//! A message goes to all of its destinations or to none: what is refused, by a command or for lack of room, leaves
+//! nothing behind.
 
 use testkit::{Session, is_root};
 

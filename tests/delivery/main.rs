@@ -1,5 +1,5 @@
-//! Deliveries with the built binary, by destination; mailboxes that others hold or that have no room, peers that vanish,
-//! large messages, and that whatever is refused leaves nothing behind.
+//! Deliveries with the built binary, by destination; mailboxes that others hold or that have no room, peers that
+//! vanish, large messages, and that whatever is refused leaves nothing behind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Peers that vanish, trickle or do not read, and sessions that are asked to stop: what was answered 250 is delivered, what
-//! was not leaves nothing.
+//! Peers that vanish, trickle or do not read, and sessions that are asked to stop: what was answered 250 is delivered,
+//! what was not leaves nothing.
 
 use std::time::{Duration, Instant};
 

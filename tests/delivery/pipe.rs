@@ -1,5 +1,5 @@
-//! Mail for commands: which exit statuses are final, what a command may read, write, leave behind and take its time for,
-//! and what it finds around it.
+//! Mail for commands: which exit statuses are final, what a command may read, write, leave behind and take its time
+//! for, and what it finds around it.
 
 use std::time::{Duration, Instant};
 
