@@ -3,8 +3,9 @@
 //! Each figure is that of a child started as a super-server would start it: a real TCP connection over loopback as
 //! descriptors 0 and 1, nothing inherited. Machines are noisy, so mailrecv and what it is compared with take turns,
 //! and the figures are medians of the turns; the comparison is the median over the *pairs* of each turn, so that a
-//! slow moment of the machine slows both sides of it. The yardstick is `do_nothing.c` beside this file, compiled here.
-//! Instructions, page faults and system calls are counted too: they hardly vary, and show what times hide.
+//! slow moment of the machine slows both sides of it, and beside it that of the best tenth of each. The yardstick is
+//! `do_nothing.c` beside this file, compiled here. Instructions, page faults and system calls are counted too: they
+//! hardly vary, and show what times hide.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints")]
 
