@@ -29,7 +29,7 @@ pub struct Signals {
 impl Signals {
     /// Takes the signals over, for the rest of this process: a value that is dropped does not give them back.
     pub fn new() -> anyhow::Result<Self> {
-        Self::take_over().context("taking over signals")
+        Self::take_over().context("installing signal handlers")
     }
 
     fn take_over() -> io::Result<Self> {
