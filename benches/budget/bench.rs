@@ -1,7 +1,7 @@
 //! The turns that contestants take, and what they leave: rows of the table.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, process};
 
 use crate::contest::{Contestant, build_do_nothing, install};
@@ -13,6 +13,8 @@ pub(crate) struct Bench {
     listener: TcpListener,
     /// Configs, mailboxes and the log; gone with the value.
     pub(crate) scratch: PathBuf,
+    /// Copies of the contestants; gone likewise.
+    programs: PathBuf,
     mailrecv: PathBuf,
     baseline: Option<PathBuf>,
     do_nothing: PathBuf,
@@ -26,16 +28,30 @@ type Series<const N: usize> = Result<Vec<[f64; N]>>;
 
 impl Bench {
     pub(crate) fn new(options: Options) -> Result<Self> {
-        let mailrecv = install(&options.mailrecv, "mailrecv")?;
-        let baseline = options.baseline.map(|program| install(&program, "mailrecv-before")).transpose()?;
         let against = options.against.as_deref().map(Contestant::from_command).transpose()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let do_nothing = build_do_nothing()?;
         let scratch = options.dir.join(format!("budget-{}", process::id()));
         fs::create_dir(&scratch).map_err(|problem| format!("{}: {problem}", scratch.display()))?;
         let scratch = fs::canonicalize(scratch)?;
+        // Programs below target/ in any case: where mail is written, they may not be allowed to run.
+        let programs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("installed-{}", process::id()));
+        fs::create_dir(&programs)?;
+        let do_nothing = build_do_nothing(&programs)?;
+        let mailrecv = install(&options.mailrecv, &programs, "mailrecv")?;
+        let baseline = options.baseline.map(|program| install(&program, &programs, "mailrecv-before")).transpose()?;
         let (rows, failures) = Default::default();
-        Ok(Self { runs: options.runs, listener, scratch, mailrecv, baseline, do_nothing, against, rows, failures })
+        Ok(Self {
+            runs: options.runs,
+            listener,
+            scratch,
+            programs,
+            mailrecv,
+            baseline,
+            do_nothing,
+            against,
+            rows,
+            failures,
+        })
     }
 
     pub(crate) fn runs(&self) -> usize {
@@ -157,5 +173,6 @@ fn pairs<const N: usize>(place: usize, ours: &Series<N>, theirs: &Series<N>) -> 
 impl Drop for Bench {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.scratch);
+        let _ = fs::remove_dir_all(&self.programs);
     }
 }

@@ -189,7 +189,7 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
 }
 
 /// Compiles the yardstick.
-pub(crate) fn build_do_nothing() -> Result<PathBuf> {
+pub(crate) fn build_do_nothing(folder: &Path) -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/do_nothing.c");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("do_nothing");
     let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
@@ -200,14 +200,13 @@ pub(crate) fn build_do_nothing() -> Result<PathBuf> {
     if !status.success() {
         return Err(format!("{compiler} could not compile {} (see above)", source.display()).into());
     }
-    install(&program, "do_nothing")
+    install(&program, folder, "do_nothing")
 }
 
 /// A copy, which is what runs on a real system too. It matters: the page cache holds a file that a linker wrote here
-/// and there in smaller pieces than one that was copied, and mapping these takes a tenth of mailrecv's start.
-pub(crate) fn install(program: &Path, name: &str) -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
-    fs::create_dir_all(&folder)?;
+/// and there in smaller pieces than one that was copied, and mapping these takes a tenth of mailrecv's start. Copies
+/// made at other times differ as much, so all are made now.
+pub(crate) fn install(program: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
     let copy = folder.join(name);
     fs::copy(program, &copy).map_err(|problem| format!("{}: {problem}", program.display()))?;
     Ok(copy)
