@@ -214,6 +214,46 @@ fn warnings_cite_replaced_lines() {
     assert!(said.ends_with("    2 | allow remotehost evil\n      |                  ^^^^\n"), "{said}");
 }
 
+/// However many findings there are, and of however many kinds, each is in the order of the file and shows its own line.
+#[test]
+fn many_findings_show_their_lines() {
+    let line = |number: usize| match number % 8 {
+        0 => format!("deliver rcpt_to user{number}@mx.example append /var/mail/{number}"),
+        1 => format!("deliver rcpt_to USER{}@mx.example append /var/mail/{number} # twice", number - 1),
+        2 => format!("deliver rcpt_to user{number}@mx.example. append /var/mail/{number}"),
+        3 => format!("  deliver  rcpt_to  user{number}@lists.example  pipe  run {number}"),
+        4 => format!("deliver rcpt_to /user{number}/ append /var/mail/{number}"),
+        5 => format!("error rcpt_to (user{number} 550 No"),
+        6 => format!("error mail_from /user{number}/ 550 No"),
+        _ => format!("# {number}"),
+    };
+    let lines: Vec<String> = (0..800).map(line).collect();
+    let config = ["domain mx.example", "deliver rcpt_to postmaster discard", "copy rcpt_to *@lists.example pipe cat"];
+    let config: Vec<&str> = config.into_iter().chain(lines.iter().map(String::as_str)).collect();
+    let scratch = Scratch::with_config(&(config.join("\n") + "\n"));
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    for (kind, count) in [("error", 200), ("warning", 400)] {
+        let mut last = 0;
+        let findings: Vec<_> = said.chunks(3).filter(|finding| finding[0].contains(&format!(": {kind}: "))).collect();
+        assert_eq!(findings.len(), count, "{kind}");
+        for finding in findings {
+            let number: usize = finding[0].split(':').nth(1).unwrap().parse().unwrap();
+            assert!(number > last, "{finding:?} behind line {last}");
+            last = number;
+            let cited = finding[1].split_once(" | ").unwrap().1;
+            assert_eq!(cited, config[number - 1]);
+            let caret = finding[2].find('^').unwrap() - finding[1].find(" | ").unwrap() - 3;
+            assert!(
+                ["user", "USER", "(user", "/user"].iter().any(|word| cited[caret..].starts_with(word)),
+                "{finding:?}"
+            );
+        }
+    }
+}
+
 /// The log that the broken file itself asks for is where its administrator will look.
 #[test]
 fn a_broken_file_is_logged_where_it_wants_its_log() {

@@ -44,11 +44,10 @@ fn next(rest: &[u8]) -> Option<&[u8]> {
 
 /// A word of plain characters, and what follows it.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let is_plain = |byte: &&u8| PLAIN[usize::from(**byte)];
-    // Four at a time, which takes half as long.
-    let are_plain = |four: &&[u8; 4]| four.iter().fold(true, |plain, byte| plain & PLAIN[usize::from(*byte)]);
-    let whole = text.as_chunks().0.iter().take_while(are_plain).count() * 4;
-    let length = whole + text[whole..].iter().take_while(is_plain).count();
+    // Eight at a time without a decision between them, which takes half as long.
+    let are_plain = |eight: &&[u8; 8]| eight.iter().fold(0, |other, byte| other | OTHER[usize::from(*byte)]) == 0;
+    let whole = text.as_chunks().0.iter().take_while(are_plain).count() * 8;
+    let length = whole + text[whole..].iter().take_while(|byte| OTHER[usize::from(**byte)] == 0).count();
     (length > 0).then(|| text.split_at(length))
 }
 
@@ -57,16 +56,17 @@ fn without_blanks(text: &[u8]) -> &[u8] {
     &text[blanks..]
 }
 
-/// Printable ASCII that has no meaning in the grammar of a line, an address or a pattern.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
+/// 1 for every byte but printable ASCII that has no meaning in the grammar of a line, an address or a pattern.
+const OTHER: [u8; 256] = {
+    let mut other = [1; 256];
     let mut byte = b'!';
     while byte <= b'~' {
-        plain[byte as usize] =
-            !matches!(byte, b'#' | b'$' | b'"' | b'\'' | b'*' | b'<' | b'>' | b',' | b';' | b'(' | b')' | b'\\' | b'`');
+        other[byte as usize] =
+            matches!(byte, b'#' | b'$' | b'"' | b'\'' | b'*' | b'<' | b'>' | b',' | b';' | b'(' | b')' | b'\\' | b'`')
+                as u8;
         byte += 1;
     }
-    plain
+    other
 };
 
 #[cfg(test)]
