@@ -14,9 +14,10 @@ use mailrecv::peer::Peer;
 
 /// Loads the configuration and uses it.
 pub fn check(input: &[u8]) {
-    let findings = findings_of(input);
-    // Blanks and CRs at the ends of lines mean nothing; no such line is read by the short cut for many plain ones.
-    assert_eq!(findings_of(&with_blanks(input)), findings, "with blanks at the ends of lines");
+    let findings = findings_of(input, input);
+    // Comments, blanks and CRs at the ends of lines mean nothing; no line with a comment is read by the short cut for
+    // many plain ones.
+    assert_eq!(findings_of(&with_comments(input), input), findings, "with comments at the ends of lines");
 }
 
 /// Loads a configuration that is not in a file.
@@ -37,10 +38,11 @@ struct Findings {
     answers: Vec<String>,
 }
 
-fn findings_of(text: &[u8]) -> Findings {
+/// Addresses to ask the rules about are those in `ruled`.
+fn findings_of(text: &[u8], ruled: &[u8]) -> Findings {
     let loaded = load(text);
     let (diagnostics, answers) = match &loaded {
-        Ok(config) => (config.check(), answers(config, text)),
+        Ok(config) => (config.check(), answers(config, ruled)),
         Err(unusable) => {
             check_errors(&unusable.errors);
             (unusable.errors.clone(), Vec::new())
@@ -162,10 +164,12 @@ fn mailboxes(config: &Config, text: &[u8]) -> Vec<Mailbox> {
     mailboxes.take(MOST_ADDRESSES).collect()
 }
 
-/// The text with a blank and a CR before each LF; a CR that is there counts as one. What follows the last LF stays.
-fn with_blanks(text: &[u8]) -> Vec<u8> {
+/// The text with a comment and a CR before each LF, on an empty line a blank; a CR that is there counts as one. What
+/// follows the last LF stays.
+fn with_comments(text: &[u8]) -> Vec<u8> {
     let lines = text.split_inclusive(|byte| *byte == b'\n').map(|line| match line.strip_suffix(b"\n") {
-        Some(line) => [line.strip_suffix(b"\r").unwrap_or(line), b" \r\n"].concat(),
+        Some(line) if line.trim_ascii().is_empty() => [line.strip_suffix(b"\r").unwrap_or(line), b" \r\n"].concat(),
+        Some(line) => [line.strip_suffix(b"\r").unwrap_or(line), b" #\r\n"].concat(),
         None => line.to_vec(),
     });
     lines.collect::<Vec<_>>().concat()

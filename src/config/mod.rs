@@ -6,6 +6,7 @@
 
 mod action;
 mod check;
+mod compiler;
 mod diagnostic;
 mod directive;
 mod exact;
@@ -15,6 +16,7 @@ mod limits;
 mod literal;
 mod needs;
 mod network;
+mod ordered;
 mod pattern;
 mod plain;
 mod rules;

@@ -6,12 +6,13 @@
 
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, GroupMember, RuleLine};
-use super::exact::{Changed, ExactRules, is_exact, unquoted};
+use super::exact::{Changed, ExactRules};
 use super::lexer::{Problem, Word};
 use super::limits::Refusal;
 use super::needs::Needs;
 use super::network::Network;
-use super::pattern::{self, BrokenPattern, Pattern, Position};
+use super::ordered::{Effect, Matcher, OrderedRule};
+use super::pattern::{BrokenPattern, Pattern, Position};
 use super::plain;
 use super::source::{LineStart, Source};
 use super::trace::Trace;
@@ -84,27 +85,6 @@ pub(super) struct Group {
 pub(super) enum Member {
     Pattern(Pattern),
     Network(Network),
-}
-
-#[derive(Debug)]
-pub(super) struct OrderedRule {
-    pub(super) matcher: Matcher,
-    group: Option<usize>,
-    pub(super) position: Position,
-    pub(super) effect: Effect,
-}
-
-#[derive(Debug)]
-pub(super) enum Matcher {
-    Address(Box<str>),
-    Wildcard(Box<str>),
-    Pattern(Pattern),
-}
-
-#[derive(Debug)]
-pub(super) enum Effect {
-    Deliver(Action),
-    Refuse(Refusal),
 }
 
 impl Rules {
@@ -285,35 +265,6 @@ impl Rules {
     }
 }
 
-impl OrderedRule {
-    pub(super) fn fits(
-        &self,
-        full: &str,
-        local_part: Option<&str>,
-        what: &str,
-        trace: &mut Trace,
-    ) -> Result<bool, BrokenPattern> {
-        let (fits, source) = match &self.matcher {
-            Matcher::Address(address) => (
-                address.eq_ignore_ascii_case(full)
-                    || local_part.is_some_and(|local| address.eq_ignore_ascii_case(local)),
-                &**address,
-            ),
-            Matcher::Wildcard(wildcard) => (pattern::wildcard_fits(wildcard, full), &**wildcard),
-            Matcher::Pattern(pattern) => (pattern.is_match(full)?, pattern.source()),
-        };
-        trace.note(|| {
-            let verb = if fits { "matches" } else { "does not match" };
-            format!(
-                "line {}: {what} rcpt_to: '{}' {verb} '{source}'",
-                self.position.line,
-                Untrusted::new(full.as_bytes())
-            )
-        });
-        Ok(fits)
-    }
-}
-
 /// A peer fits a pattern by its confirmed name or by its address.
 fn peer_fits(pattern: &Pattern, peer: &Peer, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
     if let Some(name) = peer.hostname.as_deref()
@@ -428,34 +379,5 @@ impl Rules {
 
     fn group(&self, name: &[u8]) -> Option<usize> {
         self.groups.iter().position(|group| group.name.as_bytes() == name)
-    }
-}
-
-impl Matcher {
-    fn new(recipient: Word<'_>, position: Position) -> Self {
-        match recipient.text {
-            address if is_exact(address) => Matcher::Address(unquoted(address).into()),
-            text => match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
-                Some(source) => {
-                    Matcher::Pattern(Pattern::new(source, Position { start: position.start + 1, ..position }))
-                }
-                None => Matcher::Wildcard(text.into()),
-            },
-        }
-    }
-
-    pub(super) fn is_everything(&self) -> bool {
-        match self {
-            Matcher::Address(_) => false,
-            Matcher::Wildcard(wildcard) => wildcard.bytes().all(|byte| byte == b'*'),
-            Matcher::Pattern(pattern) => pattern.source() == ".*",
-        }
-    }
-
-    pub(super) fn source(&self) -> &str {
-        match self {
-            Matcher::Address(text) | Matcher::Wildcard(text) => text,
-            Matcher::Pattern(pattern) => pattern.source(),
-        }
     }
 }

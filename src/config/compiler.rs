@@ -1,0 +1,168 @@
+//! Compiles patterns: regular expressions in the syntax of `regex`, matched byte by byte, letter case aside.
+//!
+//! There is no look-around and there are no back-references, so that matching takes time linear in the text, and a
+//! compiled pattern has a bounded size. What is wrong with a pattern is said in one line.
+
+use std::borrow::Cow;
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
+use regex_syntax::ast::{self, Ast, ClassSetItem, Literal};
+use regex_syntax::hir::{ErrorKind, Hir};
+
+/// The pattern as the compiler would understand it, or what is wrong with it.
+pub(super) fn parse(source: &str) -> Result<Hir, String> {
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).case_insensitive(true).build();
+    parser.parse(&in_bytes(source)?).map_err(|error| {
+        if let Some((construct, instead)) = unsupported_construct(source) {
+            return format!("{construct} cannot be used in a pattern here: {instead}");
+        }
+        match error {
+            regex_syntax::Error::Parse(error) => format!("bad pattern: {}", error.kind()),
+            regex_syntax::Error::Translate(error) => match error.kind() {
+                ErrorKind::InvalidUtf8 | ErrorKind::InvalidLineTerminator => format!("bad pattern: {}", error.kind()),
+                _ => {
+                    "bad pattern: classes and flags of Unicode are not known here: write the characters out".to_owned()
+                }
+            },
+            _ => "bad pattern".to_owned(),
+        }
+    })
+}
+
+/// Compiles a pattern that [`parse`] has nothing against.
+pub(super) fn compile(source: &str) -> Result<Regex, String> {
+    RegexBuilder::new(&in_bytes(source)?)
+        .unicode(false)
+        .case_insensitive(true)
+        .size_limit(COMPILED_SIZE)
+        .build()
+        .map_err(|_| "bad pattern: compiled regex exceeded size limit".to_owned())
+}
+
+/// Whether a pattern cannot be too large to compile, whatever else it is: it repeats nothing so and so many times, and
+/// does not turn the large classes of Unicode on.
+pub(super) fn is_surely_small(source: &str) -> bool {
+    let mut flags = source.split("(?").skip(1).filter_map(|group| group.split([':', ')']).next());
+    source.len() <= SURELY_SMALL && !source.contains('{') && !flags.any(|flags| flags.contains('u'))
+}
+
+/// The pattern with each character beyond ASCII written as its bytes: it is matched byte by byte, since tables of Unicode
+/// would make every session slower. Within brackets a character cannot be several bytes.
+fn in_bytes(source: &str) -> Result<Cow<'_, str>, String> {
+    if source.is_ascii() && !["\\x", "\\u", "\\U"].iter().any(|escape| source.contains(escape)) {
+        return Ok(Cow::Borrowed(source));
+    }
+    // What is wrong with it is said by the parser that follows.
+    let Ok(tree) = ast::parse::Parser::new().parse(source) else { return Ok(Cow::Borrowed(source)) };
+    let literals = ast::visit(&tree, BeyondAscii::default())?;
+    let mut replaced = String::with_capacity(source.len());
+    let mut at = 0;
+    for literal in literals {
+        replaced.push_str(&source[at..literal.span.start.offset]);
+        replaced.push_str("(?-u:");
+        let mut bytes = [0; 4];
+        literal.c.encode_utf8(&mut bytes).bytes().for_each(|byte| replaced += &format!("\\x{byte:02X}"));
+        replaced.push(')');
+        at = literal.span.end.offset;
+    }
+    replaced.push_str(&source[at..]);
+    Ok(Cow::Owned(replaced))
+}
+
+/// Finds the characters beyond ASCII, in the order of the pattern.
+#[derive(Default)]
+struct BeyondAscii {
+    found: Vec<Literal>,
+}
+
+impl ast::Visitor for BeyondAscii {
+    type Output = Vec<Literal>;
+    type Err = String;
+
+    fn finish(self) -> Result<Vec<Literal>, String> {
+        Ok(self.found)
+    }
+
+    fn visit_pre(&mut self, tree: &Ast) -> Result<(), String> {
+        if let Ast::Literal(literal) = tree
+            && !literal.c.is_ascii()
+        {
+            self.found.push((**literal).clone());
+        }
+        Ok(())
+    }
+
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), String> {
+        let last = match item {
+            ClassSetItem::Literal(literal) => literal.c,
+            ClassSetItem::Range(range) => range.end.c,
+            _ => return Ok(()),
+        };
+        match last.is_ascii() {
+            true => Ok(()),
+            false => {
+                Err("a character beyond ASCII cannot stand in [ ] here: write the alternatives, as in `(a|b)`"
+                    .to_owned())
+            }
+        }
+    }
+}
+
+/// Perl's constructs that need backtracking, and what does their work here.
+fn unsupported_construct(source: &str) -> Option<(&'static str, &'static str)> {
+    const LOOK_AROUND: &str = "let a separate `error` or `deny` line in front of this one say what must not match";
+    let mut bytes = source.as_bytes();
+    while let Some((first, rest)) = bytes.split_first() {
+        match (first, rest) {
+            (b'(', [b'?', b'=' | b'!', ..]) => return Some(("look-ahead", LOOK_AROUND)),
+            (b'(', [b'?', b'<', b'=' | b'!', ..]) => return Some(("look-behind", LOOK_AROUND)),
+            (b'(', [b'?', b'>', ..]) => return Some(("an atomic group", "write `(?:` instead of `(?>`")),
+            (b'\\', [b'1'..=b'9' | b'k' | b'g', ..]) => {
+                return Some(("a back-reference", "write out the alternatives, as in `(a|b)`"));
+            }
+            (b'\\', [_, after @ ..]) => {
+                bytes = after;
+                continue;
+            }
+            _ => {}
+        }
+        bytes = rest;
+    }
+    None
+}
+
+/// Upper bound for one compiled pattern, in bytes: ample for lists of hosts, far below what could hurt.
+pub(super) const COMPILED_SIZE: usize = 2 << 20;
+
+/// The length of a pattern that stays far below that, at some hundred bytes for each of its characters.
+pub(super) const SURELY_SMALL: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_beyond_ascii_are_their_bytes() {
+        for (source, text, is_match) in [
+            ("^gr\u{fc}n@", "gr\u{fc}n@example.com", true),
+            ("^(gr\u{fc}n|blau)[0-9]*@", "gr\u{fc}n7@example.com", true),
+            ("^\u{fc}+@", "\u{fc}\u{fc}@example.com", true),
+            ("(?x) ^ \u{fc} @ # \u{e4}", "\u{fc}@example.com", true),
+            (r"^[a-z]\xFC@", "a\u{fc}@example.com", true),
+            ("^.*@example\\.com$", "\u{fc}@example.com", true),
+            ("^[^@]+@", "\u{fc}@example.com", true),
+            // The case of ASCII letters alone is ignored.
+            ("^\u{dc}.*@", "\u{fc}@example.com", false),
+            // It has two bytes.
+            ("^.@", "\u{fc}@example.com", false),
+            ("^..@", "\u{fc}@example.com", true),
+        ] {
+            assert_eq!(compile(source).unwrap().is_match(text.as_bytes()), is_match, "{source}");
+        }
+        for source in ["[\u{e4}\u{f6}]", "[a-\u{fc}]", r"[\xe4]", "[^[\u{e4}]]"] {
+            let message = compile(source).unwrap_err();
+            assert!(message.contains("write the alternatives"), "{source}: {message}");
+        }
+    }
+}

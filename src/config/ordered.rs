@@ -1,0 +1,136 @@
+//! Rules that are tried one after the other, in the order of the file: `deliver`, `copy` and `error` lines with patterns.
+
+use super::action::Action;
+use super::exact::{is_exact, unquoted};
+use super::lexer::Word;
+use super::limits::Refusal;
+use super::pattern::{BrokenPattern, Pattern, Position};
+use super::trace::Trace;
+use crate::untrusted::Untrusted;
+
+#[derive(Debug)]
+pub(super) struct OrderedRule {
+    pub(super) matcher: Matcher,
+    pub(super) group: Option<usize>,
+    pub(super) position: Position,
+    pub(super) effect: Effect,
+}
+
+#[derive(Debug)]
+pub(super) enum Matcher {
+    Address(Box<str>),
+    Wildcard(Box<str>),
+    Pattern(Pattern),
+}
+
+#[derive(Debug)]
+pub(super) enum Effect {
+    Deliver(Action),
+    Refuse(Refusal),
+}
+
+impl OrderedRule {
+    pub(super) fn fits(
+        &self,
+        full: &str,
+        local_part: Option<&str>,
+        what: &str,
+        trace: &mut Trace,
+    ) -> Result<bool, BrokenPattern> {
+        let (fits, source) = match &self.matcher {
+            Matcher::Address(address) => (
+                address.eq_ignore_ascii_case(full)
+                    || local_part.is_some_and(|local| address.eq_ignore_ascii_case(local)),
+                &**address,
+            ),
+            Matcher::Wildcard(wildcard) => (wildcard_fits(wildcard, full), &**wildcard),
+            Matcher::Pattern(pattern) => (pattern.is_match(full)?, pattern.source()),
+        };
+        trace.note(|| {
+            let verb = if fits { "matches" } else { "does not match" };
+            format!(
+                "line {}: {what} rcpt_to: '{}' {verb} '{source}'",
+                self.position.line,
+                Untrusted::new(full.as_bytes())
+            )
+        });
+        Ok(fits)
+    }
+}
+
+impl Matcher {
+    pub(super) fn new(recipient: Word<'_>, position: Position) -> Self {
+        match recipient.text {
+            address if is_exact(address) => Matcher::Address(unquoted(address).into()),
+            text => match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
+                Some(source) => {
+                    Matcher::Pattern(Pattern::new(source, Position { start: position.start + 1, ..position }))
+                }
+                None => Matcher::Wildcard(text.into()),
+            },
+        }
+    }
+
+    pub(super) fn is_everything(&self) -> bool {
+        match self {
+            Matcher::Address(_) => false,
+            Matcher::Wildcard(wildcard) => wildcard.bytes().all(|byte| byte == b'*'),
+            Matcher::Pattern(pattern) => pattern.source() == ".*",
+        }
+    }
+
+    pub(super) fn source(&self) -> &str {
+        match self {
+            Matcher::Address(text) | Matcher::Wildcard(text) => text,
+            Matcher::Pattern(pattern) => pattern.source(),
+        }
+    }
+}
+
+/// Whether an address with `*` (any run of characters, empty ones too) fits the text, letter case aside.
+fn wildcard_fits(wildcard: &str, text: &str) -> bool {
+    let (wildcard, text) = (wildcard.as_bytes(), text.as_bytes());
+    let (mut w, mut t) = (0, 0);
+    // Where the last `*` stood and how much of the text it has taken so far: on a mismatch it takes one byte more.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match wildcard.get(w) {
+            Some(b'*') => {
+                star = Some((w, t));
+                w += 1;
+            }
+            Some(byte) if byte.eq_ignore_ascii_case(&text[t]) => {
+                w += 1;
+                t += 1;
+            }
+            _ => {
+                let Some((star_at, taken)) = star else { return false };
+                star = Some((star_at, taken + 1));
+                (w, t) = (star_at + 1, taken + 1);
+            }
+        }
+    }
+    wildcard[w..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards() {
+        for (wildcard, text, fits) in [
+            ("*", "", true),
+            ("*", "a@b", true),
+            ("*@example.com", "Fred@EXAMPLE.com", true),
+            ("*@example.com", "fred@notexample.com", false),
+            ("*@example.com", "fred@example.com.evil", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "acb", false),
+            ("a", "", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(wildcard_fits(wildcard, text), fits, "{wildcard} {text}");
+        }
+    }
+}
