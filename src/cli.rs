@@ -70,7 +70,11 @@ pub struct Question {
 
 /// Reads the command line. The error is also how help and version are shown.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Error> {
-    let matches = command().try_get_matches_from(with_debug_flags(arguments))?;
+    let arguments: Vec<OsString> = arguments.collect();
+    if let Some(options) = of_a_super_server(&arguments) {
+        return Ok(Invocation::Receive(options, None));
+    }
+    let matches = command().try_get_matches_from(with_debug_flags(arguments.into_iter()))?;
     let options = options(&matches)?;
     Ok(match matches.subcommand() {
         Some(("listen", matches)) => Invocation::Listen(options, listen(matches)),
@@ -84,6 +88,26 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         }
         _ => Invocation::Receive(options, peer(&matches)?),
     })
+}
+
+/// What super-servers and `listen` start us with, where it is that simple: the definition of everything that can be typed
+/// takes longer to make than the rest of the way to the greeting. Says nothing that `command` would not say.
+fn of_a_super_server(arguments: &[OsString]) -> Option<Options> {
+    let (pairs, []) = arguments.get(1..)?.as_chunks() else { return None };
+    let (mut config, mut debug, mut log) = (None, None, None);
+    for [name, value] in pairs {
+        let value = value.to_str().filter(|value| !value.is_empty() && !value.starts_with('-'))?;
+        let again = match name.to_str()? {
+            "-c" => config.replace(PathBuf::from(value)).is_some(),
+            "-d" => debug.replace(Flags::parse(value).ok()?).is_some(),
+            "-l" => log.replace(LogTarget::parse(value)).is_some(),
+            _ => true,
+        };
+        if again {
+            return None;
+        }
+    }
+    Some(Options { config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()), debug, log })
 }
 
 /// The arguments, `-d` without flags written as `-da`: as in the original, the flags can be left out.
@@ -115,7 +139,7 @@ pub fn command() -> Command {
                 .short('c')
                 .value_name("FILE")
                 .help("Configuration file")
-                .default_value("/etc/mailrecv.conf")
+                .default_value(DEFAULT_CONFIG)
                 .value_parser(value_parser!(PathBuf))
                 .global(true),
         )
@@ -208,4 +232,35 @@ fn text(matches: &ArgMatches, name: &str) -> String {
 
 fn error(message: impl std::fmt::Display) -> clap::Error {
     command().error(ErrorKind::ValueValidation, message)
+}
+
+const DEFAULT_CONFIG: &str = "/etc/mailrecv.conf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is read without `command` means what it means to it.
+    #[test]
+    fn short_way() {
+        let words = ["-c", "-d", "-l", "-", "a", "x.conf", "syslog", "listen"];
+        let mut read_short = 0;
+        for number in 0..words.len().pow(4) {
+            let chosen = (0..4).map(|place| words[number / words.len().pow(place) % words.len()]);
+            let arguments: Vec<OsString> = ["mailrecv"].into_iter().chain(chosen).map(OsString::from).collect();
+            for arguments in [&arguments[..], &arguments[..3], &arguments[..1]] {
+                if let Some(short) = of_a_super_server(arguments) {
+                    read_short += 1;
+                    let matches = command().try_get_matches_from(with_debug_flags(arguments.iter().cloned()));
+                    let long = matches.and_then(|matches| {
+                        assert_eq!(matches.subcommand_name(), None);
+                        options(&matches)
+                    });
+                    let long = long.map(|options| format!("{options:?}")).unwrap_or_else(|error| error.to_string());
+                    assert_eq!(format!("{short:?}"), long, "{arguments:?}");
+                }
+            }
+        }
+        assert!(read_short > 100);
+    }
 }
