@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::{fs, process};
 
-use crate::contest::{Contestant, build_do_nothing, install};
+use crate::contest::{Contestant, build_do_nothing, build_mailrecv, install};
 use crate::table::{Figure, Row};
 use crate::{Options, Result};
 
@@ -37,7 +37,8 @@ impl Bench {
         let programs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("installed-{}", process::id()));
         fs::create_dir(&programs)?;
         let do_nothing = build_do_nothing(&programs)?;
-        let mailrecv = install(&options.mailrecv, &programs, "mailrecv")?;
+        let mailrecv = options.mailrecv.map_or_else(build_mailrecv, Ok)?;
+        let mailrecv = install(&mailrecv, &programs, "mailrecv")?;
         let baseline = options.baseline.map(|program| install(&program, &programs, "mailrecv-before")).transpose()?;
         let (rows, failures) = Default::default();
         Ok(Self {
