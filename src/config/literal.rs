@@ -4,7 +4,8 @@
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::is_escapeable_character;
 
-/// A pattern without operators: `^`, text, `$`, each of which may be missing.
+/// A pattern without operators: `^`, text, `$`, each of which may be missing. In the place of a missing one may stand
+/// `.*`, which makes no difference there.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PlainText {
     at_start: bool,
@@ -15,7 +16,10 @@ pub(super) struct PlainText {
 impl PlainText {
     /// `None` if the pattern may have an operator in it, or be none at all.
     pub(super) fn parse(pattern: &str) -> Option<Self> {
-        let (at_start, pattern) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
+        let (at_start, pattern) = match pattern.strip_prefix('^') {
+            Some(rest) => (true, rest),
+            None => (false, pattern.strip_prefix(".*").unwrap_or(pattern)),
+        };
         let mut text = String::with_capacity(pattern.len());
         let mut characters = pattern.chars();
         while let Some(character) = characters.next() {
@@ -24,6 +28,7 @@ impl PlainText {
                 '$' if characters.as_str().is_empty() => {
                     return Some(Self { at_start, text: text.into_bytes(), at_end: true });
                 }
+                '.' if characters.as_str() == "*" => break,
                 '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
                 plain => text.push(plain),
             }
@@ -122,6 +127,14 @@ mod tests {
             ("^gr\u{fc}n@", Some((true, "gr\u{fc}n@", false))),
             ("", Some((false, "", false))),
             ("^$", Some((true, "", true))),
+            (".*", Some((false, "", false))),
+            (r".*@example\.com$", Some((false, "@example.com", true))),
+            ("^bugs.*", Some((true, "bugs", false))),
+            ("^.*", Some((true, "", false))),
+            (r"a\.*", None),
+            ("^.*a", None),
+            ("a.*$", None),
+            (".*?", None),
             ("a.b", None),
             ("a|b", None),
             ("^^a", None),
