@@ -149,7 +149,7 @@ pub fn command() -> Command {
                 .value_name("FLAGS")
                 .help(format!(
                     "What to log, in place of the configuration's `debug`: letters of {}, or - for none",
-                    Flags::LETTERS_OF_ALL
+                    Flags::ALPHABET
                 ))
                 .num_args(0..=1)
                 .allow_hyphen_values(true)

@@ -18,8 +18,8 @@ macro_rules! flags {
             /// Every flag: its letter, and what it logs in the words of mailrecv.conf(5).
             pub const ALL: &[(char, Self, &str)] = &[$(($letter, Self::$name, $words)),+];
 
-            /// The letters of all flags, `a` for all of them in front.
-            pub const LETTERS_OF_ALL: &str = concat!('a', $($letter),+);
+            /// Every letter: those of the flags, and `a` for all of them in front.
+            pub const ALPHABET: &str = concat!('a', $($letter),+);
         }
     };
 }
@@ -58,7 +58,7 @@ impl Flags {
 
     /// The flag with this letter: a bit of its own, by the letter's place among all.
     const fn of(letter: char) -> Self {
-        let letters = Self::LETTERS_OF_ALL.as_bytes();
+        let letters = Self::ALPHABET.as_bytes();
         let mut place = 0;
         while letters[place] as char != letter {
             place += 1;
@@ -68,7 +68,7 @@ impl Flags {
 }
 
 fn spaced_letters() -> String {
-    Flags::LETTERS_OF_ALL.chars().flat_map(|letter| [' ', letter]).collect()
+    Flags::ALPHABET.chars().flat_map(|letter| [' ', letter]).collect()
 }
 
 impl fmt::Display for Flags {
