@@ -58,10 +58,12 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let became_user = user.as_deref().map_or(Ok(()), user::become_user);
     let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
 
+    // From here on something is logged, which a file size limit must not make our end.
+    let signals = Signals::new();
     let origin = origin.map_err(|error| not_a_connection(log, &error, stderr))?;
     let config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
     became_user?;
-    let signals = Signals::new()?;
+    let signals = signals?;
     log.event(&Event::ConfigurationRead(&options.config, &config.domain));
 
     let _ = known.greeted_as.set(config.domain.clone());

@@ -1,8 +1,8 @@
 //! Signals as events: they wait until they are read, and are acted on where that is safe.
 //!
-//! SIGTERM, SIGINT and SIGHUP ask us to stop; SIGCHLD says that a child may have ended. SIGXFSZ is never read: it is kept
-//! waiting so that a file size limit is an error of `write` and not our end. All are blocked and wait at a signalfd(2),
-//! also those that whoever started us had ignored. Children would start with them blocked, hence [`Signals::spawn`].
+//! SIGTERM, SIGINT and SIGHUP ask us to stop; SIGCHLD says that a child may have ended. SIGXFSZ says
+//! nothing: it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
+//! signalfd(2), also those that whoever started us had ignored. Children would start with them blocked, hence [`Signals::spawn`].
 //! (`std` ignores SIGPIPE here and gives it back to children.)
 
 use std::cell::Cell;

@@ -99,7 +99,9 @@ impl Connection {
                 Err(error) => return Input::Gone(error.into()),
             }
             if is_ready(&descriptors[1]) {
+                // A request to stop comes before whatever the peer has sent meanwhile.
                 signals.clear();
+                continue;
             }
             if !is_ready(&descriptors[0]) {
                 continue;

@@ -91,6 +91,18 @@ fn a_file_size_limit_is_a_full_disk() {
     }
 }
 
+/// A log that can hold no more is no reason to say nothing.
+#[test]
+fn a_file_size_limit_for_the_log_costs_no_reply() {
+    let scratch = Scratch::with_config("frobnicate\n");
+    scratch.write("log", "x".repeat(4096));
+    let mut command = scratch.command("prlimit", &["--fsize=4096", MAILRECV, "-c", "mailrecv.conf", "-l", "log"]);
+    command.args(["--peer", PEER]);
+    let mut session = Session::start(command);
+    session.expect("421 4.3.5 ");
+    assert_eq!(session.end().1, 78);
+}
+
 /// A real file system that is too small, for the mailbox and for the spool.
 #[test]
 fn a_full_file_system_takes_nothing_and_loses_nothing() {

@@ -97,6 +97,16 @@ fn a_request_to_stop_is_answered_at_the_next_safe_point() {
         assert_eq!(session.end().1, 0);
         assert!(!scratch.path("inbox").exists());
     }
+    // Whatever the peer has sent meanwhile is not begun any more.
+    let mut session = scratch.greeted();
+    kill(session.pid(), Signal::SIGSTOP).unwrap();
+    session.send("HELO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<fred@mx.example>\r\nDATA\r\nx\r\n.\r\n");
+    kill(session.pid(), Signal::SIGTERM).unwrap();
+    kill(session.pid(), Signal::SIGCONT).unwrap();
+    session.expect("421 ");
+    assert_eq!(session.line(), None);
+    assert_eq!(session.end().1, 0);
+    assert!(!scratch.path("inbox").exists());
     // During a delivery: it is brought to its end and answered, then the session ends.
     let mut session = scratch.greeted();
     session.begin_message(&["slow@mx.example", "fred@mx.example"]);
