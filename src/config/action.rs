@@ -177,6 +177,8 @@ pub struct Destinations {
     pub(crate) keep: Vec<Destination<Keep>>,
     /// What cannot.
     pub(crate) hand_over: Option<Destination<HandOver>>,
+    /// How many of the former were found before the latter, for people.
+    handed_over_behind: usize,
 }
 
 /// One place that mail goes to.
@@ -186,6 +188,12 @@ pub(crate) struct Destination<A> {
     pub(crate) action: A,
     /// What of the configuration says so.
     origin: Origin,
+}
+
+impl<A: fmt::Display> Destination<A> {
+    fn shown(&self) -> (&dyn fmt::Display, Origin) {
+        (&self.action, self.origin)
+    }
 }
 
 /// Where in the configuration a destination was found.
@@ -208,6 +216,7 @@ impl Destinations {
             Action::Keep(action) => self.keep.push(Destination { action, origin }),
             Action::HandOver(action) if self.hand_over.is_none() => {
                 self.hand_over = Some(Destination { action, origin });
+                self.handed_over_behind = self.keep.len();
             }
             Action::HandOver(_) => return Err(SecondHandOver),
         }
@@ -219,10 +228,11 @@ impl Destinations {
         self.hand_over.is_some()
     }
 
-    /// Each of them for people, in the order in which they are seen to, and where it was found.
+    /// Each of them for people, that of the `deliver` line first, and where it was found.
     pub fn shown(&self) -> impl Iterator<Item = (&dyn fmt::Display, Origin)> {
-        let keep = self.keep.iter().map(|to| (&to.action as &dyn fmt::Display, to.origin));
-        keep.chain(self.hand_over.iter().map(|to| (&to.action as &dyn fmt::Display, to.origin)))
+        let (before, behind) = self.keep.split_at(self.handed_over_behind);
+        let hand_over = self.hand_over.iter().map(Destination::shown);
+        before.iter().map(Destination::shown).chain(hand_over).chain(behind.iter().map(Destination::shown))
     }
 }
 

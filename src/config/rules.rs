@@ -151,15 +151,16 @@ impl Rules {
         };
         let mut destinations = Destinations::default();
         let (action, origin) = decided;
-        destinations.add(action, origin)?;
+        let mut added = destinations.add(action, origin);
         for copy in &self.copies {
             if copy.fits(&full, local_part, "copy", trace)?
                 && self.group_admits(copy.group, peer, trace)?
                 && let Effect::Deliver(action) = &copy.effect
             {
-                destinations.add(action.clone(), Origin::Line(copy.position.line))?;
+                added = added.and(destinations.add(action.clone(), Origin::Line(copy.position.line)));
             }
         }
+        added?;
         Ok(destinations)
     }
 

@@ -72,8 +72,11 @@ fn keep<'a>(
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
             Keep::Append(path) => kept.mailboxes.append(path, copy, spool),
-            // People see it when it is nearly certain to stay.
-            Keep::Print => kept.mailboxes.sync().and_then(|()| kept.shown.print(copy, spool)),
+            Keep::Print => {
+                // People see it when it is nearly certain to stay.
+                kept.mailboxes.sync()?;
+                kept.shown.print(copy, spool)
+            }
             Keep::Discard => Ok(()),
         };
         prepared.map_err(about(recipient))?;

@@ -13,7 +13,11 @@ use std::io::{self, BufRead};
 /// Gives what a reader has left to `take`, piece by piece.
 pub fn for_each_piece(mut reader: impl BufRead, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     loop {
-        let piece = reader.fill_buf()?;
+        let piece = match reader.fill_buf() {
+            Ok(piece) => piece,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         if piece.is_empty() {
             return Ok(());
         }
