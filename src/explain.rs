@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::log::{Event, Log};
 use crate::policy::Policy;
 use crate::smtp::Step;
-use crate::smtp::reply::Reply;
+use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
 use crate::smtp::transaction::Transaction;
 use crate::untrusted::Untrusted;
@@ -49,7 +49,11 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
     ];
     for line in &lines {
         let _ = writeln!(text, "{}", Untrusted::new(line.as_bytes()));
-        let step = match session.receive(format!("{line}\r\n").as_bytes(), &mut Vec::new()).step {
+        let input = format!("{line}\r\n");
+        let turn = session.receive(input.as_bytes(), &mut Vec::new());
+        let step = match turn.step {
+            // A line end in an address would be the end of the command.
+            _ if turn.used < input.len() => Step::Reply(reply::control_character()),
             Step::Ask(question) => session.answer(policy.answer(&question)),
             step => step,
         };

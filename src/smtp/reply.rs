@@ -44,12 +44,13 @@ impl Status {
     /// Reads a code such as `5.7.1` at the beginning of a text; it is a word of its own. Returns what follows it, too.
     fn parse(text: &str) -> Option<(Self, &str)> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let [b'2' | b'4' | b'5', b'.', ..] = word.as_bytes() else { return None };
         let mut numbers = word.split('.').map(|digits| {
             let sound = (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
             sound.then(|| digits.parse().ok()).flatten()
         });
         let status = Self(numbers.next()??, numbers.next()??, numbers.next()??);
-        (matches!(status.0, 2 | 4 | 5) && numbers.next().is_none()).then_some((status, rest))
+        numbers.next().is_none().then_some((status, rest))
     }
 }
 
@@ -93,7 +94,8 @@ impl Reply {
     }
 
     /// Reads the reply at the beginning of what another server sent, and says how many bytes it takes; `None` while it is
-    /// not there as a whole. A line may end with LF alone, as some do.
+    /// not there as a whole. A line may end with LF alone, as some do. Nothing here asks other servers yet; what we write
+    /// ourselves is held against this.
     pub fn parse(input: &[u8]) -> Result<Option<(Self, usize)>, NotAReply> {
         let mut reply = fixed(0, None, "");
         let (mut text, mut used) = (String::new(), 0);
@@ -270,9 +272,7 @@ pub fn bad_sequence(missing: &'static str) -> Reply {
 /// A command that cannot be parsed. `ascii` is what the administrator says to bytes beyond ASCII.
 pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
     match error {
-        SyntaxError::ControlCharacter => {
-            reply(500, Status(5, 5, 2), "Control character, bare CR or bare LF in a command")
-        }
+        SyntaxError::ControlCharacter => control_character(),
         SyntaxError::NotText => worded(ascii, Status(5, 5, 2)),
         SyntaxError::LineTooLong => line_too_long(),
         SyntaxError::HelloName => reply(501, Status(5, 5, 4), "Say HELO or EHLO with your host name or address"),
@@ -293,6 +293,11 @@ pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
         SyntaxError::ParameterValue => reply(501, Status(5, 5, 4), "Bad value of a parameter, or a parameter twice"),
         SyntaxError::UnknownParameter => parameter_not_recognized(),
     }
+}
+
+/// What no command has in it.
+pub fn control_character() -> Reply {
+    reply(500, Status(5, 5, 2), "Control character, bare CR or bare LF in a command")
 }
 
 /// A parameter of MAIL or RCPT that was not announced.
@@ -457,6 +462,10 @@ mod tests {
         let refusal = |code, text: &'static str| Refusal { code, text: text.into() };
         assert_eq!(encoded(&worded(&refusal(550, "No one here"), Status(5, 1, 1)), true), "550 5.1.1 No one here\r\n");
         assert_eq!(encoded(&worded(&refusal(450, "Later"), Status(5, 1, 1)), true), "450 4.7.1 Later\r\n");
+        assert_eq!(
+            encoded(&worded(&refusal(550, "005.2.1 Gone"), Status(5, 1, 1)), true),
+            "550 5.1.1 005.2.1 Gone\r\n"
+        );
         assert_eq!(encoded(&worded(&refusal(550, "5.2.1 Gone"), Status(5, 1, 1)), true), "550 5.2.1 Gone\r\n");
     }
 }
