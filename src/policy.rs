@@ -70,9 +70,6 @@ fn denied(denial: Denial<'_>, address: &str, status: Status, not_allowed: Reply)
         Denial::Unknown => reply::no_such_recipient().about(address),
         Denial::TwoHandOvers => reply::two_hand_overs().about(address),
         Denial::Broken(broken) => reply::broken_pattern(broken.line, &broken.message),
-        Denial::Changed { line } => {
-            let cause = format!("line {line} of the configuration was changed since this connection began");
-            reply::try_again(cause).about(address)
-        }
+        Denial::Changed { line } => reply::configuration_changed(line).about(address),
     }
 }

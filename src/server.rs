@@ -82,6 +82,8 @@ impl<'a> Server<'a> {
         self.log_trace(&mut policy);
         let mut session = Session::new(&self.config.domain, &self.config.limits, peer, refusal);
         let end = self.converse(&mut session, &mut policy, peer);
+        // What a message that broke off had begun.
+        log_letter(self.log, &mut self.letter, &[], true);
         if let End::PeerGone(how) = end {
             if session.transaction().is_some() {
                 self.log.event(&Event::GoneInTransaction(&how));
@@ -146,7 +148,8 @@ impl<'a> Server<'a> {
             Heard::Text => {
                 self.spool.get_or_insert_with(|| new_spool(self.config)).push(&self.text);
                 if self.log.wants(Flags::LETTERS) {
-                    log_letter(self.log, &mut self.letter, &self.text, &step);
+                    let has_ended = !matches!(step, Step::Wait);
+                    log_letter(self.log, &mut self.letter, &self.text, has_ended);
                 }
             }
         }
@@ -224,13 +227,13 @@ fn new_spool(config: &Config) -> Spool {
 }
 
 /// Logs a piece of a message as lines, however it was cut; the last one with the message's end.
-fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], step: &Step) {
+fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], has_ended: bool) {
     let mut log_line = |line: &[u8]| {
         log.event(&Event::Letter(line));
         Ok::<(), Infallible>(())
     };
     let _ = letter.push(text, &mut log_line);
-    if !matches!(step, Step::Wait) {
+    if has_ended {
         let _ = letter.finish(log_line);
     }
 }

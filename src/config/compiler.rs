@@ -7,13 +7,14 @@ use std::borrow::Cow;
 
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
-use regex_syntax::ast::{self, Ast, ClassSetItem, Literal};
-use regex_syntax::hir::{ErrorKind, Hir};
+use regex_syntax::ast::{self, Ast, ClassSetBinaryOp, ClassSetItem, Literal};
+use regex_syntax::hir::{Class, ErrorKind, Hir, HirKind};
 
 /// The pattern as the compiler would understand it, or what is wrong with it.
 pub(super) fn parse(source: &str) -> Result<Hir, String> {
+    let bytes = in_bytes(source)?;
     let mut parser = ParserBuilder::new().unicode(false).utf8(false).case_insensitive(true).build();
-    parser.parse(&in_bytes(source)?).map_err(|error| {
+    let pattern = parser.parse(&bytes).map_err(|error| {
         if let Some((construct, instead)) = unsupported_construct(source) {
             return format!("{construct} cannot be used in a pattern here: {instead}");
         }
@@ -21,13 +22,15 @@ pub(super) fn parse(source: &str) -> Result<Hir, String> {
             regex_syntax::Error::Parse(error) => format!("bad pattern: {}", error.kind()),
             regex_syntax::Error::Translate(error) => match error.kind() {
                 ErrorKind::InvalidUtf8 | ErrorKind::InvalidLineTerminator => format!("bad pattern: {}", error.kind()),
-                _ => {
-                    "bad pattern: classes and flags of Unicode are not known here: write the characters out".to_owned()
-                }
+                _ => UNICODE.to_owned(),
             },
             _ => "bad pattern".to_owned(),
         }
-    })
+    })?;
+    if pattern.properties().look_set().contains_word_unicode() {
+        return Err(UNICODE.to_owned());
+    }
+    if steps(&pattern) > SURELY_TOO_LARGE { Err(TOO_LARGE.to_owned()) } else { Ok(pattern) }
 }
 
 /// Compiles a pattern that [`parse`] has nothing against.
@@ -37,25 +40,47 @@ pub(super) fn compile(source: &str) -> Result<Regex, String> {
         .case_insensitive(true)
         .size_limit(COMPILED_SIZE)
         .build()
-        .map_err(|_| "bad pattern: compiled regex exceeded size limit".to_owned())
+        .map_err(|_| TOO_LARGE.to_owned())
 }
 
-/// Whether a pattern cannot be too large to compile, whatever else it is: it repeats nothing so and so many times, and
-/// does not turn the large classes of Unicode on.
-pub(super) fn is_surely_small(source: &str) -> bool {
-    let mut flags = source.split("(?").skip(1).filter_map(|group| group.split([':', ')']).next());
-    source.len() <= SURELY_SMALL && !source.contains('{') && !flags.any(|flags| flags.contains('u'))
+/// Whether a pattern cannot be too large to compile.
+pub(super) fn is_surely_small(pattern: &Hir) -> bool {
+    steps(pattern) <= SURELY_SMALL
+}
+
+/// How many steps a pattern has, what is repeated so and so many times written out: each takes some tens of bytes once
+/// it is compiled.
+fn steps(pattern: &Hir) -> usize {
+    match pattern.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len(),
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len(),
+        // What the tables of Unicode make of it.
+        HirKind::Class(Class::Unicode(class)) => class.ranges().len().saturating_mul(8),
+        HirKind::Repetition(repeated) => {
+            let times = repeated.max.unwrap_or(repeated.min.saturating_add(1)).max(repeated.min).max(1);
+            usize::try_from(times).unwrap_or(usize::MAX).saturating_mul(steps(&repeated.sub).saturating_add(1))
+        }
+        HirKind::Capture(group) => steps(&group.sub).saturating_add(2),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().map(steps).fold(parts.len(), usize::saturating_add)
+        }
+    }
 }
 
 /// The pattern with each character beyond ASCII written as its bytes: it is matched byte by byte, since tables of Unicode
 /// would make every session slower. Within brackets a character cannot be several bytes.
 fn in_bytes(source: &str) -> Result<Cow<'_, str>, String> {
-    if source.is_ascii() && !["\\x", "\\u", "\\U"].iter().any(|escape| source.contains(escape)) {
+    let is_plain = |escape: &&str| !source.contains(escape);
+    if source.is_ascii() && ["[", "\\x", "\\u", "\\U"].iter().all(is_plain) {
         return Ok(Cow::Borrowed(source));
     }
     // What is wrong with it is said by the parser that follows.
     let Ok(tree) = ast::parse::Parser::new().parse(source) else { return Ok(Cow::Borrowed(source)) };
     let literals = ast::visit(&tree, BeyondAscii::default())?;
+    if literals.is_empty() {
+        return Ok(Cow::Borrowed(source));
+    }
     let mut replaced = String::with_capacity(source.len());
     let mut at = 0;
     for literal in literals {
@@ -93,8 +118,12 @@ impl ast::Visitor for BeyondAscii {
         Ok(())
     }
 
+    /// A class within a class is a slip of the pen, as in `[[:digt:]]`, and would mean something else than was meant.
     fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), String> {
         let last = match item {
+            ClassSetItem::Bracketed(_) => {
+                return Err("bad pattern: brackets within brackets: write `\\[` for the character".to_owned());
+            }
             ClassSetItem::Literal(literal) => literal.c,
             ClassSetItem::Range(range) => range.end.c,
             _ => return Ok(()),
@@ -107,7 +136,17 @@ impl ast::Visitor for BeyondAscii {
             }
         }
     }
+
+    fn visit_class_set_binary_op_pre(&mut self, _: &ClassSetBinaryOp) -> Result<(), String> {
+        Err("bad pattern: `&&`, `--` and `~~` within brackets: write a `\\` before each character".to_owned())
+    }
 }
+
+/// What is said of a pattern that needs tables which would make every session slower.
+const UNICODE: &str = "bad pattern: classes and flags of Unicode are not known here: write the characters out";
+
+/// What is said of a pattern that needs more room than it gets.
+const TOO_LARGE: &str = "bad pattern: compiled regex exceeded size limit";
 
 /// Perl's constructs that need backtracking, and what does their work here.
 fn unsupported_construct(source: &str) -> Option<(&'static str, &'static str)> {
@@ -135,12 +174,46 @@ fn unsupported_construct(source: &str) -> Option<(&'static str, &'static str)> {
 /// Upper bound for one compiled pattern, in bytes: ample for lists of hosts, far below what could hurt.
 pub(super) const COMPILED_SIZE: usize = 2 << 20;
 
-/// The length of a pattern that stays far below that, at some hundred bytes for each of its characters.
-pub(super) const SURELY_SMALL: usize = 256;
+/// Steps of a pattern that stays far below that.
+const SURELY_SMALL: usize = 5_000;
+
+/// Steps of a pattern that is far above it, which need not be compiled to see that.
+const SURELY_TOO_LARGE: usize = 500_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slips_within_brackets_are_errors() {
+        for source in ["^[[:digt:]]+$", "[[=a=]]", "[a[b]]", "[a&&b]", "[a--b]", "[a~~b]", "[^[a]]"] {
+            assert!(parse(source).unwrap_err().contains("within brackets"), "{source}");
+        }
+        for source in ["^[[:digit:]]+$", r"[\[a]", "[]a]", "[a&b]", "[a-]", "[~a]"] {
+            assert!(parse(source).is_ok(), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_far_too_large_is_not_compiled() {
+        for source in ["((a{100}){100}){100}", "(((a|b){200}){200}){200}"] {
+            assert_eq!(parse(source), Err(TOO_LARGE.to_owned()), "{source}");
+            assert_eq!(compile(source).map(drop), Err(TOO_LARGE.to_owned()), "{source}");
+        }
+    }
+
+    /// What is taken for small is: the short cuts do not hide that a pattern does not compile.
+    #[test]
+    fn small_patterns_compile() {
+        for piece in
+            [".", "[^a]", "\\w", "\\S", "a", "(a)", "(a|b)", "[a-z]*", "(?i:.)+?", "()", "|", "\\b", "[[:^alpha:]]"]
+        {
+            let times = SURELY_SMALL / (steps(&parse(&format!("({piece})")).unwrap()) + 1);
+            let source = format!("({piece}){{{times}}}");
+            assert!(is_surely_small(&parse(&source).unwrap()), "{source}");
+            assert!(compile(&source).is_ok(), "{source}");
+        }
+    }
 
     #[test]
     fn characters_beyond_ascii_are_their_bytes() {
@@ -160,7 +233,7 @@ mod tests {
         ] {
             assert_eq!(compile(source).unwrap().is_match(text.as_bytes()), is_match, "{source}");
         }
-        for source in ["[\u{e4}\u{f6}]", "[a-\u{fc}]", r"[\xe4]", "[^[\u{e4}]]"] {
+        for source in ["[\u{e4}\u{f6}]", "[a-\u{fc}]", r"[\xe4]"] {
             let message = compile(source).unwrap_err();
             assert!(message.contains("write the alternatives"), "{source}: {message}");
         }

@@ -12,6 +12,7 @@ pub mod mboxrd;
 mod pipe;
 mod print;
 
+use std::cmp::Ordering;
 use std::io;
 use std::time::Duration;
 
@@ -60,8 +61,11 @@ fn keep<'a>(
 ) -> Result<Kept<'a>, Reply> {
     let copies = group.iter().flat_map(|recipient| recipient.destinations.keep.iter().map(move |to| (recipient, to)));
     let mut copies: Vec<_> = copies.map(|(recipient, to)| (recipient, &to.action)).collect();
-    // Every process locks files in the same order, so that no two wait for each other; and in the order of `Keep`.
-    copies.sort_by_key(|(_, action)| *action);
+    // In the order of `Keep`; and every process locks files in the same order, so that no two wait for each other.
+    copies.sort_by(|(_, one), (_, other)| match (one, other) {
+        (Keep::Maildir(_), Keep::Maildir(_)) => Ordering::Equal,
+        (one, other) => one.cmp(other),
+    });
     let mut kept = Kept {
         maildirs: maildir::Maildirs::new(context),
         mailboxes: mbox::Mailboxes::new(context),

@@ -25,7 +25,7 @@ pub struct Reply {
     pub cause: Option<String>,
     /// Whether the enhanced code is sent even if there was no EHLO: this reply comes before there could be one.
     pub precedes_hello: bool,
-    /// Whether it is final and yet no fault of the peer: nobody should be banned for it.
+    /// Whether it is no fault of the peer, who must not be banned or cut off for it.
     pub is_our_fault: bool,
 }
 
@@ -311,6 +311,12 @@ pub fn wrong_answer() -> Reply {
 }
 
 // Senders and recipients.
+
+/// The line about a recipient was edited since this connection began: its next one knows what it says now.
+pub fn configuration_changed(line: u32) -> Reply {
+    let cause = format!("line {line} of the configuration was changed since this connection began");
+    Reply { is_our_fault: true, ..try_again(cause) }
+}
 
 /// No rule is about the recipient.
 pub fn no_such_recipient() -> Reply {

@@ -100,6 +100,7 @@ impl<'c> Session<'c> {
                     Asked::Recipient(_, transaction) => State::Mail(transaction),
                 };
                 match answer {
+                    Answer::No(reply) if reply.is_our_fault => self.not_counted(reply),
                     Answer::No(reply) => self.fail(reply),
                     Answer::Admitted | Answer::Destinations(_) => self.fail(reply::wrong_answer()),
                 }
