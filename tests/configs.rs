@@ -300,6 +300,22 @@ fn an_edit_during_a_session_refuses_no_mail() {
     }
 }
 
+/// Nor is it the peer's fault: it may offer any number of recipients.
+#[test]
+fn an_edit_during_a_session_counts_against_no_limit() {
+    let rules: String = (1..=9).map(|n| format!("deliver rcpt_to u{n}@mx.example append inbox\n")).collect();
+    let scratch = Scratch::with_config(&format!("domain mx.example\nlimit.smtp_failcmds 4\n{rules}"));
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    scratch.write(CONFIG, format!("# a note\ndomain mx.example\nlimit.smtp_failcmds 4\n{rules}"));
+    for n in 1..=9 {
+        session.exchange(&format!("RCPT TO:<u{n}@mx.example>"), "451 4.3.0 ");
+    }
+    session.quit();
+    assert!(scratch.log().iter().all(|line| line.starts_with("[192.0.2.7] WARNING: 451 ")), "{:?}", scratch.log());
+}
+
 /// A file that is replaced by another, as it should be, stays what it was for the sessions that have read it.
 #[test]
 fn a_replaced_file_serves_its_sessions_to_their_end() {

@@ -52,7 +52,7 @@ impl Rules {
     /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line
     /// of an exact address.
     fn check_lines(&self, own_domain: &str, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
-        let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_hand_over()).collect();
+        let copies = self.hand_over_copies(own_domain);
         let mut findings = findings.into_iter().peekable();
         let mut addresses = Addresses { own_domain, taken: HashMap::new() };
         self.exact.for_each_line(|number, text, delivery| {
@@ -65,8 +65,7 @@ impl Rules {
                 found.push(Finding::new(severity, position, delivery.recipient.text, message).cite(text));
             };
             if let Action::HandOver(_) = delivery.action {
-                let recipient = unquoted(delivery.recipient.text);
-                for copy in copies.iter().filter(|copy| copy.takes(&recipient, own_domain)) {
+                for copy in copies.that_take(&unquoted(delivery.recipient.text)) {
                     cite(Severity::Error, second_hand_over(copy));
                 }
             }
@@ -116,18 +115,78 @@ impl Rules {
     /// A recipient whose own lines need two destinations that cannot be undone could never get its mail: one of them
     /// may fail when the other is done. What only a run can tell, because two patterns meet, is refused at run time.
     fn check_hand_overs(&self, own_domain: &str) -> Vec<Finding> {
+        let mut copies = HandOverCopies::new(own_domain);
         let mut findings = Vec::new();
-        let copies: Vec<_> = self.copies.iter().filter(|copy| copy.effect.is_hand_over()).collect();
-        for (number, copy) in copies.iter().enumerate() {
-            let others = copies[number + 1..].iter().copied();
-            let rules = self.ordered.iter().filter(|rule| rule.effect.is_hand_over());
-            for other in others.chain(rules).filter(|other| copy.meets(other, own_domain)) {
+        let mut check = |copies: &HandOverCopies<'_>, rule: &OrderedRule| {
+            for copy in copies.that_meet(rule) {
                 let message = second_hand_over(copy);
-                findings.push(Finding::new(Severity::Error, other.position, other.matcher.source(), message));
+                findings.push(Finding::new(Severity::Error, rule.position, rule.matcher.source(), message));
             }
+        };
+        for copy in self.copies.iter().filter(|copy| copy.effect.is_hand_over()) {
+            check(&copies, copy);
+            copies.add(copy);
+        }
+        for rule in self.ordered.iter().filter(|rule| rule.effect.is_hand_over()) {
+            check(&copies, rule);
         }
         findings
     }
+
+    fn hand_over_copies<'r>(&'r self, own_domain: &'r str) -> HandOverCopies<'r> {
+        let mut copies = HandOverCopies::new(own_domain);
+        self.copies.iter().filter(|copy| copy.effect.is_hand_over()).for_each(|copy| copies.add(copy));
+        copies
+    }
+}
+
+/// The `copy` lines that cannot be taken back; those of one address can be looked up, there may be thousands.
+struct HandOverCopies<'r> {
+    own_domain: &'r str,
+    by_address: HashMap<String, &'r OrderedRule>,
+    others: Vec<&'r OrderedRule>,
+}
+
+impl<'r> HandOverCopies<'r> {
+    fn new(own_domain: &'r str) -> Self {
+        Self { own_domain, by_address: HashMap::new(), others: Vec::new() }
+    }
+
+    fn add(&mut self, copy: &'r OrderedRule) {
+        match &copy.matcher {
+            Matcher::Address(address) => {
+                self.by_address.entry(without_own_domain(address, self.own_domain)).or_insert(copy);
+            }
+            Matcher::Wildcard(_) | Matcher::Pattern(_) => self.others.push(copy),
+        }
+    }
+
+    /// The first one for this very address and the first with a pattern that takes it, in file order: more would say the
+    /// same again.
+    fn that_take(&self, address: &str) -> Vec<&'r OrderedRule> {
+        let exact = self.by_address.get(&without_own_domain(address, self.own_domain)).copied();
+        let other = self.others.iter().copied().find(|copy| copy.takes(address, self.own_domain));
+        let mut found: Vec<_> = exact.into_iter().chain(other).collect();
+        found.sort_by_key(|copy| copy.position.line);
+        found
+    }
+
+    /// Likewise those that certainly have a recipient in common with a rule.
+    fn that_meet(&self, rule: &OrderedRule) -> Vec<&'r OrderedRule> {
+        if let Matcher::Address(address) = &rule.matcher {
+            return self.that_take(address);
+        }
+        let all = self.by_address.values().chain(&self.others).copied();
+        let first = all.filter(|copy| copy.meets(rule, self.own_domain)).min_by_key(|copy| copy.position.line);
+        first.into_iter().collect()
+    }
+}
+
+/// An address as it is compared: letter case aside, and our own domain left out.
+fn without_own_domain(address: &str, own_domain: &str) -> String {
+    let address = address.to_ascii_lowercase();
+    let own = address.rsplit_once('@').filter(|(_, domain)| domain.eq_ignore_ascii_case(own_domain));
+    own.map_or(&*address, |(local_part, _)| local_part).to_owned()
 }
 
 fn second_hand_over(copy: &OrderedRule) -> String {
@@ -160,12 +219,7 @@ impl Addresses<'_> {
         if Mailbox::parse_or_qualify(text, self.own_domain).is_err() {
             return Some(format!("`{text}` is no mail address, so no mail will be for it"));
         }
-        let mut address = unquoted(text).to_ascii_lowercase();
-        if let Some((local_part, domain)) = address.rsplit_once('@')
-            && domain.eq_ignore_ascii_case(self.own_domain)
-        {
-            address.truncate(local_part.len());
-        }
+        let address = without_own_domain(&unquoted(text), self.own_domain);
         if let Some(earlier) = self.taken.get(&address) {
             return Some(format!("line {earlier} takes all mail for `{text}`: this line is never used"));
         }
