@@ -6,31 +6,38 @@
 use std::borrow::Cow;
 
 use regex::bytes::{Regex, RegexBuilder};
-use regex_syntax::ParserBuilder;
 use regex_syntax::ast::{self, Ast, ClassSetBinaryOp, ClassSetItem, Literal};
+use regex_syntax::hir::translate::TranslatorBuilder;
 use regex_syntax::hir::{Class, ErrorKind, Hir, HirKind};
 
 /// The pattern as the compiler would understand it, or what is wrong with it.
 pub(super) fn parse(source: &str) -> Result<Hir, String> {
-    let bytes = in_bytes(source)?;
-    let mut parser = ParserBuilder::new().unicode(false).utf8(false).case_insensitive(true).build();
-    let pattern = parser.parse(&bytes).map_err(|error| {
-        if let Some((construct, instead)) = unsupported_construct(source) {
-            return format!("{construct} cannot be used in a pattern here: {instead}");
-        }
-        match error {
-            regex_syntax::Error::Parse(error) => format!("bad pattern: {}", error.kind()),
-            regex_syntax::Error::Translate(error) => match error.kind() {
-                ErrorKind::InvalidUtf8 | ErrorKind::InvalidLineTerminator => format!("bad pattern: {}", error.kind()),
-                _ => UNICODE.to_owned(),
-            },
-            _ => "bad pattern".to_owned(),
-        }
+    let tree = ast::parse::Parser::new().parse(source).map_err(|error| match unsupported_construct(source) {
+        Some((construct, instead)) => format!("{construct} cannot be used in a pattern here: {instead}"),
+        None => format!("bad pattern: {}", error.kind()),
     })?;
+    let literals = ast::visit(&tree, BeyondAscii::default())?;
+    let pattern = match literals.is_empty() {
+        true => translate(source, &tree)?,
+        false => {
+            let source = replaced(source, &literals);
+            let tree =
+                ast::parse::Parser::new().parse(&source).map_err(|error| format!("bad pattern: {}", error.kind()))?;
+            translate(&source, &tree)?
+        }
+    };
     if pattern.properties().look_set().contains_word_unicode() {
         return Err(UNICODE.to_owned());
     }
     if steps(&pattern) > SURELY_TOO_LARGE { Err(TOO_LARGE.to_owned()) } else { Ok(pattern) }
+}
+
+fn translate(source: &str, tree: &Ast) -> Result<Hir, String> {
+    let mut translator = TranslatorBuilder::new().unicode(false).utf8(false).case_insensitive(true).build();
+    translator.translate(source, tree).map_err(|error| match error.kind() {
+        ErrorKind::InvalidUtf8 | ErrorKind::InvalidLineTerminator => format!("bad pattern: {}", error.kind()),
+        _ => UNICODE.to_owned(),
+    })
 }
 
 /// Compiles a pattern that [`parse`] has nothing against.
@@ -68,19 +75,19 @@ fn steps(pattern: &Hir) -> usize {
     }
 }
 
-/// The pattern with each character beyond ASCII written as its bytes: it is matched byte by byte, since tables of Unicode
-/// would make every session slower. Within brackets a character cannot be several bytes.
+/// The pattern as the compiler gets it: with each character beyond ASCII written as its bytes.
 fn in_bytes(source: &str) -> Result<Cow<'_, str>, String> {
-    let is_plain = |escape: &&str| !source.contains(escape);
-    if source.is_ascii() && ["[", "\\x", "\\u", "\\U"].iter().all(is_plain) {
+    if source.is_ascii() && !["\\x", "\\u", "\\U"].iter().any(|escape| source.contains(escape)) {
         return Ok(Cow::Borrowed(source));
     }
-    // What is wrong with it is said by the parser that follows.
+    // What is wrong with it was said by `parse`.
     let Ok(tree) = ast::parse::Parser::new().parse(source) else { return Ok(Cow::Borrowed(source)) };
-    let literals = ast::visit(&tree, BeyondAscii::default())?;
-    if literals.is_empty() {
-        return Ok(Cow::Borrowed(source));
-    }
+    Ok(Cow::Owned(replaced(source, &ast::visit(&tree, BeyondAscii::default())?)))
+}
+
+/// The pattern with these characters beyond ASCII written as their bytes: it is matched byte by byte, since tables of
+/// Unicode would make every session slower. Within brackets a character cannot be several bytes.
+fn replaced(source: &str, literals: &[Literal]) -> String {
     let mut replaced = String::with_capacity(source.len());
     let mut at = 0;
     for literal in literals {
@@ -92,7 +99,7 @@ fn in_bytes(source: &str) -> Result<Cow<'_, str>, String> {
         at = literal.span.end.offset;
     }
     replaced.push_str(&source[at..]);
-    Ok(Cow::Owned(replaced))
+    replaced
 }
 
 /// Finds the characters beyond ASCII, in the order of the pattern.

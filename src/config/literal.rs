@@ -53,20 +53,26 @@ pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
-/// The longest text that whatever matches has in it, the case of ASCII letters aside. The pattern was parsed to ignore
-/// case, so that a letter is a class of two.
-pub(super) fn needed(pattern: &Hir) -> Vec<u8> {
+/// Texts of which whatever matches has at least one in it, the case of ASCII letters aside; none if nothing can be said.
+/// The pattern was parsed to ignore case, so that a letter is a class of two.
+pub(super) fn needed(pattern: &Hir) -> Vec<Vec<u8>> {
     let mut runs = Runs::default();
     runs.take(pattern);
     runs.end();
-    runs.longest
+    runs.best
+}
+
+/// Whether a text lacks all of what [`needed`] found.
+pub(super) fn lacks(text: &[u8], needed: &[Vec<u8>]) -> bool {
+    !needed.is_empty() && !needed.iter().any(|part| contains(text, part))
 }
 
 /// What must stand side by side in a match.
 #[derive(Default)]
 struct Runs {
     current: Vec<u8>,
-    longest: Vec<u8>,
+    /// One of these: the longest run so far, or what the branches of an alternation need if all of that is longer.
+    best: Vec<Vec<u8>>,
 }
 
 impl Runs {
@@ -88,18 +94,35 @@ impl Runs {
                     self.end();
                 }
             }
-            HirKind::Alternation(_) => self.end(),
+            HirKind::Alternation(branches) => {
+                self.end();
+                let needed: Vec<_> = branches.iter().map(needed).collect();
+                if needed.iter().all(|needed| !needed.is_empty()) {
+                    self.offer(needed.concat());
+                }
+            }
         }
     }
 
     /// What comes next need not stand beside what came last.
     fn end(&mut self) {
-        if self.current.len() > self.longest.len() {
-            std::mem::swap(&mut self.current, &mut self.longest);
+        let run = std::mem::take(&mut self.current);
+        if !run.is_empty() {
+            self.offer(vec![run]);
         }
-        self.current.clear();
+    }
+
+    /// Takes these texts for the best if the shortest of them is longer.
+    fn offer(&mut self, texts: Vec<Vec<u8>>) {
+        let shortest = |texts: &[Vec<u8>]| texts.iter().map(Vec::len).min().unwrap_or(0);
+        if texts.len() <= MOST_BRANCHES && shortest(&texts) > shortest(&self.best) {
+            self.best = texts;
+        }
     }
 }
+
+/// To look for more texts than this takes longer than it spares.
+const MOST_BRANCHES: usize = 16;
 
 /// The letter, if a class consists of nothing but one in both its cases.
 fn one_letter(class: &Class) -> Option<u8> {
@@ -155,7 +178,7 @@ mod tests {
     fn what_every_match_needs_is_found() {
         for (pattern, text) in [
             (r"^mail[a-z0-9-]*\.google\.com$", ".google.com"),
-            (r"^(sales|info)\.7.*@", ".7"),
+            (r"^(sales|info)\.7.*@", "sales|info"),
             ("[0-9][0-9]+-7@host$", "-7@host"),
             ("a[bc]d", "a"),
             ("ab?cd", "cd"),
@@ -164,12 +187,15 @@ mod tests {
             ("a(bc)d", "abcd"),
             (r"a\bb", "ab"),
             (".*", ""),
-            ("a|b", ""),
+            ("^(foo7|bar|quux)@", "foo7|bar|quux"),
+            ("(foo|.*)@", "@"),
+            ("(a|bc)def", "def"),
             ("(?-i:aB)c", "abc"),
         ] {
             let mut parser =
                 regex_syntax::ParserBuilder::new().unicode(false).utf8(false).case_insensitive(true).build();
-            let needed = String::from_utf8(needed(&parser.parse(pattern).unwrap())).unwrap();
+            let needed = needed(&parser.parse(pattern).unwrap()).join(&b'|');
+            let needed = String::from_utf8(needed).unwrap();
             assert!(needed.eq_ignore_ascii_case(text), "{pattern}: {needed}");
         }
     }

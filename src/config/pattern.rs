@@ -23,9 +23,9 @@ pub(super) struct Pattern {
 #[derive(Debug)]
 enum Engine {
     Plain(PlainText),
-    /// `needed` is what a text must have to match; empty for a pattern that might be too large to compile.
+    /// `needed` are texts of which one must be there for a match; none for a pattern that might be too large to compile.
     Regex {
-        needed: Vec<u8>,
+        needed: Vec<Vec<u8>>,
         /// Whether it compiles for certain.
         is_small: bool,
         compiled: OnceCell<Result<Regex, String>>,
@@ -67,7 +67,7 @@ impl Pattern {
         let text = text.as_bytes();
         match self.engine() {
             Engine::Plain(plain) => Ok(plain.is_in(text)),
-            Engine::Regex { needed, .. } if !literal::contains(text, needed) => Ok(false),
+            Engine::Regex { needed, .. } if literal::lacks(text, needed) => Ok(false),
             Engine::Regex { compiled, .. } => match compiled.get_or_init(|| compile(&self.source)) {
                 Ok(regex) => Ok(regex.is_match(text)),
                 Err(message) => Err(self.broken(message)),
