@@ -16,8 +16,6 @@ pub struct Call {
     pub result: Option<i64>,
     /// The name of the error that strace made of it.
     pub injected: Option<String>,
-    /// The signal that arrived behind it.
-    pub signal: Option<String>,
     /// How many calls of this name the process has made, this one included: what strace's `when=` counts.
     pub occurrence: usize,
 }
@@ -91,11 +89,8 @@ pub fn parse(log: &[u8]) -> Vec<Call> {
         let digits = line.bytes().take_while(u8::is_ascii_digit).count();
         let pid = line[..digits].parse().unwrap_or(0);
         let text = line[digits..].trim_start();
-        if let Some(signal) = text.strip_prefix("--- ") {
-            if let Some(call) = calls.iter_mut().rfind(|call| call.pid == pid) {
-                call.signal = signal.split(' ').next().map(str::to_owned);
-            }
-        } else if text.starts_with("+++ ") {
+        if text.starts_with("--- ") || text.starts_with("+++ ") {
+            // A signal, or the end: no call.
         } else if let Some(begun) = text.strip_suffix(" <unfinished ...>") {
             unfinished.insert(pid, begun.to_owned());
         } else {
@@ -144,15 +139,7 @@ fn call(text: &str) -> Option<Call> {
     let result = rest[end? + 1..].trim_start().strip_prefix("= ")?;
     let number = result.split(|sign: char| sign != '-' && !sign.is_ascii_digit()).next()?;
     let injected = result.contains("(INJECTED)").then(|| result.split(' ').nth(1).unwrap_or_default().to_owned());
-    Some(Call {
-        pid: 0,
-        name: name.to_owned(),
-        arguments,
-        result: number.parse().ok(),
-        injected,
-        signal: None,
-        occurrence: 0,
-    })
+    Some(Call { pid: 0, name: name.to_owned(), arguments, result: number.parse().ok(), injected, occurrence: 0 })
 }
 
 /// Undoes the escapes of C that strace writes.
