@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod debian;
 pub mod exim;
 mod folder;
+pub mod halts;
 pub mod postfix;
 pub mod process;
 mod random;

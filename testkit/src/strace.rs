@@ -47,16 +47,26 @@ impl Call {
 
     /// The path of a call that makes, opens, removes or looks at a name.
     pub fn name_of_file(&self) -> Option<String> {
-        self.path(usize::from(self.arguments.first()?.starts_with("AT_FDCWD")))
+        self.path_in_folder(0).or_else(|| self.path(0))
     }
 
     /// Both paths of a rename.
     pub fn renamed(&self) -> Option<(String, String)> {
         match &*self.name {
             "rename" => Some((self.path(0)?, self.path(1)?)),
-            "renameat" | "renameat2" => Some((self.path(1)?, self.path(3)?)),
+            "renameat" | "renameat2" => Some((self.path_in_folder(0)?, self.path_in_folder(2)?)),
             _ => None,
         }
+    }
+
+    /// The path that a folder's descriptor and the name behind it stand for, as in openat(2); strace's `-y` shows what the
+    /// descriptor is.
+    fn path_in_folder(&self, number: usize) -> Option<String> {
+        if !AT.contains(&&*self.name) {
+            return None;
+        }
+        let (_, folder) = self.arguments.get(number)?.strip_suffix('>')?.split_once('<')?;
+        Some(Path::new(folder).join(self.path(number + 1)?).to_str()?.to_owned())
     }
 
     /// Whether it has to do with this file or folder, or with one in it.
@@ -79,6 +89,22 @@ impl Call {
         format!("{}({})", self.name, arguments.join(", "))
     }
 }
+
+/// Calls whose path counts from the folder in front of it.
+const AT: [&str; 12] = [
+    "faccessat",
+    "faccessat2",
+    "linkat",
+    "mkdirat",
+    "mknodat",
+    "newfstatat",
+    "openat",
+    "openat2",
+    "readlinkat",
+    "renameat",
+    "renameat2",
+    "unlinkat",
+];
 
 /// Reads the log of strace, with or without `-f`.
 pub fn parse(log: &[u8]) -> Vec<Call> {
