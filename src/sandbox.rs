@@ -6,16 +6,19 @@
 //! writes anywhere: where one is within the peer's reach the sandbox is left to the super-server's unit.
 
 use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope,
 };
+use nix::fcntl::OFlag;
 
 use crate::config::{Config, Place};
 use crate::date;
-use crate::files::directory_of;
+use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
 use crate::peer::Peer;
 
@@ -58,8 +61,11 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
 
 /// A file, or a folder with all that is in it, and what may be done there.
 struct Allowed {
+    /// For people.
     path: PathBuf,
     what: What,
+    /// Held by O_PATH, and found in the way in which deliveries find it; or why they will not.
+    found: io::Result<OwnedFd>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,12 @@ enum What {
 }
 
 impl Allowed {
+    /// A folder, with all that is in it.
+    fn folder(path: &Path, what: What) -> Self {
+        let found = files::open_folder(path, OFlag::O_PATH).map(OwnedFd::from);
+        Self { path: path.to_owned(), what, found }
+    }
+
     fn is_everywhere(&self) -> bool {
         self.path == Path::new("/")
     }
@@ -99,8 +111,9 @@ impl What {
 
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.exists() {
-            return write!(f, "{}: missing; mail that needs it would be deferred", self.path.display());
+        if let Err(error) = &self.found {
+            let why: &dyn fmt::Display = if error.kind() == io::ErrorKind::NotFound { &"missing" } else { error };
+            return write!(f, "{}: {why}; mail that needs it would be deferred", self.path.display());
         }
         let path = if self.is_everywhere() { Path::new("") } else { &self.path }.display();
         match self.what {
@@ -116,7 +129,8 @@ impl fmt::Display for Allowed {
 /// What deliveries may need. The log and the configuration are open, and the time zone is known.
 fn allowed(config: &Config) -> Vec<Allowed> {
     let mut allowed: Vec<Allowed> = Vec::new();
-    let spool = Allowed { path: config.spool_dir.clone().unwrap_or_else(std::env::temp_dir), what: What::Spool };
+    let spool = config.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let spool = Allowed::folder(&spool, What::Spool);
     for place in config.rules.needs().places().iter().map(of_place).chain([spool]) {
         if !allowed.iter().any(|known| known.path == place.path && known.what == place.what) {
             allowed.push(place);
@@ -128,28 +142,42 @@ fn allowed(config: &Config) -> Vec<Allowed> {
 fn of_place(place: &Place) -> Allowed {
     match place {
         Place::Mailbox(file) => of_mailbox(file),
-        // What is missing of a maildir is made and synced, up to its name in the folder above.
-        Place::Maildir(directory) if ["tmp", "new"].iter().all(|folder| directory.join(folder).exists()) => {
-            Allowed { path: directory.clone(), what: What::Deliver }
-        }
-        Place::Maildir(directory) => Allowed { path: directory_of(directory).to_owned(), what: What::Deliver },
-        Place::Below(folder) if folder.as_os_str().is_empty() => {
-            Allowed { path: PathBuf::from("."), what: What::DeliverAnywhere }
-        }
-        Place::Below(folder) => Allowed { path: folder.clone(), what: What::DeliverAnywhere },
+        Place::Maildir(directory) => of_maildir(directory),
+        Place::Below(folder) if folder.as_os_str().is_empty() => Allowed::folder(Path::new("."), What::DeliverAnywhere),
+        Place::Below(folder) => Allowed::folder(folder, What::DeliverAnywhere),
     }
 }
 
 /// The folder, not just the file: the file may have to be made, another program may put a new one in its place, and a
 /// new name is only durable when its folder is.
 fn of_mailbox(file: &Path) -> Allowed {
-    match std::fs::symlink_metadata(file).map(|metadata| metadata.file_type()) {
-        Ok(kind) if kind.is_symlink() => match file.canonicalize() {
-            Ok(target) => of_mailbox(&target),
-            Err(_) => Allowed { path: directory_of(file).to_owned(), what: What::Append },
-        },
-        Ok(kind) if !kind.is_file() => Allowed { path: file.to_owned(), what: What::Write },
-        _ => Allowed { path: directory_of(file).to_owned(), what: What::Append },
+    let append = |path: &Path, found| Allowed { path: path.to_owned(), what: What::Append, found };
+    let entry = match Entry::find(file) {
+        Ok(entry) => entry,
+        Err(error) => return append(directory_of(file), Err(error)),
+    };
+    let kind = entry.found().and_then(|found| found.metadata().ok()).map(|metadata| metadata.file_type());
+    match kind {
+        Some(kind) if kind.is_dir() => append(file, Err(io::ErrorKind::IsADirectory.into())),
+        Some(kind) if !kind.is_file() => {
+            let found = entry.into_found().map(OwnedFd::from).ok_or_else(|| io::ErrorKind::NotFound.into());
+            Allowed { path: file.to_owned(), what: What::Write, found }
+        }
+        _ => {
+            let folder = entry.at().to_owned();
+            append(&folder, Ok(entry.into_folder()))
+        }
+    }
+}
+
+/// What is missing of a maildir is made and synced, up to its name in the folder above.
+fn of_maildir(directory: &Path) -> Allowed {
+    let itself = Allowed::folder(directory, What::Deliver);
+    let has = |folder: &OwnedFd, name| files::open_folder_in(folder, directory, name, OFlag::O_PATH).is_ok();
+    match &itself.found {
+        Ok(folder) if has(folder, "tmp") && has(folder, "new") => itself,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => itself,
+        _ => Allowed::folder(directory_of(directory), What::Deliver),
     }
 }
 
@@ -160,9 +188,9 @@ fn restrict(allowed: &[Allowed]) -> Result<RulesetStatus, RulesetError> {
         .scope(Scope::from_all(KNOWN))?
         .create()?;
     for place in allowed {
-        // A place that is not there cannot be delivered to, which its delivery will say.
-        if let Ok(folder) = PathFd::new(&place.path) {
-            ruleset = ruleset.add_rule(PathBeneath::new(folder, place.what.access()))?;
+        // What was not found cannot be delivered to, which its delivery will say.
+        if let Ok(found) = &place.found {
+            ruleset = ruleset.add_rule(PathBeneath::new(found, place.what.access()))?;
         }
     }
     Ok(ruleset.restrict_self()?.ruleset)
@@ -192,7 +220,7 @@ mod tests {
         fs::write(outside.path().join("secret"), "secret").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut open_before = File::create(outside.path().join("log")).unwrap();
-        let places = [Allowed { path: inside.path().to_owned(), what: What::Append }];
+        let places = [Allowed::folder(inside.path(), What::Append)];
         assert_eq!(restrict(&places).unwrap(), RulesetStatus::FullyEnforced, "these tests need a kernel with Landlock");
 
         let mailbox = inside.path().join("inbox");
@@ -202,7 +230,7 @@ mod tests {
         File::open(inside.path()).unwrap().sync_all().unwrap();
         open_before.write_all(b"a line").unwrap();
 
-        let denied = |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let denied = |error: io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         denied(fs::read(outside.path().join("secret")).unwrap_err());
         denied(fs::read("/etc/passwd").unwrap_err());
         denied(fs::write(outside.path().join("new"), "").unwrap_err());

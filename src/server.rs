@@ -165,7 +165,8 @@ impl<'a> Server<'a> {
     fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, transaction: &Transaction) -> Step {
         let id = self.new_id();
         let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction };
-        let context = Context { config: self.config, log: self.log, signals: self.signals };
+        let Self { config, log, signals, deadline, .. } = *self;
+        let context = Context { config, log, signals, deadline };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config));
         let outcome = deliver::deliver(&context, &envelope, &transaction.recipients, spool);
         self.idle_since = Instant::now();

@@ -11,7 +11,7 @@
 mod support;
 
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -84,6 +84,27 @@ fn a_connection_logs_every_error() {
         let reply = "[192.0.2.7] ERROR: 421 Cannot receive messages at this time, try again later";
         assert_eq!(last, &format!("{reply} ({count} in {conf})"));
     }
+}
+
+/// Nor is a link of somebody else followed, to a configuration or to a log.
+#[test]
+fn a_link_of_somebody_else_leads_to_no_configuration_and_to_no_log() {
+    if !is_root("a link of somebody else") {
+        return;
+    }
+    let scratch = Scratch::with_config("domain mx.example\n");
+    scratch.write("their.log", "");
+    for (target, link) in [(CONFIG, "their.conf"), ("their.log", "link.log")] {
+        symlink(target, scratch.path(link)).unwrap();
+        lchown(scratch.path(link), Some(8), Some(8)).unwrap();
+    }
+    let output = scratch.run(MAILRECV, &["-c", "their.conf", "check"]);
+    let text = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("their.conf is a symbolic link of user 8"), "{text}");
+    let session =
+        Session::start(scratch.command(MAILRECV, &["-c", CONFIG, "-d", "a", "-l", "link.log", "--peer", PEER]));
+    session.end();
+    assert_eq!(scratch.read("their.log"), "");
 }
 
 /// A file that others can write could hold their commands.

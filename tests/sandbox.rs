@@ -10,10 +10,10 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{lchown, symlink};
 
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
-use testkit::{Session, debian};
+use testkit::{Session, debian, is_root};
 
 /// A config with a mailbox in a folder of its own.
 fn with_mailbox(more: &str) -> Scratch {
@@ -57,6 +57,39 @@ fn mailboxes_behind_links_are_delivered_to() {
     assert!(reply.starts_with("250 "), "{reply}");
     session.quit();
     assert!(scratch.read("other/inbox").contains("body"));
+}
+
+/// A link of somebody else opens no folder to the session.
+#[test]
+fn a_link_of_somebody_else_allows_nothing() {
+    if !is_root("a link of somebody else") {
+        return;
+    }
+    let scratch = Scratch::with_config(
+        "spool_dir spool\ndeliver rcpt_to fred@mx.example append mail/inbox\ndeliver rcpt_to jim@mx.example maildir mail/dir\n\
+         deliver rcpt_to tom@mx.example append mail/folder/inbox\n",
+    );
+    for folder in ["mail", "spool", "elsewhere/tmp", "elsewhere/new"] {
+        fs::create_dir_all(scratch.path(folder)).unwrap();
+    }
+    scratch.write("elsewhere/inbox", "");
+    for (target, link) in
+        [("../elsewhere/inbox", "mail/inbox"), ("../elsewhere", "mail/dir"), ("../elsewhere", "mail/folder")]
+    {
+        symlink(target, scratch.path(link)).unwrap();
+        lchown(scratch.path(link), Some(8), Some(8)).unwrap();
+    }
+    let output = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]).stdout).unwrap();
+    for link in ["mail: mail/inbox", "mail/dir: mail/dir", "mail/folder: mail/folder"] {
+        let line = format!("  {link} is a symbolic link of user 8, who is neither root nor the user we run as; mail");
+        assert!(output.contains(&line), "{output}");
+    }
+    let calls = ["-y", "-o", "trace", "-e", "trace=landlock_add_rule"];
+    let mut session = Session::start(traced(&scratch, &calls));
+    session.expect("220 ");
+    session.quit();
+    let trace = scratch.read("trace");
+    assert!(trace.contains("/spool>") && !trace.contains("elsewhere"), "{trace}");
 }
 
 /// Whatever there is of a maildir beforehand, the rest can be made.

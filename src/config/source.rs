@@ -11,6 +11,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::files;
 
 /// An open configuration file that nobody but root and ourselves could have written.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ impl Source {
     }
 
     fn open_at_once(path: &Path) -> anyhow::Result<Self> {
-        let mut file = File::open(path).context("cannot be read")?;
+        let mut file = files::open(path, OFlag::O_RDONLY, Mode::empty()).context("cannot be read")?;
         let metadata = file.metadata().context("cannot be examined")?;
         if metadata.is_dir() {
             bail!("is a folder");

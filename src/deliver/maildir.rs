@@ -2,19 +2,24 @@
 //!
 //! A message is written and synced in `tmp`, where readers do not look, and stays there until [`Maildirs::commit`]
 //! renames it into `new`. Dropped before that, it is removed. What a crash leaves in `tmp` is the reader's to remove.
+//!
+//! The folders are found once and held open: whoever can put others in their place cannot lead a message elsewhere.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::libc;
-use nix::unistd::{AccessFlags, access};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use super::{Context, failure};
-use crate::files::{directory_of, refuse_foreign_links, sync_directory};
-use crate::log::Event;
+use crate::files::{self, Entry, make_folder, openat, sync_folder};
+use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
 
@@ -24,15 +29,30 @@ pub(super) struct Maildirs<'a> {
     messages: Vec<Waiting<'a>>,
 }
 
-/// A message in `tmp` that has a place in `new`.
+/// A message that has a place in `new`.
 struct Waiting<'a> {
-    directory: &'a Path,
+    log: &'a Log,
+    maildir: Maildir<'a>,
     /// Where it is now; removed when this value is dropped, unless it is to stay.
-    path: PathBuf,
-    name: String,
-    /// The folder that it is meant for.
+    place: Place,
+    name_in_tmp: String,
+    name_in_new: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Tmp,
+    New,
+    /// In `new`, to stay.
+    Delivered,
+}
+
+/// A maildir's folders.
+struct Maildir<'a> {
+    path: &'a Path,
+    folder: File,
+    tmp: File,
     new: File,
-    stays: bool,
 }
 
 impl<'a> Maildirs<'a> {
@@ -58,108 +78,150 @@ impl<'a> Maildirs<'a> {
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> io::Result<Waiting<'a>> {
-        for path in [directory.join("tmp"), directory.join("new")] {
-            refuse_foreign_links(&path)?;
-        }
-        let (path, mut file, prefix) = match create(directory, number) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_folders(directory)?;
-                create(directory, number)?
-            }
-            created => created?,
-        };
-        self.context.log.event(&Event::WritingFile(&path));
-        // What could stand in the way later is looked for now, while everything can still be taken back.
-        let new = open_new(directory).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-        let mut waiting = Waiting { directory, path, name: String::new(), new, stays: false };
+        let log = self.context.log;
+        let maildir = Maildir::open(directory)?;
+        let (mut file, prefix, name_in_tmp) = create(&maildir.tmp, number)?;
+        let mut waiting = Waiting { log, maildir, place: Place::Tmp, name_in_tmp, name_in_new: String::new() };
+        log.event(&Event::WritingFile(&waiting.path()));
         for_each_piece(copy.reader(spool)?, |text| file.write_all(text))?;
         file.sync_all()?;
         let metadata = file.metadata()?;
-        let (device, inode) = (metadata.dev(), metadata.ino());
-        waiting.name = format!("{prefix}V{device:016x}I{inode:016x}_{number}.{},S={}", host_name(), metadata.len());
+        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.len());
+        waiting.name_in_new = format!("{prefix}V{device:016x}I{inode:016x}_{number}.{},S={size}", host_name());
+        waiting.maildir.rehearse_rename(&waiting.name_in_new)?;
         Ok(waiting)
     }
 
     /// Makes all messages visible, or none: those that already are become invisible again if one cannot.
     pub(super) fn commit(mut self) -> Result<(), Reply> {
         for message in &mut self.messages {
-            let directory = message.directory;
+            let directory = message.maildir.path;
             message.publish().map_err(|error| failure(&error, &format!("delivering into {}", directory.display())))?;
-            self.context.log.event(&Event::FileDelivered(&message.path));
+            self.context.log.event(&Event::FileDelivered(&message.path()));
         }
-        self.messages.iter_mut().for_each(|message| message.stays = true);
+        self.messages.iter_mut().for_each(|message| message.place = Place::Delivered);
         Ok(())
     }
 }
 
 impl Waiting<'_> {
     fn publish(&mut self) -> io::Result<()> {
-        let path = self.directory.join("new").join(&self.name);
-        match std::fs::rename(&self.path, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.new = open_new(self.directory)?;
-                std::fs::rename(&self.path, &path)?;
+        let Self { maildir, name_in_tmp, name_in_new, .. } = self;
+        match renameat(&maildir.tmp, name_in_tmp.as_str(), &maildir.new, name_in_new.as_str()) {
+            Err(Errno::ENOENT) => {
+                // `new` may have been removed.
+                maildir.new = open_new(&maildir.folder, maildir.path)?;
+                renameat(&maildir.tmp, name_in_tmp.as_str(), &maildir.new, name_in_new.as_str())?;
             }
             renamed => renamed?,
         }
-        self.path = path;
-        self.new.sync_all()
+        self.place = Place::New;
+        self.maildir.new.sync_all()
+    }
+
+    fn path(&self) -> PathBuf {
+        match self.place {
+            Place::Tmp => self.maildir.path.join("tmp").join(&self.name_in_tmp),
+            Place::New | Place::Delivered => self.maildir.path.join("new").join(&self.name_in_new),
+        }
+    }
+
+    fn take_back(&self, folder: &File, name: &str) -> io::Result<()> {
+        unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
+        sync_folder(folder)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if !self.stays {
-            // Readers do not look into `tmp`; if the file is in `new` already, one of them may have been faster.
-            let _ = std::fs::remove_file(&self.path);
-            let _ = sync_directory(directory_of(&self.path));
+        let taken_back = match self.place {
+            Place::Tmp => self.take_back(&self.maildir.tmp, &self.name_in_tmp),
+            // A reader may have been faster.
+            Place::New => self.take_back(&self.maildir.new, &self.name_in_new),
+            Place::Delivered => return,
+        };
+        if let Err(error) = taken_back {
+            self.log.event(&Event::NotTakenBack { path: &self.path(), why: &error });
         }
     }
 }
 
-/// Opens a new file in `tmp`; with it the beginning of its final name, `SECONDS.MmicrosecondsPpid`.
-fn create(directory: &Path, number: usize) -> io::Result<(PathBuf, File, String)> {
+impl<'a> Maildir<'a> {
+    /// Opens the folders; what is missing is made. What could stand in the way of the rename is looked for now, while
+    /// everything can still be taken back.
+    fn open(path: &'a Path) -> io::Result<Self> {
+        let open = || {
+            let folder = files::open_folder(path, OFlag::O_PATH)?;
+            let tmp = files::open_folder_in(&folder, path, "tmp", OFlag::O_PATH)?;
+            Ok((folder, tmp))
+        };
+        let (folder, tmp) = match open() {
+            Err(error) if is_missing(&error) => {
+                make_folders(path)?;
+                open()?
+            }
+            opened => opened?,
+        };
+        let new = open_new(&folder, path)?;
+        Ok(Self { path, folder, tmp, new })
+    }
+
+    /// Whether a file could be renamed from `tmp` to `new`. Linux says that they are on two file systems, or two mounts of
+    /// one, or that nothing may be changed there, before it says that there is no such file (rename(2)).
+    fn rehearse_rename(&self, no_such_file: &str) -> io::Result<()> {
+        match renameat(&self.tmp, no_such_file, &self.new, no_such_file) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Opens a new file in `tmp`; with it the beginning of its final name, `SECONDS.MmicrosecondsPpid`, and its name there.
+fn create(tmp: &File, number: usize) -> io::Result<(File, String, String)> {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let prefix = format!("{}.M{:06}P{}", now.as_secs(), now.subsec_micros(), std::process::id());
-        let path = directory.join("tmp").join(format!("{prefix}_{number}.{}", host_name()));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        let name = format!("{prefix}_{number}.{}", host_name());
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        match openat(tmp, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
             // The clock went back to where it was before; it will not stay there.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            created => return Ok((path, created?, prefix)),
+            Err(Errno::EEXIST) => {}
+            created => return Ok((created?.into(), prefix, name)),
         }
     }
 }
 
 /// Opens `new`, which is made if it is missing and can be written.
-fn open_new(directory: &Path) -> io::Result<File> {
-    let path = directory.join("new");
-    let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path);
+fn open_new(folder: &File, path: &Path) -> io::Result<File> {
+    let open = || files::open_folder_in(folder, path, "new", OFlag::O_RDONLY);
     let new = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_folders(directory)?;
+        Err(error) if is_missing(&error) => {
+            make_folder(folder, OsStr::new("new"))?;
+            sync_folder(folder)?;
             open()?
         }
         opened => opened?,
     };
-    access(&path, AccessFlags::W_OK | AccessFlags::X_OK)?;
+    faccessat(&new, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::empty())?;
     Ok(new)
 }
 
 /// Makes what is missing of the maildir, for nobody but us. `tmp` is made last, when the others' names are durable: a
 /// maildir with a `tmp` is a whole one, whoever was interrupted while making it.
-fn make_folders(directory: &Path) -> io::Result<()> {
-    let make = |folder: &Path| match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    };
-    make(directory)?;
-    make(&directory.join("new"))?;
-    make(&directory.join("cur"))?;
-    sync_directory(directory)?;
-    sync_directory(directory_of(directory))?;
-    make(&directory.join("tmp"))?;
-    sync_directory(directory)
+fn make_folders(path: &Path) -> io::Result<()> {
+    let maildir = Entry::find(path.components().as_path())?;
+    make_folder(maildir.folder(), maildir.name())?;
+    let folder = files::open_folder(path, OFlag::O_PATH)?;
+    make_folder(&folder, OsStr::new("new"))?;
+    make_folder(&folder, OsStr::new("cur"))?;
+    sync_folder(&folder)?;
+    sync_folder(maildir.folder())?;
+    make_folder(&folder, OsStr::new("tmp"))?;
+    sync_folder(&folder)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// This machine's name, with the two characters that names of messages cannot have written as maildir(5) wants.

@@ -1,10 +1,15 @@
 //! `append FILE`: mboxrd files, shared with other mail software.
 //!
-//! The file is locked, written to and synced, and stays as it was until [`Mailboxes::commit`]: dropped before that, it is
-//! cut back to its old length. The lock is held until then, so nobody sees what may still be taken back.
+//! All files of a message are locked before anything is written to one. Each is written to and synced, and stays as it was
+//! until [`Mailboxes::commit`]: dropped before that, what was appended is cut off again. The locks are held until then, so
+//! nobody sees what may still be taken back.
+//!
+//! Not every program respects a lock. So it is known which bytes are ours: what a file has become is looked at before the
+//! message counts as delivered, and nobody else's bytes are cut off.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Seek, Write};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -18,159 +23,365 @@ use nix::sys::stat::Mode;
 
 use super::mboxrd::{Quoting, from_line, rest_of_from_line};
 use super::{Context, LOCK_PATIENCE, failure};
-use crate::files::{self, sync_name};
+use crate::files::{Entry, identity};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
+use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::wait::timeout;
 
 /// The files that a message is being appended to.
 pub(super) struct Mailboxes<'a> {
     context: &'a Context<'a>,
-    files: Vec<Appending<'a>>,
+    /// The names in the configuration; two can be one file.
+    names: Vec<&'a str>,
+    /// The files, each once, from the first [`Mailboxes::append`] on.
+    locked: Option<Locked<'a>>,
 }
 
-/// A locked file with something at its end that is not yet meant to stay.
+/// Open files, all of them locked.
+#[derive(Default)]
+struct Locked<'a> {
+    files: Vec<Appending<'a>>,
+    /// Which of them each name leads to.
+    names: Vec<(&'a str, Identity)>,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// An open file with something at its end that is not yet meant to stay.
 struct Appending<'a> {
     log: &'a Log,
-    path: &'a Path,
+    name: &'a str,
+    entry: Entry,
     file: File,
-    /// Device and inode: two names can be one file, which is locked once.
-    identity: (u64, u64),
-    /// Whether there is a length to go back to; /dev/null has none.
-    revocable: Option<u64>,
+    identity: Identity,
+    /// What of the file is ours, once it is locked; a device or FIFO does not give anything back.
+    ours: Option<Ours>,
     /// Whether all of it is on stable storage.
     synced: bool,
     committed: bool,
 }
 
+/// What we have appended to a file.
+#[derive(Debug, Default)]
+struct Ours {
+    bytes: Range<u64>,
+    /// How it begins, to know it again.
+    beginning: Vec<u8>,
+}
+
 impl<'a> Mailboxes<'a> {
-    pub(super) fn new(context: &'a Context<'a>) -> Self {
-        Self { context, files: Vec::new() }
+    /// For a message that goes to files of these names.
+    pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = &'a str>) -> Self {
+        let mut mailboxes = Self { context, names: Vec::new(), locked: None };
+        for name in names {
+            if !mailboxes.names.contains(&name) {
+                mailboxes.names.push(name);
+            }
+        }
+        mailboxes
     }
 
-    /// Appends one recipient's copy to the file.
-    pub(super) fn append(&mut self, path: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
-        let file = self.open(Path::new(path))?;
-        file.synced = false;
-        write(&mut file.file, copy, spool).map_err(|error| failure(&error, &format!("appending to {path}")))
+    /// Opens and locks the files, which is done once. The error is about the file of this name.
+    pub(super) fn lock(&mut self) -> Result<(), (&'a str, Reply)> {
+        if self.locked.is_none() {
+            self.locked = Some(lock(self.context, &self.names)?);
+        }
+        Ok(())
+    }
+
+    /// Appends one recipient's copy to the file of this name, which is locked.
+    pub(super) fn append(&mut self, name: &str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
+        let context = self.context;
+        let file = self.locked.as_mut().and_then(|locked| locked.file(name));
+        let Some(appending) = file else { return Err(reply::try_again(format!("{name} is not locked"))) };
+        appending.append(context, copy, spool).map_err(|error| failure(&error, &format!("appending to {name}")))
     }
 
     /// Brings everything that was appended to stable storage.
     pub(super) fn sync(&mut self) -> Result<(), Reply> {
-        for appending in self.files.iter_mut().filter(|file| file.revocable.is_some() && !file.synced) {
-            let doing = || format!("syncing {}", appending.path.display());
+        for appending in self.files_mut().filter(|file| file.ours.is_some() && !file.synced) {
+            let doing = || format!("syncing {}", appending.name);
             appending.file.sync_data().map_err(|error| failure(&error, &doing()))?;
             appending.synced = true;
         }
         Ok(())
     }
 
+    /// An error if another program has done something to one of the files that puts the message in doubt.
+    pub(super) fn verify(&self) -> Result<(), Reply> {
+        for appending in self.locked.iter().flat_map(|locked| &locked.files) {
+            let name = appending.name;
+            match appending.what_happened().map_err(|error| failure(&error, &format!("examining {name}")))? {
+                None => {}
+                Some(event) => return Err(reply::mailbox_busy(format!("delivering to {name}: {event}"))),
+            }
+        }
+        Ok(())
+    }
+
     /// Lets everything stay and unlocks the files.
     pub(super) fn commit(mut self) {
-        self.files.iter_mut().for_each(|file| file.committed = true);
-        for file in self.files.drain(..) {
-            self.context.log.event(&Event::ClosingMailbox(file.path));
+        self.files_mut().for_each(|file| file.committed = true);
+        for file in self.locked.take().unwrap_or_default().files {
+            self.context.log.event(&Event::ClosingMailbox(file.path()));
         }
     }
 
-    /// The open, locked file for this path.
-    fn open(&mut self, path: &'a Path) -> Result<&mut Appending<'a>, Reply> {
-        let known = std::fs::metadata(path).ok().map(|metadata| identity(&metadata));
-        let number = match self.files.iter().position(|file| Some(file.identity) == known) {
-            Some(number) => number,
-            None => {
-                self.context.log.event(&Event::OpeningMailbox(path));
-                self.files.push(wait_for(self.context, path)?);
-                self.files.len() - 1
-            }
-        };
-        Ok(&mut self.files[number])
+    fn files_mut(&mut self) -> impl Iterator<Item = &mut Appending<'a>> {
+        self.locked.iter_mut().flat_map(|locked| &mut locked.files)
     }
 }
 
-/// Opens and locks the file. If another program has it, it is tried again at growing intervals, for a while.
-fn wait_for<'a>(context: &'a Context<'a>, path: &'a Path) -> Result<Appending<'a>, Reply> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+/// Opens and locks the files of these names; those that are missing are made. As long as another program has one of them,
+/// all are left alone: who holds his own mailbox must not hold up mail for others.
+fn lock<'a>(context: &'a Context<'a>, names: &[&'a str]) -> Result<Locked<'a>, (&'a str, Reply)> {
+    for name in names {
+        context.log.event(&Event::OpeningMailbox(Path::new(name)));
+    }
+    let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
     let mut pause = Duration::from_millis(1);
     loop {
-        let opened = Appending::open(context.log, path);
-        if let Some(file) = opened.map_err(|error| failure(&error, &format!("opening {}", path.display())))? {
-            return Ok(file);
-        }
+        let name = match try_lock_all(context, names)? {
+            Ok(locked) => return Ok(locked),
+            Err(Busy(name)) => name,
+        };
         if Instant::now() >= deadline {
-            let lock_file = dot_lock(path);
+            let lock_file = dot_lock(Path::new(name));
             let holder =
                 if lock_file.exists() { format!("there is {}", lock_file.display()) } else { "it has a lock".into() };
-            return Err(reply::mailbox_busy(format!(
-                "another session or program works on {}: {holder}",
-                path.display()
-            )));
+            let cause = format!("another session or program works on {name}: {holder}");
+            return Err((name, reply::mailbox_busy(cause)));
         }
-        context.signals.clear();
-        if context.signals.stop_requested() {
-            let waiting = format!("while waiting for the lock of {}", path.display());
-            return Err(reply::shutting_down(&context.config.domain).because(waiting));
+        if is_stopping(context.signals) {
+            let waiting = format!("while waiting for the lock of {name}");
+            return Err((name, reply::shutting_down(&context.config.domain).because(waiting)));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-impl<'a> Appending<'a> {
-    /// `None` if another program works on the file.
-    fn open(log: &'a Log, path: &'a Path) -> io::Result<Option<Self>> {
-        let file = open_or_create(path)?;
-        let metadata = file.metadata()?;
-        let identity = identity(&metadata);
-        let mut appending = Self { log, path, file, identity, revocable: None, synced: false, committed: false };
-        if !metadata.is_file() {
-            return Ok(Some(appending));
+/// What another session or program works on.
+struct Busy<'a>(&'a str);
+
+fn try_lock_all<'a>(
+    context: &'a Context<'a>,
+    names: &[&'a str],
+) -> Result<Result<Locked<'a>, Busy<'a>>, (&'a str, Reply)> {
+    let failed = |name: &'a str, error: io::Error| (name, failure(&error, &format!("opening {name}")));
+    let mut locked = Locked::default();
+    for name in names {
+        let opened = Appending::open(context.log, name).map_err(|error| failed(name, error))?;
+        let Some(appending) = opened else { return Ok(Err(Busy(name))) };
+        locked.names.push((name, appending.identity));
+        // Nothing is locked yet: to close another descriptor of a file would give up its record locks (fcntl(2)).
+        if !locked.files.iter().any(|known| known.identity == appending.identity) {
+            locked.files.push(appending);
         }
-        if metadata.nlink() > 1 {
-            // Who can make names here could have given one to a file that is no mailbox.
-            return Err(io::Error::other(format!("the file has {} names (hard links)", metadata.nlink())));
+    }
+    // All sessions take them in this order, so that no two wait for each other.
+    locked.files.sort_unstable_by_key(|appending| appending.identity);
+    for appending in &mut locked.files {
+        if !appending.lock().map_err(|error| failed(appending.name, error))? {
+            return Ok(Err(Busy(appending.name)));
+        }
+    }
+    Ok(Ok(locked))
+}
+
+impl<'a> Locked<'a> {
+    fn file(&mut self, name: &str) -> Option<&mut Appending<'a>> {
+        let (_, identity) = self.names.iter().find(|(known, _)| *known == name)?;
+        self.files.iter_mut().find(|appending| appending.identity == *identity)
+    }
+}
+
+impl<'a> Appending<'a> {
+    /// Opens the file for appending, or makes it. `None` if another program works on it.
+    fn open(log: &'a Log, name: &'a str) -> io::Result<Option<Self>> {
+        let entry = Entry::find(Path::new(name))?;
+        let found = entry.found().map(File::metadata).transpose()?;
+        // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
+        let is_fifo = found.is_some_and(|found| found.file_type().is_fifo());
+        let access = if is_fifo { OFlag::O_WRONLY } else { OFlag::O_RDWR };
+        let flags = access | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        let file = entry.open(flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let metadata = file.metadata()?;
+        if metadata.file_type().is_fifo() != is_fifo {
+            return Ok(None);
+        }
+        let identity = identity(&metadata);
+        let ours = metadata.is_file().then(Ours::default);
+        Ok(Some(Self { log, name, entry, file, identity, ours, synced: false, committed: false }))
+    }
+
+    /// Takes the locks. `false` if another program works on the file.
+    fn lock(&mut self) -> io::Result<bool> {
+        if self.ours.is_none() {
+            return Ok(true);
         }
         // A program that puts a new file in this one's place lets go of its lock just before it does, and protects
         // itself with FILE.lock only (Python's `mailbox`, for one). It made that while it had the lock that is ours
         // now, so there is nothing to see later that is not there now.
-        if !try_lock(&appending.file)? || has_dot_lock(path, log) || !is_at(path, identity) {
-            return Ok(None);
+        if !try_lock(&self.file)? || has_dot_lock(self.path(), Some(self.log)) || !is_at(self.path(), self.identity) {
+            return Ok(false);
         }
-        let length = appending.file.metadata()?.len();
+        let metadata = self.file.metadata()?;
+        if metadata.nlink() > 1 {
+            // Who can make names here could have given one to a file that is no mailbox.
+            return Err(io::Error::other(format!("the file has {} names (hard links)", metadata.nlink())));
+        }
+        let length = metadata.len();
         if length == 0 {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
-            sync_name(&appending.file, path)?;
+            self.entry.sync_name(&self.file)?;
         }
-        appending.revocable = Some(length);
-        close_torn_tail(&mut appending.file, length)?;
-        Ok(Some(appending))
+        self.ours = Some(Ours { bytes: length..length, beginning: Vec::new() });
+        Ok(true)
+    }
+
+    fn append(&mut self, context: &Context<'_>, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
+        self.synced = false;
+        if let Some(ours) = &self.ours
+            && ours.bytes.is_empty()
+        {
+            let missing = missing_end(&self.file, ours.bytes.start)?;
+            self.write(context, missing.as_bytes())?;
+        }
+        let mut out = Vec::with_capacity(1024 + 2 * spool.piece());
+        out.extend_from_slice(from_line(&copy.envelope.transaction.reverse_path).as_bytes());
+        let mut quoting = Quoting::default();
+        let mut unsynced = 0;
+        // No line of the headers begins like one that is quoted.
+        for_each_piece(copy.reader(spool)?, |text| {
+            quoting.quote(text, &mut out);
+            if out.len() >= WRITE_SIZE {
+                self.write(context, &out)?;
+                unsynced += out.len();
+                out.clear();
+            }
+            if unsynced >= EARLY_SYNC {
+                start_writing_back(&mut self.file, unsynced);
+                unsynced = 0;
+            }
+            Ok(())
+        })?;
+        quoting.finish(&mut out);
+        self.write(context, &out)
+    }
+
+    /// Writes everything. The reader of a FIFO gets some time when it falls behind.
+    fn write(&mut self, context: &Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => {
+                    let (written, rest) = bytes.split_at(length);
+                    if let Some(ours) = &mut self.ours {
+                        ours.add(written, self.file.stream_position()?)?;
+                    }
+                    bytes = rest;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_reader(&self.file, context)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What another program has done to the file, as far as it concerns the message.
+    fn what_happened(&self) -> io::Result<Option<&'static str>> {
+        let Some(ours) = &self.ours else { return Ok(None) };
+        let metadata = self.file.metadata()?;
+        Ok(if metadata.nlink() != 1 || !is_at(self.path(), self.identity) {
+            Some("another program has removed the file, put another one in its place or given it a second name")
+        } else if metadata.len() != ours.bytes.end || !ours.are_in(&self.file, metadata.len())? {
+            Some("another program has changed the file without a lock")
+        } else if has_dot_lock(self.path(), None) {
+            Some("another program has made a lock file, and may have read the file before")
+        } else {
+            None
+        })
+    }
+
+    fn path(&self) -> &'a Path {
+        Path::new(self.name)
+    }
+
+    /// Cuts off what we have appended: all of it, as long as it is the end of the file.
+    fn take_back(&self, ours: &Ours) -> Result<(), String> {
+        let length = self.file.metadata().map_err(|error| error.to_string())?.len();
+        let Range { start, end } = ours.bytes;
+        if length <= start || ours.bytes.is_empty() {
+            // Another program has emptied the file, or nothing was written.
+            return Ok(());
+        }
+        if length > end || !ours.are_in(&self.file, length).map_err(|error| error.to_string())? {
+            return Err("another program has changed the file meanwhile, and nothing of that is cut off".to_owned());
+        }
+        let cut = self.file.set_len(start).and_then(|()| self.file.sync_data());
+        cut.map_err(|error| format!("it could not be cut back to {start} bytes ({error})"))
     }
 }
 
 impl Drop for Appending<'_> {
     fn drop(&mut self) {
-        if let (false, Some(length)) = (self.committed, self.revocable) {
-            let cut = || self.file.set_len(length).and_then(|()| self.file.sync_data());
-            if let Err(error) = cut().or_else(|_| cut()) {
-                self.log.event(&Event::NotCutBack { path: self.path, length, error: &error });
-            }
+        if let (false, Some(ours)) = (self.committed, &self.ours)
+            && let Err(why) = self.take_back(ours).or_else(|_| self.take_back(ours))
+        {
+            self.log.event(&Event::NotTakenBack { path: self.path(), why: &why });
         }
     }
 }
 
-/// Opens the file for appending.
-fn open_or_create(path: &Path) -> io::Result<File> {
-    // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
-    let is_fifo = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
-    let access = if is_fifo { OFlag::O_WRONLY } else { OFlag::O_RDWR };
-    let flags = access | OFlag::O_APPEND | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-    match files::open(path, flags, Mode::empty()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            files::open(path, flags | OFlag::O_CREAT, Mode::S_IRUSR | Mode::S_IWUSR)
+impl Ours {
+    /// Takes note of bytes that were written up to this position. An error if they are not behind those before: then
+    /// another program has changed the length of the file, and only these are sure to be at its end.
+    fn add(&mut self, written: &[u8], end: u64) -> io::Result<()> {
+        let start = end.saturating_sub(written.len() as u64);
+        let are_behind = start == self.bytes.end;
+        if !are_behind {
+            *self = Self { bytes: start..end, beginning: Vec::new() };
         }
-        opened => opened,
+        self.bytes.end = end;
+        let room = MAX_BEGINNING - self.beginning.len();
+        self.beginning.extend_from_slice(&written[..written.len().min(room)]);
+        if are_behind { Ok(()) } else { Err(io::Error::other("another program has changed the file without a lock")) }
     }
+
+    /// Whether they are still in the file, which has this length, as far as their beginning tells.
+    fn are_in(&self, file: &File, length: u64) -> io::Result<bool> {
+        let mut buffer = [0; MAX_BEGINNING];
+        let left = length.saturating_sub(self.bytes.start);
+        let expected = &self.beginning[..self.beginning.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+        let found = &mut buffer[..expected.len()];
+        file.read_exact_at(found, self.bytes.start)?;
+        Ok(found == expected)
+    }
+}
+
+/// Waits until the reader of a FIFO has taken something. An error if it does not, or if we are to stop.
+fn wait_for_reader(fifo: &File, context: &Context<'_>) -> io::Result<()> {
+    let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
+    let mut descriptors =
+        [PollFd::new(fifo.as_fd(), PollFlags::POLLOUT), PollFd::new(context.signals.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut descriptors, timeout(deadline)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::EINTR) if is_stopping(context.signals) => {
+            Err(io::Error::other("asked to stop while its reader was waited for"))
+        }
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_stopping(signals: &Signals) -> bool {
+    signals.clear();
+    signals.stop_requested()
 }
 
 /// Takes the locks that other mail software respects, flock(2) and fcntl(2), if they are free.
@@ -196,66 +407,40 @@ fn dot_lock(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether there is a `FILE.lock` that is not just left over from a crash.
-fn has_dot_lock(path: &Path, log: &Log) -> bool {
+/// Whether there is a `FILE.lock` that is not just left over from a crash, which is logged.
+fn has_dot_lock(path: &Path, log: Option<&Log>) -> bool {
     let path = dot_lock(path);
     let Ok(metadata) = std::fs::symlink_metadata(&path) else { return false };
     let age = metadata.modified().ok().and_then(|made| made.elapsed().ok()).unwrap_or_default();
     if age < STALE_LOCK {
         return true;
     }
-    log.event(&Event::StaleLock { path: &path, age: age.as_secs() });
+    if let Some(log) = log {
+        log.event(&Event::StaleLock { path: &path, age: age.as_secs() });
+    }
     false
 }
 
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
-}
-
 /// Whether the file is still what the path leads to; another one may have been put in its place.
-fn is_at(path: &Path, file: (u64, u64)) -> bool {
+fn is_at(path: &Path, file: Identity) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| identity(&metadata) == file)
 }
 
 /// A crash in the middle of a delivery leaves a message without its end; without an empty line behind it, the next
 /// `From ` line would be a part of it. One that ends inside its own `From ` line would become a part of the message
 /// before it, so that line is completed.
-fn close_torn_tail(file: &mut File, length: u64) -> io::Result<()> {
+fn missing_end(file: &File, length: u64) -> io::Result<String> {
     let mut buffer = [0; MAX_FROM_LINE];
     let tail = &mut buffer[..usize::try_from(length).map_or(MAX_FROM_LINE, |length| length.min(MAX_FROM_LINE))];
     file.read_exact_at(tail, length - tail.len() as u64)?;
     let lines = memchr::memrchr(b'\n', tail).map_or(0, |at| at + 1);
     let (lines, torn) = tail.split_at(lines);
     let begins_message = lines.ends_with(b"\n\n") || torn.len() as u64 == length;
-    let missing = match (lines, torn) {
-        ([], []) | ([.., b'\n', b'\n'], []) => return Ok(()),
+    Ok(match (lines, torn) {
+        ([], []) | ([.., b'\n', b'\n'], []) => String::new(),
         (_, []) => "\n".to_owned(),
         _ => begins_message.then(|| rest_of_from_line(torn)).flatten().unwrap_or_default() + "\n\n",
-    };
-    file.write_all(missing.as_bytes())
-}
-
-fn write(file: &mut File, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
-    let mut out = Vec::with_capacity(1024 + 2 * spool.piece());
-    out.extend_from_slice(from_line(&copy.envelope.transaction.reverse_path).as_bytes());
-    let mut quoting = Quoting::default();
-    let mut unsynced = 0;
-    // No line of the headers begins like one that is quoted.
-    for_each_piece(copy.reader(spool)?, |text| {
-        quoting.quote(text, &mut out);
-        if out.len() >= WRITE_SIZE {
-            write_all(file, &out)?;
-            unsynced += out.len();
-            out.clear();
-        }
-        if unsynced >= EARLY_SYNC {
-            start_writing_back(file, unsynced);
-            unsynced = 0;
-        }
-        Ok(())
-    })?;
-    quoting.finish(&mut out);
-    write_all(file, &out)
+    })
 }
 
 /// Has Linux begin to write the last `length` bytes to the disk, which then works while we go on (posix_fadvise(2)). It
@@ -266,27 +451,6 @@ fn start_writing_back(file: &mut File, length: usize) {
         let start = end.cast_signed() - length;
         let _ = posix_fadvise(&*file, start, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
-}
-
-/// Writes everything. The reader of a FIFO gets some time when it falls behind.
-fn write_all(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(length) => bytes = &bytes[length..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut descriptors = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                match poll(&mut descriptors, timeout(Instant::now() + LOCK_PATIENCE)) {
-                    Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The type that `struct flock` has for its constants, which are of another.
@@ -303,6 +467,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Room for the longest `From ` line that anybody writes.
 const MAX_FROM_LINE: usize = 1024;
+
+/// How much of what we wrote is kept, to know it again, in bytes: enough for the name of the message, in most.
+const MAX_BEGINNING: usize = 1024;
 
 /// How much is collected before it is written.
 const WRITE_SIZE: usize = 128 * 1024;

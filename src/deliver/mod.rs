@@ -14,7 +14,7 @@ mod print;
 
 use std::cmp::Ordering;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Config, HandOver, Keep};
 use crate::log::{Event, Log};
@@ -32,6 +32,8 @@ pub struct Context<'a> {
     pub log: &'a Log,
     /// Where the end of a child is told.
     pub signals: &'a Signals,
+    /// When the connection has to be over.
+    pub deadline: Instant,
 }
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
@@ -44,6 +46,10 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
         return Err(reply::too_many_hops(spool.hops()));
     }
     let kept = keep(context, envelope, group, spool)?;
+    if group.iter().any(|recipient| recipient.destinations.are_handed_over()) {
+        // What cannot be taken back should not be done for nothing.
+        kept.mailboxes.verify()?;
+    }
     hand_over(context, envelope, group, spool)?;
     kept.commit()?;
     for recipient in group {
@@ -61,21 +67,32 @@ fn keep<'a>(
 ) -> Result<Kept<'a>, Reply> {
     let copies = group.iter().flat_map(|recipient| recipient.destinations.keep.iter().map(move |to| (recipient, to)));
     let mut copies: Vec<_> = copies.map(|(recipient, to)| (recipient, &to.action)).collect();
-    // In the order of `Keep`; and every process locks files in the same order, so that no two wait for each other.
+    // In the order of `Keep`.
     copies.sort_by(|(_, one), (_, other)| match (one, other) {
         (Keep::Maildir(_), Keep::Maildir(_)) => Ordering::Equal,
         (one, other) => one.cmp(other),
     });
+    let mailboxes = copies.iter().filter_map(|(_, action)| match action {
+        Keep::Append(path) => Some(path.as_str()),
+        _ => None,
+    });
     let mut kept = Kept {
         maildirs: maildir::Maildirs::new(context),
-        mailboxes: mbox::Mailboxes::new(context),
+        mailboxes: mbox::Mailboxes::new(context, mailboxes),
         shown: print::Shown::new(context),
     };
-    for (recipient, action) in copies {
+    for (recipient, action) in &copies {
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox };
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
-            Keep::Append(path) => kept.mailboxes.append(path, copy, spool),
+            Keep::Append(path) => {
+                kept.mailboxes.lock().map_err(|(path, reply)| {
+                    let whose =
+                        copies.iter().find(|(_, action)| matches!(action, Keep::Append(other) if other == path));
+                    reply.about(whose.map_or(recipient, |(whose, _)| whose).mailbox.bare())
+                })?;
+                kept.mailboxes.append(path, copy, spool)
+            }
             Keep::Print => {
                 // People see it when it is nearly certain to stay.
                 kept.mailboxes.sync()?;
@@ -110,9 +127,10 @@ struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    /// Lets it stay. Only renames can fail here; they come first, while the rest can still be taken back.
+    /// Lets it stay. What can fail comes first, while everything can still be taken back.
     fn commit(self) -> Outcome {
         let Self { maildirs, mailboxes, shown } = self;
+        mailboxes.verify()?;
         maildirs.commit()?;
         mailboxes.commit();
         shown.commit();

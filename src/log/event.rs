@@ -57,8 +57,8 @@ pub enum Event<'a> {
     OpeningMailbox(&'a Path),
     /// A mailbox is closed, with what was appended to it.
     ClosingMailbox(&'a Path),
-    /// A mailbox holds what was refused, behind so many bytes.
-    NotCutBack { path: &'a Path, length: u64, error: &'a io::Error },
+    /// A mailbox, or the file of a maildir, holds what was refused, and why.
+    NotTakenBack { path: &'a Path, why: &'a dyn Display },
     /// A `FILE.lock` is so many seconds old that nobody can be behind it.
     StaleLock { path: &'a Path, age: u64 },
     /// A file of a maildir is written.
@@ -124,7 +124,7 @@ impl Event<'_> {
             | Event::NotAConnection(_)
             | Event::RunningAsRoot
             | Event::Print(_)
-            | Event::NotCutBack { .. }
+            | Event::NotTakenBack { .. }
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed(..)
             | Event::TurnedAway { .. }
@@ -178,11 +178,9 @@ impl Event<'_> {
             }
             Event::OpeningMailbox(path) => write!(f, "DEBUG: opening {}", path.display()),
             Event::ClosingMailbox(path) => write!(f, "DEBUG: closing {}", path.display()),
-            Event::NotCutBack { path, length, error } => write!(
-                f,
-                "WARNING: {} could not be cut back to {length} bytes ({error}): it holds what was refused",
-                path.display()
-            ),
+            Event::NotTakenBack { path, why } => {
+                write!(f, "WARNING: {} may hold what was refused: {why}", path.display())
+            }
             Event::StaleLock { path, age } => {
                 write!(f, "WARNING: {} is {age} s old and not respected", path.display())
             }

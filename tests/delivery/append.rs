@@ -2,6 +2,7 @@
 //! and files that are not written to.
 
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::time::Duration;
 
 use testkit::{Process, Session, debian, is_root, succeeds, wait_until};
 
@@ -214,6 +215,28 @@ fn a_fifo_is_written_to_as_fast_as_it_is_read() {
     session.quit();
     assert_eq!(reader.exit_code(), 0);
     assert!(scratch.read("seen").len() > text.len() * 9 / 10);
+}
+
+/// One that takes its time does not keep us from stopping.
+#[test]
+fn a_request_to_stop_reaches_who_waits_for_the_reader_of_a_fifo() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * append fifo\n");
+    assert!(scratch.run("mkfifo", &["fifo"]).status.success());
+    let trickle =
+        "import os, time\nfifo = os.open('fifo', os.O_RDONLY)\nwhile True: os.read(fifo, 4096); time.sleep(0.2)\n";
+    let _reader = Process::start(scratch.command(debian::program("python3", "python3"), &["-c", trickle]));
+    let mut session = scratch.greeted();
+    session.begin_message(&["fred@mx.example"]);
+    wait_until("a reader", || {
+        std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(scratch.path("fifo")).ok()
+    });
+    session.send(text_of(3_000_000));
+    session.send("\r\n.\r\n");
+    assert!(session.is_silent_for(Duration::from_millis(500)), "the reader is slow");
+    nix::sys::signal::kill(session.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    session.expect("451 4.3.0 ");
+    session.expect("421 4.3.2 ");
+    assert_eq!(session.end(), (Vec::new(), 0));
 }
 
 /// A file that ends like this is made into that, `{}` standing for what it was, before the next message is appended.

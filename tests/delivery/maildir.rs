@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use testkit::is_root;
+use testkit::{Session, is_root};
 
-use crate::support::Scratch;
+use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
 /// A maildir gets one file a message, complete in `new`, nothing left in `tmp`.
 #[test]
@@ -64,6 +64,50 @@ fn odd_maildirs_are_not_delivered_to() {
         fails("a link of somebody else", "dir/new is a symbolic link of user 8");
     }
     session.quit();
+}
+
+/// A `new` to which nothing can be renamed from `tmp`, on another file system or another mount of the same one, is found
+/// before the command runs.
+#[test]
+fn a_maildir_on_two_mounts_is_found_before_the_command_runs() {
+    if !is_root("mounting") {
+        return;
+    }
+    for mount in ["mount -t tmpfs none dir/new", "mount --bind other dir/new"] {
+        let scratch = Scratch::with_config(
+            "domain mx.example\ndeliver rcpt_to command@mx.example pipe cat > seen\ndeliver rcpt_to * maildir dir\n",
+        );
+        for folder in ["dir/tmp", "dir/new", "dir/cur", "other"] {
+            std::fs::create_dir_all(scratch.path(folder)).unwrap();
+        }
+        let start = format!("{mount} && exec \"$@\"");
+        let mut command = scratch.command("unshare", &["--mount", "sh", "-c", &start, "sh", MAILRECV]);
+        command.args(["-c", CONFIG, "-l", LOG, "--peer", PEER]);
+        let mut session = Session::start(command);
+        session.expect("220 ");
+        let reply = session.deliver(&["fred@mx.example", "command@mx.example"]);
+        assert!(reply.starts_with("451 4.3.0 "), "{mount}: {reply}");
+        let log = scratch.log();
+        assert!(log.last().unwrap().contains("Invalid cross-device link"), "{mount}: {log:?}");
+        assert!(!scratch.path("seen").exists(), "{mount}");
+        session.quit();
+        assert_eq!(scratch.count_files("dir"), 0, "{mount}");
+    }
+}
+
+/// What is no longer where it was cannot be taken back, and the administrator hears of it.
+#[test]
+fn a_copy_that_cannot_be_taken_back_is_logged() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\ndeliver rcpt_to command@mx.example pipe mv dir/tmp/* taken; exit 75\n\
+         deliver rcpt_to * maildir dir\n",
+    );
+    let mut session = scratch.greeted();
+    let reply = session.deliver(&["fred@mx.example", "command@mx.example"]);
+    assert!(reply.starts_with("451 "), "{reply}");
+    session.quit();
+    let log = scratch.log().join("\n");
+    assert!(log.contains("WARNING: dir/tmp/") && log.contains("may hold what was refused: No such file"), "{log}");
 }
 
 /// How many files lie in the folders of a maildir, also those that should not be there.

@@ -1,0 +1,200 @@
+//! Other programs that use a mailbox while a message is appended to it: some respect locks, some do not, and whatever they
+//! do there stays as they did it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use nix::fcntl::{Flock, FlockArg};
+use testkit::Session;
+use testkit::client::Reply;
+use testkit::halts::Halts;
+
+use crate::support::{PEER, Scratch};
+use crate::{several_at_a_time, text_of};
+
+/// What stood in the mailbox before.
+const OLD: &str = "From old@example.org Sat Nov 21 01:32:50 2026\nSubject: old\n\nold\n\n";
+
+/// What another program appends.
+const THEIRS: &str = "From they@example.org Sat Nov 21 01:32:50 2026\nSubject: theirs\n\ntheirs\n\n";
+
+/// Something that another program does to a mailbox, and what it leaves in it.
+struct Deed {
+    what: &'static str,
+    act: fn(&Path),
+    leaves: &'static [&'static str],
+}
+
+const NOTHING: Deed = Deed { what: "does nothing", act: |_| (), leaves: &[OLD] };
+
+const DEEDS: [Deed; 7] = [
+    Deed { what: "removes it", act: |inbox| fs::remove_file(inbox).unwrap(), leaves: &[] },
+    Deed { what: "empties it", act: |inbox| cut(inbox, 0), leaves: &[] },
+    Deed { what: "cuts it", act: |inbox| cut(inbox, OLD.len() + 10), leaves: &[OLD] },
+    Deed { what: "appends to it", act: append, leaves: &[OLD, THEIRS] },
+    Deed {
+        what: "empties it and appends",
+        act: |inbox| {
+            cut(inbox, 0);
+            append(inbox);
+        },
+        leaves: &[THEIRS],
+    },
+    Deed {
+        what: "puts another one in its place",
+        act: |inbox| {
+            fs::write(inbox.with_extension("new"), OLD).unwrap();
+            fs::rename(inbox.with_extension("new"), inbox).unwrap();
+        },
+        leaves: &[OLD],
+    },
+    Deed {
+        what: "gives it a second name",
+        act: |inbox| fs::hard_link(inbox, inbox.with_extension("second")).unwrap(),
+        leaves: &[OLD],
+    },
+];
+
+/// Whatever is done to the file without its lock, after whatever call: no 250 for a message that is not there, nothing of
+/// a refused one left but with a line that says so, and not one byte of others touched.
+#[test]
+fn what_careless_programs_do_to_a_mailbox_costs_no_mail() {
+    let mut runs = Vec::new();
+    for refuses in [false, true] {
+        let (calls, _) = delivered_beside(&NOTHING, refuses, usize::MAX);
+        assert!(calls > 3, "a delivery makes more calls than {calls}");
+        runs.extend(DEEDS.iter().flat_map(|deed| (0..calls).map(move |call| (deed, refuses, call))));
+    }
+    several_at_a_time(&runs, |(deed, refuses, call)| _ = delivered_beside(deed, *refuses, *call));
+}
+
+/// A program that protects itself by `FILE.lock` alone may have read the mailbox before it was whole.
+#[test]
+fn a_lock_file_that_appears_meanwhile_defers_the_message() {
+    let makes_lock = |inbox: &Path| fs::write(inbox.with_extension("lock"), "").unwrap();
+    let makes_lock = Deed { what: "makes a lock file", act: makes_lock, leaves: &[OLD] };
+    let (calls, _) = delivered_beside(&NOTHING, false, usize::MAX);
+    // The last call that is traced brings the message to the disk.
+    let (_, reply) = delivered_beside(&makes_lock, false, calls - 1);
+    assert!(reply.starts_with("451 4.2.0 "), "{reply}");
+}
+
+/// A delivery during which something is done after this call of it, the first being 0; a command may refuse it at the end.
+/// How many calls there were, and the reply.
+fn delivered_beside(deed: &Deed, refuses: bool, when: usize) -> (usize, Reply) {
+    let scratch = Scratch::with_config(
+        "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\ndeliver rcpt_to no@mx.example pipe exit 75\n",
+    );
+    let inbox = scratch.write("inbox", OLD);
+    let calls = "openat,openat2,write,lseek,ftruncate,fdatasync,flock";
+    let (halts, command) = Halts::of(&scratch.mailrecv(&["--peer", PEER]), calls, &scratch.path("trace"));
+    let mut session = Session::start(command);
+    let begin = AtomicUsize::new(usize::MAX);
+    let in_time = |halt: usize| {
+        if halt.checked_sub(begin.load(SeqCst)) == Some(when) {
+            (deed.act)(&inbox);
+        }
+    };
+    let (reply, count) = halts.during(in_time, || {
+        session.expect("220 ");
+        let recipients = ["fred@mx.example", "no@mx.example"];
+        session.begin_message(&recipients[..if refuses { 2 } else { 1 }]);
+        let before = halts.count();
+        begin.store(before, SeqCst);
+        session.send("Subject: x\r\n\r\nbody\r\n.\r\n");
+        let reply = session.reply();
+        let count = halts.count() - before;
+        session.quit();
+        (reply, count)
+    });
+    let text = fs::read_to_string(&inbox).unwrap_or_default();
+    let log = scratch.log().join("\n");
+    let what = format!("another program {} after call {when} of {count}: {reply}\n{text}\n{log}", deed.what);
+    let copies = text.matches("\nbody\n").count();
+    if reply.starts_with("250 ") {
+        assert!(!refuses && copies == 1, "{what}");
+    } else {
+        assert!(reply.starts_with("451 "), "{what}");
+        assert!(copies == 0 || log.contains("inbox may hold what was refused"), "{what}");
+    }
+    assert!(!text.contains('\0'), "{what}");
+    if when < count {
+        assert!(deed.leaves.iter().all(|theirs| text.contains(theirs)), "{what}");
+    }
+    (count, reply)
+}
+
+fn cut(file: &Path, length: usize) {
+    let file = File::options().write(true).open(file).unwrap();
+    let length = u64::try_from(length).unwrap();
+    if file.metadata().unwrap().len() > length {
+        file.set_len(length).unwrap();
+    }
+}
+
+fn append(file: &Path) {
+    OpenOptions::new().append(true).open(file).unwrap().write_all(THEIRS.as_bytes()).unwrap();
+}
+
+/// Who holds his own mailbox, which he may only read, holds up his own mail and nobody else's.
+#[test]
+fn who_holds_one_mailbox_does_not_hold_up_another() {
+    // The files are locked in an order that does not depend on their names, so both ways round.
+    for (first, second) in [("archive", "fred"), ("fred", "archive")] {
+        let scratch = Scratch::with_config(
+            "domain mx.example\ncopy rcpt_to * append archive\ndeliver rcpt_to fred@mx.example append fred\n\
+             deliver rcpt_to jim@mx.example append jim\n",
+        );
+        scratch.write(first, "");
+        scratch.write(second, "");
+        let held = Flock::lock(File::open(scratch.path("fred")).unwrap(), FlockArg::LockShared).unwrap();
+        let mut waiting = scratch.greeted();
+        waiting.begin_message(&["fred@mx.example"]);
+        waiting.send("x\r\n.\r\n");
+        for number in 1..=20 {
+            let mut session = scratch.greeted();
+            let reply = session.deliver(&["jim@mx.example"]);
+            assert!(reply.starts_with("250 "), "{number}: {reply}");
+            session.quit();
+        }
+        drop(held);
+        waiting.expect("250 ");
+        waiting.quit();
+        assert_eq!(scratch.read("archive").matches("\nDelivered-To: ").count(), 21);
+    }
+}
+
+/// Two names of two files, which sessions come upon in different order.
+#[test]
+fn two_names_of_a_file_make_no_deadlock() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\n\
+         deliver rcpt_to a@mx.example append a-one\ndeliver rcpt_to b@mx.example append b-two\n\
+         deliver rcpt_to c@mx.example append c-two\ndeliver rcpt_to d@mx.example append d-one\n",
+    );
+    for (name, file) in [("a-one", "one"), ("d-one", "one"), ("b-two", "two"), ("c-two", "two")] {
+        symlink(file, scratch.path(name)).unwrap();
+    }
+    let scratch = &scratch;
+    std::thread::scope(|scope| {
+        for recipients in [["a@mx.example", "b@mx.example"], ["c@mx.example", "d@mx.example"]] {
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    let mut session = scratch.greeted();
+                    for _ in 0..10 {
+                        session.begin_message(&recipients);
+                        session.send(text_of(300_000));
+                        session.send(".\r\n");
+                        session.expect("250 ");
+                    }
+                    session.quit();
+                });
+            }
+        }
+    });
+    let copies = |file: &str| scratch.read(file).matches("\nDelivered-To: ").count();
+    assert_eq!((copies("one"), copies("two")), (40, 40));
+}
