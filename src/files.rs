@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{self, AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, syncfs};
 
 /// Opens a file, or makes it with this mode if the flags say so. Symbolic links on the way are followed only if they are
@@ -217,6 +218,20 @@ pub(crate) fn sync_folder(folder: impl AsFd) -> io::Result<()> {
 /// Device and inode: what makes a file the same file, whatever its names.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
+}
+
+/// A file system's size and what of it is free, in bytes.
+pub(crate) struct Room {
+    pub(crate) size: u64,
+    /// To those who are not root.
+    pub(crate) free: u64,
+}
+
+/// How much room there is on the file system of this path (statvfs(3)).
+pub(crate) fn room(path: &Path) -> io::Result<Room> {
+    let stat = statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+    Ok(Room { size: bytes(stat.blocks()), free: bytes(stat.blocks_available()) })
 }
 
 /// The folder that holds the name of a file.

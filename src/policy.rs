@@ -3,7 +3,8 @@
 //! The session asks with a [`Question`] and waits; everything that an answer needs (rules, patterns, lines of the
 //! configuration that are read again) is here or below here, and so is the trace of how it came about.
 
-use crate::config::{Config, Denial, Trace};
+use crate::config::{Config, Denial, Place, Trace};
+use crate::files;
 use crate::peer::Peer;
 use crate::smtp::reply::{self, Reply, Status};
 use crate::smtp::{Answer, Question};
@@ -35,7 +36,7 @@ impl<'c> Policy<'c> {
     pub fn answer(&mut self, question: &Question) -> Answer {
         match question {
             Question::Sender(sender) => match self.config.rules.sender(sender, &mut self.trace) {
-                Ok(()) => Answer::Admitted,
+                Ok(()) => self.room_refusal().map_or(Answer::Admitted, Answer::No),
                 Err(denial) => {
                     Answer::No(denied(denial, &sender.bare(), reply::SENDER_REFUSED, reply::sender_not_allowed()))
                 }
@@ -55,11 +56,32 @@ impl<'c> Policy<'c> {
         }
     }
 
+    /// What to answer if there is too little room somewhere that messages are written to.
+    fn room_refusal(&self) -> Option<Reply> {
+        let limit = &self.config.limits.min_free;
+        if limit.value == 0 {
+            return None;
+        }
+        let spool = self.config.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let places = self.config.rules.needs().places().iter().map(Place::path);
+        places.chain([&*spool]).find_map(|path| {
+            // What is not there yet is in the folder that will hold it; what is not there at all, a delivery will say.
+            let room = files::room(path).or_else(|_| files::room(files::directory_of(path))).ok()?;
+            (room.free < limit.value.min(room.size / SPARE_PART)).then(|| {
+                let cause = format!("{} bytes are free on the file system of {}", room.free, path.display());
+                Reply { is_our_fault: true, ..reply::worded(&limit.refusal, reply::NO_ROOM).because(cause) }
+            })
+        })
+    }
+
     /// Hands out how the last decisions came about, a line each.
     pub fn take_trace(&mut self) -> Vec<String> {
         self.trace.take()
     }
 }
+
+/// The part of a small file system that has to be free, where that is less than `limit.min_free`: a twentieth.
+const SPARE_PART: u64 = 20;
 
 /// The reply to what a rule forbids to this address. `status` goes with the administrator's own words, `not_allowed` are
 /// ours.

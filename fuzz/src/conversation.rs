@@ -152,7 +152,7 @@ fn check_headers(envelope: &Envelope<'_>, text: &[u8]) {
     let mut spool = Spool::new(None);
     spool.push(text);
     for recipient in &envelope.transaction.recipients {
-        let headers = RecipientCopy { envelope, recipient: &recipient.mailbox }.headers(&spool);
+        let headers = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] }.headers(&spool);
         let lines: Vec<&str> = headers.strip_suffix('\n').expect("a line end").split('\n').collect();
         let for_one = envelope.transaction.recipients.len() == 1;
         let beginnings: &[&str] = match for_one {

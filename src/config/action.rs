@@ -228,6 +228,14 @@ impl Destinations {
         self.hand_over.is_some()
     }
 
+    /// How many of these places are none of the others'. A command is always one of its own.
+    pub fn places_beyond<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> u64 {
+        let is_new = |place: &&Destination<Keep>| {
+            !others.clone().flat_map(|others| &others.keep).any(|other| other.action == place.action)
+        };
+        self.keep.iter().filter(is_new).count() as u64 + u64::from(self.are_handed_over())
+    }
+
     /// Each of them for people, that of the `deliver` line first, and where it was found.
     pub fn shown(&self) -> impl Iterator<Item = (&dyn fmt::Display, Origin)> {
         let (before, behind) = self.keep.split_at(self.handed_over_behind);

@@ -93,6 +93,11 @@ limits! {
     smtp_data_size: u64 = any_number("24000000"), 552 "Too much mail data.";
     /// Recipients of a message (RFC 5321, 4.5.3.1.8: at least 100).
     smtp_rcpt_to: u64 = at_least_one("100"), 452 "Too many recipients.";
+    /// Octets of a message times the places that it goes to, for recipients after the first; 0 for no limit.
+    copies_size: u64 = any_number("240000000"), 452 "Too many copies of a message of this size.";
+    /// Bytes that have to be free wherever messages are written to, or a twentieth of the file system if that is less; 0 to
+    /// take what there is.
+    min_free: u64 = any_number("100000000"), 452 "Not enough room for messages, try again later.";
     /// Whether commands must be ASCII.
     smtp_ascii: bool = switch("on"), 500 "Binary data (non-ASCII) unsupported.";
     /// Whether a peer needs a forward-confirmed name.

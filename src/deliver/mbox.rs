@@ -281,7 +281,10 @@ impl<'a> Appending<'a> {
                 Ok(length) => {
                     let (written, rest) = bytes.split_at(length);
                     if let Some(ours) = &mut self.ours {
-                        ours.add(written, self.file.stream_position()?)?;
+                        let end = self.file.stream_position();
+                        // Where that cannot be told, they are where they should be; they have to be cut off again.
+                        ours.add(written, *end.as_ref().unwrap_or(&(ours.bytes.end + length as u64)))?;
+                        end?;
                     }
                     bytes = rest;
                 }

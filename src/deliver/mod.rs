@@ -16,6 +16,7 @@ use std::cmp::Ordering;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Keep};
 use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
@@ -65,33 +66,26 @@ fn keep<'a>(
     group: &'a [Recipient],
     spool: &mut Spool,
 ) -> Result<Kept<'a>, Reply> {
-    let copies = group.iter().flat_map(|recipient| recipient.destinations.keep.iter().map(move |to| (recipient, to)));
-    let mut copies: Vec<_> = copies.map(|(recipient, to)| (recipient, &to.action)).collect();
-    // In the order of `Keep`.
-    copies.sort_by(|(_, one), (_, other)| match (one, other) {
-        (Keep::Maildir(_), Keep::Maildir(_)) => Ordering::Equal,
-        (one, other) => one.cmp(other),
-    });
-    let mailboxes = copies.iter().filter_map(|(_, action)| match action {
-        Keep::Append(path) => Some(path.as_str()),
-        _ => None,
+    let copies = copies(group);
+    let names = copies.iter().filter_map(|copy| match copy.action {
+        Keep::Append(name) => Some(name.as_str()),
+        Keep::Maildir(_) | Keep::Print | Keep::Discard => None,
     });
     let mut kept = Kept {
         maildirs: maildir::Maildirs::new(context),
-        mailboxes: mbox::Mailboxes::new(context, mailboxes),
+        mailboxes: mbox::Mailboxes::new(context, names),
         shown: print::Shown::new(context),
     };
-    for (recipient, action) in &copies {
-        let copy = RecipientCopy { envelope, recipient: &recipient.mailbox };
+    for Copy { action, recipient, others } in &copies {
+        let copy = RecipientCopy { envelope, recipient, others };
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
-            Keep::Append(path) => {
-                kept.mailboxes.lock().map_err(|(path, reply)| {
-                    let whose =
-                        copies.iter().find(|(_, action)| matches!(action, Keep::Append(other) if other == path));
-                    reply.about(whose.map_or(recipient, |(whose, _)| whose).mailbox.bare())
+            Keep::Append(name) => {
+                kept.mailboxes.lock().map_err(|(busy, reply)| {
+                    let is_busy = |copy: &&Copy<'_>| matches!(copy.action, Keep::Append(name) if name == busy);
+                    reply.about(copies.iter().find(is_busy).map_or(*recipient, |copy| copy.recipient).bare())
                 })?;
-                kept.mailboxes.append(path, copy, spool)
+                kept.mailboxes.append(name, copy, spool)
             }
             Keep::Print => {
                 // People see it when it is nearly certain to stay.
@@ -106,15 +100,44 @@ fn keep<'a>(
     Ok(kept)
 }
 
+/// What goes to one destination.
+struct Copy<'a> {
+    action: &'a Keep,
+    recipient: &'a Mailbox,
+    /// The others whose mail goes there.
+    others: Vec<&'a Mailbox>,
+}
+
+/// One copy for each destination, in the order of [`Keep`], however many recipients have it in common.
+fn copies(group: &[Recipient]) -> Vec<Copy<'_>> {
+    let mut copies: Vec<Copy<'_>> = Vec::new();
+    for Recipient { mailbox, destinations } in group {
+        for destination in &destinations.keep {
+            match copies.iter_mut().find(|copy| *copy.action == destination.action) {
+                // A `copy` line may name the same place as the `deliver` line.
+                Some(copy) if copy.recipient == mailbox || copy.others.last() == Some(&mailbox) => {}
+                Some(copy) => copy.others.push(mailbox),
+                None => copies.push(Copy { action: &destination.action, recipient: mailbox, others: Vec::new() }),
+            }
+        }
+    }
+    copies.sort_by(|one, other| match (one.action, other.action) {
+        // In the order of recipients.
+        (Keep::Maildir(_), Keep::Maildir(_)) => Ordering::Equal,
+        (one, other) => one.cmp(other),
+    });
+    copies
+}
+
 /// Gives the message to whoever will not give it back: one at the most, as the session sees to.
 fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     for recipient in group {
         let Some(to) = &recipient.destinations.hand_over else { continue };
-        let copy = RecipientCopy { envelope, recipient: &recipient.mailbox };
+        let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
         let taken_over = match &to.action {
             HandOver::Pipe(command) => pipe::run(context, command, copy, spool),
         };
-        taken_over.map_err(about(recipient))?;
+        taken_over.map_err(about(&recipient.mailbox))?;
     }
     Ok(())
 }
@@ -139,8 +162,8 @@ impl Kept<'_> {
 }
 
 /// Says in the log whose copy it was.
-fn about(recipient: &Recipient) -> impl FnOnce(Reply) -> Reply {
-    |reply| reply.about(recipient.mailbox.bare())
+fn about(recipient: &Mailbox) -> impl FnOnce(Reply) -> Reply {
+    |reply| reply.about(recipient.bare())
 }
 
 fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient) {

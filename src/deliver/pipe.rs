@@ -208,7 +208,7 @@ impl Output {
 
 /// The envelope, for the command. Values carry no control characters: a newline in one could end up in a header.
 fn environment(copy: RecipientCopy<'_>) -> Vec<(&'static str, String)> {
-    let RecipientCopy { envelope, recipient } = copy;
+    let RecipientCopy { envelope, recipient, .. } = copy;
     let local_part = recipient.local_part();
     let peer = envelope.peer;
     let variables = [

@@ -44,11 +44,13 @@ impl Drop for Shown<'_> {
 
 fn show(context: &Context<'_>, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
     let log = context.log;
-    let RecipientCopy { envelope, recipient } = copy;
+    let envelope = copy.envelope;
     log.print(b"=== NEW EMAIL ===")?;
     log.print(format!("Id: {}", envelope.id).as_bytes())?;
     log.print(format!("From: <{}>", envelope.transaction.reverse_path).as_bytes())?;
-    log.print(format!("To: <{recipient}>").as_bytes())?;
+    for recipient in copy.recipients() {
+        log.print(format!("To: <{recipient}>").as_bytes())?;
+    }
     let mut lines = Lines::default();
     for_each_piece(spool.text()?, |text| lines.push(text, |line| log.print(line)))?;
     lines.finish(|line| log.print(line))?;

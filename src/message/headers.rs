@@ -30,16 +30,23 @@ impl Envelope<'_> {
     }
 }
 
-/// The message as one recipient gets it.
+/// The message as a recipient gets it.
 #[derive(Debug, Clone, Copy)]
 pub struct RecipientCopy<'a> {
     /// What it is made from.
     pub envelope: &'a Envelope<'a>,
     /// Whose copy it is.
     pub recipient: &'a Mailbox,
+    /// Who else has it, because it goes to the same place.
+    pub others: &'a [&'a Mailbox],
 }
 
-impl RecipientCopy<'_> {
+impl<'a> RecipientCopy<'a> {
+    /// All whose copy it is.
+    pub fn recipients(&self) -> impl Iterator<Item = &'a Mailbox> {
+        std::iter::once(self.recipient).chain(self.others.iter().copied())
+    }
+
     /// Headers and text, lines ended by LF, from the beginning: as much of it as is asked for at a time.
     pub fn reader<'s>(&self, spool: &'s mut Spool) -> io::Result<impl BufRead + 's> {
         let headers = self.headers(spool);
@@ -52,7 +59,10 @@ impl RecipientCopy<'_> {
         let (envelope, recipient) = (self.envelope, self.recipient);
         let Transaction { reverse_path, hello, recipients, .. } = envelope.transaction;
         // Writing to a String cannot fail.
-        let _ = write!(headers, "Return-Path: <{reverse_path}>\nDelivered-To: {recipient}\n");
+        let _ = writeln!(headers, "Return-Path: <{reverse_path}>");
+        for recipient in self.recipients() {
+            let _ = writeln!(headers, "Delivered-To: {recipient}");
+        }
         let address = envelope.peer.address;
         let literal = match address {
             IpAddr::V4(_) => format!("[{address}]"),

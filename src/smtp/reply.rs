@@ -364,6 +364,10 @@ pub fn over_limit(refusal: &Refusal) -> Reply {
 pub const MESSAGE_TOO_LARGE: Status = Status(5, 3, 4);
 /// What goes with `limit.smtp_rcpt_to`.
 pub const TOO_MANY_RECIPIENTS: Status = Status(4, 5, 3);
+/// So many places, each of which would get a message of this size.
+pub const TOO_MANY_COPIES: Status = Status(4, 5, 3);
+/// No room on a disk.
+pub const NO_ROOM: Status = Status(4, 3, 1);
 /// What goes with `limit.bare_newline`.
 pub const BARE_NEWLINE: Status = Status(5, 6, 11);
 /// What goes with `limit.connection_secs` and `limit.idle_secs`.

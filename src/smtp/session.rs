@@ -47,7 +47,7 @@ enum State {
 /// What was asked, and what it was asked for.
 #[derive(Debug)]
 enum Asked {
-    Sender(ReversePath, Hello),
+    Sender(Transaction),
     Recipient(Mailbox, Transaction),
 }
 
@@ -86,9 +86,9 @@ impl<'c> Session<'c> {
     /// Takes the answer to the question of [`Step::Ask`].
     pub fn answer(&mut self, answer: Answer) -> Step {
         match (std::mem::take(&mut self.state), answer) {
-            (State::Asking(Asked::Sender(reverse_path, hello)), Answer::Admitted) => {
+            (State::Asking(Asked::Sender(transaction)), Answer::Admitted) => {
                 self.counters.free = 0;
-                self.state = State::Mail(Transaction::new(reverse_path, hello));
+                self.state = State::Mail(transaction);
                 Step::Reply(reply::SENDER_OK)
             }
             (State::Asking(Asked::Recipient(mailbox, transaction)), Answer::Destinations(destinations)) => {
@@ -96,7 +96,7 @@ impl<'c> Session<'c> {
             }
             (State::Asking(asked), answer) => {
                 self.state = match asked {
-                    Asked::Sender(_, hello) => State::Ready(hello),
+                    Asked::Sender(transaction) => State::Ready(transaction.hello),
                     Asked::Recipient(_, transaction) => State::Mail(transaction),
                 };
                 match answer {
@@ -129,8 +129,8 @@ impl<'c> Session<'c> {
     /// Whether replies carry enhanced codes: after EHLO (RFC 2034, section 3).
     pub fn is_extended(&self) -> bool {
         match &self.state {
-            State::Ready(hello) | State::Delivering(hello) | State::Asking(Asked::Sender(_, hello)) => hello.extended,
-            State::Asking(Asked::Recipient(_, transaction))
+            State::Ready(hello) | State::Delivering(hello) => hello.extended,
+            State::Asking(Asked::Sender(transaction) | Asked::Recipient(_, transaction))
             | State::Mail(transaction)
             | State::Data(transaction, _) => transaction.hello.extended,
             State::Refused(_) | State::Start => false,
@@ -146,7 +146,7 @@ impl<'c> Session<'c> {
             State::Refused(_)
             | State::Start
             | State::Ready(_)
-            | State::Asking(Asked::Sender(..))
+            | State::Asking(Asked::Sender(_))
             | State::Delivering(_) => None,
         }
     }
@@ -172,10 +172,15 @@ impl<'c> Session<'c> {
 
     fn end_of_data(&mut self, mut transaction: Transaction, reader: &DataReader) -> Step {
         let limits = self.limits;
+        transaction.size = reader.size();
+        // One recipient's own places are the administrator's business.
+        let copies_size = if transaction.recipients.len() > 1 { transaction.octets(transaction.size, None) } else { 0 };
         let refusal = if reader.is_too_large() {
             Some(reply::worded(&limits.smtp_data_size.refusal, reply::MESSAGE_TOO_LARGE))
         } else if reader.has_bare_newline() && limits.bare_newline.value {
             Some(reply::worded(&limits.bare_newline.refusal, reply::BARE_NEWLINE))
+        } else if limits.copies_size.value != 0 && copies_size > limits.copies_size.value {
+            Some(reply::worded(&limits.copies_size.refusal, reply::TOO_MANY_COPIES))
         } else {
             None
         };
@@ -185,7 +190,6 @@ impl<'c> Session<'c> {
                 self.fail(reply)
             }
             None => {
-                transaction.size = reader.size();
                 self.state = State::Delivering(transaction.hello.clone());
                 Step::Deliver(transaction)
             }
@@ -266,7 +270,8 @@ impl<'c> Session<'c> {
         if limit.value != 0 && parameters.size.is_some_and(|size| size > limit.value) {
             return self.fail(reply::worded(&limit.refusal, reply::MESSAGE_TOO_LARGE));
         }
-        self.state = State::Asking(Asked::Sender(sender.clone(), hello));
+        let transaction = Transaction::new(sender.clone(), hello, parameters.size.unwrap_or(0));
+        self.state = State::Asking(Asked::Sender(transaction));
         Step::Ask(Question::Sender(sender))
     }
 
@@ -299,7 +304,13 @@ impl<'c> Session<'c> {
             self.state = State::Mail(transaction);
             return self.not_counted(reply::one_at_a_time().about(mailbox.bare()));
         }
-        transaction.recipients.push(Recipient { mailbox, destinations });
+        let limit = &self.limits.copies_size;
+        let is_first = transaction.recipients.is_empty();
+        if !is_first && limit.value != 0 && transaction.octets(transaction.size, Some(&destinations)) > limit.value {
+            self.state = State::Mail(transaction);
+            return self.not_counted(reply::worded(&limit.refusal, reply::TOO_MANY_COPIES).about(mailbox.bare()));
+        }
+        transaction.add(Recipient { mailbox, destinations });
         self.state = State::Mail(transaction);
         self.accept_recipient()
     }

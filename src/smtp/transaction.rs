@@ -12,8 +12,10 @@ pub struct Transaction {
     pub recipients: Vec<Recipient>,
     /// How the peer introduced itself.
     pub hello: Hello,
-    /// Octets received (RFC 1870); known once the message is complete.
+    /// Octets: as the sender announced them (RFC 1870), 0 if it did not, and as received once the message is complete.
     pub size: u64,
+    /// How many places the message is written to or handed over to; recipients can have one in common.
+    pub places: u64,
 }
 
 /// An accepted recipient.
@@ -36,8 +38,23 @@ pub struct Hello {
 
 impl Transaction {
     /// A transaction that has no recipients yet.
-    pub(super) fn new(reverse_path: ReversePath, hello: Hello) -> Self {
-        Self { reverse_path, recipients: Vec::new(), hello, size: 0 }
+    pub(super) fn new(reverse_path: ReversePath, hello: Hello, size: u64) -> Self {
+        Self { reverse_path, recipients: Vec::new(), hello, size, places: 0 }
+    }
+
+    /// Takes the recipient in.
+    pub(super) fn add(&mut self, recipient: Recipient) {
+        self.places += self.new_places(&recipient.destinations);
+        self.recipients.push(recipient);
+    }
+
+    /// How many octets it takes to write a message of this size to every place, those of a further recipient included.
+    pub(super) fn octets(&self, size: u64, further: Option<&Destinations>) -> u64 {
+        size.saturating_mul(self.places + further.map_or(0, |destinations| self.new_places(destinations)))
+    }
+
+    fn new_places(&self, destinations: &Destinations) -> u64 {
+        destinations.places_beyond(self.recipients.iter().map(|recipient| &recipient.destinations))
     }
 
     /// Whether the mailbox is among the recipients.

@@ -18,6 +18,7 @@ mod neighbours;
 mod peers;
 mod pipe;
 mod print;
+mod room;
 #[path = "../support/mod.rs"]
 mod support;
 mod swaps;
