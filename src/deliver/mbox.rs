@@ -70,6 +70,8 @@ struct Ours {
     bytes: Range<u64>,
     /// How it begins, to know it again.
     beginning: Vec<u8>,
+    /// Whether there is more of it in front, and something of another program in between.
+    are_scattered: bool,
 }
 
 impl<'a> Mailboxes<'a> {
@@ -239,7 +241,7 @@ impl<'a> Appending<'a> {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
             self.entry.sync_name(&self.file)?;
         }
-        self.ours = Some(Ours { bytes: length..length, beginning: Vec::new() });
+        self.ours = Some(Ours { bytes: length..length, ..Ours::default() });
         Ok(true)
     }
 
@@ -315,19 +317,32 @@ impl<'a> Appending<'a> {
         Path::new(self.name)
     }
 
-    /// Cuts off what we have appended: all of it, as long as it is the end of the file.
+    /// Cuts off what we have appended, as long as it is the end of the file.
     fn take_back(&self, ours: &Ours) -> Result<(), String> {
-        let length = self.file.metadata().map_err(|error| error.to_string())?.len();
-        let Range { start, end } = ours.bytes;
-        if length <= start || ours.bytes.is_empty() {
-            // Another program has emptied the file, or nothing was written.
+        let say = |error: io::Error| error.to_string();
+        if ours.bytes.is_empty() {
             return Ok(());
         }
-        if length > end || !ours.are_in(&self.file, length).map_err(|error| error.to_string())? {
-            return Err("another program has changed the file meanwhile, and nothing of that is cut off".to_owned());
+        // Who protects himself by FILE.lock alone may be about to append.
+        let patience = Instant::now() + ROLLBACK_PATIENCE;
+        while has_dot_lock(self.path(), None) && Instant::now() < patience {
+            std::thread::sleep(LONGEST_PAUSE);
         }
-        let cut = self.file.set_len(start).and_then(|()| self.file.sync_data());
-        cut.map_err(|error| format!("it could not be cut back to {start} bytes ({error})"))
+        let Range { start, end } = ours.bytes;
+        let length = self.file.metadata().map_err(say)?.len();
+        if length > start {
+            let are_ours = length <= end && ours.are_in(&self.file, length).map_err(say)?;
+            // Nothing stands between this look and the cut.
+            if !are_ours || self.file.metadata().map_err(say)?.len() != length {
+                return Err("another program has changed the file, and nothing of that is cut off".to_owned());
+            }
+            let cut = self.file.set_len(start).and_then(|()| self.file.sync_data());
+            cut.map_err(|error| format!("it could not be cut back to {start} bytes ({error})"))?;
+        }
+        if ours.are_scattered {
+            return Err("another program has appended to the file in the middle of the message".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -348,7 +363,7 @@ impl Ours {
         let start = end.saturating_sub(written.len() as u64);
         let are_behind = start == self.bytes.end;
         if !are_behind {
-            *self = Self { bytes: start..end, beginning: Vec::new() };
+            *self = Self { bytes: start..end, beginning: Vec::new(), are_scattered: start > self.bytes.end };
         }
         self.bytes.end = end;
         let room = MAX_BEGINNING - self.beginning.len();
@@ -467,6 +482,9 @@ const STALE_LOCK: Duration = Duration::from_secs(600);
 
 /// The longest time between two tries to take a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long somebody else's `FILE.lock` is waited for before a refused message is cut off.
+const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Room for the longest `From ` line that anybody writes.
 const MAX_FROM_LINE: usize = 1024;

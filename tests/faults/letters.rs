@@ -179,7 +179,7 @@ fn number(line: &[u8], before: &[u8]) -> Option<u64> {
 }
 
 /// mboxrd: a `>` in front of every line of `>`s and `From `.
-fn quoted(text: &[u8]) -> Cow<'_, [u8]> {
+pub fn quoted(text: &[u8]) -> Cow<'_, [u8]> {
     let mut quoted = Vec::with_capacity(text.len() + 1024);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let start = line.iter().position(|byte| *byte != b'>').unwrap_or(line.len());

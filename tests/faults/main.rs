@@ -21,6 +21,7 @@ mod full_disk;
 mod inject;
 mod kill;
 mod letters;
+mod neighbours;
 mod order;
 mod places;
 mod power_cut;
@@ -48,6 +49,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("power_cut", power_cut::run),
     ("full_disk", full_disk::run),
     ("crowd", crowd::run),
+    ("neighbours", neighbours::run),
 ];
 
 /// Given something that tells how much of how much is done.
