@@ -14,8 +14,9 @@ use super::directive::Delivery;
 use super::exact::unquoted;
 use super::lexer;
 use super::ordered::{Effect, Matcher, OrderedRule};
-use super::pattern::{Pattern, Position};
-use super::rules::{Denial, Member, Rules};
+use super::pattern::{BrokenPattern, Pattern, Position};
+use super::peers::{PeerPattern, Peers};
+use super::rules::{Denial, Rules};
 use super::trace::Trace;
 use crate::address::Mailbox;
 use crate::peer::Peer;
@@ -87,29 +88,21 @@ impl Rules {
     }
 
     fn check_patterns(&self) -> Vec<Finding> {
-        let members = self.groups.iter().flat_map(|group| &group.members).filter_map(|member| match member {
-            Member::Pattern(pattern) => Some(pattern),
-            Member::Network(_) => None,
-        });
+        let members = self.groups.iter().flat_map(|group| &group.members);
+        let (admitted, denied) = (self.allowed_peers.iter().chain(members), self.denied_peers.iter());
+        let admitted = admitted.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, lets_in_more));
+        let denied = denied.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, is_another_notation));
         let (delivering, refusing): (Vec<_>, Vec<_>) =
             self.ordered.iter().partition(|rule| matches!(rule.effect, Effect::Deliver(_)));
         let delivering = delivering.into_iter().filter_map(OrderedRule::pattern);
         let refusing = refusing.into_iter().filter_map(OrderedRule::pattern);
         let copying = self.copies.iter().filter_map(OrderedRule::pattern);
-        let letting_in = self.allowed_peers.iter().chain(&self.allowed_senders).chain(members).chain(delivering);
-        let keeping_out = self.denied_peers.iter().chain(self.refused_senders.iter().map(|(pattern, _)| pattern));
-        let letting_in = letting_in.filter_map(|pattern| {
-            check_pattern(pattern, |pattern| {
-                let message = "this pattern is found anywhere in a name, so it lets in more than it seems to: \
-                               tie it down with ^ and $";
-                (!pattern.is_anchored()).then_some(message)
-            })
-        });
-        let keeping_out = keeping_out
-            .chain(refusing)
-            .filter_map(|pattern| check_pattern(pattern, |pattern| mistaken_for_another_notation(pattern.source())));
+        let letting_in = self.allowed_senders.iter().chain(delivering);
+        let letting_in = letting_in.filter_map(|pattern| check_pattern(pattern, lets_in_more));
+        let keeping_out = self.refused_senders.iter().map(|(pattern, _)| pattern).chain(refusing);
+        let keeping_out = keeping_out.filter_map(|pattern| check_pattern(pattern, is_another_notation));
         let copying = copying.filter_map(|pattern| check_pattern(pattern, |_| None));
-        letting_in.chain(keeping_out).chain(copying).collect()
+        admitted.chain(denied).chain(letting_in).chain(keeping_out).chain(copying).collect()
     }
 
     /// A recipient whose own lines need two destinations that cannot be undone could never get its mail: one of them
@@ -199,11 +192,32 @@ fn second_hand_over(copy: &OrderedRule) -> String {
 
 /// A pattern that does not compile, or else one that is `odd`.
 fn check_pattern(pattern: &Pattern, odd: impl FnOnce(&Pattern) -> Option<&'static str>) -> Option<Finding> {
-    let (severity, message) = match pattern.check() {
+    finding_about(pattern, pattern.check(), || odd(pattern).map(str::to_owned))
+}
+
+/// The same for one about peers, which may mean a network.
+fn check_peers(peers: &PeerPattern, odd: impl FnOnce(&Pattern) -> Option<&'static str>) -> Option<Finding> {
+    let pattern = peers.whole();
+    finding_about(pattern, peers.check(), || peers.advice().or_else(|| odd(pattern).map(str::to_owned)))
+}
+
+fn finding_about(
+    pattern: &Pattern,
+    checked: Result<(), BrokenPattern>,
+    odd: impl FnOnce() -> Option<String>,
+) -> Option<Finding> {
+    let (severity, message) = match checked {
         Err(broken) => (Severity::Error, broken.message),
-        Ok(()) => (Severity::Warning, odd(pattern)?.to_owned()),
+        Ok(()) => (Severity::Warning, odd()?),
     };
     Some(Finding::new(severity, pattern.position(), pattern.source(), message))
+}
+
+/// A pattern that is found in the middle of a name.
+fn lets_in_more(pattern: &Pattern) -> Option<&'static str> {
+    let message =
+        "this pattern is found anywhere in a name, so it lets in more than it seems to: tie it down with ^ and $";
+    (!pattern.is_anchored()).then_some(message)
 }
 
 /// The exact addresses so far, without our own domain, and the first line that takes all mail for each.
@@ -249,7 +263,8 @@ impl Finding {
 }
 
 /// Where a pattern stands bare, what `deliver` lines need around one, or in its place, is a part of it.
-fn mistaken_for_another_notation(pattern: &str) -> Option<&'static str> {
+fn is_another_notation(pattern: &Pattern) -> Option<&'static str> {
+    let pattern = pattern.source();
     if pattern.len() > 1 && pattern.starts_with('/') && pattern.ends_with('/') {
         Some("here the slashes are a part of the pattern, which no address has: leave them out")
     } else if pattern.contains("@*") {

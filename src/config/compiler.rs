@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ast::{self, Ast, ClassSetBinaryOp, ClassSetItem, Literal};
 use regex_syntax::hir::translate::TranslatorBuilder;
-use regex_syntax::hir::{Class, ErrorKind, Hir, HirKind};
+use regex_syntax::hir::{Capture, Class, ErrorKind, Hir, HirKind, Repetition};
 
 /// The pattern as the compiler would understand it, or what is wrong with it.
 pub(super) fn parse(source: &str) -> Result<Hir, String> {
@@ -48,6 +48,29 @@ pub(super) fn compile(source: &str) -> Result<Regex, String> {
         .size_limit(COMPILED_SIZE)
         .build()
         .map_err(|_| TOO_LARGE.to_owned())
+}
+
+/// Compiles what was made of a pattern that [`parse`] has nothing against.
+pub(super) fn compile_parsed(pattern: &Hir) -> Result<Regex, String> {
+    // Written out, it says of each byte and letter what it is: the settings of `compile` are in it.
+    let source = grouped(pattern).to_string();
+    RegexBuilder::new(&source).size_limit(COMPILED_SIZE).build().map_err(|_| TOO_LARGE.to_owned())
+}
+
+/// The same pattern with a group around each repetition that is repeated: `(a+)?` would be written out as `a+?`, which is
+/// another pattern.
+fn grouped(pattern: &Hir) -> Hir {
+    match pattern.kind() {
+        HirKind::Empty | HirKind::Look(_) | HirKind::Literal(_) | HirKind::Class(_) => pattern.clone(),
+        HirKind::Capture(group) => grouped(&group.sub),
+        HirKind::Concat(parts) => Hir::concat(parts.iter().map(grouped).collect()),
+        HirKind::Alternation(branches) => Hir::alternation(branches.iter().map(grouped).collect()),
+        HirKind::Repetition(repeated) => {
+            let sub = Box::new(grouped(&repeated.sub));
+            let sub = Box::new(Hir::capture(Capture { index: 1, name: None, sub }));
+            Hir::repetition(Repetition { sub, ..repeated.clone() })
+        }
+    }
 }
 
 /// Whether a pattern cannot be too large to compile.

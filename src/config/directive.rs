@@ -24,9 +24,9 @@ pub(super) enum Line<'t> {
 /// Who may send what to whom, and where it goes.
 #[derive(Debug, PartialEq)]
 pub(super) enum RuleLine<'t> {
-    AllowPeer(Word<'t>),
-    DenyPeer(Word<'t>),
-    AllowGroup(&'t str, GroupMember<'t>),
+    AllowPeers(PeersNamed<'t>),
+    DenyPeers(PeersNamed<'t>),
+    AllowGroup(&'t str, PeersNamed<'t>),
     Deliver(Delivery<'t>),
     Copy(Delivery<'t>),
     RefuseRecipient(Option<Word<'t>>, Word<'t>, RefusalText<'t>),
@@ -43,11 +43,11 @@ pub(super) struct Delivery<'t> {
     pub(super) action: Action,
 }
 
-/// One member of an allow group.
+/// Peers: those that a pattern matches, or those of a network.
 #[derive(Debug, PartialEq)]
-pub(super) enum GroupMember<'t> {
+pub(super) enum PeersNamed<'t> {
     Pattern(Word<'t>),
-    Network(Network),
+    Network(Network, Word<'t>),
 }
 
 impl<'t> From<RuleLine<'t>> for Line<'t> {
@@ -112,7 +112,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     let what = words.expect("`remotehost` or `mail_from`")?;
     match what.text {
-        "remotehost" => Ok(RuleLine::AllowPeer(words.expect("a pattern for host names or addresses")?).into()),
+        "remotehost" => Ok(RuleLine::AllowPeers(peers(words)?).into()),
         "mail_from" => Ok(RuleLine::AllowSender(words.expect("a pattern for senders")?).into()),
         other => Err(what.problem(format!("`{other}` found where `remotehost` or `mail_from` is expected"))),
     }
@@ -120,7 +120,7 @@ fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
 
 fn deny<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     words.keyword("remotehost", "`deny remotehost REGEX`")?;
-    Ok(RuleLine::DenyPeer(words.expect("a pattern for host names or addresses")?).into())
+    Ok(RuleLine::DenyPeers(peers(words)?).into())
 }
 
 fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
@@ -128,18 +128,24 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     if !name.text.starts_with('+') || name.text.len() == 1 {
         return Err(name.problem("the name of a group begins with `+`, as in `+trusted`"));
     }
-    let first = words.expect("a pattern for host names or addresses, or `net CIDR`")?;
     let mut ahead = *words;
-    let member = match (first.text, ahead.next_word()) {
-        ("net", Some(network)) => {
-            *words = ahead;
-            GroupMember::Network(Network::parse(network.text).map_err(|message| network.problem(message))?)
-        }
-        ("net", None) => return Err(words.missing("the network, as in `net 192.0.2.0/24`,")),
-        ("auth", _) | ("tls", None) => return Err(first.not_yet()),
-        _ => GroupMember::Pattern(first),
+    match (ahead.next_word(), ahead.next_word()) {
+        (Some(first), _) if first.text == "auth" => Err(first.not_yet()),
+        (Some(first), None) if first.text == "tls" => Err(first.not_yet()),
+        _ => Ok(RuleLine::AllowGroup(name.text, peers(words)?).into()),
+    }
+}
+
+/// `REGEX`, `net CIDR` or a bare `CIDR`, which no pattern could be: neither names nor addresses have a `/`.
+fn peers<'t>(words: &mut Words<'t>) -> Result<PeersNamed<'t>, Problem> {
+    let first = words.expect("a pattern for host names or addresses, or `net CIDR`")?;
+    let network = match first.text {
+        "net" => words.next_word().ok_or_else(|| words.missing("the network, as in `net 192.0.2.0/24`,"))?,
+        text if Network::is_meant_by(text) => first,
+        _ => return Ok(PeersNamed::Pattern(first)),
     };
-    Ok(RuleLine::AllowGroup(name.text, member).into())
+    let parsed = Network::parse(network.text).map_err(|message| network.problem(message))?;
+    Ok(PeersNamed::Network(parsed, network))
 }
 
 fn delivery<'t>(words: &mut Words<'t>) -> Result<Delivery<'t>, Problem> {

@@ -5,6 +5,7 @@
 //! commands. mailrecv.conf(5) is the reference.
 
 mod action;
+mod address_only;
 mod check;
 mod compiler;
 mod diagnostic;
@@ -18,6 +19,7 @@ mod needs;
 mod network;
 mod ordered;
 mod pattern;
+mod peers;
 mod plain;
 mod rules;
 mod settings;

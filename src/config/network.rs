@@ -1,5 +1,5 @@
-//! Networks in CIDR notation (RFC 4632, RFC 4291), for `allowgroup +NAME net CIDR`: read strictly, because a
-//! network that is larger than it was meant to be lets strangers in.
+//! Networks in CIDR notation (RFC 4632, RFC 4291), for `net CIDR` where peers are named: read strictly, because a network
+//! that is larger than it was meant to be lets strangers in.
 
 use std::net::IpAddr;
 
@@ -11,6 +11,18 @@ pub(super) struct Network {
 }
 
 impl Network {
+    /// Whether somebody who wrote this where a pattern could stand meant a network: digits behind a `/`, and in front of
+    /// it what addresses consist of.
+    pub(super) fn is_meant_by(text: &str) -> bool {
+        text.split_once('/').is_some_and(|(address, prefix)| {
+            let is_address = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
+            address.contains(['.', ':'])
+                && address.bytes().all(is_address)
+                && !prefix.is_empty()
+                && prefix.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    }
+
     /// Reads `ADDRESS/PREFIX` or a single address, strictly: host bits or a short form are errors, not guesses.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
@@ -52,6 +64,14 @@ impl Network {
             }
             _ => false,
         }
+    }
+
+    /// The network that consists of these two, if there is one.
+    pub(super) fn joined(&self, other: &Self) -> Option<Self> {
+        let prefix = self.prefix.checked_sub(1).filter(|_| self.prefix == other.prefix && self != other)?;
+        let lower = if self.address <= other.address { self } else { other };
+        Self::new(lower.address, prefix)
+            .filter(|joined| joined.contains(other.address) && joined.contains(self.address))
     }
 
     fn contains_only_prefix_bits(&self) -> bool {

@@ -9,6 +9,8 @@ use regex::bytes::Regex;
 
 use super::compiler::{self, compile};
 use super::literal::{self, PlainText};
+use super::trace::Trace;
+use crate::untrusted::Untrusted;
 
 /// A regular expression that is looked at when it is first needed, and compiled only if it must be.
 #[derive(Debug)]
@@ -76,6 +78,17 @@ impl Pattern {
         }
     }
 
+    /// The same, noted in the trace; `what` is the directive or group that asks.
+    pub(super) fn fits(&self, text: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        let fits = self.is_match(text)?;
+        trace.note(|| {
+            let verb = if fits { "matches" } else { "does not match" };
+            let text = Untrusted::new(text.as_bytes());
+            format!("line {}: {what}: '{text}' {verb} '{}'", self.position.line, self.source)
+        });
+        Ok(fits)
+    }
+
     /// Compiles the pattern and says what is wrong with it, if anything.
     pub(super) fn check(&self) -> Result<(), BrokenPattern> {
         let compiled = match self.engine() {
@@ -100,7 +113,7 @@ impl Pattern {
         })
     }
 
-    fn broken(&self, message: &str) -> BrokenPattern {
+    pub(super) fn broken(&self, message: &str) -> BrokenPattern {
         BrokenPattern { line: self.position.line, message: message.to_owned() }
     }
 

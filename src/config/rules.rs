@@ -5,14 +5,14 @@
 //! "no such user".
 
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
-use super::directive::{Delivery, GroupMember, RuleLine};
+use super::directive::{Delivery, PeersNamed, RuleLine};
 use super::exact::{Changed, ExactRules};
 use super::lexer::{Problem, Word};
 use super::limits::Refusal;
 use super::needs::Needs;
-use super::network::Network;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
+use super::peers::{PeerPattern, Peers};
 use super::plain;
 use super::source::{LineStart, Source};
 use super::trace::Trace;
@@ -23,8 +23,8 @@ use crate::untrusted::Untrusted;
 /// All rules of a configuration.
 #[derive(Debug, Default)]
 pub struct Rules {
-    pub(super) allowed_peers: Vec<Pattern>,
-    pub(super) denied_peers: Vec<Pattern>,
+    pub(super) allowed_peers: Vec<Peers>,
+    pub(super) denied_peers: Vec<Peers>,
     pub(super) groups: Vec<Group>,
     /// What the last plain line began with, up to its address, its group defined: the next begins with the same.
     plain_beginning: Vec<u8>,
@@ -78,28 +78,22 @@ impl From<SecondHandOver> for Denial<'_> {
 #[derive(Debug)]
 pub(super) struct Group {
     name: Box<str>,
-    pub(super) members: Vec<Member>,
-}
-
-#[derive(Debug)]
-pub(super) enum Member {
-    Pattern(Pattern),
-    Network(Network),
+    pub(super) members: Vec<Peers>,
 }
 
 impl Rules {
     /// Whether this peer may talk to us at all.
     pub fn admit<'c>(&'c self, peer: &Peer, trace: &mut Trace) -> Result<(), Denial<'c>> {
-        for pattern in &self.denied_peers {
-            if peer_fits(pattern, peer, "deny remotehost", trace)? {
+        for peers in &self.denied_peers {
+            if peers.include(peer, "deny remotehost", trace)? {
                 return Err(Denial::NotAllowed);
             }
         }
         if self.allowed_peers.is_empty() {
             return Ok(());
         }
-        for pattern in &self.allowed_peers {
-            if peer_fits(pattern, peer, "allow remotehost", trace)? {
+        for peers in &self.allowed_peers {
+            if peers.include(peer, "allow remotehost", trace)? {
                 return Ok(());
             }
         }
@@ -110,7 +104,7 @@ impl Rules {
     pub fn sender<'c>(&'c self, sender: &ReversePath, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let text = sender.bare();
         for (pattern, refusal) in &self.refused_senders {
-            if fits(pattern, &text, "error mail_from", trace)? {
+            if pattern.fits(&text, "error mail_from", trace)? {
                 return Err(Denial::Refused(refusal));
             }
         }
@@ -118,7 +112,7 @@ impl Rules {
             return Ok(());
         }
         for pattern in &self.allowed_senders {
-            if fits(pattern, &text, "allow mail_from", trace)? {
+            if pattern.fits(&text, "allow mail_from", trace)? {
                 return Ok(());
             }
         }
@@ -225,22 +219,7 @@ impl Rules {
     fn group_admits(&self, group: Option<usize>, peer: &Peer, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let Some(group) = group.map(|number| &self.groups[number]) else { return Ok(true) };
         for member in &group.members {
-            let admits = match member {
-                Member::Pattern(pattern) => peer_fits(pattern, peer, &group.name, trace)?,
-                Member::Network(network) => {
-                    let inside = network.contains(peer.address);
-                    trace.note(|| {
-                        format!(
-                            "{}: net {network}: {} is {}",
-                            group.name,
-                            peer.address,
-                            if inside { "inside" } else { "outside" }
-                        )
-                    });
-                    inside
-                }
-            };
-            if admits {
+            if member.include(peer, &group.name, trace)? {
                 return Ok(true);
             }
         }
@@ -266,26 +245,6 @@ impl Rules {
     }
 }
 
-/// A peer fits a pattern by its confirmed name or by its address.
-fn peer_fits(pattern: &Pattern, peer: &Peer, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
-    if let Some(name) = peer.hostname.as_deref()
-        && fits(pattern, name, what, trace)?
-    {
-        return Ok(true);
-    }
-    fits(pattern, &peer.address.to_string(), what, trace)
-}
-
-fn fits(pattern: &Pattern, text: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
-    let fits = pattern.is_match(text)?;
-    trace.note(|| {
-        let verb = if fits { "matches" } else { "does not match" };
-        let text = Untrusted::new(text.as_bytes());
-        format!("line {}: {what}: '{text}' {verb} '{}'", pattern.position().line, pattern.source())
-    });
-    Ok(fits)
-}
-
 // Loading.
 impl Rules {
     /// Where the lines of exact addresses are read again.
@@ -297,14 +256,15 @@ impl Rules {
     pub(super) fn add(&mut self, line: RuleLine<'_>, at: LineStart) -> Result<(), Problem> {
         let position = |word: Word<'_>| Position { line: at.number, start: word.start };
         let pattern = |word: Word<'_>| Pattern::new(word.text, position(word));
+        let peers = |named: PeersNamed<'_>| match named {
+            PeersNamed::Pattern(word) => Peers::Pattern(PeerPattern::new(word.text, position(word))),
+            PeersNamed::Network(network, word) => Peers::Network(network, position(word)),
+        };
         match line {
-            RuleLine::AllowPeer(word) => self.allowed_peers.push(pattern(word)),
-            RuleLine::DenyPeer(word) => self.denied_peers.push(pattern(word)),
-            RuleLine::AllowGroup(name, member) => {
-                let member = match member {
-                    GroupMember::Pattern(word) => Member::Pattern(pattern(word)),
-                    GroupMember::Network(network) => Member::Network(network),
-                };
+            RuleLine::AllowPeers(named) => self.allowed_peers.push(peers(named)),
+            RuleLine::DenyPeers(named) => self.denied_peers.push(peers(named)),
+            RuleLine::AllowGroup(name, named) => {
+                let member = peers(named);
                 match self.group(name.as_bytes()) {
                     Some(group) => self.groups[group].members.push(member),
                     None => self.groups.push(Group { name: name.into(), members: vec![member] }),

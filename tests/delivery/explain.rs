@@ -100,3 +100,95 @@ fn explain_says_what_would_happen() {
     assert!(text.contains("  reply: 501 5.1.3 "), "{text}");
     assert!(!scratch.path("was-run").exists());
 }
+
+/// However a network is written, a name that looks like an address is none of its addresses.
+#[test]
+fn names_that_pose_as_addresses_fit_no_pattern_for_addresses() {
+    let scratch = Scratch::new();
+    let explain = |pattern: &str, peer: &str| {
+        let config = format!(
+            "domain mx.example\nallowgroup +lan {pattern}\ndeliver allowgroup +lan rcpt_to archive@mx.example discard\n"
+        );
+        scratch.write("mailrecv.conf", config);
+        let arguments = ["-c", "mailrecv.conf", "explain", "--peer", peer, "--rcpt", "archive@mx.example"];
+        let output = scratch.run(MAILRECV, &arguments);
+        (output.status.code() == Some(0), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (pattern, address, name) in [
+        (r"^10\.", "10.1.2.3", "10.0.0.1.evil.example"),
+        (r"^10\.", "10.1.2.3", "10.evil.example"),
+        ("^10.", "10.1.2.3", "10.0.0.1.evil.example"),
+        ("^1", "10.1.2.3", "1.evil.example"),
+        (r"^10\..*", "10.1.2.3", "10.0.0.1.evil.example"),
+        (r"^10[.].+", "10.1.2.3", "10.0.0.1.evil.example"),
+        (r"^10\.[a-z0-9.-]+$", "10.1.2.3", "10.0.0.1.evil.example"),
+        (r"^10\D", "10.1.2.3", "10.0.0.1.evil.example"),
+        (r"10\.0\.0\.", "10.0.0.3", "x.10.0.0.evil.example"),
+        (r".*10\.0\.0\.", "10.0.0.3", "x.10.0.0.evil.example"),
+        (r"^(10|172)\.", "172.1.2.3", "172.evil.example"),
+        (r"^(10|mail)\.", "10.1.2.3", "10.evil.example"),
+        (r"^10\.|\.example\.com$", "10.1.2.3", "10.evil.example"),
+        (r"^172\.(1[6-9]|2[0-9]|3[01])\.", "172.20.0.1", "172.20.evil.example"),
+        (r"^1\.([0-9]+\.){2}", "1.2.3.4", "1.2.3.evil.example"),
+        ("^1[0-9a-f:.]+$", "10.1.2.3", "10.dead.de"),
+        ("^fe80[0-9a-f:.]*", "fe80::1", "fe80.de"),
+    ] {
+        let peer = format!("203.0.113.77={name}");
+        let (is_admitted, text) = explain(pattern, &peer);
+        assert!(!is_admitted, "{pattern}: {text}");
+        let why = format!("line 2: +lan: '{name}' is a name, and '{pattern}' would match it as an address only\n");
+        assert!(text.contains(&why), "{pattern}: {text}");
+        let (is_admitted, text) = explain(pattern, address);
+        assert!(is_admitted, "{pattern}: {text}");
+    }
+    // What means a name is still found in one, and what means anything in anything.
+    for (pattern, name) in [
+        (r"^192\.168\..*\.example$", "192.168.0.1.good.example"),
+        (r"^(10|mail)\.", "mail.example.net"),
+        (r"^10\.|\.example\.com$", "10.example.com"),
+        (r"^[0-9]+[.-][0-9]+[.-]", "203-0-113-77.dsl.example"),
+        ("^1and1\\.", "1and1.example"),
+        (r"^abc\.de$", "abc.de"),
+        (r"^mail\d+\.", "mail10.example"),
+        (".*", "10.evil.example"),
+        (r"^\S+$", "10.evil.example"),
+    ] {
+        let (is_admitted, text) = explain(pattern, &format!("203.0.113.77={name}"));
+        assert!(is_admitted, "{pattern}: {text}");
+    }
+}
+
+/// A network is one wherever peers are named, with `net` and without.
+#[test]
+fn networks_of_peers() {
+    let scratch = Scratch::new();
+    for (rules, peer, is_admitted, decision) in [
+        (
+            "allow remotehost net 10.0.0.0/8",
+            "10.1.2.3",
+            true,
+            "line 1: allow remotehost: net 10.0.0.0/8: 10.1.2.3 is inside",
+        ),
+        (
+            "allow remotehost 10.0.0.0/8",
+            "11.1.2.3",
+            false,
+            "line 1: allow remotehost: net 10.0.0.0/8: 11.1.2.3 is outside",
+        ),
+        ("deny remotehost net 2001:db8::/32", "2001:db8::1", false, "net 2001:db8::/32: 2001:db8::1 is inside"),
+        ("deny remotehost 2001:db8::/32", "2001:db9::1", true, "net 2001:db8::/32: 2001:db9::1 is outside"),
+        (
+            "allowgroup +a 10.0.0.0/8\nerror allowgroup +a rcpt_to . 550 No",
+            "10.1.2.3",
+            false,
+            "line 1: +a: net 10.0.0.0/8: 10.1.2.3 is inside",
+        ),
+    ] {
+        scratch.write("mailrecv.conf", format!("{rules}\ndeliver rcpt_to /x/ discard\n"));
+        let arguments = ["-c", "mailrecv.conf", "explain", "--peer", peer, "--rcpt", "x@mx.example"];
+        let output = scratch.run(MAILRECV, &arguments);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code() == Some(0), is_admitted, "{rules}: {text}");
+        assert!(text.contains(decision), "{rules}: {text}");
+    }
+}

@@ -1,0 +1,149 @@
+//! Who is meant by `allow remotehost`, `deny remotehost` and `allowgroup`: peers whose name or address a pattern matches,
+//! or those of a network.
+
+use std::cell::OnceCell;
+
+use regex::bytes::Regex;
+use regex_syntax::hir::Look;
+
+use super::address_only::{self, Meanings};
+use super::compiler;
+use super::network::Network;
+use super::pattern::{BrokenPattern, Pattern, Position};
+use super::trace::Trace;
+use crate::peer::Peer;
+use crate::untrusted::Untrusted;
+
+/// Peers that a line of the configuration names.
+#[derive(Debug)]
+pub(super) enum Peers {
+    Pattern(PeerPattern),
+    Network(Network, Position),
+}
+
+impl Peers {
+    /// Whether this peer is one of them. `what` is the directive or group that asks, for the trace.
+    pub(super) fn include(&self, peer: &Peer, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        match self {
+            Peers::Pattern(pattern) => pattern.fits(peer, what, trace),
+            Peers::Network(network, position) => {
+                let is_inside = network.contains(peer.address);
+                trace.note(|| {
+                    let verb = if is_inside { "inside" } else { "outside" };
+                    format!("line {}: {what}: net {network}: {} is {verb}", position.line, peer.address)
+                });
+                Ok(is_inside)
+            }
+        }
+    }
+
+    /// The pattern, if it is one.
+    pub(super) fn pattern(&self) -> Option<&PeerPattern> {
+        match self {
+            Peers::Pattern(pattern) => Some(pattern),
+            Peers::Network(..) => None,
+        }
+    }
+}
+
+/// A pattern for names and addresses. A name fits only if there is a way to match it that does not mean an address.
+#[derive(Debug)]
+pub(super) struct PeerPattern {
+    whole: Pattern,
+    for_names: OnceCell<ForNames>,
+}
+
+/// What of a pattern a name must match as well.
+#[derive(Debug)]
+enum ForNames {
+    /// No way to match means an address.
+    NothingElse,
+    /// Every way does.
+    NoName,
+    /// Some do; this is the rest.
+    Rest(Result<Regex, String>),
+}
+
+impl PeerPattern {
+    pub(super) fn new(source: &str, position: Position) -> Self {
+        Self { whole: Pattern::new(source, position), for_names: OnceCell::new() }
+    }
+
+    /// The pattern, as it is found in any text.
+    pub(super) fn whole(&self) -> &Pattern {
+        &self.whole
+    }
+
+    /// Compiles the pattern and says what is wrong with it, if anything.
+    pub(super) fn check(&self) -> Result<(), BrokenPattern> {
+        self.whole.check()?;
+        match self.for_names() {
+            ForNames::NothingElse | ForNames::NoName | ForNames::Rest(Ok(_)) => Ok(()),
+            ForNames::Rest(Err(message)) => Err(self.whole.broken(message)),
+        }
+    }
+
+    /// What to write in place of a pattern that means a network and says so by what addresses begin with.
+    pub(super) fn advice(&self) -> Option<String> {
+        let pattern = compiler::parse(self.whole.source()).ok()?;
+        let addresses = Meanings::of(&pattern).addresses?;
+        if addresses.properties().look_set_suffix().contains(Look::End) {
+            return None;
+        }
+        let networks = address_only::networks(&addresses);
+        let networks = match networks.len() {
+            1..=MOST_NETWORKS => networks.iter().map(|network| format!("`net {network}`")).collect(),
+            _ => vec!["`net ADDRESS/LENGTH`".to_owned()],
+        };
+        Some(format!(
+            "this means a network, and is asked about the address only: write {}, or end it with `$`",
+            networks.join(" and ")
+        ))
+    }
+
+    /// A peer fits by its confirmed name or by its address.
+    fn fits(&self, peer: &Peer, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        if let Some(name) = peer.hostname.as_deref()
+            && self.fits_name(name, what, trace)?
+        {
+            return Ok(true);
+        }
+        self.whole.fits(&peer.address.to_string(), what, trace)
+    }
+
+    fn fits_name(&self, name: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        // Most patterns are not found in the name at all, so most are never taken apart.
+        if !self.whole.is_match(name)? || self.is_match_for_name(name)? {
+            return self.whole.fits(name, what, trace);
+        }
+        trace.note(|| {
+            let (line, source) = (self.whole.position().line, self.whole.source());
+            let name = Untrusted::new(name.as_bytes());
+            format!("line {line}: {what}: '{name}' is a name, and '{source}' would match it as an address only")
+        });
+        Ok(false)
+    }
+
+    fn is_match_for_name(&self, name: &str) -> Result<bool, BrokenPattern> {
+        match self.for_names() {
+            ForNames::NothingElse => Ok(true),
+            ForNames::NoName => Ok(false),
+            ForNames::Rest(Ok(rest)) => Ok(rest.is_match(name.as_bytes())),
+            ForNames::Rest(Err(message)) => Err(self.whole.broken(message)),
+        }
+    }
+
+    fn for_names(&self) -> &ForNames {
+        self.for_names.get_or_init(|| match compiler::parse(self.whole.source()) {
+            Ok(pattern) => match Meanings::of(&pattern) {
+                Meanings { addresses: None, .. } => ForNames::NothingElse,
+                Meanings { names: None, .. } => ForNames::NoName,
+                Meanings { names: Some(rest), .. } => ForNames::Rest(compiler::compile_parsed(&rest)),
+            },
+            Err(message) => ForNames::Rest(Err(message)),
+        })
+    }
+}
+
+/// Of more networks in one pattern no list is made.
+const MOST_NETWORKS: usize = 4;
