@@ -20,6 +20,7 @@ use crate::cli::{ListenOptions, Options};
 use crate::config::{self, Flags, LogTarget};
 use crate::exit::Exit;
 use crate::log::{Event, Log};
+use crate::peer::canonical;
 use crate::signals::Signals;
 use crate::smtp::reply;
 use crate::wait::{is_ready, timeout};
@@ -137,7 +138,7 @@ impl<'a> Listener<'a> {
         // Bounded, so that a flood of connections does not keep us from reaping sessions.
         for _ in 0..64 {
             match self.sockets[number].accept() {
-                Ok((stream, peer)) => self.start(stream, peer.ip().to_canonical())?,
+                Ok((stream, peer)) => self.start(stream, canonical(peer.ip()))?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 // The peer gave up before we came to it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

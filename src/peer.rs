@@ -4,7 +4,7 @@
 //! digits, hyphens and dots: whoever holds an address chooses what its reverse entry says.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, bail};
@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername
 /// The peer, as rules, headers and the log know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The peer's address; IPv4-mapped IPv6 addresses are IPv4 here.
+    /// The peer's address, [`canonical`].
     pub address: IpAddr,
     /// The peer's forward-confirmed name.
     pub hostname: Option<String>,
@@ -22,7 +22,7 @@ pub struct Peer {
 impl Peer {
     /// A peer whose name is not known.
     pub fn unnamed(address: IpAddr) -> Self {
-        Self { address: address.to_canonical(), hostname: None }
+        Self { address: canonical(address), hostname: None }
     }
 
     /// A person at a terminal.
@@ -91,10 +91,43 @@ pub fn origin(descriptor: BorrowedFd<'_>) -> anyhow::Result<Origin> {
         _ => None,
     };
     match address {
-        Some(address) => Ok(Origin::Socket(address.to_canonical())),
+        Some(address) => Ok(Origin::Socket(canonical(address))),
         None => bail!("standard input is no TCP connection: name the peer with --peer ADDRESS"),
     }
 }
+
+/// The address by which a peer is known everywhere, in rules, look-ups, headers and the log: the IPv4 address, if the
+/// peer has one and only its way to us is IPv6.
+pub fn canonical(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => {
+            embedded_ipv4(v6).filter(|v4| is_mapped(v6) || can_come_from_afar(*v4)).map_or(address, IpAddr::V4)
+        }
+        IpAddr::V4(_) => address,
+    }
+}
+
+/// The IPv4 address in an IPv6 address of one of the two prefixes that say where it stands: the mapped ones of sockets that
+/// serve both (`::ffff:0:0/96`, RFC 4291, 2.5.5.2), and those that a NAT64 gives its IPv4 side (`64:ff9b::/96`, RFC 6052,
+/// 2.1). A network may use other prefixes, `64:ff9b:1::/48` for one (RFC 8215), but there the address does not tell how
+/// long the prefix is, and so not which of its bits are the IPv4 address.
+pub(crate) fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [rest @ .., a, b, c, d] = address.octets();
+    (is_mapped(address) || rest == NAT64).then(|| Ipv4Addr::new(a, b, c, d))
+}
+
+fn is_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
+}
+
+/// Whether an address can be another host's. A NAT64 passes no others on (RFC 6052, 3.1), so whoever claims to have come
+/// from ourselves through one is not taken at his word.
+fn can_come_from_afar(address: Ipv4Addr) -> bool {
+    !address.is_loopback() && address.octets()[0] != 0
+}
+
+/// The first 96 bits of what a NAT64 gives its IPv4 side.
+const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Whether a name is one that a host can have: labels of letters, digits and inner hyphens (RFC 1123, 2.1), not
 /// shaped like an address, and not the word that stands for "no name".
@@ -148,7 +181,31 @@ mod tests {
     }
 
     #[test]
-    fn mapped_addresses_are_ipv4() {
+    fn the_address_within_is_the_peers() {
+        for (address, canonical) in [
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("64:ff9b::192.0.2.1", "192.0.2.1"),
+            ("64:ff9b::c000:201", "192.0.2.1"),
+            ("64:ff9b::10.0.0.1", "10.0.0.1"),
+            ("64:ff9b::255.255.255.255", "255.255.255.255"),
+            // From ourselves, by way of a NAT64? Not so.
+            ("64:ff9b::127.0.0.1", "64:ff9b::7f00:1"),
+            ("64:ff9b::", "64:ff9b::"),
+            // Where the IPv4 address stands in these is not known.
+            ("64:ff9b:1::192.0.2.1", "64:ff9b:1::c000:201"),
+            ("64:ff9b::1:192.0.2.1", "64:ff9b::1:c000:201"),
+            ("::192.0.2.1", "::c000:201"),
+            ("2001:db8::c000:201", "2001:db8::c000:201"),
+            ("192.0.2.1", "192.0.2.1"),
+        ] {
+            assert_eq!(super::canonical(address.parse().unwrap()).to_string(), canonical, "{address}");
+            assert_eq!(Peer::parse(address).unwrap().address.to_string(), canonical, "{address}");
+        }
+    }
+
+    #[test]
+    fn peers_of_the_command_line() {
         assert_eq!(Peer::parse("::ffff:192.0.2.1=mail.example").unwrap().to_string(), "mail.example [192.0.2.1]");
         assert_eq!(Peer::parse("2001:DB8:0:0::1").unwrap().to_string(), "unknown [2001:db8::1]");
         assert!(Peer::parse("fe80::1%eth0").is_err());

@@ -65,6 +65,37 @@ fn refusal_in(zone: &str, config: &str) -> (String, Vec<String>) {
     (reply, scratch.log())
 }
 
+/// Who comes through a NAT64 is the IPv4 host behind it: to look-ups, rules, headers and the log.
+#[test]
+fn a_peer_behind_a_nat64_is_its_ipv4_address() {
+    if !can_have_names() {
+        return;
+    }
+    let zone = "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.7']}}";
+    let config = "domain mx.example\n\
+        allowgroup +there net 64:ff9b::192.0.2.0/120\n\
+        allowgroup +net 192.0.2.0/29\n\
+        allowgroup +pattern ^192\\.0\\.2\\.7$\n\
+        deliver allowgroup +there rcpt_to a@mx.example append a\n\
+        deliver allowgroup +net rcpt_to b@mx.example append b\n\
+        deliver allowgroup +pattern rcpt_to c@mx.example append c\n\
+        deny remotehost ^64:\n\
+        debug hs+\n";
+    let scratch = Scratch::with_config(config);
+    let mut session = session(&scratch, zone, "64:ff9b::c000:207");
+    session.expect("220 mx.example ");
+    assert_eq!(session.exchange("HELO client.example", "250 "), "250 mx.example Hello mail.example [192.0.2.7]");
+    let reply = session.deliver(&["a@mx.example", "b@mx.example", "c@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply}");
+    session.quit();
+    for file in ["a", "b", "c"] {
+        assert!(scratch.read(file).contains(" (mail.example [192.0.2.7])\n"), "{}", scratch.read(file));
+    }
+    assert!(scratch.read("queries").contains("7.2.0.192.in-addr.arpa"), "{}", scratch.read("queries"));
+    let log = scratch.log();
+    assert!(log.len() > 10 && log.iter().all(|line| line.starts_with("[192.0.2.7] ")), "{log:?}");
+}
+
 #[test]
 fn a_confirmed_name_counts_everywhere() {
     if !can_have_names() {

@@ -1,7 +1,9 @@
 //! Networks in CIDR notation (RFC 4632, RFC 4291), for `net CIDR` where peers are named: read strictly, because a network
 //! that is larger than it was meant to be lets strangers in.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::peer::embedded_ipv4;
 
 /// All addresses that share the first `prefix` bits of `address`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,18 +39,28 @@ impl Network {
                 .ok_or_else(|| format!("the prefix length of this address is at most {longest}"))?,
             Some(other) => return Err(format!("`{other}` is not a prefix length")),
         };
+        if let (IpAddr::V6(v6), 48..=96) = (address, prefix)
+            && v6 == FIRST_OF_NAT64
+        {
+            return Err(format!(
+                "peers of `{text}` count as the IPv4 addresses within theirs: write the network of those, or `0.0.0.0/0`"
+            ));
+        }
         Self::new(address, prefix).ok_or_else(|| {
             format!("`{text}` has bits set behind its prefix of {prefix}: write the network's first address")
         })
     }
 
-    /// `None` if the address has bits set behind the prefix. IPv4-mapped addresses become IPv4, as peers' do.
+    /// `None` if the address has bits set behind the prefix. Where an IPv4 address stands within an IPv6 address it is what
+    /// counts, as with peers.
     fn new(address: IpAddr, prefix: u32) -> Option<Self> {
-        let network = match address {
-            IpAddr::V6(v6) if prefix >= 96 && v6.to_ipv4_mapped().is_some() => {
-                Self { address: address.to_canonical(), prefix: prefix - 96 }
-            }
-            _ => Self { address, prefix },
+        let embedded = match address {
+            IpAddr::V6(v6) => embedded_ipv4(v6).zip(prefix.checked_sub(96)),
+            IpAddr::V4(_) => None,
+        };
+        let network = match embedded {
+            Some((address, prefix)) => Self { address: address.into(), prefix },
+            None => Self { address, prefix },
         };
         network.contains_only_prefix_bits().then_some(network)
     }
@@ -89,6 +101,9 @@ impl std::fmt::Display for Network {
     }
 }
 
+/// What came from behind a NAT64 has one of 2^32 addresses from here on (RFC 6052, 2.1).
+const FIRST_OF_NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+
 /// The bits behind the prefix, set.
 fn host_bits(prefix: u32, width: u32) -> u128 {
     match width - prefix {
@@ -100,6 +115,23 @@ fn host_bits(prefix: u32, width: u32) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_of_addresses_within_addresses_are_ipv4() {
+        for (text, network) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("64:ff9b::10.0.0.0/104", "10.0.0.0/8"),
+            ("64:ff9b::c000:200/120", "192.0.2.0/24"),
+            ("64:ff9b::192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("64:ff9b:1::/48", "64:ff9b:1::/48"),
+        ] {
+            assert_eq!(Network::parse(text).unwrap().to_string(), network);
+        }
+        for bad in ["64:ff9b::10.0.0.1/104", "64:ff9b::/96", "64:ff9b::/64", "64:ff9b::/48"] {
+            assert!(Network::parse(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn networks_are_read_strictly() {
