@@ -269,7 +269,9 @@ impl<'f> Dialog<'f> {
 
     /// Refusals are always logged; the text stands without the enhanced code.
     fn compare_refusals(&mut self, log: &[String]) -> Result<(), String> {
-        let logged: Vec<&str> = log.iter().filter_map(|line| Some(line.split_once("] ERROR: ")?.1)).collect();
+        let kinds = ["] ERROR: ", "] WARNING: "];
+        let text = |line| kinds.into_iter().find_map(|kind| Some(str::split_once(line, kind)?.1));
+        let logged: Vec<&str> = log.iter().filter_map(|line| text(line)).collect();
         let logged: Vec<&str> = logged.into_iter().filter(|text| text.as_bytes()[0].is_ascii_digit()).collect();
         let refusals = std::mem::take(&mut self.refusals);
         for at in 0..refusals.len().max(logged.len()) {

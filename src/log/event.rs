@@ -214,10 +214,10 @@ impl Event<'_> {
     }
 }
 
-/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, because
-/// peers are banned for the others.
+/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, or
+/// follows from one that has its line, because peers are banned for the others.
 fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let kind = if reply.is_our_fault { "WARNING" } else { "ERROR" };
+    let kind = if reply.is_our_fault || reply.is_echo { "WARNING" } else { "ERROR" };
     write!(f, "{kind}: {} {}", reply.code, reply.text)?;
     if let Some(subject) = &reply.subject {
         write!(f, " '{}'", log.untrusted(subject))?;
@@ -266,6 +266,7 @@ mod tests {
         for (event, is_refusal) in [
             (Event::Reply(&refusal), true),
             (Event::Reply(&reply::command_broken(reply::Status(5, 3, 0), "Broken", forged.to_owned())), false),
+            (Event::Reply(&reply::behind_refused("RCPT")), false),
             (Event::Reply(&reply::try_again(forged.to_owned())), false),
             (Event::Reply(&reply::OK), false),
             (Event::Command(b"ERROR: 550 No one here"), false),

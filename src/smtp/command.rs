@@ -119,6 +119,12 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
     }
 }
 
+/// Whether a line, sound or not, is meant as this command.
+pub(super) fn is_meant_as(line: &[u8], verb: &str) -> bool {
+    let (word, rest) = line.split_at(line.len().min(verb.len()));
+    word.eq_ignore_ascii_case(verb.as_bytes()) && rest.first().is_none_or(u8::is_ascii_whitespace)
+}
+
 /// A verb that is carried out.
 pub(super) struct Verb {
     name: &'static str,

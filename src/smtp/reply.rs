@@ -27,6 +27,9 @@ pub struct Reply {
     pub precedes_hello: bool,
     /// Whether it is no fault of the peer, who must not be banned or cut off for it.
     pub is_our_fault: bool,
+    /// Whether it only follows from a refusal that the peer could not know yet, and that is in the log already: a peer is
+    /// banned for the refusal, and not twice.
+    pub is_echo: bool,
 }
 
 /// An enhanced code (RFC 3463, section 2): class, subject, detail.
@@ -140,7 +143,7 @@ pub struct NotAReply;
 
 const fn fixed(code: u16, status: Option<Status>, text: &'static str) -> Reply {
     let text = Cow::Borrowed(text);
-    Reply { code, status, text, subject: None, cause: None, precedes_hello: false, is_our_fault: false }
+    Reply { code, status, text, subject: None, cause: None, precedes_hello: false, is_our_fault: false, is_echo: false }
 }
 
 fn reply(code: u16, status: Status, text: impl Into<Cow<'static, str>>) -> Reply {
@@ -267,6 +270,12 @@ pub fn line_too_long() -> Reply {
 /// Commands in an order that makes no sense.
 pub fn bad_sequence(missing: &'static str) -> Reply {
     reply(503, Status(5, 5, 1), format!("Bad sequence of commands -- {missing}"))
+}
+
+/// A command of a transaction whose MAIL or RCPT was refused; a peer that pipelines had sent it before it could know
+/// (RFC 2920, section 3.1).
+pub fn behind_refused(refused: &'static str) -> Reply {
+    Reply { is_echo: true, ..reply(503, Status(5, 5, 1), format!("Bad sequence of commands -- {refused} was refused")) }
 }
 
 /// A command that cannot be parsed. `ascii` is what the administrator says to bytes beyond ASCII.

@@ -22,6 +22,7 @@ pub struct Session<'c> {
     peer: &'c Peer,
     lines: LineReader,
     state: State,
+    refused: Refused,
     counters: Counters,
 }
 
@@ -44,6 +45,14 @@ enum State {
     Delivering(Hello),
 }
 
+/// What of the transaction that the peer wants was refused: commands that it had sent behind that fail for no other reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Nothing,
+    Mail,
+    Rcpt,
+}
+
 /// What was asked, and what it was asked for.
 #[derive(Debug)]
 enum Asked {
@@ -64,7 +73,8 @@ impl<'c> Session<'c> {
     /// A session with this peer. `refusal` is the answer to the first command of a peer that is not wanted.
     pub fn new(domain: &'c str, limits: &'c Limits, peer: &'c Peer, refusal: Option<Reply>) -> Self {
         let state = refusal.map_or(State::Start, State::Refused);
-        Self { domain, limits, peer, lines: LineReader::default(), state, counters: Counters::default() }
+        let (lines, counters) = (LineReader::default(), Counters::default());
+        Self { domain, limits, peer, lines, state, refused: Refused::Nothing, counters }
     }
 
     /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
@@ -88,6 +98,7 @@ impl<'c> Session<'c> {
         match (std::mem::take(&mut self.state), answer) {
             (State::Asking(Asked::Sender(transaction)), Answer::Admitted) => {
                 self.counters.free = 0;
+                self.refused = Refused::Nothing;
                 self.state = State::Mail(transaction);
                 Step::Reply(reply::SENDER_OK)
             }
@@ -221,6 +232,13 @@ impl<'c> Session<'c> {
             return Step::Close(over_limit(&limits.smtp_commands));
         }
         let words = command::without_credentials(line);
+        // Refused, unless what follows accepts it.
+        let has_sender = matches!(self.state, State::Mail(_));
+        if command::is_meant_as(line, "MAIL") && !has_sender {
+            self.refused = Refused::Mail;
+        } else if command::is_meant_as(line, "RCPT") && (has_sender || self.refused == Refused::Nothing) {
+            self.refused = Refused::Rcpt;
+        }
         match command {
             Ok(Command::Helo(name)) => self.helo(name),
             Ok(Command::Ehlo(name)) => self.ehlo(name),
@@ -248,11 +266,13 @@ impl<'c> Session<'c> {
     }
 
     fn helo(&mut self, name: &str) -> Step {
+        self.refused = Refused::Nothing;
         self.state = State::Ready(Hello { name: name.to_owned(), extended: false });
         Step::Reply(reply::hello(self.domain, self.peer))
     }
 
     fn ehlo(&mut self, name: &str) -> Step {
+        self.refused = Refused::Nothing;
         self.state = State::Ready(Hello { name: name.to_owned(), extended: true });
         Step::Reply(reply::extended_hello(self.domain, self.peer, self.limits.smtp_data_size.value))
     }
@@ -293,7 +313,10 @@ impl<'c> Session<'c> {
             }
             state => {
                 self.state = state;
-                self.fail(reply::bad_sequence("missing MAIL FROM"))
+                self.fail(match self.refused {
+                    Refused::Mail => reply::behind_refused("MAIL"),
+                    Refused::Rcpt | Refused::Nothing => reply::bad_sequence("missing MAIL FROM"),
+                })
             }
         }
     }
@@ -316,6 +339,7 @@ impl<'c> Session<'c> {
     }
 
     fn data_command(&mut self, line_ending: LineEnding) -> Step {
+        let refused = std::mem::replace(&mut self.refused, Refused::Nothing);
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
                 let reader = DataReader::new(line_ending, self.limits.smtp_data_size.value);
@@ -325,12 +349,17 @@ impl<'c> Session<'c> {
             other => {
                 let missing = if matches!(other, State::Mail(_)) { "missing RCPT TO" } else { "missing MAIL FROM" };
                 self.state = other;
-                self.fail(reply::bad_sequence(missing))
+                self.fail(match refused {
+                    Refused::Mail => reply::behind_refused("MAIL"),
+                    Refused::Rcpt => reply::behind_refused("RCPT"),
+                    Refused::Nothing => reply::bad_sequence(missing),
+                })
             }
         }
     }
 
     fn rset(&mut self) -> Step {
+        self.refused = Refused::Nothing;
         self.state = match std::mem::take(&mut self.state) {
             State::Mail(transaction) => State::Ready(transaction.hello),
             other => other,
@@ -340,6 +369,7 @@ impl<'c> Session<'c> {
 
     /// An accepted recipient has a limit of its own and does not count as a command.
     fn accept_recipient(&mut self) -> Step {
+        self.refused = Refused::Nothing;
         self.not_counted(reply::RECIPIENT_OK)
     }
 

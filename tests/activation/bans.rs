@@ -190,6 +190,8 @@ fn assert_bans(receiver: &Receiver, service: &Service, log: &Path) {
         let mut peer = Client::connect_from(OFFENDER, service.address);
         peer.reply();
         assert!(peer.offer("nobody@example.com").starts_with("550 "));
+        // Sent before the refusal was read, as mail servers do: it counts once.
+        peer.exchange("DATA", "503");
     };
     (1..needed).for_each(|_| refusal());
     wait_until("all refusals but one", || (fail2ban.found() == needed - 1).then_some(()));

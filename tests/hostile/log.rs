@@ -28,7 +28,8 @@ pub fn check(log: &[u8], pid: i32, replies: Option<&[String]>) -> Result<(), Str
         if line.contains(PASSWORD) {
             return Err(format!("a password in the log: {line}"));
         }
-        let code = record.strip_prefix("ERROR: ").or_else(|| record.strip_prefix("DEBUG: SMTP reply: "));
+        let reply = |prefix| record.strip_prefix(prefix).filter(|text: &&str| text.as_bytes()[0].is_ascii_digit());
+        let code = ["ERROR: ", "WARNING: ", "DEBUG: SMTP reply: "].into_iter().find_map(reply);
         codes.extend(code.map(|text| text[..3].to_owned()));
     }
     if text.matches("INFO: connection closed, ").count() != 1 {
