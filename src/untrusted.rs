@@ -77,12 +77,85 @@ pub(crate) fn is_invisible(character: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// A line of the log with the brackets around every address but this one escaped. What the administrator wrote stands in it
+/// as it is, and filters take what is in brackets for the peer.
+pub(crate) fn with_one_address<'t>(line: impl fmt::Display + 't, address: &'t str) -> impl fmt::Display + 't {
+    fmt::from_fn(move |f| write!(OneAddress { f, address }, "{line}"))
+}
+
+struct OneAddress<'a, 'f> {
+    f: &'a mut fmt::Formatter<'f>,
+    address: &'a str,
+}
+
+impl fmt::Write for OneAddress<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut written = 0;
+        while let Some(at) = bracket_of_address(text, written) {
+            let own = text[at..].strip_prefix('[').and_then(|rest| rest.strip_prefix(self.address)?.strip_prefix(']'));
+            let end = if let Some(rest) = own { text.len() - rest.len() } else { at + 1 };
+            self.f.write_str(&text[written..at])?;
+            match own {
+                Some(_) => self.f.write_str(&text[at..end])?,
+                None => write!(self.f, "<0x{:02x}>", text.as_bytes()[at])?,
+            }
+            written = end;
+        }
+        self.f.write_str(&text[written..])
+    }
+}
+
+/// Where, from this byte on, the first bracket stands that has an address on its inner side.
+pub(crate) fn bracket_of_address(text: &str, from: usize) -> Option<usize> {
+    let brackets = text[from..].match_indices(['[', ']']).map(|(at, bracket)| (from + at, bracket));
+    let is_part = |character: char| character.is_ascii_hexdigit() || matches!(character, '.' | ':');
+    let mut of_addresses = brackets.filter(|(at, bracket)| {
+        let address = match *bracket {
+            "[" => {
+                let inside = text[at + 1..].trim_start();
+                // As in an address literal (RFC 5321, 4.1.3).
+                let inside = inside
+                    .split_at_checked(5)
+                    .filter(|(tag, _)| tag.eq_ignore_ascii_case("IPv6:"))
+                    .map_or(inside, |(_, rest)| rest);
+                &inside[..inside.len() - inside.trim_start_matches(is_part).len()]
+            }
+            _ => {
+                let inside = text[..*at].trim_end();
+                &inside[inside.trim_end_matches(is_part).len()..]
+            }
+        };
+        let count = |separator| address.matches(separator).count();
+        count(':') >= 2 || (count('.') >= 3 && address.contains(|character: char| character.is_ascii_digit()))
+    });
+    of_addresses.next().map(|(at, _)| at)
+}
+
 /// How much of one untrusted text a line shows, in bytes.
 const MAX_UNTRUSTED: usize = 400;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_shows_one_address_in_brackets() {
+        for (line, shown) in [
+            ("No one here [8.8.8.8]", "No one here <0x5b>8.8.8.8<0x5d>"),
+            ("You are [192.0.2.7], not [8.8.8.8]", "You are [192.0.2.7], not <0x5b>8.8.8.8<0x5d>"),
+            ("[192.0.2.77] [192.0.2.7", "<0x5b>192.0.2.77<0x5d> <0x5b>192.0.2.7"),
+            ("[2001:db8::1] [::] [IPv6:::1]", "<0x5b>2001:db8::1<0x5d> <0x5b>::<0x5d> <0x5b>IPv6:::1<0x5d>"),
+            (
+                "[8.8.8.8]:25 [8.8.8.8:25] [ 8.8.8.8 ]",
+                "<0x5b>8.8.8.8<0x5d>:25 <0x5b>8.8.8.8:25<0x5d> <0x5b> 8.8.8.8 <0x5d>",
+            ),
+            ("[8.8.8.8, 1.1.1.1]", "<0x5b>8.8.8.8, 1.1.1.1<0x5d>"),
+            ("^mail[0-9a-f:.]+[.:]$ [...] [x] []", "^mail[0-9a-f:.]+[.:]$ [...] [x] []"),
+            ("\u{e9}[\u{e9}]\u{e9} [", "\u{e9}[\u{e9}]\u{e9} ["),
+        ] {
+            assert_eq!(with_one_address(line, "192.0.2.7").to_string(), shown);
+        }
+    }
 
     #[test]
     fn untrusted_text_is_one_harmless_line() {

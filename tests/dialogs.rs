@@ -267,7 +267,7 @@ impl<'f> Dialog<'f> {
         self.compare_log(&lines)
     }
 
-    /// Refusals are always logged; the text stands without the enhanced code.
+    /// Refusals are always logged; the text stands without the enhanced code, and its brackets may be escaped.
     fn compare_refusals(&mut self, log: &[String]) -> Result<(), String> {
         let kinds = ["] ERROR: ", "] WARNING: "];
         let text = |line| kinds.into_iter().find_map(|kind| Some(str::split_once(line, kind)?.1));
@@ -276,7 +276,7 @@ impl<'f> Dialog<'f> {
         let refusals = std::mem::take(&mut self.refusals);
         for at in 0..refusals.len().max(logged.len()) {
             let said = refusals.get(at).map_or("<nothing>", String::as_str);
-            let log = logged.get(at).copied().unwrap_or("<nothing>");
+            let log = logged.get(at).copied().unwrap_or("<nothing>").replace("<0x5b>", "[").replace("<0x5d>", "]");
             if !log.starts_with(said) && !log.starts_with(&without_enhanced_code(said)) {
                 return Err(self.error(&format!(
                     "refusal {} was

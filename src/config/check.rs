@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use super::action::Action;
 use super::diagnostic::{Diagnostic, Severity};
-use super::directive::Delivery;
+use super::directive::{self, Delivery, Line, RuleLine};
 use super::exact::unquoted;
 use super::lexer;
 use super::ordered::{Effect, Matcher, OrderedRule};
@@ -20,6 +20,7 @@ use super::rules::{Denial, Rules};
 use super::trace::Trace;
 use crate::address::Mailbox;
 use crate::peer::Peer;
+use crate::untrusted::bracket_of_address;
 
 /// What was found at one place of the file.
 struct Finding {
@@ -58,6 +59,9 @@ impl Rules {
         let mut addresses = Addresses { own_domain, taken: HashMap::new() };
         self.exact.for_each_line(|number, text, delivery| {
             while let Some(finding) = findings.next_if(|finding| finding.position.line <= number) {
+                found.push(finding.cite(text));
+            }
+            if let Some(finding) = bracketed_address(text, number) {
                 found.push(finding.cite(text));
             }
             let Some(delivery) = delivery else { return };
@@ -218,6 +222,28 @@ fn lets_in_more(pattern: &Pattern) -> Option<&'static str> {
     let message =
         "this pattern is found anywhere in a name, so it lets in more than it seems to: tie it down with ^ and $";
     (!pattern.is_anchored()).then_some(message)
+}
+
+/// A refusal whose text has an address in brackets, which in the log only the peer's may have.
+fn bracketed_address(line: &str, number: u32) -> Option<Finding> {
+    if !line.contains('[') {
+        return None;
+    }
+    let prepared = lexer::prepared(line).ok()?;
+    let parsed = directive::line(&prepared).ok()??;
+    let refusal = match &parsed {
+        Line::Limit(limit) => limit.refusal()?,
+        Line::Rule(RuleLine::RefuseRecipient(_, _, refusal) | RuleLine::RefuseSender(_, refusal)) => refusal,
+        Line::Setting(_) | Line::Rule(_) => return None,
+    };
+    let text = refusal.text();
+    let at = bracket_of_address(text, 0)?;
+    let part = &text[at..text[at..].find(']').map_or(text.len(), |length| at + length + 1)];
+    // The text runs to the end of the line.
+    let position = Position { line: number, start: prepared.trim_ascii_end().len() - text.len() + at };
+    let message = "in the log these brackets are written as <0x5b> and <0x5d>, because programs take the address in \
+                   brackets for the peer's: leave them out";
+    Some(Finding::new(Severity::Warning, position, part, message.to_owned()))
 }
 
 /// The exact addresses so far, without our own domain, and the first line that takes all mail for each.

@@ -34,6 +34,12 @@ pub(super) struct LimitLine<'t> {
     refusal: Option<RefusalText<'t>>,
 }
 
+impl<'t> LimitLine<'t> {
+    pub(super) fn refusal(&self) -> Option<&RefusalText<'t>> {
+        self.refusal.as_ref()
+    }
+}
+
 /// Makes of each row a field, a variant of [`LimitValue`] and what goes from one to the other. A row is: what it bounds;
 /// name, type, what of [`value`] reads it, the default as a line would have it; the reply.
 macro_rules! limits {

@@ -18,6 +18,10 @@ pub(super) struct RefusalText<'t> {
 }
 
 impl RefusalText<'_> {
+    pub(super) fn text(&self) -> &str {
+        self.text
+    }
+
     pub(super) fn to_owned(self) -> Refusal {
         Refusal { code: self.code, text: Cow::Owned(self.text.to_owned()) }
     }

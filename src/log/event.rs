@@ -12,7 +12,7 @@ use super::{Log, Severity};
 use crate::config::{Diagnostic, Flags};
 use crate::peer::Peer;
 use crate::smtp::reply::Reply;
-use crate::untrusted::Untrusted;
+use crate::untrusted::{Untrusted, with_one_address};
 
 /// Something worth a line.
 #[expect(missing_docs, reason = "what the fields of a variant are is said of the variant")]
@@ -143,9 +143,10 @@ impl Event<'_> {
         }
     }
 
-    /// The line, without date and peer, as this log has it.
+    /// The line, without date and peer, as this log has it. Whoever wrote what is in it, no address but the peer's stands in
+    /// brackets.
     pub fn text<'e>(&'e self, log: &'e Log) -> impl Display + 'e {
-        fmt::from_fn(move |f| self.write(log, f))
+        with_one_address(fmt::from_fn(move |f| self.write(log, f)), &log.peer)
     }
 
     fn write(&self, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
