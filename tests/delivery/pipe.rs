@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::client::Reply;
-use testkit::{Session, wait_until};
+use testkit::{Session, repository, wait_until};
 
 use crate::support::Scratch;
 
@@ -233,6 +233,41 @@ fn commands_get_a_clean_environment() {
     let text = scratch.read("text");
     assert!(text.starts_with("From \"a-$(id)-b\"@c.example "), "{text}");
     assert!(text.ends_with("\nSubject: x\n\nFrom here\n.\n"), "{text}");
+}
+
+/// A recipient can be any text, and so can what commands get of it. The manual's way to make the name of a file of that
+/// lets nothing through that leads elsewhere.
+#[test]
+fn a_file_named_after_a_recipient_is_where_it_should_be() {
+    let manual = repository::text("etc/man/mailrecv.conf.5");
+    let example = manual.lines().find(|line| line.contains("exit 67;;")).expect("the example");
+    let careful = example.replace("example.com", "mx.example").replace("/srv/mail", "boxes");
+    let careless = "deliver rcpt_to *@mx.example pipe cat >> \"boxes/$LOCAL\"";
+    for (line, is_careful) in [(careless, false), (&careful, true)] {
+        let scratch = Scratch::with_config(&format!("domain mx.example\nlimit.smtp_failcmds 20\n{line}\n"));
+        std::fs::create_dir(scratch.path("boxes")).unwrap();
+        let mut session = scratch.greeted();
+        session.exchange("EHLO client.example", "250-");
+        let mut deliver = |recipient: &str| {
+            session.exchange("MAIL FROM:<a@b.example>", "250 ");
+            session.exchange(&format!("RCPT TO:<{recipient}>"), "250 ");
+            session.exchange("DATA", "354 ");
+            session.exchange("x\r\n.", "")
+        };
+        assert!(deliver("fred.x-1@mx.example").starts_with("250 "));
+        assert!(scratch.read("boxes/fred.x-1").ends_with("\nx\n"));
+        let stolen = deliver("\"../stolen\"@mx.example");
+        assert_eq!(stolen.starts_with("550 5.1.1 "), is_careful, "{stolen}");
+        assert_eq!(scratch.path("stolen").exists(), !is_careful, "{line}");
+        if is_careful {
+            for recipient in ["a/b", "\"..\"", "\"-x\"", "\"a b\"", "*", "\"a\u{5c}\u{5c}b\"", "\"a$(id)\""] {
+                let reply = deliver(&format!("{recipient}@mx.example"));
+                assert!(reply.starts_with("550 5.1.1 "), "{recipient}: {reply}");
+            }
+            assert_eq!(std::fs::read_dir(scratch.path("boxes")).unwrap().count(), 1);
+        }
+        session.quit();
+    }
 }
 
 /// A bounce has no sender, a HELO session no ESMTP, a plain recipient no extension.
