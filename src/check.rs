@@ -12,7 +12,10 @@ use crate::sandbox;
 pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
     let loaded = config::load(&options.config);
     let (errors, warnings) = match &loaded {
-        Ok(config) => config.check().into_iter().partition(|d| d.severity == Severity::Error),
+        Ok(config) => {
+            let found = config.check_way_to(&options.config).into_iter().chain(config.check());
+            found.partition(|d| d.severity == Severity::Error)
+        }
         Err(unusable) => (unusable.errors.clone(), Vec::new()),
     };
     report(&options.config, errors.iter().chain(&warnings));

@@ -8,7 +8,13 @@ use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
 /// Whether there is such a user, as far as we can look.
 pub(crate) fn is_known(name: &str) -> bool {
-    std::fs::read_to_string("/etc/passwd").is_ok_and(|passwd| user(&passwd, name).is_some())
+    id(name).is_some()
+}
+
+/// The number of a user, as far as we can look.
+pub(crate) fn id(name: &str) -> Option<u32> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    user(&passwd, name).map(|(uid, _)| uid.as_raw())
 }
 
 /// Gives up root for good. Does nothing if we are not root.

@@ -146,6 +146,107 @@ fn a_file_that_others_can_write_is_refused() {
     refused("belongs to user 8, who is neither root nor the user we run as (0)");
 }
 
+/// An access control list can let others write a file whose mode shows a group that may.
+#[test]
+fn a_file_that_others_can_write_by_its_acl_is_refused() {
+    if !is_root("lists of other users") {
+        return;
+    }
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * discard\n");
+    for (mode, acl, why) in [
+        (0o644, "", None),
+        // Root's group may write: no list, no others.
+        (0o664, "", None),
+        (0o664, "user::6 group::4 user:8:6 mask::6 other::4", Some("user 8")),
+        (0o664, "user::6 group::4 group:12:2 mask::6 other::0", Some("group 12")),
+        (0o664, "user::6 group::6 user:8:4 group:12:5 mask::7 other::4", None),
+        (0o664, "user::6 group::6 user:0:6 group:0:6 mask::6 other::4", None),
+        // The mask takes it back.
+        (0o664, "user::6 group::4 user:8:6 mask::4 other::4", None),
+    ] {
+        set_mode_and_acl(&scratch.path(CONFIG), mode, acl);
+        let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(if why.is_some() { 78 } else { 0 }), "{acl}: {said}");
+        let Some(writer) = why else { continue };
+        let why = format!("has an ACL that lets {writer} write it, and it can hold commands: run setfacl -b {CONFIG}");
+        assert_eq!(said, format!("{CONFIG}: error: {why}\n"));
+        assert_eq!(refused_session(&scratch, CONFIG)[0], format!("[192.0.2.7] ERROR: {CONFIG}: error: {why}"));
+    }
+}
+
+/// Whoever can write to a folder on the way can put another file in the place of this one; `check` tells.
+#[test]
+fn folders_that_others_can_write_to_are_told() {
+    if !is_root("giving folders away") {
+        return;
+    }
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path("a/b")).unwrap();
+    let config = scratch.path("a/b/mailrecv.conf");
+    std::fs::write(&config, "domain mx.example\nuser mail\ndeliver rcpt_to * discard\n").unwrap();
+    let folder = scratch.path("a").display().to_string();
+    let check = |file: &str| {
+        let output = scratch.run(MAILRECV, &["-c", file, "check"]);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = |why: &str| {
+        let file = "a/b/mailrecv.conf";
+        assert_eq!(check(file), format!("{file}: warning: {folder}, on the way to it, {why} {folder}\n"));
+    };
+    assert_eq!(check("a/b/mailrecv.conf"), "");
+    set_mode_and_acl(&scratch.path("a"), 0o777, "");
+    told("is writable by everybody, who can put another in its place: run chmod o-w");
+    // With the sticky bit they cannot touch what is not theirs.
+    set_mode_and_acl(&scratch.path("a"), 0o1777, "");
+    assert_eq!(check("a/b/mailrecv.conf"), "");
+    set_mode_and_acl(&scratch.path("a"), 0o775, "");
+    assert_eq!(check("a/b/mailrecv.conf"), "", "the group is root's");
+    chown(scratch.path("a"), None, Some(9)).unwrap();
+    told("is writable by group 9, which can put another in its place: run chmod g-w");
+    chown(scratch.path("a"), None, Some(0)).unwrap();
+    set_mode_and_acl(&scratch.path("a"), 0o775, "user::7 group::5 user:9:7 mask::7 other::5");
+    told("has an ACL that lets user 9 write to it, and so put another in its place: run setfacl -b");
+    set_mode_and_acl(&scratch.path("a"), 0o755, "");
+    chown(scratch.path("a"), Some(9), None).unwrap();
+    told("belongs to user 9, who can put another in its place: run chown root");
+    // Whom sessions become is one of us.
+    chown(scratch.path("a"), Some(8), None).unwrap();
+    assert_eq!(check("a/b/mailrecv.conf"), "");
+    // What a link leads through is on the way, and so is the link.
+    set_mode_and_acl(&scratch.path("a"), 0o777, "");
+    std::os::unix::fs::symlink("a/b/mailrecv.conf", scratch.path("link.conf")).unwrap();
+    assert!(check("link.conf").contains(&format!("{folder}, on the way to it, is writable by everybody")));
+    set_mode_and_acl(&scratch.path("a"), 0o755, "");
+    assert_eq!(check("link.conf"), "");
+    std::os::unix::fs::lchown(scratch.path("link.conf"), Some(9), None).unwrap();
+    assert!(check("link.conf").contains("/link.conf, on the way to it, is a symbolic link of user 9, who can lead"));
+}
+
+/// Gives a file a mode, and a list such as `user::6 user:8:6 group::4 mask::6 other::4` in place of the one it has.
+fn set_mode_and_acl(file: &Path, mode: u32, acl: &str) {
+    const SCRIPT: &str = "\
+import os, struct, sys
+file, mode, acl = sys.argv[1], int(sys.argv[2]), sys.argv[3].split()
+if 'system.posix_acl_access' in os.listxattr(file):
+    os.removexattr(file, 'system.posix_acl_access')
+os.chmod(file, mode)
+tags = {'user': 1, 'group': 4, 'mask': 0x10, 'other': 0x20}
+entries = []
+for tag, id, permissions in (entry.split(':') for entry in acl):
+    entries.append((tags[tag] * 2 if id else tags[tag], int(permissions), int(id) if id else 0xffffffff))
+if acl:
+    packed = b''.join(struct.pack('<HHI', *entry) for entry in sorted(entries))
+    os.setxattr(file, 'system.posix_acl_access', struct.pack('<I', 2) + packed)
+";
+    let file = file.to_str().unwrap();
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", SCRIPT, file, &mode.to_string(), acl]);
+    let output = output(python);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Not root's file and not root's process: the owner is who runs it.
 #[test]
 fn a_file_of_the_user_who_runs_it_is_accepted() {

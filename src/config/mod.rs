@@ -26,6 +26,7 @@ mod settings;
 mod source;
 mod trace;
 mod value;
+mod writers;
 
 use std::path::Path;
 
@@ -93,6 +94,12 @@ impl Config {
             found.insert(0, Diagnostic::whole_file(format!("there is no user `{name}` in /etc/passwd")));
         }
         found
+    }
+
+    /// Tells of folders and links on the way to the file that let others put another in its place.
+    pub fn check_way_to(&self, path: &Path) -> Vec<Diagnostic> {
+        let user = self.user.as_deref().and_then(user::id);
+        writers::on_the_way(path, user).into_iter().map(Diagnostic::warning).collect()
     }
 }
 

@@ -16,6 +16,8 @@ use nix::sys::stat::Mode;
 
 use crate::files;
 
+use super::writers::refuse_others;
+
 /// An open configuration file that nobody but root and ourselves could have written.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -98,7 +100,7 @@ impl Source {
             bail!("is larger than {MAX_SIZE} bytes");
         }
         if !metadata.file_type().is_char_device() {
-            refuse_if_others_write(&metadata)?;
+            refuse_others(&file, &metadata, path)?;
         }
         let version = metadata.is_file().then(|| Version::of(&metadata));
         if version.is_none() {
@@ -186,25 +188,6 @@ pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
 
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-/// A configuration holds commands: whoever can write it can run them.
-fn refuse_if_others_write(metadata: &Metadata) -> anyhow::Result<()> {
-    let mode = metadata.mode();
-    let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    if mode & 0o002 != 0 {
-        bail!("is writable by everybody, and it can hold commands: run chmod o-w on it");
-    }
-    if metadata.uid() != 0 && metadata.uid() != user {
-        bail!("belongs to user {}, who is neither root nor the user we run as ({user})", metadata.uid());
-    }
-    if mode & 0o020 != 0 && metadata.gid() != 0 && metadata.gid() != group {
-        bail!(
-            "is writable by group {}, which is neither root's nor ours ({group}): run chmod g-w on it",
-            metadata.gid()
-        );
-    }
-    Ok(())
 }
 
 /// Places in the file are kept in 32 bits.
