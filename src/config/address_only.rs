@@ -79,15 +79,21 @@ fn split(pattern: &Hir, divide: &dyn Fn(&ClassBytes) -> (ClassBytes, ClassBytes)
             })
         }
         HirKind::Concat(parts) => {
-            parts.iter().fold(Split { without: Some(Hir::empty()), with: None }, |before, part| {
+            let (mut without, mut with) = (Vec::new(), None);
+            for (at, part) in parts.iter().enumerate() {
                 let here = split(part, divide);
-                // The first such character was met before, or is met here.
-                let with = either(
-                    in_sequence([before.with, Some(part.clone())]),
-                    in_sequence([before.without.clone(), here.with]),
-                );
-                Split { without: in_sequence([before.without, here.without]), with }
-            })
+                // The first such character can be met here: none before it, and then whatever comes.
+                let way = here.with.map(|here| {
+                    let rest = parts[at + 1..].iter().cloned();
+                    Hir::concat(without.iter().cloned().chain([here]).chain(rest).collect())
+                });
+                with = either(with, way);
+                match here.without {
+                    Some(here) => without.push(here),
+                    None => return Split { without: None, with },
+                }
+            }
+            Split { without: Some(Hir::concat(without)), with }
         }
         HirKind::Repetition(repeated) => {
             let times = |sub: Hir, min, max| Hir::repetition(Repetition { min, max, greedy: true, sub: Box::new(sub) });
@@ -95,11 +101,8 @@ fn split(pattern: &Hir, divide: &dyn Fn(&ClassBytes) -> (ClassBytes, ClassBytes)
             let others = repeated.max.map(|max| max.saturating_sub(1));
             // Some times without, once with, some times whatever it is. How often in all is not asked here: the pattern
             // as a whole has to match as well.
-            let with = in_sequence([
-                Some(without.clone().map_or(Hir::empty(), |without| times(without, 0, others))),
-                with,
-                Some(times((*repeated.sub).clone(), 0, others)),
-            ]);
+            let before = without.clone().map_or(Hir::empty(), |without| times(without, 0, others));
+            let with = with.map(|with| Hir::concat(vec![before, with, times((*repeated.sub).clone(), 0, others)]));
             let without = match without {
                 Some(without) => Some(times(without, repeated.min, repeated.max)),
                 None => (repeated.min == 0).then(Hir::empty),
@@ -114,10 +117,6 @@ fn either(one: Option<Hir>, other: Option<Hir>) -> Option<Hir> {
         (Some(one), Some(other)) => Some(Hir::alternation(vec![one, other])),
         (one, other) => one.or(other),
     }
-}
-
-fn in_sequence<const N: usize>(parts: [Option<Hir>; N]) -> Option<Hir> {
-    parts.into_iter().collect::<Option<Vec<Hir>>>().map(Hir::concat)
 }
 
 /// The characters of a class that are among these, and those that are not; a class that names nothing has none of those.
