@@ -81,12 +81,17 @@ impl Pattern {
     /// The same, noted in the trace; `what` is the directive or group that asks.
     pub(super) fn fits(&self, text: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let fits = self.is_match(text)?;
+        self.note(text, fits, what, trace);
+        Ok(fits)
+    }
+
+    /// Notes whether a text fits.
+    pub(super) fn note(&self, text: &str, fits: bool, what: &str, trace: &mut Trace) {
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
             let text = Untrusted::new(text.as_bytes());
             format!("line {}: {what}: '{text}' {verb} '{}'", self.position.line, self.source)
         });
-        Ok(fits)
     }
 
     /// Compiles the pattern and says what is wrong with it, if anything.

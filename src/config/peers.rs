@@ -112,16 +112,18 @@ impl PeerPattern {
     }
 
     fn fits_name(&self, name: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        let is_found = self.whole.is_match(name)?;
         // Most patterns are not found in the name at all, so most are never taken apart.
-        if !self.whole.is_match(name)? || self.is_match_for_name(name)? {
-            return self.whole.fits(name, what, trace);
+        if is_found && !self.is_match_for_name(name)? {
+            trace.note(|| {
+                let (line, source) = (self.whole.position().line, self.whole.source());
+                let name = Untrusted::new(name.as_bytes());
+                format!("line {line}: {what}: '{name}' is a name, and '{source}' would match it as an address only")
+            });
+            return Ok(false);
         }
-        trace.note(|| {
-            let (line, source) = (self.whole.position().line, self.whole.source());
-            let name = Untrusted::new(name.as_bytes());
-            format!("line {line}: {what}: '{name}' is a name, and '{source}' would match it as an address only")
-        });
-        Ok(false)
+        self.whole.note(name, is_found, what, trace);
+        Ok(is_found)
     }
 
     fn is_match_for_name(&self, name: &str) -> Result<bool, BrokenPattern> {
