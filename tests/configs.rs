@@ -216,11 +216,11 @@ fn folders_that_others_can_write_to_are_told() {
     assert_eq!(check("a/b/mailrecv.conf"), "");
     // What a link leads through is on the way, and so is the link.
     set_mode_and_acl(&scratch.path("a"), 0o777, "");
-    std::os::unix::fs::symlink("a/b/mailrecv.conf", scratch.path("link.conf")).unwrap();
+    symlink("a/b/mailrecv.conf", scratch.path("link.conf")).unwrap();
     assert!(check("link.conf").contains(&format!("{folder}, on the way to it, is writable by everybody")));
     set_mode_and_acl(&scratch.path("a"), 0o755, "");
     assert_eq!(check("link.conf"), "");
-    std::os::unix::fs::lchown(scratch.path("link.conf"), Some(9), None).unwrap();
+    lchown(scratch.path("link.conf"), Some(9), None).unwrap();
     assert!(check("link.conf").contains("/link.conf, on the way to it, is a symbolic link of user 9, who can lead"));
 }
 
