@@ -49,6 +49,8 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
 fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known) -> Result<(), Stop> {
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
+    // Mail is nothing for a core dump, nor for another process of our user with ptrace(2).
+    let _ = nix::sys::prctl::set_dumpable(false);
     keep_files_readable();
     let origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
     let loaded = config::load(&options.config);

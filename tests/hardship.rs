@@ -12,14 +12,14 @@
 mod support;
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 use testkit::process::children;
-use testkit::{Session, debian, is_root, output};
+use testkit::{Broken, Session, debian, is_root, output};
 
 const DESTINATIONS: &str = "domain mx.example\n\
     deliver rcpt_to file@mx.example append inbox\n\
@@ -218,6 +218,23 @@ fn closed_descriptors() {
     }
 }
 
+/// What a session holds is in no core dump, and no other process of its user can look into it.
+#[test]
+fn a_session_is_closed_to_processes_of_its_user() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let scratch = Scratch::with_config(DESTINATIONS);
+    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o777)).unwrap();
+    let user = ["--reuid", "8", "--regid", "8", "--clear-groups", "./mailrecv", "-c", CONFIG, "--peer", PEER];
+    let mut session = Session::start(scratch.command("setpriv", &user));
+    session.expect("220 ");
+    // The files of a process that can be dumped belong to its user (proc(5)).
+    assert_eq!(std::fs::metadata(format!("/proc/{}/mem", session.pid())).unwrap().uid(), 0);
+    session.quit();
+}
+
 #[test]
 fn a_folder_that_is_gone() {
     let scratch = Scratch::new();
@@ -341,8 +358,17 @@ impl Trial {
             if !line.is_empty() {
                 session.send(format!("{line}\r\n"));
             }
-            // It may have no memory for a last word.
-            let reply = session.line().unwrap_or_default();
+            let reply = match session.try_line() {
+                // It may have no memory for a last word.
+                Ok(reply) => reply.unwrap_or_default(),
+                Err(Broken::Reset) => String::new(),
+                // With less than its own memory takes, the C library ends it before it begins, and says so on standard
+                // error, which is the peer's here.
+                Err(Broken::Garbled(text)) if line.is_empty() && text.starts_with("Fatal glibc error: ") => {
+                    String::new()
+                }
+                Err(broken) => panic!("{line:.20}: {broken}"),
+            };
             assert!(reply.is_empty() || reply.starts_with(wanted) || reply.starts_with('4'), "{line:.20}: {reply}");
             accepted = reply.starts_with(wanted);
             if !accepted {

@@ -37,8 +37,8 @@ pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path) -> an
     Ok(())
 }
 
-/// What is to be said of the way to a file, of its folders and symbolic links: each that lets others put another file in
-/// its place. `user` is whom sessions become.
+/// What is to be said of the folders on the way to a file, also those that symbolic links lead through: each that lets
+/// others put another file in its place. A link of somebody else was not followed. `user` is whom sessions become.
 pub(super) fn on_the_way(path: &Path, user: Option<u32>) -> Vec<String> {
     let ours = Ours::new(user);
     let Ok(path) = std::path::absolute(path) else { return Vec::new() };
@@ -48,9 +48,9 @@ pub(super) fn on_the_way(path: &Path, user: Option<u32>) -> Vec<String> {
         at.push(component);
         // What cannot be looked at is no file that we could have read.
         let Ok(metadata) = std::fs::symlink_metadata(&at) else { break };
-        let why = if metadata.is_symlink() { ours.others_of_link(&metadata) } else { ours.others_in(&metadata, &at) };
         // A link can lead through a folder a second time.
-        if let Some(message) = why.map(|why| format!("{}, on the way to it, {why}", at.display()))
+        if let Some(message) =
+            ours.others_in(&metadata, &at).map(|why| format!("{}, on the way to it, {why}", at.display()))
             && !found.contains(&message)
         {
             found.push(message);
@@ -123,12 +123,6 @@ impl Ours {
         Some(format!(
             "has an ACL that lets {writer} write to it, and so put another in its place: run setfacl -b {shown}"
         ))
-    }
-
-    /// The same for a symbolic link.
-    fn others_of_link(&self, link: &Metadata) -> Option<String> {
-        let user = link.uid();
-        (!self.has_user(user)).then(|| format!("is a symbolic link of user {user}, who can lead it to another file"))
     }
 
     /// Who else may write by this list, if somebody may; an empty one adds nobody to what the mode says.
