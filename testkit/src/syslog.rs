@@ -1,64 +1,115 @@
-//! A system log daemon: rsyslogd with folders of its own, at /dev/log for those who are to find it there.
+//! System log daemons, at /dev/log for those who are to find them there: rsyslogd with folders of its own, and room for
+//! whoever else plays one.
 
 use std::ffi::OsString;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::sys::signal::Signal;
+
 use crate::{Daemon, Folder, debian};
 
-/// A running rsyslogd; dropped, it is stopped, and /dev/log is as it was.
-pub struct Syslog {
-    daemon: Daemon,
+/// A place that is /dev/log for what is started behind its [`DevLog::launcher`]; dropped, it is gone.
+pub struct DevLog {
     folder: Folder,
     place: Place,
     _turn: MutexGuard<'static, ()>,
 }
 
+/// A running rsyslogd; dropped, it is stopped.
+pub struct Syslog {
+    daemon: Daemon,
+    dev_log: DevLog,
+}
+
 /// Where the daemon's socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// At /dev/log in the mount namespaces of what [`Syslog::launcher`] starts; this machine's own daemon, and whoever
-    /// else logs here, see nothing of it.
-    OverTheirs,
-    /// At /dev/log for everybody, where mounting is not allowed: in a container, which has no log daemon either.
+    /// A link in a /dev that only what the launcher starts can see; this machine's own daemon, and whoever else logs
+    /// here, see nothing of it.
+    OwnDev,
+    /// A link in everybody's /dev, where mounting is not allowed: in a container, which has no log daemon either.
     Linked,
 }
 
-impl Syslog {
-    /// Starts it, after all others have ended: there is one /dev/log.
-    pub fn start() -> Self {
+impl DevLog {
+    /// Nobody listens there yet. Waits until all others have ended: there is one /dev/log.
+    pub fn new() -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = Folder::new();
-        let socket = folder.path("log");
-        let daemon = start_rsyslogd(&folder, &socket);
-        let place = if may_mount() { Place::OverTheirs } else { Place::Linked };
-        let has_log = Path::new(DEV_LOG).exists();
-        if !has_log {
+        // A program that runs as another user has to reach the socket.
+        fs::set_permissions(folder.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let place = if may_mount() { Place::OwnDev } else { Place::Linked };
+        if place == Place::Linked {
+            assert!(!Path::new(DEV_LOG).exists(), "{DEV_LOG} is there, and nothing may be mounted over it");
             // A link that leads nowhere is what an earlier run left when it was killed.
             let _ = fs::remove_file(DEV_LOG);
+            std::os::unix::fs::symlink(folder.path(SOCKET), DEV_LOG).unwrap();
         }
-        match (place, has_log) {
-            (Place::OverTheirs, true) => {}
-            // Something has to be there to be mounted over.
-            (Place::OverTheirs, false) => fs::write(DEV_LOG, "").unwrap(),
-            (Place::Linked, false) => std::os::unix::fs::symlink(&socket, DEV_LOG).unwrap(),
-            (Place::Linked, true) => panic!("{DEV_LOG} is there, and nothing may be mounted over it"),
-        }
-        let mut syslog = Self { daemon, folder, place, _turn: turn };
-        syslog.daemon.until("rsyslogd's socket", |_| socket.exists().then_some(()));
-        syslog
+        Self { folder, place, _turn: turn }
     }
 
-    /// What has to stand in front of a command so that it finds this daemon at /dev/log.
+    /// Where whoever is the daemon binds its socket, as often as it likes.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path(SOCKET)
+    }
+
+    /// What has to stand in front of a command so that it finds this place at /dev/log.
     pub fn launcher(&self) -> Vec<OsString> {
         if self.place == Place::Linked {
             return Vec::new();
         }
-        let mount = format!("mount --bind {} {DEV_LOG} && exec \"$@\"", self.folder.path("log").display());
-        ["unshare", "--mount", "sh", "-c", &mount, "sh"].map(OsString::from).to_vec()
+        // Everything else in /dev is what it was, by way of a link.
+        const OWN_DEV: &str = "\
+mkdir -p \"$1\" && mount --rbind /dev \"$1\" && mount -t tmpfs -o mode=755 dev /dev && ln -s \"$1\"/* /dev/ && \
+ln -sfn \"$2\" /dev/log && shift 2 && exec \"$@\"";
+        let mut launcher = ["unshare", "--mount", "sh", "-c", OWN_DEV, "sh"].map(OsString::from).to_vec();
+        launcher.extend([self.folder.path("dev"), self.socket()].map(OsString::from));
+        launcher
+    }
+}
+
+impl Default for DevLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for DevLog {
+    fn drop(&mut self) {
+        if self.place == Place::Linked {
+            let _ = fs::remove_file(DEV_LOG);
+        }
+    }
+}
+
+impl Deref for Syslog {
+    type Target = DevLog;
+
+    fn deref(&self) -> &DevLog {
+        &self.dev_log
+    }
+}
+
+impl Syslog {
+    /// Starts it.
+    pub fn start() -> Self {
+        let dev_log = DevLog::new();
+        Self { daemon: start_rsyslogd(&dev_log), dev_log }
+    }
+
+    /// Kills it and starts another, with a new socket.
+    pub fn restart(&mut self) {
+        self.daemon.signal(Signal::SIGKILL);
+        self.daemon.exit_code();
+        for left in [self.socket(), self.folder.path("rsyslogd.pid")] {
+            fs::remove_file(left).unwrap();
+        }
+        self.daemon = start_rsyslogd(&self.dev_log);
     }
 
     /// Facility mail, as rsyslog has always written it.
@@ -77,18 +128,6 @@ impl Syslog {
     }
 }
 
-impl Drop for Syslog {
-    fn drop(&mut self) {
-        let ours = match self.place {
-            Place::OverTheirs => fs::metadata(DEV_LOG).is_ok_and(|metadata| metadata.is_file()),
-            Place::Linked => true,
-        };
-        if ours {
-            let _ = fs::remove_file(DEV_LOG);
-        }
-    }
-}
-
 fn may_mount() -> bool {
     Command::new("unshare")
         .args(["--mount", "true"])
@@ -97,7 +136,8 @@ fn may_mount() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn start_rsyslogd(folder: &Folder, socket: &Path) -> Daemon {
+fn start_rsyslogd(dev_log: &DevLog) -> Daemon {
+    let (folder, socket) = (&dev_log.folder, dev_log.socket());
     let path = |name: &str| folder.path(name).display().to_string();
     let config = format!(
         "global(workDirectory=\"{folder}\")\n\
@@ -113,14 +153,14 @@ fn start_rsyslogd(folder: &Folder, socket: &Path) -> Daemon {
         socket = socket.display(),
     );
     folder.write("rsyslog.conf", config);
-    // A program that runs as another user has to reach the socket.
-    fs::set_permissions(folder.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut rsyslogd = debian::command("rsyslog", "rsyslogd");
     rsyslogd.args(["-n", "-f", &path("rsyslog.conf"), "-i", &path("rsyslogd.pid")]);
     if let Some(modules) = modules() {
         rsyslogd.arg("-M").arg(modules);
     }
-    Daemon::start(rsyslogd, folder.path("rsyslogd.out"))
+    let mut daemon = Daemon::start(rsyslogd, folder.path("rsyslogd.out"));
+    daemon.until("rsyslogd's socket", |_| socket.exists().then_some(()));
+    daemon
 }
 
 /// The modules of an rsyslogd that is not where it was built for.
@@ -130,3 +170,6 @@ fn modules() -> Option<PathBuf> {
 }
 
 const DEV_LOG: &str = "/dev/log";
+
+/// The socket's name in the folder.
+const SOCKET: &str = "log";

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::debian::{USER, chown};
-use testkit::syslog::Syslog;
+use testkit::syslog::DevLog;
 use testkit::{Daemon, Folder};
 
 /// The installation; dropped, it is gone.
@@ -39,8 +39,8 @@ impl Receiver {
     }
 
     /// What is started from now on finds this daemon at /dev/log.
-    pub(crate) fn logs_to(&mut self, syslog: &Syslog) {
-        self.launcher = syslog.launcher();
+    pub(crate) fn logs_to(&mut self, dev_log: &DevLog) {
+        self.launcher = dev_log.launcher();
     }
 
     /// Writes the configuration anew.
@@ -88,15 +88,15 @@ impl Receiver {
 
     /// Starts a super-server for this installation.
     pub(crate) fn launch(&self, command: Command) -> Daemon {
-        let output = self.path("super-server.out");
-        match self.launcher.split_first() {
-            None => Daemon::start(command, output),
-            Some((program, arguments)) => {
-                let mut launcher = Command::new(program);
-                launcher.args(arguments).arg(command.get_program()).args(command.get_args());
-                Daemon::start(launcher, output)
-            }
-        }
+        Daemon::start(self.launched(command), self.path("super-server.out"))
+    }
+
+    /// The command behind the launcher, if there is one.
+    pub(crate) fn launched(&self, command: Command) -> Command {
+        let Some((program, arguments)) = self.launcher.split_first() else { return command };
+        let mut launcher = Command::new(program);
+        launcher.args(arguments).arg(command.get_program()).args(command.get_args());
+        launcher
     }
 
     /// A command that starts it, without arguments.
