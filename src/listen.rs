@@ -19,7 +19,7 @@ use crate::check::report;
 use crate::cli::{ListenOptions, Options};
 use crate::config::{self, Flags, LogTarget};
 use crate::exit::Exit;
-use crate::log::{Event, Log};
+use crate::log::{self, Event, Log};
 use crate::peer::canonical;
 use crate::signals::Signals;
 use crate::smtp::reply;
@@ -53,7 +53,8 @@ struct Listener<'a> {
     options: &'a ListenOptions,
     /// The arguments of the receivers that are started.
     arguments: Vec<OsString>,
-    log: LogTarget,
+    /// One that never waits: while we do, nobody is served.
+    log: Log,
     sockets: Vec<TcpListener>,
     signals: Signals,
     sessions: Vec<Session>,
@@ -79,7 +80,7 @@ impl<'a> Listener<'a> {
         Ok(Self {
             options: listen,
             arguments: receiver_arguments(options),
-            log,
+            log: Log::new(log, Flags::default(), true, LISTEN.to_owned()).without_waiting(),
             sockets,
             signals,
             sessions: Vec::new(),
@@ -94,7 +95,7 @@ impl<'a> Listener<'a> {
             self.wait(pause.take())?;
             for number in 0..self.sockets.len() {
                 if let Err(error) = self.accept(number) {
-                    self.log("listen").event(&Event::CannotAccept(&error));
+                    self.log.event_about(LISTEN, &Event::CannotAccept(&error));
                     pause = Some(Instant::now() + Duration::from_secs(1));
                 }
             }
@@ -180,15 +181,8 @@ impl<'a> Listener<'a> {
         // One write into an empty socket buffer; a peer that cannot take that gets nothing.
         let _ = stream.set_nonblocking(true);
         let _ = (&mut &*stream).write_all(&bytes);
-        self.log(&peer.to_string()).event(&Event::TurnedAway {
-            reply: &reply,
-            sessions: self.sessions.len(),
-            with_peer,
-        });
-    }
-
-    fn log(&self, peer: &str) -> Log {
-        Log::new(self.log.clone(), Flags::default(), true, peer.to_owned())
+        let event = Event::TurnedAway { reply: &reply, sessions: self.sessions.len(), with_peer };
+        self.log.event_about(&peer.to_string(), &event);
     }
 
     /// Forgets sessions that are over.
@@ -208,7 +202,7 @@ impl<'a> Listener<'a> {
             self.wait_for_sessions(deadline);
         }
         if let count @ 1.. = self.sessions.len() {
-            let _ = writeln!(io::stderr(), "mailrecv: sessions to wait for: {count}; another signal ends them");
+            log::say(&format_args!("sessions to wait for: {count}; another signal ends them"), Duration::ZERO);
         }
         while !self.sessions.is_empty() && Instant::now() < deadline && !self.signals.stop_requested() {
             self.wait_for_sessions(deadline);
@@ -252,6 +246,9 @@ fn receiver_arguments(options: &Options) -> Vec<OsString> {
     }
     arguments
 }
+
+/// What stands in the place of a peer's address where the line is about none.
+const LISTEN: &str = "listen";
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,6 @@
 
 use std::cell::OnceCell;
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +18,7 @@ use nix::sys::stat::{Mode, fstat, umask};
 use crate::cli::Options;
 use crate::config::{self, Config, Flags, LogTarget, Unusable};
 use crate::exit::Exit;
-use crate::log::{Event, Log};
+use crate::log::{self, Event, Log};
 use crate::net::conn::Connection;
 use crate::net::dns;
 use crate::peer::{self, Origin, Peer};
@@ -174,7 +173,7 @@ fn not_a_connection(log: &Log, error: &anyhow::Error, stderr: Stderr) -> Stop {
     }
     log.event(&Event::NotAConnection(error));
     if stderr == Stderr::Ours {
-        let _ = writeln!(std::io::stderr(), "mailrecv: {error:#}");
+        log::say(&format_args!("{error:#}"), log::PATIENCE);
     }
     Stop { reply: None, exit: Exit::Usage }
 }

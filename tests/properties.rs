@@ -92,10 +92,7 @@ proptest! {
         let target = LogTarget::File(file.clone());
         let writer = Log::new(target, flags, loghex, PEER.to_owned());
         for (prints, text) in &events {
-            match prints {
-                true => writer.print(text).unwrap(),
-                false => writer.event(&Event::Command(text)),
-            }
+            writer.event(&if *prints { Event::Print(text) } else { Event::Command(text) });
             // A flag that is not set.
             writer.event(&Event::Letter(text));
         }

@@ -4,6 +4,7 @@
 //! neither steer a terminal nor look like an event.
 
 use std::io;
+use std::time::Instant;
 
 use super::{Context, failure};
 use crate::message::{Lines, RecipientCopy, Spool, for_each_piece};
@@ -13,18 +14,23 @@ use crate::smtp::reply::Reply;
 pub(super) struct Shown<'a> {
     context: &'a Context<'a>,
     ids: Vec<String>,
+    /// Until when all copies together may wait for whoever reads the log.
+    until: Option<Instant>,
 }
 
 impl<'a> Shown<'a> {
     pub(super) fn new(context: &'a Context<'a>) -> Self {
-        Self { context, ids: Vec::new() }
+        Self { context, ids: Vec::new(), until: None }
     }
 
     /// Shows one recipient's copy.
     pub(super) fn print(&mut self, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         // What is begun may have been seen.
         self.ids.push(copy.envelope.id.to_owned());
-        show(self.context, copy, spool).map_err(|error| failure(&error, "printing the message to the log"))
+        // As long as a message may take to come in without moving, it may take to go out.
+        let idle = &self.context.config.limits.idle_secs;
+        let until = *self.until.get_or_insert_with(|| Instant::now() + idle.value);
+        show(self.context, until, copy, spool).map_err(|error| failure(&error, "printing the message to the log"))
     }
 
     /// Lets them stay.
@@ -36,24 +42,28 @@ impl<'a> Shown<'a> {
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
-            // If the log takes nothing, nobody has seen the message either.
-            let _ = self.context.log.print(format!("=== NOT DELIVERED: {id} ===").as_bytes());
+            // If the log takes nothing, nobody has seen the message either, and that was waited for already.
+            let _ = print(self.context, Instant::now())(format!("=== NOT DELIVERED: {id} ===").as_bytes());
         }
     }
 }
 
-fn show(context: &Context<'_>, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
-    let log = context.log;
+fn show(context: &Context<'_>, until: Instant, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
+    let print = print(context, until);
     let envelope = copy.envelope;
-    log.print(b"=== NEW EMAIL ===")?;
-    log.print(format!("Id: {}", envelope.id).as_bytes())?;
-    log.print(format!("From: <{}>", envelope.transaction.reverse_path).as_bytes())?;
+    print(b"=== NEW EMAIL ===")?;
+    print(format!("Id: {}", envelope.id).as_bytes())?;
+    print(format!("From: <{}>", envelope.transaction.reverse_path).as_bytes())?;
     for recipient in copy.recipients() {
-        log.print(format!("To: <{recipient}>").as_bytes())?;
+        print(format!("To: <{recipient}>").as_bytes())?;
     }
     let mut lines = Lines::default();
-    for_each_piece(spool.text()?, |text| lines.push(text, |line| log.print(line)))?;
-    lines.finish(|line| log.print(line))?;
-    log.print(&[b'='; 40])?;
-    log.sync()
+    for_each_piece(spool.text()?, |text| lines.push(text, &print))?;
+    lines.finish(&print)?;
+    print(&[b'='; 40])?;
+    context.log.sync()
+}
+
+fn print(context: &Context<'_>, until: Instant) -> impl Fn(&[u8]) -> io::Result<()> {
+    move |line| context.log.print(line, until, context.signals)
 }

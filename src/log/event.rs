@@ -90,6 +90,8 @@ pub enum Event<'a> {
     CannotAccept(&'a io::Error),
     /// The log that was asked for cannot be opened.
     LoggingHere(&'a Path, &'a io::Error),
+    /// So many lines should stand here, and the log did not take them.
+    LinesLost(u64),
 }
 
 impl Event<'_> {
@@ -129,7 +131,8 @@ impl Event<'_> {
             | Event::GoneUnconfirmed(..)
             | Event::TurnedAway { .. }
             | Event::CannotAccept(_)
-            | Event::LoggingHere(..) => None,
+            | Event::LoggingHere(..)
+            | Event::LinesLost(_) => None,
         }
     }
 
@@ -138,7 +141,7 @@ impl Event<'_> {
         match self {
             Event::Reply(reply) if reply.is_negative() => Severity::Error,
             Event::TurnedAway { .. } => Severity::Error,
-            Event::LoggingHere(..) => Severity::Warning,
+            Event::LoggingHere(..) | Event::LinesLost(_) => Severity::Warning,
             _ => Severity::Info,
         }
     }
@@ -211,6 +214,7 @@ impl Event<'_> {
             Event::LoggingHere(path, error) => {
                 write!(f, "WARNING: logging here, because {} cannot be opened: {error}", path.display())
             }
+            Event::LinesLost(count) => write!(f, "WARNING: lines lost before this one, for want of a reader: {count}"),
         }
     }
 }

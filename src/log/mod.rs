@@ -3,25 +3,32 @@
 //! Administrators let programs act on these lines, so nothing that a peer sent may look like anything else: it appears
 //! in quotes, as [`Untrusted`], with control characters, quotes and brackets written as `<0xNN>`. So no line shows a
 //! bracketed address that is not the peer's.
+//!
+//! Nor does a log hold up mail that nobody reads: all lines of a session together wait for [`PATIENCE`], and what is not
+//! taken then is counted, and told by the next line that is.
 
 mod event;
+mod outlet;
+mod system;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::fs::File;
-use std::io::Write as _;
+use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub use event::Event;
 pub(crate) use event::{CommandEnd, said};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
-use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
+use outlet::{Outlet, Patience};
+use system::SystemLog;
 
 use crate::config::{Flags, LogTarget};
 use crate::date;
 use crate::files;
+use crate::signals::Signals;
 use crate::untrusted::Untrusted;
 
 /// The log of one connection.
@@ -35,19 +42,21 @@ pub struct Log {
     stderr_is_ours: bool,
     /// Opened at the first line: most connections of scanners and many of mail servers write none.
     sink: RefCell<Sink>,
+    /// How long all lines that are still to come may wait for whoever reads them.
+    patience: Cell<Duration>,
+    /// How many lines were not taken since the last one that was.
+    lost: Cell<u64>,
 }
 
 enum Sink {
     Closed,
     File(LogFile),
-    Stderr,
-    Syslog(Box<Logger<LoggerBackend, Formatter3164>>),
-    /// Nothing took our lines so far; mail goes on.
-    Nowhere,
+    Stderr(Outlet),
+    System(SystemLog),
 }
 
 struct LogFile {
-    file: File,
+    outlet: Outlet,
     /// Whether it had nothing in it when it was opened: then its name may be as new.
     was_empty: bool,
 }
@@ -55,7 +64,16 @@ struct LogFile {
 impl Log {
     /// A log to this place about this peer; nothing is opened yet.
     pub fn new(target: LogTarget, flags: Flags, loghex: bool, peer: String) -> Self {
-        Self { target, flags, loghex, peer, stderr_is_ours: true, sink: RefCell::new(Sink::Closed) }
+        Self {
+            target,
+            flags,
+            loghex,
+            peer,
+            stderr_is_ours: true,
+            sink: RefCell::new(Sink::Closed),
+            patience: Cell::new(PATIENCE),
+            lost: Cell::new(0),
+        }
     }
 
     /// Whether lines of this kind are wanted.
@@ -64,16 +82,29 @@ impl Log {
     }
 
     /// A log that does not fall back to standard error where there is no system log.
-    pub fn without_stderr(self) -> Self {
-        Self { stderr_is_ours: false, ..self }
+    pub fn without_stderr(mut self) -> Self {
+        self.stderr_is_ours = false;
+        self
+    }
+
+    /// A log that takes lines at once or not at all, for somebody who must not wait.
+    pub fn without_waiting(self) -> Self {
+        self.patience.set(Duration::ZERO);
+        self
     }
 
     /// Logs an event, if its line is wanted.
     pub fn event(&self, event: &Event<'_>) {
         if event.flag().is_none_or(|flag| self.wants(flag)) {
-            // A failure to log is no reason to lose mail, and there is nobody to tell.
-            let _ = self.write(event);
+            self.write_or_count(&self.peer, event);
         }
+    }
+
+    /// Logs an event about this peer, whatever the flags, and closes the log: for a process that outlives log files and
+    /// log daemons.
+    pub fn event_about(&self, peer: &str, event: &Event<'_>) {
+        self.write_or_count(peer, event);
+        *self.sink.borrow_mut() = Sink::Closed;
     }
 
     /// Text that a peer chose, in the form this log has it.
@@ -82,71 +113,88 @@ impl Log {
         if self.loghex { text } else { text.with_utf8() }
     }
 
-    /// Writes one line of a message for people (the `print` action). Unlike the log itself, this can fail.
-    pub fn print(&self, line: &[u8]) -> std::io::Result<()> {
-        self.write(&Event::Print(line))
+    /// Writes one line of a message for people (the `print` action), waiting until this moment, or until we are asked to
+    /// stop, for whoever reads the log. Unlike the log itself, this can fail.
+    pub fn print(&self, line: &[u8], until: Instant, signals: &Signals) -> io::Result<()> {
+        let patience = Patience::Until(until, signals);
+        self.tell_of_lost_lines(&patience)?;
+        self.write(&self.peer, &Event::Print(line), &patience)
     }
 
     /// A line as it stands in a log file: `DATE MAILRECV[PID]: [PEER] TEXT`.
     pub fn line(&self, text: &dyn fmt::Display) -> String {
-        format!("{} {IDENTITY}[{}]: [{}] {text}", date::Asctime::now_local(), std::process::id(), self.peer)
+        line_about(&self.peer, text)
     }
 
     /// Waits until a log file is on stable storage.
-    pub fn sync(&self) -> std::io::Result<()> {
-        match &*self.sink.borrow() {
-            Sink::File(LogFile { file, was_empty }) if file.metadata()?.is_file() => {
+    pub fn sync(&self) -> io::Result<()> {
+        if let Sink::File(LogFile { outlet, was_empty }) = &*self.sink.borrow() {
+            let file = outlet.as_file();
+            if file.metadata()?.is_file() {
                 // The sandbox keeps the folder from us, which has the name.
-                if *was_empty { Ok(syncfs(file)?) } else { file.sync_data() }
+                return if *was_empty { Ok(syncfs(file)?) } else { file.sync_data() };
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
-    /// Opens a log file now, which could not be opened later.
+    /// Opens now what could not be opened later.
     pub fn open(&self) {
         let mut sink = self.sink.borrow_mut();
-        if let (Sink::Closed, LogTarget::File(_)) = (&*sink, &self.target) {
+        if let (Sink::Closed, LogTarget::File(_) | LogTarget::Stderr) = (&*sink, &self.target) {
             *sink = self.opened();
         }
     }
 
-    fn write(&self, event: &Event<'_>) -> std::io::Result<()> {
+    /// A failure to log is no reason to lose mail, and there is nobody to tell but who reads the next line.
+    fn write_or_count(&self, peer: &str, event: &Event<'_>) {
+        let patience = Patience::Budget(&self.patience);
+        if self.tell_of_lost_lines(&patience).and_then(|()| self.write(peer, event, &patience)).is_err() {
+            self.lost.set(self.lost.get() + 1);
+        }
+    }
+
+    fn tell_of_lost_lines(&self, patience: &Patience<'_>) -> io::Result<()> {
+        if self.lost.get() > 0 {
+            self.write(&self.peer, &Event::LinesLost(self.lost.get()), patience)?;
+            self.lost.set(0);
+        }
+        Ok(())
+    }
+
+    fn write(&self, peer: &str, event: &Event<'_>, patience: &Patience<'_>) -> io::Result<()> {
         let mut sink = self.sink.borrow_mut();
-        if let Sink::Closed | Sink::Nowhere = *sink {
+        if let Sink::Closed = *sink {
             *sink = self.opened();
         }
-        let (peer, text) = (&self.peer, event.text(self));
+        let text = event.text(self);
         match &mut *sink {
-            Sink::File(LogFile { file, .. }) => file.write_all((self.line(&text) + "\n").as_bytes()),
-            Sink::Stderr => {
+            Sink::File(LogFile { outlet, .. }) => {
+                outlet.write_line((line_about(peer, &text) + "\n").as_bytes(), patience)
+            }
+            Sink::Stderr(outlet) => {
                 let line = format!("{IDENTITY}[{}]: [{peer}] {text}\n", std::process::id());
-                std::io::stderr().write_all(line.as_bytes())
+                outlet.write_line(line.as_bytes(), patience)
             }
-            Sink::Syslog(logger) => {
-                let line = format!("[{peer}] {text}");
-                let result = match event.severity() {
-                    Severity::Error => logger.err(line),
-                    Severity::Warning => logger.warning(line),
-                    Severity::Info => logger.info(line),
-                };
-                result.map_err(std::io::Error::other)
-            }
-            Sink::Closed | Sink::Nowhere => Err(std::io::ErrorKind::NotConnected.into()),
+            Sink::System(log) => log.write(event.severity(), &format!("[{peer}] {text}"), patience),
+            Sink::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     fn opened(&self) -> Sink {
         match &self.target {
-            LogTarget::Stderr => Sink::Stderr,
-            LogTarget::Syslog => self.syslog(),
+            LogTarget::Stderr => stderr(),
+            LogTarget::Syslog => self.system_log(),
             LogTarget::File(path) => match open_file(path) {
                 Ok(file) => Sink::File(file),
                 Err(error) => {
-                    let mut sink = self.syslog();
-                    if let Sink::Syslog(logger) = &mut sink {
+                    let mut sink = self.system_log();
+                    if let Sink::System(log) = &mut sink {
                         let event = Event::LoggingHere(path, &error);
-                        let _ = logger.warning(format!("[{}] {}", self.peer, event.text(self)));
+                        let text = format!("[{}] {}", self.peer, event.text(self));
+                        if log.write(event.severity(), &text, &Patience::Budget(&self.patience)).is_err() {
+                            self.lost.set(self.lost.get() + 1);
+                        }
                     }
                     sink
                 }
@@ -154,27 +202,46 @@ impl Log {
         }
     }
 
-    fn syslog(&self) -> Sink {
-        let formatter = Formatter3164 {
-            facility: Facility::LOG_MAIL,
-            hostname: None,
-            process: IDENTITY.to_owned(),
-            pid: std::process::id(),
-        };
-        match syslog::unix(formatter) {
-            Ok(logger) => Sink::Syslog(Box::new(logger)),
-            Err(_) if self.stderr_is_ours => Sink::Stderr,
-            Err(_) => Sink::Nowhere,
+    /// The system log; standard error where nobody listens, if it is ours.
+    fn system_log(&self) -> Sink {
+        let mut log = SystemLog::new();
+        match log.connect() {
+            Err(_) if self.stderr_is_ours => stderr(),
+            // Mail goes on, and each line looks again.
+            _ => Sink::System(log),
         }
     }
 }
 
-fn open_file(path: &Path) -> std::io::Result<LogFile> {
+impl Drop for Log {
+    /// There is no other line that could tell of those that were lost.
+    fn drop(&mut self) {
+        let _ = self.tell_of_lost_lines(&Patience::Budget(&self.patience));
+    }
+}
+
+/// Says something to whoever started us, on standard error, unless that takes longer than this.
+pub(crate) fn say(text: &dyn fmt::Display, patience: Duration) {
+    if let Ok(mut outlet) = Outlet::stderr() {
+        // Nobody has to be interested.
+        let _ = outlet.write_line(format!("mailrecv: {text}\n").as_bytes(), &Patience::Budget(&Cell::new(patience)));
+    }
+}
+
+fn stderr() -> Sink {
+    Outlet::stderr().map_or(Sink::Closed, Sink::Stderr)
+}
+
+fn line_about(peer: &str, text: &dyn fmt::Display) -> String {
+    format!("{} {IDENTITY}[{}]: [{peer}] {text}", date::Asctime::now_local(), std::process::id())
+}
+
+fn open_file(path: &Path) -> io::Result<LogFile> {
     // Not blocking: a FIFO that nobody reads must not hold up mail.
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP)?;
     let was_empty = file.metadata()?.len() == 0;
-    Ok(LogFile { file, was_empty })
+    Ok(LogFile { outlet: Outlet::file(file), was_empty })
 }
 
 /// How urgent a line is, to the system log.
@@ -187,3 +254,7 @@ enum Severity {
 
 /// The program's name in log lines, as in the original.
 pub const IDENTITY: &str = "MAILRECV";
+
+/// How long the lines of a session together wait for whoever reads the log. A daemon that is merely busy catches up in
+/// that; one that hangs costs each session no more.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,16 +1,19 @@
 //! What arrives in the system log, and that logrotate may move a log file away at any time.
 
 use std::fs;
+use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use testkit::debian::{USER, chown};
 use testkit::repository::{self, replaced};
-use testkit::syslog::Syslog;
-use testkit::{Client, LOOPBACK, debian, succeeds, wait_until};
+use testkit::syslog::{DevLog, Syslog};
+use testkit::{Client, LOOPBACK, Session, debian, succeeds, wait_until};
 
 use crate::support::receiver::{FRED, Receiver};
-use crate::support::super_server::{Service, SuperServer};
+use crate::support::super_server::{Listener, Service, SuperServer};
 
 #[test]
 fn the_system_log_gets_what_a_file_would_get() {
@@ -65,6 +68,64 @@ fn a_log_file_that_cannot_be_opened_is_told_to_the_system_log() {
     peer.deliver_subject(FRED, "logged elsewhere");
     let log = until_logged(&syslog.traditional(), "[127.0.0.1] Mail id=");
     assert!(log.contains("WARNING: logging here, because /no/such/folder/mailrecv.log cannot be opened"), "{log}");
+}
+
+/// Its socket is another one then, under the same name.
+#[test]
+fn a_log_daemon_that_was_restarted_is_found_again() {
+    let mut syslog = Syslog::start();
+    let mut receiver = Receiver::new("logfile syslog");
+    receiver.logs_to(&syslog);
+    let listener = Listener::start(&receiver, &["--max-per-address", "1", "127.0.0.1:0"]);
+    let mut inside = listener.peer(1);
+    inside.reply();
+    for time in ["before", "after"] {
+        inside.offer(&format!("{time}@example.com"));
+        until_logged(&syslog.traditional(), &format!("[127.0.0.1] ERROR: 550 No one here by that name '{time}@"));
+        let count = || receiver.read(syslog.traditional()).matches("ERROR: 421 Too many connections").count();
+        let others = count();
+        assert!(listener.peer(1).rest().starts_with("421 "));
+        wait_until("the peer that was turned away", || (count() > others).then_some(()));
+        syslog.restart();
+    }
+}
+
+/// A daemon may have a stream in place of datagrams: a NUL ends each message there.
+#[test]
+fn a_system_log_may_be_a_stream() {
+    let dev_log = DevLog::new();
+    let mut receiver = Receiver::new("logfile syslog");
+    receiver.logs_to(&dev_log);
+    let mut command = receiver.command();
+    command.args(["--peer", "192.0.2.7=mail.example.net"]);
+    let bind = || {
+        let _ = fs::remove_file(dev_log.socket());
+        let listener = UnixListener::bind(dev_log.socket()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    };
+    let mut daemon = bind();
+    let mut session = Session::start(receiver.launched(command));
+    session.reply();
+    for time in ["before", "after"] {
+        // Enough for several messages on one connection.
+        let names = ["one", "two"].map(|name| format!("{time}.{name}"));
+        names.iter().for_each(|name| drop(session.offer(&format!("{name}@example.com"))));
+        let mut connection = wait_until("a connection to the log daemon", || daemon.accept().ok()).0;
+        // Whoever is restarted closes what it had accepted, and its socket.
+        daemon = bind();
+        connection.shutdown(Shutdown::Write).unwrap();
+        connection.set_nonblocking(true).unwrap();
+        let mut text = Vec::new();
+        let _ = connection.read_to_end(&mut text);
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.starts_with("<19>") || text.starts_with("<22>"), "{text}");
+        let messages: Vec<&str> = text.split_terminator('\0').collect();
+        let refusals: Vec<&str> =
+            messages.iter().filter_map(|message| message.split_once("that name '")).map(|it| it.1).collect();
+        assert_eq!(refusals, names.map(|name| format!("{name}@example.com'")), "{text:?}");
+    }
+    session.quit();
 }
 
 #[test]

@@ -18,3 +18,4 @@ mod relays;
 mod super_servers;
 mod support;
 mod units;
+mod unread_logs;
