@@ -29,6 +29,8 @@ pub struct Server<'a> {
     /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
     idle_since: Instant,
     messages: u32,
+    /// What was delivered and is not logged yet, with its id.
+    delivered: Option<(String, Transaction)>,
     /// The message whose 250 may not have reached the peer yet.
     unconfirmed: Option<String>,
     /// Message text on its way from the session to the spool.
@@ -59,6 +61,7 @@ impl<'a> Server<'a> {
             deadline,
             idle_since: Instant::now(),
             messages: 0,
+            delivered: None,
             unconfirmed: None,
             text: Vec::new(),
             spool: None,
@@ -109,16 +112,9 @@ impl<'a> Server<'a> {
                     Input::TimedOut => Step::Close(self.timed_out()),
                 },
                 Step::Reply(reply) => {
-                    self.send(&reply, session.is_extended());
-                    // The answer to a message leaves at once, whatever else the peer has sent already, and before the
-                    // spool is given up, which takes time: until it leaves, the message is delivered and the peer does
-                    // not know.
-                    if self.spool.is_some()
-                        && let Err(error) = self.flush()
-                    {
+                    if let Err(error) = self.answer(&reply, session.is_extended()) {
                         return broken(&error);
                     }
-                    self.spool = None;
                     self.receive(session)
                 }
                 Step::Ask(question) => {
@@ -126,7 +122,7 @@ impl<'a> Server<'a> {
                     self.log_trace(policy);
                     session.answer(answer)
                 }
-                Step::Deliver(transaction) => self.deliver(session, peer, &transaction),
+                Step::Deliver(transaction) => self.deliver(session, peer, transaction),
                 Step::Close(reply) => {
                     self.send(&reply, session.is_extended());
                     return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
@@ -162,19 +158,22 @@ impl<'a> Server<'a> {
     }
 
     /// Delivers the message; the session words the answer.
-    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, transaction: &Transaction) -> Step {
+    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, transaction: Transaction) -> Step {
         let id = self.new_id();
-        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction };
+        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &transaction };
         let Self { config, log, signals, deadline, .. } = *self;
         let context = Context { config, log, signals, deadline };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config));
         let outcome = deliver::deliver(&context, &envelope, &transaction.recipients, spool);
         self.idle_since = Instant::now();
-        if outcome.is_ok() {
+        let is_delivered = outcome.is_ok();
+        let step = session.delivered(outcome, &id);
+        if is_delivered {
             self.messages += 1;
             self.unconfirmed = Some(id.clone());
+            self.delivered = Some((id, transaction));
         }
-        session.delivered(outcome, &id)
+        step
     }
 
     /// Sends what is to be sent and waits for more.
@@ -190,6 +189,24 @@ impl<'a> Server<'a> {
         let limits = &self.config.limits;
         let limit = if Instant::now() >= self.deadline { &limits.connection_secs } else { &limits.idle_secs };
         reply::worded(&limit.refusal, reply::TIMED_OUT)
+    }
+
+    /// Queues the reply to a command. The one to a message leaves at once, whatever else the peer has sent already, and
+    /// before the spool is given up and, if it is good, before the log hears of it, which both may take time: until it
+    /// leaves, the message is delivered and the peer does not know.
+    fn answer(&mut self, reply: &Reply, enhanced: bool) -> std::io::Result<()> {
+        let Some((id, transaction)) = self.delivered.take() else {
+            self.send(reply, enhanced);
+            let sent = if self.spool.is_some() { self.flush() } else { Ok(()) };
+            self.spool = None;
+            return sent;
+        };
+        reply.encode(enhanced, self.connection.replies());
+        let sent = self.flush();
+        deliver::log_delivery(self.log, &id, &transaction);
+        self.log.event(&Event::Reply(reply));
+        self.spool = None;
+        sent
     }
 
     /// Queues a reply, and logs it.

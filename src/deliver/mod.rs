@@ -52,11 +52,17 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
         kept.mailboxes.verify()?;
     }
     hand_over(context, envelope, group, spool)?;
-    kept.commit()?;
-    for recipient in group {
-        log_delivery(context, envelope, recipient);
+    kept.commit()
+}
+
+/// Logs a delivery that is done, a line for each copy. Not before the peer has its answer: that must not wait for a log.
+pub fn log_delivery(log: &Log, id: &str, transaction: &Transaction) {
+    let Transaction { reverse_path, recipients, size, .. } = transaction;
+    for recipient in recipients {
+        for (action, _) in recipient.destinations.shown() {
+            log.event(&Event::Delivered { id, from: reverse_path, to: &recipient.mailbox, size, action });
+        }
     }
-    Ok(())
 }
 
 /// Prepares everything that can be taken back.
@@ -164,14 +170,6 @@ impl Kept<'_> {
 /// Says in the log whose copy it was.
 fn about(recipient: &Mailbox) -> impl FnOnce(Reply) -> Reply {
     |reply| reply.about(recipient.bare())
-}
-
-fn log_delivery(context: &Context<'_>, envelope: &Envelope<'_>, recipient: &Recipient) {
-    let Transaction { reverse_path, size, .. } = envelope.transaction;
-    for (action, _) in recipient.destinations.shown() {
-        let (id, to) = (envelope.id, &recipient.mailbox);
-        context.log.event(&Event::Delivered { id, from: reverse_path, to, size, action });
-    }
 }
 
 /// The reply to an error of the system: the sender keeps the mail, whatever it is.

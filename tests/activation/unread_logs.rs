@@ -117,6 +117,25 @@ fn listen_waits_for_no_log() {
     }
 }
 
+/// A log may take its time, but not between a message that is delivered and the sender who must know.
+#[test]
+fn the_answer_to_a_message_leaves_before_the_log_hears_of_it() {
+    let receiver = Receiver::new("debug a");
+    let mut command = debian::command("strace", "strace");
+    command.args(["-y", "-s", "300", "-e", "trace=write,sendto", "-o"]).arg(receiver.path("calls"));
+    command.arg(receiver.binary()).arg("-c").arg(receiver.config()).args(["--peer", PEER]);
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    session.deliver_subject(FRED, "answered");
+    session.quit();
+    let calls = receiver.read("calls");
+    let first = |part: &str| calls.lines().position(|call| call.contains(part)).unwrap_or_else(|| panic!("{calls}"));
+    let answered = first("\"250 2.0.0 Message accepted");
+    for line in ["': delivered", "DEBUG: SMTP reply: 250 Message accepted"] {
+        assert!(answered < first(line), "`{line}` stands before the answer:\n{calls}");
+    }
+}
+
 /// Mail that people are to see is not lost because nobody looks: the sender keeps it.
 #[test]
 fn print_gives_up_on_a_log_that_nobody_reads() {
