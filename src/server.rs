@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Flags, Trace};
 use crate::deliver::{self, Context};
-use crate::log::{Event, Log};
+use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool};
 use crate::net::conn::{Connection, Input};
 use crate::peer::Peer;
@@ -29,6 +29,7 @@ pub struct Server<'a> {
     /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
     idle_since: Instant,
     messages: u32,
+    refusals: Refusals,
     /// What was delivered and is not logged yet, with its id.
     delivered: Option<(String, Transaction)>,
     /// The message whose 250 may not have reached the peer yet.
@@ -61,6 +62,7 @@ impl<'a> Server<'a> {
             deadline,
             idle_since: Instant::now(),
             messages: 0,
+            refusals: Refusals::default(),
             delivered: None,
             unconfirmed: None,
             text: Vec::new(),
@@ -85,6 +87,7 @@ impl<'a> Server<'a> {
         self.log_trace(&mut policy);
         let mut session = Session::new(&self.config.domain, &self.config.limits, peer, refusal);
         let end = self.converse(&mut session, &mut policy, peer);
+        self.refusals.finish(self.log);
         // What a message that broke off had begun.
         log_letter(self.log, &mut self.letter, &[], true);
         if let End::PeerGone(how) = end {
@@ -212,7 +215,7 @@ impl<'a> Server<'a> {
     /// Queues a reply, and logs it.
     fn send(&mut self, reply: &Reply, enhanced: bool) {
         reply.encode(enhanced, self.connection.replies());
-        self.log.event(&Event::Reply(reply));
+        self.refusals.log(self.log, reply);
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

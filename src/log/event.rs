@@ -38,6 +38,8 @@ pub enum Event<'a> {
     Command(&'a [u8]),
     /// A reply; one that says no is logged whatever the flags.
     Reply(&'a Reply),
+    /// A reply that puts the peer off, and how many have said the same in this session.
+    RefusedAgain { reply: &'a Reply, count: u64 },
     /// How a decision came about.
     Rule(&'a str),
     /// A line of a message that is coming in.
@@ -125,6 +127,7 @@ impl Event<'_> {
             Event::ConfigurationError(..)
             | Event::NotAConnection(_)
             | Event::RunningAsRoot
+            | Event::RefusedAgain { .. }
             | Event::Print(_)
             | Event::NotTakenBack { .. }
             | Event::GoneInTransaction(_)
@@ -140,7 +143,7 @@ impl Event<'_> {
     pub(super) fn severity(&self) -> Severity {
         match self {
             Event::Reply(reply) if reply.is_negative() => Severity::Error,
-            Event::TurnedAway { .. } => Severity::Error,
+            Event::RefusedAgain { .. } | Event::TurnedAway { .. } => Severity::Error,
             Event::LoggingHere(..) | Event::LinesLost(_) => Severity::Warning,
             _ => Severity::Info,
         }
@@ -171,6 +174,10 @@ impl Event<'_> {
             Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),
             Event::Reply(reply) if reply.is_negative() => write_refusal(reply, log, f),
             Event::Reply(reply) => write!(f, "DEBUG: SMTP reply: {} {}", reply.code, reply.text.replace('\n', " / ")),
+            Event::RefusedAgain { reply, count } => {
+                write_refusal(reply, log, f)?;
+                write!(f, " ({count} such refusals until now)")
+            }
             Event::Rule(decision) => write!(f, "DEBUG: {decision}"),
             Event::Letter(line) => write!(f, "DEBUG: Letter: '{}'", log.untrusted(line)),
             Event::Print(line) => write!(f, "| {}", Untrusted::new(line).with_utf8().whole()),
@@ -281,6 +288,7 @@ mod tests {
             (Event::Gone("ERROR: 550 No one here"), false),
             (Event::NoHostName(&forged), false),
             (Event::CannotAccept(&error), false),
+            (Event::RefusedAgain { reply: &reply::one_at_a_time().about(forged), count: 550 }, false),
             (Event::TurnedAway { reply: &reply::too_busy(), sessions: 550, with_peer: 550 }, false),
         ] {
             let text = event.text(&log).to_string();

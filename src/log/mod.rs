@@ -9,6 +9,7 @@
 
 mod event;
 mod outlet;
+mod refusals;
 mod system;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +24,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
 use outlet::{Outlet, Patience};
+pub use refusals::Refusals;
 use system::SystemLog;
 
 use crate::config::{Flags, LogTarget};

@@ -81,6 +81,33 @@ fn random_sessions(lines: usize) {
     }
 }
 
+/// Who is put off is no offender, but for somebody who is a thousand times in one session.
+#[test]
+fn the_filter_finds_a_peer_that_is_put_off_a_thousand_times() {
+    let receiver = Receiver::new("deliver rcpt_to *@example.com append inbox");
+    let service = SuperServer::Listen.start(&receiver, LOOPBACK[0], "");
+    for (host, surplus) in [(2, 1_000), (3, 900)] {
+        let mut peer = Client::connect_from(Ipv4Addr::new(127, 0, 0, host).into(), service.address);
+        peer.expect("220 ");
+        peer.exchange("HELO client.example", "250 ");
+        peer.exchange("MAIL FROM:<a@b.example>", "250 ");
+        for number in 0..100 + surplus {
+            let expected = if number < 100 { "250 " } else { "452 " };
+            peer.exchange(&format!("RCPT TO:<r{number}@example.com>"), expected);
+        }
+        peer.exchange("QUIT", "221 ");
+        assert_eq!(peer.rest(), "");
+    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/fail2ban/filter.d/mailrecv.conf");
+    wait_until("the end of both sessions", || {
+        (receiver.read(receiver.log()).matches(" such refusals until now)").count() == 4).then_some(())
+    });
+    let log = receiver.read(receiver.log());
+    // Ten of each, then one at a hundred, and the last one.
+    assert_eq!(log.lines().filter(|line| line.contains("ERROR: 452 ")).count(), 2 * 12, "{log}");
+    assert_eq!(hits(&receiver.log(), &shipped), Hits::from([(OFFENDER, 1)]), "{log}");
+}
+
 #[test]
 fn a_running_server_bans_from_the_log_file() {
     let receiver = Receiver::new("");
