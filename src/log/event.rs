@@ -92,7 +92,7 @@ pub enum Event<'a> {
     CannotAccept(&'a io::Error),
     /// The log that was asked for cannot be opened.
     LoggingHere(&'a Path, &'a io::Error),
-    /// So many lines should stand here, and the log did not take them.
+    /// So many lines should stand here, and the log did not take them: nobody read it, or there was no room.
     LinesLost(u64),
 }
 
@@ -221,7 +221,7 @@ impl Event<'_> {
             Event::LoggingHere(path, error) => {
                 write!(f, "WARNING: logging here, because {} cannot be opened: {error}", path.display())
             }
-            Event::LinesLost(count) => write!(f, "WARNING: lines lost before this one, for want of a reader: {count}"),
+            Event::LinesLost(count) => write!(f, "WARNING: lines before this one that the log did not take: {count}"),
         }
     }
 }
