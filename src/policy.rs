@@ -3,6 +3,8 @@
 //! The session asks with a [`Question`] and waits; everything that an answer needs (rules, patterns, lines of the
 //! configuration that are read again) is here or below here, and so is the trace of how it came about.
 
+use std::collections::VecDeque;
+
 use crate::config::{Config, Denial, Place, Trace};
 use crate::files;
 use crate::peer::Peer;
@@ -15,12 +17,14 @@ pub struct Policy<'c> {
     config: &'c Config,
     peer: &'c Peer,
     trace: Trace,
+    /// The last decisions, the oldest first.
+    remembered: VecDeque<(Question, Answer)>,
 }
 
 impl<'c> Policy<'c> {
     /// The policy for this peer; how it decides is kept in the trace, if that is wanted.
     pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace) -> Self {
-        Self { config, peer, trace }
+        Self { config, peer, trace, remembered: VecDeque::new() }
     }
 
     /// What to answer this peer if it may not talk to us at all.
@@ -32,11 +36,35 @@ impl<'c> Policy<'c> {
         }
     }
 
-    /// Answers what the session asks.
+    /// Answers what the session asks. What was asked a moment ago has the same answer: who is put off comes back, and who
+    /// repeats himself to keep us busy does not.
     pub fn answer(&mut self, question: &Question) -> Answer {
+        match (question, self.rules_answer(question)) {
+            (Question::Sender(_), Answer::Admitted) => self.room_refusal().map_or(Answer::Admitted, Answer::No),
+            (_, answer) => answer,
+        }
+    }
+
+    fn rules_answer(&mut self, question: &Question) -> Answer {
+        if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| known == question) {
+            self.trace.note(|| "decided as before".to_owned());
+            return answer.clone();
+        }
+        let answer = self.decide(question);
+        // What is our fault may be over soon.
+        if !matches!(&answer, Answer::No(reply) if reply.is_our_fault || reply.code == 421) {
+            if self.remembered.len() == MAX_REMEMBERED {
+                self.remembered.pop_front();
+            }
+            self.remembered.push_back((question.clone(), answer.clone()));
+        }
+        answer
+    }
+
+    fn decide(&mut self, question: &Question) -> Answer {
         match question {
             Question::Sender(sender) => match self.config.rules.sender(sender, &mut self.trace) {
-                Ok(()) => self.room_refusal().map_or(Answer::Admitted, Answer::No),
+                Ok(()) => Answer::Admitted,
                 Err(denial) => {
                     Answer::No(denied(denial, &sender.bare(), reply::SENDER_REFUSED, reply::sender_not_allowed()))
                 }
@@ -82,6 +110,8 @@ impl<'c> Policy<'c> {
 
 /// The part of a small file system that has to be free, where that is less than `limit.min_free`: a twentieth.
 const SPARE_PART: u64 = 20;
+/// Room for the recipients that a transaction puts off after asking about them, and some more.
+const MAX_REMEMBERED: usize = 16;
 
 /// The reply to what a rule forbids to this address. `status` goes with the administrator's own words, `not_allowed` are
 /// ours.

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use support::{CONFIG, MAILRECV, PEER, Scratch};
-use testkit::Session;
 use testkit::process::peak_memory;
+use testkit::{Broken, Session};
 
 const INBOX: &str = "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\n";
 
@@ -121,6 +121,83 @@ fn the_limit_of_commands_is_exact() {
     assert_eq!(session.line(), None);
     assert_eq!(session.end(), (Vec::new(), 0));
 }
+
+/// A recipient that cannot go with the others is asked about before it is put off, which may try a thousand patterns. Who
+/// names many of them keeps us no busier for that.
+#[test]
+fn recipients_that_are_put_off_run_no_rules() {
+    let scratch = Scratch::with_config(ALL_TO_A_COMMAND);
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+    session.exchange("RCPT TO:<first@mx.example>", "250 ");
+    for number in 0..500 {
+        session.exchange(&format!("RCPT TO:<r{number}@mx.example>"), "452 4.5.3 ");
+    }
+    session.quit();
+    assert_eq!(decisions(&scratch), 1 + 10);
+}
+
+#[test]
+fn a_recipient_that_comes_again_is_decided_once() {
+    let scratch = Scratch::with_config(ALL_TO_A_COMMAND);
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    // As somebody does who was put off, and somebody who wants to keep us busy.
+    for _ in 0..5 {
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        session.exchange("RCPT TO:<first@mx.example>", "250 ");
+        session.exchange("RCPT TO:<second@mx.example>", "452 4.5.3 ");
+        session.exchange("RSET", "250 ");
+    }
+    session.quit();
+    assert_eq!(decisions(&scratch), 2);
+}
+
+/// What counts as no command is bounded for the connection: neither another transaction nor a message that is accepted
+/// starts it anew. Nor do thousands of refusals for one reason make thousands of lines.
+#[test]
+fn a_connection_names_a_bounded_number_of_recipients() {
+    let scratch = Scratch::with_config(&ALL_TO_A_COMMAND.replace("debug r", "debug -"));
+    let mut session = scratch.greeted();
+    session.exchange("HELO client.example", "250 ");
+    let mut answered = 0;
+    // Eleven transactions take the commands that there are until a message is accepted, and then anew.
+    let mut transaction = |has_message: bool| -> Result<bool, Broken> {
+        if !session.try_ask("MAIL FROM:<a@b.example>")?.starts_with("250 ") {
+            return Ok(false);
+        }
+        for _ in 0..11 {
+            let names = answered..answered + 100;
+            session.send(names.map(|number| format!("RCPT TO:<r{number}@mx.example>\r\n")).collect::<String>());
+            for _ in 0..100 {
+                if session.try_reply()?.starts_with("421 ") {
+                    return Ok(false);
+                }
+                answered += 1;
+            }
+        }
+        let end = if has_message && session.try_ask("DATA")?.starts_with("354 ") { "x\r\n." } else { "RSET" };
+        Ok(session.try_ask(end)?.starts_with("250 "))
+    };
+    for number in 1..=24 {
+        if transaction(number % 12 == 0) != Ok(true) {
+            break;
+        }
+    }
+    assert_eq!(session.hang_up().exit_code(), 0);
+    assert!((1000..1200).contains(&answered), "{answered} recipients");
+    let log = scratch.log();
+    assert!(log.len() < 20, "{} lines: {:?}", log.len(), log.last());
+    assert!(log.iter().any(|line| line.ends_with("(1000 such refusals until now)")), "{log:?}");
+}
+
+/// How often rules were tried, going by the flag `r`.
+fn decisions(scratch: &Scratch) -> usize {
+    scratch.log().iter().filter(|line| line.contains("'*@mx.example'")).count()
+}
+
+const ALL_TO_A_COMMAND: &str = "domain mx.example\ndebug r\ndeliver rcpt_to *@mx.example pipe cat > /dev/null\n";
 
 /// 60 MB in one line: stored, or refused when all of it has been read.
 #[test]

@@ -17,7 +17,8 @@ impl Trace {
         self.lines.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
+    /// Notes a line, which is made only if it is wanted.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
             lines.push(line());
         }

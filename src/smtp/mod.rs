@@ -31,7 +31,7 @@ pub enum Step {
 }
 
 /// What the session has to know to answer a command.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// Whether this sender may send through us.
     Sender(ReversePath),
@@ -40,7 +40,7 @@ pub enum Question {
 }
 
 /// The answer to a [`Question`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Answer {
     /// The sender may send.
     Admitted,

@@ -347,6 +347,11 @@ pub fn one_at_a_time() -> Reply {
     reply(452, Status(4, 5, 3), "This recipient needs a transaction of its own, send it again separately")
 }
 
+/// A connection has named senders and recipients enough; what is left comes over another one.
+pub fn enough_for_one_connection() -> Reply {
+    reply(421, Status(4, 7, 0), "Enough mail for one connection, send the rest over another")
+}
+
 /// The recipient's own lines need two such destinations; `check` finds that.
 pub fn two_hand_overs() -> Reply {
     reply(451, Status(4, 3, 5), "This recipient is not configured correctly, try again later")

@@ -65,8 +65,8 @@ struct Counters {
     commands: u64,
     unknown: u64,
     failed: u64,
-    /// Commands of this transaction that counted for nothing.
-    free: u64,
+    /// MAIL and RCPT of the whole connection, whatever became of them.
+    envelope: u64,
 }
 
 impl<'c> Session<'c> {
@@ -97,7 +97,6 @@ impl<'c> Session<'c> {
     pub fn answer(&mut self, answer: Answer) -> Step {
         match (std::mem::take(&mut self.state), answer) {
             (State::Asking(Asked::Sender(transaction)), Answer::Admitted) => {
-                self.counters.free = 0;
                 self.refused = Refused::Nothing;
                 self.state = State::Mail(transaction);
                 Step::Reply(reply::SENDER_OK)
@@ -283,6 +282,10 @@ impl<'c> Session<'c> {
             State::Mail(_) => return self.fail(reply::bad_sequence("one MAIL FROM at a time")),
             _ => return self.fail(reply::bad_sequence("missing HELO or EHLO")),
         };
+        if self.counters.envelope >= self.max_envelope() {
+            return Step::Close(reply::enough_for_one_connection());
+        }
+        self.counters.envelope += 1;
         if !hello.extended && parameters != MailParameters::default() {
             return self.fail(reply::parameter_not_recognized());
         }
@@ -298,6 +301,7 @@ impl<'c> Session<'c> {
     fn rcpt(&mut self, mailbox: Mailbox) -> Step {
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) => {
+                self.counters.envelope += 1;
                 let limit = &self.limits.smtp_rcpt_to;
                 if transaction.has(&mailbox) {
                     self.state = State::Mail(transaction);
@@ -307,6 +311,9 @@ impl<'c> Session<'c> {
                     self.state = State::Mail(transaction);
                     let reply = reply::worded(&limit.refusal, reply::TOO_MANY_RECIPIENTS);
                     return self.not_counted(reply.about(mailbox.bare()));
+                }
+                if transaction.put_off >= MAX_PUT_OFF {
+                    return self.put_off(reply::one_at_a_time(), &mailbox, transaction);
                 }
                 self.state = State::Asking(Asked::Recipient(mailbox.clone(), transaction));
                 Step::Ask(Question::Recipient(mailbox))
@@ -324,18 +331,22 @@ impl<'c> Session<'c> {
     /// Takes the recipient in, unless both it and another one go to somebody who will not give the message back.
     fn recipient(&mut self, mailbox: Mailbox, destinations: Destinations, mut transaction: Transaction) -> Step {
         if transaction.collides_with(&destinations) {
-            self.state = State::Mail(transaction);
-            return self.not_counted(reply::one_at_a_time().about(mailbox.bare()));
+            return self.put_off(reply::one_at_a_time(), &mailbox, transaction);
         }
         let limit = &self.limits.copies_size;
         let is_first = transaction.recipients.is_empty();
         if !is_first && limit.value != 0 && transaction.octets(transaction.size, Some(&destinations)) > limit.value {
-            self.state = State::Mail(transaction);
-            return self.not_counted(reply::worded(&limit.refusal, reply::TOO_MANY_COPIES).about(mailbox.bare()));
+            return self.put_off(reply::worded(&limit.refusal, reply::TOO_MANY_COPIES), &mailbox, transaction);
         }
         transaction.add(Recipient { mailbox, destinations });
         self.state = State::Mail(transaction);
         self.accept_recipient()
+    }
+
+    fn put_off(&mut self, reply: Reply, mailbox: &Mailbox, mut transaction: Transaction) -> Step {
+        transaction.put_off += 1;
+        self.state = State::Mail(transaction);
+        self.not_counted(reply.about(mailbox.bare()))
     }
 
     fn data_command(&mut self, line_ending: LineEnding) -> Step {
@@ -373,13 +384,19 @@ impl<'c> Session<'c> {
         self.not_counted(reply::RECIPIENT_OK)
     }
 
-    /// Answers a command that counts against no limit, unless it comes again and again.
+    /// Answers an RCPT that does not count as a command, unless there are very many in this connection. A transaction
+    /// that [`Session::mail`] has let begin has room for all of its recipients.
     fn not_counted(&mut self, reply: Reply) -> Step {
-        self.counters.free += 1;
-        if self.counters.free <= self.limits.smtp_rcpt_to.value.saturating_add(MAX_OVERSHOOT) {
+        if self.counters.envelope <= self.max_envelope().saturating_add(self.limits.smtp_rcpt_to.value) {
             self.counters.commands -= 1;
         }
         answer(reply)
+    }
+
+    /// Behind how many MAIL and RCPT commands no other transaction begins; more only where the administrator lets a peer
+    /// have more commands than that between two messages.
+    fn max_envelope(&self) -> u64 {
+        MAX_ENVELOPE.max(self.limits.smtp_commands.value)
     }
 
     fn fail(&mut self, reply: Reply) -> Step {
@@ -402,9 +419,15 @@ impl<'c> Session<'c> {
     }
 }
 
-/// How many recipients beyond `limit.smtp_rcpt_to` a transaction may name for free, as in Postfix
-/// (smtpd_recipient_overshoot_limit).
-const MAX_OVERSHOOT: u64 = 1000;
+/// How many MAIL and RCPT commands a connection has before it is told to go on with another one; only between
+/// transactions, so that nothing is lost. Each may have every rule tried, and an accepted message does not start this anew.
+/// Those who send most over one connection are within it: Exim 500 messages (connection_max_messages), and a thousand
+/// recipients above the limit of one message is what Postfix grants (smtpd_recipient_overshoot_limit).
+const MAX_ENVELOPE: u64 = 1000;
+
+/// So many recipients of a transaction are asked about and then put off; what follows is put off unasked. The sender comes
+/// back with all of them in the next transaction, which there would be in any case.
+const MAX_PUT_OFF: usize = 10;
 
 /// 421 is the last word, whoever worded it (RFC 5321, 3.8).
 fn answer(reply: Reply) -> Step {

@@ -10,6 +10,8 @@ pub struct Transaction {
     pub reverse_path: ReversePath,
     /// The accepted recipients, each once. At most one of them is handed over to somebody who will not give it back.
     pub recipients: Vec<Recipient>,
+    /// How many recipients were told to come in another transaction.
+    pub(super) put_off: usize,
     /// How the peer introduced itself.
     pub hello: Hello,
     /// Octets: as the sender announced them (RFC 1870), 0 if it did not, and as received once the message is complete.
@@ -39,7 +41,7 @@ pub struct Hello {
 impl Transaction {
     /// A transaction that has no recipients yet.
     pub(super) fn new(reverse_path: ReversePath, hello: Hello, size: u64) -> Self {
-        Self { reverse_path, recipients: Vec::new(), hello, size, places: 0 }
+        Self { reverse_path, recipients: Vec::new(), put_off: 0, hello, size, places: 0 }
     }
 
     /// Takes the recipient in.
