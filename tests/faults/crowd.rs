@@ -151,7 +151,7 @@ impl Crowd {
             let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
             for raw in &messages {
                 match examine(raw, format, |number| accepted.get(&number)) {
-                    Copy::Whole { number, recipient: found } if found == recipient => {
+                    Copy::Whole { number, recipients } if recipients == [recipient] => {
                         tally.found += 1;
                         *counts.entry(number).or_default() += 1;
                     }

@@ -295,9 +295,11 @@ fn account(sent: &BTreeMap<u64, Sent>, copies: Vec<(&str, Copy)>) -> Findings {
     let mut whole: BTreeMap<(u64, String, &str), u64> = BTreeMap::new();
     for (place, copy) in copies {
         match copy {
-            Copy::Whole { number, recipient } => {
+            Copy::Whole { number, recipients } => {
                 tally.found += 1;
-                *whole.entry((number, recipient, place)).or_default() += 1;
+                for recipient in recipients {
+                    *whole.entry((number, recipient, place)).or_default() += 1;
+                }
             }
             Copy::Beginning { number, recipient, .. } => {
                 let fate = number.and_then(|number| sent.get(&number)).map(|sent| sent.fate);

@@ -23,7 +23,7 @@ pub struct Letter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Copy {
     /// All of it, as it was sent.
-    Whole { number: u64, recipient: String },
+    Whole { number: u64, recipients: Vec<String> },
     /// Its beginning. How much can be told depends on how much there is.
     Beginning { number: Option<u64>, recipient: Option<String>, header_fields: usize },
     /// Anything else.
@@ -98,17 +98,17 @@ pub fn examine<'l>(found: &[u8], format: Format, letter: impl Fn(u64) -> Option<
         return Copy::Mangled { number: Some(number), about: format!("message {number} was never sent") };
     };
     let beginning = |recipient| Copy::Beginning { number: Some(number), recipient, header_fields: header.fields };
-    let (Some(recipient), Some(body)) = (header.recipient, header.body) else { return beginning(header.recipient()) };
+    let (Some(recipient), Some(body)) = (header.recipient(), header.body) else { return beginning(header.recipient()) };
     let text = letter.text();
     let expected = if format == Format::Mboxrd { quoted(&text) } else { Cow::Borrowed(&text[..]) };
     let found = &found[body..];
     if found == &expected[..] {
-        return Copy::Whole { number, recipient: recipient.to_owned() };
+        return Copy::Whole { number, recipients: header.recipients.iter().map(|to| (*to).to_owned()).collect() };
     }
     // The line ends that close off a torn message are not of the message.
     let length = found.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
     if expected.starts_with(&found[..length]) && found.len() < expected.len() + 2 {
-        return beginning(Some(recipient.to_owned()));
+        return beginning(Some(recipient));
     }
     let differs = found.iter().zip(&expected[..]).position(|(one, other)| one != other);
     let differs = differs.unwrap_or(found.len().min(expected.len()));
@@ -119,7 +119,8 @@ pub fn examine<'l>(found: &[u8], format: Format, letter: impl Fn(u64) -> Option<
 /// What the lines in front of the text say.
 struct Header<'f> {
     number: Option<u64>,
-    recipient: Option<&'f str>,
+    /// Those who share the copy.
+    recipients: Vec<&'f str>,
     /// How many header fields are there in full.
     fields: usize,
     /// Where the text begins, if everything in front of it is there.
@@ -128,7 +129,7 @@ struct Header<'f> {
 
 impl<'f> Header<'f> {
     fn parse(found: &'f [u8], format: Format) -> Self {
-        let mut header = Self { number: None, recipient: None, fields: 0, body: None };
+        let mut header = Self { number: None, recipients: Vec::new(), fields: 0, body: None };
         let mut at = 0;
         let mut lines = found.split_inclusive(|byte| *byte == b'\n');
         let mut next = || {
@@ -150,15 +151,14 @@ impl<'f> Header<'f> {
         }
         header.number = number(raw, b"Return-Path: <n");
         header.fields = 1;
-        let Some((Some(line), _, _)) = next() else { return header };
-        let Some(recipient) = line.strip_prefix("Delivered-To: ").and_then(|to| to.strip_suffix(AT_DOMAIN)) else {
-            return header;
-        };
-        header.recipient = Some(recipient);
-        header.fields = 2;
-        // The Received field ends with the line that has the date in it.
         while let Some((Some(line), _, end)) = next() {
-            if line.contains("; ") {
+            if let Some(recipient) = line.strip_prefix("Delivered-To: ").and_then(|to| to.strip_suffix(AT_DOMAIN)) {
+                header.recipients.push(recipient);
+                header.fields = 2;
+            } else if header.recipients.is_empty() {
+                break;
+            } else if line.contains("; ") {
+                // The Received field ends with the line that has the date in it.
                 header.body = Some(end);
                 break;
             }
@@ -167,7 +167,7 @@ impl<'f> Header<'f> {
     }
 
     fn recipient(&self) -> Option<String> {
-        self.recipient.map(str::to_owned)
+        self.recipients.first().map(|recipient| (*recipient).to_owned())
     }
 }
 

@@ -181,9 +181,9 @@ impl Destinations {
 
     fn judge(&self, content: &[u8], format: Format, place: Place, sight: &mut Sight) {
         match examine(content, format, |number| self.letters.iter().find(|letter| letter.number == number)) {
-            Copy::Whole { number, recipient } if recipient == place.name() => sight.whole.push((number, place)),
-            Copy::Whole { recipient, .. } => {
-                sight.problems.push(format!("a message for {recipient} is in {}", place.name()));
+            Copy::Whole { number, recipients } if recipients == [place.name()] => sight.whole.push((number, place)),
+            Copy::Whole { recipients, .. } => {
+                sight.problems.push(format!("a message for {recipients:?} is in {}", place.name()));
             }
             Copy::Beginning { number, .. } => sight.torn.push((number, place, "its beginning".to_owned())),
             Copy::Mangled { number, about } => sight.torn.push((number, place, about)),

@@ -52,7 +52,7 @@ fn without_variables(headers: &str) -> String {
 /// anything in it that could be a line's end to anybody.
 const TRACE: &str = "^From [!-~]+ [A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}\n\
     Return-Path: <[^\n]*>\n\
-    Delivered-To: [^\n]+\n\
+    (?:Delivered-To: [^\n]+\n)+\
     Received: from [^\n]+ \\([^\n()]+\\)\n\
     \\\\tby [^\n]+ \\(mailrecv\\) with E?SMTP id [0-9a-f.]+(\n\\\\tfor <[^\n]+>)?; \
     [A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}\n";
