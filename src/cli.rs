@@ -22,6 +22,8 @@ pub enum Invocation {
     Check(Options, Verbosity),
     /// Say what would happen to a message.
     Explain(Options, Question),
+    /// Run commands for the session at standard input, which started us; nobody types that.
+    RunCommands,
 }
 
 /// How much `check` says.
@@ -71,6 +73,11 @@ pub struct Question {
 /// Reads the command line. The error is also how help and version are shown.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
+    if let [_, argument] = &arguments[..]
+        && argument == RUN_COMMANDS
+    {
+        return Ok(Invocation::RunCommands);
+    }
     if let Some(options) = of_a_super_server(&arguments) {
         return Ok(Invocation::Receive(options, None));
     }
@@ -233,6 +240,9 @@ fn text(matches: &ArgMatches, name: &str) -> String {
 fn error(message: impl std::fmt::Display) -> clap::Error {
     command().error(ErrorKind::ValueValidation, message)
 }
+
+/// The only argument of a process that a session starts to run its commands.
+pub(crate) const RUN_COMMANDS: &str = "--run-commands";
 
 const DEFAULT_CONFIG: &str = "/etc/mailrecv.conf";
 

@@ -54,6 +54,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Invocation::Listen(options, listen) => listen::run(&options, &listen),
         Invocation::Check(options, verbosity) => check::run(&options, verbosity),
         Invocation::Explain(options, question) => explain::run(&options, &question),
+        Invocation::RunCommands => deliver::runner::run(),
     };
     exit.into()
 }

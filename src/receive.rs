@@ -5,7 +5,6 @@
 
 use std::cell::OnceCell;
 use std::fs::OpenOptions;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,10 +16,11 @@ use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
 use crate::config::{self, Config, Flags, LogTarget, Unusable};
+use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
 use crate::net::conn::Connection;
-use crate::net::dns;
+use crate::net::dns::{self, Lookup};
 use crate::peer::{self, Origin, Peer};
 use crate::server::Server;
 use crate::signals::Signals;
@@ -73,14 +73,40 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
         log.event(&Event::RunningAsRoot);
     }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
-    let (peer, refusal) = match origin {
+    let (mut peer, lookup) = match origin {
         Origin::Named(peer) => (peer, None),
         Origin::Terminal => (Peer::at_terminal(), None),
-        Origin::Socket(address) => look_up(&config, log, address, server.deadline()),
+        Origin::Socket(address) => {
+            let peer = Peer::unnamed(address);
+            let lookup = dns::look_into_files(peer.address);
+            (peer, Some(lookup))
+        }
     };
-    sandbox::enter(&config, &peer, log);
+    let name_servers = match lookup {
+        Some(Lookup::Known(name)) => {
+            log.event(&Event::HostName(&name));
+            peer.hostname = Some(name);
+            None
+        }
+        Some(Lookup::Ask(servers)) => Some(servers),
+        None => None,
+    };
+    // What runs commands stays outside the sandbox. Inside is read whatever others chose: the answers of name servers,
+    // and then what the peer has to say. Which commands there are is fixed before either.
+    let commands = match name_servers {
+        Some(_) => config.rules.commands_for_any_name(peer.address),
+        None => config.rules.commands_for(&peer),
+    };
+    let mut runner = Runner::start(&signals, &commands, config.limits.pipe_secs.value);
+    sandbox::enter(&config, name_servers.is_some(), log);
+    let mut refusal = None;
+    if let Some(servers) = name_servers {
+        refusal = look_up(&config, log, &mut peer, &servers, server.deadline());
+        sandbox::forbid_tcp(log);
+        runner.keep(&config.rules.commands_for(&peer));
+    }
     log.event(&Event::Connected(&peer));
-    server.serve(&peer, refusal);
+    server.serve(&peer, refusal, &runner);
     Ok(())
 }
 
@@ -189,23 +215,26 @@ fn cannot_use(log: &Log, file: &Path, unusable: &Unusable) -> Stop {
     Stop { reply: Some(reply::cannot_serve(cause)), exit: Exit::Config }
 }
 
-/// Finds the peer's name, and the refusal if it has none that counts and the configuration asks for one.
-fn look_up(config: &Config, log: &Log, address: IpAddr, deadline: Instant) -> (Peer, Option<Reply>) {
+/// Asks for the peer's name; the refusal if it has none that counts and the configuration wants one.
+fn look_up(
+    config: &Config,
+    log: &Log,
+    peer: &mut Peer,
+    servers: &resolv_conf::Config,
+    deadline: Instant,
+) -> Option<Reply> {
     let limits = &config.limits;
     let time = limits.dns_secs.value.min(deadline.saturating_duration_since(Instant::now()));
-    let mut peer = Peer::unnamed(address);
-    match dns::confirmed_name(peer.address, time) {
+    match dns::confirmed_name(peer.address, servers, time) {
         Ok(name) => {
             log.event(&Event::HostName(&name));
             peer.hostname = Some(name);
-            (peer, None)
+            None
         }
         Err(why) => {
             log.event(&Event::NoHostName(&why));
             let check = &limits.fcrdns_check;
-            let refusal =
-                check.value.then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because(why.to_string()));
-            (peer, refusal)
+            check.value.then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because(why.to_string()))
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Landlock (landlock(7)) takes from this process, for good, every file but the destinations and the spool, running
 //! programs, making TCP connections and sending signals to others; what is open stays open. So a flaw in what follows
-//! would lead to little. A `pipe` command, though, would inherit all that, and may well be a set-user-id program that
-//! writes anywhere: where one is within the peer's reach the sandbox is left to the super-server's unit.
+//! would lead to little. The command of a `pipe` would inherit all that, and may well be a set-user-id program that
+//! writes anywhere: commands are run by a process that was started before (src/deliver/runner.rs).
 
 use std::fmt;
 use std::io;
@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope,
 };
 use nix::fcntl::OFlag;
 
@@ -20,20 +20,23 @@ use crate::config::{Config, Place};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
-use crate::peer::Peer;
 
-/// Enters the sandbox that fits this configuration and this peer. Without one a warning is logged, and on it goes.
-pub(crate) fn enter(config: &Config, peer: &Peer, log: &Log) {
-    if config.rules.has_commands_for(peer) {
-        log.event(&Event::NoSandboxForCommands(peer));
-        return;
-    }
+/// Enters the sandbox that fits this configuration. Without one a warning is logged, and on it goes. One who has still to
+/// ask name servers can reach them, over TCP as well, until [`forbid_tcp`].
+pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) {
     log.open();
     date::learn_time_zone();
-    match restrict(&allowed(config)) {
+    match restrict(&allowed(config), asks_name_servers.then_some(DNS_PORT)) {
         Ok(RulesetStatus::NotEnforced) => log.event(&Event::NoSandbox(&"this kernel has no Landlock")),
         Ok(_) => {}
         Err(error) => log.event(&Event::NoSandbox(&error)),
+    }
+}
+
+/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more.
+pub(crate) fn forbid_tcp(log: &Log) {
+    if let Err(error) = restrict_to_no_tcp() {
+        log.event(&Event::NoSandbox(&error));
     }
 }
 
@@ -53,7 +56,7 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
     for group in config.rules.groups_with_commands() {
         let who = group.map_or_else(|| "every peer".to_owned(), |group| format!("peers in {group}"));
         lines.push(format!(
-            "not for {who}: a pipe command is within reach and keeps what it may need; confine it in the super-server's unit"
+            "commands of a pipe, for {who}: run by a process outside; confine them in the super-server's unit"
         ));
     }
     lines
@@ -181,7 +184,7 @@ fn of_maildir(directory: &Path) -> Allowed {
     }
 }
 
-fn restrict(allowed: &[Allowed]) -> Result<RulesetStatus, RulesetError> {
+fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RulesetStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::from_all(KNOWN))?
@@ -193,8 +196,18 @@ fn restrict(allowed: &[Allowed]) -> Result<RulesetStatus, RulesetError> {
             ruleset = ruleset.add_rule(PathBeneath::new(found, place.what.access()))?;
         }
     }
+    if let Some(port) = connect_to {
+        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+    }
     Ok(ruleset.restrict_self()?.ruleset)
 }
+
+fn restrict_to_no_tcp() -> Result<RulesetStatus, RulesetError> {
+    Ok(Ruleset::default().handle_access(AccessNet::from_all(KNOWN))?.create()?.restrict_self()?.ruleset)
+}
+
+/// Where name servers listen (RFC 1035, 4.2).
+const DNS_PORT: u16 = 53;
 
 /// The newest Landlock this was tested with; an older kernel enforces what it knows.
 const KNOWN: ABI = ABI::V6;
@@ -221,7 +234,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut open_before = File::create(outside.path().join("log")).unwrap();
         let places = [Allowed::folder(inside.path(), What::Append)];
-        assert_eq!(restrict(&places).unwrap(), RulesetStatus::FullyEnforced, "these tests need a kernel with Landlock");
+        assert_eq!(
+            restrict(&places, None).unwrap(),
+            RulesetStatus::FullyEnforced,
+            "these tests need a kernel with Landlock"
+        );
 
         let mailbox = inside.path().join("inbox");
         let append = || OpenOptions::new().read(true).append(true).create(true).open(&mailbox);
@@ -243,10 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn name_servers_can_be_reached_for_a_while() {
+        let (server, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let connect = |to: &TcpListener| TcpStream::connect(to.local_addr().unwrap()).map_err(|error| error.kind());
+        restrict(&[], Some(server.local_addr().unwrap().port())).unwrap();
+        assert!(connect(&server).is_ok());
+        assert_eq!(connect(&other).unwrap_err(), ErrorKind::PermissionDenied);
+        restrict_to_no_tcp().unwrap();
+        assert_eq!(connect(&server).unwrap_err(), ErrorKind::PermissionDenied);
+    }
+
+    #[test]
     fn a_maildir_can_be_made_and_delivered_to() {
         let folder = tempfile::tempdir().unwrap();
         let maildir = folder.path().join("maildir");
-        restrict(&[of_place(&Place::Maildir(maildir.clone()))]).unwrap();
+        restrict(&[of_place(&Place::Maildir(maildir.clone()))], None).unwrap();
         for name in ["", "tmp", "new", "cur"] {
             fs::create_dir(maildir.join(name)).unwrap();
         }

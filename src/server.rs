@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Flags, Trace};
-use crate::deliver::{self, Context};
+use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool};
 use crate::net::conn::{Connection, Input};
@@ -80,13 +80,14 @@ impl<'a> Server<'a> {
         self.deadline
     }
 
-    /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted.
-    pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>) {
+    /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted; `runner`
+    /// runs commands.
+    pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
         let mut policy = Policy::new(self.config, peer, Trace::new(self.log.wants(Flags::RULES)));
         let refusal = refusal.or_else(|| policy.refusal());
         self.log_trace(&mut policy);
         let mut session = Session::new(&self.config.domain, &self.config.limits, peer, refusal);
-        let end = self.converse(&mut session, &mut policy, peer);
+        let end = self.converse(&mut session, &mut policy, peer, runner);
         self.refusals.finish(self.log);
         // What a message that broke off had begun.
         log_letter(self.log, &mut self.letter, &[], true);
@@ -103,7 +104,13 @@ impl<'a> Server<'a> {
         self.log.event(&Event::Closed(self.messages));
     }
 
-    fn converse<'s>(&mut self, session: &mut Session<'s>, policy: &mut Policy<'s>, peer: &Peer) -> End {
+    fn converse<'s>(
+        &mut self,
+        session: &mut Session<'s>,
+        policy: &mut Policy<'s>,
+        peer: &Peer,
+        runner: &Runner<'_>,
+    ) -> End {
         let mut step = Step::Wait;
         loop {
             step = match step {
@@ -125,7 +132,7 @@ impl<'a> Server<'a> {
                     self.log_trace(policy);
                     session.answer(answer)
                 }
-                Step::Deliver(transaction) => self.deliver(session, peer, transaction),
+                Step::Deliver(transaction) => self.deliver(session, peer, transaction, runner),
                 Step::Close(reply) => {
                     self.send(&reply, session.is_extended());
                     return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
@@ -161,11 +168,17 @@ impl<'a> Server<'a> {
     }
 
     /// Delivers the message; the session words the answer.
-    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, transaction: Transaction) -> Step {
+    fn deliver<'s>(
+        &mut self,
+        session: &mut Session<'s>,
+        peer: &Peer,
+        transaction: Transaction,
+        runner: &Runner<'_>,
+    ) -> Step {
         let id = self.new_id();
         let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &transaction };
         let Self { config, log, signals, deadline, .. } = *self;
-        let context = Context { config, log, signals, deadline };
+        let context = Context { config, log, signals, deadline, runner };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config));
         let outcome = deliver::deliver(&context, &envelope, &transaction.recipients, spool);
         self.idle_since = Instant::now();

@@ -17,6 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 use testkit::process::children;
 use testkit::{Broken, Session, debian, is_root, output};
@@ -120,16 +121,18 @@ fn logs_that_take_nothing() {
 fn a_thousand_deliveries_in_one_session() {
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * pipe cat > last\n");
     let mut session = scratch.greeted();
-    let descriptors = |session: &Session| std::fs::read_dir(format!("/proc/{}/fd", session.pid())).unwrap().count();
     session.exchange("EHLO client.example", "250-");
+    let runner = Pid::from_raw(children(session.pid()).trim().parse().expect("one child, which runs the commands"));
+    let descriptors = |pid: Pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let mut before = None;
     for number in 0..1000 {
         session.exchange("MAIL FROM:<a@b.example>", "250 ");
         session.exchange("RCPT TO:<command@mx.example>", "250 ");
         session.exchange("DATA", "354 ");
         session.exchange(&format!("Subject: {number}\r\n."), "250 ");
-        assert_eq!(children(session.pid()), "", "after message {number}");
-        let open = descriptors(&session);
+        assert_eq!(children(session.pid()).trim(), runner.to_string(), "after message {number}");
+        assert_eq!(children(runner), "", "after message {number}");
+        let open = (descriptors(session.pid()), descriptors(runner));
         assert_eq!(*before.get_or_insert(open), open, "after message {number}");
     }
     session.quit();

@@ -127,6 +127,35 @@ fn a_confirmed_name_counts_everywhere() {
     }
 }
 
+/// What a stranger's zone says is read where there are no files, and what the peer says where no name server is within
+/// reach either.
+#[test]
+fn answers_are_read_inside_a_sandbox() {
+    if !can_have_names() {
+        return;
+    }
+    let scratch = Scratch::with_config(CONFIG_TEXT);
+    let mut command = scratch.command("unshare", &["--mount", "--net"]);
+    command.arg(debian::program("python3", "python3")).arg(repository::path("tests/peer/network.py"));
+    let zone = "{'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.7']}}";
+    command.args([zone, IPV4]).arg(debian::program("strace", "strace"));
+    command.args(["-o", "trace", "-e", "trace=landlock_restrict_self,connect,recvfrom,read,openat,openat2"]);
+    let mut session = Session::start({
+        command.args([MAILRECV, "-c", CONFIG, "-l", LOG]);
+        command
+    });
+    session.expect("220 ");
+    session.exchange("NOOP", "250 ");
+    session.quit();
+    let trace = scratch.read("trace");
+    let sandboxes: Vec<_> = trace.match_indices("landlock_restrict_self(").map(|(at, _)| at).collect();
+    let [first, second] = sandboxes[..] else { panic!("two sandboxes, one inside the other:\n{trace}") };
+    let at = |call: &str| trace[first..].find(call).map_or(usize::MAX, |at| first + at);
+    assert!(!trace[..first].contains("connect(") && at("connect(") < second, "{trace}");
+    assert!(at("recvfrom(") < second && second < at("read(0, "), "{trace}");
+    assert_eq!(at("openat"), usize::MAX, "nothing is opened in it:\n{trace}");
+}
+
 /// No name, one that leads elsewhere, one that leads nowhere, errors of the name server: the first command gets the
 /// configured text, and the log says why.
 #[test]

@@ -10,10 +10,18 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{lchown, symlink};
+use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
-use testkit::{Session, debian, is_root};
+use testkit::process::children;
+use testkit::{Process, Session, debian, is_root};
 
 /// A config with a mailbox in a folder of its own.
 fn with_mailbox(more: &str) -> Scratch {
@@ -106,25 +114,119 @@ fn maildirs_are_made_and_delivered_to() {
     }
 }
 
-/// What a command needs nobody knows, so a peer that can reach one is not confined by us.
+/// Commands are run outside, so that a peer that can reach one is inside like any other.
 #[test]
-fn peers_with_commands_are_left_to_the_unit() {
+fn peers_with_commands_are_inside_too() {
     let scratch = with_mailbox("deliver rcpt_to robot@mx.example pipe cat > robot\n");
-    let reply = deliver_elsewhere(&scratch);
-    assert!(reply.starts_with("250 "), "{reply}");
-
-    let scratch = with_mailbox(
-        "allowgroup +trusted net 198.51.100.0/24\ndeliver allowgroup +trusted rcpt_to robot@mx.example pipe cat > robot\n",
-    );
-    let reply = deliver_elsewhere(&scratch);
-    assert!(reply.starts_with("451 "), "the command is not for this peer: {reply}");
-
-    let mut session = scratch.session(&["--peer", "198.51.100.7=mail.example.org"]);
-    session.expect("220 ");
+    let mut session = scratch.greeted();
+    session.exchange("NOOP", "250 ");
+    symlink(scratch.path("elsewhere"), scratch.path("mail/inbox")).unwrap();
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("451 4.3.0 "), "{reply}");
     let reply = session.deliver(&["robot@mx.example"]);
     assert!(reply.starts_with("250 "), "{reply}");
     session.quit();
+    assert!(!scratch.path("elsewhere").exists());
     assert!(scratch.read("robot").contains("body"));
+}
+
+/// The process that runs commands is there for peers that can reach one, and gone with their session.
+#[test]
+fn commands_have_a_process_while_they_are_within_reach() {
+    let scratch = with_mailbox(
+        "allowgroup +trusted net 198.51.100.0/24\ndeliver allowgroup +trusted rcpt_to robot@mx.example pipe cat > robot\n",
+    );
+    for (peer, count) in [(PEER, 0), ("198.51.100.7=mail.example.org", 1)] {
+        let mut session = scratch.session(&["--peer", peer]);
+        session.expect("220 ");
+        session.exchange("NOOP", "250 ");
+        let runners = children(session.pid());
+        let runners: Vec<i32> = runners.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        assert_eq!(runners.len(), count, "{peer}");
+        session.quit();
+        for runner in runners {
+            assert_eq!(kill(Pid::from_raw(runner), None), Err(Errno::ESRCH), "its session has waited for it");
+        }
+    }
+}
+
+/// What a session in the peer's hands could say to the process that runs its commands.
+#[test]
+fn the_process_that_runs_commands_does_what_it_was_told_beforehand_and_nothing_else() {
+    let list = frame(LIST, &[&10_u32.to_le_bytes()[..], &text(b"env > first"), &text(b"env > second")].concat());
+    let values = |value: &[u8]| text(value).repeat(12);
+    let order = |number: u32, values: &[u8]| frame(RUN, &[&number.to_le_bytes()[..], values].concat());
+    let only =
+        |numbers: &[u32]| frame(ONLY, &numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
+    let (piece, end) = (frame(PIECE, b"text"), frame(END, b""));
+    let good = [order(1, &values(b"x\ny\x1b")), piece.clone(), end.clone()].concat();
+    for (what, frames, files) in [
+        ("an order", good.clone(), &["second"][..]),
+        ("two orders", [good.clone(), order(0, &values(b"x")), end.clone()].concat(), &["first", "second"]),
+        ("one that is no longer within reach", [only(&[0]), good.clone()].concat(), &[]),
+        ("one that is put back within reach", [only(&[0]), only(&[0, 1]), good.clone()].concat(), &[]),
+        ("a number behind the list", [order(2, &values(b"x")), end.clone()].concat(), &[]),
+        ("a number behind the list within reach", [only(&[2]), good.clone()].concat(), &[]),
+        ("another list", [list.clone(), good.clone()].concat(), &[]),
+        ("a value too few", [order(1, &text(b"x").repeat(11)), end.clone()].concat(), &[]),
+        ("a value too many", [order(1, &text(b"x").repeat(13)), end.clone()].concat(), &[]),
+        ("a value that is no text", [order(1, &values(b"\xff")), end.clone()].concat(), &[]),
+        ("a value that is longer than all of it", order(1, &u32::MAX.to_le_bytes()), &[]),
+        ("a frame that is too long", [&[RUN][..], &100_000_u32.to_le_bytes(), &[0; 100_000]].concat(), &[]),
+        ("a message without an order", [piece.clone(), end.clone()].concat(), &[]),
+        ("a kind that there is not", frame(99, b""), &[]),
+        ("an answer", frame(ENDED, &[0; 4]), &[]),
+    ] {
+        let scratch = Scratch::new();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut command = scratch.command(MAILRECV, &["--run-commands"]);
+        command.stdin(OwnedFd::from(theirs));
+        let mut runner = Process::start(command);
+        // It may end before it has taken everything.
+        let _ = ours.write_all(&[&list[..], &frames].concat());
+        let good = files.len();
+        let mut answers = vec![0; good * 9];
+        ours.read_exact(&mut answers).unwrap();
+        assert!(answers.chunks(9).all(|answer| answer == frame(ENDED, &[0; 4])), "{what}: {answers:?}");
+        if good > 0 {
+            ours.shutdown(Shutdown::Both).unwrap();
+        }
+        assert_eq!(runner.exit_code(), if good > 0 { 0 } else { 70 }, "{what}");
+        let there: Vec<&str> = ["first", "second"].into_iter().filter(|name| scratch.path(name).exists()).collect();
+        assert_eq!(there, files, "{what}");
+        if good == 1 {
+            assert!(scratch.read("second").contains("CLIENT_HELO=xy\n"), "{}", scratch.read("second"));
+        }
+    }
+}
+
+/// A super-server's entry that says so by mistake does not make a shell of port 25.
+#[test]
+fn nobody_but_a_session_has_commands_run() {
+    let scratch = Scratch::new();
+    let mut session = Session::start(scratch.command(MAILRECV, &["--run-commands"]));
+    session.send(frame(LIST, &[&10_u32.to_le_bytes()[..], &text(b"touch taken")].concat()));
+    session.send(frame(RUN, &[&0_u32.to_le_bytes()[..], &text(b"x").repeat(12)].concat()));
+    session.send(frame(END, b""));
+    assert_eq!(session.hang_up().exit_code(), 64);
+    assert!(!scratch.path("taken").exists());
+}
+
+/// As src/deliver/frames.rs numbers them.
+const LIST: u8 = 0;
+const ONLY: u8 = 1;
+const RUN: u8 = 2;
+const PIECE: u8 = 3;
+const END: u8 = 4;
+const ENDED: u8 = 6;
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    [&[kind][..], &text(payload)].concat()
+}
+
+/// Bytes behind their length.
+fn text(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).unwrap().to_le_bytes()[..], bytes].concat()
 }
 
 #[test]
@@ -182,8 +284,8 @@ fn check_says_what_is_allowed() {
          \x20 ./: make folders, make, move and remove files\n\
          \x20 spool: missing; mail that needs it would be deferred\n\
          \x20 nothing else: no other file, no program, no TCP connection, no signal; no new privileges\n\
-         \x20 not for peers in +trusted: a pipe command is within reach and keeps what it may need; \
-         confine it in the super-server's unit\n"
+         \x20 commands of a pipe, for peers in +trusted: run by a process outside; confine them in the \
+         super-server's unit\n"
     );
 }
 

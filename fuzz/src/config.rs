@@ -124,7 +124,11 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
         match name {
             "append" => places.contains(&Place::Mailbox(path.to_owned())) || is_below_a_place(),
             "maildir" => places.contains(&Place::Maildir(path.to_owned())) || is_below_a_place(),
-            "pipe" => config.rules.has_commands_for(peer),
+            "pipe" => {
+                let is_this = |command: &&str| action == format!("pipe '{command}'");
+                let for_any_name = config.rules.commands_for_any_name(peer.address);
+                config.rules.commands_for(peer).iter().any(is_this) && for_any_name.iter().any(is_this)
+            }
             "print" | "discard" => true,
             other => panic!("nobody knows what {other} needs"),
         }

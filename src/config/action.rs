@@ -56,8 +56,8 @@ pub(super) enum Need<'a> {
     Mailbox(&'a Path),
     /// A maildir, which is made if it is missing.
     Maildir(&'a Path),
-    /// To run programs.
-    Programs,
+    /// To have this command run, outside the sandbox.
+    Command(&'a str),
     /// What every session has.
     Nothing,
 }
@@ -76,7 +76,7 @@ impl Keep {
 impl HandOver {
     fn facts(&self) -> Facts<'_> {
         match self {
-            HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Programs),
+            HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Command(command)),
         }
     }
 }

@@ -13,8 +13,8 @@ pub struct Needs {
     /// A folder, up to its `/`, that is a place with all that is below it: most rules are about the same as the rule
     /// before them.
     known_folder: Option<PathBuf>,
-    /// The allow groups of the lines with commands, each once; `None` stands for everybody.
-    pub(super) commands: Vec<Option<usize>>,
+    /// The commands, in the order of their lines, each with the allow group of its line; `None` stands for everybody.
+    pub(super) commands: Vec<(Option<usize>, Box<str>)>,
 }
 
 /// A place that mail is written to.
@@ -47,8 +47,9 @@ impl Needs {
                 None if matches!(need, Need::Maildir(_)) => self.add_place(Place::Maildir(path.to_owned())),
                 None => self.add_place(Place::Mailbox(path.to_owned())),
             },
-            Need::Programs if self.commands.contains(&group) => {}
-            Need::Programs => self.commands.push(group),
+            // Many lines in a row may be about one command.
+            Need::Command(text) if self.commands.last().is_some_and(|(of, last)| *of == group && **last == *text) => {}
+            Need::Command(text) => self.commands.push((group, text.into())),
             Need::Nothing => {}
         }
     }

@@ -4,6 +4,8 @@
 //! 100,000), then `deliver` and `error` lines with patterns in file order, then the dead letter file, then
 //! "no such user".
 
+use std::net::IpAddr;
+
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, PeersNamed, RuleLine};
 use super::exact::{Changed, ExactRules};
@@ -232,16 +234,37 @@ impl Rules {
         &self.needs
     }
 
-    /// Whether some line with a command is within the reach of this peer.
-    pub fn has_commands_for(&self, peer: &Peer) -> bool {
+    /// The commands within the reach of this peer, in the order of their lines.
+    pub fn commands_for(&self, peer: &Peer) -> Vec<&str> {
         // A group whose pattern does not compile lets nobody through.
-        let admits = |group: &Option<usize>| self.group_admits(*group, peer, &mut Trace::default()).unwrap_or(false);
-        self.needs.commands.iter().any(admits)
+        self.commands_of(|group| self.group_admits(Some(group), peer, &mut Trace::default()).unwrap_or(false))
     }
 
-    /// The groups of peers that have lines with commands within their reach; `None` stands for everybody.
+    /// The commands that are within the reach of a peer at this address if it has the right name.
+    pub fn commands_for_any_name(&self, address: IpAddr) -> Vec<&str> {
+        self.commands_of(|group| {
+            self.groups[group].members.iter().any(|member| match member {
+                Member::Pattern(_) => true,
+                Member::Network(network) => network.contains(address),
+            })
+        })
+    }
+
+    fn commands_of(&self, admits: impl Fn(usize) -> bool) -> Vec<&str> {
+        // Each group is asked once, however many lines it has.
+        let mut admitted = vec![None; self.groups.len()];
+        let mut is_within_reach =
+            |group: Option<usize>| group.is_none_or(|group| *admitted[group].get_or_insert_with(|| admits(group)));
+        let commands = self.needs.commands.iter().filter(|(group, _)| is_within_reach(*group));
+        commands.map(|(_, command)| &**command).collect()
+    }
+
+    /// The groups of peers that have lines with commands within their reach, each once; `None` stands for everybody.
     pub fn groups_with_commands(&self) -> impl Iterator<Item = Option<&str>> {
-        self.needs.commands.iter().map(|group| group.map(|number| &*self.groups[number].name))
+        let mut groups: Vec<_> = self.needs.commands.iter().map(|(group, _)| *group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups.into_iter().map(|group| group.map(|number| &*self.groups[number].name))
     }
 }
 

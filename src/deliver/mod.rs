@@ -6,15 +6,19 @@
 //!
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
+mod frames;
 mod maildir;
 mod mbox;
 pub mod mboxrd;
 mod pipe;
 mod print;
+pub(crate) mod runner;
 
 use std::cmp::Ordering;
 use std::io;
 use std::time::{Duration, Instant};
+
+pub use pipe::Runner;
 
 use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Keep};
@@ -31,10 +35,12 @@ pub struct Context<'a> {
     pub config: &'a Config,
     /// Where events go.
     pub log: &'a Log,
-    /// Where the end of a child is told.
+    /// Where a request to stop is told.
     pub signals: &'a Signals,
     /// When the connection has to be over.
     pub deadline: Instant,
+    /// What runs commands.
+    pub runner: &'a Runner<'a>,
 }
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or

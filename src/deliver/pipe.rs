@@ -1,28 +1,32 @@
 //! `pipe COMMAND`: `/bin/sh -c COMMAND` with the message on its standard input.
 //!
 //! Nothing the peer sent is part of the command; it is in environment variables, cleaned of control characters. The
-//! command gets no descriptor of ours but two pipes, and is killed with everything it started when its time is up.
+//! session itself is confined to where no program can be run, so a process outside, the [`Runner`], runs the command: it
+//! was started before the first byte of the peer was read, knows the commands by their numbers, and gives each no
+//! descriptor of ours but two pipes. Out of time, a command is killed with everything it started.
 
-use std::io::{self, PipeReader, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
+use super::frames::{self, Incoming, Kind, MAX_FRAME, VARIABLES};
+use super::runner::TERM_PATIENCE;
 use super::{Context, failure, mboxrd};
+use crate::cli::RUN_COMMANDS;
 use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply, Status};
 use crate::wait::{is_ready, timeout};
 
-/// Runs the command and turns its exit status into an answer.
+/// Has the command run and turns its exit status into an answer.
 pub(super) fn run(
     context: &Context<'_>,
     command: &str,
@@ -32,201 +36,238 @@ pub(super) fn run(
     let log = context.log;
     log.event(&Event::StartingCommand(command));
     let limit = &context.config.limits.pipe_secs;
-    let mut running = Running::start(context.signals, command, copy, Instant::now() + limit.value)
-        .map_err(|error| failure(&error, &format!("starting '{command}'")))?;
-    let ended = running.feed(context, copy, spool);
-    running.output.drain();
-    let output = running.output.first_line();
-    match ended {
-        Ok(Some(status)) => {
-            log.event(&Event::CommandEnded { command, status, output });
-            answer(status, || CommandEnd { command, status, output }.to_string())
+    match context.runner.have_run(command, copy, spool, limit.value) {
+        Ok(Answer::Ended { status, output }) => {
+            log.event(&Event::CommandEnded { command, status, output: &output });
+            answer(status, || CommandEnd { command, status, output: &output }.to_string())
         }
-        Ok(None) => Err(reply::worded(&limit.refusal, reply::COMMAND_TOO_SLOW).because(format!(
+        Ok(Answer::TooSlow { output }) => Err(reply::worded(&limit.refusal, reply::COMMAND_TOO_SLOW).because(format!(
             "'{command}' was killed after {} seconds{}",
             limit.value.as_secs(),
-            said(output)
+            said(&output)
         ))),
-        Err(error) => Err(failure(&error, &format!("running '{command}'"))),
+        Ok(Answer::NotStarted(error)) => Err(failure(&error, &format!("starting '{command}'"))),
+        Ok(Answer::Broken(error)) | Err(error) => Err(failure(&error, &format!("running '{command}'"))),
     }
 }
 
-/// A command that was started. Dropped, it is killed with its process group, and waited for.
-struct Running {
-    child: Child,
-    /// The command's standard input. It is closed when the whole message is written, and not before the command is
-    /// killed: to see it closed would look like the end of the message.
-    input: Option<ChildStdin>,
-    output: Output,
-    deadline: Instant,
-    /// The exit status, once the child was waited for: its number may belong to somebody else then.
-    status: Option<ExitStatus>,
+/// The process that runs commands, as its session sees it. Dropped, it ends.
+pub struct Runner<'a> {
+    /// The commands within the peer's reach, by the numbers that the process knows them by.
+    commands: Vec<(u32, &'a str)>,
+    /// How to reach it, or why there is none: then mail for commands cannot be delivered, and all other can.
+    link: io::Result<Link<'a>>,
 }
 
-impl Running {
-    fn start(signals: &Signals, command: &str, copy: RecipientCopy<'_>, deadline: Instant) -> io::Result<Self> {
-        // What the super-server left open is not for commands either.
-        close_fds::set_fds_cloexec(3, &[]);
-        let (reader, writer) = io::pipe()?;
-        let mut child = signals.spawn(
-            Command::new("/bin/sh")
-                .args(["-c", command])
-                .env_clear()
-                .envs(environment(copy))
-                .process_group(0)
-                .stdin(Stdio::piped())
-                .stdout(writer.try_clone()?)
-                .stderr(writer),
-        )?;
-        let input = child.stdin.take();
-        let output = Output { reader, first: Vec::new(), ended: false };
-        let running = Self { child, input, output, deadline, status: None };
-        set_nonblocking(&running.output.reader)?;
-        running.input.as_ref().map_or(Ok(()), set_nonblocking)?;
-        Ok(running)
+/// How a command has ended, as the process says.
+enum Answer {
+    Ended { status: ExitStatus, output: Vec<u8> },
+    TooSlow { output: Vec<u8> },
+    NotStarted(io::Error),
+    Broken(io::Error),
+}
+
+impl<'a> Runner<'a> {
+    /// Starts the process, if there are commands, and tells it which, and how long one may take. What whoever started us
+    /// left open is not for it, nor for any other program from now on.
+    pub fn start(signals: &'a Signals, commands: &[&'a str], time: Duration) -> Self {
+        let commands: Vec<_> = (0..).zip(commands.iter().copied()).collect();
+        let link = match &commands[..] {
+            [] => Err(io::Error::other(OUT_OF_REACH)),
+            commands => Link::start(signals).and_then(|link| link.tell(commands, time).map(|()| link)),
+        };
+        Self { commands, link }
     }
 
-    /// Writes the message to the command and waits for its end. `None` if the time ran out.
-    fn feed(
-        &mut self,
-        context: &Context<'_>,
+    /// Tells it that no command is within the peer's reach but these, which are some of those it was started with, in the
+    /// same order.
+    pub fn keep(&mut self, commands: &[&str]) {
+        let before = self.commands.len();
+        let mut kept = commands.iter().peekable();
+        // Not the text decides: the same may stand in two lines, for different peers.
+        self.commands.retain(|(_, command)| kept.next_if(|kept| std::ptr::eq(**kept, *command)).is_some());
+        let (Ok(link), true) = (&self.link, self.commands.len() < before) else { return };
+        let told = if self.commands.is_empty() { link.end() } else { link.narrow(&self.commands) };
+        if let Err(error) = told {
+            self.link = Err(error);
+        }
+    }
+
+    /// Has a command run with a message. Why the message cannot be read, or the process does not do it, is an error.
+    fn have_run(
+        &self,
+        command: &str,
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
-    ) -> io::Result<Option<ExitStatus>> {
-        // As Postfix and Exim do it, and as the original did: a `From ` line, and no `>` in front of any other.
-        self.write(context, mboxrd::from_line(&copy.envelope.transaction.reverse_path).as_bytes())?;
-        for_each_piece(copy.reader(spool)?, |text| self.write(context, text))?;
-        if !self.is_over() {
-            self.input = None;
+        time: Duration,
+    ) -> io::Result<Answer> {
+        let link = match &self.link {
+            Ok(link) => link,
+            Err(error) => return Ok(Answer::NotStarted(io::Error::new(error.kind(), error.to_string()))),
+        };
+        let known = self.commands.iter().find(|(_, known)| *known == command);
+        let (number, _) = known.ok_or_else(|| io::Error::other(OUT_OF_REACH))?;
+        let until = Instant::now() + time + TERM_PATIENCE + PATIENCE;
+        let sent = link.send_message(*number, copy, spool, until);
+        let end = if sent.is_ok() { Kind::End } else { Kind::Abandon };
+        let answer = link.send(end, b"", until).and_then(|()| link.answer(until));
+        if answer.is_err() {
+            // Whatever it is doing, it is not to go on with it; and the next answer would be that to this message.
+            let _ = link.end();
         }
-        while !self.is_over() {
-            self.wait(context)?;
-        }
-        if self.status.is_none() {
-            self.status = self.child.try_wait()?;
-        }
-        Ok(self.status)
+        sent.and(answer)
+    }
+}
+
+/// The connection to the process.
+struct Link<'a> {
+    socket: UnixStream,
+    process: Child,
+    signals: &'a Signals,
+}
+
+impl<'a> Link<'a> {
+    fn start(signals: &'a Signals) -> io::Result<Self> {
+        close_fds::set_fds_cloexec(3, &[]);
+        let (socket, theirs) = UnixStream::pair()?;
+        socket.set_nonblocking(true)?;
+        // Not by `Signals::spawn`: it takes signals over as we did, and none is to end it before it has.
+        let process = Command::new("/proc/self/exe")
+            .arg0("mailrecv")
+            .arg(RUN_COMMANDS)
+            .env_clear()
+            .process_group(0)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { socket, process, signals })
     }
 
-    /// Writes a part of the message. A command that stops reading has its reasons: its exit status decides.
-    fn write(&mut self, context: &Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() && !self.is_over() {
-            let Some(input) = &mut self.input else { return Ok(()) };
-            match input.write(rest) {
+    fn tell(&self, commands: &[(u32, &str)], time: Duration) -> io::Result<()> {
+        let mut list = Vec::new();
+        frames::put_number(&mut list, u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+        commands.iter().try_for_each(|(_, command)| frames::put_text(&mut list, command.as_bytes()))?;
+        self.send(Kind::List, &list, Instant::now() + PATIENCE)
+    }
+
+    fn narrow(&self, commands: &[(u32, &str)]) -> io::Result<()> {
+        let mut numbers = Vec::new();
+        commands.iter().for_each(|(number, _)| frames::put_number(&mut numbers, *number));
+        self.send(Kind::Only, &numbers, Instant::now() + PATIENCE)
+    }
+
+    fn send_message(&self, number: u32, copy: RecipientCopy<'_>, spool: &mut Spool, until: Instant) -> io::Result<()> {
+        let mut order = Vec::new();
+        frames::put_number(&mut order, number);
+        values(copy).iter().try_for_each(|value| frames::put_text(&mut order, value.as_bytes()))?;
+        self.send(Kind::Run, &order, until)?;
+        // As Postfix and Exim do it, and as the original did: a `From ` line, and no `>` in front of any other.
+        let from_line = mboxrd::from_line(&copy.envelope.transaction.reverse_path);
+        self.send(Kind::Piece, from_line.as_bytes(), until)?;
+        for_each_piece(copy.reader(spool)?, |text| {
+            text.chunks(MAX_FRAME).try_for_each(|piece| self.send(Kind::Piece, piece, until))
+        })
+    }
+
+    fn send(&self, kind: Kind, payload: &[u8], until: Instant) -> io::Result<()> {
+        let mut frame = Vec::with_capacity(payload.len() + 5);
+        frames::put(&mut frame, kind, payload)?;
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            match (&self.socket).write(rest) {
                 Ok(length) => rest = &rest[length..],
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => self.wait(context)?,
-                    io::ErrorKind::BrokenPipe => self.input = None,
-                    _ => return Err(error),
-                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::POLLOUT, until)?,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Whether the command has ended or its time is up.
-    fn is_over(&self) -> bool {
-        self.status.is_some() || Instant::now() >= self.deadline
+    fn answer(&self, until: Instant) -> io::Result<Answer> {
+        let mut incoming = Incoming::default();
+        let kind = loop {
+            match incoming.read(&self.socket, MAX_FRAME)? {
+                Some(kind) => break kind,
+                None => self.wait(PollFlags::POLLIN, until)?,
+            }
+        };
+        let output = &mut incoming.payload();
+        let number = frames::take_number(output)?.cast_signed();
+        let output = output.to_vec();
+        match kind {
+            Kind::Ended => Ok(Answer::Ended { status: ExitStatus::from_raw(number), output }),
+            Kind::TooSlow => Ok(Answer::TooSlow { output }),
+            Kind::NotStarted => Ok(Answer::NotStarted(io::Error::from_raw_os_error(number))),
+            Kind::Broken => Ok(Answer::Broken(io::Error::from_raw_os_error(number))),
+            Kind::List | Kind::Only | Kind::Run | Kind::Piece | Kind::End | Kind::Abandon => {
+                Err(io::ErrorKind::InvalidData.into())
+            }
+        }
     }
 
-    /// Waits until the command takes input, writes output or ends, or its time is up.
-    fn wait(&mut self, context: &Context<'_>) -> io::Result<()> {
-        self.status = self.child.try_wait()?;
-        if self.is_over() {
-            return Ok(());
+    /// Waits until the process reads or answers, but no longer than this. A request to stop is noted for later.
+    fn wait(&self, events: PollFlags, until: Instant) -> io::Result<()> {
+        if Instant::now() >= until {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the process that runs commands does not answer"));
         }
-        let mut descriptors = vec![PollFd::new(context.signals.as_fd(), PollFlags::POLLIN)];
-        if !self.output.ended {
-            descriptors.push(PollFd::new(self.output.reader.as_fd(), PollFlags::POLLIN));
-        }
-        descriptors.extend(self.input.as_ref().map(|input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)));
-        match poll(&mut descriptors, timeout(self.deadline)) {
+        let mut descriptors =
+            [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.socket.as_fd(), events)];
+        match poll(&mut descriptors, timeout(until)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         if is_ready(&descriptors[0]) {
-            context.signals.clear();
+            self.signals.clear();
         }
-        self.output.drain();
         Ok(())
     }
+
+    /// Lets the process end: it sees that nothing more will come.
+    fn end(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
 }
 
-impl Drop for Running {
+impl Drop for Link<'_> {
     fn drop(&mut self) {
-        // A child that ended by itself may leave others behind; one that did not is stopped with all of them.
-        let group = i32::try_from(self.child.id()).map(Pid::from_raw);
-        if let (Ok(group), None) = (group, self.status) {
-            let _ = killpg(group, Signal::SIGTERM);
-            let patience = Instant::now() + TERM_PATIENCE;
-            // The others may need longer than the first of them, whose end has to be taken note of to be one.
-            while Instant::now() < patience && self.child.try_wait().is_ok() && killpg(group, None).is_ok() {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = killpg(group, Signal::SIGKILL);
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// What a command writes: the beginning is kept, the rest thrown away, so that it never waits for us.
-struct Output {
-    reader: PipeReader,
-    first: Vec<u8>,
-    /// Whether nobody holds the other end any more.
-    ended: bool,
-}
-
-impl Output {
-    /// Takes what is there, without waiting for more: a grandchild may hold the other end for as long as it likes.
-    fn drain(&mut self) {
-        let mut buffer = [0; 4096];
-        // Bounded, so that a command that never stops writing cannot hold us here.
-        for _ in 0..64 {
-            match self.reader.read(&mut buffer) {
-                Ok(0) => {
-                    self.ended = true;
-                    break;
+        let _ = self.end();
+        let until = Instant::now() + TERM_PATIENCE + PATIENCE;
+        loop {
+            // Its end of the connection is closed when it ends, which it may need a moment for.
+            let mut descriptors = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+            match poll(&mut descriptors, timeout(until)) {
+                Ok(0) | Err(Errno::EINTR) if Instant::now() < until => {}
+                Ok(1..) => {
+                    let _ = self.process.wait();
+                    return;
                 }
-                Ok(length) => {
-                    let room = MAX_OUTPUT - self.first.len();
-                    self.first.extend_from_slice(&buffer[..length.min(room)]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
+                _ => return,
             }
         }
     }
-
-    fn first_line(&self) -> &[u8] {
-        let text = self.first.trim_ascii_start();
-        text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end()
-    }
 }
 
-/// The envelope, for the command. Values carry no control characters: a newline in one could end up in a header.
-fn environment(copy: RecipientCopy<'_>) -> Vec<(&'static str, String)> {
+/// The envelope, for the command: the values of [`VARIABLES`].
+fn values(copy: RecipientCopy<'_>) -> [String; VARIABLES.len()] {
     let RecipientCopy { envelope, recipient, .. } = copy;
     let local_part = recipient.local_part();
-    let peer = envelope.peer;
-    let variables = [
-        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
-        ("SENDER", envelope.transaction.reverse_path.to_string()),
-        ("RECIPIENT", recipient.to_string()),
-        ("ORIGINAL_RECIPIENT", recipient.to_string()),
-        ("LOCAL", local_part.to_owned()),
-        ("EXTENSION", local_part.split_once('+').map_or("", |(_, extension)| extension).to_owned()),
-        ("DOMAIN", recipient.domain().to_owned()),
-        ("CLIENT_ADDRESS", peer.address.to_string()),
-        ("CLIENT_HOSTNAME", peer.name().to_owned()),
-        ("CLIENT_HELO", envelope.transaction.hello.name.clone()),
-        ("CLIENT_PROTOCOL", envelope.protocol().to_owned()),
-        ("AUTH_USER", String::new()),
-        ("MESSAGE_ID", envelope.id.to_owned()),
-    ];
-    variables.into_iter().map(|(name, value)| (name, value.chars().filter(|c| !c.is_control()).collect())).collect()
+    let (peer, transaction) = (envelope.peer, envelope.transaction);
+    [
+        transaction.reverse_path.to_string(),
+        recipient.to_string(),
+        recipient.to_string(),
+        local_part.to_owned(),
+        local_part.split_once('+').map_or("", |(_, extension)| extension).to_owned(),
+        recipient.domain().to_owned(),
+        peer.address.to_string(),
+        peer.name().to_owned(),
+        transaction.hello.name.clone(),
+        envelope.protocol().to_owned(),
+        String::new(),
+        envelope.id.to_owned(),
+    ]
 }
 
 /// What an exit status means: sysexits(3), and qmail's 100 and 111. What is not known to be permanent is temporary.
@@ -250,13 +291,8 @@ fn answer(status: ExitStatus, cause: impl FnOnce() -> String) -> Result<(), Repl
     })
 }
 
-fn set_nonblocking(descriptor: &impl AsFd) -> io::Result<()> {
-    fcntl(descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(())
-}
+/// How long the process that runs commands may take for what does not depend on a command.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How much of a command's output is kept, in bytes.
-const MAX_OUTPUT: usize = 1024;
-
-/// How long a command has between SIGTERM and SIGKILL.
-const TERM_PATIENCE: Duration = Duration::from_secs(2);
+/// Why a command cannot be run that nobody was to ask for.
+const OUT_OF_REACH: &str = "no such command was within the peer's reach when the session began";

@@ -72,8 +72,6 @@ pub enum Event<'a> {
     /// A command has ended; the first line of what it wrote.
     CommandEnded { command: &'a str, status: ExitStatus, output: &'a [u8] },
 
-    /// There is no sandbox: a `pipe` is within the reach of this peer.
-    NoSandboxForCommands(&'a Peer),
     /// There is no sandbox, for this reason.
     NoSandbox(&'a dyn Display),
 
@@ -106,8 +104,7 @@ impl Event<'_> {
             | Event::WritingFile(_)
             | Event::FileDelivered(_)
             | Event::StartingCommand(_)
-            | Event::CommandEnded { .. }
-            | Event::NoSandboxForCommands(_) => Some(Flags::FILES),
+            | Event::CommandEnded { .. } => Some(Flags::FILES),
             Event::Closed(_) => Some(Flags::CLOSING),
             Event::HostName(_) | Event::NoHostName(_) => Some(Flags::HOSTS),
             Event::Letter(_) => Some(Flags::LETTERS),
@@ -200,9 +197,6 @@ impl Event<'_> {
             Event::StartingCommand(command) => write!(f, "DEBUG: starting '{command}'"),
             Event::CommandEnded { command, status, output } => {
                 write!(f, "DEBUG: {}", CommandEnd { command, status: *status, output })
-            }
-            Event::NoSandboxForCommands(peer) => {
-                write!(f, "DEBUG: no sandbox: a pipe command is within the reach of {peer}")
             }
             Event::NoSandbox(why) => write!(f, "WARNING: no sandbox: {why}"),
             Event::GoneInTransaction(how) => {

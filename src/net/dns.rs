@@ -40,16 +40,36 @@ impl std::fmt::Display for NoName {
     }
 }
 
-/// Looks up the address's name and the name's addresses; all of it takes at most `timeout`.
-pub(crate) fn confirmed_name(address: IpAddr, timeout: Duration) -> Result<String, NoName> {
+/// What the files of this machine have to say of an address's name.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// The name, which needs no confirmation.
+    Known(String),
+    /// Nothing; these servers may know more.
+    Ask(resolv_conf::Config),
+}
+
+/// Looks into hosts(5), and into resolv.conf(5) if that does not have the address. Inside the sandbox, where answers of
+/// name servers are read, there are no files.
+pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
     if let Some(name) = name_in_hosts(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address) {
-        return Ok(name);
+        return Lookup::Known(name);
     }
     if [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&address) {
         // Not every hosts file says so for both (RFC 6761, 6.3).
-        return Ok("localhost".to_owned());
+        return Lookup::Known("localhost".to_owned());
     }
-    let resolver = Resolver::new(Instant::now() + timeout);
+    let config = std::fs::read(Path::new(RESOLV_CONF)).ok().and_then(|text| resolv_conf::Config::parse(text).ok());
+    Lookup::Ask(config.unwrap_or_default())
+}
+
+/// Asks name servers for the address's name and the name's addresses; all of it takes at most `timeout`.
+pub(crate) fn confirmed_name(
+    address: IpAddr,
+    servers: &resolv_conf::Config,
+    timeout: Duration,
+) -> Result<String, NoName> {
+    let resolver = Resolver::new(servers, Instant::now() + timeout);
     let mut failure = None;
     let mut unconfirmed = None;
     for name in resolver.names(address)?.into_iter().take(MAX_NAMES) {
@@ -82,11 +102,7 @@ struct Resolver {
 }
 
 impl Resolver {
-    fn new(deadline: Instant) -> Self {
-        let config = std::fs::read(Path::new(RESOLV_CONF))
-            .ok()
-            .and_then(|text| resolv_conf::Config::parse(text).ok())
-            .unwrap_or_default();
+    fn new(config: &resolv_conf::Config, deadline: Instant) -> Self {
         let mut servers: Vec<SocketAddr> =
             config.nameservers.iter().map(|server| SocketAddr::new(server.into(), DNS_PORT)).collect();
         if servers.is_empty() {

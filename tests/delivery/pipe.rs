@@ -161,6 +161,29 @@ fn the_time_limit_of_commands_has_its_own_reply() {
     session.quit();
 }
 
+/// Whoever kills the session in the middle of a message does not make its beginning look like all of it: the command is
+/// stopped before it sees an end of its input, whether it heeds SIGTERM or not.
+#[test]
+fn a_killed_session_does_not_end_the_message() {
+    for stubborn in ["", "trap '' TERM; "] {
+        // A pipe has no room for the rest of the message, so the session is in the middle of it.
+        let scratch = Scratch::with_config(&format!(
+            "deliver rcpt_to * pipe {stubborn}head -c 1000 > /dev/null; echo $$ > reading; \
+             until test -e go; do sleep 0.1; done; cat > /dev/null; echo whole > taken\n"
+        ));
+        let mut session = scratch.greeted();
+        session.begin_message(&["fred@mx.example"]);
+        session.send(vec![b'x'; 2_000_000]);
+        session.send("\r\n.\r\n");
+        let command = wait_until("the command", || scratch.read("reading").trim().parse().ok().map(Pid::from_raw));
+        kill(session.pid(), Signal::SIGKILL).unwrap();
+        assert_eq!(session.hang_up().exit_code(), 128 + 9);
+        scratch.write("go", "");
+        wait_until("the end of the command", || kill(command, None).err().map(drop));
+        assert_eq!(scratch.read("taken"), "", "'{stubborn}': the beginning of the message was taken for all of it");
+    }
+}
+
 /// A daemon that a command leaves behind holds up neither the delivery nor the end of the connection.
 #[test]
 fn daemons_do_not_hold_the_connection() {

@@ -75,10 +75,10 @@ fn plan(form: Form, route: &'static [Place], size: usize) -> Result<Vec<Fault>, 
     let mut faults = Vec::new();
     // What comes before and after a delivery is the same for all, so that in the short form one is enough.
     let is_of_this_route = |call: &Call| {
-        let is_of_a_command = call.name == "pipe2" || call.name.starts_with("clone");
-        is_of_a_command
+        let starts_runner = call.name == "socketpair" || call.name.starts_with("clone");
+        starts_runner
+            || trace::is_with_runner(call)
             || call.concerns(&destinations.scratch.path("")) && !call.concerns(&destinations.scratch.path(CONFIG))
-            || call.descriptor().is_some_and(|descriptor| descriptor.starts_with("pipe:"))
     };
     let calls = calls.iter().filter(|call| form == Form::Long || route == ROUTES[0] || is_of_this_route(call));
     for (number, call) in calls.enumerate() {
@@ -110,14 +110,14 @@ fn plan(form: Form, route: &'static [Place], size: usize) -> Result<Vec<Fault>, 
 /// What a call can fail with; nothing if it is none of those that can, or on the connection.
 fn errors(call: &Call) -> &'static [&'static str] {
     let descriptor = call.descriptor().unwrap_or_default();
+    if trace::is_with_runner(call) {
+        return if call.name == "sendto" { &["ENOBUFS", "EINTR"] } else { &["EIO", "EINTR"] };
+    }
     if descriptor.starts_with("socket:") || descriptor.starts_with("anon_inode:") {
         return &[];
     }
     match &*call.name {
-        // The other end is a command that is there. Memory is what may be short.
-        "write" if descriptor.starts_with("pipe:") => &["ENOMEM", "EINTR"],
-        "read" if descriptor.starts_with("pipe:") => &["EIO", "EINTR"],
-        // A call that strace lets fail does not happen, so that the other end would never see the end of a pipe.
+        // A call that strace lets fail does not happen, so that the other end would never see the end of a connection.
         "close" if !descriptor.starts_with('/') => &[],
         "fcntl" if call.arguments.get(1).is_some_and(|command| command.contains("LK")) => &["ENOLCK", "EIO", "EINTR"],
         "fcntl" => &["EMFILE"],
@@ -128,7 +128,7 @@ fn errors(call: &Call) -> &'static [&'static str] {
         "flock" => &["ENOLCK", "EIO", "EINTR"],
         "read" | "pread64" => &["EIO", "EINTR"],
         "lseek" | "unlink" | "unlinkat" | "stat" | "fstat" | "lstat" | "statx" | "newfstatat" | "fadvise64" => &["EIO"],
-        "pipe2" => &["EMFILE", "ENFILE"],
+        "socketpair" => &["EMFILE", "ENFILE"],
         "clone" | "clone3" | "vfork" => &["EAGAIN", "ENOMEM"],
         _ => &[],
     }
@@ -240,11 +240,12 @@ enum Excuse {
 impl Excuse {
     fn new(before: &[Call], hit: &Call) -> Self {
         let has_failed = hit.injected.is_some();
-        let has_ended = |call: &Call| call.name == "wait4" && call.result.is_some_and(|pid| pid > 0);
+        let has_answer = |call: &Call| call.name == "recvfrom" && trace::is_with_runner(call);
+        let has_ended = |call: &Call| has_answer(call) && call.result.is_some_and(|length| length > 0);
         match &*hit.name {
             "ftruncate" if has_failed => Excuse::NotCutBack,
             "unlink" | "unlinkat" if has_failed => Excuse::NotRemoved,
-            _ if has_failed && before.iter().any(has_ended) => Excuse::Taken,
+            _ if has_failed && (before.iter().any(has_ended) || has_answer(hit)) => Excuse::Taken,
             _ => Excuse::None,
         }
     }

@@ -95,6 +95,8 @@ struct RuleBook<'a> {
     /// Which locks the receiver has.
     flocks: BTreeSet<PathBuf>,
     record_locks: BTreeSet<PathBuf>,
+    /// Whether the receiver is in its sandbox; what it tells the process that runs commands before is no message.
+    is_confined: bool,
     command_runs: bool,
     complaints: Vec<String>,
 }
@@ -108,6 +110,7 @@ impl<'a> RuleBook<'a> {
             names: BTreeMap::new(),
             flocks: BTreeSet::new(),
             record_locks: BTreeSet::new(),
+            is_confined: false,
             command_runs: false,
             complaints: Vec::new(),
         }
@@ -175,11 +178,12 @@ impl<'a> RuleBook<'a> {
                     self.written.remove(&path);
                 }
             }
-            "clone" | "clone3" | "vfork" | "fork" => {
+            "landlock_restrict_self" => self.is_confined = true,
+            "sendto" if trace::is_with_runner(call) && self.is_confined && !self.command_runs => {
                 self.nothing_left("a command is started");
                 self.command_runs = true;
             }
-            "wait4" | "waitid" if call.result != Some(0) || call.name == "waitid" => self.command_runs = false,
+            "recvfrom" if trace::is_with_runner(call) => self.command_runs = false,
             _ if call.sends(ACCEPTED) => {
                 if self.command_runs {
                     self.complaints.push("the 250 leaves while a command runs".to_owned());

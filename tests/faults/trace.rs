@@ -43,6 +43,14 @@ pub fn deliver(
     (attempt, calls)
 }
 
+/// Whether the receiver speaks to the process that runs its commands; its other sockets are the connection.
+pub fn is_with_runner(call: &Call) -> bool {
+    let is_connection =
+        call.arguments.first().is_some_and(|first| ["0<", "1<", "2<"].iter().any(|it| first.starts_with(it)));
+    let is_socket = call.descriptor().is_some_and(|descriptor| descriptor.starts_with("socket:"));
+    ["sendto", "recvfrom"].contains(&&*call.name) && is_socket && !is_connection
+}
+
 /// Does the same with many things, some at a time, and adds up what was counted.
 pub fn several_at_a_time<T: Sync>(
     items: &[T],
