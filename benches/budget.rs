@@ -66,7 +66,7 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("50mb", sessions::fifty_megabytes),
@@ -75,13 +75,15 @@ const SECTIONS: [(&str, Section); 9] = [
     ("error-patterns", rules::error_patterns),
     ("check", rules::check),
     ("idle", sessions::idle),
+    ("pipe", sessions::pipe),
     ("counts", counts::counts),
 ];
 
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, check, idle, counts
+  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, check, idle, pipe,
+                    counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

@@ -22,6 +22,8 @@ pub(crate) fn counts(bench: &mut Bench) -> Result<()> {
         session.offer(RECIPIENT)?;
         session.data(&mail)
     })?;
+    let with_pipe = format!("{ONE_RULE}deliver rcpt_to robot@localhost pipe cat >/dev/null\n");
+    count(bench, "a pipe within reach, the session alone", &with_pipe, nothing)?;
     for number in [10_000, 100_000] {
         for form in [PLAIN, IN_A_GROUP] {
             count(bench, &format!("{number} {}", form.what), &form.rules(1..=number), nothing)?;

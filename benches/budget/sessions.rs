@@ -118,6 +118,20 @@ pub(crate) fn idle(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// What the process costs that is there where a command is within the peer's reach.
+pub(crate) fn pipe(bench: &mut Bench) -> Result<()> {
+    let figures = ["exec to greeting", "connect to exit"]
+        .map(|what| Figure::new(&format!("a pipe within reach, {what}"), Unit::AddedMilliseconds, None));
+    let with_pipe = bench.mailrecv(&format!("{ONE_RULE}deliver rcpt_to robot@localhost pipe cat >/dev/null\n"))?;
+    let contestants = [with_pipe, bench.mailrecv(ONE_RULE)?.named("mailrecv, no pipe")];
+    bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
+        let mut session = Session::open(contestant, listener)?;
+        session.quit()?;
+        Ok([milliseconds(session.to_greeting), milliseconds(session.connected.elapsed())])
+    });
+    Ok(())
+}
+
 pub(crate) const ONE_RULE: &str = "deliver rcpt_to postmaster@localhost append \"{dir}/mailbox-mailrecv\"\n";
 
 /// Every mail server takes mail for its postmaster, so `--against` needs no account.
