@@ -30,6 +30,9 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
         for line in loaded.iter().flat_map(sandbox::describe) {
             let _ = writeln!(out, "  {line}");
         }
+        for line in loaded.iter().flat_map(sandbox::try_out) {
+            let _ = writeln!(out, "Tried on this system: {line}");
+        }
     }
     Exit::Ok
 }

@@ -22,11 +22,12 @@ use crate::log::{self, Event, Log};
 use crate::net::conn::Connection;
 use crate::net::dns::{self, Lookup};
 use crate::peer::{self, Origin, Peer};
+use crate::sandbox::{self, Flaw};
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
-use crate::{sandbox, user};
+use crate::user;
 
 /// Serves the peer on standard input and output, which is `named` or else the one that is connected.
 pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
@@ -98,11 +99,11 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
         None => config.rules.commands_for(&peer),
     };
     let mut runner = Runner::start(&signals, &commands, config.limits.pipe_secs.value);
-    sandbox::enter(&config, name_servers.is_some(), log);
+    sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
     let mut refusal = None;
     if let Some(servers) = name_servers {
         refusal = look_up(&config, log, &mut peer, &servers, server.deadline());
-        sandbox::forbid_tcp(log);
+        sandbox::forbid_tcp(&config, log).map_err(unconfined)?;
         runner.keep(&config.rules.commands_for(&peer));
     }
     log.event(&Event::Connected(&peer));
@@ -213,6 +214,11 @@ fn cannot_use(log: &Log, file: &Path, unusable: &Unusable) -> Stop {
     let errors = if count == 1 { "error" } else { "errors" };
     let cause = format!("{count} {errors} in {}", file.display());
     Stop { reply: Some(reply::cannot_serve(cause)), exit: Exit::Config }
+}
+
+/// The sandbox is not what it should be, and the configuration requires that.
+fn unconfined(flaw: Flaw) -> Stop {
+    Stop { reply: Some(reply::cannot_serve(format!("{flaw}, and it is required"))), exit: Exit::OsErr }
 }
 
 /// Asks for the peer's name; the refusal if it has none that counts and the configuration wants one.

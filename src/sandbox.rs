@@ -6,53 +6,80 @@
 //! writes anywhere: commands are run by a process that was started before (src/deliver/runner.rs).
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, RestrictionStatus,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::fcntl::OFlag;
 
-use crate::config::{Config, Place};
+use crate::config::{Config, Level, Place};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
 
-/// Enters the sandbox that fits this configuration. Without one a warning is logged, and on it goes. One who has still to
-/// ask name servers can reach them, over TCP as well, until [`forbid_tcp`].
-pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) {
+/// Enters the sandbox that the configuration asks for. One who has still to ask name servers can reach them, over TCP as
+/// well, until [`forbid_tcp`]. If it does not come to be what it should be, that is logged, or, where it is required, an
+/// error: no mail can be taken.
+pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Result<(), Flaw> {
+    if config.sandbox.level == Level::Off {
+        return Ok(());
+    }
     log.open();
     date::learn_time_zone();
-    match restrict(&allowed(config), asks_name_servers.then_some(DNS_PORT)) {
-        Ok(RulesetStatus::NotEnforced) => log.event(&Event::NoSandbox(&"this kernel has no Landlock")),
-        Ok(_) => {}
-        Err(error) => log.event(&Event::NoSandbox(&error)),
+    let restricted = restrict(&allowed(config), asks_name_servers.then_some(DNS_PORT));
+    tolerate(Flaw::of(restricted), config, log)
+}
+
+/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more. What the
+/// kernel does not know it has said of the first one.
+pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), Flaw> {
+    match config.sandbox.level {
+        Level::Off => Ok(()),
+        Level::On => tolerate(restrict_to_no_tcp().err().map(Flaw::from), config, log),
     }
 }
 
-/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more.
-pub(crate) fn forbid_tcp(log: &Log) {
-    if let Err(error) = restrict_to_no_tcp() {
-        log.event(&Event::NoSandbox(&error));
+fn tolerate(flaw: Option<Flaw>, config: &Config, log: &Log) -> Result<(), Flaw> {
+    match flaw {
+        None => Ok(()),
+        Some(flaw) if config.sandbox.is_required => Err(flaw),
+        Some(flaw) => {
+            log.event(&if flaw.is_total() { Event::NoSandbox(&flaw) } else { Event::PartialSandbox(&flaw) });
+            Ok(())
+        }
     }
 }
 
-/// For people: what [`enter`] allows, a line each.
+/// For people: what [`enter`] leaves to a session, a line each, and what this system makes of it, which is tried.
 pub(crate) fn describe(config: &Config) -> Vec<String> {
-    let allowed = allowed(config);
-    let mut lines: Vec<_> = allowed.iter().map(ToString::to_string).collect();
-    let files = if allowed.iter().any(Allowed::is_everywhere) {
-        lines.push(
-            "/ is where the folders of all destinations meet: fewer folders would make a better sandbox".to_owned(),
-        );
-        ""
-    } else {
-        "no other file, "
-    };
-    lines.push(format!("nothing else: {files}no program, no TCP connection, no signal; no new privileges"));
+    let mut lines = Vec::new();
+    match config.sandbox.level {
+        Level::Off => lines.push("everything: the configuration says `sandbox off`".to_owned()),
+        Level::On => {
+            let allowed = allowed(config);
+            lines.extend(allowed.iter().map(ToString::to_string));
+            let files = if allowed.iter().any(Allowed::is_everywhere) {
+                lines.push(
+                    "/ is where the folders of all destinations meet: fewer folders would make a better sandbox"
+                        .to_owned(),
+                );
+                ""
+            } else {
+                "no other file, "
+            };
+            lines.push(format!("nothing else: {files}no program, no TCP connection, no signal; no new privileges"));
+            lines.push(
+                "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners"
+                    .to_owned(),
+            );
+        }
+    }
     for group in config.rules.groups_with_commands() {
         let who = group.map_or_else(|| "every peer".to_owned(), |group| format!("peers in {group}"));
         lines.push(format!(
@@ -60,6 +87,89 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// For people: what this system makes of the sandbox. It is tried, in a thread of its own, whose affair it is.
+pub(crate) fn try_out(config: &Config) -> Vec<String> {
+    if config.sandbox.level == Level::Off {
+        return Vec::new();
+    }
+    let allowed = allowed(config);
+    let trial = || match Flaw::of(restrict(&allowed, None)) {
+        Some(flaw) => vec![flaw.to_string()],
+        None => match what_gets_through() {
+            nothing if nothing.is_empty() => vec!["all of it is enforced".to_owned()],
+            something => something,
+        },
+    };
+    std::thread::scope(|scope| scope.spawn(trial).join())
+        .unwrap_or_else(|_| vec!["no sandbox: it cannot be tried".to_owned()])
+}
+
+/// What is possible here that should not be.
+fn what_gets_through() -> Vec<String> {
+    // Nobody need listen there: what is forbidden is not even tried.
+    let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, DNS_PORT));
+    let program = Command::new("/proc/self/exe").arg("--version").stdout(Stdio::null()).status();
+    let tried = [("a TCP connection", connection.map(drop)), ("a program", program.map(drop))];
+    let got_through = tried
+        .into_iter()
+        .filter(|(_, result)| !matches!(result, Err(error) if error.kind() == ErrorKind::PermissionDenied));
+    got_through.map(|(what, _)| format!("{what} is not held back")).collect()
+}
+
+/// What a sandbox is not that it should be.
+#[derive(Debug)]
+pub(crate) enum Flaw {
+    /// There is none, for this reason.
+    Total(String),
+    /// This kernel's Landlock does not know how to hold these back.
+    Partial(Vec<&'static str>),
+}
+
+impl Flaw {
+    fn of(restricted: Result<RestrictionStatus, RulesetError>) -> Option<Self> {
+        let status = match restricted {
+            Ok(status) => status,
+            Err(error) => return Some(error.into()),
+        };
+        match (status.ruleset, status.landlock) {
+            (RulesetStatus::FullyEnforced, _) => None,
+            (_, LandlockStatus::NotEnabled) => {
+                Some(Flaw::Total("Landlock is not among the kernel's security modules (lsm= at its start)".to_owned()))
+            }
+            (_, LandlockStatus::NotImplemented) => Some(Flaw::Total("this kernel has no Landlock".to_owned())),
+            (_, LandlockStatus::Available { effective_abi, .. }) => {
+                let unknown = SINCE.iter().filter(|(abi, _)| effective_abi < *abi);
+                Some(Flaw::Partial(unknown.map(|(_, what)| *what).collect()))
+            }
+        }
+    }
+
+    fn is_total(&self) -> bool {
+        matches!(self, Flaw::Total(_))
+    }
+}
+
+impl From<RulesetError> for Flaw {
+    fn from(error: RulesetError) -> Self {
+        Flaw::Total(error.to_string())
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::Total(why) => write!(f, "no sandbox: {why}"),
+            // Some place is a file where there should be a folder.
+            Flaw::Partial(unknown) if unknown.is_empty() => {
+                f.write_str("the sandbox is not whole: some place is no folder")
+            }
+            Flaw::Partial(unknown) => {
+                write!(f, "the sandbox is not whole: this kernel does not hold back {}", unknown.join(", "))
+            }
+        }
+    }
 }
 
 /// A file, or a folder with all that is in it, and what may be done there.
@@ -184,7 +294,7 @@ fn of_maildir(directory: &Path) -> Allowed {
     }
 }
 
-fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RulesetStatus, RulesetError> {
+fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::from_all(KNOWN))?
@@ -199,15 +309,23 @@ fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RulesetStatu
     if let Some(port) = connect_to {
         ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
     }
-    Ok(ruleset.restrict_self()?.ruleset)
+    ruleset.restrict_self()
 }
 
-fn restrict_to_no_tcp() -> Result<RulesetStatus, RulesetError> {
-    Ok(Ruleset::default().handle_access(AccessNet::from_all(KNOWN))?.create()?.restrict_self()?.ruleset)
+fn restrict_to_no_tcp() -> Result<(), RulesetError> {
+    Ruleset::default().handle_access(AccessNet::from_all(KNOWN))?.create()?.restrict_self().map(drop)
 }
 
 /// Where name servers listen (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
+
+/// Since which Landlock what is held back (landlock(7)). Programs and files are since the first.
+const SINCE: [(ABI, &str); 4] = [
+    (ABI::V3, "cutting files back"),
+    (ABI::V4, "TCP connections"),
+    (ABI::V5, "device controls"),
+    (ABI::V6, "signals to others and abstract sockets"),
+];
 
 /// The newest Landlock this was tested with; an older kernel enforces what it knows.
 const KNOWN: ABI = ABI::V6;
@@ -215,9 +333,8 @@ const KNOWN: ABI = ABI::V6;
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File, OpenOptions};
-    use std::io::{ErrorKind, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::process::Command;
+    use std::io::Write;
+    use std::net::TcpListener;
 
     use nix::errno::Errno;
     use nix::sys::signal::kill;
@@ -235,7 +352,7 @@ mod tests {
         let mut open_before = File::create(outside.path().join("log")).unwrap();
         let places = [Allowed::folder(inside.path(), What::Append)];
         assert_eq!(
-            restrict(&places, None).unwrap(),
+            restrict(&places, None).unwrap().ruleset,
             RulesetStatus::FullyEnforced,
             "these tests need a kernel with Landlock"
         );

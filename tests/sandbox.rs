@@ -21,7 +21,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 use testkit::process::children;
-use testkit::{Process, Session, debian, is_root};
+use testkit::{Process, Session, debian, is_root, output};
 
 /// A config with a mailbox in a folder of its own.
 fn with_mailbox(more: &str) -> Scratch {
@@ -245,6 +245,62 @@ fn the_sandbox_stands_before_the_first_byte_is_read() {
     assert!(!confined.contains("openat"), "a session without mail opens nothing more:\n{confined}");
 }
 
+/// Nothing that would be an administrator's business to know depends on a flag.
+#[test]
+fn where_a_sandbox_is_required_and_not_to_be_had_no_mail_is_taken() {
+    for required in ["sandbox required", "sandbox on required"] {
+        let scratch = with_mailbox(&format!("debug -\n{required}\n"));
+        let without = ["-o", "trace", "-e", "inject=landlock_create_ruleset:error=EOPNOTSUPP"];
+        let mut session = Session::start(traced(&scratch, &without));
+        session.expect("220 ");
+        session.expect("421 4.3.5 Cannot receive messages at this time, try again later");
+        assert_eq!(session.end(), (Vec::new(), 71));
+        let [line] = &scratch.log()[..] else { panic!("one line: {:?}", scratch.log()) };
+        assert!(line.starts_with("[192.0.2.7] ERROR: 421 ") && line.contains("no sandbox: Landlock is not"), "{line}");
+        let mut session = scratch.greeted();
+        let reply = session.deliver(&["fred@mx.example"]);
+        assert!(reply.starts_with("250 "), "where it can be had: {reply}");
+        session.quit();
+    }
+}
+
+#[test]
+fn without_a_sandbox_everything_is_possible() {
+    let scratch = with_mailbox("sandbox off\n");
+    let reply = deliver_elsewhere(&scratch);
+    assert!(reply.starts_with("250 "), "{reply}");
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.ends_with("gives up everything but:\n  everything: the configuration says `sandbox off`\n"), "{said}");
+}
+
+#[test]
+fn check_tries_the_sandbox() {
+    let scratch = with_mailbox("");
+    let check = |inject: &[&str]| {
+        let mut command = scratch.command(debian::program("strace", "strace"), &["-f", "-o", "trace"]);
+        command.args(inject).args([MAILRECV, "-c", CONFIG, "check", "-v"]);
+        let said = String::from_utf8(output(command).stdout).unwrap();
+        said.lines().filter_map(|line| line.strip_prefix("Tried on this system: ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(check(&[]), "all of it is enforced");
+    assert_eq!(
+        check(&["-e", "inject=landlock_create_ruleset:error=ENOSYS"]),
+        "no sandbox: this kernel has no Landlock"
+    );
+    // The second Landlock, which Debian 12 has.
+    assert_eq!(
+        check(&["-e", "inject=landlock_create_ruleset:retval=2:when=1"]),
+        "the sandbox is not whole: this kernel does not hold back cutting files back, TCP connections, \
+         device controls, signals to others and abstract sockets"
+    );
+    // It says that it does, and does not.
+    assert_eq!(
+        check(&["-e", "inject=landlock_restrict_self:retval=0"]),
+        "a TCP connection is not held back\na program is not held back"
+    );
+}
+
 #[test]
 fn kernels_without_landlock_get_a_warning_and_deliver() {
     let scratch = with_mailbox("");
@@ -284,8 +340,10 @@ fn check_says_what_is_allowed() {
          \x20 ./: make folders, make, move and remove files\n\
          \x20 spool: missing; mail that needs it would be deferred\n\
          \x20 nothing else: no other file, no program, no TCP connection, no signal; no new privileges\n\
+         \x20 but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners\n\
          \x20 commands of a pipe, for peers in +trusted: run by a process outside; confine them in the \
-         super-server's unit\n"
+         super-server's unit\n\
+         Tried on this system: all of it is enforced\n"
     );
 }
 
@@ -304,6 +362,7 @@ fn check_says_when_the_sandbox_holds_no_files_back() {
             "  spool/: make, read, write and remove files, for large messages",
             "  / is where the folders of all destinations meet: fewer folders would make a better sandbox",
             "  nothing else: no program, no TCP connection, no signal; no new privileges",
+            "  but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners",
         ],
         "{output}"
     );

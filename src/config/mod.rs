@@ -41,7 +41,7 @@ pub use limits::{Limit, Limits, Refusal};
 pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
 pub use rules::{Denial, Rules};
-pub use settings::{Config, LogTarget};
+pub use settings::{Config, Level, LogTarget, Sandbox};
 use source::{LineStart, Source};
 pub use trace::Trace;
 

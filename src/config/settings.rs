@@ -67,8 +67,33 @@ settings! {
     "loghex" loghex: bool = true, value::on_or_off, "";
     /// Where large messages wait while they are received.
     "spool_dir" spool_dir: Option<PathBuf> = None, value::folder, "";
+    /// How a session confines itself.
+    "sandbox" sandbox: Sandbox = Sandbox::ON, value::sandbox, "";
     /// Whom to become when started as root.
     "user" user: Option<String> = None, value::user, "";
+}
+
+/// What a session gives up before it hears its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sandbox {
+    /// How much that is.
+    pub level: Level,
+    /// Whether no mail is taken where the system does not enforce all of it.
+    pub is_required: bool,
+}
+
+/// How much a session gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Nothing.
+    Off,
+    /// What its deliveries cannot need, as far as Landlock knows it.
+    On,
+}
+
+impl Sandbox {
+    /// The default: better some of it than no mail.
+    pub const ON: Self = Self { level: Level::On, is_required: false };
 }
 
 /// Where the log goes.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::Refusal;
-use super::settings::LogTarget;
+use super::settings::{Level, LogTarget, Sandbox};
 
 /// `CODE TEXT` as the administrator wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,22 @@ pub(super) fn on_or_off(words: &mut Words<'_>) -> Result<bool, Problem> {
 
 pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
     words.expect("a folder").map(|word| Some(PathBuf::from(word.text)))
+}
+
+/// `off`, or else how much and whether that is required, which alone means `on required`.
+pub(super) fn sandbox(words: &mut Words<'_>) -> Result<Sandbox, Problem> {
+    let word = words.expect("`off`, `on` or `required`")?;
+    let (level, is_required) = match word.text {
+        "off" => (Level::Off, false),
+        "on" => (Level::On, false),
+        "required" => (Level::On, true),
+        other => return Err(word.problem(format!("`{other}` found where `off`, `on` or `required` is expected"))),
+    };
+    if level == Level::Off || is_required || words.is_at_end() {
+        return Ok(Sandbox { level, is_required });
+    }
+    words.keyword("required", "`sandbox on required`")?;
+    Ok(Sandbox { level, is_required: true })
 }
 
 pub(super) fn user(words: &mut Words<'_>) -> Result<Option<String>, Problem> {

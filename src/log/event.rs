@@ -72,8 +72,10 @@ pub enum Event<'a> {
     /// A command has ended; the first line of what it wrote.
     CommandEnded { command: &'a str, status: ExitStatus, output: &'a [u8] },
 
-    /// There is no sandbox, for this reason.
+    /// There is no sandbox, as this says.
     NoSandbox(&'a dyn Display),
+    /// The sandbox is not what it should be, as this says.
+    PartialSandbox(&'a dyn Display),
 
     /// The peer is gone, as this says, in the middle of a message.
     GoneInTransaction(&'a str),
@@ -117,7 +119,7 @@ impl Event<'_> {
                     Some(Flags::DIALOGUE)
                 }
             }
-            Event::PeerGoneBeforeGreeting | Event::StaleLock { .. } | Event::NoSandbox(_) | Event::Gone(_) => {
+            Event::PeerGoneBeforeGreeting | Event::StaleLock { .. } | Event::PartialSandbox(_) | Event::Gone(_) => {
                 Some(Flags::WARNINGS)
             }
             Event::Delivered { .. } => Some(Flags::DELIVERIES),
@@ -125,6 +127,7 @@ impl Event<'_> {
             | Event::NotAConnection(_)
             | Event::RunningAsRoot
             | Event::RefusedAgain { .. }
+            | Event::NoSandbox(_)
             | Event::Print(_)
             | Event::NotTakenBack { .. }
             | Event::GoneInTransaction(_)
@@ -198,7 +201,7 @@ impl Event<'_> {
             Event::CommandEnded { command, status, output } => {
                 write!(f, "DEBUG: {}", CommandEnd { command, status: *status, output })
             }
-            Event::NoSandbox(why) => write!(f, "WARNING: no sandbox: {why}"),
+            Event::NoSandbox(flaw) | Event::PartialSandbox(flaw) => write!(f, "WARNING: {flaw}"),
             Event::GoneInTransaction(how) => {
                 write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
             }
