@@ -1,19 +1,14 @@
 //! From an address to a forward-confirmed name, within a deadline: /etc/hosts first, then DNS.
 //!
 //! A static binary cannot load the C library's resolver plug-ins, and the C library's resolver cannot be stopped at a
-//! deadline, so the few queries needed (PTR, then A or AAAA) are sent from here; the messages are built and parsed by
-//! `simple-dns`, resolv.conf(5) by `resolv-conf`.
+//! deadline, so the few queries needed (PTR, then A or AAAA) are sent from here; resolv.conf(5) is read by `resolv-conf`.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use simple_dns::rdata::RData;
-use simple_dns::{
-    CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE, header_buffer,
-};
-
+use super::dns_message::{Answer, Data, MAX_MESSAGE, Query, Received, Type};
 use crate::peer::is_valid_hostname;
 use crate::untrusted::Untrusted;
 
@@ -112,35 +107,34 @@ impl Resolver {
     }
 
     fn names(&self, address: IpAddr) -> Result<Vec<String>, NoName> {
-        let answer = self.query(&reverse_name(address), TYPE::PTR)?;
-        Ok(answer
-            .into_iter()
-            .filter_map(|data| match data {
-                Answer::Name(name) if is_valid_hostname(&name) => Some(name),
-                _ => None,
-            })
-            .collect())
+        let answer = self.query(&reverse_name(address), Type::Ptr)?;
+        let names = answer.data().filter_map(|data| match data {
+            Data::Pointer(name) => name.to_text().filter(|name| is_valid_hostname(name)),
+            _ => None,
+        });
+        Ok(names.collect())
     }
 
     fn addresses(&self, name: &str, like: IpAddr) -> Result<Vec<IpAddr>, NoName> {
-        let kind = if like.is_ipv4() { TYPE::A } else { TYPE::AAAA };
+        let kind = if like.is_ipv4() { Type::A } else { Type::Aaaa };
         let answer = self.query(name, kind)?;
-        Ok(answer
-            .into_iter()
-            .filter_map(|data| if let Answer::Address(address) = data { Some(address) } else { None })
-            .collect())
+        let addresses = answer.data().filter_map(|data| match data {
+            Data::Address(address) => Some(address),
+            _ => None,
+        });
+        Ok(addresses.collect())
     }
 
     /// Asks the servers in turn, twice round, until one gives an answer that is final.
-    fn query(&self, name: &str, kind: TYPE) -> Result<Vec<Answer>, NoName> {
+    fn query(&self, name: &str, kind: Type) -> Result<Answer, NoName> {
         let mut failure = "no answer in time".to_owned();
         for server in self.servers.iter().chain(&self.servers) {
             if Instant::now() >= self.deadline {
                 break;
             }
             match self.ask(*server, name, kind) {
-                Ok(answers) => return Ok(answers),
-                Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {}
+                Ok(answer) => return Ok(answer),
+                Err(error) if is_timeout(&error) => {}
                 Err(error) => failure = error.to_string(),
             }
         }
@@ -148,113 +142,73 @@ impl Resolver {
     }
 
     /// One question to one server, over UDP and again over TCP if the answer was cut short (RFC 7766, section 5).
-    fn ask(&self, server: SocketAddr, name: &str, kind: TYPE) -> io::Result<Vec<Answer>> {
+    fn ask(&self, server: SocketAddr, name: &str, kind: Type) -> io::Result<Answer> {
         let until = self.deadline.min(Instant::now() + self.patience);
-        let id = random_id();
-        let question = Question::new(
-            Name::new(name).map_err(io::Error::other)?.into_owned(),
-            QTYPE::TYPE(kind),
-            QCLASS::CLASS(CLASS::IN),
-            false,
-        );
-        let mut query = Packet::new_query(id);
-        query.set_flags(PacketFlag::RECURSION_DESIRED);
-        query.questions.push(question.clone());
-        let query = query.build_bytes_vec().map_err(io::Error::other)?;
-
-        let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect(server)?;
-        socket.send(&query)?;
-        let mut buffer = [0; 4096];
-        loop {
-            socket.set_read_timeout(Some(remaining(until)?))?;
-            let length = socket.recv(&mut buffer)?;
-            // What is no answer to this question is not looked at: somebody else may have sent it.
-            if let Some((answers, truncated)) = answers(&buffer[..length], id, &question)? {
-                if !truncated {
-                    return Ok(answers);
-                }
-                break;
-            }
-        }
-        let mut stream = TcpStream::connect_timeout(&server, remaining(until)?)?;
-        stream.set_write_timeout(Some(remaining(until)?))?;
-        let length = u16::try_from(query.len()).map_err(io::Error::other)?;
-        stream.write_all(&[&length.to_be_bytes()[..], &query].concat())?;
-        let mut message = [0; 2];
-        read_until(&mut stream, &mut message, until)?;
-        let mut message = vec![0; usize::from(u16::from_be_bytes(message))];
-        read_until(&mut stream, &mut message, until)?;
-        let (answers, _) =
-            answers(&message, id, &question)?.ok_or_else(|| io::Error::other("an answer to another question"))?;
-        Ok(answers)
+        let [low, high, ..] = random().to_le_bytes();
+        let query = Query::new(u16::from_le_bytes([low, high]), name, kind, random_bits())
+            .ok_or_else(|| io::Error::other("a name that cannot be asked for"))?;
+        let answer = ask_over_udp(server, &query, until)?;
+        if answer.is_truncated() { ask_over_tcp(server, &query, until) } else { Ok(answer) }
     }
 }
 
-enum Answer {
-    Name(String),
-    Address(IpAddr),
-}
-
-/// The answers in a message and whether it was cut short; `None` if it answers another question.
-fn answers(message: &[u8], id: u16, question: &Question<'_>) -> io::Result<Option<(Vec<Answer>, bool)>> {
-    if header_buffer::id(message) != Ok(id) || header_buffer::has_flags(message, PacketFlag::RESPONSE) != Ok(true) {
-        return Ok(None);
-    }
-    let truncated = header_buffer::has_flags(message, PacketFlag::TRUNCATION) == Ok(true);
-    let packet = match Packet::parse(message) {
-        Ok(packet) => packet,
-        // What was cut short may announce more than it holds.
-        Err(_) if truncated => return Ok(Some((Vec::new(), true))),
-        Err(error) => return Err(io::Error::other(format!("the name server gave a garbled answer: {error}"))),
-    };
-    let [asked] = packet.questions.as_slice() else { return Ok(None) };
-    if asked.qtype != question.qtype || !is_same_name(&asked.qname, &question.qname) {
-        return Ok(None);
-    }
-    match packet.rcode() {
-        RCODE::NoError | RCODE::NameError => {}
-        other => return Err(io::Error::other(format!("the name server answered {other:?}"))),
-    }
-    // What a CNAME record leads to the server has put into the same answer. Records about other names are none of ours.
-    let mut owner = &asked.qname;
-    for _ in 0..MAX_CNAMES {
-        let alias = packet.answers.iter().find_map(|record| match &record.rdata {
-            RData::CNAME(target) if is_same_name(&record.name, owner) => Some(&target.0),
-            _ => None,
+fn ask_over_udp(server: SocketAddr, query: &Query, until: Instant) -> io::Result<Answer> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(server)?;
+    socket.send(query.message())?;
+    let mut has_other_capitals = false;
+    loop {
+        let mut message = vec![0; MAX_MESSAGE];
+        let received = remaining(until).and_then(|time| {
+            socket.set_read_timeout(Some(time))?;
+            socket.recv(&mut message)
         });
-        match alias {
-            Some(target) => owner = target,
-            None => break,
+        match received {
+            Ok(length) => message.truncate(length),
+            Err(error) if has_other_capitals && is_timeout(&error) => {
+                return Err(io::Error::other(
+                    "the name server does not repeat the question as it was asked, capital letters included",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        match query.receive(message) {
+            // What is no answer to this question is not looked at: somebody else may have sent it.
+            Received::Unrelated => {}
+            Received::OtherCapitals => has_other_capitals = true,
+            received => return answer(received),
         }
     }
-    let answers = packet.answers.iter().filter(|record| is_same_name(&record.name, owner)).filter_map(answer).collect();
-    Ok(Some((answers, truncated)))
 }
 
-/// Whether two names are one, letter case aside (RFC 4343).
-fn is_same_name(one: &Name<'_>, other: &Name<'_>) -> bool {
-    one.get_labels().len() == other.get_labels().len()
-        && one.as_bytes().zip(other.as_bytes()).all(|(one, other)| one.eq_ignore_ascii_case(other))
+fn ask_over_tcp(server: SocketAddr, query: &Query, until: Instant) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&server, remaining(until)?)?;
+    stream.set_write_timeout(Some(remaining(until)?))?;
+    let length = u16::try_from(query.message().len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes()[..], query.message()].concat())?;
+    let mut length = [0; 2];
+    read_until(&mut stream, &mut length, until)?;
+    // The beginning of a longer one will do: five names are tried, and who has more addresses than that holds is not
+    // confirmed by one of the others.
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length)).min(MAX_MESSAGE)];
+    read_until(&mut stream, &mut message, until)?;
+    answer(query.receive(message))
 }
 
-fn answer(record: &ResourceRecord<'_>) -> Option<Answer> {
-    match &record.rdata {
-        // Label by label: a dot inside a label would forge a hierarchy that nobody delegated.
-        RData::PTR(name) => {
-            let labels: Option<Vec<String>> = name
-                .0
-                .get_labels()
-                .iter()
-                .map(|label| Some(label.to_string()).filter(|label| !label.contains('.')))
-                .collect();
-            Some(Answer::Name(labels?.join(".")))
-        }
-        RData::A(a) => Some(Answer::Address(Ipv4Addr::from(a.address).into())),
-        RData::AAAA(aaaa) => Some(Answer::Address(Ipv6Addr::from(aaaa.address).into())),
-        _ => None,
+fn answer(received: Received) -> io::Result<Answer> {
+    match received {
+        Received::Answer(answer) => match answer.failure() {
+            None => Ok(answer),
+            Some(failure) => Err(io::Error::other(format!("the name server answered: {failure}"))),
+        },
+        Received::Garbled => Err(io::Error::other("the name server gave a garbled answer")),
+        Received::OtherCapitals | Received::Unrelated => Err(io::Error::other("an answer to another question")),
     }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 /// The name under which an address is registered (RFC 1035, 3.5; RFC 3596, 2.5).
@@ -297,20 +251,21 @@ fn remaining(until: Instant) -> io::Result<Duration> {
     }
 }
 
-/// An identifier that an outsider cannot guess; with the port that the kernel chose, it tells answers from forgeries.
-fn random_id() -> u16 {
+/// What an outsider cannot guess. As identifier and capital letters, and with the port that the kernel chose, it tells
+/// answers from forgeries.
+fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The keys of `RandomState` come from the kernel's random numbers.
-    let [low, high, ..] = std::hash::RandomState::new().build_hasher().finish().to_le_bytes();
-    u16::from_le_bytes([low, high])
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+fn random_bits() -> impl Iterator<Item = bool> {
+    std::iter::repeat_with(random).flat_map(|bits| (0..u64::BITS).map(move |number| bits >> number & 1 == 1))
 }
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
-
-/// How long a chain of CNAME records may be.
-const MAX_CNAMES: usize = 8;
 
 /// How many of an address's names are tried: more than one is rare, and each costs a query.
 const MAX_NAMES: usize = 5;

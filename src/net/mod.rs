@@ -2,3 +2,4 @@
 
 pub mod conn;
 pub(crate) mod dns;
+mod dns_message;

@@ -112,6 +112,10 @@ def answer(query, transport):
                 alias = encoded([b'alias%d' % number, b'example'])
                 records.append(record(owner, CNAME, alias))
                 owner = alias
+        if MODE == 'hoard':
+            # As many names as there is room for, each of as many labels as there can be, for two octets.
+            records.append(record(owner, PTR, encoded([b'x'] * 127)))
+            records += [record(owner, PTR, struct.pack('>H', 0xc000 | len(query) + 12))] * 4600
         if MODE == 'about others':
             owner = encoded([b'unrelated', b'example'])
         if MODE == 'loop':
@@ -130,7 +134,7 @@ def answer(query, transport):
         rcode = 2
     if rcode:
         records = []
-    if MODE in ('truncated', 'truncated, no TCP', 'slow TCP') and transport == 'udp':
+    if MODE in ('truncated', 'truncated, no TCP', 'slow TCP', 'hoard') and transport == 'udp':
         return [packet(query, question, [], 0x8380)]
     reply = packet(query, question, records, 0x8180 | rcode)
     if MODE == 'noise':
@@ -139,6 +143,11 @@ def answer(query, transport):
         other = bytes([query[0] ^ 1]) + query[1:]
         return [packet(other, question, forged, 0x8180), packet(query, b'\x01x\0\0\x0c\0\x01', forged, 0x8180),
                 packet(query, question, forged, 0x0100), b'\xff' * 5, b'', reply]
+    if MODE in ('forged in another case', 'another case only'):
+        # The question with each letter in the other case.
+        swapped = question[:-4].swapcase() + question[-4:]
+        forged = [record(b'\xc0\x0c', PTR, encoded([b'forged', b'example']))]
+        return [packet(query, swapped, forged, 0x8180)] + ([reply] if MODE == 'forged in another case' else [])
     return [reply]
 
 
