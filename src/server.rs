@@ -23,7 +23,7 @@ pub struct Server<'a> {
     config: &'a Config,
     log: &'a Log,
     signals: &'a Signals,
-    connection: Connection,
+    connection: Connection<'a>,
     /// When the whole connection has to be over.
     deadline: Instant,
     /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
@@ -58,7 +58,7 @@ impl<'a> Server<'a> {
             config,
             log,
             signals,
-            connection: Connection::standard_io(),
+            connection: Connection::standard_io().stopped_by(signals),
             deadline,
             idle_since: Instant::now(),
             messages: 0,
@@ -194,7 +194,7 @@ impl<'a> Server<'a> {
 
     /// Sends what is to be sent and waits for more.
     fn wait(&mut self) -> Input {
-        let input = self.connection.fill(self.signals, self.idle_deadline());
+        let input = self.connection.fill(self.idle_deadline());
         if let Input::More = input {
             self.unconfirmed = None;
         }

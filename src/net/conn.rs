@@ -1,7 +1,8 @@
 //! The peer's end of the line: standard input and output, with deadlines in both directions.
 //!
-//! Nothing here blocks without a deadline, and nothing else in the program writes to these descriptors. Replies are
-//! collected and written when input runs dry, so that pipelined commands are answered with one `write`.
+//! Nothing here blocks without a deadline, and once we have been asked to stop there is little time for all that is
+//! left. Nothing else in the program writes to these descriptors. Replies are collected and written when input runs dry,
+//! so that pipelined commands are answered with one `write`.
 
 use std::io::{self, Stdin, Stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -15,7 +16,7 @@ use crate::signals::Signals;
 use crate::wait::{is_ready, timeout};
 
 /// Buffered input and output of one connection.
-pub struct Connection {
+pub struct Connection<'s> {
     input: Stdin,
     output: Stdout,
     output_is_socket: bool,
@@ -25,6 +26,10 @@ pub struct Connection {
     /// Whether there was more input than room for it.
     last_read_was_full: bool,
     replies: Vec<u8>,
+    /// What asks us to stop.
+    signals: Option<&'s Signals>,
+    /// When everything has to be out, since we have been asked to.
+    last_moment: Option<Instant>,
 }
 
 /// What waiting for input led to.
@@ -42,7 +47,7 @@ pub enum Input {
     Gone(io::Error),
 }
 
-impl Connection {
+impl<'s> Connection<'s> {
     /// Takes over standard input and output.
     pub fn standard_io() -> Self {
         let output = io::stdout();
@@ -57,7 +62,14 @@ impl Connection {
             end: 0,
             last_read_was_full: false,
             replies: Vec::new(),
+            signals: None,
+            last_moment: None,
         }
+    }
+
+    /// Has an eye for these signals while it waits.
+    pub fn stopped_by(self, signals: &'s Signals) -> Self {
+        Self { signals: Some(signals), ..self }
     }
 
     /// The input that has come and is not consumed yet.
@@ -79,32 +91,23 @@ impl Connection {
     }
 
     /// Writes the replies out and waits for more input.
-    pub fn fill(&mut self, signals: &Signals, until: Instant) -> Input {
+    pub fn fill(&mut self, until: Instant) -> Input {
         if let Err(error) = self.flush(until) {
             return Input::Gone(error);
         }
         self.make_room();
         loop {
-            if signals.stop_requested() {
+            if self.signals.is_some_and(Signals::stop_requested) {
                 return Input::Stop;
             }
             // Asked before poll(2), which has no eye for the time while a peer keeps sending.
             if Instant::now() >= until {
                 return Input::TimedOut;
             }
-            let mut descriptors =
-                [PollFd::new(self.input.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut descriptors, timeout(until)) {
-                Ok(_) | Err(Errno::EINTR) => {}
+            match wait(self.input.as_fd(), PollFlags::POLLIN, self.signals, until) {
+                Ok(Woken::Ready) => {}
+                Ok(Woken::Signal | Woken::Nothing) => continue,
                 Err(error) => return Input::Gone(error.into()),
-            }
-            if is_ready(&descriptors[1]) {
-                // A request to stop comes before whatever the peer has sent meanwhile.
-                signals.clear();
-                continue;
-            }
-            if !is_ready(&descriptors[0]) {
-                continue;
             }
             match nix::unistd::read(&self.input, &mut self.buffer[self.end..]) {
                 Ok(0) => return Input::End,
@@ -128,16 +131,27 @@ impl Connection {
         }
         let mut patience = Duration::ZERO;
         for _ in 0..MAX_DISCARDED_READS {
-            let mut input = [PollFd::new(self.input.as_fd(), PollFlags::POLLIN)];
-            let is_waiting =
-                poll(&mut input, timeout(until.min(Instant::now() + patience))).is_ok_and(|ready| ready > 0);
-            if !is_waiting || !matches!(nix::unistd::read(&self.input, &mut self.buffer), Ok(1..)) {
+            let until = self.deadline(until).min(Instant::now() + patience);
+            match wait(self.input.as_fd(), PollFlags::POLLIN, self.signals, until) {
+                Ok(Woken::Ready) => {}
+                Ok(Woken::Signal) => continue,
+                Ok(Woken::Nothing) | Err(_) => break,
+            }
+            if !matches!(nix::unistd::read(&self.input, &mut self.buffer), Ok(1..)) {
                 break;
             }
             // Somebody who is still sending may have more on the way.
             patience = Duration::from_secs(1);
         }
         Ok(())
+    }
+
+    /// The deadline, or an earlier one if we have been asked to stop.
+    fn deadline(&mut self, until: Instant) -> Instant {
+        if !self.signals.is_some_and(Signals::stop_requested) {
+            return until;
+        }
+        until.min(*self.last_moment.get_or_insert_with(|| Instant::now() + STOP_PATIENCE))
     }
 
     fn make_room(&mut self) {
@@ -161,13 +175,16 @@ impl Connection {
             match self.write(rest) {
                 Ok(length) => written += length,
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => match wait_writable(self.output.as_fd(), until) {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        break Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read our replies"));
+                Err(Errno::EAGAIN) => {
+                    let until = self.deadline(until);
+                    match wait(self.output.as_fd(), PollFlags::POLLOUT, self.signals, until) {
+                        Ok(_) if Instant::now() >= until => {
+                            break Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read our replies"));
+                        }
+                        Ok(_) => {}
+                        Err(error) => break Err(error.into()),
                     }
-                    Err(error) => break Err(error),
-                },
+                }
                 Err(error) => break Err(error.into()),
             }
         };
@@ -181,23 +198,47 @@ impl Connection {
         if self.output_is_socket {
             return send(self.output.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
         }
-        match wait_writable(self.output.as_fd(), Instant::now()) {
-            Ok(true) => nix::unistd::write(&self.output, &bytes[..bytes.len().min(PIPE_BUF)]),
+        match wait(self.output.as_fd(), PollFlags::POLLOUT, None, Instant::now()) {
+            Ok(Woken::Ready) => nix::unistd::write(&self.output, &bytes[..bytes.len().min(PIPE_BUF)]),
             _ => Err(Errno::EAGAIN),
         }
     }
 }
 
-/// Waits until the descriptor takes output; `false` if the deadline passes first.
-fn wait_writable(descriptor: BorrowedFd<'_>, until: Instant) -> io::Result<bool> {
-    loop {
-        let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLOUT)];
-        match poll(&mut descriptors, timeout(until)) {
-            Ok(0) if Instant::now() >= until => return Ok(false),
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(true),
-            Err(error) => return Err(error.into()),
+/// What ended a wait.
+enum Woken {
+    /// The descriptor is ready.
+    Ready,
+    /// A signal has come; it has been taken note of. It comes before whatever the peer has sent or read meanwhile.
+    Signal,
+    /// Its time is over, or nothing that matters has happened.
+    Nothing,
+}
+
+/// Waits once, for a descriptor, a signal, or the end of the time.
+fn wait(
+    descriptor: BorrowedFd<'_>,
+    events: PollFlags,
+    signals: Option<&Signals>,
+    until: Instant,
+) -> nix::Result<Woken> {
+    let waiting = PollFd::new(descriptor, events);
+    let ready = match signals {
+        None => poll(&mut [waiting], timeout(until)),
+        Some(signals) => {
+            let mut both = [waiting, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut both, timeout(until));
+            if is_ready(&both[1]) {
+                signals.clear();
+                return Ok(Woken::Signal);
+            }
+            ready
         }
+    };
+    match ready {
+        Ok(1..) => Ok(Woken::Ready),
+        Ok(_) | Err(Errno::EINTR) => Ok(Woken::Nothing),
+        Err(error) => Err(error),
     }
 }
 
@@ -209,6 +250,9 @@ const DATA_BUFFER: usize = 64 * 1024;
 
 /// How many pieces of input are thrown away when a connection is closed.
 const MAX_DISCARDED_READS: usize = 1024;
+
+/// How long a peer is waited for once we have been asked to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a pipe that is ready takes without blocking (pipe(7)).
 const PIPE_BUF: usize = 4096;

@@ -50,6 +50,12 @@ impl Session {
         self.process.pid()
     }
 
+    /// Waits for the end of the process, with the connection left open and nothing read from it.
+    #[track_caller]
+    pub fn exit_code(&mut self) -> i32 {
+        self.process.exit_code()
+    }
+
     /// Closes the connection without a word.
     pub fn hang_up(self) -> Process {
         self.process

@@ -191,6 +191,21 @@ fn a_peer_that_does_not_read_is_given_up() {
     }
 }
 
+/// SIGTERM is heard while replies wait for somebody who does not read them.
+#[test]
+fn a_peer_that_does_not_read_does_not_keep_a_session_that_is_to_stop() {
+    let scratch = Scratch::with_config(
+        "limit.smtp_commands 1000000000\nlimit.idle_secs 300\nlimit.connection_secs 600\ndebug w\n",
+    );
+    let mut session = scratch.greeted();
+    // Until no more is taken, because no more replies can leave.
+    session.send_without_reading(&b"HELP\r\n".repeat(1_000_000), Duration::from_secs(1));
+    kill(session.pid(), Signal::SIGTERM).unwrap();
+    assert_eq!(session.exit_code(), 0);
+    let log = scratch.log();
+    assert!(log[0].contains("the peer does not read our replies"), "{log:?}");
+}
+
 fn delivered_to_inbox(scratch: &Scratch) -> usize {
     if scratch.path("inbox").exists() { scratch.read("inbox").matches("\nDelivered-To: ").count() } else { 0 }
 }
