@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, RestrictionStatus,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, RestrictionStatus, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::fcntl::OFlag;
 
@@ -225,7 +225,7 @@ impl What {
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Err(error) = &self.found {
-            let why: &dyn fmt::Display = if error.kind() == io::ErrorKind::NotFound { &"missing" } else { error };
+            let why: &dyn fmt::Display = if error.kind() == ErrorKind::NotFound { &"missing" } else { error };
             return write!(f, "{}: {why}; mail that needs it would be deferred", self.path.display());
         }
         let path = if self.is_everywhere() { Path::new("") } else { &self.path }.display();
@@ -271,9 +271,9 @@ fn of_mailbox(file: &Path) -> Allowed {
     };
     let kind = entry.found().and_then(|found| found.metadata().ok()).map(|metadata| metadata.file_type());
     match kind {
-        Some(kind) if kind.is_dir() => append(file, Err(io::ErrorKind::IsADirectory.into())),
+        Some(kind) if kind.is_dir() => append(file, Err(ErrorKind::IsADirectory.into())),
         Some(kind) if !kind.is_file() => {
-            let found = entry.into_found().map(OwnedFd::from).ok_or_else(|| io::ErrorKind::NotFound.into());
+            let found = entry.into_found().map(OwnedFd::from).ok_or_else(|| ErrorKind::NotFound.into());
             Allowed { path: file.to_owned(), what: What::Write, found }
         }
         _ => {
@@ -289,7 +289,7 @@ fn of_maildir(directory: &Path) -> Allowed {
     let has = |folder: &OwnedFd, name| files::open_folder_in(folder, directory, name, OFlag::O_PATH).is_ok();
     match &itself.found {
         Ok(folder) if has(folder, "tmp") && has(folder, "new") => itself,
-        Err(error) if error.kind() != io::ErrorKind::NotFound => itself,
+        Err(error) if error.kind() != ErrorKind::NotFound => itself,
         _ => Allowed::folder(directory_of(directory), What::Deliver),
     }
 }

@@ -244,8 +244,8 @@ impl Rules {
     pub fn commands_for_any_name(&self, address: IpAddr) -> Vec<&str> {
         self.commands_of(|group| {
             self.groups[group].members.iter().any(|member| match member {
-                Member::Pattern(_) => true,
-                Member::Network(network) => network.contains(address),
+                Peers::Pattern(_) => true,
+                Peers::Network(network, _) => network.contains(address),
             })
         })
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::dns_message::{Answer, Data, MAX_MESSAGE, Query, Received, Type};
-use crate::peer::is_valid_hostname;
+use crate::peer::{canonical, is_valid_hostname};
 use crate::untrusted::Untrusted;
 
 /// Why an address has no name that counts.
@@ -85,7 +85,7 @@ fn name_in_hosts(hosts: &str, address: IpAddr) -> Option<String> {
         let mut words = line.split_ascii_whitespace();
         let found: IpAddr = words.next()?.parse().ok()?;
         let name = words.next()?;
-        (found.to_canonical() == address && is_valid_hostname(name)).then(|| name.to_owned())
+        (canonical(found) == address && is_valid_hostname(name)).then(|| name.to_owned())
     })
 }
 
