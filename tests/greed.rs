@@ -186,10 +186,38 @@ fn a_connection_names_a_bounded_number_of_recipients() {
         }
     }
     assert_eq!(session.hang_up().exit_code(), 0);
-    assert!((1000..1200).contains(&answered), "{answered} recipients");
+    assert!((2000..2200).contains(&answered), "{answered} recipients");
     let log = scratch.log();
     assert!(log.len() < 20, "{} lines: {:?}", log.len(), log.last());
     assert!(log.iter().any(|line| line.ends_with("(1000 such refusals until now)")), "{log:?}");
+}
+
+/// Both bounds, to the command: what counts for nothing does so until MAIL and RCPT are two thousand and a message's
+/// recipients, and two thousand are enough for another transaction not to begin.
+#[test]
+fn the_bound_of_recipients_is_exact() {
+    let scratch = Scratch::with_config(&format!("{INBOX}limit.smtp_rcpt_to 1\nlimit.smtp_commands 10\n"));
+    for ends_with_mail in [false, true] {
+        let mut session = scratch.greeted();
+        session.exchange("HELO client.example", "250 ");
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        let mut name = |recipient: &str, count: usize, reply: &str| {
+            session.send(format!("RCPT TO:<{recipient}@mx.example>\r\n").repeat(count));
+            (0..count).for_each(|_| drop(session.expect(reply)));
+        };
+        name("fred", 1999, "250 ");
+        if ends_with_mail {
+            session.exchange("DATA", "354 ");
+            session.exchange("x\r\n.", "250 ");
+            session.exchange("MAIL FROM:<sender@client.example>", "421 Enough mail for one connection");
+        } else {
+            name("other", 1, "452 ");
+            // HELO and MAIL are two of ten.
+            name("other", 8, "452 ");
+            name("fred", 1, "421 Too many SMTP commands");
+        }
+        assert_eq!(session.end(), (Vec::new(), 0));
+    }
 }
 
 /// How often rules were tried, going by the flag `r`.

@@ -421,9 +421,10 @@ impl<'c> Session<'c> {
 
 /// How many MAIL and RCPT commands a connection has before it is told to go on with another one; only between
 /// transactions, so that nothing is lost. Each may have every rule tried, and an accepted message does not start this anew.
-/// Those who send most over one connection are within it: Exim 500 messages (connection_max_messages), and a thousand
-/// recipients above the limit of one message is what Postfix grants (smtpd_recipient_overshoot_limit).
-const MAX_ENVELOPE: u64 = 1000;
+/// It is a thousand messages for one recipient each, as many as Exim takes over a connection
+/// (smtp_accept_max_per_connection) and twice what it sends (connection_max_messages); and twice the recipients above the
+/// limit of one message that Postfix lets pass (smtpd_recipient_overshoot_limit).
+const MAX_ENVELOPE: u64 = 2000;
 
 /// So many recipients of a transaction are asked about and then put off; what follows is put off unasked. The sender comes
 /// back with all of them in the next transaction, which there would be in any case.
