@@ -153,7 +153,17 @@ fn start_rsyslogd(dev_log: &DevLog) -> Daemon {
         socket = socket.display(),
     );
     folder.write("rsyslog.conf", config);
-    let mut rsyslogd = debian::command("rsyslog", "rsyslogd");
+    // Under systemd sockets have room for 512 datagrams (net.unix.max_dgram_qlen), and the kernel alone gives them ten. That
+    // belongs to a network namespace; who writes to the socket may be in another.
+    const LONG_QUEUE: &str = "echo 512 >/proc/sys/net/unix/max_dgram_qlen; exec \"$@\"";
+    let program = debian::program("rsyslog", "rsyslogd");
+    let mut rsyslogd = if may_mount() {
+        let mut rsyslogd = Command::new("unshare");
+        rsyslogd.args(["--net", "sh", "-c", LONG_QUEUE, "sh"]).arg(program);
+        rsyslogd
+    } else {
+        Command::new(program)
+    };
     rsyslogd.args(["-n", "-f", &path("rsyslog.conf"), "-i", &path("rsyslogd.pid")]);
     if let Some(modules) = modules() {
         rsyslogd.arg("-M").arg(modules);
