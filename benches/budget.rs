@@ -21,6 +21,8 @@ mod bench;
 mod contest;
 #[path = "budget/counts.rs"]
 mod counts;
+#[path = "budget/greed.rs"]
+mod greed;
 #[path = "budget/rules.rs"]
 mod rules;
 #[path = "budget/sessions.rs"]
@@ -66,13 +68,14 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 10] = [
+const SECTIONS: [(&str, Section); 11] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("50mb", sessions::fifty_megabytes),
     ("writers", sessions::writers),
     ("rules", rules::exact_addresses),
     ("error-patterns", rules::error_patterns),
+    ("greed", greed::greed),
     ("check", rules::check),
     ("idle", sessions::idle),
     ("pipe", sessions::pipe),
@@ -82,7 +85,7 @@ const SECTIONS: [(&str, Section); 10] = [
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, check, idle, pipe,
+  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, greed, check, idle, pipe,
                     counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it

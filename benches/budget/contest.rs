@@ -125,14 +125,42 @@ impl Session {
     /// The same, and how many pages the child had to ask for (those that needed no disk).
     pub(crate) fn quit_and_count_faults(&mut self) -> Result<f64> {
         self.say_quit()?;
-        // Its figures are final when it has exited, and there until it is reaped.
-        let child = Id::Pid(Pid::from_raw(i32::try_from(self.child.id())?));
-        waitid(child, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let stat = self.at_exit("stat")?;
         // proc_pid_stat(5): the tenth field; the second is a name in parentheses.
         let faults = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(7));
         self.reap()?;
         Ok(faults.ok_or("no minflt in /proc/PID/stat")?.parse()?)
+    }
+
+    /// Sends these commands, a bounded number at a time, and takes whatever it is answered, until it is hung up on or says
+    /// QUIT. Returns the octets that were answered and the microseconds that the child spent on a processor.
+    pub(crate) fn spend(&mut self, commands: impl Iterator<Item = String>) -> Result<(f64, f64)> {
+        let (mut octets, mut commands) = (0, commands.chain(["QUIT\r\n".to_owned()]).peekable());
+        'session: while commands.peek().is_some() {
+            let batch: Vec<String> = commands.by_ref().take(100).collect();
+            self.client.send(batch.concat());
+            for command in batch {
+                let reply = self.client.try_reply().map_err(|problem| format!("{command}: {problem}"))?;
+                octets += command.len();
+                if reply.starts_with("421") {
+                    break 'session;
+                }
+            }
+        }
+        // It may have been closed with input unread.
+        let _ = self.client.try_rest();
+        // Documentation/scheduler/sched-stats: nanoseconds, first.
+        let statistics = self.at_exit("schedstat")?;
+        self.reap()?;
+        let nanoseconds: f64 = statistics.split_whitespace().next().ok_or("an empty /proc/PID/schedstat")?.parse()?;
+        Ok((f64::from(u32::try_from(octets)?), nanoseconds / 1e3))
+    }
+
+    /// A file in /proc when the child has exited: its figures are final then, and there until it is reaped.
+    fn at_exit(&self, file: &str) -> Result<String> {
+        let child = Id::Pid(Pid::from_raw(i32::try_from(self.child.id())?));
+        waitid(child, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
     }
 
     fn say_quit(&mut self) -> Result<()> {

@@ -23,6 +23,8 @@ pub(crate) enum Unit {
     Milliseconds,
     /// Compared by difference, not by ratio.
     AddedMilliseconds,
+    /// Of processor time.
+    MicrosecondsPerByte,
     MegabytesPerSecond,
     PerSecond,
     Kibibytes,
@@ -37,6 +39,7 @@ impl Unit {
     fn show(self, value: f64) -> String {
         match self {
             Self::Milliseconds | Self::AddedMilliseconds => format!("{value:.2} ms"),
+            Self::MicrosecondsPerByte => format!("{value:.2} us"),
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
             Self::PerSecond => format!("{value:.0} /s"),
             Self::Kibibytes => format!("{value:.0} KiB"),
