@@ -3,9 +3,9 @@
 //! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
 
 use std::convert::Infallible;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, Flags, Trace};
+use crate::config::{Config, Flags, Limit, Trace};
 use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool};
@@ -28,6 +28,8 @@ pub struct Server<'a> {
     deadline: Instant,
     /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
     idle_since: Instant,
+    /// Whether the peer has shown that it has mail for us.
+    has_had_recipient: bool,
     messages: u32,
     refusals: Refusals,
     /// What was delivered and is not logged yet, with its id.
@@ -61,6 +63,7 @@ impl<'a> Server<'a> {
             connection: Connection::standard_io().stopped_by(signals),
             deadline,
             idle_since: Instant::now(),
+            has_had_recipient: false,
             messages: 0,
             refusals: Refusals::default(),
             delivered: None,
@@ -130,7 +133,9 @@ impl<'a> Server<'a> {
                 Step::Ask(question) => {
                     let answer = policy.answer(&question);
                     self.log_trace(policy);
-                    session.answer(answer)
+                    let step = session.answer(answer);
+                    self.has_had_recipient |= session.transaction().is_some_and(|open| !open.recipients.is_empty());
+                    step
                 }
                 Step::Deliver(transaction) => self.deliver(session, peer, transaction, runner),
                 Step::Close(reply) => {
@@ -202,8 +207,8 @@ impl<'a> Server<'a> {
     }
 
     fn timed_out(&self) -> Reply {
-        let limits = &self.config.limits;
-        let limit = if Instant::now() >= self.deadline { &limits.connection_secs } else { &limits.idle_secs };
+        let is_over = Instant::now() >= self.deadline;
+        let limit = if is_over { &self.config.limits.connection_secs } else { self.idle_limit() };
         reply::worded(&limit.refusal, reply::TIMED_OUT)
     }
 
@@ -236,7 +241,17 @@ impl<'a> Server<'a> {
     }
 
     fn idle_deadline(&self) -> Instant {
-        self.deadline.min(self.idle_since + self.config.limits.idle_secs.value)
+        self.deadline.min(self.idle_since + self.idle_limit().value)
+    }
+
+    /// How long the peer may be silent. Who has not named anybody yet whom we take mail for has to get on with it: to hold
+    /// a place with silence costs next to nothing.
+    fn idle_limit(&self) -> &'a Limit<Duration> {
+        let limits = &self.config.limits;
+        match self.has_had_recipient || limits.idle_secs.value <= limits.greet_secs.value {
+            true => &limits.idle_secs,
+            false => &limits.greet_secs,
+        }
     }
 
     fn log_trace(&self, policy: &mut Policy<'_>) {
@@ -273,4 +288,4 @@ fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], has_ended: bool) {
 }
 
 /// How long the last reply may take to leave.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_secs(10);

@@ -94,7 +94,8 @@ fn as_text(line: &[u8]) -> String {
 fn answers(config: &Config, text: &[u8]) -> Vec<String> {
     let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
     let limits = &config.limits;
-    for time in [limits.connection_secs.value, limits.idle_secs.value, limits.pipe_secs.value, limits.dns_secs.value] {
+    let times = [&limits.connection_secs, &limits.idle_secs, &limits.greet_secs, &limits.pipe_secs, &limits.dns_secs];
+    for time in times.map(|limit| limit.value) {
         assert!(Instant::now().checked_add(time).is_some(), "no clock can tell when {time:?} are over");
     }
     let mut trace = Trace::new(true);

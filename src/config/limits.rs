@@ -112,6 +112,9 @@ limits! {
     bare_newline: bool = reject("reject"), 550 "Bare CR or LF in the message: lines end with CRLF (RFC 5321, 2.3.8).";
     /// Waiting for a command, or for data to move.
     idle_secs: Duration = seconds("300"), 421 "Idle for too long.";
+    /// The same before the connection has had an accepted recipient. Five minutes, which RFC 5321 asks for in 4.5.3.2.7,
+    /// would be an offer to everybody who wants to keep others out.
+    greet_secs: Duration = seconds("30"), 421 "Idle for too long.";
     /// All name look-ups of a connection together. Its reply is never sent: without an answer in time a peer has no
     /// name, which is `fcrdns_check`'s affair.
     dns_secs: Duration = seconds("10"), 450 "";
