@@ -152,9 +152,9 @@ impl<'a> Listener<'a> {
 
     fn start(&mut self, stream: TcpStream, peer: IpAddr) -> io::Result<()> {
         self.reap();
-        let from_peer = self.sessions.iter().filter(|session| network_of(session.peer) == network_of(peer)).count();
-        if self.sessions.len() >= self.options.max_processes || from_peer >= self.options.max_per_address {
-            self.turn_away(&stream, peer, from_peer);
+        let crowd = self.crowd_of(peer);
+        if self.sessions.len() >= self.options.max_processes || crowd.is_some() {
+            self.turn_away(&stream, peer, crowd.unwrap_or_else(|| self.sessions_with(peer, ADDRESS_BITS)));
             return Ok(());
         }
         stream.set_nonblocking(false)?;
@@ -172,6 +172,19 @@ impl<'a> Listener<'a> {
         )?;
         self.sessions.push(Session { process, peer });
         Ok(())
+    }
+
+    /// How many sessions there are with this peer, or with a network that it is in, if there may be no more.
+    fn crowd_of(&self, peer: IpAddr) -> Option<usize> {
+        NETWORKS.iter().find_map(|(bits, times)| {
+            let count = self.sessions_with(peer, *bits);
+            (count >= self.options.max_per_address.saturating_mul(*times)).then_some(count)
+        })
+    }
+
+    fn sessions_with(&self, peer: IpAddr, bits: u32) -> usize {
+        let network = network_of(peer, bits);
+        self.sessions.iter().filter(|session| network_of(session.peer, bits) == network).count()
     }
 
     fn turn_away(&self, stream: &TcpStream, peer: IpAddr, with_peer: usize) {
@@ -224,11 +237,19 @@ impl<'a> Listener<'a> {
     }
 }
 
-/// Who counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that a network is given as a whole.
-fn network_of(peer: IpAddr) -> IpAddr {
+/// The networks that are counted, by the bits of an IPv6 address that are theirs, and how many times as many sessions each
+/// may have as one address. A customer is given 64 bits as a whole, mostly 56, and up to 48 for the asking (RFC 6177): with
+/// the defaults these are 10, 20 and 40 of 100 places.
+const NETWORKS: [(u32, usize); 3] = [(ADDRESS_BITS, 1), (56, 2), (48, 4)];
+
+/// An IPv6 network of so many bits is to us what an IPv4 address is.
+const ADDRESS_BITS: u32 = 64;
+
+/// The network of an IPv6 address, by its first `bits`. An IPv4 address is one by itself.
+fn network_of(peer: IpAddr, bits: u32) -> IpAddr {
     match peer {
         IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - bits))).into(),
     }
 }
 
@@ -255,10 +276,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_network_is_one_peer() {
-        let network = |peer: &str| network_of(peer.parse().unwrap()).to_string();
-        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(network("2001:db8:1:2::1"), "2001:db8:1:2::");
-        assert_eq!(network("192.0.2.7"), "192.0.2.7");
+    fn networks() {
+        let network = |peer: &str, bits| network_of(peer.parse().unwrap(), bits).to_string();
+        assert_eq!(network("2001:db8:1:f2e3:3:4:5:6", 64), "2001:db8:1:f2e3::");
+        assert_eq!(network("2001:db8:1:f2e3::1", 56), "2001:db8:1:f200::");
+        assert_eq!(network("2001:db8:1:f2e3::1", 48), "2001:db8:1::");
+        for (bits, _) in NETWORKS {
+            assert_eq!(network("192.0.2.7", bits), "192.0.2.7");
+        }
     }
 }

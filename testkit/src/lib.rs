@@ -14,6 +14,7 @@ pub mod debian;
 pub mod exim;
 mod folder;
 pub mod halts;
+pub mod network;
 pub mod postfix;
 pub mod process;
 mod random;
