@@ -21,6 +21,7 @@ use crate::config::{self, Flags, LogTarget};
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
 use crate::peer::canonical;
+use crate::server;
 use crate::signals::Signals;
 use crate::smtp::reply;
 use crate::wait::{is_ready, timeout};
@@ -162,14 +163,14 @@ impl<'a> Listener<'a> {
         let output = input.try_clone()?;
         // The running binary, even if its file has been replaced since: sessions of one kind until we are restarted.
         // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
-        let process = self.signals.spawn(
-            Command::new("/proc/self/exe")
-                .arg0("mailrecv")
-                .process_group(0)
-                .args(&self.arguments)
-                .stdin(input)
-                .stdout(Stdio::from(output)),
-        )?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("mailrecv").process_group(0).args(&self.arguments).stdin(input).stdout(Stdio::from(output));
+        let is_half_full = self.sessions.len() * 2 >= self.options.max_processes;
+        match is_half_full {
+            true => command.env(server::SCARCE, "yes"),
+            false => command.env_remove(server::SCARCE),
+        };
+        let process = self.signals.spawn(&mut command)?;
         self.sessions.push(Session { process, peer });
         Ok(())
     }

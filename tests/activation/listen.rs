@@ -68,6 +68,40 @@ fn cap_for_all() {
     wait_until("room for a new session", || listener.peer(3).reply().starts_with("220 ").then_some(()));
 }
 
+/// A peer that says nothing does not keep its place for long when half of them are taken.
+#[test]
+fn silence_is_short_when_places_are_scarce() {
+    let receiver = Receiver::new("limit.greet_secs 36");
+    let listener = Listener::start(&receiver, &["--max-processes", "3", "127.0.0.1:0"]);
+    let mut silent: Vec<Client> = (1..=3).map(|host| listener.peer(host)).collect();
+    for peer in &mut silent {
+        assert!(peer.reply().starts_with("220 "));
+    }
+    assert!(silent[2].rest().starts_with("421 "));
+    // These had come before.
+    silent[..2].iter_mut().for_each(|peer| _ = peer.exchange("NOOP", "250"));
+}
+
+/// A peer that is not wanted is told so without being asked what it has to say, when half of the places are taken.
+#[test]
+fn who_is_refused_does_not_keep_a_scarce_place() {
+    let receiver = Receiver::new("deny remotehost ^127\\.0\\.0\\.[23]$\n");
+    let listener = Listener::start(&receiver, &["--max-processes", "2", "127.0.0.1:0"]);
+    let mut refused_in_time = listener.peer(2);
+    assert!(refused_in_time.reply().starts_with("220 "));
+    let mut refused_at_once = listener.peer(3);
+    let said = refused_at_once.rest();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(
+        matches!(lines[..], [greeting, refusal] if greeting.starts_with("220 ") && refusal.starts_with("550 ")),
+        "{said}"
+    );
+    // The same, but to the first command.
+    let refusal = refused_in_time.ask("EHLO client.example");
+    assert_eq!(refusal.replace("127.0.0.2", "127.0.0.3"), lines[1]);
+    assert_eq!(refused_in_time.rest(), "");
+}
+
 #[test]
 fn a_flood_leaves_the_sessions_inside_alone() {
     let receiver = Receiver::new("");
