@@ -401,6 +401,45 @@ fn an_answer_repeats_the_question_as_it_was_asked() {
     assert_eq!(scratch.log(), [format!("[192.0.2.7] DEBUG: the host name look-up failed: {why}")]);
 }
 
+/// A name server of those that people run repeats the question as it was asked, also when it knows the answer already
+/// and had been asked with other capital letters.
+#[test]
+fn unbound_repeats_the_question_as_it_was_asked() {
+    if !can_have_names() {
+        return;
+    }
+    let scratch = Scratch::with_config(CONFIG_TEXT);
+    scratch.write("unbound.conf", UNBOUND);
+    let zone = format!(
+        "{{'ptr': [[b'mail', b'example']], 'hosts': {{'mail.example': ['192.0.2.7']}}, \
+         'resolv.conf': 'nameserver 127.0.0.2\\n', 'forwarder': ['{}', '-d', '-c', 'unbound.conf']}}",
+        debian::program("unbound", "unbound").display()
+    );
+    let mut session = session(&scratch, &zone, IPV4);
+    session.expect("220 mx.example ");
+    session.exchange("EHLO client.example", "250-mx.example Hello mail.example [192.0.2.7]");
+    session.quit();
+}
+
+/// Asks the test's own name server for everything.
+const UNBOUND: &str = r#"
+server:
+    interface: 127.0.0.2
+    do-not-query-localhost: no
+    local-zone: "2.0.192.in-addr.arpa." nodefault
+    module-config: "iterator"
+    username: ""
+    chroot: ""
+    directory: "."
+    pidfile: ""
+    use-syslog: no
+forward-zone:
+    name: "."
+    forward-addr: 127.0.0.1
+remote-control:
+    control-enable: no
+"#;
+
 /// A link-local address is told without its link, which nothing that reads the log would understand.
 #[test]
 fn a_link_local_peer_has_no_scope() {

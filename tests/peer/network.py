@@ -4,10 +4,11 @@
 PEER is the address that the connection comes from; what is said on standard input and output is passed on through it.
 ZONE is a Python literal: `ptr` is a list of names, each a list of labels as bytes (whatever bytes they are); `hosts` is a
 dictionary of addresses by name, '*' for any; `mode` is how the server behaves, see `answer`; `resolv.conf` and `/etc/hosts`
-are the texts of these files. The server listens on port 53 of this network, over UDP and TCP, and writes one line for each
+are the texts of these files; `forwarder` is the command of another name server, which answers at 127.0.0.2 and asks this
+one. The server listens on port 53 of this network, over UDP and TCP, and writes one line for each
 query into the file `queries`.
 """
-import ast, fcntl, os, socket, struct, subprocess, sys, threading, time
+import ast, fcntl, ipaddress, os, socket, struct, subprocess, sys, threading, time
 
 ZONE = ast.literal_eval(sys.argv[1])
 PEER = sys.argv[2]
@@ -34,6 +35,8 @@ def main():
     client.connect(listener.getsockname())
     accepted, _ = listener.accept()
     if os.fork():
+        if 'forwarder' in ZONE:
+            wait_for_forwarder()
         for descriptor in range(3):
             os.dup2(accepted.fileno(), descriptor)
         os.execvp(sys.argv[3], sys.argv[3:])
@@ -45,10 +48,30 @@ def main():
     threading.Thread(target=serve_udp, args=(udp,), daemon=True).start()
     if MODE != 'truncated, no TCP':
         threading.Thread(target=serve_tcp, args=(tcp,), daemon=True).start()
+    forwarder = subprocess.Popen(ZONE['forwarder'], stdin=subprocess.DEVNULL) if 'forwarder' in ZONE else None
     outside = socket.socket(fileno=0)
     threading.Thread(target=pass_on, args=(outside, client), daemon=True).start()
     # When the command has said its last word, all of this is over.
     pass_on(client, outside)
+    if forwarder:
+        forwarder.kill()
+        forwarder.wait()
+
+
+def wait_for_forwarder():
+    """Asks it for PEER's name until there is an answer, which it then knows."""
+    name = ipaddress.ip_address(PEER).reverse_pointer
+    query = b'\0\1\1\0\0\1\0\0\0\0\0\0' + encoded(name.encode().split(b'.')) + struct.pack('>HH', PTR, 1)
+    for _ in range(100):
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        asking.settimeout(0.5)
+        try:
+            asking.connect(('127.0.0.2', 53))
+            asking.send(query)
+            asking.recv(4096)
+            return
+        except OSError:
+            time.sleep(0.1)
 
 
 def pass_on(source, target):
