@@ -78,14 +78,14 @@ const SECTIONS: [(&str, Section); 11] = [
     ("greed", greed::greed),
     ("check", rules::check),
     ("idle", sessions::idle),
-    ("pipe", sessions::pipe),
+    ("sandbox", sessions::sandbox),
     ("counts", counts::counts),
 ];
 
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, greed, check, idle, pipe,
+  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, greed, check, idle, sandbox,
                     counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it

@@ -26,6 +26,7 @@ mod sandbox;
 pub mod server;
 pub mod signals;
 pub mod smtp;
+mod system_calls;
 pub mod untrusted;
 mod user;
 mod wait;

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,11 +17,13 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::fcntl::OFlag;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::config::{Config, Level, Place};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
+use crate::system_calls;
 
 /// Enters the sandbox that the configuration asks for. One who has still to ask name servers can reach them, over TCP as
 /// well, until [`forbid_tcp`]. If it does not come to be what it should be, that is logged, or, where it is required, an
@@ -33,15 +35,24 @@ pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Resu
     log.open();
     date::learn_time_zone();
     let restricted = restrict(&allowed(config), asks_name_servers.then_some(DNS_PORT));
-    tolerate(Flaw::of(restricted), config, log)
+    tolerate(Flaw::of(restricted), config, log)?;
+    if asks_name_servers { Ok(()) } else { forbid_system_calls(config, log) }
 }
 
 /// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more. What the
 /// kernel does not know it has said of the first one.
 pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), Flaw> {
+    if config.sandbox.level == Level::Off {
+        return Ok(());
+    }
+    tolerate(restrict_to_no_tcp().err().map(Flaw::from), config, log)?;
+    forbid_system_calls(config, log)
+}
+
+fn forbid_system_calls(config: &Config, log: &Log) -> Result<(), Flaw> {
     match config.sandbox.level {
-        Level::Off => Ok(()),
-        Level::On => tolerate(restrict_to_no_tcp().err().map(Flaw::from), config, log),
+        Level::Off | Level::On => Ok(()),
+        Level::Strict => tolerate(system_calls::forbid_others().err().map(Flaw::from), config, log),
     }
 }
 
@@ -61,7 +72,7 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     match config.sandbox.level {
         Level::Off => lines.push("everything: the configuration says `sandbox off`".to_owned()),
-        Level::On => {
+        level @ (Level::On | Level::Strict) => {
             let allowed = allowed(config);
             lines.extend(allowed.iter().map(ToString::to_string));
             let files = if allowed.iter().any(Allowed::is_everywhere) {
@@ -74,10 +85,13 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
                 "no other file, "
             };
             lines.push(format!("nothing else: {files}no program, no TCP connection, no signal; no new privileges"));
-            lines.push(
-                "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners"
-                    .to_owned(),
-            );
+            let more = match level {
+                Level::Strict => {
+                    "and no system call that a delivery does not need: of sockets, only datagrams to the system log's"
+                }
+                _ => "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners",
+            };
+            lines.push(more.to_owned());
         }
     }
     for group in config.rules.groups_with_commands() {
@@ -94,24 +108,35 @@ pub(crate) fn try_out(config: &Config) -> Vec<String> {
     if config.sandbox.level == Level::Off {
         return Vec::new();
     }
-    let allowed = allowed(config);
-    let trial = || match Flaw::of(restrict(&allowed, None)) {
-        Some(flaw) => vec![flaw.to_string()],
-        None => match what_gets_through() {
-            nothing if nothing.is_empty() => vec!["all of it is enforced".to_owned()],
-            something => something,
-        },
+    let (allowed, is_strict) = (allowed(config), config.sandbox.level == Level::Strict);
+    let trial = || {
+        let mut said: Vec<_> = Flaw::of(restrict(&allowed, None)).iter().map(Flaw::to_string).collect();
+        if is_strict {
+            said.extend(system_calls::forbid_others().err().map(|error| Flaw::from(error).to_string()));
+        }
+        if said.is_empty() {
+            said = what_gets_through(is_strict);
+        }
+        if said.is_empty() { vec!["all of it is enforced".to_owned()] } else { said }
     };
     std::thread::scope(|scope| scope.spawn(trial).join())
         .unwrap_or_else(|_| vec!["no sandbox: it cannot be tried".to_owned()])
 }
 
 /// What is possible here that should not be.
-fn what_gets_through() -> Vec<String> {
+fn what_gets_through(is_strict: bool) -> Vec<String> {
     // Nobody need listen there: what is forbidden is not even tried.
     let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, DNS_PORT));
-    let program = Command::new("/proc/self/exe").arg("--version").stdout(Stdio::null()).status();
-    let tried = [("a TCP connection", connection.map(drop)), ("a program", program.map(drop))];
+    // To open /dev/null would fail first.
+    let program = Command::new("/proc/self/exe").arg("--version").stdin(Stdio::inherit()).output();
+    let mut tried = vec![("a TCP connection", connection.map(drop)), ("a program", program.map(drop))];
+    if is_strict {
+        let memory = memfd_create(c"program", MFdFlags::empty()).map_err(Into::into);
+        tried.extend([
+            ("UDP", UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map(drop)),
+            ("a program in memory", memory.map(drop)),
+        ]);
+    }
     let got_through = tried
         .into_iter()
         .filter(|(_, result)| !matches!(result, Err(error) if error.kind() == ErrorKind::PermissionDenied));
@@ -123,6 +148,8 @@ fn what_gets_through() -> Vec<String> {
 pub(crate) enum Flaw {
     /// There is none, for this reason.
     Total(String),
+    /// There is a sandbox, and no list of system calls, for this reason.
+    NoList(String),
     /// This kernel's Landlock does not know how to hold these back.
     Partial(Vec<&'static str>),
 }
@@ -146,8 +173,12 @@ impl Flaw {
         }
     }
 
+    /// Whether something of it is missing as a whole.
     fn is_total(&self) -> bool {
-        matches!(self, Flaw::Total(_))
+        match self {
+            Flaw::Total(_) | Flaw::NoList(_) => true,
+            Flaw::Partial(_) => false,
+        }
     }
 }
 
@@ -157,10 +188,17 @@ impl From<RulesetError> for Flaw {
     }
 }
 
+impl From<seccompiler::Error> for Flaw {
+    fn from(error: seccompiler::Error) -> Self {
+        Flaw::NoList(error.to_string())
+    }
+}
+
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Flaw::Total(why) => write!(f, "no sandbox: {why}"),
+            Flaw::NoList(why) => write!(f, "the sandbox is not strict: {why}"),
             // Some place is a file where there should be a folder.
             Flaw::Partial(unknown) if unknown.is_empty() => {
                 f.write_str("the sandbox is not whole: some place is no folder")
@@ -334,11 +372,15 @@ const KNOWN: ABI = ABI::V6;
 mod tests {
     use std::fs::{self, File, OpenOptions};
     use std::io::Write;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
     use nix::errno::Errno;
     use nix::sys::signal::kill;
     use nix::unistd::getppid;
+    use rustix::net::{AddressFamily, SocketType};
 
     use super::*;
 
@@ -385,6 +427,61 @@ mod tests {
         assert_eq!(connect(&other).unwrap_err(), ErrorKind::PermissionDenied);
         restrict_to_no_tcp().unwrap();
         assert_eq!(connect(&server).unwrap_err(), ErrorKind::PermissionDenied);
+    }
+
+    /// What Landlock does not know, and this system does. Each is a way out that `sandbox strict` closes.
+    #[test]
+    fn what_landlock_does_not_know_a_strict_sandbox_forbids() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, program) = (folder.path().join("file"), std::env::current_exe().unwrap());
+        fs::write(&file, "").unwrap();
+        let program = fs::read(program).unwrap();
+        let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = mptcp().unwrap();
+        rustix::net::bind(&server, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        rustix::net::listen(&server, 1).unwrap();
+        let server_address = SocketAddr::try_from(rustix::net::getsockname(&server).unwrap()).unwrap();
+        let ways: [(&str, Way<'_>); 6] = [
+            ("MPTCP", &|| Ok(rustix::net::connect(&mptcp()?, &server_address)?)),
+            ("UDP", &|| UdpSocket::bind("127.0.0.1:0").map(drop)),
+            ("local sockets", &|| UnixStream::connect_addr(&address).map(drop)),
+            ("programs in memory", &|| run_in_memory(&program)),
+            ("modes", &|| fs::set_permissions(&file, fs::Permissions::from_mode(0o4777))),
+            ("owners", &|| std::os::unix::fs::chown(&file, Some(nix::unistd::geteuid().as_raw()), None)),
+        ];
+        restrict(&[], None).unwrap();
+        // That it does know, so that the rest is not for want of a sandbox.
+        assert_eq!(TcpStream::connect(tcp.local_addr().unwrap()).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        for (what, way) in &ways {
+            way().unwrap_or_else(|error| {
+                panic!("{what} should be possible here, for this test to mean something: {error}")
+            });
+        }
+        system_calls::forbid_others().unwrap();
+        for (what, way) in &ways {
+            assert_eq!(way().unwrap_err().raw_os_error(), Some(Errno::EPERM as i32), "{what}");
+        }
+        // And what the log and the deliveries need is there.
+        let log = UnixDatagram::unbound().unwrap();
+        log.set_nonblocking(true).unwrap();
+    }
+
+    type Way<'a> = &'a dyn Fn() -> io::Result<()>;
+
+    fn mptcp() -> rustix::io::Result<OwnedFd> {
+        rustix::net::socket(AddressFamily::INET, SocketType::STREAM, Some(rustix::net::ipproto::MPTCP))
+    }
+
+    fn run_in_memory(program: &[u8]) -> io::Result<()> {
+        let mut memory = File::from(memfd_create(c"program", MFdFlags::empty())?);
+        memory.write_all(program)?;
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        // This test's own program, which lists its tests then.
+        // Not /dev/null, which is a file.
+        assert!(Command::new(path).arg("--list").stdin(Stdio::inherit()).output()?.status.success());
+        Ok(())
     }
 
     #[test]

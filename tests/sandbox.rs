@@ -245,6 +245,47 @@ fn the_sandbox_stands_before_the_first_byte_is_read() {
     assert!(!confined.contains("openat"), "a session without mail opens nothing more:\n{confined}");
 }
 
+/// With a list of system calls, all destinations are delivered to, and nothing that is tried is forbidden.
+#[test]
+fn a_strict_session_does_all_that_it_has_to() {
+    let scratch = with_mailbox(
+        "sandbox strict required\ndebug a\nlimit.fcrdns_check off\ndeliver rcpt_to folder@mx.example maildir dir\n\
+         deliver rcpt_to shown@mx.example print\ndeliver rcpt_to robot@mx.example pipe cat > robot\n",
+    );
+    let mut session = Session::start(traced(&scratch, &["-o", "trace"]));
+    session.expect("220 ");
+    for recipient in ["fred@mx.example", "folder@mx.example", "shown@mx.example", "robot@mx.example"] {
+        let reply = session.deliver(&[recipient]);
+        assert!(reply.starts_with("250 "), "{recipient}: {reply}");
+    }
+    // Too large to be kept in memory.
+    session.begin_message(&["fred@mx.example", "folder@mx.example", "robot@mx.example"]);
+    session.send("x\r\n".repeat(200_000));
+    session.send(".\r\n");
+    session.expect("250 ");
+    session.quit();
+    let trace = scratch.read("trace");
+    let at = |call: &str| trace.find(call).unwrap_or_else(|| panic!("no {call} in:\n{trace}"));
+    assert!(at("landlock_restrict_self(") < at("seccomp(SECCOMP_SET_MODE_FILTER"));
+    assert!(at("seccomp(SECCOMP_SET_MODE_FILTER") < at("read(0, "), "before the first byte is read");
+    let forbidden: Vec<_> = trace.lines().filter(|line| line.contains("= -1 EPERM")).collect();
+    assert!(forbidden.is_empty(), "{forbidden:?}");
+}
+
+/// A kernel without seccomp, or a unit that does not let it be used.
+#[test]
+fn a_list_of_system_calls_that_cannot_be_had_is_told_or_refuses() {
+    for (sandbox, reply) in [("strict", "250 "), ("strict required", "421 4.3.5 ")] {
+        let scratch = with_mailbox(&format!("debug -\nsandbox {sandbox}\n"));
+        let mut session = Session::start(traced(&scratch, &["-o", "trace", "-e", "inject=seccomp:error=EINVAL"]));
+        session.expect("220 ");
+        session.send("HELO client.example\r\n");
+        session.expect(reply);
+        let log = scratch.log();
+        assert!(log[0].contains("the sandbox is not strict: "), "{log:?}");
+    }
+}
+
 /// Nothing that would be an administrator's business to know depends on a flag.
 #[test]
 fn where_a_sandbox_is_required_and_not_to_be_had_no_mail_is_taken() {
@@ -299,6 +340,10 @@ fn check_tries_the_sandbox() {
         check(&["-e", "inject=landlock_restrict_self:retval=0"]),
         "a TCP connection is not held back\na program is not held back"
     );
+    scratch.write(CONFIG, "domain mx.example\nsandbox strict\nspool_dir spool\n");
+    assert_eq!(check(&[]), "all of it is enforced");
+    assert!(check(&["-e", "inject=seccomp:error=EINVAL"]).starts_with("the sandbox is not strict: "));
+    assert_eq!(check(&["-e", "inject=seccomp:retval=0"]), "UDP is not held back\na program in memory is not held back");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::bench::Bench;
 use crate::contest::{Contestant, Session, find_program};
 use crate::rules::{IN_A_GROUP, PLAIN};
-use crate::sessions::{ONE_RULE, RECIPIENT, message};
+use crate::sessions::{ONE_RULE, PIPE, RECIPIENT, message};
 use crate::table::{Figure, Unit};
 
 pub(crate) fn counts(bench: &mut Bench) -> Result<()> {
@@ -22,8 +22,9 @@ pub(crate) fn counts(bench: &mut Bench) -> Result<()> {
         session.offer(RECIPIENT)?;
         session.data(&mail)
     })?;
-    let with_pipe = format!("{ONE_RULE}deliver rcpt_to robot@localhost pipe cat >/dev/null\n");
-    count(bench, "a pipe within reach, the session alone", &with_pipe, nothing)?;
+    for (what, more) in [("a pipe within reach, the session alone", PIPE), ("sandbox strict", "sandbox strict\n")] {
+        count(bench, what, &format!("{ONE_RULE}{more}"), nothing)?;
+    }
     for number in [10_000, 100_000] {
         for form in [PLAIN, IN_A_GROUP] {
             count(bench, &format!("{number} {}", form.what), &form.rules(1..=number), nothing)?;

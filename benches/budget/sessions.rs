@@ -118,19 +118,35 @@ pub(crate) fn idle(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// What the process costs that is there where a command is within the peer's reach.
-pub(crate) fn pipe(bench: &mut Bench) -> Result<()> {
-    let figures = ["exec to greeting", "connect to exit"]
-        .map(|what| Figure::new(&format!("a pipe within reach, {what}"), Unit::AddedMilliseconds, None));
-    let with_pipe = bench.mailrecv(&format!("{ONE_RULE}deliver rcpt_to robot@localhost pipe cat >/dev/null\n"))?;
-    let contestants = [with_pipe, bench.mailrecv(ONE_RULE)?.named("mailrecv, no pipe")];
-    bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
-        let mut session = Session::open(contestant, listener)?;
-        session.quit()?;
-        Ok([milliseconds(session.to_greeting), milliseconds(session.connected.elapsed())])
-    });
+/// What it costs to be confined: the process that runs commands where one is within the peer's reach, Landlock, and a
+/// list of system calls.
+pub(crate) fn sandbox(bench: &mut Bench) -> Result<()> {
+    let mail = message(1_000);
+    for (what, with, without, rival) in [
+        ("a pipe within reach", PIPE, "", "mailrecv, no pipe"),
+        ("sandbox on", "", "sandbox off\n", "mailrecv, sandbox off"),
+        ("sandbox strict", "sandbox strict\n", "", "mailrecv, sandbox on"),
+    ] {
+        let figures = ["connect to exit", "one small mail, connect to exit"]
+            .map(|course| Figure::new(&format!("{what}, {course}"), Unit::AddedMilliseconds, None));
+        let ours = bench.mailrecv(&format!("{ONE_RULE}{with}"))?;
+        let contestants = [ours, bench.mailrecv(&format!("{ONE_RULE}{without}"))?.named(rival)];
+        bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
+            let mut session = Session::open(contestant, listener)?;
+            session.quit()?;
+            let without_mail = session.connected.elapsed();
+            let mut session = Session::open(contestant, listener)?;
+            session.offer(RECIPIENT)?;
+            session.data(&mail)?;
+            session.quit()?;
+            Ok([milliseconds(without_mail), milliseconds(session.connected.elapsed())])
+        });
+    }
     Ok(())
 }
+
+/// A rule with a command that nobody asks for.
+pub(crate) const PIPE: &str = "deliver rcpt_to robot@localhost pipe cat >/dev/null\n";
 
 pub(crate) const ONE_RULE: &str = "deliver rcpt_to postmaster@localhost append \"{dir}/mailbox-mailrecv\"\n";
 

@@ -89,6 +89,8 @@ pub enum Level {
     Off,
     /// What its deliveries cannot need, as far as Landlock knows it.
     On,
+    /// And every system call that they do not need.
+    Strict,
 }
 
 impl Sandbox {

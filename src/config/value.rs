@@ -75,17 +75,20 @@ pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> 
 
 /// `off`, or else how much and whether that is required, which alone means `on required`.
 pub(super) fn sandbox(words: &mut Words<'_>) -> Result<Sandbox, Problem> {
-    let word = words.expect("`off`, `on` or `required`")?;
+    let word = words.expect("`off`, `on`, `strict` or `required`")?;
     let (level, is_required) = match word.text {
         "off" => (Level::Off, false),
         "on" => (Level::On, false),
+        "strict" => (Level::Strict, false),
         "required" => (Level::On, true),
-        other => return Err(word.problem(format!("`{other}` found where `off`, `on` or `required` is expected"))),
+        other => {
+            return Err(word.problem(format!("`{other}` found where `off`, `on`, `strict` or `required` is expected")));
+        }
     };
     if level == Level::Off || is_required || words.is_at_end() {
         return Ok(Sandbox { level, is_required });
     }
-    words.keyword("required", "`sandbox on required`")?;
+    words.keyword("required", "`sandbox on required` or `sandbox strict required`")?;
     Ok(Sandbox { level, is_required: true })
 }
 

@@ -1,0 +1,200 @@
+//! The system calls that a session needs once everything it may need is open; all others fail (seccomp(2)).
+//!
+//! A list of what is allowed, not of what is not: what a kernel learns tomorrow is forbidden today. A call that is not in
+//! it fails with EPERM and kills nobody, so that a call that was forgotten here costs a 451 and no mail. One that a
+//! program for another architecture would make ends the process.
+
+use nix::libc;
+use seccompiler::SeccompCmpArgLen::Dword;
+use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
+use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
+
+/// Forbids this thread, for good, every system call but those of a session that delivers, logs and ends.
+pub(crate) fn forbid_others() -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter(&program()?)
+}
+
+fn program() -> Result<BpfProgram, BackendError> {
+    let architecture: TargetArch = std::env::consts::ARCH.try_into()?;
+    let always = ALLOWED.iter().chain(OLDER).map(|call| Ok((*call, Vec::new())));
+    let sometimes = conditions().into_iter().map(|(call, conditions)| {
+        let conditions: Result<Vec<_>, _> =
+            conditions.into_iter().map(|(place, cmp, value)| SeccompCondition::new(place, Dword, cmp, value)).collect();
+        Ok((call, vec![SeccompRule::new(conditions?)?]))
+    });
+    let rules = always.chain(sometimes).collect::<Result<_, BackendError>>()?;
+    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?.try_into()
+}
+
+/// Calls that are allowed if all of this holds of the arguments in these places.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+fn conditions() -> Vec<(i64, Vec<Condition>)> {
+    let not_executable = || vec![(2, MaskedEq(flag(libc::PROT_EXEC)), 0)];
+    vec![
+        (libc::SYS_mmap, not_executable()),
+        (libc::SYS_mprotect, not_executable()),
+        // The system log's, which may have been started anew. The type has flags beside it.
+        (libc::SYS_socket, vec![(0, Eq, flag(libc::AF_UNIX)), (1, MaskedEq(0xf), flag(libc::SOCK_DGRAM))]),
+        (libc::SYS_ioctl, vec![(1, Eq, libc::FIONBIO)]),
+    ]
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+fn conditions() -> Vec<(i64, Vec<Condition>)> {
+    Vec::new()
+}
+
+type Condition = (u8, seccompiler::SeccompCmpOp, u64);
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+fn flag(constant: i32) -> u64 {
+    constant.unsigned_abs().into()
+}
+
+/// What needs no condition. Files are the business of Landlock: here it is only asked what can be done to them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+const ALLOWED: &[i64] = &[
+    // Descriptors.
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    libc::SYS_lseek,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    // Files and folders.
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fadvise64,
+    libc::SYS_fallocate,
+    libc::SYS_fdatasync,
+    libc::SYS_flock,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_fsync,
+    libc::SYS_ftruncate,
+    libc::SYS_getcwd,
+    libc::SYS_getdents64,
+    libc::SYS_linkat,
+    libc::SYS_mkdirat,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_readlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_statfs,
+    libc::SYS_statx,
+    libc::SYS_syncfs,
+    libc::SYS_unlinkat,
+    // The connection, the process that runs commands, the system log.
+    libc::SYS_connect,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_setsockopt,
+    libc::SYS_shutdown,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    // Memory, time, signals, who we are, the end.
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_getegid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_getrusage,
+    libc::SYS_gettid,
+    libc::SYS_gettimeofday,
+    libc::SYS_getuid,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_yield,
+    libc::SYS_sigaltstack,
+    libc::SYS_uname,
+];
+
+/// Of other architectures nobody has made a list yet, and [`program`] says so.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+const ALLOWED: &[i64] = &[];
+
+/// The same by older names, which newer architectures do not have.
+#[cfg(target_arch = "x86_64")]
+const OLDER: &[i64] = &[
+    libc::SYS_access,
+    libc::SYS_link,
+    libc::SYS_lstat,
+    libc::SYS_mkdir,
+    libc::SYS_open,
+    libc::SYS_poll,
+    libc::SYS_readlink,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_rmdir,
+    libc::SYS_stat,
+    libc::SYS_time,
+    libc::SYS_unlink,
+];
+#[cfg(target_arch = "aarch64")]
+const OLDER: &[i64] = &[libc::SYS_renameat];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const OLDER: &[i64] = &[];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever adds one of these should think again.
+    #[test]
+    fn what_leads_out_is_not_in_the_list() {
+        for (what, call) in [
+            ("execve", libc::SYS_execve),
+            ("execveat", libc::SYS_execveat),
+            ("clone", libc::SYS_clone),
+            ("clone3", libc::SYS_clone3),
+            ("memfd_create", libc::SYS_memfd_create),
+            ("ptrace", libc::SYS_ptrace),
+            ("process_vm_writev", libc::SYS_process_vm_writev),
+            ("pidfd_getfd", libc::SYS_pidfd_getfd),
+            ("io_uring_setup", libc::SYS_io_uring_setup),
+            ("io_uring_enter", libc::SYS_io_uring_enter),
+            ("unshare", libc::SYS_unshare),
+            ("setns", libc::SYS_setns),
+            ("mount", libc::SYS_mount),
+            ("bpf", libc::SYS_bpf),
+            ("keyctl", libc::SYS_keyctl),
+            ("add_key", libc::SYS_add_key),
+            ("userfaultfd", libc::SYS_userfaultfd),
+            ("perf_event_open", libc::SYS_perf_event_open),
+            ("fchmod", libc::SYS_fchmod),
+            ("fchmodat", libc::SYS_fchmodat),
+            ("fchown", libc::SYS_fchown),
+            ("fchownat", libc::SYS_fchownat),
+            ("fsetxattr", libc::SYS_fsetxattr),
+            ("kill", libc::SYS_kill),
+            ("listen", libc::SYS_listen),
+            ("bind", libc::SYS_bind),
+        ] {
+            assert!(!ALLOWED.contains(&call) && !OLDER.contains(&call), "{what}");
+            assert!(conditions().iter().all(|(known, _)| *known != call), "{what}");
+        }
+    }
+}
