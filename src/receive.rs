@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
-use crate::config::{self, Config, Flags, LogTarget, Unusable};
+use crate::config::{self, Config, Flags, Level, LogTarget, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
@@ -99,6 +99,9 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
         None => config.rules.commands_for(&peer),
     };
     let mut runner = Runner::start(&signals, &commands, config.limits.pipe_secs.value);
+    if config.sandbox.level != Level::Off {
+        server.open_spool_file();
+    }
     sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
     let mut refusal = None;
     if let Some(servers) = name_servers {

@@ -1,6 +1,6 @@
 //! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
 //!
-//! Landlock (landlock(7)) takes from this process, for good, every file but the destinations and the spool, running
+//! Landlock (landlock(7)) takes from this process, for good, every file but the destinations, running
 //! programs, making TCP connections and sending signals to others; what is open stays open. So a flaw in what follows
 //! would lead to little. The command of a `pipe` would inherit all that, and may well be a set-user-id program that
 //! writes anywhere: commands are run by a process that was started before (src/deliver/runner.rs).
@@ -23,6 +23,7 @@ use crate::config::{Config, Level, Place};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
+use crate::message::SpoolFile;
 use crate::system_calls;
 
 /// Enters the sandbox that the configuration asks for. One who has still to ask name servers can reach them, over TCP as
@@ -75,6 +76,11 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
         level @ (Level::On | Level::Strict) => {
             let allowed = allowed(config);
             lines.extend(allowed.iter().map(ToString::to_string));
+            let folder = SpoolFile::folder(config.spool_dir.as_ref());
+            lines.push(match SpoolFile::open(config.spool_dir.as_ref()).failure() {
+                None => format!("one file without a name, opened before in {}, for large messages", folder.display()),
+                Some(error) => format!("{}: {error}; large messages would be deferred", folder.display()),
+            });
             let files = if allowed.iter().any(Allowed::is_everywhere) {
                 lines.push(
                     "/ is where the folders of all destinations meet: fewer folders would make a better sandbox"
@@ -229,8 +235,6 @@ enum What {
     Deliver,
     /// Mailboxes and maildirs.
     DeliverAnywhere,
-    /// Files for large messages, which have no name where the file system can do that.
-    Spool,
 }
 
 impl Allowed {
@@ -255,7 +259,6 @@ impl What {
             What::Append => append,
             What::Deliver => deliver,
             What::DeliverAnywhere => append | deliver,
-            What::Spool => MakeReg | ReadFile | RemoveFile | WriteFile,
         }
     }
 }
@@ -272,17 +275,15 @@ impl fmt::Display for Allowed {
             What::Append => write!(f, "{path}/: make, read, append to and cut back files"),
             What::Deliver => write!(f, "{path}/: make folders, make, move and remove files"),
             What::DeliverAnywhere => write!(f, "{path}/: make folders, make, read, write, move and remove files"),
-            What::Spool => write!(f, "{path}/: make, read, write and remove files, for large messages"),
         }
     }
 }
 
-/// What deliveries may need. The log and the configuration are open, and the time zone is known.
+/// What deliveries may need. The log, the configuration and the file for large messages are open, and the time zone is
+/// known.
 fn allowed(config: &Config) -> Vec<Allowed> {
     let mut allowed: Vec<Allowed> = Vec::new();
-    let spool = config.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let spool = Allowed::folder(&spool, What::Spool);
-    for place in config.rules.needs().places().iter().map(of_place).chain([spool]) {
+    for place in config.rules.needs().places().iter().map(of_place) {
         if !allowed.iter().any(|known| known.path == place.path && known.what == place.what) {
             allowed.push(place);
         }

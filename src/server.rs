@@ -3,12 +3,13 @@
 //! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
 
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Flags, Limit, Trace};
 use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
-use crate::message::{Envelope, Lines, Spool};
+use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::net::conn::{Connection, Input};
 use crate::peer::Peer;
 use crate::policy::Policy;
@@ -40,6 +41,8 @@ pub struct Server<'a> {
     unconfirmed: Option<String>,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
+    /// Where messages wait that are too large for memory.
+    spool_file: Option<Rc<SpoolFile>>,
     /// The message that is coming in or being delivered.
     spool: Option<Spool>,
     /// The same, line by line for the log, if that is wanted.
@@ -72,6 +75,7 @@ impl<'a> Server<'a> {
             delivered: None,
             unconfirmed: None,
             text: Vec::new(),
+            spool_file: None,
             spool: None,
             letter: Lines::default(),
         };
@@ -79,6 +83,11 @@ impl<'a> Server<'a> {
         // If the peer is gone already, waiting for its first command will tell.
         let _ = server.flush();
         server
+    }
+
+    /// Opens the file for large messages now: a session that has confined itself could not.
+    pub fn open_spool_file(&mut self) {
+        self.spool_file = Some(Rc::new(SpoolFile::open(self.config.spool_dir.as_ref())));
     }
 
     /// When the connection's time is over.
@@ -165,7 +174,8 @@ impl<'a> Server<'a> {
             Heard::Nothing => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
             Heard::Text => {
-                self.spool.get_or_insert_with(|| new_spool(self.config)).push(&self.text);
+                let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
+                spool.push(&self.text);
                 if self.log.wants(Flags::LETTERS) {
                     let has_ended = !matches!(step, Step::Wait);
                     log_letter(self.log, &mut self.letter, &self.text, has_ended);
@@ -192,7 +202,7 @@ impl<'a> Server<'a> {
         let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &transaction };
         let Self { config, log, signals, deadline, .. } = *self;
         let context = Context { config, log, signals, deadline, runner };
-        let spool = self.spool.get_or_insert_with(|| new_spool(self.config));
+        let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
         let outcome = deliver::deliver(&context, &envelope, &transaction.recipients, spool);
         self.idle_since = Instant::now();
         let is_delivered = outcome.is_ok();
@@ -283,8 +293,9 @@ fn broken(error: &std::io::Error) -> End {
     End::PeerGone(format!("the connection broke: {error}"))
 }
 
-fn new_spool(config: &Config) -> Spool {
-    Spool::new(config.spool_dir.as_ref())
+fn new_spool(config: &Config, file: &mut Option<Rc<SpoolFile>>) -> Spool {
+    let file = file.get_or_insert_with(|| Rc::new(SpoolFile::open(config.spool_dir.as_ref())));
+    Spool::new(Rc::clone(file))
 }
 
 /// Logs a piece of a message as lines, however it was cut; the last one with the message's end.

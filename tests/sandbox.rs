@@ -260,7 +260,7 @@ fn a_strict_session_does_all_that_it_has_to() {
     }
     // Too large to be kept in memory.
     session.begin_message(&["fred@mx.example", "folder@mx.example", "robot@mx.example"]);
-    session.send("x\r\n".repeat(200_000));
+    session.send(format!("{}\r\n", "x".repeat(70)).repeat(5_000));
     session.send(".\r\n");
     session.expect("250 ");
     session.quit();
@@ -284,6 +284,31 @@ fn a_list_of_system_calls_that_cannot_be_had_is_told_or_refuses() {
         let log = scratch.log();
         assert!(log[0].contains("the sandbox is not strict: "), "{log:?}");
     }
+}
+
+/// A large message waits in a file that was opened before, so no folder for temporary files is left to the session.
+#[test]
+fn large_messages_need_no_folder() {
+    let scratch = Scratch::with_config("domain mx.example\nspool_dir spool\ndeliver rcpt_to * print\n");
+    fs::create_dir(scratch.path("spool")).unwrap();
+    let calls = ["-y", "-o", "trace", "-e", "trace=openat,openat2,landlock_add_rule,landlock_restrict_self"];
+    let mut session = Session::start(traced(&scratch, &calls));
+    session.expect("220 ");
+    for letter in ["x", "y"] {
+        session.begin_message(&["fred@mx.example"]);
+        session.send(format!("Subject: {letter}\r\n\r\n{}", format!("{}\r\n", letter.repeat(70)).repeat(5_000)));
+        session.send(".\r\n");
+        session.expect("250 ");
+    }
+    session.quit();
+    let log = scratch.read(LOG);
+    assert!(["x", "y"].iter().all(|letter| log.matches(&format!("| {}\n", letter.repeat(70))).count() == 5_000));
+    let trace = scratch.read("trace");
+    assert!(!trace.contains("landlock_add_rule("), "{trace}");
+    let (before, confined) = trace.split_once("landlock_restrict_self(").unwrap();
+    assert!(before.contains("O_TMPFILE"), "{trace}");
+    assert!(!confined.contains("open"), "{trace}");
+    assert_eq!(fs::read_dir(scratch.path("spool")).unwrap().count(), 0);
 }
 
 /// Nothing that would be an administrator's business to know depends on a flag.
@@ -383,7 +408,7 @@ fn check_says_what_is_allowed() {
          \x20 mail/: make, read, append to and cut back files\n\
          \x20 /dev/null: write\n\
          \x20 ./: make folders, make, move and remove files\n\
-         \x20 spool: missing; mail that needs it would be deferred\n\
+         \x20 spool: No such file or directory (os error 2); large messages would be deferred\n\
          \x20 nothing else: no other file, no program, no TCP connection, no signal; no new privileges\n\
          \x20 but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners\n\
          \x20 commands of a pipe, for peers in +trusted: run by a process outside; confine them in the \
@@ -404,7 +429,7 @@ fn check_says_when_the_sandbox_holds_no_files_back() {
         allowed,
         [
             "  /: make folders, make, read, write, move and remove files",
-            "  spool/: make, read, write and remove files, for large messages",
+            "  one file without a name, opened before in spool, for large messages",
             "  / is where the folders of all destinations meet: fewer folders would make a better sandbox",
             "  nothing else: no program, no TCP connection, no signal; no new privileges",
             "  but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners",

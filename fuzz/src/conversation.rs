@@ -2,10 +2,11 @@
 //! checked on the way.
 
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 
 use mailrecv::config::{Config, Flags, LogTarget, Trace};
 use mailrecv::log::{Event, Log};
-use mailrecv::message::{Envelope, RecipientCopy, Spool};
+use mailrecv::message::{Envelope, RecipientCopy, Spool, SpoolFile};
 use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply};
 use mailrecv::smtp::transaction::Transaction;
@@ -149,7 +150,7 @@ fn check_transaction(config: &Config, transaction: &Transaction) {
 
 /// Our headers are the lines that they are meant to be, whatever the peer calls itself and its users.
 fn check_headers(envelope: &Envelope<'_>, text: &[u8]) {
-    let mut spool = Spool::new(None);
+    let mut spool = Spool::new(Rc::new(SpoolFile::open(None)));
     spool.push(text);
     for recipient in &envelope.transaction.recipients {
         let headers = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] }.headers(&spool);

@@ -6,7 +6,7 @@ mod spool;
 
 pub use headers::{Envelope, RecipientCopy};
 pub use lines::Lines;
-pub use spool::Spool;
+pub use spool::{Spool, SpoolFile};
 
 use std::io::{self, BufRead};
 

@@ -1,13 +1,43 @@
 //! The text of a message while it is received, and what of it matters before it is read again.
 
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::rc::Rc;
 
-use tempfile::SpooledTempFile;
+/// A file without a name for messages that are too large for memory, one after the other. It is opened before the
+/// session confines itself, so that it needs no folder of its own then.
+#[derive(Debug)]
+pub struct SpoolFile(io::Result<File>);
 
-/// The text of a message, lines ended by LF: in memory while it is small, then in an unlinked file.
+impl SpoolFile {
+    /// Makes the file in this folder, or else in the system's for temporary files. That it cannot be made matters only to
+    /// a message that needs it.
+    pub fn open(directory: Option<&PathBuf>) -> Self {
+        Self(tempfile::tempfile_in(Self::folder(directory)))
+    }
+
+    /// The folder that it is in.
+    pub fn folder(directory: Option<&PathBuf>) -> PathBuf {
+        directory.cloned().unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// Why there is none.
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.0.as_ref().err()
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.0.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
+    }
+}
+
+/// The text of a message, lines ended by LF: in memory while it is small, then in a file.
 pub struct Spool {
-    file: SpooledTempFile,
+    /// All of the text, until it is too large.
+    memory: Vec<u8>,
+    file: Rc<SpoolFile>,
+    is_in_file: bool,
     headers: HeaderScan,
     /// The beginning of the text, to see whether it begins with a header.
     beginning: Vec<u8>,
@@ -16,11 +46,12 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// An empty spool that uses `directory` (or else the system's) once it outgrows memory.
-    pub fn new(directory: Option<&PathBuf>) -> Self {
-        let directory = directory.cloned().unwrap_or_else(std::env::temp_dir);
+    /// An empty spool that uses the file once it outgrows memory; no other may use it meanwhile.
+    pub fn new(file: Rc<SpoolFile>) -> Self {
         Self {
-            file: SpooledTempFile::new_in(IN_MEMORY, directory),
+            memory: Vec::new(),
+            file,
+            is_in_file: false,
             headers: HeaderScan::default(),
             beginning: Vec::new(),
             length: 0,
@@ -37,7 +68,21 @@ impl Spool {
         let room = MAX_FIELD_NAME - self.beginning.len();
         self.beginning.extend_from_slice(&text[..text.len().min(room)]);
         self.length += text.len();
-        self.failure = self.file.write_all(text).err();
+        self.failure = self.store(text).err();
+    }
+
+    fn store(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.length <= IN_MEMORY {
+            self.memory.extend_from_slice(text);
+            return Ok(());
+        }
+        let mut file = self.file.file()?;
+        if !self.is_in_file {
+            file.seek(SeekFrom::Start(0))?;
+            self.is_in_file = true;
+            file.write_all(&std::mem::take(&mut self.memory))?;
+        }
+        file.write_all(text)
     }
 
     /// What went wrong while text was added.
@@ -66,9 +111,38 @@ impl Spool {
 
     /// The whole text, from the beginning.
     pub fn text(&mut self) -> io::Result<impl BufRead + '_> {
-        self.file.seek(SeekFrom::Start(0))?;
-        let size = self.piece();
-        Ok(BufReader::with_capacity(size, &mut self.file))
+        let text = if self.is_in_file {
+            let mut file = self.file.file()?;
+            file.seek(SeekFrom::Start(0))?;
+            Text::InFile(file)
+        } else {
+            Text::InMemory(Cursor::new(&self.memory))
+        };
+        Ok(BufReader::with_capacity(self.piece(), text))
+    }
+}
+
+/// Where the text is read from.
+enum Text<'s> {
+    InMemory(Cursor<&'s Vec<u8>>),
+    InFile(&'s File),
+}
+
+impl Read for Text<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Text::InMemory(memory) => memory.read(buffer),
+            Text::InFile(file) => file.read(buffer),
+        }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let (true, Ok(file)) = (self.is_in_file, self.file.file()) {
+            // Its room is others' until the next large message; if it cannot be had now it is when the session ends.
+            let _ = file.set_len(0);
+        }
     }
 }
 
@@ -113,12 +187,10 @@ const MAX_FIELD_NAME: usize = 998;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     fn spool(text: &[u8], piece: usize) -> Spool {
-        let mut spool = Spool::new(None);
+        let mut spool = Spool::new(Rc::new(SpoolFile::open(None)));
         text.chunks(piece).for_each(|piece| spool.push(piece));
         spool
     }
@@ -155,5 +227,25 @@ mod tests {
         let mut copy = Vec::new();
         spool.text().unwrap().read_to_end(&mut copy).unwrap();
         assert!(copy == text);
+    }
+
+    /// What a message leaves behind is not the next one's.
+    #[test]
+    fn one_file_takes_one_message_after_the_other() {
+        let file = Rc::new(SpoolFile::open(None));
+        for (letter, length) in [(b'a', 700_000), (b'b', 300_000), (b'c', 10), (b'd', IN_MEMORY), (b'e', IN_MEMORY + 1)]
+        {
+            let text = vec![letter; length];
+            let mut spool = Spool::new(Rc::clone(&file));
+            text.chunks(1000).for_each(|piece| spool.push(piece));
+            // As often as there are recipients.
+            for _ in 0..2 {
+                let mut copy = Vec::new();
+                spool.text().unwrap().read_to_end(&mut copy).unwrap();
+                assert!(copy == text, "{letter}");
+            }
+            drop(spool);
+            assert_eq!(file.file().unwrap().metadata().unwrap().len(), 0);
+        }
     }
 }

@@ -2,9 +2,10 @@
 //! microseconds, and every position can have one.
 
 use std::fmt::Display;
+use std::rc::Rc;
 
 use mailrecv::config::{self, Config, Trace};
-use mailrecv::message::Spool;
+use mailrecv::message::{Spool, SpoolFile};
 use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply};
 use mailrecv::smtp::transaction::Transaction;
@@ -131,7 +132,7 @@ impl World for Outside {
     /// Stands in for the destinations: a file below `missing/` cannot be written, and a message goes in circles once 100
     /// servers have had it.
     fn deliver(&mut self, transaction: &Transaction, text: Vec<u8>) -> (Outcome, String) {
-        let mut spool = Spool::new(None);
+        let mut spool = Spool::new(Rc::new(SpoolFile::open(None)));
         spool.push(&text);
         let shown = || transaction.recipients.iter().flat_map(|recipient| recipient.destinations.shown());
         let is_missing = |action: &dyn Display| action.to_string().starts_with("append 'missing/");
