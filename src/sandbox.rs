@@ -1,9 +1,10 @@
 //! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
 //!
-//! Landlock (landlock(7)) takes from this process, for good, every file but the destinations, running
-//! programs, making TCP connections and sending signals to others; what is open stays open. So a flaw in what follows
-//! would lead to little. The command of a `pipe` would inherit all that, and may well be a set-user-id program that
-//! writes anywhere: commands are run by a process that was started before (src/deliver/runner.rs).
+//! Landlock (landlock(7)) takes from this process, for good, every file but the destinations, running programs, making
+//! TCP connections and sending signals to others; what is open stays open. What Landlock does not know a list of system
+//! calls forbids, for those who ask for it. So a flaw in what follows would lead to little. The command of a `pipe` would
+//! inherit all that, and may well be a set-user-id program that writes anywhere: commands are run by a process that was
+//! started before (src/deliver/runner.rs).
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -68,7 +69,7 @@ fn tolerate(flaw: Option<Flaw>, config: &Config, log: &Log) -> Result<(), Flaw> 
     }
 }
 
-/// For people: what [`enter`] leaves to a session, a line each, and what this system makes of it, which is tried.
+/// For people: what [`enter`] leaves to a session, a line each.
 pub(crate) fn describe(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     match config.sandbox.level {
@@ -91,11 +92,10 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
                 "no other file, "
             };
             lines.push(format!("nothing else: {files}no program, no TCP connection, no signal; no new privileges"));
-            let more = match level {
-                Level::Strict => {
-                    "and no system call that a delivery does not need: of sockets, only datagrams to the system log's"
-                }
-                _ => "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners",
+            let more = if level == Level::Strict {
+                "and no system call that a delivery does not need: of sockets, only datagrams to the system log's"
+            } else {
+                "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners"
             };
             lines.push(more.to_owned());
         }
