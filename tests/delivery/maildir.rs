@@ -36,6 +36,8 @@ fn odd_maildirs_are_not_delivered_to() {
          deliver rcpt_to * maildir dir\n",
     );
     let mut session = scratch.greeted();
+    // What the sandbox is made for is what is there before the first answer.
+    session.exchange("NOOP", "250 ");
     let mut fails = |what: &str, error: &str| {
         session.exchange("RSET", "250 ");
         let reply = session.deliver(&["fred@mx.example", "command@mx.example"]);

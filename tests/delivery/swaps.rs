@@ -101,9 +101,14 @@ impl Attack {
             format!("{}, {} swapped at {swaps:?}, begins with the link: {begins_with_link}", self.action, self.swapped);
         assert_eq!(scratch.read("private/inbox"), "", "{what}: {reply}");
         assert_eq!(scratch.count_files("private/dir"), 0, "{what}: {reply}");
-        let is_accepted = reply.starts_with("250 ");
         let copies = messages_in(&scratch.path("shared")) + messages_in(&link);
-        assert_eq!(copies, usize::from(is_accepted), "{what}: {reply}");
+        if reply.starts_with("250 ") {
+            assert_eq!(copies, 1, "{what}: {reply}");
+        } else {
+            // From a folder that was taken away nothing can be taken back, which the log says.
+            let is_told = scratch.log().iter().any(|line| line.contains("may hold what was refused"));
+            assert!(copies == 0 || is_told, "{what}: {reply}");
+        }
         calls
     }
 }
