@@ -23,6 +23,7 @@ use nix::sys::stat::Mode;
 
 use super::mboxrd::{Quoting, from_line, rest_of_from_line};
 use super::{Context, LOCK_PATIENCE, failure};
+use crate::address::Mailbox;
 use crate::files::{Entry, identity};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
@@ -33,8 +34,8 @@ use crate::wait::timeout;
 /// The files that a message is being appended to.
 pub(super) struct Mailboxes<'a> {
     context: &'a Context<'a>,
-    /// The names in the configuration; two can be one file.
-    names: Vec<&'a str>,
+    /// The names in the configuration, each with somebody whose mail goes there; two can be one file.
+    names: Vec<(&'a str, &'a Mailbox)>,
     /// The files, each once, from the first [`Mailboxes::append`] on.
     locked: Option<Locked<'a>>,
 }
@@ -75,30 +76,19 @@ struct Ours {
 }
 
 impl<'a> Mailboxes<'a> {
-    /// For a message that goes to files of these names.
-    pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = &'a str>) -> Self {
-        let mut mailboxes = Self { context, names: Vec::new(), locked: None };
-        for name in names {
-            if !mailboxes.names.contains(&name) {
-                mailboxes.names.push(name);
-            }
-        }
-        mailboxes
+    /// For a message that goes to files of these names, each of them there once.
+    pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = (&'a str, &'a Mailbox)>) -> Self {
+        Self { context, names: names.collect(), locked: None }
     }
 
-    /// Opens and locks the files, which is done once. The error is about the file of this name.
-    pub(super) fn lock(&mut self) -> Result<(), (&'a str, Reply)> {
-        if self.locked.is_none() {
-            self.locked = Some(lock(self.context, &self.names)?);
-        }
-        Ok(())
-    }
-
-    /// Appends one recipient's copy to the file of this name, which is locked.
+    /// Appends a copy to the file of this name. The first time, all files are opened and locked.
     pub(super) fn append(&mut self, name: &str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         let context = self.context;
-        let file = self.locked.as_mut().and_then(|locked| locked.file(name));
-        let Some(appending) = file else { return Err(reply::try_again(format!("{name} is not locked"))) };
+        let locked = match &mut self.locked {
+            Some(locked) => locked,
+            None => self.locked.insert(lock(context, &self.names)?),
+        };
+        let Some(appending) = locked.file(name) else { return Err(reply::try_again(format!("{name} is not locked"))) };
         appending.append(context, copy, spool).map_err(|error| failure(&error, &format!("appending to {name}")))
     }
 
@@ -139,62 +129,69 @@ impl<'a> Mailboxes<'a> {
 
 /// Opens and locks the files of these names; those that are missing are made. As long as another program has one of them,
 /// all are left alone: who holds his own mailbox must not hold up mail for others.
-fn lock<'a>(context: &'a Context<'a>, names: &[&'a str]) -> Result<Locked<'a>, (&'a str, Reply)> {
-    for name in names {
+fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, &Mailbox)]) -> Result<Locked<'a>, Reply> {
+    for (name, _) in names {
         context.log.event(&Event::OpeningMailbox(Path::new(name)));
     }
     let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
     let mut pause = Duration::from_millis(1);
     loop {
-        let name = match try_lock_all(context, names)? {
+        let Busy(name, recipient) = match try_lock_all(context, names)? {
             Ok(locked) => return Ok(locked),
-            Err(Busy(name)) => name,
+            Err(busy) => busy,
         };
         if Instant::now() >= deadline {
             let lock_file = dot_lock(Path::new(name));
             let holder =
                 if lock_file.exists() { format!("there is {}", lock_file.display()) } else { "it has a lock".into() };
             let cause = format!("another session or program works on {name}: {holder}");
-            return Err((name, reply::mailbox_busy(cause)));
+            return Err(reply::mailbox_busy(cause).about(recipient.bare()));
         }
         if is_stopping(context.signals) {
             let waiting = format!("while waiting for the lock of {name}");
-            return Err((name, reply::shutting_down(&context.config.domain).because(waiting)));
+            return Err(reply::shutting_down(&context.config.domain).because(waiting));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// What another session or program works on.
-struct Busy<'a>(&'a str);
+/// What another session or program works on, and whose mail waits for it.
+struct Busy<'n>(&'n str, &'n Mailbox);
 
-fn try_lock_all<'a>(
+fn try_lock_all<'a, 'n>(
     context: &'a Context<'a>,
-    names: &[&'a str],
-) -> Result<Result<Locked<'a>, Busy<'a>>, (&'a str, Reply)> {
-    let failed = |name: &'a str, error: io::Error| (name, failure(&error, &format!("opening {name}")));
+    names: &'n [(&'a str, &Mailbox)],
+) -> Result<Result<Locked<'a>, Busy<'n>>, Reply> {
     let mut locked = Locked::default();
-    for name in names {
-        let opened = Appending::open(context.log, name).map_err(|error| failed(name, error))?;
-        let Some(appending) = opened else { return Ok(Err(Busy(name))) };
-        locked.names.push((name, appending.identity));
-        // Nothing is locked yet: to close another descriptor of a file would give up its record locks (fcntl(2)).
-        if !locked.files.iter().any(|known| known.identity == appending.identity) {
-            locked.files.push(appending);
+    for (name, recipient) in names {
+        let opened = Appending::open(context.log, name);
+        match opened.map_err(|error| failure(&error, &format!("opening {name}")).about(recipient.bare()))? {
+            None => return Ok(Err(Busy(name, recipient))),
+            Some(appending) => locked.add(name, appending),
         }
     }
     // All sessions take them in this order, so that no two wait for each other.
     locked.files.sort_unstable_by_key(|appending| appending.identity);
     for appending in &mut locked.files {
-        if !appending.lock().map_err(|error| failed(appending.name, error))? {
-            return Ok(Err(Busy(appending.name)));
+        let Some((name, recipient)) = names.iter().find(|(name, _)| *name == appending.name) else { continue };
+        let is_locked = appending.lock();
+        if !is_locked.map_err(|error| failure(&error, &format!("opening {name}")).about(recipient.bare()))? {
+            return Ok(Err(Busy(name, recipient)));
         }
     }
     Ok(Ok(locked))
 }
 
 impl<'a> Locked<'a> {
+    /// Nothing is locked yet: to close another descriptor of a file would give up its record locks (fcntl(2)).
+    fn add(&mut self, name: &'a str, appending: Appending<'a>) {
+        self.names.push((name, appending.identity));
+        if !self.files.iter().any(|known| known.identity == appending.identity) {
+            self.files.push(appending);
+        }
+    }
+
     fn file(&mut self, name: &str) -> Option<&mut Appending<'a>> {
         let (_, identity) = self.names.iter().find(|(known, _)| *known == name)?;
         self.files.iter_mut().find(|appending| appending.identity == *identity)

@@ -80,7 +80,7 @@ fn keep<'a>(
 ) -> Result<Kept<'a>, Reply> {
     let copies = copies(group);
     let names = copies.iter().filter_map(|copy| match copy.action {
-        Keep::Append(name) => Some(name.as_str()),
+        Keep::Append(name) => Some((name.as_str(), copy.recipient)),
         Keep::Maildir(_) | Keep::Print | Keep::Discard => None,
     });
     let mut kept = Kept {
@@ -92,13 +92,7 @@ fn keep<'a>(
         let copy = RecipientCopy { envelope, recipient, others };
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
-            Keep::Append(name) => {
-                kept.mailboxes.lock().map_err(|(busy, reply)| {
-                    let is_busy = |copy: &&Copy<'_>| matches!(copy.action, Keep::Append(name) if name == busy);
-                    reply.about(copies.iter().find(is_busy).map_or(*recipient, |copy| copy.recipient).bare())
-                })?;
-                kept.mailboxes.append(name, copy, spool)
-            }
+            Keep::Append(name) => kept.mailboxes.append(name, copy, spool),
             Keep::Print => {
                 // People see it when it is nearly certain to stay.
                 kept.mailboxes.sync()?;
@@ -173,9 +167,9 @@ impl Kept<'_> {
     }
 }
 
-/// Says in the log whose copy it was.
+/// Says in the log whose copy it was, unless that is said already.
 fn about(recipient: &Mailbox) -> impl FnOnce(Reply) -> Reply {
-    |reply| reply.about(recipient.bare())
+    |reply| if reply.subject.is_some() { reply } else { reply.about(recipient.bare()) }
 }
 
 /// The reply to an error of the system: the sender keeps the mail, whatever it is.
