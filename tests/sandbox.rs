@@ -75,9 +75,9 @@ fn a_link_of_somebody_else_allows_nothing() {
     }
     let scratch = Scratch::with_config(
         "spool_dir spool\ndeliver rcpt_to fred@mx.example append mail/inbox\ndeliver rcpt_to jim@mx.example maildir mail/dir\n\
-         deliver rcpt_to tom@mx.example append mail/folder/inbox\n",
+         deliver rcpt_to tom@mx.example append mail/folder/inbox\ndeliver rcpt_to me@mx.example append own/inbox\n",
     );
-    for folder in ["mail", "spool", "elsewhere/tmp", "elsewhere/new"] {
+    for folder in ["mail", "own", "spool", "elsewhere/tmp", "elsewhere/new"] {
         fs::create_dir_all(scratch.path(folder)).unwrap();
     }
     scratch.write("elsewhere/inbox", "");
@@ -97,7 +97,7 @@ fn a_link_of_somebody_else_allows_nothing() {
     session.expect("220 ");
     session.quit();
     let trace = scratch.read("trace");
-    assert!(trace.contains("/spool>") && !trace.contains("elsewhere"), "{trace}");
+    assert!(trace.contains("/own>") && !trace.contains("elsewhere"), "{trace}");
 }
 
 /// Whatever there is of a maildir beforehand, the rest can be made.
@@ -311,6 +311,26 @@ fn large_messages_need_no_folder() {
     assert_eq!(fs::read_dir(scratch.path("spool")).unwrap().count(), 0);
 }
 
+/// Messages are written to one file, one after the other: what cannot be cut off the file behind one is in none of the
+/// next.
+#[test]
+fn nothing_of_a_large_message_gets_into_the_next() {
+    let scratch = with_mailbox("");
+    let calls = ["-o", "trace", "-e", "inject=ftruncate:error=EIO"];
+    let mut session = Session::start(traced(&scratch, &calls));
+    session.expect("220 ");
+    for (letter, lines) in [("x", 20_000), ("y", 5_000)] {
+        session.begin_message(&["fred@mx.example"]);
+        session.send(format!("Subject: {letter}\r\n\r\n{}", format!("{}\r\n", letter.repeat(70)).repeat(lines)));
+        session.send(".\r\n");
+        session.expect("250 ");
+    }
+    session.quit();
+    let inbox = scratch.read("mail/inbox");
+    let count = |letter: &str| inbox.matches(&format!("\n{}", letter.repeat(70))).count();
+    assert_eq!((count("x"), count("y")), (20_000, 5_000));
+}
+
 /// Nothing that would be an administrator's business to know depends on a flag.
 #[test]
 fn where_a_sandbox_is_required_and_not_to_be_had_no_mail_is_taken() {
@@ -357,7 +377,7 @@ fn check_tries_the_sandbox() {
     // The second Landlock, which Debian 12 has.
     assert_eq!(
         check(&["-e", "inject=landlock_create_ruleset:retval=2:when=1"]),
-        "the sandbox is not whole: this kernel does not hold back cutting files back, TCP connections, \
+        "the sandbox is not whole: this kernel's Landlock cannot forbid cutting files back, TCP connections, \
          device controls, signals to others and abstract sockets"
     );
     // It says that it does, and does not.

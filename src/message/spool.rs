@@ -114,7 +114,8 @@ impl Spool {
         let text = if self.is_in_file {
             let mut file = self.file.file()?;
             file.seek(SeekFrom::Start(0))?;
-            Text::InFile(file)
+            // What stands behind it may be of a message before.
+            Text::InFile(file.take(self.length as u64))
         } else {
             Text::InMemory(Cursor::new(&self.memory))
         };
@@ -125,7 +126,7 @@ impl Spool {
 /// Where the text is read from.
 enum Text<'s> {
     InMemory(Cursor<&'s Vec<u8>>),
-    InFile(&'s File),
+    InFile(io::Take<&'s File>),
 }
 
 impl Read for Text<'_> {
@@ -140,7 +141,7 @@ impl Read for Text<'_> {
 impl Drop for Spool {
     fn drop(&mut self) {
         if let (true, Ok(file)) = (self.is_in_file, self.file.file()) {
-            // Its room is others' until the next large message; if it cannot be had now it is when the session ends.
+            // For the sake of room; no message reads further than its own end.
             let _ = file.set_len(0);
         }
     }
