@@ -155,7 +155,7 @@ impl<'a> Listener<'a> {
         self.reap();
         let crowd = self.crowd_of(peer);
         if self.sessions.len() >= self.options.max_processes || crowd.is_some() {
-            self.turn_away(&stream, peer, crowd.unwrap_or_else(|| self.sessions_with(peer, ADDRESS_BITS)));
+            self.turn_away(&stream, peer, crowd.unwrap_or(ADDRESS_BITS));
             return Ok(());
         }
         stream.set_nonblocking(false)?;
@@ -175,12 +175,11 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    /// How many sessions there are with this peer, or with a network that it is in, if there may be no more.
-    fn crowd_of(&self, peer: IpAddr) -> Option<usize> {
-        NETWORKS.iter().find_map(|(bits, times)| {
-            let count = self.sessions_with(peer, *bits);
-            (count >= self.options.max_per_address.saturating_mul(*times)).then_some(count)
-        })
+    /// The peer, or a network that it is in, by its bits, if there may be no more sessions with that.
+    fn crowd_of(&self, peer: IpAddr) -> Option<u32> {
+        let is_full =
+            |bits, times| self.sessions_with(peer, bits) >= self.options.max_per_address.saturating_mul(times);
+        NETWORKS.iter().find(|(bits, times)| is_full(*bits, *times)).map(|(bits, _)| *bits)
     }
 
     fn sessions_with(&self, peer: IpAddr, bits: u32) -> usize {
@@ -188,14 +187,19 @@ impl<'a> Listener<'a> {
         self.sessions.iter().filter(|session| network_of(session.peer, bits) == network).count()
     }
 
-    fn turn_away(&self, stream: &TcpStream, peer: IpAddr, with_peer: usize) {
+    fn turn_away(&self, stream: &TcpStream, peer: IpAddr, bits: u32) {
         let reply = reply::too_busy();
         let mut bytes = Vec::new();
         reply.encode(false, &mut bytes);
         // One write into an empty socket buffer; a peer that cannot take that gets nothing.
         let _ = stream.set_nonblocking(true);
         let _ = (&mut &*stream).write_all(&bytes);
-        let event = Event::TurnedAway { reply: &reply, sessions: self.sessions.len(), with_peer };
+        let network = match peer {
+            IpAddr::V4(_) => "this peer".to_owned(),
+            IpAddr::V6(_) => format!("{}/{bits}", network_of(peer, bits)),
+        };
+        let (sessions, with_peer) = (self.sessions.len(), self.sessions_with(peer, bits));
+        let event = Event::TurnedAway { reply: &reply, sessions, with_peer, network: &network };
         self.log.event_about(&peer.to_string(), &event);
     }
 

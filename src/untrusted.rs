@@ -80,29 +80,22 @@ pub(crate) fn is_invisible(character: char) -> bool {
 /// A line of the log with the brackets around every address but this one escaped. What the administrator wrote stands in it
 /// as it is, and filters take what is in brackets for the peer.
 pub(crate) fn with_one_address<'t>(line: impl fmt::Display + 't, address: &'t str) -> impl fmt::Display + 't {
-    fmt::from_fn(move |f| write!(OneAddress { f, address }, "{line}"))
-}
-
-struct OneAddress<'a, 'f> {
-    f: &'a mut fmt::Formatter<'f>,
-    address: &'a str,
-}
-
-impl fmt::Write for OneAddress<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
+    fmt::from_fn(move |f| {
+        // As a whole: who writes it may do so piece by piece, bracket and address apart.
+        let text = line.to_string();
         let mut written = 0;
-        while let Some(at) = bracket_of_address(text, written) {
-            let own = text[at..].strip_prefix('[').and_then(|rest| rest.strip_prefix(self.address)?.strip_prefix(']'));
+        while let Some(at) = bracket_of_address(&text, written) {
+            let own = text[at..].strip_prefix('[').and_then(|rest| rest.strip_prefix(address)?.strip_prefix(']'));
             let end = if let Some(rest) = own { text.len() - rest.len() } else { at + 1 };
-            self.f.write_str(&text[written..at])?;
+            f.write_str(&text[written..at])?;
             match own {
-                Some(_) => self.f.write_str(&text[at..end])?,
-                None => write!(self.f, "<0x{:02x}>", text.as_bytes()[at])?,
+                Some(_) => f.write_str(&text[at..end])?,
+                None => write!(f, "<0x{:02x}>", text.as_bytes()[at])?,
             }
             written = end;
         }
-        self.f.write_str(&text[written..])
-    }
+        f.write_str(&text[written..])
+    })
 }
 
 /// Where, from this byte on, the first bracket stands that has an address on its inner side.
@@ -154,6 +147,9 @@ mod tests {
             ("\u{e9}[\u{e9}]\u{e9} [", "\u{e9}[\u{e9}]\u{e9} ["),
         ] {
             assert_eq!(with_one_address(line, "192.0.2.7").to_string(), shown);
+            // However it comes to be written.
+            let pieces = fmt::from_fn(|f| line.chars().try_for_each(|character| write!(f, "{character}")));
+            assert_eq!(with_one_address(pieces, "192.0.2.7").to_string(), shown);
         }
     }
 

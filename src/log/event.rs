@@ -47,7 +47,7 @@ pub enum Event<'a> {
     /// A line of a message for people (the `print` action).
     Print(&'a [u8]),
 
-    /// One copy is delivered; its size in octets.
+    /// One recipient has the message at one destination; its size in octets.
     Delivered {
         id: &'a str,
         from: &'a dyn Display,
@@ -87,7 +87,7 @@ pub enum Event<'a> {
     Closed(u32),
 
     /// `listen` has no more room, or not for this peer.
-    TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize },
+    TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize, network: &'a dyn Display },
     /// `listen` cannot accept connections.
     CannotAccept(&'a io::Error),
     /// The log that was asked for cannot be opened.
@@ -143,9 +143,37 @@ impl Event<'_> {
     pub(super) fn severity(&self) -> Severity {
         match self {
             Event::Reply(reply) if reply.is_negative() => Severity::Error,
-            Event::RefusedAgain { .. } | Event::TurnedAway { .. } => Severity::Error,
-            Event::LoggingHere(..) | Event::LinesLost(_) => Severity::Warning,
-            _ => Severity::Info,
+            Event::RefusedAgain { .. } | Event::TurnedAway { .. } | Event::ConfigurationError(..) => Severity::Error,
+            Event::RunningAsRoot
+            | Event::NotAConnection(_)
+            | Event::PeerGoneBeforeGreeting
+            | Event::NotTakenBack { .. }
+            | Event::StaleLock { .. }
+            | Event::NoSandbox(_)
+            | Event::PartialSandbox(_)
+            | Event::GoneInTransaction(_)
+            | Event::GoneUnconfirmed(..)
+            | Event::Gone(_)
+            | Event::CannotAccept(_)
+            | Event::LoggingHere(..)
+            | Event::LinesLost(_) => Severity::Warning,
+            Event::ConfigurationRead(..)
+            | Event::Connected(_)
+            | Event::HostName(_)
+            | Event::NoHostName(_)
+            | Event::Command(_)
+            | Event::Reply(_)
+            | Event::Rule(_)
+            | Event::Letter(_)
+            | Event::Print(_)
+            | Event::Delivered { .. }
+            | Event::OpeningMailbox(_)
+            | Event::ClosingMailbox(_)
+            | Event::WritingFile(_)
+            | Event::FileDelivered(_)
+            | Event::StartingCommand(_)
+            | Event::CommandEnded { .. }
+            | Event::Closed(_) => Severity::Info,
         }
     }
 
@@ -211,14 +239,14 @@ impl Event<'_> {
             ),
             Event::Gone(how) => write!(f, "WARNING: {how}"),
             Event::Closed(messages) => write!(f, "INFO: connection closed, {messages} messages accepted"),
-            Event::TurnedAway { reply, sessions, with_peer } => {
-                write!(f, "ERROR: {} {} ({sessions} sessions, {with_peer} with this peer)", reply.code, reply.text)
+            Event::TurnedAway { reply, sessions, with_peer, network } => {
+                write!(f, "ERROR: {} {} ({sessions} sessions, {with_peer} with {network})", reply.code, reply.text)
             }
             Event::CannotAccept(error) => write!(f, "WARNING: cannot accept connections: {error}"),
             Event::LoggingHere(path, error) => {
                 write!(f, "WARNING: logging here, because {} cannot be opened: {error}", path.display())
             }
-            Event::LinesLost(count) => write!(f, "WARNING: lines before this one that the log did not take: {count}"),
+            Event::LinesLost(count) => write!(f, "WARNING: lines that were lost before this one: {count}"),
         }
     }
 }
@@ -286,7 +314,10 @@ mod tests {
             (Event::NoHostName(&forged), false),
             (Event::CannotAccept(&error), false),
             (Event::RefusedAgain { reply: &reply::one_at_a_time().about(forged), count: 550 }, false),
-            (Event::TurnedAway { reply: &reply::too_busy(), sessions: 550, with_peer: 550 }, false),
+            (
+                Event::TurnedAway { reply: &reply::too_busy(), sessions: 550, with_peer: 550, network: &"this peer" },
+                false,
+            ),
         ] {
             let text = event.text(&log).to_string();
             assert_eq!(text.starts_with("ERROR: 5"), is_refusal, "{text}");

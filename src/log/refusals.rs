@@ -2,7 +2,7 @@
 //!
 //! A refusal for good has a line of its own each time, because fail2ban counts those. A peer that names thousands of
 //! recipients too many is put off (4xx) thousands of times for one reason. The first times make a line each; then one at
-//! every power of ten says how often it was, and so does one at the end. What the reason is each of them says.
+//! every power of ten says how often it was, and so does one at the end. Each says what the reason is.
 
 use super::{Event, Log};
 use crate::config::Flags;

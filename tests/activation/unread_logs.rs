@@ -352,4 +352,4 @@ fn set_nonblocking(descriptor: impl AsFd, nonblocking: bool) {
 const PEER: &str = "192.0.2.7=mail.example.net";
 
 /// What a line says of those that should stand before it.
-const LOST: &str = "WARNING: lines before this one that the log did not take: ";
+const LOST: &str = "WARNING: lines that were lost before this one: ";
