@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::cli::{Options, Verbosity};
-use crate::config::{self, Diagnostic, Severity};
+use crate::config::{self, Diagnostic, Level, Severity};
 use crate::exit::Exit;
 use crate::sandbox;
 
@@ -22,6 +22,16 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
     if !errors.is_empty() {
         return Exit::Config;
     }
+    let shortcomings: Vec<_> = loaded.iter().flat_map(sandbox::shortcomings).collect();
+    if loaded.as_ref().is_ok_and(|config| config.sandbox.is_required) && !shortcomings.is_empty() {
+        let message = format!(
+            "{}: no mail would be taken: `sandbox required`, and {}\n",
+            options.config.display(),
+            shortcomings.join("; ")
+        );
+        let _ = std::io::stderr().write_all(message.as_bytes());
+        return Exit::Config;
+    }
     if verbosity == Verbosity::Verbose {
         let mut out = std::io::stdout();
         let (count, plural) = (warnings.len(), if warnings.len() == 1 { "" } else { "s" });
@@ -30,7 +40,9 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
         for line in loaded.iter().flat_map(sandbox::describe) {
             let _ = writeln!(out, "  {line}");
         }
-        for line in loaded.iter().flat_map(sandbox::try_out) {
+        let is_tried = loaded.as_ref().is_ok_and(|config| config.sandbox.level != Level::Off);
+        let all = (is_tried && shortcomings.is_empty()).then(|| "all of it is enforced".to_owned());
+        for line in shortcomings.into_iter().chain(all) {
             let _ = writeln!(out, "Tried on this system: {line}");
         }
     }

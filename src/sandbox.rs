@@ -1,6 +1,7 @@
 //! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
 //!
-//! Landlock (landlock(7)) takes from this process, for good, every file but the destinations, running programs, making
+//! Landlock (landlock(7)) takes from this process, for good, every file but those in the folders of
+//! the destinations, running programs, making
 //! TCP connections and sending signals to others; what is open stays open. What Landlock does not know a list of system
 //! calls forbids, for those who ask for it. So a flaw in what follows would lead to little. The command of a `pipe` would
 //! inherit all that, and may well be a set-user-id program that writes anywhere: commands are run by a process that was
@@ -34,7 +35,8 @@ pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Resu
     if config.sandbox.level == Level::Off {
         return Ok(());
     }
-    log.open();
+    // A stream to the system log's cannot be opened where the list of system calls is.
+    log.open(config.sandbox.level == Level::Strict);
     date::learn_time_zone();
     let restricted = restrict(&allowed(config), asks_name_servers.then_some(DNS_PORT));
     tolerate(Flaw::of(restricted), config, log)?;
@@ -93,7 +95,7 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
             };
             lines.push(format!("nothing else: {files}no program, no TCP connection, no signal; no new privileges"));
             let more = if level == Level::Strict {
-                "and no system call that a delivery does not need: of sockets, only datagrams to the system log's"
+                "and no system call but those of a list; of new sockets, only local ones for datagrams"
             } else {
                 "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners"
             };
@@ -109,8 +111,9 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
     lines
 }
 
-/// For people: what this system makes of the sandbox. It is tried, in a thread of its own, whose affair it is.
-pub(crate) fn try_out(config: &Config) -> Vec<String> {
+/// For people: what this system does not enforce of the sandbox that the configuration asks for. It is tried, in a thread of
+/// its own, whose affair it is.
+pub(crate) fn shortcomings(config: &Config) -> Vec<String> {
     if config.sandbox.level == Level::Off {
         return Vec::new();
     }
@@ -123,7 +126,7 @@ pub(crate) fn try_out(config: &Config) -> Vec<String> {
         if said.is_empty() {
             said = what_gets_through(is_strict);
         }
-        if said.is_empty() { vec!["all of it is enforced".to_owned()] } else { said }
+        said
     };
     std::thread::scope(|scope| scope.spawn(trial).join())
         .unwrap_or_else(|_| vec!["no sandbox: it cannot be tried".to_owned()])
@@ -205,12 +208,8 @@ impl fmt::Display for Flaw {
         match self {
             Flaw::Total(why) => write!(f, "no sandbox: {why}"),
             Flaw::NoList(why) => write!(f, "the sandbox is not strict: {why}"),
-            // Some place is a file where there should be a folder.
-            Flaw::Partial(unknown) if unknown.is_empty() => {
-                f.write_str("the sandbox is not whole: some place is no folder")
-            }
             Flaw::Partial(unknown) => {
-                write!(f, "the sandbox is not whole: this kernel does not hold back {}", unknown.join(", "))
+                write!(f, "the sandbox is not whole: this kernel's Landlock cannot forbid {}", unknown.join(", "))
             }
         }
     }

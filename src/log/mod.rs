@@ -140,10 +140,11 @@ impl Log {
         Ok(())
     }
 
-    /// Opens now what could not be opened later.
-    pub fn open(&self) {
+    /// Opens now what could not be opened later; the system log, which most sessions need not, only if that is wanted.
+    pub fn open(&self, and_system_log: bool) {
         let mut sink = self.sink.borrow_mut();
-        if let (Sink::Closed, LogTarget::File(_) | LogTarget::Stderr) = (&*sink, &self.target) {
+        let is_wanted = and_system_log || !matches!(self.target, LogTarget::Syslog);
+        if let (Sink::Closed, true) = (&*sink, is_wanted) {
             *sink = self.opened();
         }
     }
