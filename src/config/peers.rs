@@ -2,6 +2,7 @@
 //! or those of a network.
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 
 use regex::bytes::Regex;
 use regex_syntax::hir::Look;
@@ -34,6 +35,14 @@ impl Peers {
                 });
                 Ok(is_inside)
             }
+        }
+    }
+
+    /// Whether a peer at this address could be one of them, if it had the right name.
+    pub(super) fn could_include(&self, address: IpAddr) -> bool {
+        match self {
+            Peers::Pattern(pattern) => pattern.fits_with_some_name(address),
+            Peers::Network(network, _) => network.contains(address),
         }
     }
 
@@ -86,7 +95,8 @@ impl PeerPattern {
     /// What to write in place of a pattern that means a network and says so by what addresses begin with.
     pub(super) fn advice(&self) -> Option<String> {
         let pattern = compiler::parse(self.whole.source()).ok()?;
-        let addresses = Meanings::of(&pattern).addresses?;
+        let Meanings { addresses, names } = Meanings::of(&pattern);
+        let addresses = addresses?;
         if addresses.properties().look_set_suffix().contains(Look::End) {
             return None;
         }
@@ -95,10 +105,21 @@ impl PeerPattern {
             1..=MOST_NETWORKS => networks.iter().map(|network| format!("`net {network}`")).collect(),
             _ => vec!["`net ADDRESS/LENGTH`".to_owned()],
         };
-        Some(format!(
-            "this means a network, and is asked about the address only: write {}, or end it with `$`",
-            networks.join(" and ")
-        ))
+        let networks = networks.join(" and ");
+        Some(match names {
+            None => format!(
+                "this means a network, and is asked about the address only: write {networks}, or end it with `$`"
+            ),
+            Some(_) => format!(
+                "a part of this means a network, and is asked about the address only: write that in a line of its own, {networks}"
+            ),
+        })
+    }
+
+    /// Whether a peer at this address could fit, if it had the right name.
+    fn fits_with_some_name(&self, address: IpAddr) -> bool {
+        let could_be_a_name = !matches!(self.for_names(), ForNames::NoName);
+        could_be_a_name || self.whole.is_match(&address.to_string()).unwrap_or(false)
     }
 
     /// A peer fits by its confirmed name or by its address.

@@ -242,12 +242,7 @@ impl Rules {
 
     /// The commands that are within the reach of a peer at this address if it has the right name.
     pub fn commands_for_any_name(&self, address: IpAddr) -> Vec<&str> {
-        self.commands_of(|group| {
-            self.groups[group].members.iter().any(|member| match member {
-                Peers::Pattern(_) => true,
-                Peers::Network(network, _) => network.contains(address),
-            })
-        })
+        self.commands_of(|group| self.groups[group].members.iter().any(|member| member.could_include(address)))
     }
 
     fn commands_of(&self, admits: impl Fn(usize) -> bool) -> Vec<&str> {
