@@ -1,7 +1,7 @@
 //! `maildir DIR`: one file a message (maildir(5)).
 //!
-//! A message is written and synced in `tmp`, where readers do not look, and stays there until [`Maildirs::commit`]
-//! renames it into `new`. Dropped before that, it is removed. What a crash leaves in `tmp` is the reader's to remove.
+//! A message is written and synced in `tmp`, where readers do not look, and stays there until [`Maildirs::publish`]
+//! renames it into `new`. Dropped before [`Maildirs::commit`], it is removed. What a crash leaves in `tmp` is the reader's to remove.
 //!
 //! The folders are found once and held open: whoever can put others in their place cannot lead a message elsewhere.
 
@@ -60,7 +60,7 @@ impl<'a> Maildirs<'a> {
         Self { context, messages: Vec::new() }
     }
 
-    /// Writes one recipient's copy to stable storage.
+    /// Writes a copy to stable storage.
     pub(super) fn add(&mut self, directory: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         let number = self.messages.len();
         let directory = Path::new(directory);
@@ -92,15 +92,26 @@ impl<'a> Maildirs<'a> {
         Ok(waiting)
     }
 
-    /// Makes all messages visible, or none: those that already are become invisible again if one cannot.
-    pub(super) fn commit(mut self) -> Result<(), Reply> {
+    /// Whether there are none.
+    pub(super) fn are_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Makes all messages visible. Dropped before [`Maildirs::commit`], they become invisible again.
+    pub(super) fn publish(&mut self) -> Result<(), Reply> {
         for message in &mut self.messages {
             let directory = message.maildir.path;
             message.publish().map_err(|error| failure(&error, &format!("delivering into {}", directory.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Lets them stay.
+    pub(super) fn commit(mut self) {
+        self.messages.iter_mut().for_each(|message| message.place = Place::Delivered);
+        for message in &self.messages {
             self.context.log.event(&Event::FileDelivered(&message.path()));
         }
-        self.messages.iter_mut().for_each(|message| message.place = Place::Delivered);
-        Ok(())
     }
 }
 
@@ -125,25 +136,25 @@ impl Waiting<'_> {
             Place::New | Place::Delivered => self.maildir.path.join("new").join(&self.name_in_new),
         }
     }
-
-    fn take_back(&self, folder: &File, name: &str) -> io::Result<()> {
-        unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
-        sync_folder(folder)
-    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let taken_back = match self.place {
-            Place::Tmp => self.take_back(&self.maildir.tmp, &self.name_in_tmp),
+            Place::Tmp => remove(&self.maildir.tmp, &self.name_in_tmp),
             // A reader may have been faster.
-            Place::New => self.take_back(&self.maildir.new, &self.name_in_new),
+            Place::New => remove(&self.maildir.new, &self.name_in_new),
             Place::Delivered => return,
         };
         if let Err(error) = taken_back {
             self.log.event(&Event::NotTakenBack { path: &self.path(), why: &error });
         }
     }
+}
+
+fn remove(folder: &File, name: &str) -> io::Result<()> {
+    unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
+    sync_folder(folder)
 }
 
 impl<'a> Maildir<'a> {

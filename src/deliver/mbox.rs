@@ -137,13 +137,19 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, &Mailbox)]) -> Result<L
     let mut pause = Duration::from_millis(1);
     loop {
         let Busy(name, recipient) = match try_lock_all(context, names)? {
-            Ok(locked) => return Ok(locked),
+            Ok(locked) => {
+                locked.files.iter().for_each(Appending::log_stale_lock);
+                return Ok(locked);
+            }
             Err(busy) => busy,
         };
         if Instant::now() >= deadline {
-            let lock_file = dot_lock(Path::new(name));
-            let holder =
-                if lock_file.exists() { format!("there is {}", lock_file.display()) } else { "it has a lock".into() };
+            let path = Path::new(name);
+            let holder = if has_dot_lock(path) {
+                format!("there is {}", dot_lock(path).display())
+            } else {
+                "it has a lock".to_owned()
+            };
             let cause = format!("another session or program works on {name}: {holder}");
             return Err(reply::mailbox_busy(cause).about(recipient.bare()));
         }
@@ -225,7 +231,7 @@ impl<'a> Appending<'a> {
         // A program that puts a new file in this one's place lets go of its lock just before it does, and protects
         // itself with FILE.lock only (Python's `mailbox`, for one). It made that while it had the lock that is ours
         // now, so there is nothing to see later that is not there now.
-        if !try_lock(&self.file)? || has_dot_lock(self.path(), Some(self.log)) || !is_at(self.path(), self.identity) {
+        if !try_lock(&self.file)? || has_dot_lock(self.path()) || !is_at(self.path(), self.identity) {
             return Ok(false);
         }
         let metadata = self.file.metadata()?;
@@ -240,6 +246,14 @@ impl<'a> Appending<'a> {
         }
         self.ours = Some(Ours { bytes: length..length, ..Ours::default() });
         Ok(true)
+    }
+
+    /// Tells of a `FILE.lock` that is not respected.
+    fn log_stale_lock(&self) {
+        let path = dot_lock(self.path());
+        if let (Some(_), Some(age)) = (&self.ours, age_of_dot_lock(&path)) {
+            self.log.event(&Event::StaleLock { path: &path, age: age.as_secs() });
+        }
     }
 
     fn append(&mut self, context: &Context<'_>, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
@@ -281,7 +295,7 @@ impl<'a> Appending<'a> {
                     let (written, rest) = bytes.split_at(length);
                     if let Some(ours) = &mut self.ours {
                         let end = self.file.stream_position();
-                        // Where that cannot be told, they are where they should be; they have to be cut off again.
+                        // If lseek(2) fails, they count as appended at the end: they must be cut off.
                         ours.add(written, *end.as_ref().unwrap_or(&(ours.bytes.end + length as u64)))?;
                         end?;
                     }
@@ -303,7 +317,7 @@ impl<'a> Appending<'a> {
             Some("another program has removed the file, put another one in its place or given it a second name")
         } else if metadata.len() != ours.bytes.end || !ours.are_in(&self.file, metadata.len())? {
             Some("another program has changed the file without a lock")
-        } else if has_dot_lock(self.path(), None) {
+        } else if has_dot_lock(self.path()) {
             Some("another program has made a lock file, and may have read the file before")
         } else {
             None
@@ -322,7 +336,7 @@ impl<'a> Appending<'a> {
         }
         // Who protects himself by FILE.lock alone may be about to append.
         let patience = Instant::now() + ROLLBACK_PATIENCE;
-        while has_dot_lock(self.path(), None) && Instant::now() < patience {
+        while has_dot_lock(self.path()) && Instant::now() < patience {
             std::thread::sleep(LONGEST_PAUSE);
         }
         let Range { start, end } = ours.bytes;
@@ -346,6 +360,7 @@ impl<'a> Appending<'a> {
 impl Drop for Appending<'_> {
     fn drop(&mut self) {
         if let (false, Some(ours)) = (self.committed, &self.ours)
+            // Once more, for an error that does not last: what stays is mail that was refused.
             && let Err(why) = self.take_back(ours).or_else(|_| self.take_back(ours))
         {
             self.log.event(&Event::NotTakenBack { path: self.path(), why: &why });
@@ -422,18 +437,14 @@ fn dot_lock(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether there is a `FILE.lock` that is not just left over from a crash, which is logged.
-fn has_dot_lock(path: &Path, log: Option<&Log>) -> bool {
-    let path = dot_lock(path);
-    let Ok(metadata) = std::fs::symlink_metadata(&path) else { return false };
-    let age = metadata.modified().ok().and_then(|made| made.elapsed().ok()).unwrap_or_default();
-    if age < STALE_LOCK {
-        return true;
-    }
-    if let Some(log) = log {
-        log.event(&Event::StaleLock { path: &path, age: age.as_secs() });
-    }
-    false
+/// Whether there is a `FILE.lock` that is not just left over from a crash.
+fn has_dot_lock(path: &Path) -> bool {
+    age_of_dot_lock(&dot_lock(path)).is_some_and(|age| age < STALE_LOCK)
+}
+
+fn age_of_dot_lock(path: &Path) -> Option<Duration> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some(metadata.modified().ok().and_then(|made| made.elapsed().ok()).unwrap_or_default())
 }
 
 /// Whether the file is still what the path leads to; another one may have been put in its place.

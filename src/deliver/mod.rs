@@ -47,7 +47,7 @@ pub struct Context<'a> {
 /// taken over by whoever is responsible then, or to none.
 pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     if let Some(error) = spool.failure() {
-        return Err(failure(error, "receiving the message into the spool"));
+        return Err(failure(error, "writing a large message to a file in spool_dir"));
     }
     if spool.hops() > MAX_HOPS {
         return Err(reply::too_many_hops(spool.hops()));
@@ -61,7 +61,7 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
     kept.commit()
 }
 
-/// Logs a delivery that is done, a line for each copy. Not before the peer has its answer: that must not wait for a log.
+/// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must not wait for a log.
 pub fn log_delivery(log: &Log, id: &str, transaction: &Transaction) {
     let Transaction { reverse_path, recipients, size, .. } = transaction;
     for recipient in recipients {
@@ -158,9 +158,14 @@ struct Kept<'a> {
 impl Kept<'_> {
     /// Lets it stay. What can fail comes first, while everything can still be taken back.
     fn commit(self) -> Outcome {
-        let Self { maildirs, mailboxes, shown } = self;
+        let Self { mut maildirs, mailboxes, shown } = self;
         mailboxes.verify()?;
-        maildirs.commit()?;
+        if !maildirs.are_empty() {
+            maildirs.publish()?;
+            // That took its time.
+            mailboxes.verify()?;
+        }
+        maildirs.commit();
         mailboxes.commit();
         shown.commit();
         Ok(())
