@@ -49,8 +49,6 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
 fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known) -> Result<(), Stop> {
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
-    // Mail is nothing for a core dump, nor for another process of our user with ptrace(2).
-    let _ = nix::sys::prctl::set_dumpable(false);
     keep_files_readable();
     let origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
     let loaded = config::load(&options.config);
@@ -58,6 +56,9 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
     let became_user = user.as_deref().map_or(Ok(()), user::become_user);
+    // Mail is nothing for a core dump, nor for another process of our user with ptrace(2). A change of the user would have
+    // undone this (PR_SET_DUMPABLE(2const)).
+    let _ = nix::sys::prctl::set_dumpable(false);
     let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
 
     // From here on something is logged, which a file size limit must not make our end.

@@ -28,6 +28,8 @@ use crate::wait::{is_ready, timeout};
 /// Runs what the session at standard input asks for, until that is gone.
 pub(crate) fn run() -> Exit {
     let _ = nix::sys::prctl::set_name(c"mailrecv");
+    // As the session, which has the same mail.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let Some(session) = Session::at_standard_input() else { return Exit::Usage };
     // Signals that are meant for the session, and reach us too, change nothing: it says when it has enough.
     let Ok(signals) = Signals::new() else { return Exit::OsErr };
