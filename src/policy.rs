@@ -37,7 +37,7 @@ impl<'c> Policy<'c> {
     }
 
     /// Answers what the session asks. What was asked a moment ago has the same answer: who is put off comes back, and who
-    /// repeats himself to keep us busy does not.
+    /// repeats itself to keep us busy costs nothing.
     pub fn answer(&mut self, question: &Question) -> Answer {
         match (question, self.rules_answer(question)) {
             (Question::Sender(_), Answer::Admitted) => self.room_refusal().map_or(Answer::Admitted, Answer::No),

@@ -23,7 +23,7 @@ impl<'a> Shown<'a> {
         Self { context, ids: Vec::new(), until: None }
     }
 
-    /// Shows one recipient's copy.
+    /// Shows a copy.
     pub(super) fn print(&mut self, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         // What is begun may have been seen.
         self.ids.push(copy.envelope.id.to_owned());

@@ -1,4 +1,4 @@
-//! What is put in front of the text: the trace headers of one recipient's copy (RFC 5321, 4.4).
+//! What is put in front of the text: the trace headers of a copy (RFC 5321, 4.4).
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Cursor};

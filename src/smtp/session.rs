@@ -231,7 +231,7 @@ impl<'c> Session<'c> {
             return Step::Close(over_limit(&limits.smtp_commands));
         }
         let words = command::without_credentials(line);
-        // Refused, unless what follows accepts it.
+        // Counts as refused until it is accepted.
         let has_sender = matches!(self.state, State::Mail(_));
         if command::is_meant_as(line, "MAIL") && !has_sender {
             self.refused = Refused::Mail;

@@ -141,7 +141,8 @@ impl World for Outside {
         } else if shown().any(|(action, _)| is_missing(action)) {
             Err(reply::try_again(String::new()))
         } else {
-            self.copies += shown().count();
+            // Recipients with a place in common share one copy.
+            self.copies += usize::try_from(transaction.places).unwrap();
             self.texts.push(text);
             Ok(())
         };
