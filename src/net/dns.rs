@@ -8,7 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::dns_message::{Answer, Data, MAX_MESSAGE, Query, Received, Type};
+use domain::base::Question;
+use domain::base::iana::Rtype;
+use domain::base::name::Name;
+use domain::rdata::{A, Aaaa, Ptr};
+
+use super::dns_message::{Answer, MAX_MESSAGE, Query, QueryName, Received};
 use crate::peer::{canonical, is_valid_hostname};
 use crate::untrusted::Untrusted;
 
@@ -107,32 +112,32 @@ impl Resolver {
     }
 
     fn names(&self, address: IpAddr) -> Result<Vec<String>, NoName> {
-        let answer = self.query(&reverse_name(address), Type::Ptr)?;
-        let names = answer.data().filter_map(|data| match data {
-            Data::Pointer(name) => name.to_text().filter(|name| is_valid_hostname(name)),
-            _ => None,
-        });
-        Ok(names.collect())
+        let name = Name::reverse_from_addr(address).map_err(|error| NoName::Failed(error.to_string()))?;
+        let answer = self.query(&Question::new_in(name, Rtype::PTR))?;
+        // A dot in a label, which would forge a hierarchy that nobody delegated, is written `\.`: no host name has that.
+        let names = answer.data::<Ptr<_>>().map(|ptr| ptr.ptrdname().to_string());
+        Ok(names.filter(|name| is_valid_hostname(name)).collect())
     }
 
     fn addresses(&self, name: &str, like: IpAddr) -> Result<Vec<IpAddr>, NoName> {
-        let kind = if like.is_ipv4() { Type::A } else { Type::Aaaa };
-        let answer = self.query(name, kind)?;
-        let addresses = answer.data().filter_map(|data| match data {
-            Data::Address(address) => Some(address),
-            _ => None,
-        });
-        Ok(addresses.collect())
+        let name = Name::from_chars(name.chars()).map_err(|error| NoName::Failed(error.to_string()))?;
+        Ok(if like.is_ipv4() {
+            let answer = self.query(&Question::new_in(name, Rtype::A))?;
+            answer.data::<A>().map(|a| a.addr().into()).collect()
+        } else {
+            let answer = self.query(&Question::new_in(name, Rtype::AAAA))?;
+            answer.data::<Aaaa>().map(|aaaa| aaaa.addr().into()).collect()
+        })
     }
 
     /// Asks the servers in turn, twice round, until one gives an answer that is final.
-    fn query(&self, name: &str, kind: Type) -> Result<Answer, NoName> {
+    fn query(&self, question: &Question<QueryName>) -> Result<Answer, NoName> {
         let mut failure = "no answer in time".to_owned();
         for server in self.servers.iter().chain(&self.servers) {
             if Instant::now() >= self.deadline {
                 break;
             }
-            match self.ask(*server, name, kind) {
+            match self.ask(*server, question) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => failure = error.to_string(),
@@ -142,11 +147,12 @@ impl Resolver {
     }
 
     /// One question to one server, over UDP and again over TCP if the answer was cut short (RFC 7766, section 5).
-    fn ask(&self, server: SocketAddr, name: &str, kind: Type) -> io::Result<Answer> {
+    fn ask(&self, server: SocketAddr, question: &Question<QueryName>) -> io::Result<Answer> {
         let until = self.deadline.min(Instant::now() + self.patience);
         let [low, high, ..] = random().to_le_bytes();
-        let query = Query::new(u16::from_le_bytes([low, high]), name, kind, random_bits())
-            .ok_or_else(|| io::Error::other("a name that cannot be asked for"))?;
+        let id = u16::from_le_bytes([low, high]);
+        let query = Query::new(id, question, random_bits())
+            .ok_or_else(|| io::Error::other("a question that cannot be asked"))?;
         let answer = ask_over_udp(server, &query, until)?;
         if answer.is_truncated() { ask_over_tcp(server, &query, until) } else { Ok(answer) }
     }
@@ -211,26 +217,6 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-/// The name under which an address is registered (RFC 1035, 3.5; RFC 3596, 2.5).
-fn reverse_name(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
-        }
-        IpAddr::V6(v6) => {
-            let mut name = String::with_capacity(72);
-            for octet in v6.octets().iter().rev() {
-                for digit in [octet & 15, octet >> 4] {
-                    name.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
-                    name.push('.');
-                }
-            }
-            name + "ip6.arpa"
-        }
-    }
-}
-
 /// Like `read_exact`, but the deadline is one for all reads together.
 fn read_until(stream: &mut TcpStream, buffer: &mut [u8], until: Instant) -> io::Result<()> {
     let mut filled = 0;
@@ -273,15 +259,6 @@ const MAX_NAMES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_addresses() {
-        assert_eq!(reverse_name("192.0.2.1".parse().unwrap()), "1.2.0.192.in-addr.arpa");
-        assert_eq!(
-            reverse_name("2001:db8::567:89ab".parse().unwrap()),
-            "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"
-        );
-    }
 
     #[test]
     fn hosts_file() {

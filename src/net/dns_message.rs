@@ -1,40 +1,33 @@
-//! DNS messages (RFC 1035, section 4), as far as a question and its answer need them.
+//! DNS messages (RFC 1035, section 4), as far as a question and its answer need them. They are written and read by the
+//! crate `domain`; what is decided here is which message counts as the answer, and which of its records.
 //!
 //! Whoever holds an address writes its zone, and so what an answer holds. It is read where it lies: no memory is taken
 //! for what it announces, a name takes a bounded number of steps, and of a long answer only the beginning is looked at.
+//!
+//! A name's steps are bounded in `ParsedName::parse_ref` of `domain` 0.12.3: a pointer leads to an earlier place than its
+//! own (RFC 1035, 4.1.4), a name has at most 255 of them, and at most 255 octets (RFC 1035, 2.3.4).
 
-use std::net::IpAddr;
+use domain::base::iana::{Opcode, Rcode};
+use domain::base::name::Name;
+use domain::base::rdata::ParseRecordData;
+use domain::base::record::ParsedRecord;
+use domain::base::{Message, MessageBuilder, ParsedName, Question, Record};
+use domain::dep::octseq::Array;
+use domain::rdata::{A, Aaaa, Cname, Ptr};
 
 /// How much of an answer is looked at, in octets: some 250 addresses, or 20 names of the longest. More is not read.
 pub(super) const MAX_MESSAGE: usize = 4096;
 
-/// What a record is about (RFC 1035, 3.2.2; RFC 3596, 2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
-    /// An IPv4 address.
-    A = 1,
-    /// What this name is an alias of.
-    Cname = 5,
-    /// Another name; of an address, its host's.
-    Ptr = 12,
-    /// An IPv6 address.
-    Aaaa = 28,
-}
+/// A name to ask for.
+pub(super) type QueryName = Name<Array<MAX_NAME>>;
 
 /// A question, ready to be sent.
 #[derive(Debug)]
-pub(super) struct Query(Vec<u8>);
+pub(super) struct Query(Message<Array<{ HEADER + MAX_NAME + 4 }>>);
 
 /// An answer to a query, with records that can be read.
 #[derive(Debug)]
-pub(super) struct Answer {
-    message: Vec<u8>,
-    flags: u16,
-    /// Where the records begin.
-    records_at: usize,
-    /// How many of them are here as a whole.
-    records: u16,
-}
+pub(super) struct Answer(Message<Vec<u8>>);
 
 /// What a message is to somebody who has sent a query.
 #[derive(Debug)]
@@ -49,285 +42,126 @@ pub(super) enum Received {
     Unrelated,
 }
 
-/// What a record says, if it is of a type that we ask for.
-#[derive(Debug)]
-pub(super) enum Data {
-    /// Of A and AAAA.
-    Address(IpAddr),
-    /// Of CNAME.
-    Alias(Name),
-    /// Of PTR.
-    Pointer(Name),
-    /// Of all others.
-    Other,
-}
-
-/// A name: its labels with their lengths in front, without the empty one at the end.
-#[derive(Debug, Clone)]
-pub(super) struct Name {
-    octets: [u8; MAX_NAME],
-    length: usize,
-}
-
 impl Query {
-    /// Asks for records of this type; `None` if there can be no such name. Which letters are capitals is drawn from
-    /// `capitals`: a server repeats the question as it was asked, so who forges an answer has to guess them as well
-    /// (draft-vixie-dnsext-dns0x20).
-    pub(super) fn new(id: u16, name: &str, kind: Type, mut capitals: impl Iterator<Item = bool>) -> Option<Self> {
-        let mut asked = Name::root();
-        for label in name.split('.') {
-            asked.push(label.as_bytes())?;
+    /// Writes the message that asks this; `None` if there is no room for it, which there is for the longest name. Which
+    /// letters are capitals is drawn from `capitals`: a server repeats the question as it was asked, so who forges an
+    /// answer has to guess them as well (draft-vixie-dnsext-dns0x20).
+    pub(super) fn new(
+        id: u16,
+        question: &Question<QueryName>,
+        mut capitals: impl Iterator<Item = bool>,
+    ) -> Option<Self> {
+        let mut message = MessageBuilder::from_target(Array::new()).ok()?;
+        message.header_mut().set_id(id);
+        message.header_mut().set_rd(true);
+        let mut message = message.question();
+        message.push(question).ok()?;
+        let mut octets = message.finish();
+        // The length of a label is no letter, nor are type and class of what we ask for.
+        for octet in &mut octets[HEADER..] {
+            if octet.is_ascii_alphabetic() && capitals.next() == Some(true) {
+                octet.make_ascii_uppercase();
+            } else {
+                octet.make_ascii_lowercase();
+            }
         }
-        let mut message = Vec::with_capacity(HEADER + MAX_NAME + 5);
-        message.extend(id.to_be_bytes());
-        message.extend(RECURSION_DESIRED.to_be_bytes());
-        // One question, and no records of three kinds.
-        message.extend([0, 1, 0, 0, 0, 0, 0, 0]);
-        for octet in asked.wire() {
-            // The length of a label is no letter.
-            let is_capital = octet.is_ascii_alphabetic() && capitals.next() == Some(true);
-            message.push(if is_capital { octet.to_ascii_uppercase() } else { octet.to_ascii_lowercase() });
-        }
-        message.push(0);
-        message.extend((kind as u16).to_be_bytes());
-        message.extend(INTERNET.to_be_bytes());
-        Some(Self(message))
+        Some(Self(Message::from_octets(octets).ok()?))
     }
 
     /// What is to be sent.
     pub(super) fn message(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 
     /// Looks at a message that has come in. There may have been more of it if it is [`MAX_MESSAGE`] octets long.
     pub(super) fn receive(&self, message: Vec<u8>) -> Received {
-        let mut reader = Reader { message: &message, at: 0 };
-        let (Some([id, flags, questions, announced, _, _]), Some(question)) =
-            (reader.header(), reader.take(self.0.len() - HEADER))
-        else {
-            return Received::Unrelated;
-        };
-        let asked = &self.0[HEADER..];
-        if id.to_be_bytes() != self.0[..2]
-            || flags & (RESPONSE | OPCODE) != RESPONSE
-            || questions != 1
-            || !question.eq_ignore_ascii_case(asked)
-        {
+        let Ok(message) = Message::from_octets(message) else { return Received::Unrelated };
+        let answer = message.for_slice();
+        if !answer.is_answer(&self.0) || answer.header().opcode() != Opcode::QUERY {
             return Received::Unrelated;
         }
-        if question != asked {
+        if !answer.as_slice()[HEADER..].starts_with(&self.message()[HEADER..]) {
             return Received::OtherCapitals;
         }
-        let records_at = reader.at;
-        let mut records = 0;
-        while records < announced && reader.record().is_some() {
-            records += 1;
-        }
-        let is_whole = flags & TRUNCATED == 0 && message.len() < MAX_MESSAGE;
-        if is_whole && records < announced {
+        let is_whole = !answer.header().tc() && answer.as_slice().len() < MAX_MESSAGE;
+        if is_whole && !is_readable(answer) {
             return Received::Garbled;
         }
-        Received::Answer(Answer { message, flags, records_at, records })
+        Received::Answer(Answer(message))
     }
 }
 
 impl Answer {
     /// Whether the server had more to say than a datagram holds.
     pub(super) fn is_truncated(&self) -> bool {
-        self.flags & TRUNCATED != 0
+        self.0.header().tc()
     }
 
     /// Why there are no records, unless it is that the name has none.
     pub(super) fn failure(&self) -> Option<String> {
-        Some(match self.flags & RESPONSE_CODE {
-            // No error, no such name.
-            0 | 3 => return None,
-            1 => "format error".to_owned(),
-            2 => "server failure".to_owned(),
-            4 => "not implemented".to_owned(),
-            5 => "refused".to_owned(),
-            code => format!("response code {code}"),
+        Some(match self.0.header().rcode() {
+            // NXDOMAIN: there is no such name.
+            Rcode::NOERROR | Rcode::NXDOMAIN => return None,
+            Rcode::FORMERR => "format error".to_owned(),
+            Rcode::SERVFAIL => "server failure".to_owned(),
+            Rcode::NOTIMP => "not implemented".to_owned(),
+            Rcode::REFUSED => "refused".to_owned(),
+            code => format!("response code {}", code.to_int()),
         })
     }
 
-    /// What the records say that are about the name asked for, or about the one that its aliases lead to: the server has
-    /// put those into the same answer. Records about other names are none of ours.
-    pub(super) fn data(&self) -> impl Iterator<Item = Data> {
-        // The question begins with the name that was asked for; it has been compared.
-        let mut owner = Reader { message: &self.message, at: HEADER }.name().unwrap_or_else(Name::root);
+    /// What the records of a type say that are about the name asked for, or about the one that its aliases lead to: the
+    /// server has put those into the same answer. Records about other names are none of ours.
+    pub(super) fn data<'a, D: ParseRecordData<'a, [u8]>>(&'a self) -> impl Iterator<Item = D> {
+        let mut owner = self.0.for_slice().first_question().map(Question::into_qname);
         for _ in 0..MAX_ALIASES {
-            let alias = self.records().find_map(|(name, data)| match data {
-                Data::Alias(target) if name.is(&owner) => Some(target),
-                _ => None,
-            });
-            match alias {
-                Some(target) => owner = target,
-                None => break,
-            }
+            let alias = self.records::<Cname<_>>().find(|record| Some(*record.owner()) == owner);
+            let Some(alias) = alias else { break };
+            owner = Some(alias.into_data().into_cname());
         }
-        self.records().filter(move |(name, _)| name.is(&owner)).map(|(_, data)| data)
+        self.records().filter(move |record| Some(*record.owner()) == owner).map(Record::into_data)
     }
 
-    fn records(&self) -> impl Iterator<Item = (Name, Data)> {
-        let mut reader = Reader { message: &self.message, at: self.records_at };
-        (0..self.records).map_while(move |_| reader.record())
+    /// The records of a type, as far as they can be read.
+    fn records<'a, D: ParseRecordData<'a, [u8]>>(&'a self) -> impl Iterator<Item = Record<ParsedName<&'a [u8]>, D>> {
+        self.0.for_slice().answer().into_iter().flat_map(|records| records.limit_to_in()).flatten()
     }
 }
 
-impl Name {
-    fn root() -> Self {
-        Self { octets: [0; MAX_NAME], length: 0 }
-    }
-
-    /// Adds a label; `None` if it cannot be one, or if the name becomes too long (RFC 1035, 2.3.4).
-    fn push(&mut self, label: &[u8]) -> Option<()> {
-        let length = u8::try_from(label.len()).ok().filter(|length| (1..=MAX_LABEL).contains(length))?;
-        let room = self.octets[self.length..].get_mut(..=label.len())?;
-        room[0] = length;
-        room[1..].copy_from_slice(label);
-        self.length += room.len();
-        Some(())
-    }
-
-    fn wire(&self) -> &[u8] {
-        &self.octets[..self.length]
-    }
-
-    /// Whether two names are one, letter case aside (RFC 4343). The length of a label is no letter.
-    fn is(&self, other: &Self) -> bool {
-        self.wire().eq_ignore_ascii_case(other.wire())
-    }
-
-    /// The labels with dots in between; `None` if there is one in a label, which would forge a hierarchy that nobody
-    /// delegated, or anything but ASCII.
-    pub(super) fn to_text(&self) -> Option<String> {
-        let mut text = String::with_capacity(self.length);
-        let mut rest = self.wire();
-        while let [length, labels @ ..] = rest {
-            let (label, behind) = labels.split_at_checked(usize::from(*length))?;
-            if !text.is_empty() {
-                text.push('.');
-            }
-            text.push_str(str::from_utf8(label).ok().filter(|label| label.is_ascii() && !label.contains('.'))?);
-            rest = behind;
-        }
-        Some(text)
-    }
-}
-
-/// Reads a message from some place on. `None` is where it does not hold what should be there.
-struct Reader<'m> {
-    message: &'m [u8],
-    at: usize,
-}
-
-impl<'m> Reader<'m> {
-    fn take(&mut self, length: usize) -> Option<&'m [u8]> {
-        let taken = self.message.get(self.at..)?.get(..length)?;
-        self.at += length;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<u16> {
-        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
-    }
-
-    /// Identifier, flags, and how many questions and records there are (RFC 1035, 4.1.1).
-    fn header(&mut self) -> Option<[u16; 6]> {
-        let mut header = [0; 6];
-        for field in &mut header {
-            *field = self.number()?;
-        }
-        Some(header)
-    }
-
-    /// A record (RFC 1035, 4.1.3), and whose it is.
-    fn record(&mut self) -> Option<(Name, Data)> {
-        let owner = self.name()?;
-        let (kind, class, _time_to_live) = (self.number()?, self.number()?, self.take(4)?);
-        let length = usize::from(self.number()?);
-        let mut data = Reader { message: self.message, at: self.at };
-        let octets = self.take(length)?;
-        let data = match kind {
-            _ if class != INTERNET => Data::Other,
-            kind if kind == Type::A as u16 => Data::Address(<[u8; 4]>::try_from(octets).ok()?.into()),
-            kind if kind == Type::Aaaa as u16 => Data::Address(<[u8; 16]>::try_from(octets).ok()?.into()),
-            kind if kind == Type::Cname as u16 => Data::Alias(data.name()?),
-            kind if kind == Type::Ptr as u16 => Data::Pointer(data.name()?),
-            _ => Data::Other,
-        };
-        Some((owner, data))
-    }
-
-    /// A name, which may go on at an earlier place, and from there at another one (RFC 1035, 4.1.4).
-    fn name(&mut self) -> Option<Name> {
-        let mut name = Name::root();
-        let mut part = Reader { message: self.message, at: self.at };
-        let mut pointers = 0;
-        loop {
-            let at = part.at;
-            match part.take(1)? {
-                [0] => break,
-                [length @ 1..=MAX_LABEL] => name.push(part.take(usize::from(*length))?)?,
-                [high @ POINTER..=u8::MAX] => {
-                    let low = part.take(1)?;
-                    if pointers == 0 {
-                        self.at = part.at;
-                    }
-                    pointers += 1;
-                    part.at = usize::from(u16::from_be_bytes([high - POINTER, low[0]]));
-                    if part.at >= at || pointers > MAX_POINTERS {
-                        return None;
-                    }
-                }
-                _ => return None,
-            }
-        }
-        if pointers == 0 {
-            self.at = part.at;
-        }
-        Some(name)
-    }
+/// Whether all records are here that the message announces, and say something if they are of a type that we ask for.
+fn is_readable(answer: &Message<[u8]>) -> bool {
+    let is_readable = |record: ParsedRecord<'_, [u8]>| {
+        record.to_record::<A>().is_ok()
+            && record.to_record::<Aaaa>().is_ok()
+            && record.to_record::<Cname<_>>().is_ok()
+            && record.to_record::<Ptr<_>>().is_ok()
+    };
+    answer.answer().is_ok_and(|mut records| records.all(|record| record.is_ok_and(is_readable)))
 }
 
 /// The length of a message's header.
 const HEADER: usize = 12;
 
-/// The longest name, in octets (RFC 1035, 2.3.4: 255 with the empty label at the end).
-const MAX_NAME: usize = 254;
-
-/// The longest label, in octets (RFC 1035, 2.3.4).
-const MAX_LABEL: u8 = 63;
-
-/// What the first octet of a pointer begins with, and no length does (RFC 1035, 4.1.4).
-const POINTER: u8 = 0b1100_0000;
-
-/// How many pointers a name may have: as many as it can have labels.
-const MAX_POINTERS: usize = 127;
+/// The longest name, in octets (RFC 1035, 2.3.4).
+const MAX_NAME: usize = 255;
 
 /// How long a chain of aliases may be.
 const MAX_ALIASES: usize = 8;
 
-/// The class of everything that we ask for (RFC 1035, 3.2.4).
-const INTERNET: u16 = 1;
-
-// The flags (RFC 1035, 4.1.1).
-const RESPONSE: u16 = 0x8000;
-const OPCODE: u16 = 0x7800;
-const TRUNCATED: u16 = 0x0200;
-const RECURSION_DESIRED: u16 = 0x0100;
-const RESPONSE_CODE: u16 = 0x000f;
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use domain::base::iana::Rtype;
     use proptest::prelude::*;
     use simple_dns::rdata::{CNAME, PTR, RData, TXT};
     use simple_dns::{CLASS, Packet, PacketFlag, ResourceRecord};
 
     use super::*;
 
-    fn query(name: &str, kind: Type) -> Query {
-        Query::new(7, name, kind, [true, false].into_iter().cycle()).unwrap()
+    fn query(name: &str, kind: Rtype) -> Query {
+        let question = Question::new_in(name.parse().unwrap(), kind);
+        Query::new(7, &question, [true, false].into_iter().cycle()).unwrap()
     }
 
     /// An answer to a query, with so many records, which are these.
@@ -339,32 +173,24 @@ mod tests {
         message
     }
 
-    /// What the records of an answer say, as text.
+    /// What the records of an answer say, as text: names, then addresses.
     fn said(received: Received) -> Result<Vec<String>, String> {
         let Received::Answer(answer) = received else { return Err(format!("{received:?}")) };
-        let texts = answer.data().map(|data| match data {
-            Data::Address(address) => address.to_string(),
-            Data::Pointer(name) => name.to_text().unwrap_or_else(|| "no text".to_owned()),
-            Data::Alias(name) => format!("alias {}", name.to_text().unwrap_or_default()),
-            Data::Other => "other".to_owned(),
-        });
-        Ok(texts.collect())
+        let names = answer.data::<Ptr<_>>().map(|ptr| ptr.ptrdname().to_string());
+        Ok(names.chain(answer.data::<A>().map(|a| a.addr().to_string())).collect())
     }
 
     #[test]
     fn a_query_is_written_as_drawn() {
-        let query = query("mail.example", Type::Aaaa);
-        assert_eq!(query.message(), b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x04MaIl\x07ExAmPlE\0\0\x1c\0\x01");
-        let long = [&*"x".repeat(63); 4].join(".");
-        for no_name in ["", ".", "a..b", "a.", &"x".repeat(64), &long] {
-            assert!(Query::new(7, no_name, Type::A, std::iter::repeat(true)).is_none(), "{no_name}");
-        }
-        assert!(Query::new(7, &long[..253], Type::A, std::iter::repeat(true)).is_some());
+        let asked = query("mail.example", Rtype::AAAA);
+        assert_eq!(asked.message(), b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x04MaIl\x07ExAmPlE\0\0\x1c\0\x01");
+        let longest = &[&*"x".repeat(63); 4].join(".")[..253];
+        assert_eq!(query(longest, Rtype::A).message().len(), HEADER + MAX_NAME + 4);
     }
 
     #[test]
     fn only_an_answer_to_this_question_counts() {
-        let query = query("mail.example", Type::A);
+        let query = query("mail.example", Rtype::A);
         let right = answer(&query, 0, b"");
         assert_eq!(said(query.receive(right.clone())), Ok(vec![]));
         let changed = |at: usize, octet: u8| {
@@ -383,7 +209,7 @@ mod tests {
 
     #[test]
     fn names_in_records() {
-        let query = query("me", Type::Ptr);
+        let query = query("me", Rtype::PTR);
         let record_at = u8::try_from(query.message().len()).unwrap();
         // What is said of the name asked for, with names that begin where the record's data is: `at`.
         let pointer_to = |data: &[u8]| {
@@ -397,8 +223,8 @@ mod tests {
             (b"\x04mail\x07example\0", "mail.example"),
             (b"\x04mail\xc0\x0c", "mail.Me"),
             (b"\0", ""),
-            (b"\x03a.b\0", "no text"),
-            (b"\x01\xff\0", "no text"),
+            (b"\x03a.b\0", "a\\.b"),
+            (b"\x01\xff\0", "\\255"),
             (
                 &longest,
                 &[&"x".repeat(63)[..]; 3].iter().chain(&[&"x".repeat(61)[..]]).copied().collect::<Vec<_>>().join("."),
@@ -428,7 +254,7 @@ mod tests {
     /// Pointers that lead to pointers, each an earlier one, as far as that goes.
     #[test]
     fn a_name_has_few_pointers() {
-        let query = query("me", Type::Ptr);
+        let query = query("me", Rtype::PTR);
         let chain_of = |pointers: u16| {
             let first = u16::try_from(query.message().len()).unwrap() + 11;
             // A record of another name, with a chain as its data, and one that leads to the chain's end.
@@ -442,14 +268,14 @@ mod tests {
             records.extend((0xc000 + first + 2 * (pointers - 1)).to_be_bytes());
             said(query.receive(answer(&query, 2, &records)))
         };
-        assert_eq!(chain_of(126), Ok(vec!["Me".to_owned()]));
-        assert_eq!(chain_of(127), Err("Garbled".to_owned()));
+        assert_eq!(chain_of(254), Ok(vec!["Me".to_owned()]));
+        assert_eq!(chain_of(255), Err("Garbled".to_owned()));
     }
 
     /// Of what is longer than we read, the records count that are here as a whole.
     #[test]
     fn a_long_answer_counts_as_far_as_it_is_read() {
-        let query = query("me", Type::A);
+        let query = query("me", Rtype::A);
         let records = b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\xc0\0\x02\x07".repeat(300);
         let mut message = answer(&query, 300, &records);
         message.truncate(MAX_MESSAGE);
@@ -509,14 +335,29 @@ mod tests {
             });
             owner = alias.unwrap_or(&owner);
         }
-        let about = records.iter().filter(|(name, _)| name.eq_ignore_ascii_case(owner));
-        let texts = about.map(|(_, said)| match said {
-            Said::Pointer(name) => (*name).to_owned(),
-            Said::Address(octets) => IpAddr::from(*octets).to_string(),
-            Said::Alias(name) => format!("alias {name}"),
-            Said::Text => "other".to_owned(),
+        let about = records.iter().filter(|(name, _)| name.eq_ignore_ascii_case(owner)).map(|(_, said)| said);
+        let names = about.clone().filter_map(|said| match said {
+            Said::Pointer(name) => Some((*name).to_owned()),
+            _ => None,
         });
-        texts.collect()
+        let addresses = about.filter_map(|said| match said {
+            Said::Address(octets) => Some(IpAddr::from(*octets).to_string()),
+            _ => None,
+        });
+        names.chain(addresses).collect()
+    }
+
+    #[test]
+    fn a_chain_of_aliases_is_short() {
+        let query = query("me.example", Rtype::A);
+        let names = ["me.example", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+        let behind = |aliases: usize| {
+            let chain = names.windows(2).take(aliases).map(|pair| (pair[0], Said::Alias(pair[1])));
+            let records: Vec<_> = chain.chain([(names[aliases], Said::Address([192, 0, 2, 7]))]).collect();
+            said(query.receive(written(&query, &records, true)))
+        };
+        assert_eq!(behind(8), Ok(vec!["192.0.2.7".to_owned()]));
+        assert_eq!(behind(9), Ok(vec![]));
     }
 
     proptest! {
@@ -527,7 +368,7 @@ mod tests {
             is_compressed: bool,
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         ) {
-            let query = query("me.example", Type::Ptr);
+            let query = query("me.example", Rtype::PTR);
             let mut message = written(&query, &records, is_compressed);
             prop_assert_eq!(said(query.receive(message.clone())), Ok(expected(&records)));
             for (at, octet) in changes {
