@@ -77,6 +77,11 @@ impl Entry {
         Walk::new(here, Path::new(""), path).go()
     }
 
+    /// Whether the name is that of something that a process has open, in /proc.
+    pub(crate) fn is_of_a_process(&self) -> bool {
+        self.follows.is_empty()
+    }
+
     /// What has the name, or had when it was found. It cannot be read or written by this descriptor.
     pub(crate) fn found(&self) -> Option<&File> {
         self.found.as_ref()

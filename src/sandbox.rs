@@ -230,6 +230,8 @@ enum What {
     Write,
     /// Mailboxes.
     Append,
+    /// A mailbox without its folder.
+    AppendToFile,
     /// A maildir.
     Deliver,
     /// Mailboxes and maildirs.
@@ -256,6 +258,7 @@ impl What {
         match self {
             What::Write => ReadFile | WriteFile,
             What::Append => append,
+            What::AppendToFile => ReadFile | Truncate | WriteFile,
             What::Deliver => deliver,
             What::DeliverAnywhere => append | deliver,
         }
@@ -272,6 +275,7 @@ impl fmt::Display for Allowed {
         match self.what {
             What::Write => write!(f, "{path}: write"),
             What::Append => write!(f, "{path}/: make, read, append to and cut back files"),
+            What::AppendToFile => write!(f, "{path}: read, append to and cut back"),
             What::Deliver => write!(f, "{path}/: make folders, make, move and remove files"),
             What::DeliverAnywhere => write!(f, "{path}/: make folders, make, read, write, move and remove files"),
         }
@@ -314,6 +318,11 @@ fn of_mailbox(file: &Path) -> Allowed {
             let found = entry.into_found().map(OwnedFd::from).ok_or_else(|| ErrorKind::NotFound.into());
             Allowed { path: file.to_owned(), what: What::Write, found }
         }
+        // What a process has open: that file alone, wherever it is.
+        Some(_) if entry.is_of_a_process() => {
+            let found = entry.into_found().map(OwnedFd::from).ok_or_else(|| ErrorKind::NotFound.into());
+            Allowed { path: file.to_owned(), what: What::AppendToFile, found }
+        }
         _ => {
             let folder = entry.at().to_owned();
             append(&folder, Ok(entry.into_folder()))
@@ -351,7 +360,13 @@ fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RestrictionS
 }
 
 fn restrict_to_no_tcp() -> Result<(), RulesetError> {
-    Ruleset::default().handle_access(AccessNet::from_all(KNOWN))?.create()?.restrict_self().map(drop)
+    let mut ruleset =
+        Ruleset::default().handle_access(AccessNet::from_all(KNOWN))?.handle_access(AccessFs::Refer)?.create()?;
+    // To rename from folder to folder, as maildirs need it, every sandbox has to allow, also one that is not about files.
+    if let Ok(root) = files::open_folder(Path::new("/"), OFlag::O_PATH) {
+        ruleset = ruleset.add_rule(PathBeneath::new(root, AccessFs::Refer))?;
+    }
+    ruleset.restrict_self().map(drop)
 }
 
 /// Where name servers listen (RFC 1035, 4.2).

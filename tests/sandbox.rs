@@ -67,6 +67,22 @@ fn mailboxes_behind_links_are_delivered_to() {
     assert!(scratch.read("other/inbox").contains("body"));
 }
 
+/// What a process has open is that file alone, wherever it lies.
+#[test]
+fn standard_error_can_be_a_mailbox() {
+    let scratch = Scratch::with_config("debug w\nspool_dir spool\ndeliver rcpt_to * append /dev/stderr\n");
+    for folder in ["spool", "other"] {
+        fs::create_dir(scratch.path(folder)).unwrap();
+    }
+    let stderr = fs::File::create(scratch.path("other/stderr")).unwrap();
+    let mut session = Session::start_with_stderr(scratch.mailrecv(&["--peer", PEER]), stderr.into());
+    session.expect("220 ");
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply} {:?}", scratch.log());
+    session.quit();
+    assert!(scratch.read("other/stderr").contains("body"));
+}
+
 /// A link of somebody else opens no folder to the session.
 #[test]
 fn a_link_of_somebody_else_allows_nothing() {
