@@ -19,15 +19,15 @@ pub(crate) enum Action {
 }
 
 /// A destination that can be prepared, and taken back until it is committed. They are prepared in the order in which
-/// they stand here: what others may have to wait for comes late.
+/// they stand here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Keep {
     /// A file of its own in this maildir.
     Maildir(String),
-    /// Append to this file in mboxrd form.
-    Append(String),
     /// Show in the log, for people.
     Print,
+    /// Append to this file in mboxrd form.
+    Append(String),
     /// Take and drop.
     Discard,
 }

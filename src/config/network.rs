@@ -78,6 +78,11 @@ impl Network {
         }
     }
 
+    /// Its first address.
+    pub(super) fn first(&self) -> IpAddr {
+        self.address
+    }
+
     /// The network that consists of these two, if there is one.
     pub(super) fn joined(&self, other: &Self) -> Option<Self> {
         let prefix = self.prefix.checked_sub(1).filter(|_| self.prefix == other.prefix && self != other)?;

@@ -101,11 +101,16 @@ impl PeerPattern {
             return None;
         }
         let networks = address_only::networks(&addresses);
+        let doubt = self.exception(&networks);
         let networks = match networks.len() {
             1..=MOST_NETWORKS => networks.iter().map(|network| format!("`net {network}`")).collect(),
             _ => vec!["`net ADDRESS/LENGTH`".to_owned()],
         };
-        let networks = networks.join(" and ");
+        let doubt = doubt.map_or_else(String::new, |(address, fits)| {
+            let fits = if fits { format!("fits {address} too") } else { format!("does not fit {address}") };
+            format!(" (if that is meant: the pattern {fits})")
+        });
+        let networks = networks.join(" and ") + &doubt;
         Some(match names {
             None => format!(
                 "this means a network, and is asked about the address only: write {networks}, or end it with `$`"
@@ -113,6 +118,16 @@ impl PeerPattern {
             Some(_) => format!(
                 "a part of this means a network, and is asked about the address only: write that in a line of its own, {networks}"
             ),
+        })
+    }
+
+    /// An address that the pattern fits and that is in none of these networks, or the other way round, and whether it fits:
+    /// looked for among those that differ from the first of a network in one number.
+    fn exception(&self, networks: &[Network]) -> Option<(IpAddr, bool)> {
+        networks.iter().map(Network::first).flat_map(neighbours).find_map(|address| {
+            let fits = self.whole.is_match(&address.to_string()).ok()?;
+            let is_inside = networks.iter().any(|network| network.contains(address));
+            (fits != is_inside).then_some((address, fits))
         })
     }
 
@@ -165,6 +180,29 @@ impl PeerPattern {
             },
             Err(message) => ForNames::Rest(Err(message)),
         })
+    }
+}
+
+/// The addresses that differ from this one in one number of those that it is written with.
+fn neighbours(address: IpAddr) -> Vec<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => {
+            let with = |place: usize, number: u8| {
+                let mut octets = v4.octets();
+                octets[place] = number;
+                IpAddr::from(octets)
+            };
+            (0..4).flat_map(|place| (0..=u8::MAX).map(move |number| with(place, number))).collect()
+        }
+        IpAddr::V6(v6) => {
+            let with = |place: usize, number: u16| {
+                let mut segments = v6.segments();
+                segments[place] = number;
+                IpAddr::from(segments)
+            };
+            let numbers = || (0..16).flat_map(|bit| [(1_u16 << bit) - 1, 1 << bit]).chain([u16::MAX]);
+            (0..8).flat_map(|place| numbers().map(move |number| with(place, number))).collect()
+        }
     }
 }
 
