@@ -7,7 +7,7 @@
 //! Not every program respects a lock. So it is known which bytes are ours: what a file has become is looked at before the
 //! message counts as delivered, and nobody else's bytes are cut off.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, Seek, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -79,6 +79,27 @@ impl<'a> Mailboxes<'a> {
     /// For a message that goes to files of these names, each of them there once.
     pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = (&'a str, &'a Mailbox)>) -> Self {
         Self { context, names: names.collect(), locked: None }
+    }
+
+    /// Writes a copy to what has this name, if it is a FIFO, a device or the like; whether it is. Such a thing may make us
+    /// wait, so it comes before anything is locked.
+    pub(super) fn write_to_stream(
+        &mut self,
+        name: &'a str,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<bool, Reply> {
+        let opening = |error: io::Error| failure(&error, &format!("opening {name}"));
+        let found = Entry::find(Path::new(name)).map_err(opening)?;
+        let is_stream = found.found().and_then(|found| found.metadata().ok()).is_some_and(|found| !found.is_file());
+        if !is_stream {
+            return Ok(false);
+        }
+        self.context.log.event(&Event::OpeningMailbox(Path::new(name)));
+        let Some(mut stream) = Appending::open(self.context.log, name).map_err(opening)? else { return Ok(false) };
+        self.names.retain(|(known, _)| *known != name);
+        stream.append(self.context, copy, spool).map_err(|error| failure(&error, &format!("appending to {name}")))?;
+        Ok(true)
     }
 
     /// Appends a copy to the file of this name. The first time, all files are opened and locked.
@@ -317,11 +338,19 @@ impl<'a> Appending<'a> {
             Some("another program has removed the file, put another one in its place or given it a second name")
         } else if metadata.len() != ours.bytes.end || !ours.are_in(&self.file, metadata.len())? {
             Some("another program has changed the file without a lock")
-        } else if has_dot_lock(self.path()) {
-            Some("another program has made a lock file, and may have read the file before")
+        } else if self.may_have_been_read(&metadata) {
+            Some("another program has made a lock file, and may have read the file before the message was whole")
         } else {
             None
         })
+    }
+
+    /// Whether there is a `FILE.lock` that somebody made before we had written everything. Whoever made it later found the
+    /// message whole; or has not read anything yet, because it waits for our lock as well, as most do.
+    fn may_have_been_read(&self, metadata: &Metadata) -> bool {
+        has_dot_lock(self.path())
+            && !std::fs::symlink_metadata(dot_lock(self.path()))
+                .is_ok_and(|lock| (lock.mtime(), lock.mtime_nsec()) > (metadata.mtime(), metadata.mtime_nsec()))
     }
 
     fn path(&self) -> &'a Path {

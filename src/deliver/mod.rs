@@ -88,19 +88,24 @@ fn keep<'a>(
         mailboxes: mbox::Mailboxes::new(context, names),
         shown: print::Shown::new(context),
     };
+    // Files that others may wait for are locked when nothing else is left that could make us wait.
+    let mut for_files = Vec::new();
     for Copy { action, recipient, others } in &copies {
         let copy = RecipientCopy { envelope, recipient, others };
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
-            Keep::Append(name) => kept.mailboxes.append(name, copy, spool),
-            Keep::Print => {
-                // People see it when it is nearly certain to stay.
-                kept.mailboxes.sync()?;
-                kept.shown.print(copy, spool)
-            }
+            Keep::Append(name) => kept.mailboxes.write_to_stream(name, copy, spool).map(|is_done| {
+                if !is_done {
+                    for_files.push((name, copy));
+                }
+            }),
+            Keep::Print => kept.shown.print(copy, spool),
             Keep::Discard => Ok(()),
         };
         prepared.map_err(about(recipient))?;
+    }
+    for (name, copy) in for_files {
+        kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipient))?;
     }
     kept.mailboxes.sync()?;
     Ok(kept)

@@ -74,7 +74,12 @@ impl<'a> Runner<'a> {
         let commands: Vec<_> = (0..).zip(commands.iter().copied()).collect();
         let link = match &commands[..] {
             [] => Err(io::Error::other(OUT_OF_REACH)),
-            commands => Link::start(signals).and_then(|link| link.tell(commands, time).map(|()| link)),
+            commands => Link::start(signals)
+                .map_err(|error| {
+                    let cause = format!("{error}: {SELF} has to be there, and our user has to be allowed to run it");
+                    io::Error::new(error.kind(), cause)
+                })
+                .and_then(|link| link.tell(commands, time).map(|()| link)),
         };
         Self { commands, link }
     }
@@ -132,7 +137,7 @@ impl<'a> Link<'a> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
         // Not by `Signals::spawn`: it takes signals over as we did, and none is to end it before it has.
-        let process = Command::new("/proc/self/exe")
+        let process = Command::new(SELF)
             .arg0("mailrecv")
             .arg(RUN_COMMANDS)
             .env_clear()
@@ -293,6 +298,9 @@ fn answer(status: ExitStatus, cause: impl FnOnce() -> String) -> Result<(), Repl
 
 /// How long the process that runs commands may take for what does not depend on a command.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// This program, as it runs, even if another has taken its file's place (proc(5)).
+const SELF: &str = "/proc/self/exe";
 
 /// Why a command cannot be run that nobody was to ask for.
 const OUT_OF_REACH: &str = "no such command was within the peer's reach when the session began";

@@ -3,16 +3,17 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use testkit::Session;
 use testkit::client::Reply;
 use testkit::halts::Halts;
 
-use crate::support::{PEER, Scratch};
+use crate::support::{CONFIG, MAILRECV, PEER, Scratch};
 use crate::{several_at_a_time, text_of};
 
 /// What stood in the mailbox before.
@@ -71,20 +72,35 @@ fn what_careless_programs_do_to_a_mailbox_costs_no_mail() {
     several_at_a_time(&runs, |(deed, refuses, call)| _ = delivered_beside(deed, *refuses, *call));
 }
 
-/// A program that protects itself by `FILE.lock` alone may have read the mailbox before it was whole.
+/// A program that protects itself by `FILE.lock` alone may have read the mailbox before the message was whole. One that
+/// makes that file later found it whole, and most wait for our lock as well.
 #[test]
-fn a_lock_file_that_appears_meanwhile_defers_the_message() {
-    let makes_lock = |inbox: &Path| fs::write(inbox.with_extension("lock"), "").unwrap();
+fn a_lock_file_that_appears_before_the_message_is_whole_defers_it() {
+    let makes_lock = |inbox: &Path| {
+        // Later than what was written before, by the clock of the file system.
+        std::thread::sleep(Duration::from_millis(50));
+        fs::write(inbox.with_extension("lock"), "").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    };
     let makes_lock = Deed { what: "makes a lock file", act: makes_lock, leaves: &[OLD] };
-    let (calls, _) = delivered_beside(&NOTHING, false, usize::MAX);
-    // The last call that is traced brings the message to the disk.
-    let (_, reply) = delivered_beside(&makes_lock, false, calls - 1);
-    assert!(reply.starts_with("451 4.2.0 "), "{reply}");
+    // A large message is written in several pieces.
+    let large = format!("{}\r\n", "x".repeat(70)).repeat(6_000);
+    let (calls, _) = deliver_beside(&NOTHING, false, usize::MAX, &large);
+    // The last call that is traced brings the message to the disk, and the last piece is written two calls before.
+    for (call, expected) in [(calls - 5, "451 4.2.0 "), (calls - 1, "250 ")] {
+        let (_, reply) = deliver_beside(&makes_lock, false, call, &large);
+        assert!(reply.starts_with(expected), "{call} of {calls}: {reply}");
+    }
 }
 
 /// A delivery during which something is done after this call of it, the first being 0; a command may refuse it at the end.
 /// How many calls there were, and the reply.
 fn delivered_beside(deed: &Deed, refuses: bool, when: usize) -> (usize, Reply) {
+    deliver_beside(deed, refuses, when, "")
+}
+
+/// The same with a message that has more text.
+fn deliver_beside(deed: &Deed, refuses: bool, when: usize, more: &str) -> (usize, Reply) {
     let scratch = Scratch::with_config(
         "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\ndeliver rcpt_to no@mx.example pipe exit 75\n",
     );
@@ -104,7 +120,7 @@ fn delivered_beside(deed: &Deed, refuses: bool, when: usize) -> (usize, Reply) {
         session.begin_message(&recipients[..if refuses { 2 } else { 1 }]);
         let before = halts.count();
         begin.store(before, SeqCst);
-        session.send("Subject: x\r\n\r\nbody\r\n.\r\n");
+        session.send(format!("Subject: x\r\n\r\nbody\r\n{more}.\r\n"));
         let reply = session.reply();
         let count = halts.count() - before;
         session.quit();
@@ -197,4 +213,37 @@ fn two_names_of_a_file_make_no_deadlock() {
     });
     let copies = |file: &str| scratch.read(file).matches("\nDelivered-To: ").count();
     assert_eq!((copies("one"), copies("two")), (40, 40));
+}
+
+/// Nor does who reads his mail from a FIFO as slowly as he likes, nor whoever does not read the log that messages are
+/// printed to.
+#[test]
+fn what_makes_us_wait_comes_before_the_locks() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nspool_dir .\ncopy rcpt_to * append archive\ndeliver rcpt_to fred@mx.example append fifo\n\
+         deliver rcpt_to tom@mx.example print\ndeliver rcpt_to jim@mx.example append jim\n",
+    );
+    assert!(scratch.run("mkfifo", &["fifo", "full"]).status.success());
+    let open = |name: &str| {
+        let mut options = File::options();
+        options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(scratch.path(name)).unwrap()
+    };
+    let (_reader, mut log) = (open("fifo"), open("full"));
+    while log.write(&[b'x'; 4096]).is_ok() {}
+    let mut waiting = scratch.greeted();
+    waiting.begin_message(&["fred@mx.example"]);
+    waiting.send(text_of(300_000));
+    waiting.send(".\r\n");
+    let mut printing = Session::start(scratch.command(MAILRECV, &["-c", CONFIG, "-l", "full", "--peer", PEER]));
+    printing.expect("220 ");
+    printing.begin_message(&["tom@mx.example"]);
+    printing.send("x\r\n.\r\n");
+    std::thread::sleep(Duration::from_secs(1));
+    for number in 1..=5 {
+        let mut session = scratch.greeted();
+        let reply = session.deliver(&["jim@mx.example"]);
+        assert!(reply.starts_with("250 "), "{number}: {reply}");
+        session.quit();
+    }
+    assert!(waiting.is_silent_for(Duration::from_millis(100)) && printing.is_silent_for(Duration::from_millis(100)));
 }
