@@ -271,4 +271,4 @@ fn open_without_links(path: &Path, flags: OFlag, mode: Mode) -> nix::Result<Owne
 }
 
 /// As many as Linux follows (path_resolution(7)).
-const MAX_LINKS: usize = 40;
+pub(crate) const MAX_LINKS: usize = 40;

@@ -26,6 +26,7 @@ use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
 use crate::message::SpoolFile;
+use crate::net::dns::DNS_PORT;
 use crate::system_calls;
 
 /// Enters the sandbox that the configuration asks for. One who has still to ask name servers can reach them, over TCP as
@@ -368,9 +369,6 @@ fn restrict_to_no_tcp() -> Result<(), RulesetError> {
     }
     ruleset.restrict_self().map(drop)
 }
-
-/// Where name servers listen (RFC 1035, 4.2).
-const DNS_PORT: u16 = 53;
 
 /// Since which Landlock what is held back (landlock(7)). Programs and files are since the first.
 const SINCE: [(ABI, &str); 4] = [

@@ -15,3 +15,6 @@ pub(crate) fn timeout(until: Instant) -> PollTimeout {
     let left = if left.is_zero() { left } else { left + Duration::from_millis(1) };
     PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }
+
+/// What a pipe that is ready takes without blocking, in octets (pipe(7)).
+pub(crate) const PIPE_BUF: usize = 4096;

@@ -13,6 +13,8 @@ use anyhow::{Context, bail};
 use nix::unistd::{getegid, geteuid};
 use rustix::io::Errno;
 
+use crate::files::MAX_LINKS;
+
 /// An error if others can write this open file, which has this name.
 pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path) -> anyhow::Result<()> {
     let ours = Ours::new(None);
@@ -183,6 +185,3 @@ const WRITE: u8 = 0x02;
 
 /// No extended attribute is longer (xattr(7)).
 const LONGEST_ACL: usize = 64 * 1024;
-
-/// As many as Linux follows (path_resolution(7)).
-const MAX_LINKS: usize = 40;

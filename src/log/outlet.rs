@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, send};
 
 use crate::signals::Signals;
-use crate::wait::{is_ready, timeout};
+use crate::wait::{PIPE_BUF, is_ready, timeout};
 
 /// A descriptor that lines are written to.
 pub(super) struct Outlet {
@@ -169,6 +169,3 @@ fn wait_for_room(descriptor: BorrowedFd<'_>, until: Instant, signals: Option<&Si
 fn nobody_reads() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")
 }
-
-/// What a pipe that is ready takes without blocking (pipe(7)).
-const PIPE_BUF: usize = 4096;

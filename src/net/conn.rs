@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 
 use crate::signals::Signals;
-use crate::wait::{is_ready, timeout};
+use crate::wait::{PIPE_BUF, is_ready, timeout};
 
 /// Buffered input and output of one connection.
 pub struct Connection<'s> {
@@ -253,6 +253,3 @@ const MAX_DISCARDED_READS: usize = 1024;
 
 /// How long a peer is waited for once we have been asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What a pipe that is ready takes without blocking (pipe(7)).
-const PIPE_BUF: usize = 4096;

@@ -251,7 +251,8 @@ fn random_bits() -> impl Iterator<Item = bool> {
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-const DNS_PORT: u16 = 53;
+/// Where name servers listen (RFC 1035, 4.2).
+pub(crate) const DNS_PORT: u16 = 53;
 
 /// How many of an address's names are tried: more than one is rare, and each costs a query.
 const MAX_NAMES: usize = 5;
