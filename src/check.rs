@@ -22,10 +22,12 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
     if !errors.is_empty() {
         return Exit::Config;
     }
-    let shortcomings: Vec<_> = loaded.iter().flat_map(sandbox::shortcomings).collect();
-    if loaded.as_ref().is_ok_and(|config| config.sandbox.is_required) && !shortcomings.is_empty() {
+    let is_required = loaded.as_ref().is_ok_and(|config| config.sandbox.is_required);
+    let is_wanted = is_required || verbosity == Verbosity::Verbose;
+    let shortcomings: Vec<_> = loaded.iter().filter(|_| is_wanted).flat_map(sandbox::shortcomings).collect();
+    if is_required && !shortcomings.is_empty() {
         let message = format!(
-            "{}: no mail would be taken: `sandbox required`, and {}\n",
+            "{}: error: no mail would be taken, because the configuration requires a sandbox: {}\n",
             options.config.display(),
             shortcomings.join("; ")
         );

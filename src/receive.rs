@@ -222,7 +222,10 @@ fn cannot_use(log: &Log, file: &Path, unusable: &Unusable) -> Stop {
 
 /// The sandbox is not what it should be, and the configuration requires that.
 fn unconfined(flaw: Flaw) -> Stop {
-    Stop { reply: Some(reply::cannot_serve(format!("{flaw}, and it is required"))), exit: Exit::OsErr }
+    Stop {
+        reply: Some(reply::cannot_serve(format!("the configuration requires a sandbox: {flaw}"))),
+        exit: Exit::OsErr,
+    }
 }
 
 /// Asks for the peer's name; the refusal if it has none that counts and the configuration wants one.

@@ -44,8 +44,8 @@ pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Resu
     if asks_name_servers { Ok(()) } else { forbid_system_calls(config, log) }
 }
 
-/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more. What the
-/// kernel does not know it has said of the first one.
+/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more. What this
+/// kernel cannot enforce was logged by [`enter`].
 pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), Flaw> {
     if config.sandbox.level == Level::Off {
         return Ok(());

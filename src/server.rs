@@ -104,7 +104,10 @@ impl<'a> Server<'a> {
         // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
         // ahead: the peer reads the same lines in the same order. The 421 that may come unasked (RFC 5321, 3.8) would tell
         // neither the sender nor the log that this is for good.
-        let first = refusal.clone().filter(|_| self.is_scarce).map_or(Step::Wait, Step::Close);
+        let first = match &refusal {
+            Some(refusal) if self.is_scarce => Step::Close(refusal.clone()),
+            _ => Step::Wait,
+        };
         let mut session = Session::new(&self.config.domain, &self.config.limits, peer, refusal);
         let end = self.converse(first, &mut session, &mut policy, peer, runner);
         self.refusals.finish(self.log);

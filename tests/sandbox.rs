@@ -359,6 +359,16 @@ fn where_a_sandbox_is_required_and_not_to_be_had_no_mail_is_taken() {
         assert_eq!(session.end(), (Vec::new(), 71));
         let [line] = &scratch.log()[..] else { panic!("one line: {:?}", scratch.log()) };
         assert!(line.starts_with("[192.0.2.7] ERROR: 421 ") && line.contains("no sandbox: Landlock is not"), "{line}");
+        // And `check` says so beforehand.
+        let mut check = scratch.command(debian::program("strace", "strace"), &without);
+        check.args(["-f", MAILRECV, "-c", CONFIG, "check"]);
+        let check = output(check);
+        let said = String::from_utf8_lossy(&check.stderr);
+        assert!(
+            said.contains(": error: no mail would be taken, because the configuration requires a sandbox: "),
+            "{said}"
+        );
+        assert_eq!(check.status.code(), Some(78));
         let mut session = scratch.greeted();
         let reply = session.deliver(&["fred@mx.example"]);
         assert!(reply.starts_with("250 "), "where it can be had: {reply}");

@@ -99,8 +99,8 @@ fn split(pattern: &Hir, divide: &dyn Fn(&ClassBytes) -> (ClassBytes, ClassBytes)
             let times = |sub: Hir, min, max| Hir::repetition(Repetition { min, max, greedy: true, sub: Box::new(sub) });
             let Split { without, with } = split(&repeated.sub, divide);
             let others = repeated.max.map(|max| max.saturating_sub(1));
-            // Some times without, once with, some times whatever it is. How often in all is not asked here: the pattern
-            // as a whole has to match as well.
+            // Any number of times without, once with, any number of either. How often in all is not asked here: the
+            // pattern as a whole has to match as well.
             let before = without.clone().map_or(Hir::empty(), |without| times(without, 0, others));
             let with = with.map(|with| Hir::concat(vec![before, with, times((*repeated.sub).clone(), 0, others)]));
             let without = match without {
