@@ -110,6 +110,7 @@ impl<'c> Policy<'c> {
 
 /// The part of a small file system that has to be free, where that is less than `limit.min_free`: a twentieth.
 const SPARE_PART: u64 = 20;
+
 /// Room for the recipients that a transaction puts off after asking about them, and some more.
 const MAX_REMEMBERED: usize = 16;
 

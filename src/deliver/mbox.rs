@@ -95,8 +95,10 @@ impl<'a> Mailboxes<'a> {
         if !is_stream {
             return Ok(false);
         }
+        // It may be a file by now, which has to be locked.
+        let opened = Appending::open(self.context.log, name).map_err(opening)?;
+        let Some(mut stream) = opened.filter(|opened| opened.ours.is_none()) else { return Ok(false) };
         self.context.log.event(&Event::OpeningMailbox(Path::new(name)));
-        let Some(mut stream) = Appending::open(self.context.log, name).map_err(opening)? else { return Ok(false) };
         self.names.retain(|(known, _)| *known != name);
         stream.append(self.context, copy, spool).map_err(|error| failure(&error, &format!("appending to {name}")))?;
         Ok(true)

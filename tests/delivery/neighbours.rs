@@ -2,7 +2,7 @@
 //! do there stays as they did it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -213,6 +213,47 @@ fn two_names_of_a_file_make_no_deadlock() {
     });
     let copies = |file: &str| scratch.read(file).matches("\nDelivered-To: ").count();
     assert_eq!((copies("one"), copies("two")), (40, 40));
+}
+
+/// What was a FIFO when it was looked at and is a file when it is opened is a mailbox: locked, and there behind the 250.
+#[test]
+fn a_fifo_that_becomes_a_file_meanwhile_loses_no_mail() {
+    let run = |when: usize| {
+        let scratch = Scratch::with_config("domain mx.example\nsandbox off\ndeliver rcpt_to * append inbox\n");
+        assert!(scratch.run("mkfifo", &["inbox"]).status.success());
+        let (inbox, file) = (scratch.path("inbox"), scratch.write("file", ""));
+        let mut options = File::options();
+        let mut reader = options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&inbox).unwrap();
+        let (halts, command) =
+            Halts::of(&scratch.mailrecv(&["--peer", PEER]), "openat,openat2", &scratch.path("trace"));
+        let mut session = Session::start(command);
+        let begin = AtomicUsize::new(usize::MAX);
+        let in_time = |halt: usize| {
+            if halt.checked_sub(begin.load(SeqCst)) == Some(when) {
+                fs::rename(&file, &inbox).unwrap();
+            }
+        };
+        let (reply, calls) = halts.during(in_time, || {
+            session.expect("220 ");
+            session.begin_message(&["fred@mx.example"]);
+            begin.store(halts.count(), SeqCst);
+            session.send("Subject: x\r\n\r\nbody\r\n.\r\n");
+            let reply = session.reply();
+            let calls = halts.count() - begin.load(SeqCst);
+            session.quit();
+            (reply, calls)
+        });
+        let mut piped = [0; 4096];
+        let length = reader.read(&mut piped).unwrap_or(0);
+        let in_pipe = String::from_utf8_lossy(&piped[..length]).matches("\nbody\n").count();
+        let in_file =
+            if inbox.metadata().unwrap().is_file() { scratch.read("inbox").matches("\nbody\n").count() } else { 0 };
+        assert_eq!(in_pipe + in_file, usize::from(reply.starts_with("250 ")), "after call {when} of {calls}: {reply}");
+        calls
+    };
+    let calls = run(usize::MAX);
+    assert!(calls >= 4, "{calls}");
+    (0..calls).for_each(|call| _ = run(call));
 }
 
 /// Nor does who reads his mail from a FIFO as slowly as he likes, nor whoever does not read the log that messages are
