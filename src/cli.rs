@@ -49,7 +49,7 @@ pub struct Options {
 /// How `listen` works.
 #[derive(Debug)]
 pub struct ListenOptions {
-    /// Where to listen.
+    /// Where to listen, beside the sockets that systemd passes; at the default address if there are neither.
     pub addresses: Vec<String>,
     /// How many sessions there may be at once.
     pub max_processes: usize,
@@ -177,11 +177,10 @@ pub fn command() -> Command {
                     Arg::new("address")
                         .value_name("ADDRESS:PORT")
                         .num_args(0..)
-                        .default_value("[::]:25")
-                        .help("Where to listen"),
+                        .help("Where to listen [default: the sockets that systemd passes, else [::]:25]"),
                 )
-                .arg(number("max-processes", "N", "100", "Sessions at once"))
-                .arg(number("max-per-address", "N", "10", "Sessions at once with one peer"))
+                .arg(number("max-processes", "N", "200", "Sessions at once"))
+                .arg(number("max-per-address", "N", "50", "Sessions at once with one peer"))
                 .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM")),
         )
         .subcommand(

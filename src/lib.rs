@@ -27,6 +27,7 @@ pub mod server;
 pub mod signals;
 pub mod smtp;
 mod system_calls;
+mod systemd;
 pub mod untrusted;
 mod user;
 mod wait;

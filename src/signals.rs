@@ -1,7 +1,7 @@
 //! Signals as events: they wait until they are read, and are acted on where that is safe.
 //!
-//! SIGTERM, SIGINT and SIGHUP ask us to stop; SIGCHLD says that a child may have ended. SIGXFSZ says
-//! nothing: it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
+//! SIGTERM and SIGINT ask us to stop, and so does SIGHUP, unless it is wanted for a reload; SIGCHLD says that a child may
+//! have ended. SIGXFSZ says nothing: it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
 //! signalfd(2), also those that whoever started us had ignored. Children would start with them blocked, hence [`Signals::spawn`].
 //! (`std` ignores SIGPIPE here and gives it back to children.)
 
@@ -22,6 +22,8 @@ use signal_hook::flag;
 pub struct Signals {
     waiting: SignalFd,
     stop: Arc<AtomicBool>,
+    /// What SIGHUP says: to stop, unless it has a flag of its own.
+    hangup: Arc<AtomicBool>,
     /// Whether there are handlers, which only somebody with children needs.
     has_handlers: Cell<bool>,
 }
@@ -32,20 +34,32 @@ impl Signals {
         Self::take_over().context("installing signal handlers")
     }
 
+    /// The same, for a daemon, to which SIGHUP says that a reload is wanted.
+    pub fn with_reload() -> anyhow::Result<Self> {
+        Ok(Self { hangup: Arc::default(), ..Self::new()? })
+    }
+
     fn take_over() -> io::Result<Self> {
         let signals = SigSet::from_iter(SIGNALS);
         signals.thread_block()?;
         let waiting = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { waiting, stop: Arc::default(), has_handlers: Cell::new(false) })
+        let stop = Arc::default();
+        Ok(Self { waiting, hangup: Arc::clone(&stop), stop, has_handlers: Cell::new(false) })
     }
 
     /// Takes note of what has arrived, so that the descriptor is ready again only when something new has.
     pub fn clear(&self) {
         while let Ok(Some(signal)) = self.waiting.read_signal() {
-            if STOP.iter().any(|stop| *stop as u32 == signal.ssi_signo) {
-                self.stop.store(true, Ordering::Relaxed);
+            let is_about = |about: &&(Signal, _)| about.0 as u32 == signal.ssi_signo;
+            if let Some((_, flag)) = self.flags().iter().find(is_about) {
+                flag.store(true, Ordering::Relaxed);
             }
         }
+    }
+
+    /// What is remembered of each signal that says something.
+    fn flags(&self) -> [(Signal, &Arc<AtomicBool>); 3] {
+        [(Signal::SIGTERM, &self.stop), (Signal::SIGINT, &self.stop), (Signal::SIGHUP, &self.hangup)]
     }
 
     /// Takes note of a request to stop, so that only another one counts as one.
@@ -56,6 +70,11 @@ impl Signals {
     /// Whether we had been asked to stop when [`Signals::clear`] looked last.
     pub fn stop_requested(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether a reload was wanted when [`Signals::clear`] looked last, and was not asked for here before.
+    pub fn take_reload(&self) -> bool {
+        self.hangup.swap(false, Ordering::Relaxed)
     }
 
     /// Starts a child, for which signals are as they are for any program. For that moment they are not blocked, so one
@@ -75,8 +94,8 @@ impl Signals {
     /// status of a child.
     fn install_handlers(&self) -> io::Result<()> {
         for signal in SIGNALS {
-            let noted = if STOP.contains(&signal) { Arc::clone(&self.stop) } else { Arc::default() };
-            flag::register(signal as i32, noted)?;
+            let noted = self.flags().into_iter().find(|(about, _)| *about == signal).map(|(_, flag)| Arc::clone(flag));
+            flag::register(signal as i32, noted.unwrap_or_default())?;
         }
         self.has_handlers.set(true);
         Ok(())
@@ -88,8 +107,5 @@ impl AsFd for Signals {
         self.waiting.as_fd()
     }
 }
-
-/// What asks us to stop.
-const STOP: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ];

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules, from the ground up: each imports from floors below its own only.
 const FLOORS: [&[&str]; 9] = [
-    &["date", "exit", "files", "signals", "system_calls", "untrusted", "user", "wait"],
+    &["date", "exit", "files", "signals", "system_calls", "systemd", "untrusted", "user", "wait"],
     &["address", "peer"],
     &["net"],
     &["config"],

@@ -42,6 +42,7 @@ pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
 pub use rules::{Denial, Rules};
 pub use settings::{Config, Level, LogTarget, Sandbox};
+pub(crate) use source::Version;
 use source::{LineStart, Source};
 pub use trace::Trace;
 

@@ -102,6 +102,14 @@ impl Rules {
         Err(Denial::NotAllowed)
     }
 
+    /// Whether a peer at this address is one of those that a line allows something, as far as an address can tell.
+    pub fn expects(&self, address: IpAddr) -> bool {
+        let peer = Peer::unnamed(address);
+        let mut allowed = self.allowed_peers.iter().chain(self.groups.iter().flat_map(|group| &group.members));
+        let include = |peers: &Peers| peers.include(&peer, "", &mut Trace::default()).unwrap_or(false);
+        !self.denied_peers.iter().any(include) && allowed.any(include)
+    }
+
     /// Whether this sender may send through us.
     pub fn sender<'c>(&'c self, sender: &ReversePath, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let text = sender.bare();

@@ -28,7 +28,7 @@ pub(super) struct Source {
 
 /// What changes with the content of a file.
 #[derive(Debug, PartialEq, Eq)]
-struct Version {
+pub(crate) struct Version {
     size: u64,
     /// When it was written last, and when it or what is known of it changed: seconds since 1970, and nanoseconds.
     modified: (i64, i64),
@@ -165,6 +165,11 @@ impl Source {
 }
 
 impl Version {
+    /// That of the file that has this name now, if there is one.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        path.metadata().ok().map(|metadata| Self::of(&metadata))
+    }
+
     fn of(metadata: &Metadata) -> Self {
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Self { size: metadata.len(), modified, changed: (metadata.ctime(), metadata.ctime_nsec()) }

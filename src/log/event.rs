@@ -88,6 +88,8 @@ pub enum Event<'a> {
 
     /// `listen` has no more room, or not for this peer.
     TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize, network: &'a dyn Display },
+    /// Somebody wanted `listen` to reload.
+    NothingToReload,
     /// `listen` cannot accept connections.
     CannotAccept(&'a io::Error),
     /// The log that was asked for cannot be opened.
@@ -133,6 +135,7 @@ impl Event<'_> {
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed(..)
             | Event::TurnedAway { .. }
+            | Event::NothingToReload
             | Event::CannotAccept(_)
             | Event::LoggingHere(..)
             | Event::LinesLost(_) => None,
@@ -173,7 +176,8 @@ impl Event<'_> {
             | Event::FileDelivered(_)
             | Event::StartingCommand(_)
             | Event::CommandEnded { .. }
-            | Event::Closed(_) => Severity::Info,
+            | Event::Closed(_)
+            | Event::NothingToReload => Severity::Info,
         }
     }
 
@@ -241,6 +245,9 @@ impl Event<'_> {
             Event::Closed(messages) => write!(f, "INFO: connection closed, {messages} messages accepted"),
             Event::TurnedAway { reply, sessions, with_peer, network } => {
                 write!(f, "ERROR: {} {} ({sessions} sessions, {with_peer} with {network})", reply.code, reply.text)
+            }
+            Event::NothingToReload => {
+                write!(f, "nothing to reload: each connection reads the configuration as it is then")
             }
             Event::CannotAccept(error) => write!(f, "WARNING: cannot accept connections: {error}"),
             Event::LoggingHere(path, error) => {

@@ -1,12 +1,13 @@
 //! `mailrecv listen`: the line that says it is ready, its caps, and how it stops.
 
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::daemon::is_listening;
-use testkit::{Client, LOOPBACK, output, wait_until};
+use testkit::daemon::{free_port, is_listening};
+use testkit::process::children;
+use testkit::{Client, Daemon, LOOPBACK, debian, output, wait_until};
 
 use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
@@ -100,6 +101,28 @@ fn who_is_refused_does_not_keep_a_scarce_place() {
     let refusal = refused_in_time.ask("EHLO client.example");
     assert_eq!(refusal.replace("127.0.0.2", "127.0.0.3"), lines[1]);
     assert_eq!(refused_in_time.rest(), "");
+}
+
+/// A peer that the configuration allows something may have more than others, as long as half of the places are free; the
+/// file is read as it is now.
+#[test]
+fn an_expected_peer_may_have_more() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["--max-processes", "6", "--max-per-address", "1", "127.0.0.1:0"]);
+    let mut first = listener.peer(7);
+    assert!(first.reply().starts_with("220 "));
+    assert_turned_away(&mut listener.peer(7));
+    receiver.configure("allowgroup +relays net 127.0.0.7\n");
+    let mut more: Vec<Client> = (2..=3).map(|_| listener.peer(7)).collect();
+    more.iter_mut().for_each(|peer| assert!(peer.reply().starts_with("220 ")));
+    assert_turned_away(&mut listener.peer(7));
+    assert!(listener.peer(8).reply().starts_with("220 "));
+    receiver.configure("allowgroup +relays net 127.0.0.7\ndeny remotehost ^127\\.0\\.0\\.7$\n");
+    drop(more.pop());
+    wait_until("the end of a session", || {
+        (children(listener.daemon.pid()).split_whitespace().count() == 2).then_some(())
+    });
+    assert_turned_away(&mut listener.peer(7));
 }
 
 #[test]
@@ -206,6 +229,128 @@ fn what_it_cannot_begin_with() {
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("mailrecv.conf:6:1: error: "), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+/// What systemd passes: two sockets by their names, and an address that was given on top.
+#[test]
+fn takes_the_sockets_that_are_passed() {
+    let receiver = Receiver::new("");
+    let ports = [free_port(LOOPBACK[0]), free_port(LOOPBACK[1])];
+    let mut daemon = activate(&receiver, &ports, &["--fdname=smtp:lan"], &["127.0.0.1:0"]);
+    let mut peers: Vec<Client> = ports.iter().map(|port| Client::connect(*port)).collect();
+    peers.iter_mut().for_each(|peer| assert!(peer.reply().starts_with("220 ")));
+    let line = daemon.until("the ready line", |said| {
+        said.lines().find_map(|line| line.strip_prefix("mailrecv: listening on ")).map(str::to_owned)
+    });
+    let [first, first_name, second, second_name, third] = line.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{line}")
+    };
+    assert_eq!(
+        [first, first_name, second, second_name],
+        [&ports[0].to_string(), "(smtp)", &ports[1].to_string(), "(lan)"]
+    );
+    assert!(Client::connect(third.parse().unwrap()).reply().starts_with("220 "));
+    // A session is given none of it.
+    let sessions = children(daemon.pid());
+    let session = sessions.split_whitespace().next().unwrap();
+    let environment = std::fs::read(format!("/proc/{session}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("PATH=") && !environment.contains("LISTEN_"), "{environment}");
+    // The sockets are whoever's that passed them, and stay open.
+    daemon.signal(Signal::SIGTERM);
+}
+
+/// Peers come whether it listens or not, and are told.
+#[test]
+fn broken_configuration_behind_passed_sockets() {
+    let receiver = Receiver::new("delivr rcpt_to a@example.com discard");
+    let port = free_port(LOOPBACK[0]);
+    let _daemon = activate(&receiver, &[port], &[], &[]);
+    assert!(Client::connect(port).rest().starts_with("421 "));
+    let log = receiver.read(receiver.log());
+    assert!(log.contains("]: [listen] ERROR: ") && log.contains("mailrecv.conf:6:1: error: "), "{log}");
+    receiver.configure("");
+    let mut peer = Client::connect(port);
+    peer.reply();
+    peer.deliver_subject(FRED, "mended");
+}
+
+#[test]
+fn sockets_that_are_no_use() {
+    let receiver = Receiver::new("");
+    for (options, word) in [(&["--accept"][..], "Accept=no"), (&["--datagram"], "ListenStream=")] {
+        let port = free_port(LOOPBACK[0]);
+        let mut daemon = activate(&receiver, &[port], options, &[]);
+        match word {
+            "Accept=no" => drop(Client::connect(port)),
+            _ => _ = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", port).unwrap(),
+        }
+        daemon.until("what is wrong", |said| said.contains(word).then_some(()));
+    }
+}
+
+/// A new binary, like a new configuration, holds from the next connection.
+#[test]
+fn a_new_binary_serves_the_next_connection() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    assert!(listener.peer(1).reply().starts_with("220 mail.example.com "));
+    // As packages are installed: beside it, then over it.
+    receiver.write("text", "#!/bin/sh\nprintf '220 another version\\r\\n'\n");
+    receiver.run("install", &["-m", "755", "text", "new"]);
+    std::fs::rename(receiver.path("new"), receiver.binary()).unwrap();
+    assert_eq!(listener.peer(1).reply(), "220 another version");
+    // Between two packages there may be none.
+    std::fs::remove_file(receiver.binary()).unwrap();
+    assert!(listener.peer(1).reply().starts_with("220 mail.example.com "));
+}
+
+/// A peer for which no process can be made is told so.
+#[test]
+fn no_process_for_a_session() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    let limit = |most: &str| {
+        let pid = listener.daemon.pid().to_string();
+        let mut prlimit = std::process::Command::new("prlimit");
+        prlimit.arg(format!("--nofile={most}")).args(["--pid", &pid]);
+        testkit::succeeds(prlimit, "");
+    };
+    // Enough to accept, not to start.
+    limit("7:");
+    assert!(listener.peer(1).rest().starts_with("421 4.3.5 "));
+    limit("100:");
+    wait_until("a session", || listener.peer(1).reply().starts_with("220 ").then_some(()));
+    assert!(receiver.read(receiver.log()).contains("]: [listen] WARNING: cannot accept connections: "));
+}
+
+/// There is nothing to reload; what is wrong with the configuration is told.
+#[test]
+fn a_hangup_reloads_nothing() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    let mut peer = listener.peer(1);
+    peer.reply();
+    receiver.configure("delivr rcpt_to a@example.com discard");
+    listener.daemon.signal(Signal::SIGHUP);
+    let line = "]: [listen] nothing to reload: each connection reads the configuration as it is then\n";
+    wait_until("the line", || receiver.read(receiver.log()).contains(line).then_some(()));
+    wait_until("the error", || receiver.read(receiver.log()).contains("mailrecv.conf:6:1: error: ").then_some(()));
+    peer.exchange("NOOP", "250");
+    assert!(listener.peer(1).rest().starts_with("421 "));
+}
+
+/// What systemd starts with these sockets, in its stand-in for a socket unit with Accept=no.
+fn activate(receiver: &Receiver, ports: &[SocketAddr], options: &[&str], addresses: &[&str]) -> Daemon {
+    let mut activate = debian::command("systemd", "systemd-socket-activate");
+    activate.args(options);
+    for port in ports {
+        activate.args(["-l", &port.to_string()]);
+    }
+    activate.arg(receiver.binary()).arg("-c").arg(receiver.config()).arg("listen").args(addresses);
+    let mut daemon = receiver.launch(activate);
+    daemon.until("listening", |said| (said.matches("Listening on ").count() == ports.len()).then_some(()));
+    daemon
 }
 
 fn assert_turned_away(peer: &mut Client) {

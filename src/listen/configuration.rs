@@ -1,0 +1,81 @@
+//! What `listen` itself wants to know of the configuration: where to log, and which peers an administrator expects.
+//! Sessions read it for themselves.
+
+use std::net::IpAddr;
+
+use crate::cli::Options;
+use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Unusable, Version};
+use crate::log::{Event, Log};
+
+/// The configuration, as of when it was looked at last.
+pub(super) struct Configuration<'a> {
+    options: &'a Options,
+    /// What was read; `None` if nothing could be.
+    version: Option<Version>,
+    loaded: Result<Config, Unusable>,
+    /// One that never waits: while we do, nobody is served.
+    log: Log,
+}
+
+impl<'a> Configuration<'a> {
+    pub(super) fn load(options: &'a Options) -> Self {
+        // Looked at first: a change while it is read is one since.
+        let version = Version::at(&options.config);
+        let loaded = config::load(&options.config);
+        let log = open_log(options, &loaded);
+        Self { options, version, loaded, log }
+    }
+
+    /// Reads it again if it has changed.
+    fn refresh(&mut self) {
+        if Version::at(&self.options.config) != self.version {
+            *self = Self::load(self.options);
+        }
+    }
+
+    /// The log, where it is wanted now.
+    pub(super) fn log(&mut self) -> &Log {
+        self.refresh();
+        &self.log
+    }
+
+    /// Every reason why it cannot be used.
+    pub(super) fn errors(&self) -> &[Diagnostic] {
+        self.loaded.as_ref().err().map_or(&[], |unusable| &unusable.errors)
+    }
+
+    /// Tells the log of the errors.
+    pub(super) fn log_errors(&mut self) {
+        self.refresh();
+        for error in self.errors() {
+            self.log.event_about(super::LISTEN, &Event::ConfigurationError(error, &self.options.config));
+        }
+    }
+
+    /// What there is to know for who asks how we are.
+    pub(super) fn status(&self) -> String {
+        match self.errors().len() {
+            0 => "Accepting connections".to_owned(),
+            count => format!("No mail is taken, errors in {}: {count}", self.options.config.display()),
+        }
+    }
+
+    /// Whether a line that allows something names this peer, as the file is now.
+    pub(super) fn expects(&mut self, peer: IpAddr) -> bool {
+        self.refresh();
+        self.loaded.as_ref().is_ok_and(|config| config.rules.expects(peer))
+    }
+}
+
+fn open_log(options: &Options, loaded: &Result<Config, Unusable>) -> Log {
+    let (target, user) = match loaded {
+        Ok(config) => (&config.log, &config.user),
+        Err(unusable) => (&unusable.log, &unusable.user),
+    };
+    let target = match options.log.as_ref().unwrap_or(target) {
+        // A log file that root makes could not be written by the sessions, which become that user.
+        LogTarget::File(_) if user.is_some() && nix::unistd::geteuid().is_root() => LogTarget::Syslog,
+        target => target.clone(),
+    };
+    Log::new(target, Flags::default(), true, super::LISTEN.to_owned()).without_waiting()
+}

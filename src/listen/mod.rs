@@ -1,0 +1,299 @@
+//! `mailrecv listen`: the built-in super-server. It accepts connections and starts a receiver for each, with the
+//! connection as descriptors 0 and 1; it never reads a byte of what peers send.
+//!
+//! systemd may hold the sockets: then they stay open while we are restarted, and peers wait in them.
+
+mod configuration;
+mod sessions;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::check::report;
+use crate::cli::{ListenOptions, Options};
+use crate::config::LogTarget;
+use crate::exit::Exit;
+use crate::log::{self, Event};
+use crate::peer::canonical;
+use crate::server;
+use crate::signals::Signals;
+use crate::smtp::reply::{self, Reply};
+use crate::systemd;
+use crate::wait::{is_ready, timeout};
+use configuration::Configuration;
+use sessions::{Session, Sessions};
+
+/// Listens until SIGTERM or SIGINT. Returns the exit status.
+pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
+    let sockets = match systemd::passed_sockets() {
+        Ok(sockets) => sockets,
+        Err(error) => return cannot_listen(&error),
+    };
+    let mut configuration = Configuration::load(options);
+    if !configuration.errors().is_empty() {
+        if sockets.is_empty() {
+            // Better to learn of a mistake now than from the first peer.
+            report(&options.config, configuration.errors().iter());
+            return Exit::Config;
+        }
+        // These peers come whether we listen or not, and are to hear that it is a mistake of ours: each session says so.
+        configuration.log_errors();
+    }
+    let listener = Listener::new(options, listen, configuration, sockets);
+    match listener.and_then(|mut listener| listener.run()) {
+        Ok(()) => Exit::Ok,
+        Err(error) => cannot_listen(&error),
+    }
+}
+
+fn cannot_listen(error: &anyhow::Error) -> Exit {
+    let _ = writeln!(io::stderr(), "mailrecv: {error:#}");
+    Exit::OsErr
+}
+
+struct Listener<'a> {
+    options: &'a ListenOptions,
+    configuration: Configuration<'a>,
+    /// What receivers are started from.
+    program: PathBuf,
+    /// Their arguments.
+    arguments: Vec<OsString>,
+    /// Where peers connect, each with a name if it was passed to us.
+    sockets: Vec<(String, TcpListener)>,
+    signals: Signals,
+    /// How often systemd wants to hear that we are not stuck, and when next.
+    watchdog: Option<(Duration, Instant)>,
+    sessions: Sessions,
+}
+
+impl<'a> Listener<'a> {
+    fn new(
+        options: &Options,
+        listen: &'a ListenOptions,
+        configuration: Configuration<'a>,
+        passed: Vec<(String, TcpListener)>,
+    ) -> anyhow::Result<Self> {
+        // On a terminal the signal says that nobody is there any more, to a daemon that somebody wants a reload.
+        let signals = if io::stdin().is_terminal() { Signals::new() } else { Signals::with_reload() };
+        let mut sockets = passed;
+        let default = if sockets.is_empty() && listen.addresses.is_empty() { Some(DEFAULT_ADDRESS) } else { None };
+        for address in listen.addresses.iter().map(String::as_str).chain(default) {
+            let addresses = address.to_socket_addrs().with_context(|| format!("`{address}` is no ADDRESS:PORT"))?;
+            for address in addresses {
+                let socket = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+                socket.set_nonblocking(true)?;
+                sockets.push((String::new(), socket));
+            }
+        }
+        Ok(Self {
+            options: listen,
+            configuration,
+            // By its name, so that sessions are of the binary that is installed when they start.
+            program: std::env::current_exe().unwrap_or_else(|_| RUNNING_PROGRAM.into()),
+            arguments: receiver_arguments(options),
+            sockets,
+            signals: signals?,
+            watchdog: systemd::watchdog_interval().map(|interval| (interval, Instant::now() + interval)),
+            sessions: Sessions::new(listen.max_processes, listen.max_per_address),
+        })
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        self.announce()?;
+        // While descriptors or processes are short, accepting again at once would only burn time.
+        let mut pause = None;
+        while !self.signals.stop_requested() {
+            self.wait(pause.take())?;
+            if self.signals.take_reload() {
+                self.reload();
+            }
+            for number in 0..self.sockets.len() {
+                if let Err(error) = self.accept(number) {
+                    self.configuration.log().event_about(LISTEN, &Event::CannotAccept(&error));
+                    pause = Some(Instant::now() + Duration::from_secs(1));
+                }
+            }
+            // Last, because the end of a session while another is started does not wake us.
+            self.sessions.reap();
+        }
+        systemd::stopping();
+        self.sockets.clear();
+        self.stop();
+        Ok(())
+    }
+
+    /// One line, when connections are accepted; whoever started us may be waiting for it.
+    fn announce(&self) -> anyhow::Result<()> {
+        let mut listening = "listening on".to_owned();
+        for (name, socket) in &self.sockets {
+            listening += &format!(" {}", socket.local_addr()?);
+            if !name.is_empty() {
+                listening += &format!(" ({name})");
+            }
+        }
+        // Nobody has to be interested.
+        let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
+        systemd::ready(&self.configuration.status());
+        Ok(())
+    }
+
+    /// Says that there is nothing to reload, and what a session would say of the configuration as it is now.
+    fn reload(&mut self) {
+        self.configuration.log().event_about(LISTEN, &Event::NothingToReload);
+        self.configuration.log_errors();
+        systemd::status(&self.configuration.status());
+    }
+
+    /// Waits for a connection or a signal; with a pause, for a signal only.
+    fn wait(&mut self, pause: Option<Instant>) -> anyhow::Result<()> {
+        let mut descriptors = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if pause.is_none() {
+            descriptors.extend(self.sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        }
+        let until = pause.into_iter().chain(self.watchdog.map(|(_, next)| next)).min();
+        match poll(&mut descriptors, until.map_or(PollTimeout::NONE, timeout)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error).context("waiting for connections"),
+        }
+        if is_ready(&descriptors[0]) {
+            self.signals.clear();
+        }
+        if let Some((interval, next)) = &mut self.watchdog
+            && Instant::now() >= *next
+        {
+            systemd::alive();
+            *next = Instant::now() + *interval;
+        }
+        Ok(())
+    }
+
+    /// Accepts what is waiting on one socket.
+    fn accept(&mut self, number: usize) -> io::Result<()> {
+        // Bounded, so that a flood of connections does not keep us from reaping sessions.
+        for _ in 0..64 {
+            match self.sockets[number].1.accept() {
+                Ok((stream, peer)) => self.serve(&stream, canonical(peer.ip()))?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // The peer gave up before we came to it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a session with this peer, or tells it to come again later.
+    fn serve(&mut self, stream: &TcpStream, peer: IpAddr) -> io::Result<()> {
+        self.sessions.reap();
+        let Self { sessions, configuration, .. } = self;
+        if let Err(crowd) = sessions.has_place_for(peer, || configuration.expects(peer)) {
+            let reply = reply::too_busy();
+            say(stream, &reply);
+            let (sessions, with_peer, network) = (sessions.len(), crowd.sessions, &crowd.network);
+            let event = Event::TurnedAway { reply: &reply, sessions, with_peer, network };
+            configuration.log().event_about(&peer.to_string(), &event);
+            return Ok(());
+        }
+        match self.start(stream) {
+            Ok(process) => self.sessions.add(Session { process, peer }),
+            Err(error) => {
+                say(stream, &reply::cannot_serve("no session can be started".to_owned()));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self, stream: &TcpStream) -> io::Result<Child> {
+        match self.start_from(&self.program, stream) {
+            // While a package is replaced its file may be missing.
+            Err(_) => self.start_from(Path::new(RUNNING_PROGRAM), stream),
+            started => started,
+        }
+    }
+
+    fn start_from(&self, program: &Path, stream: &TcpStream) -> io::Result<Child> {
+        let (input, output) = (stream.as_fd().try_clone_to_owned()?, stream.as_fd().try_clone_to_owned()?);
+        // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
+        let mut command = Command::new(program);
+        command.arg0("mailrecv").process_group(0).args(&self.arguments).stdin(input).stdout(output);
+        systemd::withhold(&mut command);
+        match self.sessions.are_scarce() {
+            true => command.env(server::SCARCE, "yes"),
+            false => command.env_remove(server::SCARCE),
+        };
+        self.signals.spawn(&mut command)
+    }
+
+    /// Lets sessions end by themselves for a while, or until we are told to stop again, then asks them to. They do at the
+    /// next point where nothing is half done, which their own deadlines bound; to kill one in a delivery could lose or
+    /// double mail.
+    fn stop(&mut self) {
+        self.signals.forget_stop();
+        let deadline = Instant::now() + self.options.grace;
+        self.sessions.reap();
+        if !self.sessions.is_empty() {
+            // Those that are about to end are not worth a word.
+            self.wait_for_sessions(deadline);
+        }
+        if let count @ 1.. = self.sessions.len() {
+            log::say(&format_args!("sessions to wait for: {count}; another signal ends them"), Duration::ZERO);
+        }
+        while !self.sessions.is_empty() && Instant::now() < deadline && !self.signals.stop_requested() {
+            self.wait_for_sessions(deadline);
+        }
+        self.sessions.ask_to_end();
+        while !self.sessions.is_empty() {
+            self.wait_for_sessions(Instant::now() + Duration::from_secs(1));
+        }
+    }
+
+    /// Waits for the end of some session, but no longer than this.
+    fn wait_for_sessions(&mut self, until: Instant) {
+        let _ = self.wait(Some(until.min(Instant::now() + Duration::from_millis(200))));
+        self.sessions.reap();
+    }
+}
+
+/// Says one thing to a peer that gets no session. One write into an empty socket buffer; a peer that cannot take that gets
+/// nothing.
+fn say(stream: &TcpStream, reply: &Reply) {
+    let mut bytes = Vec::new();
+    reply.encode(false, &mut bytes);
+    let _ = stream.set_nonblocking(true);
+    let _ = (&mut &*stream).write_all(&bytes);
+}
+
+/// The options, as the receivers get them. Each reads the configuration itself, so edits need no restart.
+fn receiver_arguments(options: &Options) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["-c".into(), options.config.clone().into()];
+    if let Some(flags) = options.debug {
+        arguments.extend(["-d".into(), flags.to_string().into()]);
+    }
+    match &options.log {
+        None => {}
+        Some(LogTarget::Syslog) => arguments.extend(["-l".into(), "syslog".into()]),
+        Some(LogTarget::Stderr) => arguments.extend(["-l".into(), "stderr".into()]),
+        Some(LogTarget::File(path)) => arguments.extend(["-l".into(), path.into()]),
+    }
+    arguments
+}
+
+/// What stands in the place of a peer's address where the line is about none.
+const LISTEN: &str = "listen";
+
+/// Where to listen if nothing says so: every address, IPv6 and IPv4.
+const DEFAULT_ADDRESS: &str = "[::]:25";
+
+/// The binary that runs, even if its file is gone.
+const RUNNING_PROGRAM: &str = "/proc/self/exe";

@@ -1,0 +1,125 @@
+//! The sessions that there are, and who may have one more.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::process::Child;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A receiver and whom it serves.
+pub(super) struct Session {
+    pub(super) process: Child,
+    pub(super) peer: IpAddr,
+}
+
+pub(super) struct Sessions {
+    running: Vec<Session>,
+    /// How many there may be.
+    most: usize,
+    /// How many of them with one peer.
+    most_per_address: usize,
+}
+
+/// Why there is no place for a peer.
+pub(super) struct Crowd {
+    /// The peer, or the network that has all it may have.
+    pub(super) network: String,
+    /// How many sessions there are with that.
+    pub(super) sessions: usize,
+}
+
+impl Sessions {
+    /// None yet. There may be `most`, and `most_per_address` of them with one peer.
+    pub(super) fn new(most: usize, most_per_address: usize) -> Self {
+        Self { running: Vec::new(), most, most_per_address }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether half of the places are taken.
+    pub(super) fn are_scarce(&self) -> bool {
+        self.len() >= self.most.div_ceil(2)
+    }
+
+    pub(super) fn add(&mut self, session: Session) {
+        self.running.push(session);
+    }
+
+    /// Forgets those that are over.
+    pub(super) fn reap(&mut self) {
+        self.running.retain_mut(|session| matches!(session.process.try_wait(), Ok(None)));
+    }
+
+    /// Asks all to end.
+    pub(super) fn ask_to_end(&self) {
+        for session in &self.running {
+            if let Ok(pid) = i32::try_from(session.process.id()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+    }
+
+    /// Whether there may be one more session with this peer. One that `is_expected`, which is asked only if that makes a
+    /// difference, may have more than others, until places are scarce.
+    pub(super) fn has_place_for(&self, peer: IpAddr, is_expected: impl FnOnce() -> bool) -> Result<(), Crowd> {
+        if self.len() >= self.most {
+            return Err(self.crowd(peer, ADDRESS_BITS));
+        }
+        let is_full = |bits, times| self.with(peer, bits) >= self.most_per_address.saturating_mul(times);
+        match NETWORKS.iter().find(|(bits, times)| is_full(*bits, *times)) {
+            Some((bits, _)) if self.are_scarce() || !is_expected() => Err(self.crowd(peer, *bits)),
+            _ => Ok(()),
+        }
+    }
+
+    fn crowd(&self, peer: IpAddr, bits: u32) -> Crowd {
+        let network = match peer {
+            IpAddr::V4(_) => "this peer".to_owned(),
+            IpAddr::V6(_) => format!("{}/{bits}", network_of(peer, bits)),
+        };
+        Crowd { network, sessions: self.with(peer, bits) }
+    }
+
+    /// How many sessions there are with the network of a peer.
+    fn with(&self, peer: IpAddr, bits: u32) -> usize {
+        let network = network_of(peer, bits);
+        self.running.iter().filter(|session| network_of(session.peer, bits) == network).count()
+    }
+}
+
+/// The networks that are counted, by the bits of an IPv6 address that are theirs, and how many times as many sessions each
+/// may have as one address. A customer is given 64 bits as a whole and up to 48 for the asking (RFC 6177): with the defaults
+/// these are 50 and 100 of 200 places.
+const NETWORKS: [(u32, usize); 2] = [(ADDRESS_BITS, 1), (48, 2)];
+
+/// An IPv6 network of so many bits is to us what an IPv4 address is.
+const ADDRESS_BITS: u32 = 64;
+
+/// The network of an IPv6 address, by its first `bits`. An IPv4 address is one by itself.
+fn network_of(peer: IpAddr, bits: u32) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - bits))).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        let network = |peer: &str, bits| network_of(peer.parse().unwrap(), bits).to_string();
+        assert_eq!(network("2001:db8:1:f2e3:3:4:5:6", 64), "2001:db8:1:f2e3::");
+        assert_eq!(network("2001:db8:1:f2e3::1", 48), "2001:db8:1::");
+        for (bits, _) in NETWORKS {
+            assert_eq!(network("192.0.2.7", bits), "192.0.2.7");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What systemd passes to a service, and what it wants to hear of it (sd_listen_fds(3), sd_notify(3)).
+//!
+//! Without systemd there is nothing to take, and what is said is heard by nobody.
+
+use std::io;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use listenfd::ListenFd;
+use nix::sys::socket::{getsockopt, sockopt};
+use sd_notify::NotifyState;
+
+/// Takes the sockets that were passed to this process, each with its name: that of its unit, or its `FileDescriptorName=`.
+/// An error says what is wrong with one, and what to write in the unit.
+pub(crate) fn passed_sockets() -> anyhow::Result<Vec<(String, TcpListener)>> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut passed = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for number in 0..passed.len() {
+        let name = names.next().unwrap_or_default().to_owned();
+        let socket = listener(&mut passed, number);
+        let socket = socket.with_context(|| format!("socket {} of those that systemd passed, `{name}`", number + 1))?;
+        sockets.push((name, socket));
+    }
+    Ok(sockets)
+}
+
+fn listener(passed: &mut ListenFd, number: usize) -> anyhow::Result<TcpListener> {
+    let taken = passed.take_tcp_listener(number);
+    let socket = taken.context("its unit has to say ListenStream= with a port")?.context("it was taken before")?;
+    if !getsockopt(&socket, sockopt::AcceptConn).context("asking whether it listens")? {
+        bail!("it is a connection, and its unit has to say Accept=no");
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Tells systemd that connections are accepted, or what there is to know now.
+pub(crate) fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Tells systemd what `systemctl status` shows.
+pub(crate) fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// Tells systemd that no more connections are accepted.
+pub(crate) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("Waiting for sessions to end")]);
+}
+
+/// Tells systemd that we are not stuck.
+pub(crate) fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often systemd has to hear that we are not stuck: twice in the time of the unit's `WatchdogSec=`.
+pub(crate) fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|time| time / 2).filter(|time| !time.is_zero())
+}
+
+/// Keeps what is meant for this process alone from a child.
+pub(crate) fn withhold(command: &mut Command) {
+    for name in ["LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+        command.env_remove(name);
+    }
+}
+
+/// What systemd does not hear it will miss, and say so itself.
+fn tell(states: &[NotifyState<'_>]) {
+    let _: io::Result<()> = sd_notify::notify(states);
+}
