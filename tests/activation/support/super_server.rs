@@ -122,7 +122,7 @@ fn tcpserver(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Comma
 }
 
 fn systemd_socket_activate(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
-    let unit = repository::text("systemd-socket/mailrecv@.service");
+    let unit = repository::text("systemd-socket/mailrecv-percon@.service");
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit has no ExecStart");
     let mut activate = debian::command("systemd", "systemd-socket-activate");
     activate.args(["--accept", "--inetd", "-l", &address.to_string()]);
