@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,11 @@ impl Daemon {
     /// Sends a signal to its whole group, as a terminal does.
     pub fn signal_group(&self, signal: Signal) {
         killpg(self.pid(), signal).expect("sending a signal");
+    }
+
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
     }
 
     /// Waits for its end; as [`Process::exit_code`].
