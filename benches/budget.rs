@@ -27,6 +27,8 @@ mod greed;
 mod rules;
 #[path = "budget/sessions.rs"]
 mod sessions;
+#[path = "budget/super_servers.rs"]
+mod super_servers;
 #[path = "budget/table.rs"]
 mod table;
 
@@ -68,7 +70,7 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 11] = [
+const SECTIONS: [(&str, Section); 12] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("50mb", sessions::fifty_megabytes),
@@ -79,6 +81,7 @@ const SECTIONS: [(&str, Section); 11] = [
     ("check", rules::check),
     ("idle", sessions::idle),
     ("sandbox", sessions::sandbox),
+    ("super-servers", super_servers::super_servers),
     ("counts", counts::counts),
 ];
 
@@ -86,7 +89,7 @@ const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
   --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, greed, check, idle, sandbox,
-                    counts
+                    super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

@@ -64,6 +64,11 @@ impl Bench {
         (self.runs / 20).max(3)
     }
 
+    /// The copy of mailrecv that is measured.
+    pub(crate) fn program(&self) -> &Path {
+        &self.mailrecv
+    }
+
     /// Mailrecv with `rules`, in which `{dir}` stands for the scratch folder.
     pub(crate) fn mailrecv(&self, rules: &str) -> Result<Contestant> {
         let dir = self.scratch.display().to_string();

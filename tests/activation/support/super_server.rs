@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
+use nix::unistd::Pid;
 use testkit::daemon::{free_port, is_listening};
 use testkit::repository::{self, replaced};
 use testkit::{Client, Daemon, debian};
@@ -29,7 +30,14 @@ pub(crate) enum SuperServer {
 pub(crate) struct Service {
     /// Where it listens.
     pub(crate) address: SocketAddr,
-    _daemon: Daemon,
+    daemon: Daemon,
+}
+
+impl Service {
+    /// The process that waits for connections.
+    pub(crate) fn pid(&self) -> Pid {
+        self.daemon.pid()
+    }
 }
 
 /// `mailrecv listen` with options, once it has said that it is ready.
@@ -79,7 +87,7 @@ impl SuperServer {
         };
         let mut daemon = receiver.launch(command);
         daemon.until("listening", |_| is_listening(address).then_some(()));
-        Service { address, _daemon: daemon }
+        Service { address, daemon }
     }
 }
 
