@@ -25,9 +25,16 @@ impl Machine {
     pub fn boot(prepare: impl FnOnce(&Path)) -> Self {
         let folder = Folder::new();
         let (root, launcher) = (folder.path("root"), folder.write("launch", LAUNCHER));
-        let mut copy = Command::new("cp");
-        copy.arg("--archive").arg(debian::unpacked("machine")).arg(&root);
-        succeeds(copy, "");
+        // What it changes is kept beside the files that all have in common.
+        let layers = ["upper", "work"].map(|name| folder.path(name));
+        layers.iter().chain([&root]).for_each(|layer| fs::create_dir(layer).expect("a folder of a machine"));
+        let common = debian::unpacked("machine");
+        assert!(common.is_dir(), "{} is missing: run tests/run, which makes it", common.display());
+        let [upper, work] = layers.map(|layer| layer.display().to_string());
+        let options = format!("lowerdir={},upperdir={upper},workdir={work}", common.display());
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "-o", &options, "overlay"]).arg(&root);
+        succeeds(mount, "");
         prepare(&root);
         let mut nspawn = Command::new("sh");
         nspawn.arg(launcher).arg(debian::program("systemd-container", "systemd-nspawn")).arg(&root);
@@ -117,6 +124,7 @@ impl Drop for Machine {
         // Everything in it ends with its process 1.
         let _ = kill(self.init, Signal::SIGKILL);
         let _ = wait_until("the end of a machine", || self.nspawn.ended());
+        let _ = output(self.folder.command("umount", &["--lazy", "root"]));
         for hierarchy in HIERARCHIES {
             remove_groups(&Path::new(hierarchy).join(format!("test-{}", self.nspawn.pid())));
         }
