@@ -37,7 +37,7 @@ pub(crate) fn boot(pair: Pair, config: &str) -> Machine {
 }
 
 /// Puts the files where the README puts them.
-fn install(root: &Path, config: &str) {
+pub(crate) fn install(root: &Path, config: &str) {
     let mut install = Command::new("install");
     install.args(["-m", "755", env!("CARGO_BIN_EXE_mailrecv")]).arg(root.join("usr/sbin/mailrecv"));
     succeeds(install, "");
