@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::{Flags, LogTarget};
+use crate::net::listener::ListenAddress;
 use crate::peer::Peer;
 
 /// What is to be done.
@@ -50,7 +51,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct ListenOptions {
     /// Where to listen, beside the sockets that systemd passes; at the default address if there are neither.
-    pub addresses: Vec<String>,
+    pub addresses: Vec<ListenAddress>,
     /// How many sessions there may be at once.
     pub max_processes: usize,
     /// How many of them with one peer.
@@ -177,7 +178,10 @@ pub fn command() -> Command {
                     Arg::new("address")
                         .value_name("ADDRESS:PORT")
                         .num_args(0..)
-                        .help("Where to listen [default: the sockets that systemd passes, else [::]:25]"),
+                        .value_parser(ListenAddress::parse)
+                        .help(
+                            "Where to listen [default: the sockets that systemd passes, else port 25 of every address]",
+                        ),
                 )
                 .arg(number("max-processes", "N", "200", "Sessions at once"))
                 .arg(number("max-per-address", "N", "50", "Sessions at once with one peer"))
@@ -221,7 +225,7 @@ fn options(matches: &ArgMatches) -> Result<Options, clap::Error> {
 fn listen(matches: &ArgMatches) -> ListenOptions {
     let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or(1);
     ListenOptions {
-        addresses: matches.get_many::<String>("address").into_iter().flatten().cloned().collect(),
+        addresses: matches.get_many("address").into_iter().flatten().cloned().collect(),
         max_processes: number("max-processes") as usize,
         max_per_address: number("max-per-address") as usize,
         grace: Duration::from_secs(u64::from(number("grace"))),

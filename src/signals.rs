@@ -1,7 +1,7 @@
 //! Signals as events: they wait until they are read, and are acted on where that is safe.
 //!
 //! SIGTERM and SIGINT ask us to stop, and so does SIGHUP, unless it is wanted for a reload; SIGCHLD says that a child may
-//! have ended. SIGXFSZ says nothing: it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
+//! have ended. SIGUSR1 is for who wants to be asked. SIGXFSZ says nothing: it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
 //! signalfd(2), also those that whoever started us had ignored. Children would start with them blocked, hence [`Signals::spawn`].
 //! (`std` ignores SIGPIPE here and gives it back to children.)
 
@@ -24,6 +24,9 @@ pub struct Signals {
     stop: Arc<AtomicBool>,
     /// What SIGHUP says: to stop, unless it has a flag of its own.
     hangup: Arc<AtomicBool>,
+    report: Arc<AtomicBool>,
+    /// Those that are taken over.
+    taken: &'static [Signal],
     /// Whether there are handlers, which only somebody with children needs.
     has_handlers: Cell<bool>,
 }
@@ -31,20 +34,22 @@ pub struct Signals {
 impl Signals {
     /// Takes the signals over, for the rest of this process: a value that is dropped does not give them back.
     pub fn new() -> anyhow::Result<Self> {
-        Self::take_over().context("installing signal handlers")
+        Self::take_over(&SIGNALS)
     }
 
-    /// The same, for a daemon, to which SIGHUP says that a reload is wanted.
-    pub fn with_reload() -> anyhow::Result<Self> {
-        Ok(Self { hangup: Arc::default(), ..Self::new()? })
+    /// The same, for somebody who can be asked by SIGUSR1 how he is. If `is_daemon`, SIGHUP says that a reload is wanted.
+    pub fn with_requests(is_daemon: bool) -> anyhow::Result<Self> {
+        let signals = Self::take_over(&WITH_REQUESTS)?;
+        Ok(if is_daemon { Self { hangup: Arc::default(), ..signals } } else { signals })
     }
 
-    fn take_over() -> io::Result<Self> {
-        let signals = SigSet::from_iter(SIGNALS);
-        signals.thread_block()?;
-        let waiting = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let stop = Arc::default();
-        Ok(Self { waiting, hangup: Arc::clone(&stop), stop, has_handlers: Cell::new(false) })
+    fn take_over(taken: &'static [Signal]) -> anyhow::Result<Self> {
+        let signals: SigSet = taken.iter().copied().collect();
+        signals.thread_block().context("blocking signals")?;
+        let waiting = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
+        let waiting = waiting.context("waiting for signals")?;
+        let (stop, report) = (Arc::default(), Arc::default());
+        Ok(Self { waiting, hangup: Arc::clone(&stop), stop, report, taken, has_handlers: Cell::new(false) })
     }
 
     /// Takes note of what has arrived, so that the descriptor is ready again only when something new has.
@@ -58,8 +63,13 @@ impl Signals {
     }
 
     /// What is remembered of each signal that says something.
-    fn flags(&self) -> [(Signal, &Arc<AtomicBool>); 3] {
-        [(Signal::SIGTERM, &self.stop), (Signal::SIGINT, &self.stop), (Signal::SIGHUP, &self.hangup)]
+    fn flags(&self) -> [(Signal, &Arc<AtomicBool>); 4] {
+        [
+            (Signal::SIGTERM, &self.stop),
+            (Signal::SIGINT, &self.stop),
+            (Signal::SIGHUP, &self.hangup),
+            (Signal::SIGUSR1, &self.report),
+        ]
     }
 
     /// Takes note of a request to stop, so that only another one counts as one.
@@ -77,13 +87,18 @@ impl Signals {
         self.hangup.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether somebody wanted to know how we are, likewise.
+    pub fn take_report(&self) -> bool {
+        self.report.swap(false, Ordering::Relaxed)
+    }
+
     /// Starts a child, for which signals are as they are for any program. For that moment they are not blocked, so one
     /// of another child's end may not wake us up: look after children before waiting for signals, not only afterwards.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         if !self.has_handlers.get() {
             self.install_handlers()?;
         }
-        let signals = SigSet::from_iter(SIGNALS);
+        let signals: SigSet = self.taken.iter().copied().collect();
         signals.thread_unblock()?;
         let child = command.spawn();
         signals.thread_block()?;
@@ -93,7 +108,7 @@ impl Signals {
     /// What arrives while a child is started must not end us; and where SIGCHLD was ignored, the kernel would keep no exit
     /// status of a child.
     fn install_handlers(&self) -> io::Result<()> {
-        for signal in SIGNALS {
+        for signal in self.taken.iter().copied() {
             let noted = self.flags().into_iter().find(|(about, _)| *about == signal).map(|(_, flag)| Arc::clone(flag));
             flag::register(signal as i32, noted.unwrap_or_default())?;
         }
@@ -109,3 +124,7 @@ impl AsFd for Signals {
 }
 
 const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ];
+
+/// And what somebody may want of us.
+const WITH_REQUESTS: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ, Signal::SIGUSR1];

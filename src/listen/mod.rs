@@ -8,21 +8,23 @@ mod sessions;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 
 use crate::check::report;
 use crate::cli::{ListenOptions, Options};
 use crate::config::LogTarget;
 use crate::exit::Exit;
 use crate::log::{self, Event};
+use crate::net::listener::{self, ListenAddress};
 use crate::peer::canonical;
 use crate::server;
 use crate::signals::Signals;
@@ -73,6 +75,8 @@ struct Listener<'a> {
     /// How often systemd wants to hear that we are not stuck, and when next.
     watchdog: Option<(Duration, Instant)>,
     sessions: Sessions,
+    /// How many peers were told to come again later.
+    turned_away: u64,
 }
 
 impl<'a> Listener<'a> {
@@ -83,17 +87,11 @@ impl<'a> Listener<'a> {
         passed: Vec<(String, TcpListener)>,
     ) -> anyhow::Result<Self> {
         // On a terminal the signal says that nobody is there any more, to a daemon that somebody wants a reload.
-        let signals = if io::stdin().is_terminal() { Signals::new() } else { Signals::with_reload() };
+        let signals = Signals::with_requests(!io::stdin().is_terminal())?;
         let mut sockets = passed;
-        let default = if sockets.is_empty() && listen.addresses.is_empty() { Some(DEFAULT_ADDRESS) } else { None };
-        for address in listen.addresses.iter().map(String::as_str).chain(default) {
-            let addresses = address.to_socket_addrs().with_context(|| format!("`{address}` is no ADDRESS:PORT"))?;
-            for address in addresses {
-                let socket = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-                socket.set_nonblocking(true)?;
-                sockets.push((String::new(), socket));
-            }
-        }
+        let is_default = sockets.is_empty() && listen.addresses.is_empty();
+        let addresses = if is_default { &[ListenAddress::DEFAULT][..] } else { &listen.addresses };
+        sockets.extend(listener::sockets(addresses)?.into_iter().map(|socket| (String::new(), socket)));
         Ok(Self {
             options: listen,
             configuration,
@@ -101,9 +99,10 @@ impl<'a> Listener<'a> {
             program: std::env::current_exe().unwrap_or_else(|_| RUNNING_PROGRAM.into()),
             arguments: receiver_arguments(options),
             sockets,
-            signals: signals?,
+            signals,
             watchdog: systemd::watchdog_interval().map(|interval| (interval, Instant::now() + interval)),
             sessions: Sessions::new(listen.max_processes, listen.max_per_address),
+            turned_away: 0,
         })
     }
 
@@ -115,6 +114,9 @@ impl<'a> Listener<'a> {
             self.wait(pause.take())?;
             if self.signals.take_reload() {
                 self.reload();
+            }
+            if self.signals.take_report() {
+                self.report();
             }
             for number in 0..self.sockets.len() {
                 if let Err(error) = self.accept(number) {
@@ -151,6 +153,13 @@ impl<'a> Listener<'a> {
         self.configuration.log().event_about(LISTEN, &Event::NothingToReload);
         self.configuration.log_errors();
         systemd::status(&self.configuration.status());
+    }
+
+    /// Says how things are.
+    fn report(&mut self) {
+        self.sessions.reap();
+        let (now, served, turned_away) = (self.sessions.len(), self.sessions.served(), self.turned_away);
+        self.configuration.log().event_about(LISTEN, &Event::Report { now, served, turned_away });
     }
 
     /// Waits for a connection or a signal; with a pause, for a signal only.
@@ -197,6 +206,7 @@ impl<'a> Listener<'a> {
         self.sessions.reap();
         let Self { sessions, configuration, .. } = self;
         if let Err(crowd) = sessions.has_place_for(peer, || configuration.expects(peer)) {
+            self.turned_away += 1;
             let reply = reply::too_busy();
             say(stream, &reply);
             let (sessions, with_peer, network) = (sessions.len(), crowd.sessions, &crowd.network);
@@ -214,7 +224,7 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    fn start(&self, stream: &TcpStream) -> io::Result<Child> {
+    fn start(&self, stream: &TcpStream) -> io::Result<Pid> {
         match self.start_from(&self.program, stream) {
             // While a package is replaced its file may be missing.
             Err(_) => self.start_from(Path::new(RUNNING_PROGRAM), stream),
@@ -222,7 +232,7 @@ impl<'a> Listener<'a> {
         }
     }
 
-    fn start_from(&self, program: &Path, stream: &TcpStream) -> io::Result<Child> {
+    fn start_from(&self, program: &Path, stream: &TcpStream) -> io::Result<Pid> {
         let (input, output) = (stream.as_fd().try_clone_to_owned()?, stream.as_fd().try_clone_to_owned()?);
         // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
         let mut command = Command::new(program);
@@ -232,7 +242,8 @@ impl<'a> Listener<'a> {
             true => command.env(server::SCARCE, "yes"),
             false => command.env_remove(server::SCARCE),
         };
-        self.signals.spawn(&mut command)
+        let process = self.signals.spawn(&mut command)?;
+        i32::try_from(process.id()).map(Pid::from_raw).map_err(io::Error::other)
     }
 
     /// Lets sessions end by themselves for a while, or until we are told to stop again, then asks them to. They do at the
@@ -291,9 +302,6 @@ fn receiver_arguments(options: &Options) -> Vec<OsString> {
 
 /// What stands in the place of a peer's address where the line is about none.
 const LISTEN: &str = "listen";
-
-/// Where to listen if nothing says so: every address, IPv6 and IPv4.
-const DEFAULT_ADDRESS: &str = "[::]:25";
 
 /// The binary that runs, even if its file is gone.
 const RUNNING_PROGRAM: &str = "/proc/self/exe";

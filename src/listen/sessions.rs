@@ -1,19 +1,21 @@
 //! The sessions that there are, and who may have one more.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::process::Child;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 /// A receiver and whom it serves.
 pub(super) struct Session {
-    pub(super) process: Child,
+    pub(super) process: Pid,
     pub(super) peer: IpAddr,
 }
 
 pub(super) struct Sessions {
     running: Vec<Session>,
+    /// How many there have been.
+    served: u64,
     /// How many there may be.
     most: usize,
     /// How many of them with one peer.
@@ -31,11 +33,16 @@ pub(super) struct Crowd {
 impl Sessions {
     /// None yet. There may be `most`, and `most_per_address` of them with one peer.
     pub(super) fn new(most: usize, most_per_address: usize) -> Self {
-        Self { running: Vec::new(), most, most_per_address }
+        Self { running: Vec::new(), served: 0, most, most_per_address }
     }
 
     pub(super) fn len(&self) -> usize {
         self.running.len()
+    }
+
+    /// How many there have been, those that there are among them.
+    pub(super) fn served(&self) -> u64 {
+        self.served
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -49,19 +56,20 @@ impl Sessions {
 
     pub(super) fn add(&mut self, session: Session) {
         self.running.push(session);
+        self.served += 1;
     }
 
-    /// Forgets those that are over.
+    /// Forgets those that are over. As the first process of a container we are also left with what commands leave behind.
     pub(super) fn reap(&mut self) {
-        self.running.retain_mut(|session| matches!(session.process.try_wait(), Ok(None)));
+        while let Some(ended) = waitpid(None, Some(WaitPidFlag::WNOHANG)).ok().and_then(|status| status.pid()) {
+            self.running.retain(|session| session.process != ended);
+        }
     }
 
     /// Asks all to end.
     pub(super) fn ask_to_end(&self) {
         for session in &self.running {
-            if let Ok(pid) = i32::try_from(session.process.id()) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
+            let _ = kill(session.process, Signal::SIGTERM);
         }
     }
 

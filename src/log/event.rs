@@ -90,6 +90,8 @@ pub enum Event<'a> {
     TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize, network: &'a dyn Display },
     /// Somebody wanted `listen` to reload.
     NothingToReload,
+    /// Somebody wanted to know how `listen` is: sessions now, served until now, peers told to come again later.
+    Report { now: usize, served: u64, turned_away: u64 },
     /// `listen` cannot accept connections.
     CannotAccept(&'a io::Error),
     /// The log that was asked for cannot be opened.
@@ -136,6 +138,7 @@ impl Event<'_> {
             | Event::GoneUnconfirmed(..)
             | Event::TurnedAway { .. }
             | Event::NothingToReload
+            | Event::Report { .. }
             | Event::CannotAccept(_)
             | Event::LoggingHere(..)
             | Event::LinesLost(_) => None,
@@ -177,7 +180,8 @@ impl Event<'_> {
             | Event::StartingCommand(_)
             | Event::CommandEnded { .. }
             | Event::Closed(_)
-            | Event::NothingToReload => Severity::Info,
+            | Event::NothingToReload
+            | Event::Report { .. } => Severity::Info,
         }
     }
 
@@ -248,6 +252,9 @@ impl Event<'_> {
             }
             Event::NothingToReload => {
                 write!(f, "nothing to reload: each connection reads the configuration as it is then")
+            }
+            Event::Report { now, served, turned_away } => {
+                write!(f, "sessions now: {now}, served: {served}, turned away: {turned_away}")
             }
             Event::CannotAccept(error) => write!(f, "WARNING: cannot accept connections: {error}"),
             Event::LoggingHere(path, error) => {

@@ -1,5 +1,6 @@
-//! The network: the peer's connection, and looking names up.
+//! The network: the peer's connection, looking names up, and where `listen` listens.
 
 pub mod conn;
 pub(crate) mod dns;
 mod dns_message;
+pub mod listener;

@@ -5,9 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use testkit::daemon::{free_port, is_listening};
 use testkit::process::children;
-use testkit::{Client, Daemon, LOOPBACK, debian, output, wait_until};
+use testkit::{Client, Daemon, LOOPBACK, debian, is_root, network, output, wait_until};
 
 use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
@@ -30,6 +31,108 @@ fn says_where_it_listens() {
     assert_eq!(listener.daemon.output().lines().count(), 1, "{}", listener.daemon.output());
     listener.daemon.signal(Signal::SIGTERM);
     assert_eq!(listener.daemon.exit_code(), 0);
+}
+
+/// Addresses as people write them. What is none of these is told at the command line.
+#[test]
+fn addresses_in_every_spelling() {
+    let receiver = Receiver::new("");
+    for (spelling, hosts) in [
+        (":0", &LOOPBACK[..]),
+        ("*:0", &LOOPBACK),
+        ("0", &LOOPBACK),
+        ("[::]:0", &LOOPBACK),
+        ("0.0.0.0:0", &LOOPBACK[..1]),
+        ("localhost:0", &[]),
+    ] {
+        let listener = Listener::start(&receiver, &[spelling]);
+        let port = listener.addresses[0].port();
+        for host in hosts {
+            assert!(Client::connect(SocketAddr::new(*host, port)).reply().starts_with("220 "), "{spelling}: {host}");
+        }
+    }
+    for wrong in ["::1:0", "127.0.0.1", "127.0.0.1:smtp", "[127.0.0.1]:0", "127.0.0.1:65536", "a b:0"] {
+        let mut command = receiver.command();
+        command.args(["listen", wrong]);
+        let output = output(command);
+        assert_eq!(output.status.code(), Some(64), "{wrong}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(wrong), "{output:?}");
+    }
+}
+
+/// IPv4 and IPv6 at the same port, in either order, and whatever the system's own idea is of sockets for both.
+#[test]
+fn both_families_at_one_port() {
+    if !is_root("a network of a test's own") {
+        return;
+    }
+    network::with_addresses(&[], || {
+        let receiver = Receiver::new("");
+        for only_ipv6 in ["0", "1"] {
+            std::fs::write("/proc/sys/net/ipv6/bindv6only", only_ipv6).unwrap();
+            for addresses in [&["0.0.0.0:2525", "[::]:2525"][..], &["[::]:2525", "0.0.0.0:2525"], &["2525"]] {
+                let _listener = Listener::start(&receiver, addresses);
+                for host in LOOPBACK {
+                    let reply = Client::connect(SocketAddr::new(host, 2525)).reply();
+                    assert!(reply.starts_with("220 "), "{only_ipv6} {addresses:?} {host}: {reply}");
+                }
+            }
+        }
+    });
+}
+
+/// A kernel that was started without IPv6.
+#[test]
+fn without_ipv6() {
+    let receiver = Receiver::new("");
+    let mut strace = debian::command("strace", "strace");
+    let no_ipv6 = "--inject=socket:error=EAFNOSUPPORT:when=1";
+    strace.args(["--quiet=all", "--output=/dev/null", "--trace=socket", no_ipv6]).arg(receiver.binary());
+    strace.arg("-c").arg(receiver.config()).args(["listen", "0"]);
+    let listener = Listener::of(&receiver, strace);
+    assert!(listener.addresses[0].is_ipv4(), "{}", listener.daemon.output());
+}
+
+/// As the first process of a container it is left with what commands leave behind.
+#[test]
+fn nothing_is_left_of_what_commands_left() {
+    if !is_root("a process namespace") {
+        return;
+    }
+    let receiver = Receiver::new("deliver rcpt_to robot@example.com pipe (setsid sleep 0.2 &) ; cat >/dev/null");
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(receiver.binary());
+    unshare.arg("-c").arg(receiver.config()).args(["listen", "127.0.0.1:0"]);
+    let listener = Listener::of(&receiver, unshare);
+    let mut peer = listener.peer(1);
+    peer.reply();
+    for _ in 0..3 {
+        peer.deliver(&["robot@example.com"]);
+    }
+    peer.exchange("QUIT", "221");
+    assert_eq!(peer.rest(), "");
+    let first = children(listener.daemon.pid()).trim().parse().map(Pid::from_raw).unwrap();
+    wait_until("the end of all that was left", || children(first).is_empty().then_some(()));
+}
+
+/// Sessions now and until now, and who was turned away.
+#[test]
+fn says_how_it_is() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["--max-per-address", "1", "127.0.0.1:0"]);
+    let mut gone = listener.peer(1);
+    gone.reply();
+    gone.exchange("QUIT", "221");
+    gone.rest();
+    let mut inside = listener.peer(2);
+    inside.reply();
+    assert_turned_away(&mut listener.peer(2));
+    let line = "]: [listen] sessions now: 1, served: 2, turned away: 1\n";
+    wait_until("the line", || {
+        listener.daemon.signal(Signal::SIGUSR1);
+        receiver.read(receiver.log()).contains(line).then_some(())
+    });
+    inside.exchange("NOOP", "250");
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(crate) struct Service {
 
 impl Service {
     /// The process that waits for connections.
+    #[allow(dead_code, reason = "the benchmark wants to know")]
     pub(crate) fn pid(&self) -> Pid {
         self.daemon.pid()
     }

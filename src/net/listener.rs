@@ -1,0 +1,158 @@
+//! Where `listen` listens: addresses as people write them, and the sockets for them.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
+
+/// A place to listen at, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    /// Every address of this machine, IPv6 and IPv4.
+    All,
+    Address(IpAddr),
+    Name(String),
+}
+
+impl ListenAddress {
+    /// Every address, at the port of SMTP.
+    pub const DEFAULT: Self = Self { host: Host::All, port: 25 };
+
+    /// Reads `PORT`, `:PORT`, `*:PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `NAME:PORT`. An error says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+        let Ok(port) = port.parse() else {
+            return Err(format!("`{port}` is no port, a number up to 65535: write ADDRESS:PORT"));
+        };
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = match (host, bracketed) {
+            ("" | "*", _) => Host::All,
+            (_, Some(address)) => match address.parse() {
+                Ok(address) => Host::Address(IpAddr::V6(address)),
+                Err(_) => return Err(format!("`{address}` is no IPv6 address")),
+            },
+            (address, None) => match address.parse() {
+                Ok(IpAddr::V4(address)) => Host::Address(IpAddr::V4(address)),
+                Ok(IpAddr::V6(_)) => {
+                    return Err(format!("an IPv6 address stands in brackets: write [{address}]:{port}"));
+                }
+                Err(_) if is_name(address) => Host::Name(address.to_owned()),
+                Err(_) => return Err(format!("`{address}` is neither an address nor a host name")),
+            },
+        };
+        Ok(Self { host, port })
+    }
+
+    fn is_ipv4(&self) -> bool {
+        matches!(self.host, Host::Address(IpAddr::V4(_)))
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::All => write!(f, "port {}", self.port),
+            Host::Address(address) => SocketAddr::new(*address, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+/// Sockets that listen at these addresses, and do not block.
+pub(crate) fn sockets(addresses: &[ListenAddress]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        let port = address.port;
+        let listening = match &address.host {
+            Host::All => all_addresses(port).map(|socket| vec![socket]),
+            Host::Address(ip) => {
+                // Unless IPv4 has a socket of its own at that port, `[::]` is for both.
+                let is_ipv6_only = port != 0 && addresses.iter().any(|other| other.port == port && other.is_ipv4());
+                socket_at(SocketAddr::new(*ip, port), is_ipv6_only).map(|socket| vec![socket])
+            }
+            Host::Name(name) => (name.as_str(), port)
+                .to_socket_addrs()
+                .and_then(|addresses| addresses.map(|address| socket_at(address, false)).collect()),
+        };
+        sockets.extend(listening.with_context(|| format!("cannot listen on {address}"))?);
+    }
+    Ok(sockets)
+}
+
+/// IPv6 and IPv4 on one socket; where there is no IPv6, IPv4.
+fn all_addresses(port: u16) -> io::Result<TcpListener> {
+    match socket_at(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false) {
+        Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
+            socket_at(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false)
+        }
+        result => result,
+    }
+}
+
+/// Whether an IPv6 socket takes IPv4 as well is said here and not left to a setting of the system (ipv6(7)).
+fn socket_at(address: SocketAddr, is_ipv6_only: bool) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    // Connections of an earlier run that are not quite over do not matter.
+    setsockopt(&socket, ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, Ipv6V6Only, &is_ipv6_only)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    // As many as the system lets wait.
+    listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
+}
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings() {
+        for (text, place) in [
+            ("2599", "port 2599"),
+            (":2599", "port 2599"),
+            ("*:2599", "port 2599"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("192.0.2.1:25", "192.0.2.1:25"),
+            ("[::]:25", "[::]:25"),
+            ("[2001:db8::1]:25", "[2001:db8::1]:25"),
+            ("localhost:25", "localhost:25"),
+        ] {
+            assert_eq!(ListenAddress::parse(text).map(|address| address.to_string()), Ok(place.to_owned()), "{text}");
+        }
+        for (text, what) in [
+            ("", "is no port"),
+            ("localhost", "is no port"),
+            ("192.0.2.1", "is no port"),
+            ("192.0.2.1:", "is no port"),
+            ("192.0.2.1:smtp", "is no port"),
+            ("192.0.2.1:65536", "is no port"),
+            ("192.0.2.1:-1", "is no port"),
+            ("::1:25", "write [::1]:25"),
+            ("[192.0.2.1]:25", "is no IPv6 address"),
+            ("[::1:25", "is neither an address nor a host name"),
+            ("a b:25", "is neither an address nor a host name"),
+            ("192.0.2.1:25:25", "is neither an address nor a host name"),
+        ] {
+            let error = ListenAddress::parse(text).unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+}
