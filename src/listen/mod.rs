@@ -95,8 +95,7 @@ impl<'a> Listener<'a> {
         Ok(Self {
             options: listen,
             configuration,
-            // By its name, so that sessions are of the binary that is installed when they start.
-            program: std::env::current_exe().unwrap_or_else(|_| RUNNING_PROGRAM.into()),
+            program: program(),
             arguments: receiver_arguments(options),
             sockets,
             signals,
@@ -283,6 +282,13 @@ fn say(stream: &TcpStream, reply: &Reply) {
     reply.encode(false, &mut bytes);
     let _ = stream.set_nonblocking(true);
     let _ = (&mut &*stream).write_all(&bytes);
+}
+
+/// This program by its name, so that sessions are of the binary that is installed when they start. Where /proc is not
+/// mounted, it is known only as well as whoever started us has told.
+fn program() -> PathBuf {
+    let told = || std::env::args_os().next().map(PathBuf::from).filter(|told| told.components().count() > 1);
+    std::env::current_exe().ok().or_else(|| std::path::absolute(told()?).ok()).unwrap_or_else(|| RUNNING_PROGRAM.into())
 }
 
 /// The options, as the receivers get them. Each reads the configuration itself, so edits need no restart.

@@ -1,7 +1,9 @@
 //! `mailrecv listen`: the line that says it is ready, its caps, and how it stops.
 
+use std::fs::Permissions;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -91,6 +93,30 @@ fn without_ipv6() {
     strace.arg("-c").arg(receiver.config()).args(["listen", "0"]);
     let listener = Listener::of(&receiver, strace);
     assert!(listener.addresses[0].is_ipv4(), "{}", listener.daemon.output());
+}
+
+/// In a container that is nothing but the program and its configuration.
+#[test]
+fn without_proc() {
+    if !is_root("another root") {
+        return;
+    }
+    let receiver = Receiver::new("");
+    let folder = receiver.path("");
+    receiver.configure("");
+    let config = receiver.read(receiver.config()).replace(&folder.display().to_string(), "/");
+    let root = receiver.path("container");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("mailrecv.conf"), config).unwrap();
+    std::fs::set_permissions(root.join("mailrecv.conf"), Permissions::from_mode(0o644)).unwrap();
+    receiver.run("install", &["-m", "755", "mailrecv", "container/mailrecv"]);
+    let mut chroot = std::process::Command::new("chroot");
+    chroot.arg(&root).args(["/mailrecv", "-c", "/mailrecv.conf", "listen", "127.0.0.1:0"]);
+    let listener = Listener::of(&receiver, chroot);
+    let mut peer = listener.peer(1);
+    peer.reply();
+    peer.deliver_subject(FRED, "contained");
+    assert!(receiver.read(root.join("fred")).contains("\nSubject: contained\n"));
 }
 
 /// As the first process of a container it is left with what commands leave behind.
