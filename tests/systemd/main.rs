@@ -1,6 +1,12 @@
 //! The units, as they are shipped, in a Debian that was booted by a real systemd.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test, what cannot be done is a failure")]
 
+mod caps;
+mod journal;
+mod leftovers;
+mod restart;
+mod sandbox;
 mod service;
 mod sink;
+mod sockets;
 mod support;
