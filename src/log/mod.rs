@@ -167,8 +167,16 @@ impl Log {
 
     fn write(&self, peer: &str, event: &Event<'_>, patience: &Patience<'_>) -> io::Result<()> {
         let mut sink = self.sink.borrow_mut();
-        if let Sink::Closed = *sink {
-            *sink = self.opened();
+        match (&*sink, &self.target) {
+            (Sink::Closed, _) => *sink = self.opened(),
+            // Standard error stands in for the system log, and may be nothing but /dev/null.
+            (Sink::Stderr(_), LogTarget::Syslog) => {
+                let mut log = SystemLog::new();
+                if log.connect().is_ok() {
+                    *sink = Sink::System(log);
+                }
+            }
+            _ => {}
         }
         let text = event.text(self);
         match &mut *sink {

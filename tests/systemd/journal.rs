@@ -25,6 +25,35 @@ fn lines_have_their_fields() {
     }
 }
 
+/// Stopped: nobody listens where lines go. Mail goes on, and lines come again when the journal does, of old sessions and
+/// of those that began meanwhile.
+#[test]
+fn mail_goes_on_while_the_journal_is_stopped() {
+    for pair in Pair::ALL {
+        let installation = Installation::boot(pair, CONFIG);
+        let mut before = greeted(&installation);
+        refuse(&mut before, "one");
+        installation.machine.systemctl(&[&["stop"], &JOURNAL[..]].concat());
+        refuse(&mut before, "lost");
+        let mut meanwhile = greeted(&installation);
+        refuse(&mut meanwhile, "lost");
+        deliver(&mut before, "before");
+        deliver(&mut meanwhile, "meanwhile");
+        installation.machine.systemctl(&[&["start"], &JOURNAL[..]].concat());
+        for (peer, name) in [(&mut before, "two"), (&mut meanwhile, "three"), (&mut greeted(&installation), "four")] {
+            refuse(peer, name);
+            installation.wait_for_line(&format!("'{name}@mail.example.com'"));
+        }
+        let journal = installation.machine.journal(&[]);
+        assert!(!journal.contains("'lost@mail.example.com'"), "{pair:?}: it was not stopped: {journal}");
+        // Where systemd cannot give a session the journal as standard error, it gives it /dev/null, which takes all.
+        let who_noticed = if pair == Pair::OneService { 2 } else { 1 };
+        let lost = journal.matches("WARNING: lines that were lost before this one: 1\n").count();
+        assert_eq!(lost, who_noticed, "{pair:?}: {journal}");
+        assert_eq!(installation.subjects().len(), 2, "{pair:?}");
+    }
+}
+
 /// Stuck: lines wait in its socket until that is full.
 #[test]
 fn mail_goes_on_while_the_journal_is_stuck() {
@@ -71,5 +100,13 @@ fn refuse(peer: &mut Client, name: &str) {
 fn deliver(peer: &mut Client, subject: &str) {
     peer.deliver_subject("append@mail.example.com", subject);
 }
+
+/// What takes lines; the sockets would start it again.
+const JOURNAL: [&str; 4] = [
+    "systemd-journald-audit.socket",
+    "systemd-journald-dev-log.socket",
+    "systemd-journald.socket",
+    "systemd-journald.service",
+];
 
 const MORE_THAN_FITS: usize = 1_000;
