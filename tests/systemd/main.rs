@@ -1,6 +1,7 @@
 //! The units, as they are shipped, in a Debian that was booted by a real systemd.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test, what cannot be done is a failure")]
 
+mod bans;
 mod caps;
 mod journal;
 mod leftovers;
