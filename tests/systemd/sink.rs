@@ -3,9 +3,9 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-use testkit::{LOOPBACK, Machine, repository, wait_until};
+use testkit::{Client, LOOPBACK, Machine, repository, wait_until};
 
-use crate::support::{connect, install};
+use crate::support::install;
 
 #[test]
 fn the_port_is_open_only_while_the_tunnel_runs() {
@@ -30,7 +30,8 @@ fn the_port_is_open_only_while_the_tunnel_runs() {
         machine.systemctl(&["start", "tunnel.service"]);
         wait_until("the port", || is_open(&machine).then_some(()));
         // The service that holds the port as well has begun, and a session that does not end by itself.
-        let mut peer = connect(&machine, LOOPBACK[number % 2]);
+        let address = SocketAddr::new(LOOPBACK[number % 2], 25);
+        let mut peer = machine.in_its_network(|| Client::connect(address));
         peer.reply();
         peer.deliver_subject("anybody@example.com", &format!("shown {number}"));
         machine.run(ending[0], &ending[1..]);
