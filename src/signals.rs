@@ -84,7 +84,8 @@ impl Signals {
 
     /// Whether a reload was wanted when [`Signals::clear`] looked last, and was not asked for here before.
     pub fn take_reload(&self) -> bool {
-        self.hangup.swap(false, Ordering::Relaxed)
+        // Where it asks us to stop, that must not be taken for a reload, and forgotten.
+        !Arc::ptr_eq(&self.hangup, &self.stop) && self.hangup.swap(false, Ordering::Relaxed)
     }
 
     /// Whether somebody wanted to know how we are, likewise.

@@ -306,6 +306,38 @@ fn a_signal_from_the_terminal_lets_sessions_finish() {
     assert_eq!(listener.daemon.exit_code(), 0);
 }
 
+/// Where somebody sits at it, Ctrl-C ends it, and so does the end of the terminal.
+#[test]
+fn a_terminal_ends_it() {
+    const TYPIST: &str = r#"
+import os, pty, signal, sys, time
+for end in ['interrupt', 'hangup']:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.argv[1], sys.argv[1:])
+    said = b''
+    while b'listening on ' not in said:
+        said += os.read(terminal, 4096)
+    if end == 'interrupt':
+        os.write(terminal, b'\x03')
+    else:
+        os.close(terminal)
+    deadline = time.monotonic() + 10
+    status = (0, 0)
+    while status[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+        status = os.waitpid(pid, os.WNOHANG)
+    if status[0] == 0:
+        os.kill(pid, signal.SIGKILL)
+        status = os.waitpid(pid, 0)
+    print(end, os.waitstatus_to_exitcode(status[1]))
+"#;
+    let receiver = Receiver::new("");
+    let (binary, config) = (receiver.binary(), receiver.config());
+    let arguments = [binary.to_str().unwrap(), "-c", config.to_str().unwrap(), "listen", "127.0.0.1:0"];
+    assert_eq!(receiver.python(TYPIST, &arguments), "interrupt 0\nhangup 0\n");
+}
+
 #[test]
 fn sessions_that_do_not_finish_are_ended() {
     let receiver = Receiver::new("");
