@@ -7,18 +7,25 @@ use testkit::{Client, LOOPBACK, PATIENCE};
 
 use crate::support::{CONFIG, Installation, Pair};
 
-/// Units, slices, control groups, processes, and descriptors of those who accept connections.
 #[test]
-fn two_thousand_sessions_leave_nothing() {
-    for pair in Pair::ALL {
-        let installation = Installation::boot(pair, CONFIG);
-        // What comes with the first one stays: the service, or the slice of all sessions.
-        installation.machine.in_its_network(session);
-        let before = settled(&installation, |things| !things.has_session());
-        installation.machine.in_its_network(|| (0..2_000).for_each(|_| session()));
-        let after = settled(&installation, |things| *things == before);
-        assert_eq!(after, before, "{pair:?}");
-    }
+fn two_thousand_sessions_of_one_service_leave_nothing() {
+    leave_nothing(Pair::OneService);
+}
+
+#[test]
+fn two_thousand_sessions_of_a_service_each_leave_nothing() {
+    leave_nothing(Pair::PerConnection);
+}
+
+/// Units, slices, control groups, processes, and descriptors of those who accept connections.
+fn leave_nothing(pair: Pair) {
+    let installation = Installation::boot(pair, CONFIG);
+    // What comes with the first one stays: the service, or the slice of all sessions.
+    installation.machine.in_its_network(session);
+    let before = settled(&installation, |things| !things.has_session());
+    installation.machine.in_its_network(|| (0..2_000).for_each(|_| session()));
+    let after = settled(&installation, |things| *things == before);
+    assert_eq!(after, before);
 }
 
 fn session() {
