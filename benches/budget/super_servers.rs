@@ -77,6 +77,8 @@ fn measure(bench: &mut Bench, ways: &[Way<'_>]) -> Result<()> {
     let mut memories = vec![Vec::new(); ways.len()];
     for turn in 0..=bench.runs() {
         for (way, times) in ways.iter().zip(&mut times) {
+            // What was before may not be cleared away yet.
+            thread::sleep(Duration::from_millis(100));
             let time = way.enter(|| session(way.address))?;
             // The first turn fills caches.
             if turn > 0 {
