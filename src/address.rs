@@ -30,35 +30,34 @@ pub enum ReversePath {
 pub enum AddressError {
     /// It does not follow the grammar.
     Syntax,
-    /// A part is longer than section 4.5.3.1 allows.
+    /// The domain is longer than section 4.5.3.1.2 allows. Local parts and paths have no limit but the command line's: 64
+    /// and 256 octets are what everybody has to take, and forwarders, bounce and reply tokens make longer ones.
     TooLong,
 }
 
 impl Mailbox {
     /// Parses `local-part@domain`.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let (local_part, rest) = local_part(text)?;
-        let domain = rest.strip_prefix('@').ok_or(AddressError::Syntax)?;
-        Self::new(local_part.into_owned(), domain, text.len())
+        match split(text)? {
+            (local_part, Some(domain)) => Self::new(local_part, domain),
+            (_, None) => Err(AddressError::Syntax),
+        }
     }
 
     /// Parses a mailbox whose domain may be left out; then it is one in `own_domain`.
     pub fn parse_or_qualify(text: &str, own_domain: &str) -> Result<Self, AddressError> {
-        let (local_part, rest) = local_part(text)?;
-        match rest.strip_prefix('@') {
-            Some(domain) => Self::new(local_part.into_owned(), domain, text.len()),
-            None if rest.is_empty() && local_part.len() <= MAX_LOCAL_PART => {
-                Ok(Self { local_part: local_part.into_owned(), domain: own_domain.to_owned() })
-            }
-            None => Err(if rest.is_empty() { AddressError::TooLong } else { AddressError::Syntax }),
+        match split(text)? {
+            (local_part, Some(domain)) => Self::new(local_part, domain),
+            (local_part, None) => Ok(Self { local_part, domain: own_domain.to_owned() }),
         }
     }
 
-    fn new(local_part: String, domain: &str, length: usize) -> Result<Self, AddressError> {
+    fn new(local_part: String, domain: &str) -> Result<Self, AddressError> {
+        let domain = without_final_dot(domain);
         if !is_domain(domain) {
             return Err(AddressError::Syntax);
         }
-        if local_part.len() > MAX_LOCAL_PART || domain.len() > MAX_DOMAIN || length + "<>".len() > MAX_PATH {
+        if domain.len() > MAX_DOMAIN {
             return Err(AddressError::TooLong);
         }
         Ok(Self { local_part, domain: domain.to_owned() })
@@ -122,22 +121,32 @@ impl fmt::Display for ReversePath {
     }
 }
 
-/// Takes `<path>` off the front of a text: the content of the brackets, a source route dropped (4.1.1.3), and what
-/// follows. A `>` inside a quoted local part does not end the path.
-pub(super) fn bracketed(text: &str) -> Result<(&str, &str), AddressError> {
-    let inside = text.strip_prefix('<').ok_or(AddressError::Syntax)?;
+/// Takes a path off the front of a text, `<path>` or one word without brackets: what is in the brackets, blanks at both
+/// ends and a source route dropped (4.1.1.3), and what follows. A `>` or a blank inside a quoted local part does not end
+/// the path.
+pub(super) fn path(text: &str) -> Result<(&str, &str), AddressError> {
+    let (inside, is_end): (_, fn(u8) -> bool) = match text.strip_prefix('<') {
+        Some(inside) => (inside, |byte| byte == b'>'),
+        None => (text, |byte| byte == b' ' || byte == b'\t'),
+    };
     let mut quoted = false;
     let mut escaped = false;
     for (at, byte) in inside.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
+            b'\\' => escaped = true,
             b'"' => quoted = !quoted,
-            b'>' if !quoted => return Ok((without_source_route(&inside[..at])?, &inside[at + 1..])),
+            end if is_end(end) && !quoted => {
+                let rest = inside[at..].strip_prefix('>').unwrap_or(&inside[at..]);
+                let is_separated = rest.is_empty() || rest.starts_with([' ', '\t']);
+                let path = without_source_route(inside[..at].trim_ascii())?;
+                return if is_separated { Ok((path, rest)) } else { Err(AddressError::Syntax) };
+            }
             _ => {}
         }
     }
-    Err(AddressError::Syntax)
+    let is_word = !text.starts_with('<') && !text.is_empty();
+    if is_word { Ok((without_source_route(text)?, "")) } else { Err(AddressError::Syntax) }
 }
 
 /// `@a,@b:user@domain` is `user@domain`.
@@ -146,41 +155,84 @@ fn without_source_route(path: &str) -> Result<&str, AddressError> {
         return Ok(path);
     }
     let (route, mailbox) = path.split_once(':').ok_or(AddressError::Syntax)?;
-    let sound = route.split(',').all(|hop| hop.strip_prefix('@').is_some_and(is_domain));
-    if sound { Ok(mailbox) } else { Err(AddressError::Syntax) }
+    let is_hop = |hop: &str| hop.is_empty() || hop.strip_prefix('@').map(without_final_dot).is_some_and(is_domain);
+    let sound = route.split(',').map(str::trim_ascii).all(is_hop);
+    if sound { Ok(mailbox.trim_ascii_start()) } else { Err(AddressError::Syntax) }
 }
 
-/// Splits off the local part, unquoted, and what follows it (which begins with `@`, or is empty).
-fn local_part(text: &str) -> Result<(Cow<'_, str>, &str), AddressError> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find('@').unwrap_or(text.len());
-        let (local_part, rest) = text.split_at(end);
-        // Dots are not looked at closely: addresses with two in a row, or one at the end, exist and get mail.
-        let sound =
-            !local_part.is_empty() && local_part.chars().all(|character| is_atext(character) || character == '.');
-        return if sound { Ok((Cow::Borrowed(local_part), rest)) } else { Err(AddressError::Syntax) };
-    };
-    let mut content = String::with_capacity(quoted.len());
-    let mut characters = quoted.char_indices();
-    while let Some((at, character)) = characters.next() {
-        let meant = match character {
-            '"' => {
-                let sound = !content.is_empty();
-                return if sound { Ok((Cow::Owned(content), &quoted[at + 1..])) } else { Err(AddressError::Syntax) };
-            }
-            '\\' => characters.next().ok_or(AddressError::Syntax)?.1,
+/// The local part as it is meant, and the domain if there is one. Blanks at both ends and around the `@` do not count.
+fn split(text: &str) -> Result<(String, Option<&str>), AddressError> {
+    let (local_part, rest) = local_part(text.trim_ascii())?;
+    let rest = rest.trim_ascii_start();
+    match rest.strip_prefix('@') {
+        Some(domain) => Ok((local_part, Some(domain.trim_ascii_start()))),
+        None if rest.is_empty() => Ok((local_part, None)),
+        None => Err(AddressError::Syntax),
+    }
+}
+
+/// Takes the local part off the front of a text, unquoted: words with dots between them, each quoted or not. Dots are not
+/// looked at closely: addresses with two in a row, or one at the end, exist and get mail.
+fn local_part(text: &str) -> Result<(String, &str), AddressError> {
+    let (mut meant, mut rest) = (String::with_capacity(text.len()), text);
+    loop {
+        rest = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_word(quoted, &mut meant)?,
+            None => word(rest, &mut meant)?,
+        };
+        match rest.strip_prefix('.') {
+            Some(behind) => rest = behind,
+            None if meant.is_empty() => return Err(AddressError::Syntax),
+            None => return Ok((meant, rest)),
+        }
+        meant.push('.');
+    }
+}
+
+/// Takes a word without quotes, which may be empty. A backslash is itself in front of what needs no quoting, as in
+/// `DOMAIN\user`, and quotes anything else.
+fn word<'t>(text: &'t str, meant: &mut String) -> Result<&'t str, AddressError> {
+    let mut characters = text.chars();
+    loop {
+        let rest = characters.as_str();
+        match characters.next() {
+            Some('\\') => match characters.clone().next() {
+                Some(next) if is_atext(next) || next == '.' => meant.push('\\'),
+                Some(next) if !is_invisible(next) => {
+                    meant.push(next);
+                    characters.next();
+                }
+                _ => return Err(AddressError::Syntax),
+            },
+            Some(character) if is_atext(character) => meant.push(character),
+            _ => return Ok(rest),
+        }
+    }
+}
+
+/// Takes what is left of a word behind its opening quote.
+fn quoted_word<'t>(quoted: &'t str, meant: &mut String) -> Result<&'t str, AddressError> {
+    let mut characters = quoted.chars();
+    loop {
+        let character = match characters.next().ok_or(AddressError::Syntax)? {
+            '"' => return Ok(characters.as_str()),
+            '\\' => characters.next().ok_or(AddressError::Syntax)?,
             other => other,
         };
-        if is_invisible(meant) {
+        if is_invisible(character) {
             return Err(AddressError::Syntax);
         }
-        content.push(meant);
+        meant.push(character);
     }
-    Err(AddressError::Syntax)
+}
+
+/// A domain may be written with the dot of the root behind it, and is the same.
+fn without_final_dot(domain: &str) -> &str {
+    domain.strip_suffix('.').unwrap_or(domain)
 }
 
 /// Whether a text is a domain or an address literal. Underscores are let through, because hosts with them send mail.
-pub(super) fn is_domain(text: &str) -> bool {
+fn is_domain(text: &str) -> bool {
     if let Some(literal) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         return match literal.get(..5) {
             Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => literal[5..].parse::<Ipv6Addr>().is_ok(),
@@ -209,12 +261,8 @@ fn is_utf8_text(character: char) -> bool {
     !character.is_ascii() && !is_invisible(character)
 }
 
-/// RFC 5321, 4.5.3.1.1.
-const MAX_LOCAL_PART: usize = 64;
 /// RFC 5321, 4.5.3.1.2.
 const MAX_DOMAIN: usize = 255;
-/// RFC 5321, 4.5.3.1.3, angle brackets included.
-const MAX_PATH: usize = 256;
 /// RFC 1035, 2.3.4.
 const MAX_LABEL: usize = 63;
 
@@ -233,6 +281,16 @@ mod tests {
             ("u@[IPv6:2001:db8::1]", "u", "[IPv6:2001:db8::1]"),
             ("-oQ/tmp@d", "-oQ/tmp", "d"),
             ("a..b@d_x", "a..b", "d_x"),
+            ("a@d.", "a", "d"),
+            (" a@d ", "a", "d"),
+            ("a @ d", "a", "d"),
+            (r"DOMAIN\user@d", r"DOMAIN\user", "d"),
+            (r"a\@b@d", "a@b", "d"),
+            (r"a\\b@d", r"a\b", "d"),
+            (r"a\ b@d", "a b", "d"),
+            (r#""foo..bar".baz@d"#, "foo..bar.baz", "d"),
+            (r#"foo."b r"."baz"@d"#, "foo.b r.baz", "d"),
+            (r#""a".@d"#, "a.", "d"),
         ] {
             let mailbox = Mailbox::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
             assert_eq!((mailbox.local_part(), mailbox.domain()), (local_part, domain), "{text}");
@@ -247,7 +305,8 @@ mod tests {
             "a@",
             "a@@d",
             "a@b@d",
-            "a@d.",
+            "a@d..",
+            "a@.",
             "a@.d",
             "a@d..e",
             "a b@d",
@@ -255,6 +314,10 @@ mod tests {
             "\"a@d",
             "\"a\"b@d",
             "\"a\\\"@d",
+            "\"a\" \"b\"@d",
+            "a\"b\"@d",
+            "a\\",
+            "a\\\t@d",
             "\"\"@d",
             "u(c)@d",
             "a@[1.2.3.256]",
@@ -280,26 +343,28 @@ mod tests {
     #[test]
     fn lengths() {
         let local = |length: usize| format!("{}@d", "a".repeat(length));
-        assert!(Mailbox::parse(&local(64)).is_ok());
-        assert_eq!(Mailbox::parse(&local(65)), Err(AddressError::TooLong));
-        let path = |length: usize| {
-            format!("a@{}", "b.".repeat((length - 2) / 2 - 1) + if length.is_multiple_of(2) { "bb" } else { "bbb" })
-        };
-        assert_eq!(path(254).len(), 254);
-        assert!(Mailbox::parse(&path(254)).is_ok());
-        assert_eq!(Mailbox::parse(&path(255)), Err(AddressError::TooLong));
+        assert_eq!(Mailbox::parse(&local(2000)).unwrap().local_part().len(), 2000);
+        let domain = |length: usize| format!("a@{}", "b.".repeat((length - 3) / 2) + "bbb");
+        assert!(Mailbox::parse(&domain(255)).is_ok());
+        assert_eq!(Mailbox::parse(&domain(257)), Err(AddressError::TooLong));
         assert!(Mailbox::parse(&format!("a@{}", "b".repeat(63))).is_ok());
         assert!(Mailbox::parse(&format!("a@{}", "b".repeat(64))).is_err());
     }
 
     #[test]
     fn paths() {
-        assert_eq!(bracketed("<a@b> SIZE=1"), Ok(("a@b", " SIZE=1")));
-        assert_eq!(bracketed("<>"), Ok(("", "")));
-        assert_eq!(bracketed("<\"a>b\"@c>x"), Ok(("\"a>b\"@c", "x")));
-        assert_eq!(bracketed("<@a,@b.c:u@d>"), Ok(("u@d", "")));
-        for bad in ["a@b", "<a@b", "<\"a>b@c", "<@a,b:u@d>", "<@a>"] {
-            assert!(bracketed(bad).is_err(), "{bad}");
+        assert_eq!(path("<a@b> SIZE=1"), Ok(("a@b", " SIZE=1")));
+        assert_eq!(path("<>"), Ok(("", "")));
+        assert_eq!(path("< >"), Ok(("", "")));
+        assert_eq!(path("< a@b\t>"), Ok(("a@b", "")));
+        assert_eq!(path("<\"a>b\"@c> x"), Ok(("\"a>b\"@c", " x")));
+        assert_eq!(path("<@a,@b.c:u@d>"), Ok(("u@d", "")));
+        assert_eq!(path("<@a.,@b.c ,: u@d>"), Ok(("u@d", "")));
+        assert_eq!(path("a@b SIZE=1"), Ok(("a@b", " SIZE=1")));
+        assert_eq!(path("\"a b\"@c\tx"), Ok(("\"a b\"@c", "\tx")));
+        assert_eq!(path("@a:u@d"), Ok(("u@d", "")));
+        for bad in ["", "<a@b", "<\"a>b@c", "<@a,b:u@d>", "<@a>", "<a@b>x", "<a@b>,<c@d>", "<a\\>"] {
+            assert!(path(bad).is_err(), "{bad}");
         }
     }
 }

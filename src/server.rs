@@ -176,6 +176,10 @@ impl<'a> Server<'a> {
         match heard {
             Heard::Nothing => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
+            Heard::Unoffered(words) => {
+                self.log.event(&Event::Command(words));
+                self.log.event(&Event::UnofferedParameters(words));
+            }
             Heard::Text => {
                 let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
                 spool.push(&self.text);

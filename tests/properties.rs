@@ -21,7 +21,7 @@ use mailrecv::smtp::LineEnding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use targets::conversation::PEER;
-use targets::{data, log, mboxrd, pieces, session};
+use targets::{command, data, log, mboxrd, pieces, session};
 
 proptest! {
     #![proptest_config(cases(600))]
@@ -65,6 +65,12 @@ proptest! {
     ) {
         let ending = if person { LineEnding::Lf } else { LineEnding::Crlf };
         data::check_pieces(ending, max_size, &pieces::cut(&sent, lengths));
+    }
+
+    /// A command and the address in it mean the same however they are written, and what is kept of them can be shown.
+    #[test]
+    fn commands_mean_one_thing(choice in any::<u8>(), line in words(COMMAND, 12)) {
+        command::check(&[&[choice], &*line].concat());
     }
 
     /// A reader of the mailbox sees one message, with the text that came.
@@ -141,8 +147,13 @@ fn words(list: &'static str, most: usize) -> impl Strategy<Value = Text> {
 const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|HELO [192.0.2.7]\r\n|EHLO |MAIL FROM:<a@b>\r\n|\
     MAIL FROM:<a@b>\r\n|MAIL FROM:<>\r\n|MAIL FROM:<spam@b> SIZE=21 BODY=8BITMIME\r\n|MAIL FROM:|mail from: a|\
     RCPT TO:<fred>\r\n|RCPT TO:<fred>\r\n|RCPT TO:<near@mx.example>\r\n|RCPT TO:<postmaster>\r\n|RCPT TO:|<\"a b\"@c>|\
+    RCPT TO: fred ORCPT=rfc822;x+0Ay\r\r\n|MAIL FROM: root AUTH=<>\r\n|HELO (none) \u{e9}\r\n|\
     <@a,@b:c@d>|[8.8.8.8]|'|DATA\r\n|DATA\r\n|DATA\n|Received: x\r\n|From me\r\n|\r\n.\r\n|\r\n.\r\n|\n.\n|\n.\r\n|\
     RSET\r\n|NOOP\r\n|VRFY fred\r\n|EXPN\r\n|HELP\r\n|QUIT\r\n|FOO\r\n|GET / HTTP/1.1\r\n";
+
+/// Commands in pieces, with what peers put where it does not belong.
+const COMMAND: &str = "MAIL FROM:|MAIL FROM:<|RCPT TO:|RCPT TO:<|EHLO |HELO |QUIT|<|>|<>| |\t|\r|\"|\\|.|@|@d.example|:|,|a|a.b|\
+    DOMAIN\\u|@r.example:|[192.0.2.1]|[IPv6:::1]|(none)|'|-| AUTH=<>| SIZE=1| ENVID=x| NOTIFY=NEVER| ORCPT=rfc822;x+0Ay|\u{e9}";
 
 /// Recipients: one in several forms, some that can be taken back, some that cannot, some that fail.
 const RECIPIENTS: &str = "RCPT TO:<fred>\r\n|RCPT TO:<FRED@MX.EXAMPLE>\r\n|RCPT TO:<\"fred\"@mx.example>\r\n|\

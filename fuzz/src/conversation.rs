@@ -86,6 +86,11 @@ impl World for Host<'_> {
                 assert!(used > words.len(), "a command ends with its line");
                 self.note(&Event::Command(words));
             }
+            Heard::Unoffered(words) => {
+                assert!(used > words.len(), "a command ends with its line");
+                self.note(&Event::Command(words));
+                self.note(&Event::UnofferedParameters(words));
+            }
             Heard::Text => assert!(used > 0, "nothing was used of a message"),
         }
     }

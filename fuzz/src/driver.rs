@@ -3,7 +3,7 @@
 use mailrecv::config::{Config, Trace};
 use mailrecv::peer::Peer;
 use mailrecv::policy::Policy;
-use mailrecv::smtp::command::{MAX_COMMAND_LINE, MAX_MAIL_PARAMETERS};
+use mailrecv::smtp::command::MAX_COMMAND_LINE;
 use mailrecv::smtp::reply::Reply;
 use mailrecv::smtp::session::Session;
 use mailrecv::smtp::transaction::Transaction;
@@ -88,4 +88,4 @@ impl<'c> Driver<'c> {
 }
 
 /// How much may wait for the end of a line: the longest command, and a CR.
-const LONGEST_REST: usize = MAX_COMMAND_LINE + MAX_MAIL_PARAMETERS - 1;
+const LONGEST_REST: usize = MAX_COMMAND_LINE - 1;

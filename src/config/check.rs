@@ -256,10 +256,13 @@ impl Addresses<'_> {
     /// An address that no mail can be for is a slip of the pen, and so is one that an earlier line takes all mail for.
     fn check(&mut self, delivery: &Delivery<'_>, line: u32) -> Option<String> {
         let text = delivery.recipient.text;
-        if Mailbox::parse_or_qualify(text, self.own_domain).is_err() {
+        let address = without_own_domain(&unquoted(text), self.own_domain);
+        // Peers may write more than rules: blanks around the `@`, a dot behind the domain, a backslash that quotes.
+        let is_address = Mailbox::parse_or_qualify(text, self.own_domain)
+            .is_ok_and(|mailbox| without_own_domain(&mailbox.bare(), self.own_domain) == address);
+        if !is_address {
             return Some(format!("`{text}` is no mail address, so no mail will be for it"));
         }
-        let address = without_own_domain(&unquoted(text), self.own_domain);
         if let Some(earlier) = self.taken.get(&address) {
             return Some(format!("line {earlier} takes all mail for `{text}`: this line is never used"));
         }

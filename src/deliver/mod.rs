@@ -122,7 +122,7 @@ struct Copy<'a> {
 /// One copy for each destination, in the order of [`Keep`], however many recipients have it in common.
 fn copies(group: &[Recipient]) -> Vec<Copy<'_>> {
     let mut copies: Vec<Copy<'_>> = Vec::new();
-    for Recipient { mailbox, destinations } in group {
+    for Recipient { mailbox, destinations, .. } in group {
         for destination in &destinations.keep {
             match copies.iter_mut().find(|copy| *copy.action == destination.action) {
                 // A `copy` line may name the same place as the `deliver` line.

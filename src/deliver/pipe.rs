@@ -259,10 +259,12 @@ fn values(copy: RecipientCopy<'_>) -> [String; VARIABLES.len()] {
     let RecipientCopy { envelope, recipient, .. } = copy;
     let local_part = recipient.local_part();
     let (peer, transaction) = (envelope.peer, envelope.transaction);
+    let accepted = transaction.recipients.iter().find(|accepted| accepted.mailbox.is_same(recipient));
+    let original = accepted.and_then(|accepted| accepted.original.clone());
     [
         transaction.reverse_path.to_string(),
         recipient.to_string(),
-        recipient.to_string(),
+        original.unwrap_or_else(|| recipient.to_string()),
         local_part.to_owned(),
         local_part.split_once('+').map_or("", |(_, extension)| extension).to_owned(),
         recipient.domain().to_owned(),

@@ -36,6 +36,8 @@ pub enum Event<'a> {
 
     /// A command line.
     Command(&'a [u8]),
+    /// A command line with parameters that were not offered, and that are taken all the same.
+    UnofferedParameters(&'a [u8]),
     /// A reply; one that says no is logged whatever the flags.
     Reply(&'a Reply),
     /// A reply that puts the peer off, and how many have said the same in this session.
@@ -123,9 +125,11 @@ impl Event<'_> {
                     Some(Flags::DIALOGUE)
                 }
             }
-            Event::PeerGoneBeforeGreeting | Event::StaleLock { .. } | Event::PartialSandbox(_) | Event::Gone(_) => {
-                Some(Flags::WARNINGS)
-            }
+            Event::PeerGoneBeforeGreeting
+            | Event::UnofferedParameters(_)
+            | Event::StaleLock { .. }
+            | Event::PartialSandbox(_)
+            | Event::Gone(_) => Some(Flags::WARNINGS),
             Event::Delivered { .. } => Some(Flags::DELIVERIES),
             Event::ConfigurationError(..)
             | Event::NotAConnection(_)
@@ -153,6 +157,7 @@ impl Event<'_> {
             Event::RunningAsRoot
             | Event::NotAConnection(_)
             | Event::PeerGoneBeforeGreeting
+            | Event::UnofferedParameters(_)
             | Event::NotTakenBack { .. }
             | Event::StaleLock { .. }
             | Event::NoSandbox(_)
@@ -208,6 +213,9 @@ impl Event<'_> {
             Event::HostName(name) => write!(f, "DEBUG: host name '{name}' is confirmed"),
             Event::NoHostName(why) => write!(f, "DEBUG: {why}"),
             Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),
+            Event::UnofferedParameters(words) => {
+                write!(f, "WARNING: parameters that are not offered were taken: '{}'", log.untrusted(words))
+            }
             Event::Reply(reply) if reply.is_negative() => write_refusal(reply, log, f),
             Event::Reply(reply) => write!(f, "DEBUG: SMTP reply: {} {}", reply.code, reply.text.replace('\n', " / ")),
             Event::RefusedAgain { reply, count } => {
@@ -321,6 +329,7 @@ mod tests {
             (Event::Reply(&reply::try_again(forged.to_owned())), false),
             (Event::Reply(&reply::OK), false),
             (Event::Command(b"ERROR: 550 No one here"), false),
+            (Event::UnofferedParameters(b"ERROR: 550 No one here"), false),
             (Event::Letter(b"ERROR: 550 No one here"), false),
             (Event::Print(b"ERROR: 550 No one here"), false),
             (Event::Rule("ERROR: 550 No one here"), false),

@@ -4,7 +4,7 @@
 //! end and reported once, so that the session stays in step and memory stays bounded.
 
 use super::LineEnding;
-use super::command::{MAX_COMMAND_LINE, MAX_MAIL_PARAMETERS};
+use super::command::MAX_COMMAND_LINE;
 
 /// Finds lines in a buffer and remembers what the first one decided.
 #[derive(Debug, Default)]
@@ -107,7 +107,7 @@ fn is_other_protocol(start: &[u8]) -> bool {
 const PROXY_2: &[u8] = b"\0\r\nQUIT\n";
 
 /// The longest line that can be a command, without its end.
-const LONGEST: usize = MAX_COMMAND_LINE + MAX_MAIL_PARAMETERS - 2;
+const LONGEST: usize = MAX_COMMAND_LINE - 2;
 
 #[cfg(test)]
 mod tests {

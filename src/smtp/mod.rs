@@ -72,6 +72,8 @@ pub enum Heard<'i> {
     Nothing,
     /// A command line, without what may be a password.
     Command(&'i [u8]),
+    /// The same, with parameters that are taken although they were not offered.
+    Unoffered(&'i [u8]),
     /// A piece of a message.
     Text,
 }

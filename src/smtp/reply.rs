@@ -283,7 +283,6 @@ pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
     match error {
         SyntaxError::ControlCharacter => control_character(),
         SyntaxError::NotText => worded(ascii, Status(5, 5, 2)),
-        SyntaxError::LineTooLong => line_too_long(),
         SyntaxError::HelloName => reply(501, Status(5, 5, 4), "Say HELO or EHLO with your host name or address"),
         SyntaxError::UnexpectedArgument => reply(501, Status(5, 5, 4), "This command has no argument"),
         SyntaxError::MissingArgument => reply(501, Status(5, 5, 4), "This command needs an argument"),
@@ -299,7 +298,7 @@ pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
         SyntaxError::RecipientAddress(AddressError::TooLong) => {
             reply(501, Status(5, 1, 3), "Recipient address too long")
         }
-        SyntaxError::ParameterValue => reply(501, Status(5, 5, 4), "Bad value of a parameter, or a parameter twice"),
+        SyntaxError::ParameterValue => reply(501, Status(5, 5, 4), "Bad value of a parameter"),
         SyntaxError::UnknownParameter => parameter_not_recognized(),
     }
 }
@@ -309,7 +308,7 @@ pub fn control_character() -> Reply {
     reply(500, Status(5, 5, 2), "Control character, bare CR or bare LF in a command")
 }
 
-/// A parameter of MAIL or RCPT that was not announced.
+/// A parameter of MAIL or RCPT that does not exist here.
 pub fn parameter_not_recognized() -> Reply {
     reply(555, Status(5, 5, 4), "Parameter not recognized or not implemented")
 }

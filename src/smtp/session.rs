@@ -3,14 +3,14 @@
 //! What state the session is in, and everything that belongs to it, is one enum: a recipient without a sender, or data
 //! without a recipient, cannot be written down.
 
-use super::command::{self, Command, Dialect, MailParameters};
+use super::command::{self, Command, Dialect, MailParameters, RcptParameters};
 use super::data::DataReader;
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
 use super::transaction::{Hello, Recipient, Transaction};
-use super::{Answer, Heard, LineEnding, Outcome, Question, Step, Turn};
+use super::{Answer, Heard, Outcome, Question, Step, Turn};
 use crate::address::{Mailbox, ReversePath};
-use crate::config::{Destinations, Limit, Limits};
+use crate::config::{Limit, Limits};
 use crate::peer::Peer;
 
 /// A session with one peer.
@@ -57,7 +57,7 @@ enum Refused {
 #[derive(Debug)]
 enum Asked {
     Sender(Transaction),
-    Recipient(Mailbox, Transaction),
+    Recipient(Mailbox, Option<String>, Transaction),
 }
 
 #[derive(Debug, Default)]
@@ -101,13 +101,13 @@ impl<'c> Session<'c> {
                 self.state = State::Mail(transaction);
                 Step::Reply(reply::SENDER_OK)
             }
-            (State::Asking(Asked::Recipient(mailbox, transaction)), Answer::Destinations(destinations)) => {
-                self.recipient(mailbox, destinations, transaction)
+            (State::Asking(Asked::Recipient(mailbox, original, transaction)), Answer::Destinations(destinations)) => {
+                self.recipient(Recipient { mailbox, original, destinations }, transaction)
             }
             (State::Asking(asked), answer) => {
                 self.state = match asked {
                     Asked::Sender(transaction) => State::Ready(transaction.hello),
-                    Asked::Recipient(_, transaction) => State::Mail(transaction),
+                    Asked::Recipient(_, _, transaction) => State::Mail(transaction),
                 };
                 match answer {
                     Answer::No(reply) if reply.is_our_fault => self.not_counted(reply),
@@ -140,7 +140,7 @@ impl<'c> Session<'c> {
     pub fn is_extended(&self) -> bool {
         match &self.state {
             State::Ready(hello) | State::Delivering(hello) => hello.extended,
-            State::Asking(Asked::Sender(transaction) | Asked::Recipient(_, transaction))
+            State::Asking(Asked::Sender(transaction) | Asked::Recipient(_, _, transaction))
             | State::Mail(transaction)
             | State::Data(transaction, _) => transaction.hello.extended,
             State::Refused(_) | State::Start => false,
@@ -150,7 +150,7 @@ impl<'c> Session<'c> {
     /// The transaction that is open, so that the end of input loses something.
     pub fn transaction(&self) -> Option<&Transaction> {
         match &self.state {
-            State::Asking(Asked::Recipient(_, transaction))
+            State::Asking(Asked::Recipient(_, _, transaction))
             | State::Mail(transaction)
             | State::Data(transaction, _) => Some(transaction),
             State::Refused(_)
@@ -210,7 +210,10 @@ impl<'c> Session<'c> {
     fn line<'i>(&mut self, input: &'i [u8]) -> Turn<'i> {
         let found = self.lines.find(input);
         let (used, heard, step) = match found {
-            Found::Line(line, used) => (used, Heard::Command(command::without_credentials(line)), self.command(line)),
+            Found::Line(line, used) => {
+                let (heard, step) = self.command(line);
+                (used, heard, step)
+            }
             Found::TooLong(used) => (used, Heard::Nothing, self.too_long_line()),
             Found::OtherProtocol => (0, Heard::Nothing, Step::Close(reply::other_protocol())),
             Found::Nothing(used) => (used, Heard::Nothing, Step::Wait),
@@ -218,19 +221,23 @@ impl<'c> Session<'c> {
         Turn { used, heard, step }
     }
 
-    fn command(&mut self, line: &[u8]) -> Step {
+    /// Carries out a command, and says what a log may have of it.
+    fn command<'i>(&mut self, line: &'i [u8]) -> (Heard<'i>, Step) {
+        let words = command::without_credentials(line);
         if let State::Refused(reply) = &self.state {
-            return Step::Close(reply.clone());
+            return (Heard::Command(words), Step::Close(reply.clone()));
         }
         self.counters.commands += 1;
         let limits = self.limits;
-        let line_ending = self.lines.ending();
-        let dialect = Dialect { line_ending, ascii: limits.smtp_ascii.value, own_domain: self.domain };
+        let dialect = Dialect { ascii: limits.smtp_ascii.value, own_domain: self.domain };
         let command = command::parse(line, dialect);
         if self.counters.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
-            return Step::Close(over_limit(&limits.smtp_commands));
+            return (Heard::Command(words), Step::Close(over_limit(&limits.smtp_commands)));
         }
-        let words = command::without_credentials(line);
+        let heard = match &command {
+            Ok(command) if command.has_unoffered() => Heard::Unoffered(words),
+            _ => Heard::Command(words),
+        };
         // Counts as refused until it is accepted.
         let has_sender = matches!(self.state, State::Mail(_));
         if command::is_meant_as(line, "MAIL") && !has_sender {
@@ -238,12 +245,12 @@ impl<'c> Session<'c> {
         } else if command::is_meant_as(line, "RCPT") && (has_sender || self.refused == Refused::Nothing) {
             self.refused = Refused::Rcpt;
         }
-        match command {
-            Ok(Command::Helo(name)) => self.helo(name),
-            Ok(Command::Ehlo(name)) => self.ehlo(name),
+        let step = match command {
+            Ok(Command::Helo(name)) => self.helo(name.into_owned()),
+            Ok(Command::Ehlo(name)) => self.ehlo(name.into_owned()),
             Ok(Command::Mail(sender, parameters)) => self.mail(sender, parameters),
-            Ok(Command::Rcpt(mailbox)) => self.rcpt(mailbox),
-            Ok(Command::Data) => self.data_command(line_ending),
+            Ok(Command::Rcpt(mailbox, parameters)) => self.rcpt(mailbox, parameters),
+            Ok(Command::Data) => self.data_command(),
             Ok(Command::Rset) => self.rset(),
             Ok(Command::Noop) => Step::Reply(reply::OK),
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
@@ -252,7 +259,8 @@ impl<'c> Session<'c> {
             Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(words)),
             Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(words)),
             Err(error) => self.fail(reply::syntax_error(error, &limits.smtp_ascii.refusal).about(words)),
-        }
+        };
+        (heard, step)
     }
 
     /// A line came that was too long to be a command.
@@ -264,15 +272,15 @@ impl<'c> Session<'c> {
         self.unknown(reply::line_too_long())
     }
 
-    fn helo(&mut self, name: &str) -> Step {
+    fn helo(&mut self, name: String) -> Step {
         self.refused = Refused::Nothing;
-        self.state = State::Ready(Hello { name: name.to_owned(), extended: false });
+        self.state = State::Ready(Hello { name, extended: false });
         Step::Reply(reply::hello(self.domain, self.peer))
     }
 
-    fn ehlo(&mut self, name: &str) -> Step {
+    fn ehlo(&mut self, name: String) -> Step {
         self.refused = Refused::Nothing;
-        self.state = State::Ready(Hello { name: name.to_owned(), extended: true });
+        self.state = State::Ready(Hello { name, extended: true });
         Step::Reply(reply::extended_hello(self.domain, self.peer, self.limits.smtp_data_size.value))
     }
 
@@ -298,8 +306,13 @@ impl<'c> Session<'c> {
         Step::Ask(Question::Sender(sender))
     }
 
-    fn rcpt(&mut self, mailbox: Mailbox) -> Step {
+    fn rcpt(&mut self, mailbox: Mailbox, parameters: RcptParameters) -> Step {
         match std::mem::take(&mut self.state) {
+            State::Mail(transaction) if !transaction.hello.extended && parameters != RcptParameters::default() => {
+                self.counters.envelope += 1;
+                self.state = State::Mail(transaction);
+                self.fail(reply::parameter_not_recognized())
+            }
             State::Mail(transaction) => {
                 self.counters.envelope += 1;
                 let limit = &self.limits.smtp_rcpt_to;
@@ -315,7 +328,7 @@ impl<'c> Session<'c> {
                 if transaction.put_off >= MAX_PUT_OFF {
                     return self.put_off(reply::one_at_a_time(), &mailbox, transaction);
                 }
-                self.state = State::Asking(Asked::Recipient(mailbox.clone(), transaction));
+                self.state = State::Asking(Asked::Recipient(mailbox.clone(), parameters.original, transaction));
                 Step::Ask(Question::Recipient(mailbox))
             }
             state => {
@@ -329,16 +342,17 @@ impl<'c> Session<'c> {
     }
 
     /// Takes the recipient in, unless both it and another one go to somebody who will not give the message back.
-    fn recipient(&mut self, mailbox: Mailbox, destinations: Destinations, mut transaction: Transaction) -> Step {
-        if transaction.collides_with(&destinations) {
-            return self.put_off(reply::one_at_a_time(), &mailbox, transaction);
+    fn recipient(&mut self, recipient: Recipient, mut transaction: Transaction) -> Step {
+        let Recipient { mailbox, destinations, .. } = &recipient;
+        if transaction.collides_with(destinations) {
+            return self.put_off(reply::one_at_a_time(), mailbox, transaction);
         }
         let limit = &self.limits.copies_size;
         let is_first = transaction.recipients.is_empty();
-        if !is_first && limit.value != 0 && transaction.octets(transaction.size, Some(&destinations)) > limit.value {
-            return self.put_off(reply::worded(&limit.refusal, reply::TOO_MANY_COPIES), &mailbox, transaction);
+        if !is_first && limit.value != 0 && transaction.octets(transaction.size, Some(destinations)) > limit.value {
+            return self.put_off(reply::worded(&limit.refusal, reply::TOO_MANY_COPIES), mailbox, transaction);
         }
-        transaction.add(Recipient { mailbox, destinations });
+        transaction.add(recipient);
         self.state = State::Mail(transaction);
         self.accept_recipient()
     }
@@ -349,11 +363,11 @@ impl<'c> Session<'c> {
         self.not_counted(reply.about(mailbox.bare()))
     }
 
-    fn data_command(&mut self, line_ending: LineEnding) -> Step {
+    fn data_command(&mut self) -> Step {
         let refused = std::mem::replace(&mut self.refused, Refused::Nothing);
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
-                let reader = DataReader::new(line_ending, self.limits.smtp_data_size.value);
+                let reader = DataReader::new(self.lines.ending(), self.limits.smtp_data_size.value);
                 self.state = State::Data(transaction, reader);
                 Step::Reply(reply::START_INPUT)
             }

@@ -25,6 +25,8 @@ pub struct Transaction {
 pub struct Recipient {
     /// The address.
     pub mailbox: Mailbox,
+    /// Whom the message was for at first, if the peer said so.
+    pub original: Option<String>,
     /// Where its mail goes.
     pub destinations: Destinations,
 }
@@ -32,7 +34,7 @@ pub struct Recipient {
 /// HELO or EHLO, and the name that came with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The name; it proves nothing.
+    /// The name, as it may be shown; it proves nothing.
     pub name: String,
     /// Whether it was EHLO.
     pub extended: bool,

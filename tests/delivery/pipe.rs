@@ -219,7 +219,9 @@ fn commands_get_a_clean_environment() {
     session.expect("220 ");
     session.exchange("EHLO client.example", "250-");
     session.exchange("MAIL FROM:<\"a $(id) b\"@c.example>", "250 ");
-    session.exchange("RCPT TO:<\"Fred x+tag+more\"@MX.example>", "250 ");
+    // The second is the first one again.
+    session.exchange("RCPT TO:<\"Fred x+tag+more\"@MX.example> ORCPT=rfc822;first+20+0Aone+22@old.example", "250 ");
+    session.exchange("RCPT TO:<\"fred x+tag+more\"@mx.example> ORCPT=rfc822;other@old.example", "250 ");
     session.exchange("DATA", "354 ");
     session.send("Subject: x\r\n\r\nFrom here\r\n..\r\n.\r\n");
     let reply = session.expect("250 2.0.0 ");
@@ -238,7 +240,7 @@ fn commands_get_a_clean_environment() {
         "EXTENSION=tag+more",
         "LOCAL=Fred x+tag+more",
         &format!("MESSAGE_ID={id}"),
-        "ORIGINAL_RECIPIENT=\"Fred x+tag+more\"@MX.example",
+        "ORIGINAL_RECIPIENT=first ?one\"@old.example",
         "PATH=/usr/local/bin:/usr/bin:/bin",
         "RECIPIENT=\"Fred x+tag+more\"@MX.example",
         "SENDER=\"a $(id) b\"@c.example",
