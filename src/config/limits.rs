@@ -89,10 +89,11 @@ macro_rules! limits {
 limits! {
     /// Commands since the last accepted message; accepted recipients do not count, they have their own limit.
     smtp_commands: u64 = at_least_one("25"), 421 "Too many SMTP commands received in session.";
-    /// Commands that do not exist, in a session.
-    smtp_unknowncmd: u64 = at_least_one("4"), 421 "Too many bad commands.";
-    /// Commands that were refused, in a session.
-    smtp_failcmds: u64 = at_least_one("4"), 421 "Too many failed commands.";
+    /// Commands that do not exist, since the last accepted message. Twenty, as many as Postfix takes
+    /// (smtpd_hard_error_limit): who hangs up loses the mail of clients that do not remember which recipients are served.
+    smtp_unknowncmd: u64 = at_least_one("20"), 421 "Too many bad commands.";
+    /// Commands that were refused, likewise: a message may have some unknown recipients before a good one.
+    smtp_failcmds: u64 = at_least_one("20"), 421 "Too many failed commands.";
     /// The whole connection.
     connection_secs: Duration = seconds("600"), 421 "Connection timeout.";
     /// Octets of a message, line ends counted as two (RFC 1870, section 3); 0 for no limit.

@@ -62,11 +62,17 @@ enum Asked {
 
 #[derive(Debug, Default)]
 struct Counters {
+    since_message: SinceMessage,
+    /// MAIL and RCPT of the whole connection, whatever became of them.
+    envelope: u64,
+}
+
+/// What starts anew with each accepted message: a connection over which mail comes is not held to be an attack.
+#[derive(Debug, Default)]
+struct SinceMessage {
     commands: u64,
     unknown: u64,
     failed: u64,
-    /// MAIL and RCPT of the whole connection, whatever became of them.
-    envelope: u64,
 }
 
 impl<'c> Session<'c> {
@@ -129,7 +135,7 @@ impl<'c> Session<'c> {
         }
         match outcome {
             Ok(()) => {
-                self.counters.commands = 0;
+                self.counters.since_message = SinceMessage::default();
                 Step::Reply(reply::accepted(id))
             }
             Err(reply) => self.fail(reply),
@@ -227,11 +233,11 @@ impl<'c> Session<'c> {
         if let State::Refused(reply) = &self.state {
             return (Heard::Command(words), Step::Close(reply.clone()));
         }
-        self.counters.commands += 1;
+        self.counters.since_message.commands += 1;
         let limits = self.limits;
         let dialect = Dialect { ascii: limits.smtp_ascii.value, own_domain: self.domain };
         let command = command::parse(line, dialect);
-        if self.counters.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
+        if self.counters.since_message.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
             return (Heard::Command(words), Step::Close(over_limit(&limits.smtp_commands)));
         }
         let heard = match &command {
@@ -268,7 +274,7 @@ impl<'c> Session<'c> {
         if let State::Refused(reply) = &self.state {
             return Step::Close(reply.clone());
         }
-        self.counters.commands += 1;
+        self.counters.since_message.commands += 1;
         self.unknown(reply::line_too_long())
     }
 
@@ -402,7 +408,7 @@ impl<'c> Session<'c> {
     /// that [`Session::mail`] has let begin has room for all of its recipients.
     fn not_counted(&mut self, reply: Reply) -> Step {
         if self.counters.envelope <= self.max_envelope().saturating_add(self.limits.smtp_rcpt_to.value) {
-            self.counters.commands -= 1;
+            self.counters.since_message.commands -= 1;
         }
         answer(reply)
     }
@@ -414,9 +420,9 @@ impl<'c> Session<'c> {
     }
 
     fn fail(&mut self, reply: Reply) -> Step {
-        self.counters.failed += 1;
+        self.counters.since_message.failed += 1;
         let limit = &self.limits.smtp_failcmds;
-        if self.counters.failed > limit.value && reply.code != 421 {
+        if self.counters.since_message.failed > limit.value && reply.code != 421 {
             let last = format!("the last one: {} {}", reply.code, reply.text);
             return Step::Close(Reply { subject: reply.subject, ..over_limit(limit).because(last) });
         }
@@ -424,9 +430,9 @@ impl<'c> Session<'c> {
     }
 
     fn unknown(&mut self, reply: Reply) -> Step {
-        self.counters.unknown += 1;
+        self.counters.since_message.unknown += 1;
         let limit = &self.limits.smtp_unknowncmd;
-        match self.counters.unknown > limit.value {
+        match self.counters.since_message.unknown > limit.value {
             true => Step::Close(over_limit(limit)),
             false => Step::Reply(reply),
         }
