@@ -109,8 +109,9 @@ limits! {
     smtp_ascii: bool = switch("on"), 500 "Binary data (non-ASCII) unsupported.";
     /// Whether a peer needs a forward-confirmed name.
     fcrdns_check: bool = switch("on"), 450 "Failed FcrDNS, try again later";
-    /// Whether a bare CR or LF in a message from a CRLF connection is refused.
-    bare_newline: bool = reject("reject"), 550 "Bare CR or LF in the message: lines end with CRLF (RFC 5321, 2.3.8).";
+    /// Whether a bare CR or LF in a message from a CRLF connection is refused. By default it is content and ends nothing,
+    /// because half of the libraries that programs send mail with let it through from a text with Unix line ends.
+    bare_newline: bool = reject("accept"), 550 "Bare CR or LF in the message: lines end with CRLF (RFC 5321, 2.3.8).";
     /// Waiting for a command, or for data to move.
     idle_secs: Duration = seconds("300"), 421 "Idle for too long.";
     /// The same before the connection has had an accepted recipient. Five minutes, which RFC 5321 asks for in 4.5.3.2.7,
