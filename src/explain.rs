@@ -35,7 +35,7 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
     let peer = &question.peer;
     let mut text = String::new();
     let _ = writeln!(text, "peer {peer}");
-    if peer.hostname.is_none() && config.limits.fcrdns_check.value {
+    if peer.hostname.is_none() && config.limits.fcrdns_check.value.is_for(peer.address) {
         let refusal = &config.limits.fcrdns_check.refusal;
         let _ = writeln!(text, "  note: a peer without a confirmed name is refused: {} {}", refusal.code, refusal.text);
         let _ = writeln!(text, "        (`--peer ADDRESS=HOSTNAME` asks about one with a name; limit.fcrdns_check)");

@@ -120,6 +120,18 @@ fn is_mapped(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some()
 }
 
+/// Whether an address is one that no host has for the whole world: this host's own, those of private networks (RFC 1918,
+/// RFC 4193) and of a provider's inside (RFC 6598), and those of a link (RFC 3927; RFC 4291, 2.5.6).
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
 /// Whether an address can be another host's. A NAT64 passes no others on (RFC 6052, 3.1), so whoever claims to have come
 /// from ourselves through one is not taken at his word.
 fn can_come_from_afar(address: Ipv4Addr) -> bool {
@@ -201,6 +213,52 @@ mod tests {
         ] {
             assert_eq!(super::canonical(address.parse().unwrap()).to_string(), canonical, "{address}");
             assert_eq!(Peer::parse(address).unwrap().address.to_string(), canonical, "{address}");
+        }
+    }
+
+    #[test]
+    fn private_addresses() {
+        for private in [
+            "127.0.0.1",
+            "127.255.255.255",
+            "::1",
+            "10.0.0.0",
+            "10.255.255.255",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "169.254.1.1",
+            "100.64.0.0",
+            "100.127.255.255",
+            "fc00::",
+            "fdff::1",
+            "fe80::1",
+            "febf::1",
+        ] {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+        for public in [
+            "9.255.255.255",
+            "11.0.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.167.1.1",
+            "192.169.0.0",
+            "169.253.0.1",
+            "100.63.255.255",
+            "100.128.0.0",
+            "128.0.0.1",
+            "192.0.2.7",
+            "0.0.0.0",
+            "::",
+            "fbff::1",
+            "fe00::1",
+            "fec0::1",
+            "2001:db8::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b:1::a00:1",
+        ] {
+            assert!(!is_private(public.parse().unwrap()), "{public}");
         }
     }
 

@@ -247,7 +247,10 @@ fn look_up(
         Err(why) => {
             log.event(&Event::NoHostName(&why));
             let check = &limits.fcrdns_check;
-            check.value.then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because(why.to_string()))
+            check
+                .value
+                .is_for(peer.address)
+                .then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because(why.to_string()))
         }
     }
 }

@@ -231,6 +231,36 @@ fn without_a_confirmed_name_the_first_command_is_refused() {
     assert_eq!(reply, "550 5.7.25 No name, no mail");
 }
 
+/// Who comes from a private network often has no name, and cannot get one.
+#[test]
+fn a_private_network_needs_no_names_unless_all_do() {
+    if !can_have_names() {
+        return;
+    }
+    for peer in ["192.168.1.7", "10.0.0.7", "172.16.0.7", "100.64.0.7", "169.254.1.7", "fd00::7", "fe80::7"] {
+        let scratch = Scratch::with_config(CONFIG_TEXT);
+        let mut session = session(&scratch, "{}", peer);
+        session.expect("220 mx.example ");
+        session.exchange("HELO scanner", &format!("250 mx.example Hello unknown [{peer}]"));
+        session.exchange("MAIL FROM:<a@b.example>", "250 ");
+        // A rule about names is about none of them.
+        session.exchange("RCPT TO:<named@mx.example>", "550 ");
+        session.quit();
+        let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check strict\n"));
+        let mut session = self::session(&scratch, "{}", peer);
+        session.expect("220 mx.example ");
+        session.exchange("HELO scanner", "450 Failed FcrDNS, try again later");
+    }
+    for (peer, check, is_taken) in
+        [("172.32.0.7", "on", false), ("100.128.0.7", "on", false), ("172.32.0.7", "off", true)]
+    {
+        let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check {check}\n"));
+        let mut session = session(&scratch, "{}", peer);
+        session.expect("220 mx.example ");
+        session.exchange("HELO scanner", if is_taken { "250 " } else { "450 Failed FcrDNS, try again later" });
+    }
+}
+
 /// An address can have several names, and the name server of one be out of order.
 #[test]
 fn any_of_several_names_may_confirm() {

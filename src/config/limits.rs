@@ -4,10 +4,12 @@
 //! test that the manual page tells the truth.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::lexer::{Problem, Word, Words};
 use super::value::{self, RefusalText};
+use crate::peer;
 
 /// A bound and what is said to the peer that reaches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,30 @@ pub struct Limit<T> {
     pub value: T,
     /// The reply.
     pub refusal: Refusal,
+}
+
+/// Which peers need a forward-confirmed name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NameCheck {
+    /// None.
+    #[default]
+    Off,
+    /// Those that the whole world can reach: in a private network (RFC 1918 and its like) hosts often have no name, and
+    /// nobody from elsewhere can have such an address.
+    On,
+    /// All.
+    Strict,
+}
+
+impl NameCheck {
+    /// Whether the peer at this address needs one.
+    pub fn is_for(self, address: IpAddr) -> bool {
+        match self {
+            NameCheck::Off => false,
+            NameCheck::On => !peer::is_private(address),
+            NameCheck::Strict => true,
+        }
+    }
 }
 
 /// A reply that the administrator worded: `CODE TEXT`.
@@ -107,8 +133,8 @@ limits! {
     min_free: u64 = any_number("100000000"), 452 "Not enough room for messages, try again later.";
     /// Whether commands must be ASCII.
     smtp_ascii: bool = switch("on"), 500 "Binary data (non-ASCII) unsupported.";
-    /// Whether a peer needs a forward-confirmed name.
-    fcrdns_check: bool = switch("on"), 450 "Failed FcrDNS, try again later";
+    /// Who needs a forward-confirmed name.
+    fcrdns_check: NameCheck = name_check("on"), 450 "Failed FcrDNS, try again later";
     /// Whether a bare CR or LF in a message from a CRLF connection is refused. By default it is content and ends nothing,
     /// because half of the libraries that programs send mail with let it through from a text with Unix line ends.
     bare_newline: bool = reject("accept"), 550 "Bare CR or LF in the message: lines end with CRLF (RFC 5321, 2.3.8).";

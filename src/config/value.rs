@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
-use super::limits::Refusal;
+use super::limits::{NameCheck, Refusal};
 use super::settings::{Level, LogTarget, Sandbox};
 
 /// `CODE TEXT` as the administrator wrote it.
@@ -101,6 +101,18 @@ pub(super) fn switch(word: Word<'_>) -> Result<bool, Problem> {
         "on" | "yes" | "1" => Ok(true),
         "off" | "no" | "0" => Ok(false),
         other => Err(word.problem(format!("`{other}` found where `on` or `off` is expected"))),
+    }
+}
+
+/// A switch, or `strict`.
+pub(super) fn name_check(word: Word<'_>) -> Result<NameCheck, Problem> {
+    if word.text == "strict" {
+        return Ok(NameCheck::Strict);
+    }
+    match switch(word) {
+        Ok(true) => Ok(NameCheck::On),
+        Ok(false) => Ok(NameCheck::Off),
+        Err(_) => Err(word.problem(format!("`{}` found where `on`, `off` or `strict` is expected", word.text))),
     }
 }
 
