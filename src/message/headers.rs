@@ -50,7 +50,7 @@ impl<'a> RecipientCopy<'a> {
     /// Headers and text, lines ended by LF, from the beginning: as much of it as is asked for at a time.
     pub fn reader<'s>(&self, spool: &'s mut Spool) -> io::Result<impl BufRead + 's> {
         let headers = self.headers(spool);
-        Ok(io::Read::chain(Cursor::new(headers), spool.text()?))
+        Ok(io::Read::chain(Cursor::new(headers), spool.message()?))
     }
 
     /// The headers, an empty line behind them if the text needs it.

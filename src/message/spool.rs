@@ -1,7 +1,8 @@
 //! The text of a message while it is received, and what of it matters before it is read again.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -38,9 +39,8 @@ pub struct Spool {
     memory: Vec<u8>,
     file: Rc<SpoolFile>,
     is_in_file: bool,
-    headers: HeaderScan,
-    /// The beginning of the text, to see whether it begins with a header.
-    beginning: Vec<u8>,
+    hops: HopScan,
+    header: HeaderScan,
     length: usize,
     failure: Option<io::Error>,
 }
@@ -52,8 +52,8 @@ impl Spool {
             memory: Vec::new(),
             file,
             is_in_file: false,
-            headers: HeaderScan::default(),
-            beginning: Vec::new(),
+            hops: HopScan::default(),
+            header: HeaderScan::default(),
             length: 0,
             failure: None,
         }
@@ -64,9 +64,8 @@ impl Spool {
         if self.failure.is_some() {
             return;
         }
-        self.headers.scan(text);
-        let room = MAX_FIELD_NAME - self.beginning.len();
-        self.beginning.extend_from_slice(&text[..text.len().min(room)]);
+        self.hops.scan(text);
+        self.header.scan(text);
         self.length += text.len();
         self.failure = self.store(text).err();
     }
@@ -92,16 +91,13 @@ impl Spool {
 
     /// How many servers have handled the message before us (RFC 5321, 6.3).
     pub fn hops(&self) -> usize {
-        self.headers.hops
+        self.hops.count
     }
 
     /// Whether the text begins with a header field or with the empty line that ends the header. Text that does not would
     /// otherwise become a part of our own header.
     pub(super) fn begins_with_header(&self) -> bool {
-        let name = self.beginning.iter().take_while(|byte| byte.is_ascii_graphic() && **byte != b':').count();
-        let behind_name = self.beginning[name..].iter().find(|byte| !matches!(byte, b' ' | b'\t'));
-        let is_field = name > 0 && behind_name == Some(&b':');
-        is_field || self.beginning.starts_with(b"\n")
+        self.header.missing_empty_line() != Some(0)
     }
 
     /// The largest piece that [`Spool::text`] gives at a time, in bytes.
@@ -111,21 +107,39 @@ impl Spool {
 
     /// The whole text, from the beginning.
     pub fn text(&mut self) -> io::Result<impl BufRead + '_> {
+        self.rewind()?;
+        self.part(0..self.length)
+    }
+
+    /// The same with the empty line that the header of a message has at its end, if it runs into the text without one. The
+    /// one in front of everything is not given ([`Spool::begins_with_header`]).
+    pub(super) fn message(&mut self) -> io::Result<impl BufRead + '_> {
+        self.rewind()?;
+        let end = self.header.missing_empty_line().unwrap_or(0);
+        let empty_line: &[u8] = if end == 0 { b"" } else { b"\n" };
+        Ok(self.part(0..end)?.chain(empty_line).chain(self.part(end..self.length)?))
+    }
+
+    fn rewind(&self) -> io::Result<()> {
+        if self.is_in_file { self.file.file()?.seek(SeekFrom::Start(0)).map(|_| ()) } else { Ok(()) }
+    }
+
+    /// A part of the text: the first, or the one behind that which was read before.
+    fn part(&self, range: Range<usize>) -> io::Result<impl BufRead + '_> {
+        let length = range.len();
         let text = if self.is_in_file {
-            let mut file = self.file.file()?;
-            file.seek(SeekFrom::Start(0))?;
             // What stands behind it may be of a message before.
-            Text::InFile(file.take(self.length as u64))
+            Text::InFile(self.file.file()?.take(length as u64))
         } else {
-            Text::InMemory(Cursor::new(&self.memory))
+            Text::InMemory(&self.memory[range])
         };
-        Ok(BufReader::with_capacity(self.piece(), text))
+        Ok(BufReader::with_capacity(length.min(COPY_SIZE), text))
     }
 }
 
 /// Where the text is read from.
 enum Text<'s> {
-    InMemory(Cursor<&'s Vec<u8>>),
+    InMemory(&'s [u8]),
     InFile(io::Take<&'s File>),
 }
 
@@ -149,15 +163,15 @@ impl Drop for Spool {
 
 /// Counts the Received fields of the header, however the text is split.
 #[derive(Debug, Default)]
-struct HeaderScan {
+struct HopScan {
     ended: bool,
-    hops: usize,
+    count: usize,
     /// How much of the current line has come, and how much of it is like `Received:`.
     column: usize,
     alike: usize,
 }
 
-impl HeaderScan {
+impl HopScan {
     fn scan(&mut self, text: &[u8]) {
         const FIELD: &[u8] = b"received:";
         let mut rest = text;
@@ -168,11 +182,82 @@ impl HeaderScan {
             } else {
                 if self.alike == self.column && FIELD.get(self.column) == Some(&byte.to_ascii_lowercase()) {
                     self.alike += 1;
-                    self.hops += usize::from(self.alike == FIELD.len());
+                    self.count += usize::from(self.alike == FIELD.len());
                 }
                 self.column += 1;
             }
             rest = &rest[1..];
+        }
+    }
+}
+
+/// Looks for the first line that is no part of a header (RFC 5322, 2.2), however the text is split: whoever sends it without
+/// an empty line before it means it as text, and readers would take it, or all of the header behind it, for something else.
+#[derive(Debug, Default)]
+struct HeaderScan {
+    line: HeaderLine,
+    /// Where the line begins, and how much of it has come.
+    start: usize,
+    column: usize,
+}
+
+/// What a line of the header is, as far as it has come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum HeaderLine {
+    /// Nothing has come of it.
+    #[default]
+    Start,
+    /// Perhaps the name of a field.
+    Name,
+    /// Blanks behind a name.
+    BehindName,
+    /// A field, or the continuation of one.
+    Field,
+    /// The empty line: all before it is header.
+    Empty,
+    /// No part of a header; nothing behind it is looked at either.
+    Text,
+}
+
+impl HeaderScan {
+    fn scan(&mut self, text: &[u8]) {
+        use HeaderLine::{BehindName, Empty, Field, Name, Start, Text};
+        let mut rest = text;
+        while let Some((&byte, behind)) = rest.split_first() {
+            rest = behind;
+            self.line = match (self.line, byte) {
+                (Empty | Text, _) => return,
+                (Start, b'\n') => Empty,
+                (Start, b' ' | b'\t') if self.start > 0 => Field,
+                (Field, b'\n') => {
+                    self.start += self.column + 1;
+                    self.column = 0;
+                    self.line = Start;
+                    continue;
+                }
+                (Field, _) => {
+                    // Most of a header: no need to look at each byte.
+                    let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                    self.column += length;
+                    rest = &rest[length..];
+                    Field
+                }
+                (Name | BehindName, b':') => Field,
+                (Name | BehindName, b' ' | b'\t') => BehindName,
+                (Start | Name, byte) if byte.is_ascii_graphic() && byte != b':' && self.column < MAX_FIELD_NAME => Name,
+                (Start | Name | BehindName, _) => Text,
+            };
+            self.column += 1;
+        }
+    }
+
+    /// Where an empty line has to be put in front of what is no header: behind so many bytes.
+    fn missing_empty_line(&self) -> Option<usize> {
+        match self.line {
+            HeaderLine::Name | HeaderLine::BehindName | HeaderLine::Text => Some(self.start),
+            // There is nothing at all.
+            HeaderLine::Start if self.start == 0 => Some(0),
+            HeaderLine::Start | HeaderLine::Field | HeaderLine::Empty => None,
         }
     }
 }
@@ -183,8 +268,8 @@ const IN_MEMORY: usize = 256 * 1024;
 /// How much is copied at a time.
 const COPY_SIZE: usize = 64 * 1024;
 
-/// RFC 5322, 2.1.1: a line, and so a field name, has at most 998 characters.
-const MAX_FIELD_NAME: usize = 998;
+/// RFC 5322, 2.1.1: a line, and so a field name and its colon, have at most 998 characters.
+const MAX_FIELD_NAME: usize = 997;
 
 #[cfg(test)]
 mod tests {
@@ -218,6 +303,57 @@ mod tests {
             (b"http://x\n", true),
         ] {
             assert_eq!(spool(text, 3).begins_with_header(), is_header, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn a_header_that_runs_into_the_text_is_ended() {
+        let long_name = format!("A: b\n{}: c\n\ntext\n", "n".repeat(997));
+        let no_name = format!("A: b\n{}: c\n\ntext\n", "n".repeat(998));
+        for (text, place) in [
+            ("Subject: x\n\nbody\n", None),
+            ("Subject: x\n", None),
+            ("\nA: b\nno header\n", None),
+            ("A: b\n c\n\td\n \nE : f\n\nno header\n", None),
+            ("A: b\nhello\nC: d\n\n", Some("hello")),
+            ("A: b\nhello world: x\n", Some("hello")),
+            ("A: b\n folded\n: x\n\n", Some(": x")),
+            ("A: b\nFrom root Sat Nov 28\nC: d\n", Some("From root")),
+            ("A: b\n>From root Sat Nov 28\nC: d\n", Some(">From")),
+            ("A: b\n\r\nbody\n", Some("\r")),
+            ("A: b\n\u{fc}: x\n", Some("\u{fc}")),
+            ("A: b\n\0\n", Some("\0")),
+            ("A: b\nword", Some("word")),
+            ("A: b\nword\t ", Some("word")),
+            (&long_name, None),
+            (&no_name, Some("nnn")),
+        ] {
+            let place = place.map(|line| text.find(line).unwrap());
+            for piece in [1, 2, 3, 5, 1000] {
+                let mut spool = spool(text.as_bytes(), piece);
+                assert_eq!(spool.header.missing_empty_line(), place, "{text:?} in pieces of {piece}");
+                let mut expected = text.to_owned();
+                place.into_iter().for_each(|place| expected.insert(place, '\n'));
+                let mut message = String::new();
+                spool.message().unwrap().read_to_string(&mut message).unwrap();
+                assert_eq!(message, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_of_a_large_message_is_ended_too() {
+        for header in [100, 200_000, 400_000] {
+            let (header, body) = (format!("A: {}\n", "b".repeat(header)), "no header\n".repeat(50_000));
+            let mut spool = spool(format!("{header}{body}").as_bytes(), 10_000);
+            for _ in 0..2 {
+                let mut message = String::new();
+                spool.message().unwrap().read_to_string(&mut message).unwrap();
+                assert!(message == format!("{header}\n{body}"));
+            }
+            let mut text = String::new();
+            spool.text().unwrap().read_to_string(&mut text).unwrap();
+            assert!(text == format!("{header}{body}"));
         }
     }
 
