@@ -25,7 +25,8 @@ pub struct Server<'a> {
     log: &'a Log,
     signals: &'a Signals,
     connection: Connection<'a>,
-    /// When the whole connection has to be over.
+    /// When the message has to be over that is coming, or may be: its time runs from the greeting or the last accepted
+    /// message on, and is longer the more text comes.
     deadline: Instant,
     /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
     idle_since: Instant,
@@ -58,7 +59,7 @@ enum End {
 }
 
 impl<'a> Server<'a> {
-    /// Sends the greeting; the connection's time runs from here.
+    /// Sends the greeting; the first message's time runs from here.
     pub fn greet(config: &'a Config, log: &'a Log, signals: &'a Signals) -> Self {
         let deadline = Instant::now() + config.limits.connection_secs.value;
         let mut server = Self {
@@ -90,7 +91,7 @@ impl<'a> Server<'a> {
         self.spool_file = Some(Rc::new(SpoolFile::open(self.config.spool_dir.as_ref())));
     }
 
-    /// When the connection's time is over.
+    /// When the time is over.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -183,6 +184,7 @@ impl<'a> Server<'a> {
             Heard::Text => {
                 let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
                 spool.push(&self.text);
+                self.deadline = self.deadline_with_text();
                 if self.log.wants(Flags::LETTERS) {
                     let has_ended = !matches!(step, Step::Wait);
                     log_letter(self.log, &mut self.letter, &self.text, has_ended);
@@ -216,6 +218,7 @@ impl<'a> Server<'a> {
         let step = session.delivered(outcome, &id);
         if is_delivered {
             self.messages += 1;
+            self.deadline = Instant::now() + self.config.limits.connection_secs.value;
             self.unconfirmed = Some(id.clone());
             self.delivered = Some((id, transaction));
         }
@@ -229,6 +232,18 @@ impl<'a> Server<'a> {
             self.unconfirmed = None;
         }
         input
+    }
+
+    /// The deadline with the time that the text which has come may take, so that a slow link gets through. There is never
+    /// more left than there was at first, and what is thrown away, because the message is too large already, gives none.
+    /// Where places are scarce there is no more time at all, or little data would hold one for long.
+    fn deadline_with_text(&self) -> Instant {
+        if self.is_scarce || self.text.is_empty() {
+            return self.deadline;
+        }
+        let octets = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
+        let most = Instant::now() + self.config.limits.connection_secs.value;
+        most.min(self.deadline + octets * TIME_FOR_AN_OCTET)
     }
 
     fn timed_out(&self) -> Reply {
@@ -323,6 +338,10 @@ pub const SCARCE: &str = "MAILRECV_SCARCE";
 /// The part of its time that a peer may then be silent before it has named a recipient that is accepted: with the
 /// defaults ten seconds, as in Postfix under stress (smtpd_timeout).
 const SCARCE_FRACTION: u32 = 3;
+
+/// The least rate at which the text of a message may come for longer than `limit.connection_secs`: 500 octets a second, as
+/// in Postfix (smtpd_min_data_rate).
+const TIME_FOR_AN_OCTET: Duration = Duration::from_millis(2);
 
 /// How long the last reply may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(10);

@@ -120,7 +120,8 @@ limits! {
     smtp_unknowncmd: u64 = at_least_one("20"), 421 "Too many bad commands.";
     /// Commands that were refused, likewise: a message may have some unknown recipients before a good one.
     smtp_failcmds: u64 = at_least_one("20"), 421 "Too many failed commands.";
-    /// The whole connection.
+    /// A message, from the greeting or the last accepted message to its end; every 500 octets of its text give it a second
+    /// more.
     connection_secs: Duration = seconds("600"), 421 "Connection timeout.";
     /// Octets of a message, line ends counted as two (RFC 1870, section 3); 0 for no limit.
     smtp_data_size: u64 = any_number("24000000"), 552 "Too much mail data.";

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use testkit::Session;
 use testkit::process::peak_memory;
 
 use crate::support::{PEER, Scratch};
@@ -155,7 +156,7 @@ fn the_connection_ends_behind_a_delivery() {
     }
 }
 
-/// The text of a message that moves is not idle; `limit.connection_secs` ends it all the same.
+/// The text of a message that hardly moves is not idle; `limit.connection_secs` ends it all the same.
 #[test]
 fn data_that_trickles_in_is_bounded_by_the_connection() {
     let scratch = Scratch::with_config(&format!("{INBOX}limit.idle_secs 2\nlimit.connection_secs 4\n"));
@@ -172,6 +173,62 @@ fn data_that_trickles_in_is_bounded_by_the_connection() {
     session.expect("421 4.4.2 Connection timeout.");
     assert!((3.0..7.0).contains(&time.as_secs_f64()), "after {time:?}");
     assert!(!scratch.path("inbox").exists());
+}
+
+/// Text that comes slowly, and yet at a least rate, has the time that it needs, and the next message has its own.
+#[test]
+fn a_slow_link_gets_through() {
+    let scratch = Scratch::with_config(&format!("{INBOX}limit.connection_secs 3\n"));
+    let mut session = scratch.greeted();
+    for count in [1, 2] {
+        session.begin_message(&["fred@mx.example"]);
+        for _ in 0..10 {
+            session.send("x".repeat(998) + "\r\n");
+            assert!(session.is_silent_for(Duration::from_millis(500)), "{:?}", session.line());
+        }
+        session.send(".\r\n");
+        session.expect("250 2.0.0 ");
+        assert_eq!(delivered_to_inbox(&scratch), count);
+    }
+    session.quit();
+}
+
+/// Where places are scarce, that would hold one with little data.
+#[test]
+fn where_places_are_scarce_a_slow_link_has_no_more_time() {
+    let scratch = Scratch::with_config(&format!("{INBOX}limit.connection_secs 2\n"));
+    let mut command = scratch.mailrecv(&["--peer", PEER]);
+    command.env("MAILRECV_SCARCE", "");
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    session.begin_message(&["fred@mx.example"]);
+    for _ in 0..30 {
+        session.send("x".repeat(998) + "\r\n");
+        if !session.is_silent_for(Duration::from_millis(300)) {
+            break;
+        }
+    }
+    session.expect("421 4.4.2 Connection timeout.");
+}
+
+/// Nobody saves up time for later: there is never more left than at the beginning.
+#[test]
+fn data_that_came_fast_gives_no_time_to_come_slowly() {
+    for (limits, piece) in [("", "x"), ("limit.smtp_data_size 10\n", "x".repeat(1000).as_str())] {
+        let scratch = Scratch::with_config(&format!("{INBOX}limit.connection_secs 3\n{limits}"));
+        let mut session = scratch.greeted();
+        session.begin_message(&["fred@mx.example"]);
+        session.send(format!("{}\r\n", "x".repeat(998)).repeat(1000));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(12) {
+            session.send(piece);
+            if !session.is_silent_for(Duration::from_millis(500)) {
+                break;
+            }
+        }
+        session.expect("421 4.4.2 Connection timeout.");
+        assert!(!scratch.path("inbox").exists());
+    }
 }
 
 /// A peer that sends commands and never reads the replies is given up, and costs no memory.
