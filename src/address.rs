@@ -123,8 +123,12 @@ impl fmt::Display for ReversePath {
 
 /// Takes a path off the front of a text, `<path>` or one word without brackets: what is in the brackets, blanks at both
 /// ends and a source route dropped (4.1.1.3), and what follows. A `>` or a blank inside a quoted local part does not end
-/// the path.
+/// the path. A name in front of the brackets, as headers have it, is passed over.
 pub(super) fn path(text: &str) -> Result<(&str, &str), AddressError> {
+    let text = match text.find('<') {
+        Some(at) if is_display_name(&text[..at]) => &text[at..],
+        _ => text,
+    };
     let (inside, is_end): (_, fn(u8) -> bool) = match text.strip_prefix('<') {
         Some(inside) => (inside, |byte| byte == b'>'),
         None => (text, |byte| byte == b' ' || byte == b'\t'),
@@ -147,6 +151,12 @@ pub(super) fn path(text: &str) -> Result<(&str, &str), AddressError> {
     }
     let is_word = !text.starts_with('<') && !text.is_empty();
     if is_word { Ok((without_source_route(text)?, "")) } else { Err(AddressError::Syntax) }
+}
+
+/// Whether a text is words, quoted or not, as in `"Fred Flint" <fred@example.com>`.
+fn is_display_name(text: &str) -> bool {
+    let is_closed = text.matches('"').count().is_multiple_of(2);
+    is_closed && text.ends_with([' ', '\t', '"']) && !text.contains(['@', '>', ':', ',', ';', '=', '\\'])
 }
 
 /// `@a,@b:user@domain` is `user@domain`.
@@ -363,6 +373,11 @@ mod tests {
         assert_eq!(path("a@b SIZE=1"), Ok(("a@b", " SIZE=1")));
         assert_eq!(path("\"a b\"@c\tx"), Ok(("\"a b\"@c", "\tx")));
         assert_eq!(path("@a:u@d"), Ok(("u@d", "")));
+        assert_eq!(path("Fred Flint <u@d> SIZE=1"), Ok(("u@d", " SIZE=1")));
+        assert_eq!(path("\"Fred\"<u@d>"), Ok(("u@d", "")));
+        assert_eq!(path("\"a <b\"@c"), Ok(("\"a <b\"@c", "")));
+        assert_eq!(path("u@d <x>"), Ok(("u@d", " <x>")));
+        assert_eq!(path("u AUTH= <x>"), Ok(("u", " AUTH= <x>")));
         for bad in ["", "<a@b", "<\"a>b@c", "<@a,b:u@d>", "<@a>", "<a@b>x", "<a@b>,<c@d>", "<a\\>"] {
             assert!(path(bad).is_err(), "{bad}");
         }
