@@ -1,11 +1,13 @@
 //! Exim as a relay: it takes mail on its standard input and passes it on to one server.
 
 use std::fs;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::debian::{USER, chown};
-use crate::{Folder, debian, succeeds};
+use crate::{Folder, Process, debian, succeeds};
 
 /// Exim with a folder and a configuration of its own; it runs when it is called.
 pub struct Exim {
@@ -37,6 +39,14 @@ impl Exim {
     /// Holds a session with it, and leaves what it accepts in the queue; its replies.
     pub fn submit(&self, script: &str) -> String {
         succeeds(self.command(&["-odq", "-bs"]), script)
+    }
+
+    /// Serves this connection, as a super-server would have it.
+    pub fn serve(&self, connection: TcpStream) -> Process {
+        let connection = OwnedFd::from(connection);
+        let mut command = self.command(&["-odq", "-bs"]);
+        command.stdin(connection.try_clone().unwrap()).stdout(connection).stderr(Stdio::null());
+        Process::start(command)
     }
 
     /// Passes on everything in the queue.

@@ -37,6 +37,11 @@ impl Postfix {
         Self { address, _master: master, folder }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Holds a session with it; its replies.
     pub fn submit(&self, script: &str) -> String {
         Client::connect(self.address).converse(script)

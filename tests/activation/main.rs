@@ -15,6 +15,7 @@ mod listen;
 mod logging;
 mod readme;
 mod relays;
+mod side_by_side;
 mod super_servers;
 mod support;
 mod units;
