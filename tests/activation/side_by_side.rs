@@ -31,7 +31,7 @@ fn mailrecv_refuses_nothing_that_others_take_without_a_reason() {
         let ours = row.ask(Client::connect(mailrecv.addresses[0]));
         let (connection, _process) = exim_session(&exim);
         let codes = [ours, row.ask(connection), row.ask(Client::connect(postfix.address()))];
-        let is_alone = is_no(&codes[0]) && !codes[1..].iter().all(is_no);
+        let is_alone = is_no(&codes[0]) && !codes[1..].iter().all(|code| is_no(code));
         if is_alone && row.reason.is_empty() {
             wrong.push(format!("no reason for {}: {codes:?}", row.input));
         }
@@ -62,7 +62,7 @@ fn exim_session(exim: &Exim) -> (Client, testkit::Process) {
     (Client::on_tcp(client), process)
 }
 
-fn is_no(code: &String) -> bool {
+fn is_no(code: &str) -> bool {
     !code.starts_with(['2', '3'])
 }
 
