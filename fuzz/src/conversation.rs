@@ -1,6 +1,7 @@
 //! A whole session in memory, with deliveries whose end is in the recipient's name. What must hold at every step is
 //! checked on the way.
 
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
@@ -14,6 +15,7 @@ use mailrecv::smtp::{Heard, Outcome};
 
 use super::driver::{Driver, World};
 use super::log::check_text;
+use super::reference;
 use super::reply::check_wire_form;
 
 /// What came of a session.
@@ -172,5 +174,15 @@ fn check_headers(envelope: &Envelope<'_>, text: &[u8]) {
             assert!(!line.trim_start_matches('\t').contains(char::is_control), "{headers:?}");
         }
         assert!(lines.len() - beginnings.len() <= 1, "{headers}");
+        let mut message = Vec::new();
+        let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
+        copy.reader(&mut spool).and_then(|mut reader| reader.read_to_end(&mut message)).expect("a copy from memory");
+        let behind_ours: Vec<u8> =
+            message.split_inclusive(|byte| *byte == b'\n').skip(beginnings.len()).flatten().copied().collect();
+        assert_eq!(
+            behind_ours.escape_ascii().to_string(),
+            reference::with_ended_header(text).escape_ascii().to_string(),
+            "what stands behind our headers"
+        );
     }
 }

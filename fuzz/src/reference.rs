@@ -35,6 +35,28 @@ pub fn message(ending: LineEnding, input: &[u8]) -> Message<'_> {
     message
 }
 
+/// A message that runs on behind our own header: with an empty line in front of its first line that is no part of a header
+/// (RFC 5322, 2.2), unless that is empty itself.
+pub fn with_ended_header(text: &[u8]) -> Vec<u8> {
+    let mut header = 0;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let is_continuation = header > 0 && (line.starts_with(b" ") || line.starts_with(b"\t"));
+        if !is_field(line) && !is_continuation {
+            break;
+        }
+        header += line.len();
+    }
+    let (header, rest) = text.split_at(header);
+    let is_missing = if header.is_empty() { !rest.starts_with(b"\n") } else { !rest.is_empty() && rest[0] != b'\n' };
+    [header, if is_missing { b"\n" } else { b"" }, rest].concat()
+}
+
+fn is_field(line: &[u8]) -> bool {
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+    let name = line[..colon].iter().rposition(|byte| !b" \t".contains(byte)).map_or(&[][..], |last| &line[..=last]);
+    (1..=997).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic)
+}
+
 /// The first line, without its end, and what follows it; `None` if the line has no end.
 pub fn line(ending: LineEnding, input: &[u8]) -> Option<(&[u8], &[u8])> {
     match ending {
