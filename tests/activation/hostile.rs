@@ -140,12 +140,12 @@ fn payloads() -> Vec<Vec<u8>> {
     }
     // Longer than a log line shows, and than a command may be.
     payloads.push(["x".repeat(390), forged[0].to_owned()].concat().into_bytes());
-    payloads.push([" ".repeat(600), forged[0].to_owned()].concat().into_bytes());
+    payloads.push([" ".repeat(2100), forged[0].to_owned()].concat().into_bytes());
     payloads
 }
 
 /// What stands before and after the payload.
-const COMMANDS: [(&str, &str); 23] = [
+const COMMANDS: [(&str, &str); 24] = [
     ("", ""),
     ("FOO ", ""),
     ("HELO ", ""),
@@ -166,7 +166,8 @@ const COMMANDS: [(&str, &str); 23] = [
     ("NOOP ", ""),
     ("HELP ", ""),
     ("DATA ", ""),
-    ("QUIT ", ""),
+    ("QUITS ", ""),
+    ("RSET\t", ""),
     ("SEND FROM:<", ">"),
     ("HELO client.example", ""),
 ];
