@@ -8,21 +8,16 @@ use crate::config::{self, Diagnostic, Level, Severity};
 use crate::exit::Exit;
 use crate::sandbox;
 
-/// `mailrecv check`: every error and warning with its line; 0 or 78.
-pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
-    let loaded = config::load(&options.config);
-    let (errors, warnings) = match &loaded {
-        Ok(config) => {
-            let found = config.check_way_to(&options.config).into_iter().chain(config.check());
-            found.partition(|d| d.severity == Severity::Error)
-        }
-        Err(unusable) => (unusable.errors.clone(), Vec::new()),
-    };
-    report(&options.config, errors.iter().chain(&warnings));
+/// `mailrecv check`: every error and warning with its line; 78 for errors, 1 for warnings if it `is_strict`, else 0.
+pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> Exit {
+    let checked = config::check(&options.config);
+    let (errors, warnings): (Vec<_>, Vec<_>) = checked.found.iter().partition(|d| d.severity == Severity::Error);
+    let loaded = &checked.config;
+    report(&options.config, checked.found.iter());
     if !errors.is_empty() {
         return Exit::Config;
     }
-    let is_required = loaded.as_ref().is_ok_and(|config| config.sandbox.is_required);
+    let is_required = loaded.as_ref().is_some_and(|config| config.sandbox.is_required);
     let is_wanted = is_required || verbosity == Verbosity::Verbose;
     let shortcomings: Vec<_> = loaded.iter().filter(|_| is_wanted).flat_map(sandbox::shortcomings).collect();
     if is_required && !shortcomings.is_empty() {
@@ -42,13 +37,13 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity) -> Exit {
         for line in loaded.iter().flat_map(sandbox::describe) {
             let _ = writeln!(out, "  {line}");
         }
-        let is_tried = loaded.as_ref().is_ok_and(|config| config.sandbox.level != Level::Off);
+        let is_tried = loaded.as_ref().is_some_and(|config| config.sandbox.level != Level::Off);
         let all = (is_tried && shortcomings.is_empty()).then(|| "all of it is enforced".to_owned());
         for line in shortcomings.into_iter().chain(all) {
             let _ = writeln!(out, "Tried on this system: {line}");
         }
     }
-    Exit::Ok
+    if is_strict && !warnings.is_empty() { Exit::Refused } else { Exit::Ok }
 }
 
 /// Shows findings to the person at the terminal.

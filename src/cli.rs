@@ -19,8 +19,8 @@ pub enum Invocation {
     Receive(Options, Option<Peer>),
     /// Accept connections and start a receiver for each.
     Listen(Options, ListenOptions),
-    /// Look for mistakes in the configuration.
-    Check(Options, Verbosity),
+    /// Look for mistakes in the configuration; the last says whether warnings count as a failure.
+    Check(Options, Verbosity, bool),
     /// Say what would happen to a message.
     Explain(Options, Question),
     /// Run commands for the session at standard input, which started us; nobody types that.
@@ -88,7 +88,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         Some(("listen", matches)) => Invocation::Listen(options, listen(matches)),
         Some(("check", matches)) => {
             let verbosity = if matches.get_flag("verbose") { Verbosity::Verbose } else { Verbosity::Quiet };
-            Invocation::Check(options, verbosity)
+            Invocation::Check(options, verbosity, matches.get_flag("strict"))
         }
         Some(("explain", matches)) => {
             let peer = peer(matches)?.ok_or_else(|| error("--peer is missing"))?;
@@ -188,12 +188,20 @@ pub fn command() -> Command {
                 .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM")),
         )
         .subcommand(
-            Command::new("check").about("Look for mistakes in the configuration").arg(
-                Arg::new("verbose")
-                    .short('v')
-                    .action(ArgAction::SetTrue)
-                    .help("Say so too when there are none, and what the sandbox allows"),
-            ),
+            Command::new("check")
+                .about("Look for mistakes in the configuration")
+                .arg(
+                    Arg::new("verbose")
+                        .short('v')
+                        .action(ArgAction::SetTrue)
+                        .help("Say so too when there are none, and what the sandbox allows"),
+                )
+                .arg(
+                    Arg::new("strict")
+                        .long("strict")
+                        .action(ArgAction::SetTrue)
+                        .help("Exit with 1 if there are warnings"),
+                ),
         )
         .subcommand(
             Command::new("explain")

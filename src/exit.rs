@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Done.
     Ok = 0,
-    /// `explain`: such mail would be refused.
+    /// `explain`: such mail would be refused. `check --strict`: there are warnings.
     Refused = 1,
     /// Called wrongly.
     Usage = 64,

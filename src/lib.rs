@@ -54,7 +54,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let exit = match invocation {
         Invocation::Receive(options, peer) => receive::run(&options, peer),
         Invocation::Listen(options, listen) => listen::run(&options, &listen),
-        Invocation::Check(options, verbosity) => check::run(&options, verbosity),
+        Invocation::Check(options, verbosity, is_strict) => check::run(&options, verbosity, is_strict),
         Invocation::Explain(options, question) => explain::run(&options, &question),
         Invocation::RunCommands => deliver::runner::run(),
     };

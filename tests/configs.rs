@@ -59,7 +59,9 @@ fn listen_and_explain_say_the_same() {
     for arguments in [&["listen", "127.0.0.1:0"][..], &["explain", "--peer", "192.0.2.1", "--rcpt", "fred"]] {
         let output = scratch.run(MAILRECV, &[&["-c", &name], arguments].concat());
         assert_eq!(output.status.code(), Some(78));
-        assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+        // `check` has warnings on top.
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(errors.starts_with("misspelt.conf:1:1: error: ") && said.contains(&errors), "{errors}\n{said}");
         assert!(output.stdout.is_empty());
     }
 }
@@ -74,7 +76,7 @@ fn a_connection_logs_every_error() {
         let (_, said) = check(&file);
         let headlines: Vec<String> = said
             .lines()
-            .filter(|line| line.starts_with(&conf))
+            .filter(|line| line.starts_with(&conf) && line.contains(" error: "))
             .map(|line| format!("[192.0.2.7] ERROR: {line}"))
             .collect();
         let log = refused_session(&scratch, &conf);
@@ -324,7 +326,8 @@ fn variables_come_from_the_environment() {
 /// A warning about a pattern that came from the environment shows the line as it was read, with the caret under it.
 #[test]
 fn warnings_cite_replaced_lines() {
-    let scratch = Scratch::with_config("deliver rcpt_to postmaster append x\nallow remotehost ${WHO}\n");
+    let scratch =
+        Scratch::with_config("domain mx.example\nallow remotehost ${WHO}\ndeliver rcpt_to postmaster discard\n");
     let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
     check.env("WHO", "evil");
     let output = output(check);
@@ -342,9 +345,9 @@ fn many_findings_show_their_lines() {
         1 => format!("deliver rcpt_to USER{}@mx.example append /var/mail/{number} # twice", number - 1),
         2 => format!("deliver rcpt_to user{number}@mx.example. append /var/mail/{number}"),
         3 => format!("  deliver  rcpt_to  user{number}@lists.example  pipe  run {number}"),
-        4 => format!("deliver rcpt_to /user{number}/ append /var/mail/{number}"),
+        4 => format!("deliver rcpt_to /user{number}x/ append /var/mail/{number}"),
         5 => format!("error rcpt_to (user{number} 550 No"),
-        6 => format!("error mail_from /user{number}/ 550 No"),
+        6 => format!("error mail_from user{number}@* 550 No"),
         _ => format!("# {number}"),
     };
     let lines: Vec<String> = (0..800).map(line).collect();

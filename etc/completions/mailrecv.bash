@@ -77,7 +77,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__check)
-            opts="-v -c -d -l -h --help"
+            opts="-v -c -d -l -h --strict --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -45,6 +45,7 @@ complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s c -d 'Config
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s v -d 'Say so too when there are none, and what the sandbox allows'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l strict -d 'Exit with 1 if there are warnings'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s h -l help -d 'Print help'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l peer -d 'Who sends' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l from -d 'The sender' -r

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::lexer::{Problem, Word, Words};
+use super::spelling::closest;
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,9 +87,9 @@ type Parser = fn(&mut Words<'_>) -> Result<Action, Problem>;
 
 /// Every action: its name, what follows it, and what reads that.
 const ACTIONS: &[(&str, &str, Parser)] = &[
-    ("append", " FILE", |words| Ok(Action::Keep(Keep::Append(words.expect("the file to append to")?.text.to_owned())))),
+    ("append", " FILE", |words| Ok(Action::Keep(Keep::Append(words.path("the file to append to")?.text.to_owned())))),
     ("maildir", " DIR", |words| {
-        Ok(Action::Keep(Keep::Maildir(words.expect("the folder of the maildir")?.text.to_owned())))
+        Ok(Action::Keep(Keep::Maildir(words.path("the folder of the maildir")?.text.to_owned())))
     }),
     ("pipe", " COMMAND", |words| {
         Ok(Action::HandOver(HandOver::Pipe(words.rest("the shell command")?.text.to_owned())))
@@ -110,6 +111,11 @@ impl Action {
         }
     }
 
+    /// Whether this is `append`.
+    pub(super) fn is_append(&self) -> bool {
+        matches!(self, Action::Keep(Keep::Append(_)))
+    }
+
     /// The names of all actions.
     pub(super) fn names() -> impl Iterator<Item = &'static str> {
         ACTIONS.iter().map(|(name, ..)| *name)
@@ -129,7 +135,11 @@ fn unknown(name: Word<'_>) -> Problem {
         return name.not_yet();
     }
     let names = listed(Action::names().map(str::to_owned));
-    name.problem(format!("unknown action `{}`: write {names}", name.text))
+    let meant = match closest(name.text, Action::names()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("write {names}"),
+    };
+    name.problem(format!("unknown action `{}`: {meant}", name.text))
 }
 
 /// `a, b or c`

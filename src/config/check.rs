@@ -10,20 +10,19 @@ use std::net::Ipv4Addr;
 
 use super::action::Action;
 use super::diagnostic::{Diagnostic, Severity};
-use super::directive::{self, Delivery, Line, RuleLine};
-use super::exact::unquoted;
 use super::lexer;
+use super::lines::Lines;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::peers::{PeerPattern, Peers};
 use super::rules::{Denial, Rules};
+use super::shadow::{self, Others};
 use super::trace::Trace;
 use crate::address::Mailbox;
 use crate::peer::Peer;
-use crate::untrusted::bracket_of_address;
 
 /// What was found at one place of the file.
-struct Finding {
+pub(super) struct Finding {
     severity: Severity,
     position: Position,
     /// How many characters it is about.
@@ -33,13 +32,13 @@ struct Finding {
 
 impl Rules {
     /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
-    /// hardly meant.
-    pub(super) fn check(&self, own_domain: &str) -> Vec<Diagnostic> {
+    /// hardly meant. `is_whole` says whether all lines could be read.
+    pub(super) fn check(&self, own_domain: &str, is_whole: bool) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         let no_rules = self.exact.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
-        if no_rules {
+        if is_whole && no_rules {
             found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
-        } else if !self.takes_mail_for_postmaster(own_domain) {
+        } else if is_whole && !self.takes_mail_for_postmaster(own_domain) {
             found.push(Diagnostic::warning(format!(
                 "no rule takes mail for postmaster@{own_domain}, which every mail domain should have (RFC 5321, 4.5.1)"
             )));
@@ -47,39 +46,33 @@ impl Rules {
         let mut findings = self.check_patterns();
         findings.extend(self.check_hand_overs(own_domain));
         findings.sort_by_key(|finding| finding.position.line);
-        self.check_lines(own_domain, findings, &mut found);
+        self.check_lines(own_domain, is_whole, findings, &mut found);
         found
     }
 
-    /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line
-    /// of an exact address.
-    fn check_lines(&self, own_domain: &str, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
-        let copies = self.hand_over_copies(own_domain);
+    /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line.
+    fn check_lines(&self, own_domain: &str, is_whole: bool, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
         let mut findings = findings.into_iter().peekable();
-        let mut addresses = Addresses { own_domain, taken: HashMap::new() };
-        self.exact.for_each_line(|number, text, delivery| {
+        let mut lines = Lines::new(own_domain, self.hand_over_copies(own_domain));
+        self.exact.for_each_line(|number, text| {
             while let Some(finding) = findings.next_if(|finding| finding.position.line <= number) {
                 found.push(finding.cite(text));
             }
-            if let Some(finding) = bracketed_address(text, number) {
-                found.push(finding.cite(text));
-            }
-            let Some(delivery) = delivery else { return };
-            let position = Position { line: number, start: delivery.recipient.start };
-            let mut cite = |severity, message| {
-                found.push(Finding::new(severity, position, delivery.recipient.text, message).cite(text));
-            };
-            if let Action::HandOver(_) = delivery.action {
-                for copy in copies.that_take(&unquoted(delivery.recipient.text)) {
-                    cite(Severity::Error, second_hand_over(copy));
-                }
-            }
-            if let Some(message) = addresses.check(&delivery, number) {
-                cite(Severity::Warning, message);
-            }
+            lines.look_at(number, text, found);
         });
         // None are left, unless the file cannot be read any more.
         found.extend(findings.map(|finding| finding.cite("")));
+        if !is_whole {
+            return;
+        }
+        found.extend(lines.missing());
+        let others = Others { exact: &lines.addresses, own_domain };
+        let mut late = shadow::never_applying(&self.ordered, &others);
+        late.extend(shadow::copies_of_nothing(&self.copies, &self.ordered, &others));
+        for finding in late.into_iter().filter(|finding| !lines.flawed.contains(&finding.position.line)) {
+            let text = lines.texts.get(&finding.position.line).map_or("", |text| text);
+            found.push(finding.cite(text));
+        }
     }
 
     /// Whether somebody, even if not everybody, can send to postmaster. A pattern that does not compile is reported as
@@ -95,15 +88,17 @@ impl Rules {
         let members = self.groups.iter().flat_map(|group| &group.members);
         let (admitted, denied) = (self.allowed_peers.iter().chain(members), self.denied_peers.iter());
         let admitted = admitted.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, lets_in_more));
-        let denied = denied.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, is_another_notation));
+        let denied = denied.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, |_| None));
         let (delivering, refusing): (Vec<_>, Vec<_>) =
             self.ordered.iter().partition(|rule| matches!(rule.effect, Effect::Deliver(_)));
         let delivering = delivering.into_iter().filter_map(OrderedRule::pattern);
         let refusing = refusing.into_iter().filter_map(OrderedRule::pattern);
         let copying = self.copies.iter().filter_map(OrderedRule::pattern);
-        let letting_in = self.allowed_senders.iter().chain(delivering);
+        let senders = self.allowed_senders.iter().filter_map(|(matcher, _)| matcher.pattern());
+        let letting_in = senders.chain(delivering);
         let letting_in = letting_in.filter_map(|pattern| check_pattern(pattern, lets_in_more));
-        let keeping_out = self.refused_senders.iter().map(|(pattern, _)| pattern).chain(refusing);
+        let senders = self.refused_senders.iter().filter_map(|(matcher, ..)| matcher.pattern());
+        let keeping_out = senders.chain(refusing);
         let keeping_out = keeping_out.filter_map(|pattern| check_pattern(pattern, is_another_notation));
         let copying = copying.filter_map(|pattern| check_pattern(pattern, |_| None));
         admitted.chain(denied).chain(letting_in).chain(keeping_out).chain(copying).collect()
@@ -138,7 +133,7 @@ impl Rules {
 }
 
 /// The `copy` lines that cannot be taken back; those of one address can be looked up, there may be thousands.
-struct HandOverCopies<'r> {
+pub(super) struct HandOverCopies<'r> {
     own_domain: &'r str,
     by_address: HashMap<String, &'r OrderedRule>,
     others: Vec<&'r OrderedRule>,
@@ -160,7 +155,7 @@ impl<'r> HandOverCopies<'r> {
 
     /// The first one for this very address and the first with a pattern that takes it, in file order: more would say the
     /// same again.
-    fn that_take(&self, address: &str) -> Vec<&'r OrderedRule> {
+    pub(super) fn that_take(&self, address: &str) -> Vec<&'r OrderedRule> {
         let exact = self.by_address.get(&without_own_domain(address, self.own_domain)).copied();
         let other = self.others.iter().copied().find(|copy| copy.takes(address, self.own_domain));
         let mut found: Vec<_> = exact.into_iter().chain(other).collect();
@@ -180,13 +175,13 @@ impl<'r> HandOverCopies<'r> {
 }
 
 /// An address as it is compared: letter case aside, and our own domain left out.
-fn without_own_domain(address: &str, own_domain: &str) -> String {
+pub(super) fn without_own_domain(address: &str, own_domain: &str) -> String {
     let address = address.to_ascii_lowercase();
     let own = address.rsplit_once('@').filter(|(_, domain)| domain.eq_ignore_ascii_case(own_domain));
     own.map_or(&*address, |(local_part, _)| local_part).to_owned()
 }
 
-fn second_hand_over(copy: &OrderedRule) -> String {
+pub(super) fn second_hand_over(copy: &OrderedRule) -> String {
     format!(
         "a recipient of this line also gets the `copy` of line {}: of two destinations that cannot be taken \
          back, one may fail when the other is done; append one of them to a file instead",
@@ -195,14 +190,14 @@ fn second_hand_over(copy: &OrderedRule) -> String {
 }
 
 /// A pattern that does not compile, or else one that is `odd`.
-fn check_pattern(pattern: &Pattern, odd: impl FnOnce(&Pattern) -> Option<&'static str>) -> Option<Finding> {
-    finding_about(pattern, pattern.check(), || odd(pattern).map(str::to_owned))
+fn check_pattern(pattern: &Pattern, odd: impl FnOnce(&Pattern) -> Option<String>) -> Option<Finding> {
+    finding_about(pattern, pattern.check(), || odd(pattern))
 }
 
 /// The same for one about peers, which may mean a network.
-fn check_peers(peers: &PeerPattern, odd: impl FnOnce(&Pattern) -> Option<&'static str>) -> Option<Finding> {
+fn check_peers(peers: &PeerPattern, odd: impl FnOnce(&Pattern) -> Option<String>) -> Option<Finding> {
     let pattern = peers.whole();
-    finding_about(pattern, peers.check(), || peers.advice().or_else(|| odd(pattern).map(str::to_owned)))
+    finding_about(pattern, peers.check(), || peers.advice().or_else(|| odd(pattern)))
 }
 
 fn finding_about(
@@ -218,69 +213,20 @@ fn finding_about(
 }
 
 /// A pattern that is found in the middle of a name.
-fn lets_in_more(pattern: &Pattern) -> Option<&'static str> {
+fn lets_in_more(pattern: &Pattern) -> Option<String> {
     let message =
         "this pattern is found anywhere in a name, so it lets in more than it seems to: tie it down with ^ and $";
-    (!pattern.is_anchored()).then_some(message)
-}
-
-/// A refusal whose text has an address in brackets, which in the log only the peer's may have.
-fn bracketed_address(line: &str, number: u32) -> Option<Finding> {
-    if !line.contains('[') {
-        return None;
-    }
-    let prepared = lexer::prepared(line).ok()?;
-    let parsed = directive::line(&prepared).ok()??;
-    let refusal = match &parsed {
-        Line::Limit(limit) => limit.refusal()?,
-        Line::Rule(RuleLine::RefuseRecipient(_, _, refusal) | RuleLine::RefuseSender(_, refusal)) => refusal,
-        Line::Setting(_) | Line::Rule(_) => return None,
-    };
-    let text = refusal.text();
-    let at = bracket_of_address(text, 0)?;
-    let part = &text[at..text[at..].find(']').map_or(text.len(), |length| at + length + 1)];
-    // The text runs to the end of the line.
-    let position = Position { line: number, start: prepared.trim_ascii_end().len() - text.len() + at };
-    let message = "in the log these brackets are written as <0x5b> and <0x5d>, because programs take the address in \
-                   brackets for the peer's: leave them out";
-    Some(Finding::new(Severity::Warning, position, part, message.to_owned()))
-}
-
-/// The exact addresses so far, without our own domain, and the first line that takes all mail for each.
-struct Addresses<'a> {
-    own_domain: &'a str,
-    taken: HashMap<String, u32>,
-}
-
-impl Addresses<'_> {
-    /// An address that no mail can be for is a slip of the pen, and so is one that an earlier line takes all mail for.
-    fn check(&mut self, delivery: &Delivery<'_>, line: u32) -> Option<String> {
-        let text = delivery.recipient.text;
-        let address = without_own_domain(&unquoted(text), self.own_domain);
-        // Peers may write more than rules: blanks around the `@`, a dot behind the domain, a backslash that quotes.
-        let is_address = Mailbox::parse_or_qualify(text, self.own_domain)
-            .is_ok_and(|mailbox| without_own_domain(&mailbox.bare(), self.own_domain) == address);
-        if !is_address {
-            return Some(format!("`{text}` is no mail address, so no mail will be for it"));
-        }
-        if let Some(earlier) = self.taken.get(&address) {
-            return Some(format!("line {earlier} takes all mail for `{text}`: this line is never used"));
-        }
-        if delivery.group.is_none() {
-            self.taken.insert(address, line);
-        }
-        None
-    }
+    (!pattern.is_anchored()).then(|| message.to_owned())
 }
 
 impl Finding {
     /// A finding about `part`, which stands at this place.
-    fn new(severity: Severity, position: Position, part: &str, message: String) -> Self {
+    pub(super) fn new(severity: Severity, position: Position, part: &str, message: String) -> Self {
         Self { severity, position, width: part.chars().count(), message }
     }
 
     /// With its line, as it was read.
-    fn cite(self, line: &str) -> Diagnostic {
+    pub(super) fn cite(self, line: &str) -> Diagnostic {
         let source = match lexer::prepared(line) {
             Ok(Cow::Owned(replaced)) => replaced,
             _ => line.to_owned(),
@@ -291,16 +237,40 @@ impl Finding {
     }
 }
 
-/// Where a pattern stands bare, what `deliver` lines need around one, or in its place, is a part of it.
-fn is_another_notation(pattern: &Pattern) -> Option<&'static str> {
-    let pattern = pattern.source();
-    if pattern.len() > 1 && pattern.starts_with('/') && pattern.ends_with('/') {
-        Some("here the slashes are a part of the pattern, which no address has: leave them out")
-    } else if pattern.contains("@*") {
-        Some("this is a pattern, in which `@*` is any number of `@`: write `@` for every domain, or `@.*$`")
-    } else {
-        None
+/// A pattern that keeps out more than was meant, or something else.
+fn is_another_notation(pattern: &Pattern) -> Option<String> {
+    let source = pattern.source();
+    if source.contains("@*") {
+        return Some(
+            "this is a pattern, in which `@*` is any number of `@`: write `@` for every domain, or `@.*$`".to_owned(),
+        );
     }
+    let (address, begins, ends) = plain_address(source)?;
+    let too = match (begins, ends) {
+        (true, true) => return None,
+        (false, true) => format!("`x{address}` too"),
+        (true, false) => format!("`{address}.example` too"),
+        (false, false) => format!("`x{address}.example` too"),
+    };
+    let exact = address.replace('.', "\\.").replace('+', "\\+");
+    Some(format!("this is found anywhere in an address, so it refuses {too}: write `^{exact}$`"))
+}
+
+/// The address that a pattern consists of, and whether it is tied down at its beginning and its end. A bare dot is read as
+/// the dot that was meant.
+fn plain_address(source: &str) -> Option<(String, bool, bool)> {
+    let (begins, rest) = source.strip_prefix('^').map_or((false, source), |rest| (true, rest));
+    let (ends, rest) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
+    let mut address = String::new();
+    let mut characters = rest.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => address.push(characters.next().filter(char::is_ascii_punctuation)?),
+            '*' | '+' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            plain => address.push(plain),
+        }
+    }
+    Mailbox::parse(&address).is_ok().then_some((address, begins, ends))
 }
 
 impl Effect {
@@ -311,7 +281,7 @@ impl Effect {
 
 impl OrderedRule {
     /// Whether a recipient that a rule names is one of this rule's.
-    fn takes(&self, address: &str, own_domain: &str) -> bool {
+    pub(super) fn takes(&self, address: &str, own_domain: &str) -> bool {
         let (full, local_part) = match address.rsplit_once('@') {
             None => (format!("{address}@{own_domain}"), Some(address)),
             Some((local_part, domain)) => {
@@ -332,7 +302,13 @@ impl OrderedRule {
     }
 
     fn pattern(&self) -> Option<&Pattern> {
-        match &self.matcher {
+        self.matcher.pattern()
+    }
+}
+
+impl Matcher {
+    fn pattern(&self) -> Option<&Pattern> {
+        match self {
             Matcher::Pattern(pattern) => Some(pattern),
             Matcher::Address(_) | Matcher::Wildcard(_) => None,
         }

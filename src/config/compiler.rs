@@ -14,6 +14,10 @@ use regex_syntax::hir::{Capture, Class, ErrorKind, Hir, HirKind, Repetition};
 pub(super) fn parse(source: &str) -> Result<Hir, String> {
     let tree = ast::parse::Parser::new().parse(source).map_err(|error| match unsupported_construct(source) {
         Some((construct, instead)) => format!("{construct} cannot be used in a pattern here: {instead}"),
+        None if source.starts_with('*') => format!(
+            "bad pattern: `*` repeats what stands in front of it: write `.*` for any text, as in `^.*{}$`",
+            regex_syntax::escape(&source[1..])
+        ),
         None => format!("bad pattern: {}", error.kind()),
     })?;
     let literals = ast::visit(&tree, BeyondAscii::default())?;

@@ -4,13 +4,12 @@
 //! [`RuleLine`] and what `rules.rs` makes of it. The tables are also where "did you mean" looks, and the test that the manual page describes each. mailrecv.conf(5) is the
 //! reference.
 
-use std::fmt::Write as _;
-
 use super::action::Action;
-use super::lexer::{Problem, Word, Words};
+use super::lexer::{Notes, Problem, Word, Words};
 use super::limits::{self, LimitLine, Limits};
 use super::network::Network;
 use super::settings::{SETTINGS, Setting};
+use super::spelling::{closest, did_you_mean};
 use super::value::{self, RefusalText};
 
 /// What one line says.
@@ -58,17 +57,55 @@ impl<'t> From<RuleLine<'t>> for Line<'t> {
 
 /// Parses one line, its comment taken off and its variables replaced; `None` for an empty one.
 pub(super) fn line(text: &str) -> Result<Option<Line<'_>>, Problem> {
-    let mut words = Words::new(text);
+    line_noting(text, None)
+}
+
+/// The same, with notes of what is legal but hardly meant.
+pub(super) fn line_noting<'t>(text: &'t str, notes: Option<&'t Notes>) -> Result<Option<Line<'t>>, Problem> {
+    let mut words = Words::noting(text, notes);
     let Some(verb) = words.next_word() else { return Ok(None) };
     let line = match directives().find(|directive| directive.name == verb.text) {
         Some(directive) => {
             let line = (directive.parse)(&mut words)?;
-            words.end(directive.advice)?;
+            match words.next_word() {
+                Some(extra) if line.ignores_more_words() => words.note(extra, || {
+                    format!(
+                        "`{}` is ignored, with all that follows it: put `#` in front of a comment{}",
+                        extra.text, directive.advice
+                    )
+                }),
+                Some(extra) => {
+                    return Err(extra.problem(format!("`{}` is one word too many{}", extra.text, directive.advice)));
+                }
+                None => {}
+            }
             line
         }
         None => Line::Limit(limits::line(verb.text, &mut words).unwrap_or_else(|| Err(unknown_directive(verb)))?),
     };
     Ok(Some(line))
+}
+
+impl Line<'_> {
+    /// Whether the original took no notice of what follows the last argument, so that there are files with comments there.
+    fn ignores_more_words(&self) -> bool {
+        match self {
+            Line::Setting(setting) => {
+                matches!(setting, Setting::domain(_) | Setting::debug(_) | Setting::loghex(_) | Setting::log(_))
+            }
+            Line::Limit(_) => false,
+            Line::Rule(rule) => match rule {
+                RuleLine::AllowPeers(peers) | RuleLine::AllowGroup(_, peers) => matches!(peers, PeersNamed::Pattern(_)),
+                RuleLine::Deliver(delivery) => delivery.action.is_append(),
+                RuleLine::DeadLetterFile(_) => true,
+                RuleLine::DenyPeers(_)
+                | RuleLine::Copy(_)
+                | RuleLine::RefuseRecipient(..)
+                | RuleLine::AllowSender(_)
+                | RuleLine::RefuseSender(..) => false,
+            },
+        }
+    }
 }
 
 /// A directive that is no limit.
@@ -90,7 +127,7 @@ const RULES: &[Directive] = &[
     Directive { name: "allowgroup", parse: allow_group, advice: ESCAPE_BLANKS },
     Directive {
         name: "deadletter_file",
-        parse: |words| Ok(RuleLine::DeadLetterFile(words.expect("a file")?.text).into()),
+        parse: |words| Ok(RuleLine::DeadLetterFile(words.path("a file")?.text).into()),
         advice: QUOTE_IT,
     },
 ];
@@ -114,7 +151,10 @@ fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     match what.text {
         "remotehost" => Ok(RuleLine::AllowPeers(peers(words)?).into()),
         "mail_from" => Ok(RuleLine::AllowSender(words.expect("a pattern for senders")?).into()),
-        other => Err(what.problem(format!("`{other}` found where `remotehost` or `mail_from` is expected"))),
+        other => Err(what.problem(format!(
+            "`{other}` found where `remotehost` or `mail_from` is expected{}",
+            did_you_mean(other, ["remotehost", "mail_from"].into_iter())
+        ))),
     }
 }
 
@@ -126,7 +166,10 @@ fn deny<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
 fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     let name = words.expect("the name of the group")?;
     if !name.text.starts_with('+') || name.text.len() == 1 {
-        return Err(name.problem("the name of a group begins with `+`, as in `+trusted`"));
+        words.note(name, || {
+            let meant = if name.text == "+" { "trusted" } else { name.text };
+            format!("the name of a group begins with `+`: write `+{meant}`, here and where it is used")
+        });
     }
     let mut ahead = *words;
     match (ahead.next_word(), ahead.next_word()) {
@@ -151,7 +194,7 @@ fn peers<'t>(words: &mut Words<'t>) -> Result<PeersNamed<'t>, Problem> {
 fn delivery<'t>(words: &mut Words<'t>) -> Result<Delivery<'t>, Problem> {
     let group = rcpt_to(words)?;
     let recipient = words.expect("a recipient: an address, an address with `*`, or /regex/")?;
-    check_recipient(recipient)?;
+    check_recipient(words, recipient)?;
     Ok(Delivery { group, recipient, action: Action::parse(words)? })
 }
 
@@ -165,11 +208,15 @@ fn rcpt_to<'t>(words: &mut Words<'t>) -> Result<Option<Word<'t>>, Problem> {
             words.keyword("rcpt_to", "`rcpt_to` behind the group's name")?;
             Ok(Some(group))
         }
-        other => Err(first.problem(format!("`{other}` found where `rcpt_to` or `allowgroup` is expected"))),
+        other => Err(first.problem(format!(
+            "`{other}` found where `rcpt_to` or `allowgroup` is expected{}",
+            did_you_mean(other, ["rcpt_to", "allowgroup"].into_iter())
+        ))),
     }
 }
 
-fn check_recipient(recipient: Word<'_>) -> Result<(), Problem> {
+/// The recipient of a `deliver` or `copy` line: what stands there can be meant in one way only.
+fn check_recipient(words: &Words<'_>, recipient: Word<'_>) -> Result<(), Problem> {
     let text = recipient.text;
     if text.len() > 1 && text.starts_with('/') {
         return match text.ends_with('/') {
@@ -177,13 +224,45 @@ fn check_recipient(recipient: Word<'_>) -> Result<(), Problem> {
             false => Err(recipient.problem("a pattern that begins with `/` ends with `/`")),
         };
     }
+    if is_quoted_address(text) {
+        return Ok(());
+    }
+    if let Some(bare) = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
+        words.note(recipient, || format!("no recipient has brackets, so no mail will be for it: write `{bare}`"));
+        return Ok(());
+    }
+    if looks_like_regex(text) {
+        words.note(recipient, || {
+            format!("this is taken for an address, which no recipient has: a regular expression stands between slashes here, `/{text}/`")
+        });
+        return Ok(());
+    }
     if let Some(bad) = text.chars().find(|character| "<>,;()".contains(*character)) {
         return Err(recipient.problem(format!("`{bad}` in a recipient: write the bare address")));
     }
     if text.starts_with('@') || text.ends_with('@') {
-        return Err(recipient.problem("an address has something on both sides of its `@`; `*` stands for anything"));
+        words.note(recipient, || {
+            let meant = if text.starts_with('@') { format!("*{text}") } else { format!("{text}*") };
+            format!("an address has something on both sides of its `@`, so no mail will be for it: `*` stands for anything, as in `{meant}`")
+        });
     }
     Ok(())
+}
+
+/// `"local part"@domain`
+fn is_quoted_address(text: &str) -> bool {
+    text.starts_with('"') && text.contains("\"@")
+}
+
+/// Whether somebody who wrote this where an address could stand meant a regular expression.
+pub(super) fn looks_like_regex(text: &str) -> bool {
+    let is_operator = text.starts_with('^') || text.ends_with('$') || text.contains(['\\', '[', '(', '|']);
+    // An address literal has brackets.
+    let literal =
+        text.find("@[").is_some_and(|at| text.ends_with(']') && !text[..at].contains(['\\', '^', '[', '(', '|']));
+    is_operator && !literal && !(text.starts_with('(') && text.ends_with(')'))
+        || text.contains(".*")
+        || text.contains(".+")
 }
 
 fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
@@ -203,21 +282,8 @@ fn unknown_directive(verb: Word<'_>) -> Problem {
     if later.contains(&verb.text) {
         return verb.not_yet();
     }
-    let mut message = format!("unknown directive `{}`", verb.text);
-    if let Some(close) = names().find(|name| is_close(name, verb.text)) {
-        let _ = write!(message, ": did you mean `{close}`?");
-    }
-    verb.problem(message)
-}
-
-/// Whether two words differ by one letter (changed, added, left out) or by letter case.
-fn is_close(name: &str, typed: &str) -> bool {
-    if name.eq_ignore_ascii_case(typed) {
-        return true;
-    }
-    let (name, typed) = (name.as_bytes(), typed.as_bytes());
-    let prefix = name.iter().zip(typed).take_while(|(a, b)| a == b).count();
-    let (rest, typed_rest) = (&name[prefix..], &typed[prefix..]);
-    let skip = |bytes: &[u8]| bytes.get(1..).unwrap_or_default().to_vec();
-    skip(rest) == skip(typed_rest) || rest == skip(typed_rest) || skip(rest) == typed_rest
+    let meant =
+        closest(verb.text, names()).or_else(|| names().find(|name| name.strip_prefix("limit.") == Some(verb.text)));
+    let meant = meant.map_or_else(String::new, |name| format!(": did you mean `{name}`?"));
+    verb.problem(format!("unknown directive `{}`{meant}", verb.text))
 }

@@ -70,21 +70,11 @@ impl ExactRules {
         if hash(address.as_bytes()) == hash(wanted.as_bytes()) { Ok(None) } else { Err(changed) }
     }
 
-    /// Reads the whole file once: each line with its number, and what it says if it is one of these rules.
-    pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str, Option<Delivery<'_>>)) {
-        let mut rules = self.starts.iter().map(|at| at.number).peekable();
+    /// Reads the whole file once: each line with its number.
+    pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str)) {
         let Some(source) = &self.source else { return };
         // What cannot be read any more cannot be looked through for mistakes either.
-        let _ = source.for_each_line(|line, at| {
-            let text = source::text(line);
-            let is_rule = rules.next_if_eq(&at.number).is_some();
-            let prepared = is_rule.then(|| lexer::prepared(&text).ok()).flatten();
-            let delivery = match prepared.as_deref().map(directive::line) {
-                Some(Ok(Some(Line::Rule(RuleLine::Deliver(delivery))))) => Some(delivery),
-                _ => None,
-            };
-            each(at.number, &text, delivery);
-        });
+        let _ = source.for_each_line(|line, at| each(at.number, &source::text(line)));
     }
 }
 

@@ -39,16 +39,29 @@ flags! {
 impl Flags {
     /// Reads flag letters; `-` takes away what stands before it, `a` is all of them.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut flags = Self::default();
+        match Self::parse_known(text) {
+            (flags, None) => Ok(flags),
+            (_, Some(letter)) => Err(Self::unknown(letter)),
+        }
+    }
+
+    /// The same for a text that may have other letters, which count for nothing, and the first of those.
+    pub(super) fn parse_known(text: &str) -> (Self, Option<char>) {
+        let (mut flags, mut unknown) = (Self::default(), None);
         for letter in text.chars() {
             match (letter, Self::ALL.iter().find(|(name, ..)| *name == letter)) {
                 ('-', _) => flags = Self::default(),
                 ('a', _) => flags = Self::ALL.iter().fold(flags, |all, (_, flag, _)| Self(all.0 | flag.0)),
                 (_, Some((_, flag, _))) => flags.0 |= flag.0,
-                (_, None) => return Err(format!("unknown flag `{letter}`: the flags are -{}", spaced_letters())),
+                (_, None) => unknown = unknown.or(Some(letter)),
             }
         }
-        Ok(flags)
+        (flags, unknown)
+    }
+
+    /// What is said of a letter that is no flag.
+    pub(super) fn unknown(letter: char) -> String {
+        format!("unknown flag `{letter}`: the flags are -{}", spaced_letters())
     }
 
     /// Whether any of these flags is set.

@@ -4,6 +4,7 @@
 //! rest. Every error is a [`Problem`] that knows which bytes of the line it is about.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 
 /// A word of the line and where it stands.
@@ -25,6 +26,9 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
+/// What is legal but hardly meant, found on the way by whoever reads a line; only `mailrecv check` asks for it.
+pub(super) type Notes = RefCell<Vec<Problem>>;
+
 impl<'t> Word<'t> {
     /// A word that is a line by itself.
     pub(super) fn alone(text: &'t str) -> Self {
@@ -39,6 +43,17 @@ impl<'t> Word<'t> {
     pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
         Problem { start: self.start, end: self.end, message: message.into() }
     }
+
+    /// Whether the word begins with a quote that encloses no word: it has no partner, or more follows behind that.
+    pub(super) fn begins_with_quote(&self) -> bool {
+        self.end - self.start == self.text.len() && self.text.starts_with(['"', '\''])
+    }
+
+    /// Whether it begins with a quote that has no partner.
+    fn is_unclosed(&self) -> bool {
+        let quote = self.text.chars().next().filter(|_| self.begins_with_quote());
+        quote.is_some_and(|quote| !self.text[1..].contains(quote))
+    }
 }
 
 /// The words of a line, one by one.
@@ -46,11 +61,24 @@ impl<'t> Word<'t> {
 pub(super) struct Words<'t> {
     line: &'t str,
     at: usize,
+    notes: Option<&'t Notes>,
 }
 
 impl<'t> Words<'t> {
     pub(super) fn new(line: &'t str) -> Self {
-        Self { line, at: 0 }
+        Self { line, at: 0, notes: None }
+    }
+
+    /// The same for somebody who wants to know of what is hardly meant.
+    pub(super) fn noting(line: &'t str, notes: Option<&'t Notes>) -> Self {
+        Self { line, at: 0, notes }
+    }
+
+    /// Notes something about a word, if anybody wants to know.
+    pub(super) fn note(&self, word: Word<'_>, message: impl FnOnce() -> String) {
+        if let Some(notes) = self.notes {
+            notes.borrow_mut().push(word.problem(message()));
+        }
     }
 
     pub(super) fn next_word(&mut self) -> Option<Word<'t>> {
@@ -66,6 +94,12 @@ impl<'t> Words<'t> {
                 self.at = close + 1;
                 return Some(Word { text: &self.line[start + 1..close], start, end: close + 1 });
             }
+            // A quoted local part is a part of its word, blanks and all.
+            if first == b'"' && bytes[close + 1] == b'@' {
+                let length = memchr::memchr2(b' ', b'\t', &bytes[close..]).unwrap_or(bytes.len() - close);
+                self.at = close + length;
+                return Some(Word { text: &self.line[start..self.at], start, end: self.at });
+            }
         }
         let length = memchr::memchr2(b' ', b'\t', &bytes[start..]).unwrap_or(bytes.len() - start);
         self.at = start + length;
@@ -73,11 +107,31 @@ impl<'t> Words<'t> {
     }
 
     pub(super) fn expect(&mut self, what: impl fmt::Display) -> Result<Word<'t>, Problem> {
+        let word = self.expect_quietly(what)?;
+        if word.is_unclosed() {
+            self.note(word, || UNCLOSED.to_owned());
+        }
+        Ok(word)
+    }
+
+    fn expect_quietly(&mut self, what: impl fmt::Display) -> Result<Word<'t>, Problem> {
         match self.next_word() {
             Some(word) if !word.text.is_empty() => Ok(word),
             Some(word) => Err(word.problem(format!("empty: {what} is expected"))),
             None => Err(self.missing(what)),
         }
+    }
+
+    /// The name of a file or folder.
+    pub(super) fn path(&mut self, what: &str) -> Result<Word<'t>, Problem> {
+        let word = self.expect_quietly(what)?;
+        if word.is_unclosed() {
+            return Err(word.problem(UNCLOSED));
+        }
+        if word.begins_with_quote() {
+            return Err(word.problem("quotes enclose a whole word: put them around all of the name"));
+        }
+        Ok(word)
     }
 
     pub(super) fn keyword(&mut self, keyword: &str, form: &str) -> Result<(), Problem> {
@@ -100,12 +154,6 @@ impl<'t> Words<'t> {
         Ok(Word { text, start, end: start + text.len() })
     }
 
-    /// Nothing but white space is left; `advice` is for who wrote more.
-    pub(super) fn end(&mut self, advice: &str) -> Result<(), Problem> {
-        let Some(extra) = self.next_word() else { return Ok(()) };
-        Err(extra.problem(format!("`{}` is one word too many{advice}", extra.text)))
-    }
-
     pub(super) fn is_at_end(&mut self) -> bool {
         self.skip_space();
         self.at == self.line.len()
@@ -123,6 +171,30 @@ impl<'t> Words<'t> {
     }
 }
 
+/// The first character of a line that looks like a blank or a quote and is none, as pages on the web and word processors
+/// have them.
+pub(super) fn look_alike(line: &str) -> Option<Problem> {
+    let (start, character, meant) = line.char_indices().find_map(|(start, character)| {
+        let meant = match character {
+            '\u{a0}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => "a blank",
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{feff}' => "nothing",
+            '\u{201c}'..='\u{201f}' => "`\"`",
+            '\u{2018}'..='\u{201b}' => "`'`",
+            _ => return None,
+        };
+        Some((start, character, meant))
+    })?;
+    let code = u32::from(character);
+    let message = match meant {
+        "nothing" => format!("this is U+{code:04X}, which cannot be seen: take it out"),
+        meant => format!("this is U+{code:04X}, which looks like {meant}: type {meant} in its place"),
+    };
+    Some(Problem { start, end: start + character.len_utf8(), message })
+}
+
+/// What is said of a word that begins with a quote and does not end with one.
+const UNCLOSED: &str = "this quote is not closed";
+
 /// The line as its words are read, its comment taken off and its variables replaced.
 pub(super) fn prepared(line: &str) -> Result<Cow<'_, str>, Problem> {
     let line = without_comment(line);
@@ -135,7 +207,7 @@ pub(super) fn prepared(line: &str) -> Result<Cow<'_, str>, Problem> {
 }
 
 /// The line without its comment: `#` at the start or after white space, outside quotes.
-fn without_comment(line: &str) -> &str {
+pub(super) fn without_comment(line: &str) -> &str {
     let bytes = line.as_bytes();
     if memchr::memchr(b'#', bytes).is_none() {
         return line;

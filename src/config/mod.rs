@@ -14,6 +14,7 @@ mod exact;
 mod flags;
 mod lexer;
 mod limits;
+mod lines;
 mod literal;
 mod needs;
 mod network;
@@ -23,7 +24,10 @@ mod peers;
 mod plain;
 mod rules;
 mod settings;
+mod shadow;
+mod shell;
 mod source;
+mod spelling;
 mod trace;
 mod value;
 mod writers;
@@ -59,8 +63,37 @@ pub struct Unusable {
     pub user: Option<String>,
 }
 
-/// Reads the file. Patterns are compiled later, at their first use; [`Config::check`] does it beforehand.
+/// Reads the file. Patterns are compiled later, at their first use; [`check`] does it beforehand.
 pub fn load(path: &Path) -> Result<Config, Unusable> {
+    let (config, errors) = read(path)?;
+    if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log, user: config.user }) }
+}
+
+/// What was found in a file by somebody who looked for mistakes.
+#[derive(Debug)]
+pub struct Checked {
+    /// The configuration, if it can be used.
+    pub config: Option<Config>,
+    /// All there is to say, in the order of the file.
+    pub found: Vec<Diagnostic>,
+}
+
+/// Reads the file, compiles every pattern, and looks for what is legal but hardly meant: all of it in one round.
+pub fn check(path: &Path) -> Checked {
+    let (config, errors) = match read(path) {
+        Ok(read) => read,
+        Err(unusable) => return Checked { config: None, found: unusable.errors },
+    };
+    let mut found = config.check_way_to(path);
+    found.extend(config.find(errors.is_empty()));
+    let is_usable = errors.is_empty();
+    found.extend(errors);
+    found.sort_by_key(|diagnostic| diagnostic.line);
+    Checked { config: is_usable.then_some(config), found }
+}
+
+/// The configuration as far as it could be read, and what is wrong with its lines.
+fn read(path: &Path) -> Result<(Config, Vec<Diagnostic>), Unusable> {
     let whole_file = |error: anyhow::Error| Unusable {
         errors: vec![Diagnostic::whole_file(format!("{error:#}"))],
         log: LogTarget::Syslog,
@@ -84,13 +117,19 @@ pub fn load(path: &Path) -> Result<Config, Unusable> {
         return Err(whole_file(anyhow!("is empty")));
     }
     config.rules.set_source(source);
-    if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log, user: config.user }) }
+    Ok((config, errors))
 }
 
 impl Config {
     /// Compiles every pattern and looks for what is legal but hardly meant.
     pub fn check(&self) -> Vec<Diagnostic> {
-        let mut found = self.rules.check(&self.domain);
+        self.find(true)
+    }
+
+    /// The same. Where lines are missing because they have
+    /// errors, nothing is said of what the lines have to do with each other.
+    fn find(&self, is_whole: bool) -> Vec<Diagnostic> {
+        let mut found = self.rules.check(&self.domain, is_whole);
         if let Some(name) = self.user.as_deref().filter(|name| !user::is_known(name)) {
             found.insert(0, Diagnostic::whole_file(format!("there is no user `{name}` in /etc/passwd")));
         }
@@ -98,7 +137,7 @@ impl Config {
     }
 
     /// Tells of folders and links on the way to the file that let others put another in its place.
-    pub fn check_way_to(&self, path: &Path) -> Vec<Diagnostic> {
+    fn check_way_to(&self, path: &Path) -> Vec<Diagnostic> {
         let user = self.user.as_deref().and_then(user::id);
         writers::on_the_way(path, user).into_iter().map(Diagnostic::warning).collect()
     }
@@ -111,7 +150,10 @@ impl Config {
         }
         let text = &*source::text(line);
         let prepared = &*lexer::prepared(text).map_err(|problem| problem.cite(text, at.number))?;
-        let line = directive::line(prepared).map_err(|problem| problem.cite(prepared, at.number))?;
+        let line = directive::line(prepared).map_err(|problem| {
+            // A character that looks like another explains what is said of the words.
+            lexer::look_alike(prepared).unwrap_or(problem).cite(prepared, at.number)
+        })?;
         match line {
             Some(Line::Setting(setting)) => self.set(setting),
             Some(Line::Limit(limit)) => self.limits.set(limit),

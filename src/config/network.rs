@@ -1,7 +1,7 @@
 //! Networks in CIDR notation (RFC 4632, RFC 4291), for `net CIDR` where peers are named: read strictly, because a network
 //! that is larger than it was meant to be lets strangers in.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::peer::embedded_ipv4;
 
@@ -21,7 +21,7 @@ impl Network {
             address.contains(['.', ':'])
                 && address.bytes().all(is_address)
                 && !prefix.is_empty()
-                && prefix.bytes().all(|byte| byte.is_ascii_digit())
+                && prefix.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
         })
     }
 
@@ -37,7 +37,11 @@ impl Network {
                 .ok()
                 .filter(|prefix| *prefix <= longest)
                 .ok_or_else(|| format!("the prefix length of this address is at most {longest}"))?,
-            Some(other) => return Err(format!("`{other}` is not a prefix length")),
+            Some(other) => {
+                let length = prefix_of_mask(other).filter(|_| address.is_ipv4());
+                let meant = length.map_or_else(String::new, |length| format!(": write `{address}/{length}`"));
+                return Err(format!("`{other}` is not a prefix length{meant}"));
+            }
         };
         if let (IpAddr::V6(v6), 48..=96) = (address, prefix)
             && v6 == FIRST_OF_NAT64
@@ -47,7 +51,8 @@ impl Network {
             ));
         }
         Self::new(address, prefix).ok_or_else(|| {
-            format!("`{text}` has bits set behind its prefix of {prefix}: write the network's first address")
+            let network = masked(address, prefix);
+            format!("`{text}` has bits set behind its prefix of {prefix}: write the network's first address, `{network}/{prefix}`")
         })
     }
 
@@ -108,6 +113,21 @@ impl std::fmt::Display for Network {
 
 /// What came from behind a NAT64 has one of 2^32 addresses from here on (RFC 6052, 2.1).
 const FIRST_OF_NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+
+/// The first address of the network that this one belongs to.
+fn masked(address: IpAddr, prefix: u32) -> IpAddr {
+    match address {
+        #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !(host_bits(prefix, 32) as u32)).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !host_bits(prefix, 128)).into(),
+    }
+}
+
+/// The length of the prefix that a mask such as 255.255.255.0 has.
+fn prefix_of_mask(text: &str) -> Option<u32> {
+    let bits = text.parse::<Ipv4Addr>().ok()?.to_bits();
+    (bits.leading_ones() + bits.trailing_zeros() == u32::BITS).then(|| bits.leading_ones())
+}
 
 /// The bits behind the prefix, set.
 fn host_bits(prefix: u32, width: u32) -> u128 {

@@ -71,6 +71,37 @@ impl Matcher {
         }
     }
 
+    /// What an `error` line or a line about senders is about: a regular expression as it stands, or what a `deliver` line
+    /// would have there.
+    pub(super) fn of_text(text: &str, position: Position) -> Self {
+        match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
+            Some(source) => Matcher::Pattern(Pattern::new(source, Position { start: position.start + 1, ..position })),
+            // No regular expression begins with it.
+            None if text.starts_with('*') => Matcher::Wildcard(text.into()),
+            None => Matcher::Pattern(Pattern::new(text, position)),
+        }
+    }
+
+    /// Whether a sender is one of those that are meant. `what` is the directive that asks, on this line, for the trace.
+    pub(super) fn fits_sender(
+        &self,
+        sender: &str,
+        line: u32,
+        what: &str,
+        trace: &mut Trace,
+    ) -> Result<bool, BrokenPattern> {
+        let wildcard = match self {
+            Matcher::Pattern(pattern) => return pattern.fits(sender, what, trace),
+            Matcher::Address(wildcard) | Matcher::Wildcard(wildcard) => wildcard,
+        };
+        let fits = wildcard_fits(wildcard, sender);
+        trace.note(|| {
+            let verb = if fits { "matches" } else { "does not match" };
+            format!("line {line}: {what}: '{}' {verb} '{wildcard}'", Untrusted::new(sender.as_bytes()))
+        });
+        Ok(fits)
+    }
+
     pub(super) fn is_everything(&self) -> bool {
         match self {
             Matcher::Address(_) => false,
@@ -88,7 +119,7 @@ impl Matcher {
 }
 
 /// Whether an address with `*` (any run of characters, empty ones too) fits the text, letter case aside.
-fn wildcard_fits(wildcard: &str, text: &str) -> bool {
+pub(super) fn wildcard_fits(wildcard: &str, text: &str) -> bool {
     let (wildcard, text) = (wildcard.as_bytes(), text.as_bytes());
     let (mut w, mut t) = (0, 0);
     // Where the last `*` stood and how much of the text it has taken so far: on a mismatch it takes one byte more.

@@ -13,10 +13,11 @@ use super::lexer::{Problem, Word};
 use super::limits::Refusal;
 use super::needs::Needs;
 use super::ordered::{Effect, Matcher, OrderedRule};
-use super::pattern::{BrokenPattern, Pattern, Position};
+use super::pattern::{BrokenPattern, Position};
 use super::peers::{PeerPattern, Peers};
 use super::plain;
 use super::source::{LineStart, Source};
+use super::spelling::closest;
 use super::trace::Trace;
 use crate::address::{Mailbox, ReversePath};
 use crate::peer::Peer;
@@ -33,8 +34,8 @@ pub struct Rules {
     pub(super) exact: ExactRules,
     pub(super) ordered: Vec<OrderedRule>,
     pub(super) copies: Vec<OrderedRule>,
-    pub(super) allowed_senders: Vec<Pattern>,
-    pub(super) refused_senders: Vec<(Pattern, Refusal)>,
+    pub(super) allowed_senders: Vec<(Matcher, u32)>,
+    pub(super) refused_senders: Vec<(Matcher, u32, Refusal)>,
     pub(super) dead_letters: Option<Box<str>>,
     needs: Needs,
 }
@@ -113,16 +114,16 @@ impl Rules {
     /// Whether this sender may send through us.
     pub fn sender<'c>(&'c self, sender: &ReversePath, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let text = sender.bare();
-        for (pattern, refusal) in &self.refused_senders {
-            if pattern.fits(&text, "error mail_from", trace)? {
+        for (matcher, line, refusal) in &self.refused_senders {
+            if matcher.fits_sender(&text, *line, "error mail_from", trace)? {
                 return Err(Denial::Refused(refusal));
             }
         }
         if self.allowed_senders.is_empty() {
             return Ok(());
         }
-        for pattern in &self.allowed_senders {
-            if pattern.fits(&text, "allow mail_from", trace)? {
+        for (matcher, line) in &self.allowed_senders {
+            if matcher.fits_sender(&text, *line, "allow mail_from", trace)? {
                 return Ok(());
             }
         }
@@ -281,7 +282,7 @@ impl Rules {
     /// Takes in what a line says.
     pub(super) fn add(&mut self, line: RuleLine<'_>, at: LineStart) -> Result<(), Problem> {
         let position = |word: Word<'_>| Position { line: at.number, start: word.start };
-        let pattern = |word: Word<'_>| Pattern::new(word.text, position(word));
+        let matcher = |word: Word<'_>| Matcher::of_text(word.text, position(word));
         let peers = |named: PeersNamed<'_>| match named {
             PeersNamed::Pattern(word) => Peers::Pattern(PeerPattern::new(word.text, position(word))),
             PeersNamed::Network(network, word) => Peers::Network(network, position(word)),
@@ -311,12 +312,14 @@ impl Rules {
             }
             RuleLine::RefuseRecipient(group, word, text) => {
                 let group = self.defined_group(group)?;
-                let matcher = Matcher::Pattern(pattern(word));
+                let matcher = matcher(word);
                 let effect = Effect::Refuse(text.to_owned());
                 self.ordered.push(OrderedRule { matcher, group, position: position(word), effect });
             }
-            RuleLine::AllowSender(word) => self.allowed_senders.push(pattern(word)),
-            RuleLine::RefuseSender(word, text) => self.refused_senders.push((pattern(word), text.to_owned())),
+            RuleLine::AllowSender(word) => self.allowed_senders.push((matcher(word), at.number)),
+            RuleLine::RefuseSender(word, text) => {
+                self.refused_senders.push((matcher(word), at.number, text.to_owned()));
+            }
             RuleLine::DeadLetterFile(file) => {
                 self.needs.add(Need::Mailbox(file.as_ref()), None);
                 self.dead_letters = Some(file.into());
@@ -357,10 +360,13 @@ impl Rules {
         let Some(name) = name else { return Ok(None) };
         match self.group(name.text.as_bytes()) {
             Some(group) => Ok(Some(group)),
-            None => Err(name.problem(format!(
-                "no group `{0}` is defined above this line: write `allowgroup {0} REGEX` first",
-                name.text
-            ))),
+            None => {
+                let meant = closest(name.text, self.groups.iter().map(|group| &*group.name)).map_or_else(
+                    || format!("write `allowgroup {} REGEX` first", name.text),
+                    |meant| format!("did you mean `{meant}`?"),
+                );
+                Err(name.problem(format!("no group `{}` is defined above this line: {meant}", name.text)))
+            }
         }
     }
 

@@ -73,6 +73,13 @@ settings! {
     "user" user: Option<String> = None, value::user, "";
 }
 
+impl Setting {
+    /// Whether it says who we are.
+    pub(super) fn is_domain(&self) -> bool {
+        matches!(self, Setting::domain(_))
+    }
+}
+
 /// What a session gives up before it hears its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sandbox {

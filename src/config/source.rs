@@ -121,6 +121,10 @@ impl Source {
         // The buffer holds bytes `start..end` of what was read; byte `start` is the first of the line `at`.
         let (mut start, mut end, mut at) = (0, 0, LineStart { offset: 0, number: 1 });
         loop {
+            if at.offset == 0 && buffer[start..end].starts_with(BYTE_ORDER_MARK) {
+                start += BYTE_ORDER_MARK.len();
+                at = LineStart { number: 1, ..at.next(BYTE_ORDER_MARK.len()).ok_or(io::ErrorKind::FileTooLarge)? };
+            }
             while let Some(length) = memchr::memchr(b'\n', &buffer[start..end]) {
                 each(without_cr(&buffer[start..start + length]), at);
                 start += length + 1;
@@ -194,6 +198,9 @@ pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
+
+/// What some editors put in front of UTF-8 text (RFC 3629, 6).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Places in the file are kept in 32 bits.
 const MAX_SIZE: u64 = 1 << 32;

@@ -1,6 +1,7 @@
 //! The values that directives take: numbers, times, switches, names, reply texts.
 
 use std::borrow::Cow;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,21 +49,52 @@ pub(super) fn refusal<'t>(words: &mut Words<'t>) -> Result<RefusalText<'t>, Prob
 
 pub(super) fn domain(words: &mut Words<'_>) -> Result<String, Problem> {
     let word = words.expect("the domain name")?;
-    let fits = word.text.len() <= 255
-        && word.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
-    match fits {
-        true => Ok(word.text.to_owned()),
-        false => Err(word.problem("a domain name consists of letters, digits, hyphens and dots")),
+    if let Some(literal) = word.text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        let is_address = match literal.get(..5) {
+            Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => literal[5..].parse::<Ipv6Addr>().is_ok(),
+            _ => literal.parse::<Ipv4Addr>().is_ok(),
+        };
+        return match is_address {
+            true => Ok(word.text.to_owned()),
+            false => Err(word.problem("in brackets stands an address, as in `[192.0.2.1]` or `[IPv6:2001:db8::1]`")),
+        };
     }
+    let name = match word.text.strip_suffix('.') {
+        Some(name) if !name.is_empty() => {
+            words.note(word, || format!("the dot at the end is left out: write `{name}`"));
+            name
+        }
+        _ => word.text,
+    };
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+        return Err(word.problem("a domain name consists of letters, digits, hyphens and dots"));
+    }
+    if name.split('.').any(str::is_empty) {
+        return Err(word.problem("a domain name has something on both sides of each dot"));
+    }
+    if name.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
+        return Err(word.problem("no part of a domain name begins or ends with a hyphen"));
+    }
+    if name.len() > LONGEST_NAME || name.split('.').any(|label| label.len() > LONGEST_LABEL) {
+        return Err(
+            word.problem("a domain name has at most 253 characters, and each of its parts 63 (RFC 1035, 2.3.4)")
+        );
+    }
+    Ok(name.to_owned())
 }
 
 pub(super) fn flags(words: &mut Words<'_>) -> Result<Flags, Problem> {
     let word = words.expect("flags, or `-` for none")?;
-    Flags::parse(word.text).map_err(|message| word.problem(message))
+    let (flags, unknown) = Flags::parse_known(word.text);
+    // The original looked for the letters it knew.
+    if let Some(letter) = unknown {
+        words.note(word, || Flags::unknown(letter));
+    }
+    Ok(flags)
 }
 
 pub(super) fn log_target(words: &mut Words<'_>) -> Result<LogTarget, Problem> {
-    words.expect("`syslog`, `stderr` or a file").map(|word| LogTarget::parse(word.text))
+    words.path("`syslog`, `stderr` or a file").map(|word| LogTarget::parse(word.text))
 }
 
 pub(super) fn on_or_off(words: &mut Words<'_>) -> Result<bool, Problem> {
@@ -70,7 +102,7 @@ pub(super) fn on_or_off(words: &mut Words<'_>) -> Result<bool, Problem> {
 }
 
 pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
-    words.expect("a folder").map(|word| Some(PathBuf::from(word.text)))
+    words.path("a folder").map(|word| Some(PathBuf::from(word.text)))
 }
 
 /// `off`, or else how much and whether that is required, which alone means `on required`.
@@ -144,6 +176,10 @@ fn number(word: Word<'_>, range: RangeInclusive<u64>) -> Result<u64, Problem> {
         _ => Err(word.problem(format!("`{}` is not a whole number of at least {}", word.text, range.start()))),
     }
 }
+
+/// The longest domain name, written without a dot at its end, and the longest part of one.
+const LONGEST_NAME: usize = 253;
+const LONGEST_LABEL: usize = 63;
 
 /// Ten years; what is meant to last for ever lasts no longer.
 const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;

@@ -1,0 +1,291 @@
+//! What `mailrecv check` finds by going through the lines of the file, one by one and beside those before them.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use super::action::{Action, HandOver};
+use super::check::{Finding, HandOverCopies, second_hand_over, without_own_domain};
+use super::diagnostic::{Diagnostic, Severity};
+use super::directive::{self, Delivery, Line, RuleLine};
+use super::exact::{is_exact, unquoted};
+use super::lexer::{self, Notes, Problem, Word, Words};
+use super::pattern::Position;
+use super::shell::{self, Command};
+use super::value::RefusalText;
+use crate::address::Mailbox;
+use crate::untrusted::bracket_of_address;
+
+/// The lines so far.
+pub(super) struct Lines<'r> {
+    own_domain: &'r str,
+    copies: HandOverCopies<'r>,
+    /// The exact addresses of `deliver` lines, without our own domain, and the first line that has each.
+    pub(super) addresses: HashMap<String, u32>,
+    /// The first line that takes all mail for each of them.
+    taken: HashMap<String, u32>,
+    /// The text of every line but those of exact addresses, of which there may be very many.
+    pub(super) texts: HashMap<u32, String>,
+    /// The line that last had each directive that counts once.
+    settings: HashMap<String, u32>,
+    /// The first line with each rule of those that are said once.
+    rules: HashMap<String, u32>,
+    /// The `copy` lines of what is no address.
+    pub(super) flawed: HashSet<u32>,
+}
+
+impl<'r> Lines<'r> {
+    pub(super) fn new(own_domain: &'r str, copies: HandOverCopies<'r>) -> Self {
+        Self {
+            own_domain,
+            copies,
+            addresses: HashMap::new(),
+            taken: HashMap::new(),
+            texts: HashMap::new(),
+            settings: HashMap::new(),
+            rules: HashMap::new(),
+            flawed: HashSet::new(),
+        }
+    }
+
+    /// Says what is to be said of the next line; what is wrong with it was said when it was read.
+    pub(super) fn look_at(&mut self, number: u32, text: &str, found: &mut Vec<Diagnostic>) {
+        let Ok(prepared) = lexer::prepared(text) else { return };
+        // The line is shown with its comment.
+        let shown = match &prepared {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(replaced) => replaced,
+        };
+        let notes = Notes::default();
+        let Ok(Some(line)) = directive::line_noting(&prepared, Some(&notes)) else { return };
+        let mut problems = notes.take();
+        let is_exact_rule =
+            matches!(&line, Line::Rule(RuleLine::Deliver(delivery)) if is_exact(delivery.recipient.text));
+        if !is_exact_rule {
+            self.texts.insert(number, text.to_owned());
+        }
+        match &line {
+            Line::Setting(_) | Line::Limit(_) | Line::Rule(RuleLine::DeadLetterFile(_)) => {
+                problems.extend(self.twice(&prepared, number));
+            }
+            Line::Rule(RuleLine::Deliver(delivery)) => {
+                let is_noted = !problems.is_empty();
+                if is_exact(delivery.recipient.text) {
+                    self.exact(delivery, number, shown, is_noted, found);
+                }
+                problems.extend(command_problems(&delivery.action, &prepared));
+            }
+            Line::Rule(RuleLine::Copy(delivery)) => {
+                if is_exact(delivery.recipient.text) {
+                    if problems.is_empty() {
+                        problems.extend(self.no_address(delivery.recipient));
+                    }
+                    if !problems.is_empty() {
+                        self.flawed.insert(number);
+                    }
+                }
+                problems.extend(command_problems(&delivery.action, &prepared));
+                problems.extend(self.said_before(&prepared, number));
+            }
+            Line::Rule(
+                RuleLine::AllowPeers(_)
+                | RuleLine::DenyPeers(_)
+                | RuleLine::AllowGroup(..)
+                | RuleLine::AllowSender(_)
+                | RuleLine::RefuseSender(..),
+            ) => problems.extend(self.said_before(&prepared, number)),
+            Line::Rule(RuleLine::RefuseRecipient(..)) => {}
+        }
+        if let Some(refusal) = refusal_of(&line) {
+            problems.extend(bracketed_address(refusal, &prepared));
+            if let Some(problem) = comment_behind(text) {
+                found.push(problem.warn(text, number));
+            }
+        } else {
+            problems.extend(lexer::look_alike(&prepared));
+        }
+        if let Some(problem) = self.placeholder(&prepared, &line) {
+            problems.push(problem);
+        }
+        problems.sort_by_key(|problem| problem.start);
+        found.extend(problems.into_iter().map(|problem| problem.warn(shown, number)));
+    }
+
+    /// What the file as a whole does not say.
+    pub(super) fn missing(&self) -> Option<Diagnostic> {
+        let message = "no `domain` line: this host calls itself example.com, and takes recipients without a domain for \
+                       that one's: write `domain` and its name";
+        (!self.settings.contains_key("domain")).then(|| Diagnostic::warning(message.to_owned()))
+    }
+
+    /// A `deliver` line of one address.
+    fn exact(
+        &mut self,
+        delivery: &Delivery<'_>,
+        number: u32,
+        shown: &str,
+        is_noted: bool,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        let recipient = delivery.recipient;
+        if let Action::HandOver(_) = delivery.action {
+            for copy in self.copies.that_take(&unquoted(recipient.text)) {
+                let position = Position { line: number, start: recipient.start };
+                let message = second_hand_over(copy);
+                found.push(Finding::new(Severity::Error, position, recipient.text, message).cite(shown));
+            }
+        }
+        if is_noted {
+            return;
+        }
+        if let Some(problem) = self.no_address(recipient) {
+            found.push(problem.warn(shown, number));
+            return;
+        }
+        let address = without_own_domain(&unquoted(recipient.text), self.own_domain);
+        if let Some(earlier) = self.taken.get(&address) {
+            let message = format!("line {earlier} takes all mail for `{}`: this line is never used", recipient.text);
+            found.push(recipient.problem(message).warn(shown, number));
+        } else if delivery.group.is_none() {
+            self.taken.insert(address.clone(), number);
+        }
+        self.addresses.entry(address).or_insert(number);
+    }
+
+    /// An address that no mail can be for, or hardly any, is a slip of the pen.
+    fn no_address(&self, recipient: Word<'_>) -> Option<Problem> {
+        let text = recipient.text;
+        let address = without_own_domain(&unquoted(text), self.own_domain);
+        // Peers may write more than rules: blanks around the `@`, a dot behind the domain, a backslash that quotes.
+        let is_address = Mailbox::parse_or_qualify(text, self.own_domain)
+            .is_ok_and(|mailbox| without_own_domain(&mailbox.bare(), self.own_domain) == address);
+        if !is_address {
+            return Some(recipient.problem(format!("`{text}` is no mail address, so no mail will be for it")));
+        }
+        self.is_domain(text).then(|| {
+            let own = self.own_domain;
+            recipient.problem(format!("this is the name `{text}` at {own}: for everybody in a domain write `*@{text}`"))
+        })
+    }
+
+    /// Whether somebody who wrote this without an `@` meant a domain.
+    fn is_domain(&self, text: &str) -> bool {
+        let Some((_, last)) = text.rsplit_once('.').filter(|_| !text.contains(['@', '"'])) else { return false };
+        let own_last = self.own_domain.rsplit_once('.').map(|(_, last)| last);
+        COMMON_DOMAINS.iter().copied().chain(own_last).any(|known| known.eq_ignore_ascii_case(last))
+    }
+
+    /// A directive of which the last counts, given again.
+    fn twice(&mut self, prepared: &str, number: u32) -> Option<Problem> {
+        let verb = Words::new(prepared).next_word()?;
+        let earlier = self.settings.insert(verb.text.to_owned(), number)?;
+        Some(
+            verb.problem(format!(
+                "`{}` is set in line {earlier} already: this line counts, that one does not",
+                verb.text
+            )),
+        )
+    }
+
+    /// A rule that was said before.
+    fn said_before(&mut self, prepared: &str, number: u32) -> Option<Problem> {
+        let mut words = Words::new(prepared);
+        let first = words.next_word()?;
+        let line = prepared.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        let earlier = *self.rules.entry(line).or_insert(number);
+        (earlier != number).then(|| first.problem(format!("line {earlier} says the same")))
+    }
+
+    /// A name that only examples have.
+    fn placeholder(&self, prepared: &str, line: &Line<'_>) -> Option<Problem> {
+        let Line::Setting(setting) = line else { return None };
+        if !setting.is_domain() {
+            return None;
+        }
+        let mut words = Words::new(prepared);
+        words.next_word()?;
+        let name = words.next_word()?;
+        let lower = name.text.to_ascii_lowercase();
+        let is_example = ["example.com", "example.net", "example.org"]
+            .iter()
+            .any(|example| lower.strip_suffix(example).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+        is_example.then(|| {
+            name.problem(format!(
+                "`{}` is a name for examples: write the domain that this host takes mail for",
+                name.text
+            ))
+        })
+    }
+}
+
+/// What the shell makes of a command that was hardly meant.
+fn command_problems(action: &Action, prepared: &str) -> Vec<Problem> {
+    let Action::HandOver(HandOver::Pipe(command)) = action else { return Vec::new() };
+    // The command runs to the end of the line.
+    let begins = prepared.trim_ascii_end().len() - command.len();
+    let unquoted = Command::parse(command).unquoted.into_iter();
+    let unquoted = unquoted.filter(|(_, variable)| OF_THE_PEER.contains(&shell::name_of(variable)));
+    unquoted
+        .map(|(at, variable)| Problem {
+            start: begins + at,
+            end: begins + at + variable.len(),
+            message: format!(
+                "`{variable}` is not in quotes: blanks, `*` and `?` in what the peer sent mean something to the shell; \
+                 put double quotes around the whole word"
+            ),
+        })
+        .collect()
+}
+
+/// The refusal that a line words.
+fn refusal_of<'l, 't>(line: &'l Line<'t>) -> Option<&'l RefusalText<'t>> {
+    match line {
+        Line::Limit(limit) => limit.refusal(),
+        Line::Rule(RuleLine::RefuseRecipient(_, _, refusal) | RuleLine::RefuseSender(_, refusal)) => Some(refusal),
+        Line::Setting(_) | Line::Rule(_) => None,
+    }
+}
+
+/// A refusal whose text has an address in brackets, which in the log only the peer's may have.
+fn bracketed_address(refusal: &RefusalText<'_>, prepared: &str) -> Option<Problem> {
+    let text = refusal.text();
+    let at = bracket_of_address(text, 0)?;
+    let end = text[at..].find(']').map_or(text.len(), |length| at + length + 1);
+    // The text runs to the end of the line.
+    let begins = prepared.trim_ascii_end().len().checked_sub(text.len())?;
+    let message = "in the log these brackets are written as <0x5b> and <0x5d>, because programs take the address in \
+                   brackets for the peer's: leave them out";
+    Some(Problem { start: begins + at, end: begins + end, message: message.to_owned() })
+}
+
+/// A comment that cuts a text off.
+fn comment_behind(line: &str) -> Option<Problem> {
+    let start = lexer::without_comment(line).len();
+    let message =
+        "the text of the reply ends here, because this begins a comment: if it is one, put it in a line above";
+    let comment = line.get(start..).filter(|comment| comment.starts_with('#'))?;
+    Some(Problem { start, end: start + comment.trim_ascii_end().len(), message: message.to_owned() })
+}
+
+impl Problem {
+    /// The problem as a warning about its line.
+    fn warn(self, source: &str, line: u32) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..*self.cite(source, line) }
+    }
+}
+
+/// What of a command's environment can be any text.
+const OF_THE_PEER: [&str; 9] = [
+    "SENDER",
+    "RECIPIENT",
+    "ORIGINAL_RECIPIENT",
+    "LOCAL",
+    "EXTENSION",
+    "DOMAIN",
+    "CLIENT_HELO",
+    "CLIENT_HOSTNAME",
+    "AUTH_USER",
+];
+
+/// Ends of names that are domains, and hardly the names of people.
+const COMMON_DOMAINS: [&str; 12] =
+    ["com", "net", "org", "edu", "gov", "mil", "info", "biz", "example", "local", "localdomain", "lan"];

@@ -1,0 +1,336 @@
+//! Lines that can never apply, for `mailrecv check`: what they are about is decided before they are asked, or never
+//! comes to them.
+//!
+//! Only what is certain is told. A pattern that is plain text with anchors is compared as the address with `*` that it
+//! amounts to, and there is a look-up for each kind of those: a file may have thousands of such lines.
+
+use std::collections::HashMap;
+
+use super::check::{Finding, without_own_domain};
+use super::diagnostic::Severity;
+use super::ordered::{Effect, Matcher, OrderedRule, wildcard_fits};
+
+/// What the file says besides the rules that are tried in order.
+pub(super) struct Others<'a> {
+    /// Each exact address of a `deliver` line, without our own domain, and the first line that has it.
+    pub(super) exact: &'a HashMap<String, u32>,
+    pub(super) own_domain: &'a str,
+}
+
+/// The lines of `rules` that never apply.
+pub(super) fn never_applying(rules: &[OrderedRule], others: &Others<'_>) -> Vec<Finding> {
+    let domains = served_domains(rules, others.own_domain);
+    let mut earlier = Earlier::default();
+    let mut findings = Vec::new();
+    for rule in rules {
+        if let Some(message) = why_never(rule, &earlier, others, &domains) {
+            findings.push(Finding::new(Severity::Warning, rule.position, rule.matcher.source(), message));
+        }
+        earlier.add(rule, others.own_domain);
+    }
+    findings
+}
+
+fn why_never(rule: &OrderedRule, earlier: &Earlier<'_>, others: &Others<'_>, domains: &[String]) -> Option<String> {
+    let Some(form) = rule.matcher.as_wildcard(others.own_domain) else {
+        let by = earlier.same(rule)?;
+        return Some(by.why(None));
+    };
+    let exact = |address: &str| others.exact.get(&without_own_domain(address, others.own_domain));
+    if let Some(by) = earlier.covering(&form, rule.group) {
+        return Some(by.why(None));
+    }
+    if !form.contains('*') {
+        return exact(&form).map(|line| exact_first(*line, &form));
+    }
+    // `^name@` means the name at each of our domains.
+    let name = form.strip_suffix('*').filter(|name| name.ends_with('@') && !name.contains('*'))?;
+    domains.iter().find_map(|domain| {
+        let address = format!("{name}{domain}");
+        if let Some(line) = exact(&address) {
+            return Some(exact_first(*line, &address));
+        }
+        earlier.covering(&address, rule.group).map(|by| by.why(Some(&address)))
+    })
+}
+
+fn exact_first(line: u32, address: &str) -> String {
+    format!("line {line} takes mail for `{address}`, whatever this line says: exact addresses are looked at first")
+}
+
+/// The domains of which `deliver` lines with `*`, or with patterns, take mail, as far as that can be told.
+fn served_domains(rules: &[OrderedRule], own_domain: &str) -> Vec<String> {
+    let delivering = rules.iter().filter(|rule| matches!(rule.effect, Effect::Deliver(_)));
+    let mut domains: Vec<String> = Vec::new();
+    for form in delivering.filter_map(|rule| rule.matcher.as_wildcard(own_domain)) {
+        let Some((_, domain)) = form.rsplit_once('@') else { continue };
+        if !domain.contains('*') && !domain.is_empty() && !domains.iter().any(|known| known == domain) {
+            domains.push(domain.to_owned());
+        }
+        if domains.len() == MOST_DOMAINS {
+            break;
+        }
+    }
+    domains
+}
+
+/// The `copy` lines of which no recipient is one of a `deliver` line.
+pub(super) fn copies_of_nothing(copies: &[OrderedRule], rules: &[OrderedRule], others: &Others<'_>) -> Vec<Finding> {
+    let delivering: Vec<&OrderedRule> = rules.iter().filter(|rule| matches!(rule.effect, Effect::Deliver(_))).collect();
+    if copies.len().saturating_mul(delivering.len()) > MOST_PAIRS {
+        return Vec::new();
+    }
+    let forms: Vec<Option<String>> =
+        delivering.iter().map(|rule| rule.matcher.as_wildcard(others.own_domain)).collect();
+    let is_delivered = |copy: &OrderedRule| {
+        let form = copy.matcher.as_wildcard(others.own_domain);
+        let by_pattern = delivering.iter().zip(&forms).any(|(rule, rule_form)| match (&form, rule_form) {
+            (Some(one), Some(other)) => wildcards_meet(one.as_bytes(), other.as_bytes()),
+            (Some(one), None) if !one.contains('*') => rule.takes(one, others.own_domain),
+            (None, Some(other)) if !other.contains('*') => copy.takes(other, others.own_domain),
+            _ => true,
+        });
+        by_pattern
+            || form
+                .as_deref()
+                .filter(|form| !form.contains('*'))
+                .is_some_and(|address| others.exact.contains_key(&without_own_domain(address, others.own_domain)))
+    };
+    let mut undecided: Vec<&OrderedRule> = copies.iter().filter(|copy| !is_delivered(copy)).collect();
+    let has_star =
+        |copy: &OrderedRule| copy.matcher.as_wildcard(others.own_domain).is_none_or(|form| form.contains('*'));
+    if undecided.iter().filter(|copy| has_star(copy)).count() > MOST_COPIES {
+        return Vec::new();
+    }
+    for address in others.exact.keys() {
+        if undecided.iter().all(|copy| !has_star(copy)) {
+            break;
+        }
+        undecided.retain(|copy| !has_star(copy) || !copy.takes(address, others.own_domain));
+    }
+    let message = "no `deliver` line takes mail for a recipient of this line, so nothing is ever copied: `copy` adds to a \
+                   `deliver` line, it does not replace it";
+    let finding =
+        |copy: &OrderedRule| Finding::new(Severity::Warning, copy.position, copy.matcher.source(), message.to_owned());
+    undecided.into_iter().map(finding).collect()
+}
+
+/// Whether there is a text that both of these addresses with `*` fit.
+fn wildcards_meet(one: &[u8], other: &[u8]) -> bool {
+    // `row[at]`: whether what was read of `one` and `other[..at]` can be the same text.
+    let mut row: Vec<bool> = (0..=other.len()).map(|at| other[..at].iter().all(|byte| *byte == b'*')).collect();
+    for byte in one {
+        let mut next = vec![*byte == b'*' && row[0]];
+        for (at, other_byte) in other.iter().enumerate() {
+            let meets = match (byte, other_byte) {
+                // A `*` of one takes a byte of the other, or none.
+                (b'*', _) | (_, b'*') => row[at + 1] || next[at],
+                (byte, other_byte) => row[at] && byte.eq_ignore_ascii_case(other_byte),
+            };
+            next.push(meets);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// A line that decides what a later one is about.
+#[derive(Debug, Clone, Copy)]
+struct Decides {
+    line: u32,
+    refuses: bool,
+}
+
+impl Decides {
+    fn why(self, address: Option<&str>) -> String {
+        let Self { line, refuses } = self;
+        let does = if refuses { "refuses" } else { "takes mail for" };
+        match address {
+            None => {
+                format!("line {line} {does} every recipient of this line, so it never applies: put it above that one")
+            }
+            Some(address) => format!("line {line} {does} `{address}` before this line is asked: put it above that one"),
+        }
+    }
+}
+
+/// The lines so far, by what they take.
+#[derive(Default)]
+struct Earlier<'r> {
+    /// Those of one address.
+    addresses: HashMap<(Option<usize>, String), Decides>,
+    /// Those with a `*` in front only, by what follows it.
+    ends: HashMap<(Option<usize>, String), Decides>,
+    /// Those with a `*` at the end only, by what is before it.
+    beginnings: HashMap<(Option<usize>, String), Decides>,
+    /// The first of the others.
+    wildcards: Vec<(Option<usize>, String, Decides)>,
+    patterns: Vec<(&'r OrderedRule, Decides)>,
+    /// All patterns, by their text.
+    sources: HashMap<(Option<usize>, &'r str), Decides>,
+}
+
+impl<'r> Earlier<'r> {
+    fn add(&mut self, rule: &'r OrderedRule, own_domain: &str) {
+        let decides = Decides { line: rule.position.line, refuses: matches!(rule.effect, Effect::Refuse(_)) };
+        let Some(form) = rule.matcher.as_wildcard(own_domain) else {
+            self.sources.entry((rule.group, rule.matcher.source())).or_insert(decides);
+            if self.patterns.len() < MOST_PATTERNS {
+                self.patterns.push((rule, decides));
+            }
+            return;
+        };
+        let is_one = |text: &str| !text.contains('*');
+        let (map, key) = match (form.strip_prefix('*'), form.strip_suffix('*')) {
+            _ if is_one(&form) => (&mut self.addresses, &*form),
+            (Some(end), _) if is_one(end) => (&mut self.ends, end),
+            (_, Some(beginning)) if is_one(beginning) => (&mut self.beginnings, beginning),
+            _ => {
+                if self.wildcards.len() < MOST_PATTERNS {
+                    self.wildcards.push((rule.group, form, decides));
+                }
+                return;
+            }
+        };
+        map.entry((rule.group, key.to_owned())).or_insert(decides);
+    }
+
+    /// The first line that takes all that this address with `*` takes, from everybody or from the same group.
+    fn covering(&self, form: &str, group: Option<usize>) -> Option<Decides> {
+        let mut found: Option<Decides> = None;
+        let mut offer = |decides: Option<&Decides>| {
+            if let Some(decides) = decides.filter(|it| found.is_none_or(|found| it.line < found.line)) {
+                found = Some(*decides);
+            }
+        };
+        let mut groups = vec![None];
+        groups.extend(group.map(Some));
+        for group in groups {
+            offer(self.addresses.get(&(group, form.to_owned())));
+            for (at, _) in form.char_indices().chain([(form.len(), ' ')]) {
+                offer(self.ends.get(&(group, form[at..].to_owned())));
+                offer(self.beginnings.get(&(group, form[..at].to_owned())));
+            }
+            let wildcards =
+                self.wildcards.iter().filter(|(of, wildcard, _)| *of == group && wildcard_fits(wildcard, form));
+            wildcards.for_each(|(_, _, decides)| offer(Some(decides)));
+            if !form.contains('*') {
+                let takes = |rule: &OrderedRule| match &rule.matcher {
+                    Matcher::Pattern(pattern) => pattern.is_match(form).unwrap_or(false),
+                    Matcher::Address(_) | Matcher::Wildcard(_) => false,
+                };
+                let patterns = self.patterns.iter().filter(|(rule, _)| rule.group == group && takes(rule));
+                patterns.for_each(|(_, decides)| offer(Some(decides)));
+            }
+        }
+        found
+    }
+
+    /// The first line with the very pattern of this one.
+    fn same(&self, rule: &OrderedRule) -> Option<Decides> {
+        let all = [None, rule.group].map(|group| self.sources.get(&(group, rule.matcher.source())).copied());
+        // Whatever a pattern takes, `*` took before.
+        let everything = self.covering("*", rule.group);
+        all.into_iter().chain([everything]).flatten().min_by_key(|decides| decides.line)
+    }
+}
+
+impl Matcher {
+    /// The address with `*` that this amounts to, in small letters; `None` for a pattern that is more than plain text with
+    /// anchors. A bare dot of a pattern is read as the dot that was meant.
+    pub(super) fn as_wildcard(&self, own_domain: &str) -> Option<String> {
+        match self {
+            Matcher::Address(address) if address.contains('@') => Some(address.to_ascii_lowercase()),
+            Matcher::Address(local_part) => Some(format!("{local_part}@{own_domain}").to_ascii_lowercase()),
+            Matcher::Wildcard(wildcard) => Some(wildcard.to_ascii_lowercase()),
+            Matcher::Pattern(pattern) => plain_form(pattern.source()),
+        }
+    }
+}
+
+/// A regular expression that is plain text as an address with `*`.
+pub(super) fn plain_form(source: &str) -> Option<String> {
+    let (mut form, rest) = match source.strip_prefix('^') {
+        Some(rest) => (String::new(), rest),
+        None => ("*".to_owned(), source),
+    };
+    let mut characters = rest.chars().peekable();
+    let mut ends = false;
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => form.push(characters.next().filter(|escaped| escaped.is_ascii_punctuation() && *escaped != '*')?),
+            '$' if characters.peek().is_none() => ends = true,
+            '.' if characters.next_if(|next| matches!(next, '*' | '+')).is_some() => form.push('*'),
+            '*' | '+' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            plain => form.push(plain.to_ascii_lowercase()),
+        }
+    }
+    if !ends {
+        form.push('*');
+    }
+    while let Some(at) = form.find("**") {
+        form.remove(at);
+    }
+    Some(form)
+}
+
+/// A name is asked about at so many domains.
+const MOST_DOMAINS: usize = 32;
+
+/// So many patterns that only trying can tell about are tried for each later line.
+const MOST_PATTERNS: usize = 100;
+
+/// So many `copy` lines are held against every exact address.
+const MOST_COPIES: usize = 20;
+
+/// So many pairs of a `copy` and a `deliver` line are looked at.
+const MOST_PAIRS: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_that_meet() {
+        for (one, other, meet) in [
+            ("a@b", "a@b", true),
+            ("a@b", "a@c", false),
+            ("*@b", "a@*", true),
+            ("*@b", "*@c", false),
+            ("*", "a", true),
+            ("a*", "*b", true),
+            ("a*c", "ab*", true),
+            ("a*c", "b*c", false),
+            ("*x*", "*@b", true),
+            ("fred@a.example", "*@b.example", false),
+            ("", "*", true),
+            ("a", "", false),
+            ("**", "ab", true),
+            ("a*", "a", true),
+            ("ab", "a", false),
+        ] {
+            assert_eq!(wildcards_meet(one.as_bytes(), other.as_bytes()), meet, "{one} {other}");
+            assert_eq!(wildcards_meet(other.as_bytes(), one.as_bytes()), meet, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn plain_patterns_as_wildcards() {
+        for (source, form) in [
+            (r"^fred@x\.example$", Some("fred@x.example")),
+            ("^Fred@x.example$", Some("fred@x.example")),
+            ("^spamtrap@", Some("spamtrap@*")),
+            (".*", Some("*")),
+            ("", Some("*")),
+            ("spam", Some("*spam*")),
+            (".*@dom$", Some("*@dom")),
+            ("^.+@dom$", Some("*@dom")),
+            ("^a|b$", None),
+            ("^a+", None),
+            (r"^\d", None),
+            (r"^a\*", None),
+        ] {
+            assert_eq!(plain_form(source).as_deref(), form, "{source}");
+        }
+    }
+}

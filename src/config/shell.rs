@@ -1,0 +1,231 @@
+//! What can be told about a shell command by looking at its words, for `mailrecv check`: programs that it runs, files that
+//! it writes to, and variables that its shell takes apart.
+//!
+//! It is no shell: what is not plainly one of these is none.
+
+/// What a command consists of, as far as that is plain.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Command<'c> {
+    /// The programs that it begins, each with its place.
+    pub(super) programs: Vec<(usize, &'c str)>,
+    /// The files that its output goes to.
+    pub(super) outputs: Vec<(usize, &'c str)>,
+    /// Variables outside quotes: what they hold is taken apart at blanks, and its `*` and `?` become names of files.
+    pub(super) unquoted: Vec<(usize, &'c str)>,
+}
+
+impl<'c> Command<'c> {
+    pub(super) fn parse(command: &'c str) -> Self {
+        let mut found = Self { unquoted: unquoted(command), ..Self::default() };
+        let mut expects = Expects::Program;
+        for (at, word) in words(command) {
+            expects = match (expects, word) {
+                (_, "|" | "||" | "&&" | ";" | "&" | "(" | ")" | "{" | "}" | "!") => Expects::Program,
+                (_, ">" | ">>" | ">|") => Expects::Output,
+                (_, "<" | "<<" | "<&" | ">&") => Expects::Nothing,
+                (Expects::Program, "if" | "then" | "else" | "elif" | "while" | "until" | "do" | "exec" | "command") => {
+                    Expects::Program
+                }
+                // What follows these has a grammar of its own.
+                (Expects::Program, "case" | "for" | "function") => return found,
+                (Expects::Program, word) if is_assignment(word) => Expects::Program,
+                (Expects::Program, word) => {
+                    found.programs.extend(plain(word).map(|word| (at, word)));
+                    Expects::Argument
+                }
+                (Expects::Output, word) => {
+                    found.outputs.extend(plain(word).map(|word| (at, word)));
+                    Expects::Argument
+                }
+                (Expects::Nothing | Expects::Argument, _) => Expects::Argument,
+            };
+        }
+        found
+    }
+}
+
+/// What a word would be.
+#[derive(Clone, Copy)]
+enum Expects {
+    Program,
+    Output,
+    Argument,
+    Nothing,
+}
+
+/// `NAME=...`
+fn is_assignment(word: &str) -> bool {
+    word.split_once('=').is_some_and(|(name, _)| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
+}
+
+/// The word, if its shell changes nothing in it but to take off quotes around all of it.
+fn plain(word: &str) -> Option<&str> {
+    let inner = ['"', '\''].iter().find_map(|quote| word.strip_prefix(*quote)?.strip_suffix(*quote)).unwrap_or(word);
+    (!inner.is_empty() && !inner.contains(['"', '\'', '$', '`', '*', '?', '[', '\\', '~', '#', '{', '}']))
+        .then_some(inner)
+}
+
+/// The words and operators of a command, each with its place.
+fn words(command: &str) -> Vec<(usize, &str)> {
+    let bytes = command.as_bytes();
+    let (mut words, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        if matches!(bytes[at], b' ' | b'\t') {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        if is_operator(bytes[at]) {
+            let pair = command.get(at..at + 2).unwrap_or_default();
+            at += if ["||", "&&", ">>", "<<", ">|", ">&", "<&", ";;"].contains(&pair) { 2 } else { 1 };
+            words.push((start, &command[start..at]));
+            continue;
+        }
+        let mut quote = None;
+        while at < bytes.len() {
+            match (quote, bytes[at]) {
+                (Some(open), byte) if open == byte => quote = None,
+                (Some(b'\''), _) => {}
+                (_, b'\\') => at += 1,
+                (None, byte @ (b'"' | b'\'')) => quote = Some(byte),
+                (None, byte) if matches!(byte, b' ' | b'\t') || is_operator(byte) => break,
+                _ => {}
+            }
+            at += 1;
+        }
+        at = at.min(bytes.len());
+        let word = &command[start..at];
+        if word.starts_with('#') {
+            break;
+        }
+        // The number of a descriptor belongs to the operator behind it.
+        let is_descriptor =
+            word.bytes().all(|byte| byte.is_ascii_digit()) && matches!(bytes.get(at), Some(b'<' | b'>'));
+        if !is_descriptor {
+            words.push((start, word));
+        }
+    }
+    words
+}
+
+fn is_operator(byte: u8) -> bool {
+    matches!(byte, b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')')
+}
+
+/// The variables outside quotes. `case $NAME in` and `NAME=$OTHER` take nothing apart.
+fn unquoted(command: &str) -> Vec<(usize, &str)> {
+    let bytes = command.as_bytes();
+    let (mut found, mut at) = (Vec::new(), 0);
+    // Whether we are within double quotes; one for each `$(` that we are in.
+    let mut quoted = vec![false];
+    while at < bytes.len() {
+        let is_quoted = quoted.last().copied().unwrap_or_default();
+        match bytes[at] {
+            b'\\' => at += 1,
+            b'\'' if !is_quoted => {
+                let Some(length) = memchr::memchr(b'\'', &bytes[at + 1..]) else { break };
+                at += 1 + length;
+            }
+            b'"' => {
+                if let Some(last) = quoted.last_mut() {
+                    *last = !*last;
+                }
+            }
+            b'#' if !is_quoted && (at == 0 || matches!(bytes[at - 1], b' ' | b'\t')) => break,
+            b'$' if bytes.get(at + 1) == Some(&b'(') => {
+                quoted.push(false);
+                at += 1;
+            }
+            b')' if !is_quoted && quoted.len() > 1 => {
+                quoted.pop();
+            }
+            b'$' if !is_quoted && !is_taken_whole(&command[..at]) => {
+                if let Some(variable) = variable(&command[at..]) {
+                    found.push((at, variable));
+                    at += variable.len() - 1;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Whether what follows this is not taken apart.
+fn is_taken_whole(before: &str) -> bool {
+    let word = before.rsplit([' ', '\t', ';', '|', '&', '(', '`']).next().unwrap_or_default();
+    let last_but_one = before.trim_end().rsplit([' ', '\t', ';', '|', '&', '(']).next().unwrap_or_default();
+    is_assignment(word) || (word.is_empty() && last_but_one == "case")
+}
+
+/// `$NAME` or `${NAME...}`, from its beginning on.
+fn variable(text: &str) -> Option<&str> {
+    match text.strip_prefix("${") {
+        Some(rest) => rest.starts_with(|c: char| c.is_ascii_alphabetic()).then_some(&text[..2 + rest.find('}')? + 1]),
+        None => {
+            let rest = &text[1..];
+            let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+            rest.starts_with(|c: char| c.is_ascii_alphabetic()).then_some(&text[..1 + length])
+        }
+    }
+}
+
+/// The name of a variable as it stands in a command.
+pub(super) fn name_of(variable: &str) -> &str {
+    let inner = variable.trim_start_matches(['$', '{']);
+    let length = inner.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+    &inner[..length]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_outside_quotes() {
+        for (command, expected) in [
+            ("cat > /var/mail/$LOCAL", &["$LOCAL"][..]),
+            ("cat > \"/var/mail/$LOCAL\"", &[]),
+            ("run ${SENDER} '$LOCAL' \\$DOMAIN", &["${SENDER}"]),
+            ("run \"$(basename $LOCAL)\"", &["$LOCAL"]),
+            ("run \"$(basename \"$LOCAL\")\" $SENDER", &["$SENDER"]),
+            ("X=$LOCAL; run \"$X\"", &[]),
+            ("case $LOCAL in [.-]*|*[!a-zA-Z0-9.-]*) exit 67;; esac; cat >> \"/srv/mail/$LOCAL\"", &[]),
+            ("echo it\\'s $LOCAL", &["$LOCAL"]),
+            ("cat # $LOCAL", &[]),
+            ("run $1 $? $$", &[]),
+            ("run ${LOCAL%%+*}", &["${LOCAL%%+*}"]),
+        ] {
+            let found: Vec<&str> = unquoted(command).into_iter().map(|(_, variable)| variable).collect();
+            assert_eq!(found, expected, "{command}");
+        }
+        assert_eq!(name_of("${LOCAL%%+*}"), "LOCAL");
+        assert_eq!(name_of("$LOCAL"), "LOCAL");
+    }
+
+    #[test]
+    fn programs_and_outputs() {
+        for (command, programs, outputs) in [
+            ("/bin/grep -n '.*' >> /tmp/pipe.txt", &["/bin/grep"][..], &["/tmp/pipe.txt"][..]),
+            ("cat>/tmp/x 2>/dev/null", &["cat"], &["/tmp/x", "/dev/null"]),
+            (
+                "A=1 B=2 run x | \"/usr/local/bin/news post\" && exit 3",
+                &["run", "/usr/local/bin/news post", "exit"],
+                &[],
+            ),
+            ("if test -f x; then /opt/one; else /opt/two; fi", &["test", "/opt/one", "/opt/two", "fi"], &[]),
+            ("exec /opt/x < /dev/null", &["/opt/x"], &[]),
+            ("$RUN x >> \"$FILE\"", &[], &[]),
+            ("cat >> '/var/mail/a b'; # >> /x", &["cat"], &["/var/mail/a b"]),
+            ("case x in y) /opt/z;; esac", &[], &[]),
+        ] {
+            let found = Command::parse(command);
+            let words = |found: Vec<(usize, &'static str)>| found.into_iter().map(|(_, word)| word).collect::<Vec<_>>();
+            assert_eq!(words(found.programs), programs, "{command}");
+            assert_eq!(words(found.outputs), outputs, "{command}");
+        }
+    }
+}
