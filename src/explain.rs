@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use crate::check::report;
 use crate::cli::{Options, Question};
-use crate::config::{self, Config, Flags, Trace};
+use crate::config::{self, Config, Flags, Severity, Trace};
 use crate::exit::Exit;
 use crate::log::{Event, Log};
 use crate::policy::Policy;
@@ -21,7 +21,16 @@ pub(crate) fn run(options: &Options, question: &Question) -> Exit {
         Ok(config) => {
             let (text, accepted) = explain(&config, question);
             let _ = std::io::stdout().write_all(text.as_bytes());
-            if accepted { Exit::Ok } else { Exit::Refused }
+            let found = config.check();
+            let mut errors = found.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).peekable();
+            match (errors.peek(), accepted) {
+                (Some(_), _) => {
+                    report(&options.config, errors);
+                    Exit::Config
+                }
+                (None, true) => Exit::Ok,
+                (None, false) => Exit::Refused,
+            }
         }
         Err(unusable) => {
             report(&options.config, unusable.errors.iter());
@@ -35,17 +44,19 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
     let peer = &question.peer;
     let mut text = String::new();
     let _ = writeln!(text, "peer {peer}");
-    if peer.hostname.is_none() && config.limits.fcrdns_check.value.is_for(peer.address) {
-        let refusal = &config.limits.fcrdns_check.refusal;
-        let _ = writeln!(text, "  note: a peer without a confirmed name is refused: {} {}", refusal.code, refusal.text);
-        let _ = writeln!(text, "        (`--peer ADDRESS=HOSTNAME` asks about one with a name; limit.fcrdns_check)");
-    }
+    let check = &config.limits.fcrdns_check;
+    let nameless = (peer.hostname.is_none() && check.value.is_for(peer.address)).then(|| {
+        let _ = writeln!(text, "  note: a peer without a confirmed name is refused (limit.fcrdns_check);");
+        let _ = writeln!(text, "        `--peer ADDRESS=HOSTNAME` asks about one with a name");
+        reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME)
+    });
     let mut policy = Policy::new(config, peer, Trace::new(true));
-    let mut session = Session::new(&config.domain, &config.limits, peer, policy.refusal());
+    let refusal = nameless.or_else(|| policy.refusal());
+    let mut session = Session::new(&config.domain, &config.limits, peer, refusal);
     let lines = [
         "EHLO explain.invalid".to_owned(),
-        format!("MAIL FROM:<{}>", question.from),
-        format!("RCPT TO:<{}>", question.rcpt),
+        format!("MAIL FROM:<{}>", bare(&question.from)),
+        format!("RCPT TO:<{}>", bare(&question.rcpt)),
     ];
     for line in &lines {
         let _ = writeln!(text, "{}", Untrusted::new(line.as_bytes()));
@@ -76,6 +87,12 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
         show_destinations(&mut text, transaction, question, config);
     }
     (text, true)
+}
+
+/// An address as it is asked about, which may be typed in the brackets that a command has.
+fn bare(address: &str) -> &str {
+    let address = address.trim();
+    address.strip_prefix('<').and_then(|address| address.strip_suffix('>')).unwrap_or(address)
 }
 
 /// Where copies would go, and what the log would say of each; a name and a size only a message has.

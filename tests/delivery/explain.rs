@@ -14,7 +14,7 @@ fn explain_says_what_would_happen() {
          deliver rcpt_to *@mx.example append inbox\n\
          copy rcpt_to /^wilma/ append copies\n\
          error mail_from @spam\\.example$ 451 Not now\n\
-         logfile log\n",
+         logfile log\nlimit.fcrdns_check off\n",
     );
     let explain = |arguments: &[&str]| {
         let output = scratch.run(MAILRECV, &[&["-c", "mailrecv.conf", "explain"], arguments].concat());
@@ -107,7 +107,7 @@ fn names_that_pose_as_addresses_fit_no_pattern_for_addresses() {
     let scratch = Scratch::new();
     let explain = |pattern: &str, peer: &str| {
         let config = format!(
-            "domain mx.example\nallowgroup +lan {pattern}\ndeliver allowgroup +lan rcpt_to archive@mx.example discard\n"
+            "domain mx.example\nallowgroup +lan {pattern}\nlimit.fcrdns_check off\ndeliver allowgroup +lan rcpt_to archive@mx.example discard\n"
         );
         scratch.write("mailrecv.conf", config);
         let arguments = ["-c", "mailrecv.conf", "explain", "--peer", peer, "--rcpt", "archive@mx.example"];
@@ -184,11 +184,42 @@ fn networks_of_peers() {
             "line 1: +a: net 10.0.0.0/8: 10.1.2.3 is inside",
         ),
     ] {
-        scratch.write("mailrecv.conf", format!("{rules}\ndeliver rcpt_to /x/ discard\n"));
+        scratch.write("mailrecv.conf", format!("{rules}\nlimit.fcrdns_check off\ndeliver rcpt_to /x/ discard\n"));
         let arguments = ["-c", "mailrecv.conf", "explain", "--peer", peer, "--rcpt", "x@mx.example"];
         let output = scratch.run(MAILRECV, &arguments);
         let text = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code() == Some(0), is_admitted, "{rules}: {text}");
         assert!(text.contains(decision), "{rules}: {text}");
+    }
+}
+
+/// What is typed in brackets is the address in them; what the note says of a nameless peer is what it gets.
+#[test]
+fn explain_agrees_with_itself() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to *@mx.example discard\n");
+    let explain = |config: &str, peer: &str, from: &str, rcpt: &str| {
+        scratch.write("mailrecv.conf", format!("domain mx.example\n{config}deliver rcpt_to *@mx.example discard\n"));
+        let arguments = ["-c", "mailrecv.conf", "explain", "--peer", peer, "--from", from, "--rcpt", rcpt];
+        let output = scratch.run(MAILRECV, &arguments);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    for (from, rcpt) in [("<a@b.example>", "<fred@mx.example>"), ("<>", " <fred@mx.example> "), ("", "fred")] {
+        let (status, text, _) = explain("", PEER, from, rcpt);
+        assert_eq!(status, 0, "{from} {rcpt}: {text}");
+        assert!(!text.contains("<<") && !text.contains("note:"), "{text}");
+    }
+    let (status, text, _) = explain("", "203.0.113.7", "", "fred");
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("note: a peer without a confirmed name is refused"), "{text}");
+    assert!(text.contains("  reply: 450 4.7.25 Failed FcrDNS, try again later\n"), "{text}");
+    let (status, text, _) = explain("limit.fcrdns_check off\n", "203.0.113.7", "", "fred");
+    assert_eq!(status, 0, "{text}");
+
+    // A pattern that does not compile is an error in the file, whether or not the answer depends on it.
+    for config in ["deliver rcpt_to /(/ discard\n", "error rcpt_to ^x@(?!y) 550 No\n", "allow mail_from (\n"] {
+        let (status, _, errors) = explain(config, PEER, "a@b.example", "fred");
+        assert_eq!(status, 78, "{config}");
+        assert!(errors.contains("mailrecv.conf:2:") && errors.contains(": error: "), "{config}: {errors}");
     }
 }
