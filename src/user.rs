@@ -4,7 +4,7 @@
 //! for other sources, and a mail receiver's user is a local one.
 
 use anyhow::{Context, bail};
-use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgid, setgroups, setuid};
 
 /// Whether there is such a user, as far as we can look.
 pub(crate) fn is_known(name: &str) -> bool {
@@ -15,6 +15,25 @@ pub(crate) fn is_known(name: &str) -> bool {
 pub(crate) fn id(name: &str) -> Option<u32> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
     user(&passwd, name).map(|(uid, _)| uid.as_raw())
+}
+
+/// Does something as this user, and is root again afterwards: for looks at files. Only in a process of one thread, which
+/// has nobody at the other end.
+pub(crate) fn as_user<T>(name: &str, act: impl FnOnce() -> T) -> anyhow::Result<T> {
+    let passwd = std::fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
+    let group = std::fs::read_to_string("/etc/group").context("reading /etc/group")?;
+    let Some((uid, gid)) = user(&passwd, name) else { bail!("there is no user `{name}` in /etc/passwd") };
+    let mut groups = vec![gid];
+    groups.extend(supplementary_groups(&group, name));
+    let (our_groups, our_group) = (getgroups().context("reading the groups")?, getegid());
+    setgroups(&groups).context("setting the groups")?;
+    setegid(gid).context("setting the group")?;
+    seteuid(uid).context("setting the user")?;
+    let done = act();
+    seteuid(Uid::from_raw(0)).context("becoming root again")?;
+    setegid(our_group).context("setting the group")?;
+    setgroups(&our_groups).context("setting the groups")?;
+    Ok(done)
 }
 
 /// Gives up root for good. Does nothing if we are not root.

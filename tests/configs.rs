@@ -35,6 +35,7 @@ fn compare_all(folder: &str, expected_status: i32) {
     let mut differences = String::new();
     for file in repository::files(folder, "conf") {
         let (status, said) = check(&file);
+        let said = without_places(&said);
         let expected_file = file.with_extension("stderr");
         if std::env::var_os("BLESS").is_some() && status == expected_status {
             std::fs::write(&expected_file, &said).unwrap();
@@ -46,6 +47,147 @@ fn compare_all(folder: &str, expected_status: i32) {
         }
     }
     assert!(differences.is_empty(), "\n{differences}");
+}
+
+/// What is said, but for what depends on the system: which folders and programs there are, and who may write.
+fn without_places(said: &str) -> String {
+    const OF_THE_SYSTEM: [&str; 6] = [
+        "there is no ",
+        " cannot write to ",
+        " cannot make files in ",
+        " cannot be looked at",
+        " cannot be run",
+        " is no folder",
+    ];
+    let mut is_kept = true;
+    let mut kept = String::new();
+    for line in said.split_inclusive('\n') {
+        if !line.starts_with(' ') {
+            is_kept = line.contains("there is no user") || !OF_THE_SYSTEM.iter().any(|words| line.contains(words));
+        }
+        if is_kept {
+            kept.push_str(line);
+        }
+    }
+    kept
+}
+
+/// Where mail cannot be written and what cannot be run is told, as whoever sessions will be finds it.
+#[test]
+fn places_and_programs_are_tried() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let scratch = Scratch::new();
+    std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    let at = |name: &str| scratch.path(name).display().to_string();
+    let folder = |name: &str, mode: u32, owner: u32| {
+        std::fs::create_dir_all(scratch.path(name)).unwrap();
+        std::fs::set_permissions(scratch.path(name), PermissionsExt::from_mode(mode)).unwrap();
+        chown(scratch.path(name), Some(owner), Some(owner)).unwrap();
+    };
+    let file = |name: &str, text: &str, mode: u32, owner: u32| {
+        scratch.write(name, text);
+        std::fs::set_permissions(scratch.path(name), PermissionsExt::from_mode(mode)).unwrap();
+        chown(scratch.path(name), Some(owner), Some(owner)).unwrap();
+    };
+    folder("ours", 0o755, 8);
+    folder("theirs", 0o755, 0);
+    folder("closed", 0o700, 0);
+    folder("ours/box", 0o755, 8);
+    folder("ours/box/tmp", 0o755, 8);
+    folder("ours/box/new", 0o755, 0);
+    file("ours/mbox", "", 0o600, 8);
+    file("theirs/mbox", "", 0o600, 0);
+    file("ours/linked", "", 0o600, 8);
+    std::fs::hard_link(scratch.path("ours/linked"), scratch.path("ours/other-name")).unwrap();
+    symlink(at("missing/x"), scratch.path("ours/lost")).unwrap();
+    symlink(at("ours/mbox"), scratch.path("ours/good-link")).unwrap();
+    file("ours/script", "#!/bin/sh\n", 0o755, 8);
+    file("ours/no-program", "#!/bin/sh\n", 0o644, 8);
+    file("ours/old-script", "#!/usr/bin/python1\n", 0o755, 8);
+    let check = |line: &str| {
+        let line = line.replace('@', &at(""));
+        let text = format!("domain mx.example\nuser mail\ndeliver rcpt_to postmaster discard\n{line}\n");
+        scratch.write(CONFIG, text);
+        let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        // The caret is under the name.
+        if let [_, cited, carets] = said.lines().collect::<Vec<_>>()[..] {
+            let start = carets.find('^').unwrap();
+            let word = &cited[start..start + carets[start..].len()];
+            assert!(
+                line.ends_with(word) || line.contains(&format!("{word} ")) || line.contains(&format!("{word};")),
+                "{said}"
+            );
+        }
+        said.lines().next().map(|line| line.split_once(" warning: ").unwrap().1.to_owned()).unwrap_or_default()
+    };
+    for good in [
+        "deliver rcpt_to a append @ours/mbox",
+        "deliver rcpt_to a append @ours/new-mbox",
+        "deliver rcpt_to a append @ours/good-link",
+        "deliver rcpt_to a append /dev/null",
+        "deliver rcpt_to a append ./ours/mbox",
+        "deliver rcpt_to a maildir @ours/new-box",
+        "deliver rcpt_to a pipe @ours/script x | cat >> @ours/mbox",
+        "deliver rcpt_to a pipe exec cat > /dev/null",
+        "deliver rcpt_to a pipe if test -s x; then exit 75; fi",
+        "deliver rcpt_to a pipe cd @theirs && ./x >> y",
+        "logfile @ours/log",
+        "spool_dir @ours",
+        "deadletter_file @ours/dead",
+    ] {
+        assert_eq!(check(good), "", "{good}");
+    }
+    for (line, expected) in [
+        ("deliver rcpt_to a append @missing/mbox", "there is no folder @missing"),
+        ("deliver rcpt_to a append @ours/lost", "there is no folder @missing"),
+        ("deliver rcpt_to a append @ours", "@ours is a folder, and no file"),
+        ("deliver rcpt_to a append @ours/mbox/x", "@ours/mbox/x cannot be looked at by user `mail`: Not a directory"),
+        ("deliver rcpt_to a append @theirs/mbox", "user `mail` cannot write to @theirs/mbox: Permission denied"),
+        ("deliver rcpt_to a append @theirs/new", "user `mail` cannot make files in @theirs: Permission denied"),
+        ("deliver rcpt_to a append @closed/mbox", "@closed/mbox cannot be looked at by user `mail`: Permission denied"),
+        ("deliver rcpt_to a append @ours/linked", "@ours/linked has 2 names (hard links), and is not written to"),
+        ("deliver rcpt_to a maildir @ours/mbox", "@ours/mbox is a file, and no folder"),
+        ("deliver rcpt_to a maildir @ours/box", "user `mail` cannot make files in @ours/box/new: Permission denied"),
+        ("deliver rcpt_to a maildir @theirs/box", "user `mail` cannot make files in @theirs: Permission denied"),
+        ("deliver rcpt_to a maildir @missing/box", "there is no folder @missing"),
+        ("copy rcpt_to postmaster append @missing/mbox", "there is no folder @missing"),
+        ("deliver rcpt_to a pipe @missing-script -x", "there is no `@missing-script`"),
+        (
+            "deliver rcpt_to a pipe @ours/no-program",
+            "`@ours/no-program` cannot be run by user `mail`: Permission denied",
+        ),
+        (
+            "deliver rcpt_to a pipe @ours/old-script",
+            "`@ours/old-script` begins with `#!/usr/bin/python1`, and there is no /usr/bin/python1",
+        ),
+        ("deliver rcpt_to a pipe @ours", "`@ours` is a folder, and no program"),
+        ("deliver rcpt_to a pipe @closed/x", "`@closed/x` cannot be looked at by user `mail`: Permission denied"),
+        (
+            "deliver rcpt_to a pipe no-such-program x",
+            "there is no program `no-such-program` in /usr/local/bin:/usr/bin:/bin, where commands look",
+        ),
+        ("deliver rcpt_to a pipe cat | tee /dev/null > @missing/x", "there is no folder @missing"),
+        ("logfile @theirs/log", "user `mail` cannot make files in @theirs: Permission denied"),
+        ("logfile @missing/log", "there is no folder @missing"),
+        ("spool_dir @missing", "there is no folder @missing"),
+        ("spool_dir @theirs", "user `mail` cannot make files in @theirs: Permission denied"),
+        ("deadletter_file @missing/dead", "there is no folder @missing"),
+        ("deliver rcpt_to a append ~/mbox", "`~` is a part of the name here: write the whole path"),
+        (
+            "deliver rcpt_to a append $HOME/mbox",
+            "`$` is a part of the name here: write the whole path, or `${NAME}` for a variable of the environment",
+        ),
+        (
+            "deliver rcpt_to a maildir mail/box",
+            "this is below the folder in which mailrecv is started, which for a super-server is mostly `/`: write the whole path, or `./mail/box` if that is meant",
+        ),
+    ] {
+        assert_eq!(check(line), expected.replace('@', &at("")), "{line}");
+    }
 }
 
 /// What `check` cannot use keeps `listen` from starting, and `explain` from answering, with the same words. (A pattern
@@ -286,7 +428,7 @@ fn what_is_no_readable_file_is_refused() {
 /// `-v` says so when there is nothing to say.
 #[test]
 fn check_can_be_asked_to_speak() {
-    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to postmaster append x\n");
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to postmaster discard\n");
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]);
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert_eq!(stdout.lines().next(), Some("mailrecv.conf: no errors, 0 warnings"));
@@ -344,7 +486,7 @@ fn many_findings_show_their_lines() {
         0 => format!("deliver rcpt_to user{number}@mx.example append /var/mail/{number}"),
         1 => format!("deliver rcpt_to USER{}@mx.example append /var/mail/{number} # twice", number - 1),
         2 => format!("deliver rcpt_to user{number}@mx.example. append /var/mail/{number}"),
-        3 => format!("  deliver  rcpt_to  user{number}@lists.example  pipe  run {number}"),
+        3 => format!("  deliver  rcpt_to  user{number}@lists.example  pipe  cat {number}"),
         4 => format!("deliver rcpt_to /user{number}x/ append /var/mail/{number}"),
         5 => format!("error rcpt_to (user{number} 550 No"),
         6 => format!("error mail_from user{number}@* 550 No"),

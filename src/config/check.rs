@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use super::action::Action;
 use super::diagnostic::{Diagnostic, Severity};
@@ -15,6 +16,7 @@ use super::lines::Lines;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::peers::{PeerPattern, Peers};
+use super::places::Places;
 use super::rules::{Denial, Rules};
 use super::shadow::{self, Others};
 use super::trace::Trace;
@@ -33,8 +35,21 @@ pub(super) struct Finding {
 impl Rules {
     /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
     /// hardly meant. `is_whole` says whether all lines could be read.
-    pub(super) fn check(&self, own_domain: &str, is_whole: bool) -> Vec<Diagnostic> {
+    /// `spool` is where large messages wait, if no line says where.
+    pub(super) fn check(
+        &self,
+        own_domain: &str,
+        is_whole: bool,
+        mut places: Places,
+        spool: Option<&Path>,
+    ) -> Vec<Diagnostic> {
         let mut found = Vec::new();
+        if let Some(trouble) = spool.and_then(|spool| places.folder(spool)) {
+            found.push(Diagnostic::warning(format!(
+                "messages of more than 256 KiB have nowhere to wait while they are received: {trouble}; name a folder \
+                 with `spool_dir`"
+            )));
+        }
         let no_rules = self.exact.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
         if is_whole && no_rules {
             found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
@@ -46,14 +61,14 @@ impl Rules {
         let mut findings = self.check_patterns();
         findings.extend(self.check_hand_overs(own_domain));
         findings.sort_by_key(|finding| finding.position.line);
-        self.check_lines(own_domain, is_whole, findings, &mut found);
+        let lines = Lines::new(own_domain, self.hand_over_copies(own_domain), places);
+        self.check_lines(lines, is_whole, findings, &mut found);
         found
     }
 
     /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line.
-    fn check_lines(&self, own_domain: &str, is_whole: bool, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
+    fn check_lines(&self, mut lines: Lines<'_>, is_whole: bool, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
         let mut findings = findings.into_iter().peekable();
-        let mut lines = Lines::new(own_domain, self.hand_over_copies(own_domain));
         self.exact.for_each_line(|number, text| {
             while let Some(finding) = findings.next_if(|finding| finding.position.line <= number) {
                 found.push(finding.cite(text));
@@ -66,7 +81,7 @@ impl Rules {
             return;
         }
         found.extend(lines.missing());
-        let others = Others { exact: &lines.addresses, own_domain };
+        let others = Others { exact: &lines.addresses, own_domain: lines.own_domain };
         let mut late = shadow::never_applying(&self.ordered, &others);
         late.extend(shadow::copies_of_nothing(&self.copies, &self.ordered, &others));
         for finding in late.into_iter().filter(|finding| !lines.flawed.contains(&finding.position.line)) {

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::action::{Action, HandOver};
+use super::action::{Action, HandOver, Keep};
 use super::check::{Finding, HandOverCopies, second_hand_over, without_own_domain};
 use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Delivery, Line, RuleLine};
 use super::exact::{is_exact, unquoted};
 use super::lexer::{self, Notes, Problem, Word, Words};
 use super::pattern::Position;
+use super::places::Places;
 use super::shell::{self, Command};
 use super::value::RefusalText;
 use crate::address::Mailbox;
@@ -17,8 +18,9 @@ use crate::untrusted::bracket_of_address;
 
 /// The lines so far.
 pub(super) struct Lines<'r> {
-    own_domain: &'r str,
+    pub(super) own_domain: &'r str,
     copies: HandOverCopies<'r>,
+    places: Places,
     /// The exact addresses of `deliver` lines, without our own domain, and the first line that has each.
     pub(super) addresses: HashMap<String, u32>,
     /// The first line that takes all mail for each of them.
@@ -34,10 +36,11 @@ pub(super) struct Lines<'r> {
 }
 
 impl<'r> Lines<'r> {
-    pub(super) fn new(own_domain: &'r str, copies: HandOverCopies<'r>) -> Self {
+    pub(super) fn new(own_domain: &'r str, copies: HandOverCopies<'r>, places: Places) -> Self {
         Self {
             own_domain,
             copies,
+            places,
             addresses: HashMap::new(),
             taken: HashMap::new(),
             texts: HashMap::new(),
@@ -66,13 +69,14 @@ impl<'r> Lines<'r> {
         match &line {
             Line::Setting(_) | Line::Limit(_) | Line::Rule(RuleLine::DeadLetterFile(_)) => {
                 problems.extend(self.twice(&prepared, number));
+                problems.extend(self.setting_problem(&line, &prepared));
             }
             Line::Rule(RuleLine::Deliver(delivery)) => {
                 let is_noted = !problems.is_empty();
                 if is_exact(delivery.recipient.text) {
                     self.exact(delivery, number, shown, is_noted, found);
                 }
-                problems.extend(command_problems(&delivery.action, &prepared));
+                problems.extend(self.action_problems(&delivery.action, &prepared));
             }
             Line::Rule(RuleLine::Copy(delivery)) => {
                 if is_exact(delivery.recipient.text) {
@@ -83,7 +87,7 @@ impl<'r> Lines<'r> {
                         self.flawed.insert(number);
                     }
                 }
-                problems.extend(command_problems(&delivery.action, &prepared));
+                problems.extend(self.action_problems(&delivery.action, &prepared));
                 problems.extend(self.said_before(&prepared, number));
             }
             Line::Rule(
@@ -174,6 +178,46 @@ impl<'r> Lines<'r> {
         COMMON_DOMAINS.iter().copied().chain(own_last).any(|known| known.eq_ignore_ascii_case(last))
     }
 
+    /// Where mail cannot go, and what of a command the shell takes apart.
+    fn action_problems(&mut self, action: &Action, prepared: &str) -> Vec<Problem> {
+        let (path, trouble) = match action {
+            Action::Keep(Keep::Append(file)) => (file, self.places.file(file.as_ref())),
+            Action::Keep(Keep::Maildir(folder)) => (folder, self.places.maildir(folder.as_ref())),
+            Action::Keep(Keep::Print | Keep::Discard) => return Vec::new(),
+            Action::HandOver(HandOver::Pipe(command)) => return self.command_problems(command, prepared),
+        };
+        // The path is the last word, or nearly.
+        trouble.map(|trouble| about(prepared.rfind(&**path).unwrap_or_default(), path, trouble)).into_iter().collect()
+    }
+
+    fn command_problems(&mut self, command: &str, prepared: &str) -> Vec<Problem> {
+        // The command runs to the end of the line.
+        let begins = prepared.trim_ascii_end().len() - command.len();
+        let command = Command::parse(command);
+        let mut problems = unquoted_problems(&command, begins);
+        let programs = command.programs.iter();
+        problems.extend(programs.filter_map(|(at, name)| Some(about(begins + at, name, self.places.program(name)?))));
+        // Where another folder is the current one, names of that are not ours to look for.
+        for (at, file) in command.outputs.iter().filter(|(_, file)| file.starts_with('/')) {
+            problems.extend(self.places.file(file.as_ref()).map(|trouble| about(begins + at, file, trouble)));
+        }
+        problems
+    }
+
+    /// A log or messages that cannot be written where a line says.
+    fn setting_problem(&mut self, line: &Line<'_>, prepared: &str) -> Option<Problem> {
+        let (path, trouble) = match line {
+            Line::Rule(RuleLine::DeadLetterFile(file)) => ((*file).to_owned(), self.places.file(file.as_ref())),
+            Line::Setting(setting) => {
+                let (path, is_file) = setting.path()?;
+                let trouble = if is_file { self.places.file(path) } else { self.places.folder(path) };
+                (path.to_str()?.to_owned(), trouble)
+            }
+            Line::Limit(_) | Line::Rule(_) => return None,
+        };
+        trouble.map(|trouble| about(prepared.rfind(&path).unwrap_or_default(), &path, trouble))
+    }
+
     /// A directive of which the last counts, given again.
     fn twice(&mut self, prepared: &str, number: u32) -> Option<Problem> {
         let verb = Words::new(prepared).next_word()?;
@@ -217,21 +261,21 @@ impl<'r> Lines<'r> {
     }
 }
 
-/// What the shell makes of a command that was hardly meant.
-fn command_problems(action: &Action, prepared: &str) -> Vec<Problem> {
-    let Action::HandOver(HandOver::Pipe(command)) = action else { return Vec::new() };
-    // The command runs to the end of the line.
-    let begins = prepared.trim_ascii_end().len() - command.len();
-    let unquoted = Command::parse(command).unquoted.into_iter();
-    let unquoted = unquoted.filter(|(_, variable)| OF_THE_PEER.contains(&shell::name_of(variable)));
+/// Something about a part of a line that stands here.
+fn about(at: usize, part: &str, message: String) -> Problem {
+    Problem { start: at, end: at + part.len(), message }
+}
+
+/// What the shell takes apart that was hardly meant to be.
+fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
+    let unquoted = command.unquoted.iter().filter(|(_, variable)| OF_THE_PEER.contains(&shell::name_of(variable)));
     unquoted
-        .map(|(at, variable)| Problem {
-            start: begins + at,
-            end: begins + at + variable.len(),
-            message: format!(
+        .map(|(at, variable)| {
+            let message = format!(
                 "`{variable}` is not in quotes: blanks, `*` and `?` in what the peer sent mean something to the shell; \
                  put double quotes around the whole word"
-            ),
+            );
+            about(begins + at, variable, message)
         })
         .collect()
 }

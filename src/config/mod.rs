@@ -21,6 +21,7 @@ mod network;
 mod ordered;
 mod pattern;
 mod peers;
+mod places;
 mod plain;
 mod rules;
 mod settings;
@@ -44,6 +45,7 @@ pub use flags::Flags;
 pub use limits::{Limit, Limits, Refusal};
 pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
+use places::Places;
 pub use rules::{Denial, Rules};
 pub use settings::{Config, Level, LogTarget, Sandbox};
 pub(crate) use source::Version;
@@ -129,7 +131,15 @@ impl Config {
     /// The same. Where lines are missing because they have
     /// errors, nothing is said of what the lines have to do with each other.
     fn find(&self, is_whole: bool) -> Vec<Diagnostic> {
-        let mut found = self.rules.check(&self.domain, is_whole);
+        let spool = self.spool_dir.is_none().then(std::env::temp_dir);
+        let check = |user| self.rules.check(&self.domain, is_whole, Places::new(user), spool.as_deref());
+        // What can be written is tried as whoever will write it.
+        let user = self.user.as_deref().filter(|name| nix::unistd::geteuid().is_root() && user::is_known(name));
+        let mut found = match user {
+            Some(name) => user::as_user(name, || check(Some(name)))
+                .unwrap_or_else(|error| vec![Diagnostic::whole_file(format!("{error:#}"))]),
+            None => check(None),
+        };
         if let Some(name) = self.user.as_deref().filter(|name| !user::is_known(name)) {
             found.insert(0, Diagnostic::whole_file(format!("there is no user `{name}` in /etc/passwd")));
         }

@@ -3,7 +3,7 @@
 //! One table: a setting is one row. From it come the field of [`Config`], its default, its parser, "did you mean" and
 //! the test that the manual page describes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::directive::{Directive, Line, QUOTE_IT};
 use super::flags::Flags;
@@ -74,6 +74,15 @@ settings! {
 }
 
 impl Setting {
+    /// The file or folder that it names, and whether that is a file.
+    pub(super) fn path(&self) -> Option<(&Path, bool)> {
+        match self {
+            Setting::log(LogTarget::File(path)) => Some((path, true)),
+            Setting::spool_dir(Some(path)) => Some((path, false)),
+            _ => None,
+        }
+    }
+
     /// Whether it says who we are.
     pub(super) fn is_domain(&self) -> bool {
         matches!(self, Setting::domain(_))

@@ -1,0 +1,203 @@
+//! Whether mail can be written where the configuration says, and the programs run that it names: tried for
+//! `mailrecv check`, by the user that sessions will be.
+//!
+//! Nothing is made or changed. A file may have 100,000 mailboxes in one folder, so each folder is tried once.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::files;
+
+/// The places so far.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Who tries, for people.
+    who: String,
+    /// Why no file can be made in each of these folders, if none can.
+    folders: HashMap<PathBuf, Option<String>>,
+    /// What was said, so that it is said once.
+    said: HashMap<String, ()>,
+}
+
+impl Places {
+    /// `user` is whom sessions become, and whom we are now.
+    pub(super) fn new(user: Option<&str>) -> Self {
+        let who = user.map_or_else(|| "this user".to_owned(), |user| format!("user `{user}`"));
+        Self { who, folders: HashMap::new(), said: HashMap::new() }
+    }
+
+    /// Why mail, or a log, cannot be appended to this file.
+    pub(super) fn file(&mut self, path: &Path) -> Option<String> {
+        let trouble = written_oddly(path).or_else(|| self.file_trouble(path))?;
+        self.once(trouble)
+    }
+
+    /// Why mail cannot be delivered into this maildir.
+    pub(super) fn maildir(&mut self, path: &Path) -> Option<String> {
+        let trouble = written_oddly(path).or_else(|| self.maildir_trouble(path))?;
+        self.once(trouble)
+    }
+
+    /// Why messages cannot wait in this folder.
+    pub(super) fn folder(&mut self, path: &Path) -> Option<String> {
+        written_oddly(path).or_else(|| self.no_file_in(path))
+    }
+
+    /// Why a shell cannot run this program.
+    pub(super) fn program(&self, name: &str) -> Option<String> {
+        if !name.contains('/') {
+            let is_known = BUILTINS.contains(&name)
+                || PATH.iter().any(|folder| may(&Path::new(folder).join(name), Access::EXEC_OK).is_ok());
+            return (!is_known)
+                .then(|| format!("there is no program `{name}` in {}, where commands look", PATH.join(":")));
+        }
+        let path = Path::new(name);
+        if !path.is_absolute() {
+            return None;
+        }
+        match path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("there is no `{name}`")),
+            Err(error) => Some(format!("`{name}` cannot be looked at by {}: {}", self.who, plain(&error))),
+            Ok(metadata) if metadata.is_dir() => Some(format!("`{name}` is a folder, and no program")),
+            Ok(_) => match may(path, Access::EXEC_OK) {
+                Err(error) => Some(format!("`{name}` cannot be run by {}: {}", self.who, plain(&error))),
+                Ok(()) => interpreter(path).filter(|interpreter| !interpreter.exists()).map(|interpreter| {
+                    format!("`{name}` begins with `#!{0}`, and there is no {0}", interpreter.display())
+                }),
+            },
+        }
+    }
+
+    fn once(&mut self, trouble: String) -> Option<String> {
+        self.said.insert(trouble.clone(), ()).is_none().then_some(trouble)
+    }
+
+    fn file_trouble(&mut self, path: &Path) -> Option<String> {
+        let metadata = match path.symlink_metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.no_file_in(files::directory_of(path)),
+            Err(error) => return self.looked_at(path, &error),
+        };
+        if metadata.is_symlink() {
+            // It is followed only if it is root's or ours.
+            let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+            return match files::open(path, flags, Mode::empty()) {
+                Ok(_) => path.metadata().ok().and_then(|metadata| self.refused_file(path, &metadata)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let target = std::fs::read_link(path).ok()?;
+                    let target = files::directory_of(path).join(target);
+                    self.no_file_in(files::directory_of(&target))
+                }
+                // A FIFO that nobody reads just now.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => None,
+                Err(error) => Some(format!("{} cannot write to {}: {}", self.who, path.display(), plain(&error))),
+            };
+        }
+        self.refused_file(path, &metadata)
+    }
+
+    fn refused_file(&self, path: &Path, metadata: &Metadata) -> Option<String> {
+        let shown = path.display();
+        if metadata.is_dir() {
+            return Some(format!("{shown} is a folder, and no file"));
+        }
+        if metadata.is_file() && metadata.nlink() > 1 {
+            return Some(format!("{shown} has {} names (hard links), and is not written to", metadata.nlink()));
+        }
+        let error = may(path, Access::WRITE_OK).err()?;
+        Some(format!("{} cannot write to {shown}: {}", self.who, plain(&error)))
+    }
+
+    fn maildir_trouble(&mut self, path: &Path) -> Option<String> {
+        match path.metadata() {
+            Ok(metadata) if !metadata.is_dir() => Some(format!("{} is a file, and no folder", path.display())),
+            Ok(_) => ["tmp", "new"].iter().map(|name| path.join(name)).find_map(|folder| match folder.exists() {
+                true => self.no_file_in(&folder),
+                false => self.no_file_in(path),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.no_file_in(files::directory_of(path)),
+            Err(error) => self.looked_at(path, &error),
+        }
+    }
+
+    fn looked_at(&self, path: &Path, error: &io::Error) -> Option<String> {
+        Some(format!("{} cannot be looked at by {}: {}", path.display(), self.who, plain(error)))
+    }
+
+    /// Why no file can be made in a folder.
+    fn no_file_in(&mut self, folder: &Path) -> Option<String> {
+        if let Some(known) = self.folders.get(folder) {
+            return known.clone();
+        }
+        let shown = folder.display();
+        let trouble = match folder.metadata() {
+            Ok(metadata) if !metadata.is_dir() => Some(format!("{shown} is no folder")),
+            Ok(_) => may(folder, Access::WRITE_OK | Access::EXEC_OK)
+                .err()
+                .map(|error| format!("{} cannot make files in {shown}: {}", self.who, plain(&error))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("there is no folder {shown}")),
+            Err(error) => self.looked_at(folder, &error),
+        };
+        self.folders.insert(folder.to_owned(), trouble.clone());
+        trouble
+    }
+}
+
+/// A path that leads to where nobody expects it.
+fn written_oddly(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    if text.starts_with('/') || text.starts_with("./") || text.starts_with("../") {
+        return None;
+    }
+    Some(if text.starts_with('~') {
+        "`~` is a part of the name here: write the whole path".to_owned()
+    } else if text.starts_with('$') {
+        "`$` is a part of the name here: write the whole path, or `${NAME}` for a variable of the environment"
+            .to_owned()
+    } else {
+        format!(
+            "this is below the folder in which mailrecv is started, which for a super-server is mostly `/`: write the \
+             whole path, or `./{text}` if that is meant"
+        )
+    })
+}
+
+/// Whether we may do this, as who we are at the moment.
+fn may(path: &Path, access: Access) -> io::Result<()> {
+    Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+/// The program that a script is for.
+fn interpreter(path: &Path) -> Option<PathBuf> {
+    let mut line = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    BufReader::new(file.take(LONGEST_FIRST_LINE)).read_until(b'\n', &mut line).ok()?;
+    let line = std::str::from_utf8(line.strip_prefix(b"#!")?).ok()?;
+    line.split_ascii_whitespace().next().map(PathBuf::from)
+}
+
+/// The error without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// As in the environment of commands.
+const PATH: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+
+/// As far as Linux looks for an interpreter (execve(2)).
+const LONGEST_FIRST_LINE: u64 = 255;
+
+/// What a shell does itself (POSIX.1-2024, 2.9 and 2.15), words of its grammar among it.
+const BUILTINS: &[&str] = &[
+    ".", ":", "[", "alias", "bg", "break", "cd", "continue", "done", "echo", "esac", "eval", "exit", "export", "false",
+    "fc", "fg", "fi", "getopts", "hash", "jobs", "kill", "local", "printf", "pwd", "read", "readonly", "return", "set",
+    "shift", "test", "times", "trap", "true", "type", "ulimit", "umask", "unalias", "unset", "wait",
+];
