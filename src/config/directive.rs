@@ -270,11 +270,21 @@ fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     if ahead.next_word().is_some_and(|word| word.text == "mail_from") {
         *words = ahead;
         let pattern = words.expect("a pattern for senders")?;
-        return Ok(RuleLine::RefuseSender(pattern, value::refusal(words)?).into());
+        is_text(pattern)?;
+        return Ok(RuleLine::RefuseSender(pattern, value::refusal(words, 550)?).into());
     }
     let group = rcpt_to(words)?;
     let pattern = words.expect("a pattern for recipients")?;
-    Ok(RuleLine::RefuseRecipient(group, pattern, value::refusal(words)?).into())
+    is_text(pattern)?;
+    Ok(RuleLine::RefuseRecipient(group, pattern, value::refusal(words, 550)?).into())
+}
+
+/// Of the lines that may have other bytes than UTF-8 in their reply, the pattern may not.
+fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
+    match pattern.text.contains(char::REPLACEMENT_CHARACTER) {
+        true => Err(pattern.problem("this pattern is not UTF-8 text")),
+        false => Ok(()),
+    }
 }
 
 fn unknown_directive(verb: Word<'_>) -> Problem {

@@ -198,7 +198,9 @@ const UNCLOSED: &str = "this quote is not closed";
 /// The line as its words are read, its comment taken off and its variables replaced.
 pub(super) fn prepared(line: &str) -> Result<Cow<'_, str>, Problem> {
     let line = without_comment(line);
-    if let Some(start) = line.find(char::REPLACEMENT_CHARACTER) {
+    if let Some(start) = line.find(char::REPLACEMENT_CHARACTER)
+        && reply_text(line).is_none_or(|text| start < text)
+    {
         let end = start + char::REPLACEMENT_CHARACTER.len_utf8();
         return Err(Problem { start, end, message: "this line is not UTF-8 text".to_owned() });
     }
@@ -257,6 +259,10 @@ fn replace_variables(line: &str, variable: &dyn Fn(&str) -> Option<String>) -> R
         let value = match (variable(name).filter(|value| default.is_none() || !value.is_empty()), default) {
             (Some(value), _) => value,
             (None, Some(default)) => default.to_owned(),
+            // In the text of a reply the original knew no variables.
+            (None, None) if reply_text(line).is_some_and(|text| start >= text) => {
+                line[start..=start + length].to_owned()
+            }
             (None, None) => {
                 return Err(problem(
                     start + length + 1,
@@ -273,6 +279,21 @@ fn replace_variables(line: &str, variable: &dyn Fn(&str) -> Option<String>) -> R
     }
     replaced.push_str(&line[at..]);
     Ok(Some(replaced))
+}
+
+/// Where the text of a reply begins, in a line that has one.
+fn reply_text(line: &str) -> Option<usize> {
+    let mut words = Words::new(line);
+    let verb = words.next_word()?;
+    if verb.text == "error" {
+        while !["rcpt_to", "mail_from"].contains(&words.next_word()?.text) {}
+    } else if !verb.text.starts_with("limit.") {
+        return None;
+    }
+    // A pattern or a value, and the code.
+    words.next_word()?;
+    words.next_word()?;
+    Some(words.at)
 }
 
 /// Where the command of a `pipe` begins: the third word after `rcpt_to`, if the second is `pipe`.

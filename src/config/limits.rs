@@ -47,7 +47,7 @@ impl NameCheck {
 /// A reply that the administrator worded: `CODE TEXT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The reply code, 400 to 559.
+    /// The reply code, 400 to 599.
     pub code: u16,
     /// The text, without code and without line end.
     pub text: Cow<'static, str>,
@@ -114,19 +114,19 @@ macro_rules! limits {
 
 limits! {
     /// Commands since the last accepted message; accepted recipients do not count, they have their own limit.
-    smtp_commands: u64 = at_least_one("25"), 421 "Too many SMTP commands received in session.";
+    smtp_commands: u64 = count("25"), 421 "Too many SMTP commands received in session.";
     /// Commands that do not exist, since the last accepted message. Twenty, as many as Postfix takes
     /// (smtpd_hard_error_limit): who hangs up loses the mail of clients that do not remember which recipients are served.
-    smtp_unknowncmd: u64 = at_least_one("20"), 421 "Too many bad commands.";
+    smtp_unknowncmd: u64 = count("20"), 421 "Too many bad commands.";
     /// Commands that were refused, likewise: a message may have some unknown recipients before a good one.
-    smtp_failcmds: u64 = at_least_one("20"), 421 "Too many failed commands.";
+    smtp_failcmds: u64 = count("20"), 421 "Too many failed commands.";
     /// A message, from the greeting or the last accepted message to its end; every 500 octets of its text give it a second
     /// more.
-    connection_secs: Duration = seconds("600"), 421 "Connection timeout.";
+    connection_secs: Duration = session_seconds("600"), 421 "Connection timeout.";
     /// Octets of a message, line ends counted as two (RFC 1870, section 3); 0 for no limit.
-    smtp_data_size: u64 = any_number("24000000"), 552 "Too much mail data.";
+    smtp_data_size: u64 = size("24000000"), 552 "Too much mail data.";
     /// Recipients of a message (RFC 5321, 4.5.3.1.8: at least 100).
-    smtp_rcpt_to: u64 = at_least_one("100"), 452 "Too many recipients.";
+    smtp_rcpt_to: u64 = count("100"), 452 "Too many recipients.";
     /// Octets of a message times the places that it goes to, for recipients after the first; 0 for no limit.
     copies_size: u64 = any_number("240000000"), 452 "Too many copies of a message of this size.";
     /// Bytes that have to be free wherever messages are written to, or a twentieth of the file system if that is less; 0 to
@@ -156,10 +156,29 @@ type ValueParser = fn(Word<'_>) -> Result<LimitValue, Problem>;
 /// Reads the rest of the line of a limit; `None` if there is no limit of this name.
 pub(super) fn line<'t>(name: &str, words: &mut Words<'t>) -> Option<Result<LimitLine<'t>, Problem>> {
     let (_, parse) = PARSERS.iter().find(|(known, _)| *known == name)?;
-    Some(words.expect("the limit's value").and_then(parse).and_then(|value| {
-        let refusal = if words.is_at_end() { None } else { Some(value::refusal(words)?) };
+    Some(words.expect("the limit's value").and_then(|word| Ok((word, parse(word)?))).and_then(|(word, value)| {
+        if let Some(effect) = odd_value(name, word.text) {
+            words.note(word, || effect.to_owned());
+        }
+        // Most limits end the session, which the sender should not take for a refusal of its mail.
+        let refusal = if words.is_at_end() { None } else { Some(value::refusal(words, 421)?) };
         Ok(LimitLine { value, refusal })
     }))
+}
+
+/// What comes of a value that the original took and hardly anybody means.
+fn odd_value(name: &str, value: &str) -> Option<&'static str> {
+    let value: i64 = value.parse().ok().filter(|value| *value <= 0)?;
+    match (name, value) {
+        ("limit.smtp_commands" | "limit.smtp_unknowncmd" | "limit.smtp_failcmds", _) => {
+            Some("the first one is one too many: write how many there may be, at least 1")
+        }
+        ("limit.smtp_rcpt_to", _) => Some("no message may have a recipient: write how many there may be, at least 1"),
+        ("limit.connection_secs", 0) => Some("every session is over as it begins: write the seconds that it may take"),
+        ("limit.connection_secs", _) => Some("this is no limit: write the seconds that a session may take"),
+        ("limit.smtp_data_size", ..0) => Some("this is no limit, which is written 0"),
+        _ => None,
+    }
 }
 
 impl<T> Limit<T> {
@@ -181,7 +200,7 @@ mod tests {
             let mut words = Words::new(default);
             assert!(line(name, &mut words).is_some_and(|line| line.is_ok()), "{name}");
             let reply = format!("{code} {text}");
-            assert!(text.is_empty() || value::refusal(&mut Words::new(&reply)).is_ok(), "{name}");
+            assert!(text.is_empty() || value::refusal(&mut Words::new(&reply), 550).is_ok(), "{name}");
         }
     }
 }

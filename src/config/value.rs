@@ -24,25 +24,48 @@ impl RefusalText<'_> {
     }
 
     pub(super) fn to_owned(self) -> Refusal {
-        Refusal { code: self.code, text: Cow::Owned(self.text.to_owned()) }
+        Refusal { code: self.code, text: Cow::Owned(self.text.replace(char::REPLACEMENT_CHARACTER, "?")) }
     }
 }
 
-/// `CODE TEXT`, the text to the end of the line.
-pub(super) fn refusal<'t>(words: &mut Words<'t>) -> Result<RefusalText<'t>, Problem> {
+/// `CODE TEXT`, the text to the end of the line. Files of the original may have a code that refuses nothing, in place of
+/// which `instead` is sent, and no text.
+pub(super) fn refusal<'t>(words: &mut Words<'t>, instead: u16) -> Result<RefusalText<'t>, Problem> {
     let code = words.expect("a reply code and a text, as in `550 No one here`")?;
-    let number = match code.text.as_bytes() {
-        [b'4' | b'5', b'0'..=b'5', b'0'..=b'9'] => code.text.parse().unwrap_or(550),
+    let number = match (code.text.as_bytes(), code.text.parse()) {
+        ([b'4' | b'5', b'0'..=b'5', _], Ok(number)) => number,
+        ([b'4' | b'5', _, _], Ok(number)) => {
+            words.note(code, || {
+                format!("no reply has the code {number} (RFC 5321, 4.2): it is sent as it is; write 550, or 450")
+            });
+            number
+        }
+        ([_, _, _], Ok(0..1000)) => {
+            words.note(code, || {
+                format!("{} refuses nothing, so {instead} is sent: write a code from 400 to 559", code.text)
+            });
+            instead
+        }
         _ => {
             return Err(code.problem("a refusal has a reply code of three digits, 400 to 559, as in `550 No one here`"));
         }
     };
+    if words.is_at_end() {
+        words.note(code, || format!("the text of the reply is missing: `{NO_TEXT}` is sent"));
+        return Ok(RefusalText { code: number, text: NO_TEXT });
+    }
     let text = words.rest("the text of the reply")?;
     if text.text.len() > LONGEST_REPLY_TEXT {
         return Err(text.problem(format!("a reply text has at most {LONGEST_REPLY_TEXT} bytes")));
     }
     if text.text.chars().any(char::is_control) {
         return Err(text.problem("a control character in a reply text"));
+    }
+    if text.text.contains(char::REPLACEMENT_CHARACTER) {
+        words.note(text, || "this text is not UTF-8: a `?` is sent in place of each other byte".to_owned());
+    }
+    if text.text.contains("${") {
+        words.note(text, || "the environment has no such variable, so `${...}` is sent as it stands".to_owned());
     }
     Ok(RefusalText { code: number, text: text.text })
 }
@@ -161,8 +184,29 @@ pub(super) fn seconds(word: Word<'_>) -> Result<Duration, Problem> {
     number(word, 1..=MAX_SECONDS).map(Duration::from_secs)
 }
 
-pub(super) fn at_least_one(word: Word<'_>) -> Result<u64, Problem> {
-    number(word, 1..=u64::MAX)
+/// How many of something a session may have. The original took 0 and less for none.
+pub(super) fn count(word: Word<'_>) -> Result<u64, Problem> {
+    match word.text.parse::<i64>() {
+        Ok(..=0) => Ok(0),
+        _ => number(word, 1..=u64::MAX),
+    }
+}
+
+/// How long a session may take. Less than nothing was for ever in the original.
+pub(super) fn session_seconds(word: Word<'_>) -> Result<Duration, Problem> {
+    match word.text.parse::<i64>() {
+        Ok(..0) => Ok(Duration::from_secs(MAX_SECONDS)),
+        Ok(0) => Ok(Duration::ZERO),
+        _ => seconds(word),
+    }
+}
+
+/// How much there may be of something; less than nothing is no limit, as 0 is.
+pub(super) fn size(word: Word<'_>) -> Result<u64, Problem> {
+    match word.text.parse::<i64>() {
+        Ok(..0) => Ok(0),
+        _ => any_number(word),
+    }
 }
 
 pub(super) fn any_number(word: Word<'_>) -> Result<u64, Problem> {
@@ -183,6 +227,9 @@ const LONGEST_LABEL: usize = 63;
 
 /// Ten years; what is meant to last for ever lasts no longer.
 const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
+
+/// What is sent where a line has a code alone.
+const NO_TEXT: &str = "Refused";
 
 /// A reply line has at most 512 octets (RFC 5321, 4.5.3.1.5), the code, the enhanced code and CRLF among them.
 const LONGEST_REPLY_TEXT: usize = 490;
