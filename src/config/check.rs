@@ -16,6 +16,7 @@ use super::lines::Lines;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::peers::{PeerPattern, Peers};
+use super::perl;
 use super::places::Places;
 use super::rules::{Denial, Rules};
 use super::shadow::{self, Others};
@@ -220,9 +221,12 @@ fn finding_about(
     checked: Result<(), BrokenPattern>,
     odd: impl FnOnce() -> Option<String>,
 ) -> Option<Finding> {
-    let (severity, message) = match checked {
-        Err(broken) => (Severity::Error, broken.message),
-        Ok(()) => (Severity::Warning, odd()?),
+    let (severity, message) = match (checked, perl::translated(pattern.source())) {
+        (Err(broken), _) => (Severity::Error, broken.message),
+        (Ok(()), Ok(Cow::Owned(meant))) => {
+            (Severity::Warning, format!("this is Perl's spelling, and is taken for `{meant}`: write that"))
+        }
+        (Ok(()), _) => (Severity::Warning, odd()?),
     };
     Some(Finding::new(severity, pattern.position(), pattern.source(), message))
 }

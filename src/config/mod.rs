@@ -21,6 +21,7 @@ mod network;
 mod ordered;
 mod pattern;
 mod peers;
+mod perl;
 mod places;
 mod plain;
 mod rules;

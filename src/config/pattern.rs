@@ -164,6 +164,7 @@ mod tests {
 
     use super::*;
     use crate::config::compiler::COMPILED_SIZE;
+    use crate::config::perl;
 
     const POSITION: Position = Position { line: 7, start: 0 };
 
@@ -203,7 +204,7 @@ mod tests {
             (r"^(?!x)", "look-ahead"),
             (r"(?<=x)y", "look-behind"),
             (r"(a)\1", "back-reference"),
-            (r"(?>a)", "atomic"),
+            (r"(?R)", "recursion"),
             (r"(a", "bad pattern"),
             (r"((a{100}){100}){100}", "bad pattern"),
             (r"\pL", "bad pattern"),
@@ -317,8 +318,12 @@ mod tests {
             texts in prop::collection::vec(prop_oneof!["[abAKks1@. \\-\\\\$\n]{0,6}", "[ab]{0,6}"], 6),
         ) {
             let source = pieces.concat();
+            let Ok(translated) = perl::translated(&source) else {
+                prop_assert!(Pattern::new(&source, POSITION).check().is_err());
+                return Ok(());
+            };
             let whole =
-                RegexBuilder::new(&source).unicode(false).case_insensitive(true).size_limit(COMPILED_SIZE).build();
+                RegexBuilder::new(&translated).unicode(false).case_insensitive(true).size_limit(COMPILED_SIZE).build();
             let pattern = Pattern::new(&source, POSITION);
             if let Err(broken) = pattern.check()
                 && whole.is_ok()
