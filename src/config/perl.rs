@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 
 /// The pattern as `regex` spells it, or what in it cannot be had.
 pub(super) fn translated(source: &str) -> Result<Cow<'_, str>, String> {
-    if !source.contains(['\\', '[', '{']) && !source.contains("(?") && !source.contains("(*") || is_verbose(source) {
+    let is_plain =
+        !source.contains(['\\', '[', '{']) && !["(?", "(*", "++", "*+", "?+"].iter().any(|it| source.contains(it));
+    if is_plain || is_verbose(source) {
         return Ok(Cow::Borrowed(source));
     }
     let mut translator = Translator { rest: source, out: String::with_capacity(source.len() + 8) };
@@ -50,14 +52,25 @@ impl Translator<'_> {
             }
             self.skip(name.len() + 3);
         }
+        let mut is_repeated = false;
         while let Some(character) = self.rest.chars().next() {
+            let was_repeated = std::mem::take(&mut is_repeated);
             match character {
+                // "And give nothing back": without that it takes no less.
+                '+' if was_repeated => self.skip(1),
+                '*' | '+' | '?' => {
+                    is_repeated = !was_repeated;
+                    self.copy(1);
+                }
                 '\\' => self.escape()?,
                 '[' => self.class()?,
                 '(' => self.group()?,
                 '{' => {
                     match quantifier(self.rest) {
-                        Some(length) => self.copy(length),
+                        Some(length) => {
+                            is_repeated = true;
+                            self.copy(length);
+                        }
                         None => self.replace(1, "\\{"),
                     };
                 }
@@ -84,6 +97,12 @@ impl Translator<'_> {
             'R' => self.replace(2, "(?:\\r\\n|[\\n\\x0B\\f\\r])"),
             'N' => self.replace(2, "[^\\n]"),
             '0' => self.octal(1),
+            // No pattern has that many groups.
+            '1'..='3'
+                if self.rest.bytes().skip(2).take_while(|byte| matches!(byte, b'0'..=b'7')).take(2).count() == 2 =>
+            {
+                self.octal(1);
+            }
             '1'..='9' | 'g' | 'k' => self.copy(2),
             _ => self.character(escaped)?,
         }
@@ -337,6 +356,7 @@ mod tests {
             (r"\x4\x41\x{42}\0\012", r"\x04\x41\x{42}\x00\x0A"),
             (r"(*UTF8)a", "a"),
             (r"\j\y", "jy"),
+            ("a++b*+c?+d{2}+e+?f", "a+b*c?d{2}e+?f"),
             (r"(?x) [\w-.] \Z", r"(?x) [\w-.] \Z"),
         ] {
             assert_eq!(translated(source).as_deref(), Ok(expected), "{source}");
