@@ -102,6 +102,22 @@ impl Matcher {
         Ok(fits)
     }
 
+    /// Whether this is about everybody in a domain, or everybody.
+    pub(super) fn is_everybody(&self) -> bool {
+        match self {
+            Matcher::Address(_) => false,
+            Matcher::Wildcard(wildcard) => {
+                let rest = wildcard.trim_start_matches('*');
+                wildcard.starts_with('*') && (rest.is_empty() || rest.starts_with('@'))
+            }
+            Matcher::Pattern(pattern) => {
+                let rest = pattern.source().trim_start_matches('^');
+                let rest = [".*", ".+", "[^@]+", "[^@]*"].iter().find_map(|all| rest.strip_prefix(all)).unwrap_or(rest);
+                rest.is_empty() || rest == "$" || rest == "." || rest.starts_with('@')
+            }
+        }
+    }
+
     pub(super) fn is_everything(&self) -> bool {
         match self {
             Matcher::Address(_) => false,

@@ -145,7 +145,7 @@ impl Rules {
         let exact = self.exact_rule(&full, local_part, peer, trace)?;
         let decided = match exact {
             Some(destination) => Some(destination),
-            None => self.ordered_rule(&full, local_part, peer, trace)?,
+            None => self.without_extension(&full, local_part, peer, own_domain, trace)?,
         };
         let Some(decided) = decided else {
             let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
@@ -167,6 +167,52 @@ impl Rules {
         }
         added?;
         Ok(destinations)
+    }
+
+    /// What patterns say of an address that no line has exactly. One of the kind `user+extension` that nothing names but
+    /// lines about everybody is that of `user`.
+    fn without_extension<'c>(
+        &'c self,
+        full: &str,
+        local_part: Option<&str>,
+        peer: &Peer,
+        own_domain: &str,
+        trace: &mut Trace,
+    ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
+        let parts = full.rsplit_once('@').and_then(|(whole, domain)| Some((whole.split_once('+')?.0, domain)));
+        let Some((user, domain)) = parts.filter(|(user, _)| !user.is_empty()) else {
+            return self.ordered_rule(&self.ordered, full, local_part, peer, trace);
+        };
+        let mut is_for_all = |rule: &OrderedRule| {
+            rule.matcher.is_everybody() && rule.fits(full, local_part, "", &mut Trace::default()).unwrap_or(false)
+        };
+        let first_for_all = self.ordered.iter().position(&mut is_for_all).unwrap_or(self.ordered.len());
+        let (before, behind) = self.ordered.split_at(first_for_all);
+        let mut denied = false;
+        let mut decided = |answer: Result<Option<(Action, Origin)>, Denial<'c>>| match answer {
+            // A later line may still let the peer through.
+            Err(Denial::NotAllowed) => {
+                denied = true;
+                Ok(None)
+            }
+            answer => answer,
+        };
+        if let Some(found) = decided(self.ordered_rule(before, full, local_part, peer, trace))? {
+            return Ok(Some(found));
+        }
+        let own = domain.eq_ignore_ascii_case(own_domain).then_some(user);
+        let bare = format!("{user}@{domain}");
+        trace.note(|| format!("nothing names '{}'", Untrusted::new(full.as_bytes())));
+        if let Some(found) = self.exact_rule(&bare, own, peer, trace)? {
+            return Ok(Some(found));
+        }
+        if let Some(found) = decided(self.ordered_rule(before, &bare, own, peer, trace))? {
+            return Ok(Some(found));
+        }
+        match decided(self.ordered_rule(behind, full, local_part, peer, trace))? {
+            None if denied => Err(Denial::NotAllowed),
+            found => Ok(found),
+        }
     }
 
     /// The first `deliver` line with exactly this address whose group admits the peer. If there are such lines and none
@@ -200,17 +246,18 @@ impl Rules {
         if denied { Err(Denial::NotAllowed) } else { Ok(None) }
     }
 
-    /// The first line with a pattern that fits and whose group admits the peer. If a line fits whose group does not,
+    /// The first of these lines with a pattern that fits and whose group admits the peer. If a line fits whose group does not,
     /// and no later line does, the peer is not allowed to send there.
     fn ordered_rule<'c>(
         &'c self,
+        rules: impl IntoIterator<Item = &'c OrderedRule>,
         full: &str,
         local_part: Option<&str>,
         peer: &Peer,
         trace: &mut Trace,
     ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
         let mut denied = false;
-        for rule in &self.ordered {
+        for rule in rules {
             let what = if matches!(rule.effect, Effect::Refuse(_)) { "error" } else { "deliver" };
             if !rule.fits(full, local_part, what, trace)? {
                 continue;

@@ -100,7 +100,7 @@ pub(super) fn domain(words: &mut Words<'_>) -> Result<String, Problem> {
     }
     if name.len() > LONGEST_NAME || name.split('.').any(|label| label.len() > LONGEST_LABEL) {
         return Err(
-            word.problem("a domain name has at most 253 characters, and each of its parts 63 (RFC 1035, 2.3.4)")
+            word.problem("a domain name has at most 255 characters, and each of its parts 63 (RFC 5321, 4.5.3.1.2)")
         );
     }
     Ok(name.to_owned())
@@ -221,8 +221,8 @@ fn number(word: Word<'_>, range: RangeInclusive<u64>) -> Result<u64, Problem> {
     }
 }
 
-/// The longest domain name, written without a dot at its end, and the longest part of one.
-const LONGEST_NAME: usize = 253;
+/// The longest domain name, and the longest part of one (RFC 1035, 2.3.4).
+const LONGEST_NAME: usize = 255;
 const LONGEST_LABEL: usize = 63;
 
 /// Ten years; what is meant to last for ever lasts no longer.
