@@ -203,7 +203,7 @@ fn not_a_connection(log: &Log, error: &anyhow::Error, stderr: Stderr) -> Stop {
         return Stop { reply: None, exit: Exit::Ok };
     }
     log.event(&Event::NotAConnection(error));
-    if stderr == Stderr::Ours {
+    if stderr == Stderr::Ours && !log.is_on_stderr() {
         log::say(&format_args!("{error:#}"), log::PATIENCE);
     }
     Stop { reply: None, exit: Exit::Usage }

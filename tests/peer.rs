@@ -646,6 +646,11 @@ fn what_is_no_connection_needs_a_peer() {
             "{what}: {said}"
         );
         assert_eq!(said.lines().count(), 1, "{what}: {said}");
+        // Once also where the log is on standard error.
+        let mut command = scratch.command(MAILRECV, &["-c", CONFIG, "-l", "stderr"]);
+        command.stdin(input());
+        let said = String::from_utf8(output(command).stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{what}: {said}");
         assert!(!scratch.path("inbox").exists(), "{what}");
 
         let mut command = scratch.mailrecv(&["--peer", "192.0.2.7"]);

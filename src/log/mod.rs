@@ -89,6 +89,11 @@ impl Log {
         self
     }
 
+    /// Whether the last line went to standard error.
+    pub fn is_on_stderr(&self) -> bool {
+        matches!(*self.sink.borrow(), Sink::Stderr(_))
+    }
+
     /// A log that takes lines at once or not at all, for somebody who must not wait.
     pub fn without_waiting(self) -> Self {
         self.patience.set(Duration::ZERO);

@@ -111,7 +111,8 @@ pub struct Dialect<'c> {
 
 /// The part of a line that the log may have: what follows AUTH may be a password, asked for or not.
 pub fn without_credentials(line: &[u8]) -> &[u8] {
-    match line.get(..4) {
+    let blanks = line.len() - line.trim_ascii_start().len();
+    match line[blanks..].get(..4) {
         Some(verb) if verb.eq_ignore_ascii_case(b"AUTH") => verb,
         _ => line,
     }
@@ -139,6 +140,12 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
         None if NOT_IMPLEMENTED.into_iter().any(is) => Ok(Command::NotImplemented),
         None => Ok(Command::Unknown),
     }
+}
+
+/// A line as somebody may have pasted it, without the blanks that stood in front of an example.
+pub(super) fn pasted(line: &[u8]) -> &[u8] {
+    let bare = line.trim_ascii_start();
+    if VERBS.iter().any(|verb| is_meant_as(bare, verb.name)) { bare } else { line }
 }
 
 /// Whether a line, sound or not, is meant as this command.

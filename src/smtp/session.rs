@@ -8,7 +8,7 @@ use super::data::DataReader;
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
 use super::transaction::{Hello, Recipient, Transaction};
-use super::{Answer, Heard, Outcome, Question, Step, Turn};
+use super::{Answer, Heard, LineEnding, Outcome, Question, Step, Turn};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limit, Limits};
 use crate::peer::Peer;
@@ -217,6 +217,8 @@ impl<'c> Session<'c> {
         let found = self.lines.find(input);
         let (used, heard, step) = match found {
             Found::Line(line, used) => {
+                // People at a keyboard, who end lines so, paste examples with the blanks in front of them.
+                let line = if self.lines.ending() == LineEnding::Lf { command::pasted(line) } else { line };
                 let (heard, step) = self.command(line);
                 (used, heard, step)
             }
