@@ -8,7 +8,6 @@
     reason = "a test may panic, and is nobody's interface"
 )]
 
-#[allow(dead_code, reason = "the other tests use the rest")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -50,8 +50,10 @@ fn findings_of(text: &[u8], ruled: &[u8]) -> Findings {
     };
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     diagnostics.iter().for_each(|diagnostic| check_diagnostic(diagnostic, &lines));
-    let diagnostics = diagnostics.into_iter().map(|found| (found.line, found.column, found.message)).collect();
-    Findings { diagnostics, answers }
+    // That a comment cuts a text off is told of comments, and of them alone.
+    let is_about_comment = |found: &Diagnostic| found.message.starts_with("the text of the reply ends here, ");
+    let others = diagnostics.into_iter().filter(|found| !is_about_comment(found));
+    Findings { diagnostics: others.map(|found| (found.line, found.column, found.message)).collect(), answers }
 }
 
 /// Every line is reported once, in order, and nothing but errors makes a configuration unusable.
@@ -72,6 +74,8 @@ fn check_diagnostic(diagnostic: &Diagnostic, lines: &[&[u8]]) {
         return;
     }
     let line = lines.get(diagnostic.line as usize - 1).unwrap_or_else(|| panic!("no such line: {shown}"));
+    // The mark at the beginning of a file is no part of a line.
+    let line = line.strip_prefix("\u{feff}".as_bytes()).filter(|_| diagnostic.line == 1).unwrap_or(line);
     let width = diagnostic.source.chars().count();
     assert!((1..=width + 1).contains(&diagnostic.column), "no such column: {shown}");
     assert!(
