@@ -449,7 +449,7 @@ fn check_says_what_is_allowed() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        "mailrecv.conf: no errors, 0 warnings\n\
+        "mailrecv.conf: no errors, 4 warnings\n\
          Before it listens to its peer, a session gives up everything but:\n\
          \x20 mail/: make, read, append to and cut back files\n\
          \x20 /dev/null: write\n\

@@ -25,7 +25,7 @@ fn large_messages_arrive_whole_in_little_memory() {
             session.expect("250 2.0.0 ");
             let memory = peak_memory(session.pid()).expect("a running process");
             session.quit();
-            assert!(memory < 8 * 1024, "{file}, {size}: {memory} KiB");
+            assert!(memory < 2 * 1024, "{file}, {size}: {memory} KiB");
             let delivered = std::fs::read(scratch.path(file)).unwrap();
             let header =
                 delivered.windows(b"Subject: large".len()).position(|window| window == b"Subject: large").unwrap();
@@ -54,7 +54,7 @@ fn odd_shapes_of_messages_take_little_memory() {
         assert!(reply.starts_with("250 "), "{reply}");
         let memory = peak_memory(session.pid()).expect("a running process");
         session.quit();
-        assert!(memory < 8 * 1024, "{memory} KiB");
+        assert!(memory < 2 * 1024, "{memory} KiB");
         std::fs::remove_file(scratch.path("inbox")).unwrap();
     }
 }
