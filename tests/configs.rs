@@ -190,6 +190,57 @@ fn places_and_programs_are_tried() {
     }
 }
 
+/// Addresses in a file of their own: read when a recipient asks, inside the sandbox too.
+#[test]
+fn tables_hold_addresses() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nerror rcpt_to table:./gone 550 Gone\ndeliver rcpt_to table:./users append ./inbox\n\
+         deliver rcpt_to postmaster discard\nerror mail_from table:./spammers 550 No spam\n",
+    );
+    scratch.write(
+        "users",
+        "\u{feff}# our users\nfred\n  Jim@MX.example   # with a domain\n\n\"a b\"@other.example\r\nold@mx.example",
+    );
+    scratch.write("gone", "old@mx.example\n");
+    scratch.write("spammers", "spam@spam.example\n");
+    let check = || {
+        let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(check(), (0, String::new()));
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<spam@spam.example>", "550 ");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    for (recipient, reply) in [
+        ("Fred@mx.example", "250 "),
+        ("jim", "250 "),
+        ("\"a b\"@other.example", "250 "),
+        ("old@mx.example", "550 5.1.1 Gone"),
+        ("fred@other.example", "550 5.1.1 No one here"),
+        ("wilma", "550 "),
+    ] {
+        session.exchange(&format!("RCPT TO:<{recipient}>"), reply);
+    }
+    session.quit();
+
+    scratch.write("users", "fred\nno address\n");
+    let (status, said) = check();
+    assert_eq!(status, 0);
+    assert!(said.contains(":3:17: warning: line 2 of ./users is no mail address: `no address`\n"), "{said}");
+    assert!(said.contains("\n      |                 ^^^^^^^^^^^^^\n"), "{said}");
+
+    // One that is not there lets nothing through, and costs no mail.
+    std::fs::remove_file(scratch.path("users")).unwrap();
+    let (status, said) = check();
+    assert_eq!(status, 78);
+    assert!(said.contains(":3:17: error: the table ./users cannot be read: "), "{said}");
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<fred@mx.example>", "421 4.3.5 ");
+}
+
 /// What `check` cannot use keeps `listen` from starting, and `explain` from answering, with the same words. (A pattern
 /// that does not compile is met when it is needed.)
 #[test]

@@ -61,6 +61,7 @@ impl Rules {
         }
         let mut findings = self.check_patterns();
         findings.extend(self.check_hand_overs(own_domain));
+        findings.extend(self.ordered.iter().chain(&self.copies).filter_map(|rule| check_table(rule, own_domain)));
         findings.sort_by_key(|finding| finding.position.line);
         let lines = Lines::new(own_domain, self.hand_over_copies(own_domain), places);
         self.check_lines(lines, is_whole, findings, &mut found);
@@ -165,7 +166,7 @@ impl<'r> HandOverCopies<'r> {
             Matcher::Address(address) => {
                 self.by_address.entry(without_own_domain(address, self.own_domain)).or_insert(copy);
             }
-            Matcher::Wildcard(_) | Matcher::Pattern(_) => self.others.push(copy),
+            Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) => self.others.push(copy),
         }
     }
 
@@ -203,6 +204,23 @@ pub(super) fn second_hand_over(copy: &OrderedRule) -> String {
          back, one may fail when the other is done; append one of them to a file instead",
         copy.position.line
     )
+}
+
+/// A table that cannot be read, or has something else than addresses in it.
+fn check_table(rule: &OrderedRule, own_domain: &str) -> Option<Finding> {
+    let Matcher::Table(table) = &rule.matcher else { return None };
+    let mut odd = None;
+    let read = table.for_each(|line, address| {
+        if odd.is_none() && Mailbox::parse_or_qualify(address, own_domain).is_err() {
+            odd = Some(format!("line {line} of {} is no mail address: `{address}`", table.name()));
+        }
+    });
+    let (severity, message) = match read {
+        Err(message) => (Severity::Error, message),
+        Ok(()) => (Severity::Warning, odd?),
+    };
+    let shown = format!("table:{}", table.name());
+    Some(Finding::new(severity, rule.position, &shown, message))
 }
 
 /// A pattern that does not compile, or else one that is `odd`.
@@ -329,7 +347,7 @@ impl Matcher {
     fn pattern(&self) -> Option<&Pattern> {
         match self {
             Matcher::Pattern(pattern) => Some(pattern),
-            Matcher::Address(_) | Matcher::Wildcard(_) => None,
+            Matcher::Address(_) | Matcher::Wildcard(_) | Matcher::Table(_) => None,
         }
     }
 }

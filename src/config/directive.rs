@@ -10,6 +10,7 @@ use super::limits::{self, LimitLine, Limits};
 use super::network::Network;
 use super::settings::{SETTINGS, Setting};
 use super::spelling::{closest, did_you_mean};
+use super::table::Table;
 use super::value::{self, RefusalText};
 
 /// What one line says.
@@ -193,7 +194,7 @@ fn peers<'t>(words: &mut Words<'t>) -> Result<PeersNamed<'t>, Problem> {
 
 fn delivery<'t>(words: &mut Words<'t>) -> Result<Delivery<'t>, Problem> {
     let group = rcpt_to(words)?;
-    let recipient = words.expect("a recipient: an address, an address with `*`, or /regex/")?;
+    let recipient = words.expect("a recipient: an address, an address with `*`, /regex/ or table:FILE")?;
     check_recipient(words, recipient)?;
     Ok(Delivery { group, recipient, action: Action::parse(words)? })
 }
@@ -224,7 +225,7 @@ fn check_recipient(words: &Words<'_>, recipient: Word<'_>) -> Result<(), Problem
             false => Err(recipient.problem("a pattern that begins with `/` ends with `/`")),
         };
     }
-    if is_quoted_address(text) {
+    if is_quoted_address(text) || Table::name_in(text).is_some() {
         return Ok(());
     }
     if let Some(bare) = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {

@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, Hasher};
 use super::directive::{self, Delivery, Line, RuleLine};
 use super::lexer;
 use super::source::{self, LineStart, Source};
+use super::table::Table;
 use crate::address::Mailbox;
 
 /// The rules and the file that holds them.
@@ -80,7 +81,9 @@ impl ExactRules {
 
 /// Whether a recipient of a rule is one address, and no pattern.
 pub(super) fn is_exact(recipient: &str) -> bool {
-    !recipient.starts_with('/') && memchr::memchr(b'*', recipient.as_bytes()).is_none()
+    !recipient.starts_with('/')
+        && Table::name_in(recipient).is_none()
+        && memchr::memchr(b'*', recipient.as_bytes()).is_none()
 }
 
 /// The address as rules compare it: a quoted local part counts as its content (RFC 5321, 4.1.2).

@@ -30,6 +30,7 @@ mod shadow;
 mod shell;
 mod source;
 mod spelling;
+mod table;
 mod trace;
 mod value;
 mod writers;

@@ -5,6 +5,7 @@ use super::exact::{is_exact, unquoted};
 use super::lexer::Word;
 use super::limits::Refusal;
 use super::pattern::{BrokenPattern, Pattern, Position};
+use super::table::Table;
 use super::trace::Trace;
 use crate::untrusted::Untrusted;
 
@@ -21,6 +22,7 @@ pub(super) enum Matcher {
     Address(Box<str>),
     Wildcard(Box<str>),
     Pattern(Pattern),
+    Table(Table),
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl OrderedRule {
             ),
             Matcher::Wildcard(wildcard) => (wildcard_fits(wildcard, full), &**wildcard),
             Matcher::Pattern(pattern) => (pattern.is_match(full)?, pattern.source()),
+            Matcher::Table(table) => (self.position.table(table.has(full, local_part))?, table.name()),
         };
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
@@ -61,6 +64,7 @@ impl OrderedRule {
 impl Matcher {
     pub(super) fn new(recipient: Word<'_>, position: Position) -> Self {
         match recipient.text {
+            text if Table::name_in(text).is_some() => Self::of_text(text, position),
             address if is_exact(address) => Matcher::Address(unquoted(address).into()),
             text => match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
                 Some(source) => {
@@ -74,6 +78,9 @@ impl Matcher {
     /// What an `error` line or a line about senders is about: a regular expression as it stands, or what a `deliver` line
     /// would have there.
     pub(super) fn of_text(text: &str, position: Position) -> Self {
+        if let Some(name) = Table::name_in(text) {
+            return Matcher::Table(Table::open(name));
+        }
         match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
             Some(source) => Matcher::Pattern(Pattern::new(source, Position { start: position.start + 1, ..position })),
             // No regular expression begins with it.
@@ -90,11 +97,11 @@ impl Matcher {
         what: &str,
         trace: &mut Trace,
     ) -> Result<bool, BrokenPattern> {
-        let wildcard = match self {
+        let (fits, wildcard) = match self {
             Matcher::Pattern(pattern) => return pattern.fits(sender, what, trace),
-            Matcher::Address(wildcard) | Matcher::Wildcard(wildcard) => wildcard,
+            Matcher::Address(wildcard) | Matcher::Wildcard(wildcard) => (wildcard_fits(wildcard, sender), &**wildcard),
+            Matcher::Table(table) => (Position { line, start: 0 }.table(table.has(sender, None))?, table.name()),
         };
-        let fits = wildcard_fits(wildcard, sender);
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
             format!("line {line}: {what}: '{}' {verb} '{wildcard}'", Untrusted::new(sender.as_bytes()))
@@ -105,7 +112,7 @@ impl Matcher {
     /// Whether this is about everybody in a domain, or everybody.
     pub(super) fn is_everybody(&self) -> bool {
         match self {
-            Matcher::Address(_) => false,
+            Matcher::Address(_) | Matcher::Table(_) => false,
             Matcher::Wildcard(wildcard) => {
                 let rest = wildcard.trim_start_matches('*');
                 wildcard.starts_with('*') && (rest.is_empty() || rest.starts_with('@'))
@@ -120,7 +127,7 @@ impl Matcher {
 
     pub(super) fn is_everything(&self) -> bool {
         match self {
-            Matcher::Address(_) => false,
+            Matcher::Address(_) | Matcher::Table(_) => false,
             Matcher::Wildcard(wildcard) => wildcard.bytes().all(|byte| byte == b'*'),
             Matcher::Pattern(pattern) => pattern.source() == ".*",
         }
@@ -130,7 +137,16 @@ impl Matcher {
         match self {
             Matcher::Address(text) | Matcher::Wildcard(text) => text,
             Matcher::Pattern(pattern) => pattern.source(),
+            Matcher::Table(table) => table.name(),
         }
+    }
+}
+
+impl Position {
+    /// What a table said that stands here; one that cannot be read lets nothing through, as a pattern that does not
+    /// compile.
+    fn table(self, answer: Result<bool, String>) -> Result<bool, BrokenPattern> {
+        answer.map_err(|message| BrokenPattern { line: self.line, message })
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn destination(rest: &[u8]) -> Option<(&[u8], Need<'_>)> {
     let path = Path::new(OsStr::from_bytes(path));
     let need = if is_file { Need::Mailbox(path) } else { Need::Maildir(path) };
     let is_address = matches!(address, [first, .., last] if !matches!(first, b'@' | b'/') && *last != b'@');
+    let is_address = is_address && !address.starts_with(b"table:");
     (is_address && without_blanks(rest).is_empty()).then_some((address, need))
 }
 
@@ -128,6 +129,7 @@ mod tests {
             ("deliver rcpt_to \"a\"@b append b", None),
             ("deliver rcpt_to a\u{e9} append b", None),
             ("copy rcpt_to ab append b", None),
+            ("deliver rcpt_to table:/etc/x append b", None),
         ] {
             assert_eq!(checked_address(line), address.map(str::as_bytes), "{line}");
         }

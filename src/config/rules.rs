@@ -349,7 +349,7 @@ impl Rules {
                 let rule = self.rule(delivery, position(recipient))?;
                 match rule.matcher {
                     Matcher::Address(address) => self.exact.add(address.as_bytes(), at),
-                    Matcher::Wildcard(_) | Matcher::Pattern(_) => self.ordered.push(rule),
+                    Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) => self.ordered.push(rule),
                 }
             }
             RuleLine::Copy(delivery) => {

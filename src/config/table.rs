@@ -1,0 +1,66 @@
+//! Addresses in a file of their own, one a line: `table:FILE` in the place of a pattern.
+//!
+//! The file is opened with the configuration, because later a session cannot open it, and read only when a recipient asks.
+
+use std::path::Path;
+
+use super::exact::unquoted;
+use super::source::{self, Source};
+
+/// A file of addresses.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The name of the file.
+    name: Box<str>,
+    /// The file, or why it cannot be used.
+    source: Result<Source, String>,
+}
+
+impl Table {
+    /// The name of the file, if this is a table.
+    pub(super) fn name_in(recipient: &str) -> Option<&str> {
+        recipient.strip_prefix(PREFIX).filter(|name| !name.is_empty())
+    }
+
+    pub(super) fn open(name: &str) -> Self {
+        Self { name: name.into(), source: Source::open(Path::new(name)).map_err(|error| format!("{error:#}")) }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the address is one of those in the file; `local_part` is that of one at our own domain, where a line may
+    /// leave the domain out.
+    pub(super) fn has(&self, full: &str, local_part: Option<&str>) -> Result<bool, String> {
+        let mut found = false;
+        self.for_each(|_, address| {
+            let address = unquoted(address);
+            found = found
+                || address.eq_ignore_ascii_case(full)
+                || local_part.is_some_and(|local_part| address.eq_ignore_ascii_case(local_part));
+        })?;
+        Ok(found)
+    }
+
+    /// Calls `each` with the number of each line that has an address, and with that.
+    pub(super) fn for_each(&self, mut each: impl FnMut(u32, &str)) -> Result<(), String> {
+        let trouble = |why: &str| format!("the table {} {why}", self.name);
+        let source = self.source.as_ref().map_err(|why| trouble(why))?;
+        let read = source.for_each_line(|line, at| {
+            let text = source::text(line);
+            let address = text.split('#').next().unwrap_or_default().trim();
+            if !address.is_empty() {
+                each(at.number, address);
+            }
+        });
+        read.map_err(|error| trouble(&format!("cannot be read: {error}")))?;
+        match source.is_as_opened() {
+            Ok(true) => Ok(()),
+            _ => Err(trouble("was changed since this connection began")),
+        }
+    }
+}
+
+/// What stands in front of the file's name.
+const PREFIX: &str = "table:";
