@@ -118,7 +118,9 @@ fn places_and_programs_are_tried() {
             let start = carets.find('^').unwrap();
             let word = &cited[start..start + carets[start..].len()];
             assert!(
-                line.ends_with(word) || line.contains(&format!("{word} ")) || line.contains(&format!("{word};")),
+                line.ends_with(word)
+                    || line.contains(&format!("{word} "))
+                    || [";", "'"].iter().any(|end| line.contains(&format!("{word}{end}"))),
                 "{said}"
             );
         }
@@ -180,6 +182,14 @@ fn places_and_programs_are_tried() {
         (
             "deliver rcpt_to a append $HOME/mbox",
             "`$` is a part of the name here: write the whole path, or `${NAME}` for a variable of the environment",
+        ),
+        (
+            "deliver rcpt_to a append @ours/$LOCAL",
+            "`$` is a part of the name here: write the whole path, or `${NAME}` for a variable of the environment",
+        ),
+        (
+            "deliver rcpt_to a pipe 'cat >> /dev/null'",
+            "there is no program `cat >> /dev/null`: the quotes make one word of all of it, leave them out",
         ),
         (
             "deliver rcpt_to a maildir mail/box",

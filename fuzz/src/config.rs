@@ -50,10 +50,11 @@ fn findings_of(text: &[u8], ruled: &[u8]) -> Findings {
     };
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     diagnostics.iter().for_each(|diagnostic| check_diagnostic(diagnostic, &lines));
-    // That a comment cuts a text off is told of comments, and of them alone.
-    let is_about_comment = |found: &Diagnostic| found.message.starts_with("the text of the reply ends here, ");
-    let others = diagnostics.into_iter().filter(|found| !is_about_comment(found));
-    Findings { diagnostics: others.map(|found| (found.line, found.column, found.message)).collect(), answers }
+    // Of a comment behind the text of a reply it is told that it is one.
+    let diagnostics =
+        diagnostics.into_iter().filter(|found| !found.message.starts_with("the text of the reply ends here"));
+    let diagnostics = diagnostics.map(|found| (found.line, found.column, found.message)).collect();
+    Findings { diagnostics, answers }
 }
 
 /// Every line is reported once, in order, and nothing but errors makes a configuration unusable.
@@ -73,9 +74,9 @@ fn check_diagnostic(diagnostic: &Diagnostic, lines: &[&[u8]]) {
         assert!(is_about_all || diagnostic.severity == Severity::Warning, "an error without a line: {shown}");
         return;
     }
-    let line = lines.get(diagnostic.line as usize - 1).unwrap_or_else(|| panic!("no such line: {shown}"));
-    // The mark at the beginning of a file is no part of a line.
-    let line = line.strip_prefix("\u{feff}".as_bytes()).filter(|_| diagnostic.line == 1).unwrap_or(line);
+    let line = *lines.get(diagnostic.line as usize - 1).unwrap_or_else(|| panic!("no such line: {shown}"));
+    // A byte order mark is no part of the first.
+    let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| diagnostic.line == 1).unwrap_or(line);
     let width = diagnostic.source.chars().count();
     assert!((1..=width + 1).contains(&diagnostic.column), "no such column: {shown}");
     assert!(
@@ -124,8 +125,7 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
     destinations.shown().all(|(action, _)| {
         let action = action.to_string();
         let (name, operand) = action.split_once(' ').unwrap_or((&action, ""));
-        let path =
-            Path::new(operand.strip_prefix('\'').and_then(|operand| operand.strip_suffix('\'')).unwrap_or_default());
+        let path = Path::new(operand.trim_start_matches('\'').strip_suffix('\'').unwrap_or_default());
         let is_below_a_place = || places.iter().any(|place| matches!(place, Place::Below(at) if is_below(path, at)));
         match name {
             "append" => places.contains(&Place::Mailbox(path.to_owned())) || is_below_a_place(),

@@ -251,6 +251,9 @@ fn finding_about(
 
 /// A pattern that is found in the middle of a name.
 fn lets_in_more(pattern: &Pattern) -> Option<String> {
+    if let Some(message) = has_brackets(pattern.source()) {
+        return Some(message);
+    }
     let message =
         "this pattern is found anywhere in a name, so it lets in more than it seems to: tie it down with ^ and $";
     (!pattern.is_anchored()).then(|| message.to_owned())
@@ -282,6 +285,18 @@ fn is_another_notation(pattern: &Pattern) -> Option<String> {
             "this is a pattern, in which `@*` is any number of `@`: write `@` for every domain, or `@.*$`".to_owned(),
         );
     }
+    has_brackets(source).or_else(|| refuses_more(source))
+}
+
+/// A pattern with the angle brackets that addresses have in commands.
+fn has_brackets(source: &str) -> Option<String> {
+    let inner = source.trim_start_matches('^').trim_end_matches('$').strip_prefix('<')?.strip_suffix('>')?;
+    let meant = if inner.is_empty() { "^$".to_owned() } else { format!("^{inner}$") };
+    Some(format!("no address has its angle brackets here: write `{meant}`"))
+}
+
+/// A plain address that is found in others.
+fn refuses_more(source: &str) -> Option<String> {
     let (address, begins, ends) = plain_address(source)?;
     let too = match (begins, ends) {
         (true, true) => return None,

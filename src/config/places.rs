@@ -52,6 +52,11 @@ impl Places {
 
     /// Why a shell cannot run this program.
     pub(super) fn program(&self, name: &str) -> Option<String> {
+        if name.contains(' ') && !Path::new(name).exists() {
+            return Some(format!(
+                "there is no program `{name}`: the quotes make one word of all of it, leave them out"
+            ));
+        }
         if !name.contains('/') {
             let is_known = BUILTINS.contains(&name)
                 || PATH.iter().any(|folder| may(&Path::new(folder).join(name), Access::EXEC_OK).is_ok());
@@ -153,12 +158,14 @@ impl Places {
 /// A path that leads to where nobody expects it.
 fn written_oddly(path: &Path) -> Option<String> {
     let text = path.to_str()?;
-    if text.starts_with('/') || text.starts_with("./") || text.starts_with("../") {
+    let has_variable =
+        text.match_indices('$').any(|(at, _)| text[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic()));
+    if !has_variable && ["/", "./", "../"].iter().any(|start| text.starts_with(start)) {
         return None;
     }
     Some(if text.starts_with('~') {
         "`~` is a part of the name here: write the whole path".to_owned()
-    } else if text.starts_with('$') {
+    } else if has_variable {
         "`$` is a part of the name here: write the whole path, or `${NAME}` for a variable of the environment"
             .to_owned()
     } else {

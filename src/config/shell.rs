@@ -30,11 +30,11 @@ impl<'c> Command<'c> {
                 (Expects::Program, "case" | "for" | "function") => return found,
                 (Expects::Program, word) if is_assignment(word) => Expects::Program,
                 (Expects::Program, word) => {
-                    found.programs.extend(plain(word).map(|word| (at, word)));
+                    found.programs.extend(plain(at, word));
                     Expects::Argument
                 }
                 (Expects::Output, word) => {
-                    found.outputs.extend(plain(word).map(|word| (at, word)));
+                    found.outputs.extend(plain(at, word));
                     Expects::Argument
                 }
                 (Expects::Nothing | Expects::Argument, _) => Expects::Argument,
@@ -60,11 +60,11 @@ fn is_assignment(word: &str) -> bool {
     })
 }
 
-/// The word, if its shell changes nothing in it but to take off quotes around all of it.
-fn plain(word: &str) -> Option<&str> {
+/// The word that stands here, without quotes around all of it, if its shell changes nothing else in it.
+fn plain(at: usize, word: &str) -> Option<(usize, &str)> {
     let inner = ['"', '\''].iter().find_map(|quote| word.strip_prefix(*quote)?.strip_suffix(*quote)).unwrap_or(word);
-    (!inner.is_empty() && !inner.contains(['"', '\'', '$', '`', '*', '?', '[', '\\', '~', '#', '{', '}']))
-        .then_some(inner)
+    let is_plain = !inner.is_empty() && !inner.contains(['"', '\'', '$', '`', '*', '?', '[', '\\', '~', '#', '{', '}']);
+    is_plain.then_some((at + (word.len() - inner.len()) / 2, inner))
 }
 
 /// The words and operators of a command, each with its place.

@@ -181,14 +181,14 @@ pub(super) fn reject(word: Word<'_>) -> Result<bool, Problem> {
 }
 
 pub(super) fn seconds(word: Word<'_>) -> Result<Duration, Problem> {
-    number(word, 1..=MAX_SECONDS).map(Duration::from_secs)
+    number(word, 1..=MAX_SECONDS, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86400)]).map(Duration::from_secs)
 }
 
 /// How many of something a session may have. The original took 0 and less for none.
 pub(super) fn count(word: Word<'_>) -> Result<u64, Problem> {
     match word.text.parse::<i64>() {
         Ok(..=0) => Ok(0),
-        _ => number(word, 1..=u64::MAX),
+        _ => number(word, 1..=u64::MAX, MULTIPLES),
     }
 }
 
@@ -210,16 +210,35 @@ pub(super) fn size(word: Word<'_>) -> Result<u64, Problem> {
 }
 
 pub(super) fn any_number(word: Word<'_>) -> Result<u64, Problem> {
-    number(word, 0..=u64::MAX)
+    number(word, 0..=u64::MAX, MULTIPLES)
 }
 
-fn number(word: Word<'_>, range: RangeInclusive<u64>) -> Result<u64, Problem> {
+/// A number in this range; for who wrote a unit behind it, what each of these would make of it.
+fn number(word: Word<'_>, range: RangeInclusive<u64>, units: &[(&str, u64)]) -> Result<u64, Problem> {
     match word.text.parse() {
         Ok(number) if range.contains(&number) => Ok(number),
         Ok(number) if number > *range.end() => Err(word.problem(format!("at most {} is allowed", range.end()))),
-        _ => Err(word.problem(format!("`{}` is not a whole number of at least {}", word.text, range.start()))),
+        _ => {
+            let meant = meant(word.text, units).filter(|number| range.contains(number));
+            let meant = meant.map_or_else(String::new, |number| format!(": write {number}"));
+            Err(word.problem(format!("`{}` is not a whole number of at least {}{meant}", word.text, range.start())))
+        }
     }
 }
+
+/// What somebody meant who wrote `5m`, `20 MB` in one word, or `24,000,000`.
+fn meant(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.replace([',', '_', '\''], "");
+    let unit = text.trim_start_matches(|character: char| character.is_ascii_digit());
+    let number: u64 = text[..text.len() - unit.len()].parse().ok()?;
+    let unit = unit.to_ascii_lowercase();
+    let unit = unit.trim_end_matches('b').trim_end_matches("ec").trim_end_matches("in");
+    let factor = if unit.is_empty() { 1 } else { units.iter().find(|(name, _)| *name == unit)?.1 };
+    number.checked_mul(factor)
+}
+
+/// Units of sizes, in which decimal and binary ones are not told apart.
+const MULTIPLES: &[(&str, u64)] = &[("k", 1_000), ("m", 1_000_000), ("g", 1_000_000_000)];
 
 /// The longest domain name, and the longest part of one (RFC 1035, 2.3.4).
 const LONGEST_NAME: usize = 255;
