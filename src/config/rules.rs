@@ -143,9 +143,10 @@ impl Rules {
         // A quoted one that looks like an address is not that address.
         let local_part = local_part.filter(|local_part| !local_part.contains('@'));
         let exact = self.exact_rule(&full, local_part, peer, trace)?;
+        let mut taken_as = None;
         let decided = match exact {
             Some(destination) => Some(destination),
-            None => self.without_extension(&full, local_part, peer, own_domain, trace)?,
+            None => self.without_extension(&full, local_part, peer, own_domain, &mut taken_as, trace)?,
         };
         let Some(decided) = decided else {
             let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
@@ -158,7 +159,12 @@ impl Rules {
         let (action, origin) = decided;
         let mut added = destinations.add(action, origin);
         for copy in &self.copies {
-            if copy.fits(&full, local_part, "copy", trace)?
+            let fits = copy.fits(&full, local_part, "copy", trace)?
+                || match &taken_as {
+                    Some((bare, own)) => copy.fits(bare, own.as_deref(), "copy", trace)?,
+                    None => false,
+                };
+            if fits
                 && self.group_admits(copy.group, peer, trace)?
                 && let Effect::Deliver(action) = &copy.effect
             {
@@ -170,13 +176,14 @@ impl Rules {
     }
 
     /// What patterns say of an address that no line has exactly. One of the kind `user+extension` that nothing names but
-    /// lines about everybody is that of `user`.
+    /// lines about everybody is that of `user`, which is then left in `taken_as` with its local part, if that is one of ours.
     fn without_extension<'c>(
         &'c self,
         full: &str,
         local_part: Option<&str>,
         peer: &Peer,
         own_domain: &str,
+        taken_as: &mut Option<(String, Option<String>)>,
         trace: &mut Trace,
     ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
         let parts = full.rsplit_once('@').and_then(|(whole, domain)| Some((whole.split_once('+')?.0, domain)));
@@ -203,11 +210,13 @@ impl Rules {
         let own = domain.eq_ignore_ascii_case(own_domain).then_some(user);
         let bare = format!("{user}@{domain}");
         trace.note(|| format!("nothing names '{}'", Untrusted::new(full.as_bytes())));
-        if let Some(found) = self.exact_rule(&bare, own, peer, trace)? {
-            return Ok(Some(found));
-        }
-        if let Some(found) = decided(self.ordered_rule(before, &bare, own, peer, trace))? {
-            return Ok(Some(found));
+        let as_user = match self.exact_rule(&bare, own, peer, trace)? {
+            Some(found) => Some(found),
+            None => decided(self.ordered_rule(before, &bare, own, peer, trace))?,
+        };
+        if as_user.is_some() {
+            *taken_as = Some((bare.clone(), own.map(str::to_owned)));
+            return Ok(as_user);
         }
         match decided(self.ordered_rule(behind, full, local_part, peer, trace))? {
             None if denied => Err(Denial::NotAllowed),
