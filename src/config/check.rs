@@ -105,7 +105,7 @@ impl Rules {
         let members = self.groups.iter().flat_map(|group| &group.members);
         let (admitted, denied) = (self.allowed_peers.iter().chain(members), self.denied_peers.iter());
         let admitted = admitted.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, lets_in_more));
-        let denied = denied.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, |_| None));
+        let denied = denied.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, turns_all_away));
         let (delivering, refusing): (Vec<_>, Vec<_>) =
             self.ordered.iter().partition(|rule| matches!(rule.effect, Effect::Deliver(_)));
         let delivering = delivering.into_iter().filter_map(OrderedRule::pattern);
@@ -275,6 +275,12 @@ impl Finding {
         let Self { severity, position: Position { line, .. }, width, message } = self;
         Diagnostic { severity, line, column, width, message, source }
     }
+}
+
+/// A pattern that fits every name and address.
+fn turns_all_away(pattern: &Pattern) -> Option<String> {
+    let fits_all = shadow::plain_form(pattern.source()).is_some_and(|form| form == "*");
+    fits_all.then(|| "this turns every peer away, whatever `allow` says".to_owned())
 }
 
 /// A pattern that keeps out more than was meant, or something else.

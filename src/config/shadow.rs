@@ -33,7 +33,9 @@ pub(super) fn never_applying(rules: &[OrderedRule], others: &Others<'_>) -> Vec<
 
 fn why_never(rule: &OrderedRule, earlier: &Earlier<'_>, others: &Others<'_>, domains: &[String]) -> Option<String> {
     let Some(form) = rule.matcher.as_wildcard(others.own_domain) else {
-        let by = earlier.same(rule)?;
+        let within = enclosing_form(rule.matcher.source());
+        let by_form = earlier.covering(&within, rule.group).filter(|_| matches!(rule.matcher, Matcher::Pattern(_)));
+        let by = [earlier.same(rule), by_form].into_iter().flatten().min_by_key(|decides| decides.line)?;
         return Some(by.why(None));
     };
     let exact = |address: &str| others.exact.get(&without_own_domain(address, others.own_domain));
@@ -275,6 +277,57 @@ pub(super) fn plain_form(source: &str) -> Option<String> {
     Some(form)
 }
 
+/// An address with `*` that whatever a regular expression matches fits: what it begins and ends with.
+fn enclosing_form(source: &str) -> String {
+    const EVERYTHING: &str = "*";
+    if source.replace("(?:", "").contains("(?") {
+        return EVERYTHING.to_owned();
+    }
+    let (begins, rest) = source.strip_prefix('^').map_or((false, source), |rest| (true, rest));
+    let (mut first, mut last, mut ends, mut depth) = (None, String::new(), false, 0_usize);
+    let mut characters = rest.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => return EVERYTHING.to_owned(),
+            _ => {}
+        }
+        match character {
+            '\\' if characters.peek().is_some_and(char::is_ascii_punctuation) => last.extend(characters.next()),
+            '$' if characters.peek().is_none() => ends = true,
+            '\\' | '.' | '*' | '+' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => {
+                if matches!(character, '*' | '+' | '?' | '{') {
+                    // It is about the character before it.
+                    last.pop();
+                }
+                first.get_or_insert(std::mem::take(&mut last));
+                last.clear();
+                match character {
+                    '\\' => drop(characters.next()),
+                    '{' => drop(characters.by_ref().find(|next| *next == '}')),
+                    '[' => {
+                        characters.next_if_eq(&'^');
+                        characters.next_if_eq(&']');
+                        while let Some(next) = characters.next() {
+                            match next {
+                                '\\' => drop(characters.next()),
+                                ']' => break,
+                                _ => {}
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            plain => last.push(plain.to_ascii_lowercase()),
+        }
+    }
+    let beginning = first.filter(|first| begins && !first.contains('*')).unwrap_or_default();
+    let end = if ends && !last.contains('*') { last } else { String::new() };
+    format!("{beginning}*{end}")
+}
+
 /// A name is asked about at so many domains.
 const MOST_DOMAINS: usize = 32;
 
@@ -312,6 +365,24 @@ mod tests {
         ] {
             assert_eq!(wildcards_meet(one.as_bytes(), other.as_bytes()), meet, "{one} {other}");
             assert_eq!(wildcards_meet(other.as_bytes(), one.as_bytes()), meet, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn patterns_within_wildcards() {
+        for (source, form) in [
+            (r"^info\d+@x\.example$", "info*@x.example"),
+            (r"^ab*c+@x\.example$", "a*@x.example"),
+            (r"^[a-z]+@x\.example$", "*@x.example"),
+            (r"^a[\]]b@x$", "a*b@x"),
+            (r"^a{2}b@x$", "*b@x"),
+            (r"x\.example", "*"),
+            (r"^(a|b)@x$", "*@x"),
+            (r"^x(?:a|bc)+@x$", "x*@x"),
+            (r"^a@x$|^b@x$", "*"),
+            (r"^(?i)a.b@x$", "*"),
+        ] {
+            assert_eq!(enclosing_form(source), form, "{source}");
         }
     }
 
