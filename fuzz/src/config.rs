@@ -125,7 +125,8 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
     destinations.shown().all(|(action, _)| {
         let action = action.to_string();
         let (name, operand) = action.split_once(' ').unwrap_or((&action, ""));
-        let path = Path::new(operand.trim_start_matches('\'').strip_suffix('\'').unwrap_or_default());
+        let path =
+            Path::new(operand.strip_prefix('\'').and_then(|operand| operand.strip_suffix('\'')).unwrap_or_default());
         let is_below_a_place = || places.iter().any(|place| matches!(place, Place::Below(at) if is_below(path, at)));
         match name {
             "append" => places.contains(&Place::Mailbox(path.to_owned())) || is_below_a_place(),
