@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -58,7 +58,16 @@ fn the_debian_package_comes_and_goes() {
     assert_eq!(machine.property("mailrecv.socket", "ActiveState"), "active");
     deliver("after the upgrade");
 
+    machine.systemctl(&["disable", "--now", "mailrecv.socket"]);
+    fs::write(machine.root().join("run/systemd/system/tunnel.service"), "[Service]\nExecStart=/bin/sleep 1d\n")
+        .unwrap();
+    machine.systemctl(&["daemon-reload"]);
+    machine.systemctl(&["start", "mailrecv-sink@tunnel.socket"]);
+    assert!(connect().reply().starts_with("220 "));
     machine.run("dpkg", &["--remove", "mailrecv"]);
+    let closed =
+        machine.in_its_network(|| TcpStream::connect(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 25)).is_err());
+    assert!(closed, "somebody still listens");
     assert_eq!(machine.property("mailrecv.socket", "ActiveState"), "inactive");
     assert!(machine.root().join("etc/mailrecv.conf").exists());
     machine.run("dpkg", &["--purge", "mailrecv"]);

@@ -59,3 +59,16 @@ fn no_task_for_a_session() {
 fn assert_is_active(machine: &Machine) {
     assert_eq!(machine.property(SERVICE, "ActiveState"), "active");
 }
+
+/// The pairs are for the same port, and each takes the other's place.
+#[test]
+fn the_pairs_take_turns() {
+    let installation = Installation::boot(Pair::OneService, CONFIG);
+    installation.deliver("one");
+    for (number, pair) in [Pair::PerConnection, Pair::OneService, Pair::PerConnection].into_iter().enumerate() {
+        installation.machine.systemctl(&["start", pair.socket()]);
+        assert_eq!(installation.machine.property(pair.socket(), "ActiveState"), "active", "{number}");
+        installation.deliver(&format!("turn {number}"));
+    }
+    installation.assert_nothing_failed();
+}
