@@ -51,6 +51,8 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
     let origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
+    // A request to stop waits from here on until the peer can be told, and a file size limit is no end of ours.
+    let signals = Signals::new();
     let loaded = config::load(&options.config);
 
     // Nothing is logged before root is given up: a log file that root made could not be written later.
@@ -61,8 +63,6 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let _ = nix::sys::prctl::set_dumpable(false);
     let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
 
-    // From here on something is logged, which a file size limit must not make our end.
-    let signals = Signals::new();
     let origin = origin.map_err(|error| not_a_connection(log, &error, stderr))?;
     let config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
     became_user?;

@@ -1,7 +1,8 @@
 //! Signals as events: they wait until they are read, and are acted on where that is safe.
 //!
 //! SIGTERM and SIGINT ask us to stop, and so does SIGHUP, unless it is wanted for a reload; SIGCHLD says that a child may
-//! have ended. SIGUSR1 is for who wants to be asked. SIGXFSZ says nothing: it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
+//! have ended. SIGUSR1 asks `listen` how it is, and must not end
+//! anybody else whom it is sent to along with it. SIGXFSZ says nothing: it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
 //! signalfd(2), also those that whoever started us had ignored. Children would start with them blocked, hence [`Signals::spawn`].
 //! (`std` ignores SIGPIPE here and gives it back to children.)
 
@@ -25,8 +26,6 @@ pub struct Signals {
     /// What SIGHUP says: to stop, unless it has a flag of its own.
     hangup: Arc<AtomicBool>,
     report: Arc<AtomicBool>,
-    /// Those that are taken over.
-    taken: &'static [Signal],
     /// Whether there are handlers, which only somebody with children needs.
     has_handlers: Cell<bool>,
 }
@@ -34,22 +33,17 @@ pub struct Signals {
 impl Signals {
     /// Takes the signals over, for the rest of this process: a value that is dropped does not give them back.
     pub fn new() -> anyhow::Result<Self> {
-        Self::take_over(&SIGNALS)
-    }
-
-    /// The same, for somebody who can be asked by SIGUSR1 how he is. If `is_daemon`, SIGHUP says that a reload is wanted.
-    pub fn with_requests(is_daemon: bool) -> anyhow::Result<Self> {
-        let signals = Self::take_over(&WITH_REQUESTS)?;
-        Ok(if is_daemon { Self { hangup: Arc::default(), ..signals } } else { signals })
-    }
-
-    fn take_over(taken: &'static [Signal]) -> anyhow::Result<Self> {
-        let signals: SigSet = taken.iter().copied().collect();
+        let signals = SigSet::from_iter(SIGNALS);
         signals.thread_block().context("blocking signals")?;
         let waiting = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
         let waiting = waiting.context("waiting for signals")?;
         let (stop, report) = (Arc::default(), Arc::default());
-        Ok(Self { waiting, hangup: Arc::clone(&stop), stop, report, taken, has_handlers: Cell::new(false) })
+        Ok(Self { waiting, hangup: Arc::clone(&stop), stop, report, has_handlers: Cell::new(false) })
+    }
+
+    /// The same, for a daemon, to which SIGHUP says that a reload is wanted.
+    pub fn of_a_daemon() -> anyhow::Result<Self> {
+        Ok(Self { hangup: Arc::default(), ..Self::new()? })
     }
 
     /// Takes note of what has arrived, so that the descriptor is ready again only when something new has.
@@ -99,7 +93,7 @@ impl Signals {
         if !self.has_handlers.get() {
             self.install_handlers()?;
         }
-        let signals: SigSet = self.taken.iter().copied().collect();
+        let signals = SigSet::from_iter(SIGNALS);
         signals.thread_unblock()?;
         let child = command.spawn();
         signals.thread_block()?;
@@ -109,7 +103,7 @@ impl Signals {
     /// What arrives while a child is started must not end us; and where SIGCHLD was ignored, the kernel would keep no exit
     /// status of a child.
     fn install_handlers(&self) -> io::Result<()> {
-        for signal in self.taken.iter().copied() {
+        for signal in SIGNALS {
             let noted = self.flags().into_iter().find(|(about, _)| *about == signal).map(|(_, flag)| Arc::clone(flag));
             flag::register(signal as i32, noted.unwrap_or_default())?;
         }
@@ -124,8 +118,5 @@ impl AsFd for Signals {
     }
 }
 
-const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ];
-
-/// And what somebody may want of us.
-const WITH_REQUESTS: [Signal; 6] =
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGXFSZ, Signal::SIGUSR1];
+const SIGNALS: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD, Signal::SIGXFSZ];

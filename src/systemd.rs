@@ -13,19 +13,20 @@ use nix::sys::socket::{getsockopt, sockopt};
 use sd_notify::NotifyState;
 
 /// Takes the sockets that were passed to this process, each with its name: that of its unit, or its `FileDescriptorName=`.
-/// An error says what is wrong with one, and what to write in the unit.
-pub(crate) fn passed_sockets() -> anyhow::Result<Vec<(String, TcpListener)>> {
+/// Of one that is of no use the error says what is wrong with it, and what to write in the unit.
+pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<TcpListener>)> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
-    let mut sockets = Vec::new();
-    for number in 0..passed.len() {
-        let name = names.next().unwrap_or_default().to_owned();
-        let socket = listener(&mut passed, number);
-        let socket = socket.with_context(|| format!("socket {} of those that systemd passed, `{name}`", number + 1))?;
-        sockets.push((name, socket));
-    }
-    Ok(sockets)
+    (0..passed.len())
+        .map(|number| {
+            let name = names.next().unwrap_or_default().to_owned();
+            let socket = listener(&mut passed, number);
+            let socket =
+                socket.with_context(|| format!("socket {} of those that systemd passed, `{name}`", number + 1));
+            (name, socket)
+        })
+        .collect()
 }
 
 fn listener(passed: &mut ListenFd, number: usize) -> anyhow::Result<TcpListener> {
@@ -65,7 +66,7 @@ pub(crate) fn watchdog_interval() -> Option<Duration> {
 
 /// Keeps what is meant for this process alone from a child.
 pub(crate) fn withhold(command: &mut Command) {
-    for name in ["LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+    for name in ["LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
         command.env_remove(name);
     }
 }

@@ -83,11 +83,7 @@ impl Source {
     }
 
     fn is_being_written(&self) -> bool {
-        let Some(Version { modified: (seconds, nanoseconds), .. }) = self.version else { return false };
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // What was written before 1970 or in the future is not being written now.
-        let modified = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
-        since_1970.checked_sub(modified).is_some_and(|age| age < QUIET)
+        self.version.as_ref().is_some_and(Version::is_being_written)
     }
 
     fn open_at_once(path: &Path) -> anyhow::Result<Self> {
@@ -178,6 +174,19 @@ impl Version {
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Self { size: metadata.len(), modified, changed: (metadata.ctime(), metadata.ctime_nsec()) }
     }
+
+    fn is_being_written(&self) -> bool {
+        let (seconds, nanoseconds) = self.modified;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // What was written before 1970 or in the future is not being written now.
+        let modified = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
+        since_1970.checked_sub(modified).is_some_and(|age| age < QUIET)
+    }
+}
+
+/// Whether it could take time to read the file of this name now: somebody is just writing it, or it is no regular file.
+pub(crate) fn would_wait(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| !metadata.is_file() || Version::of(&metadata).is_being_written())
 }
 
 /// A line as text. Comments in files of old may be in another encoding; each byte that is not UTF-8 becomes a

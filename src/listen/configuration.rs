@@ -2,6 +2,7 @@
 //! Sessions read it for themselves.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use crate::cli::Options;
 use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Unusable, Version};
@@ -13,6 +14,8 @@ pub(super) struct Configuration<'a> {
     /// What was read; `None` if nothing could be.
     version: Option<Version>,
     loaded: Result<Config, Unusable>,
+    /// When that was.
+    looked: Instant,
     /// One that never waits: while we do, nobody is served.
     log: Log,
 }
@@ -23,13 +26,24 @@ impl<'a> Configuration<'a> {
         let version = Version::at(&options.config);
         let loaded = config::load(&options.config);
         let log = open_log(options, &loaded);
-        Self { options, version, loaded, log }
+        Self { options, version, loaded, looked: Instant::now(), log }
     }
 
-    /// Reads it again if it has changed.
-    fn refresh(&mut self) {
-        if Version::at(&self.options.config) != self.version {
+    /// Reads it again if it has changed, or could not be read for a reason that may have passed; but never when that would
+    /// take time. What could be read last counts until then.
+    pub(super) fn refresh(&mut self) {
+        let path = &self.options.config;
+        let is_worth_a_try = self.loaded.is_err() && self.looked.elapsed() >= PAUSE;
+        if (is_worth_a_try || Version::at(path) != self.version) && !config::would_wait(path) {
             *self = Self::load(self.options);
+        }
+    }
+
+    /// Waits a moment for the end of an edit: what somebody asks for behind it is about the file as it is then.
+    pub(super) fn wait_for_quiet(&self) {
+        let until = Instant::now() + MOMENT;
+        while config::would_wait(&self.options.config) && Instant::now() < until {
+            std::thread::sleep(MOMENT / 20);
         }
     }
 
@@ -79,3 +93,9 @@ fn open_log(options: &Options, loaded: &Result<Config, Unusable>) -> Log {
     };
     Log::new(target, Flags::default(), true, super::LISTEN.to_owned()).without_waiting()
 }
+
+/// Between two looks at a configuration that cannot be used and has not changed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an edit is waited for.
+const MOMENT: Duration = Duration::from_millis(200);

@@ -23,6 +23,7 @@ use crate::check::report;
 use crate::cli::{ListenOptions, Options};
 use crate::config::LogTarget;
 use crate::exit::Exit;
+use crate::files;
 use crate::log::{self, Event};
 use crate::net::listener::{self, ListenAddress};
 use crate::peer::canonical;
@@ -36,10 +37,21 @@ use sessions::{Session, Sessions};
 
 /// Listens until SIGTERM or SIGINT. Returns the exit status.
 pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
-    let sockets = match systemd::passed_sockets() {
-        Ok(sockets) => sockets,
-        Err(error) => return cannot_listen(&error),
-    };
+    // On a terminal SIGHUP says that nobody is there any more, to a daemon that somebody wants a reload.
+    let signals = if io::stdin().is_terminal() { Signals::new() } else { Signals::of_a_daemon() };
+    let passed = systemd::passed_sockets();
+    let are_passed = !passed.is_empty();
+    let mut sockets = Vec::new();
+    for (name, socket) in passed {
+        match socket {
+            Ok(socket) => sockets.push((name, socket)),
+            // Peers at the others are not to wait for its repair.
+            Err(error) => _ = cannot_listen(&error),
+        }
+    }
+    if are_passed && sockets.is_empty() {
+        return Exit::OsErr;
+    }
     let mut configuration = Configuration::load(options);
     if !configuration.errors().is_empty() {
         if sockets.is_empty() {
@@ -50,7 +62,7 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
         // These peers come whether we listen or not, and are to hear that it is a mistake of ours: each session says so.
         configuration.log_errors();
     }
-    let listener = Listener::new(options, listen, configuration, sockets);
+    let listener = signals.and_then(|signals| Listener::new(options, listen, signals, configuration, sockets));
     match listener.and_then(|mut listener| listener.run()) {
         Ok(()) => Exit::Ok,
         Err(error) => cannot_listen(&error),
@@ -77,23 +89,25 @@ struct Listener<'a> {
     sessions: Sessions,
     /// How many peers were told to come again later.
     turned_away: u64,
+    /// What systemd was told.
+    status: String,
 }
 
 impl<'a> Listener<'a> {
     fn new(
         options: &Options,
         listen: &'a ListenOptions,
+        signals: Signals,
         configuration: Configuration<'a>,
         passed: Vec<(String, TcpListener)>,
     ) -> anyhow::Result<Self> {
-        // On a terminal the signal says that nobody is there any more, to a daemon that somebody wants a reload.
-        let signals = Signals::with_requests(!io::stdin().is_terminal())?;
         let mut sockets = passed;
         let is_default = sockets.is_empty() && listen.addresses.is_empty();
         let addresses = if is_default { &[ListenAddress::DEFAULT][..] } else { &listen.addresses };
         sockets.extend(listener::sockets(addresses)?.into_iter().map(|socket| (String::new(), socket)));
         Ok(Self {
             options: listen,
+            status: configuration.status(),
             configuration,
             program: program(),
             arguments: receiver_arguments(options),
@@ -111,20 +125,21 @@ impl<'a> Listener<'a> {
         let mut pause = None;
         while !self.signals.stop_requested() {
             self.wait(pause.take())?;
-            if self.signals.take_reload() {
-                self.reload();
-            }
-            if self.signals.take_report() {
-                self.report();
-            }
             for number in 0..self.sockets.len() {
                 if let Err(error) = self.accept(number) {
                     self.configuration.log().event_about(LISTEN, &Event::CannotAccept(&error));
                     pause = Some(Instant::now() + Duration::from_secs(1));
                 }
             }
-            // Last, because the end of a session while another is started does not wake us.
-            self.sessions.reap();
+            // Last, because what happens while a session is started does not wake us.
+            if self.signals.take_reload() {
+                self.reload();
+            }
+            if self.signals.take_report() {
+                self.report();
+            }
+            self.reap();
+            self.tell_status();
         }
         systemd::stopping();
         self.sockets.clear();
@@ -143,20 +158,37 @@ impl<'a> Listener<'a> {
         }
         // Nobody has to be interested.
         let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
-        systemd::ready(&self.configuration.status());
+        systemd::ready(&self.status);
         Ok(())
     }
 
     /// Says that there is nothing to reload, and what a session would say of the configuration as it is now.
     fn reload(&mut self) {
+        self.configuration.wait_for_quiet();
         self.configuration.log().event_about(LISTEN, &Event::NothingToReload);
         self.configuration.log_errors();
-        systemd::status(&self.configuration.status());
+    }
+
+    /// Tells systemd how things are, if that has changed.
+    fn tell_status(&mut self) {
+        self.configuration.refresh();
+        let status = self.configuration.status();
+        if status != self.status {
+            systemd::status(&status);
+            self.status = status;
+        }
+    }
+
+    /// Forgets sessions that are over. Of those that say nothing themselves, because they were killed, the log hears here.
+    fn reap(&mut self) {
+        for (peer, signal) in self.sessions.reap() {
+            self.configuration.log().event_about(&peer.to_string(), &Event::SessionKilled(signal));
+        }
     }
 
     /// Says how things are.
     fn report(&mut self) {
-        self.sessions.reap();
+        self.reap();
         let (now, served, turned_away) = (self.sessions.len(), self.sessions.served(), self.turned_away);
         self.configuration.log().event_about(LISTEN, &Event::Report { now, served, turned_away });
     }
@@ -202,7 +234,7 @@ impl<'a> Listener<'a> {
 
     /// Starts a session with this peer, or tells it to come again later.
     fn serve(&mut self, stream: &TcpStream, peer: IpAddr) -> io::Result<()> {
-        self.sessions.reap();
+        self.reap();
         let Self { sessions, configuration, .. } = self;
         if let Err(crowd) = sessions.has_place_for(peer, || configuration.expects(peer)) {
             self.turned_away += 1;
@@ -251,7 +283,7 @@ impl<'a> Listener<'a> {
     fn stop(&mut self) {
         self.signals.forget_stop();
         let deadline = Instant::now() + self.options.grace;
-        self.sessions.reap();
+        self.reap();
         if !self.sessions.is_empty() {
             // Those that are about to end are not worth a word.
             self.wait_for_sessions(deadline);
@@ -271,7 +303,7 @@ impl<'a> Listener<'a> {
     /// Waits for the end of some session, but no longer than this.
     fn wait_for_sessions(&mut self, until: Instant) {
         let _ = self.wait(Some(until.min(Instant::now() + Duration::from_millis(200))));
-        self.sessions.reap();
+        self.reap();
     }
 }
 
@@ -284,11 +316,14 @@ fn say(stream: &TcpStream, reply: &Reply) {
     let _ = (&mut &*stream).write_all(&bytes);
 }
 
-/// This program by its name, so that sessions are of the binary that is installed when they start. Where /proc is not
-/// mounted, it is known only as well as whoever started us has told.
+/// This program by the name that it was started by, so that sessions are of the binary that is installed when they start.
+/// A link is followed anew each time. Where /proc is not mounted, whoever started us has to be believed.
 fn program() -> PathBuf {
-    let told = || std::env::args_os().next().map(PathBuf::from).filter(|told| told.components().count() > 1);
-    std::env::current_exe().ok().or_else(|| std::path::absolute(told()?).ok()).unwrap_or_else(|| RUNNING_PROGRAM.into())
+    let told = std::env::args_os().next().map(PathBuf::from).filter(|told| told.components().count() > 1);
+    let told = told.and_then(|told| std::path::absolute(told).ok());
+    let Ok(running) = std::env::current_exe() else { return told.unwrap_or_else(|| RUNNING_PROGRAM.into()) };
+    let identity = |path: &Path| path.metadata().ok().map(|metadata| files::identity(&metadata));
+    told.filter(|told| identity(told) == identity(Path::new(RUNNING_PROGRAM))).unwrap_or(running)
 }
 
 /// The options, as the receivers get them. Each reads the configuration itself, so edits need no restart.

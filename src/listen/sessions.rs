@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// A receiver and whom it serves.
@@ -59,11 +59,18 @@ impl Sessions {
         self.served += 1;
     }
 
-    /// Forgets those that are over. As the first process of a container we are also left with what commands leave behind.
-    pub(super) fn reap(&mut self) {
-        while let Some(ended) = waitpid(None, Some(WaitPidFlag::WNOHANG)).ok().and_then(|status| status.pid()) {
-            self.running.retain(|session| session.process != ended);
+    /// Forgets those that are over; the peers of those that were killed, and by which signal. As the first process of a
+    /// container we are also left with what commands leave behind.
+    pub(super) fn reap(&mut self) -> Vec<(IpAddr, Signal)> {
+        let mut killed = Vec::new();
+        while let Some((ended, status)) = ended_child() {
+            let Some(place) = self.running.iter().position(|session| session.process == ended) else { continue };
+            let session = self.running.swap_remove(place);
+            if let WaitStatus::Signaled(_, signal, _) = status {
+                killed.push((session.peer, signal));
+            }
         }
+        killed
     }
 
     /// Asks all to end.
@@ -99,6 +106,11 @@ impl Sessions {
         let network = network_of(peer, bits);
         self.running.iter().filter(|session| network_of(session.peer, bits) == network).count()
     }
+}
+
+fn ended_child() -> Option<(Pid, WaitStatus)> {
+    let status = waitpid(None, Some(WaitPidFlag::WNOHANG)).ok()?;
+    Some((status.pid()?, status))
 }
 
 /// The networks that are counted, by the bits of an IPv6 address that are theirs, and how many times as many sessions each

@@ -3,6 +3,7 @@
 //! Programs act on these lines. fail2ban bans a peer for `ERROR: 5xx`, which is written for one event only: a reply that
 //! refuses something for good ([`Event::Reply`]). What is not the peer's fault is never an `ERROR: 5xx`.
 
+use nix::sys::signal::Signal;
 use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
@@ -90,6 +91,8 @@ pub enum Event<'a> {
 
     /// `listen` has no more room, or not for this peer.
     TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize, network: &'a dyn Display },
+    /// A session did not end by itself.
+    SessionKilled(Signal),
     /// Somebody wanted `listen` to reload.
     NothingToReload,
     /// Somebody wanted to know how `listen` is: sessions now, served until now, peers told to come again later.
@@ -141,6 +144,7 @@ impl Event<'_> {
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed(..)
             | Event::TurnedAway { .. }
+            | Event::SessionKilled(_)
             | Event::NothingToReload
             | Event::Report { .. }
             | Event::CannotAccept(_)
@@ -165,6 +169,7 @@ impl Event<'_> {
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed(..)
             | Event::Gone(_)
+            | Event::SessionKilled(_)
             | Event::CannotAccept(_)
             | Event::LoggingHere(..)
             | Event::LinesLost(_) => Severity::Warning,
@@ -257,6 +262,9 @@ impl Event<'_> {
             Event::Closed(messages) => write!(f, "INFO: connection closed, {messages} messages accepted"),
             Event::TurnedAway { reply, sessions, with_peer, network } => {
                 write!(f, "ERROR: {} {} ({sessions} sessions, {with_peer} with {network})", reply.code, reply.text)
+            }
+            Event::SessionKilled(signal) => {
+                write!(f, "WARNING: the session was killed by {signal}; the peer was told nothing and tries again")
             }
             Event::NothingToReload => {
                 write!(f, "nothing to reload: each connection reads the configuration as it is then")

@@ -1,5 +1,6 @@
 //! Where `listen` listens: addresses as people write them, and the sockets for them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -81,13 +82,27 @@ pub(crate) fn sockets(addresses: &[ListenAddress]) -> anyhow::Result<Vec<TcpList
                 let is_ipv6_only = port != 0 && addresses.iter().any(|other| other.port == port && other.is_ipv4());
                 socket_at(SocketAddr::new(*ip, port), is_ipv6_only).map(|socket| vec![socket])
             }
-            Host::Name(name) => (name.as_str(), port)
-                .to_socket_addrs()
-                .and_then(|addresses| addresses.map(|address| socket_at(address, false)).collect()),
+            Host::Name(name) => at_name(name, port),
         };
         sockets.extend(listening.with_context(|| format!("cannot listen on {address}"))?);
     }
     Ok(sockets)
+}
+
+/// At every address of a name, each once. One that this machine does not have, as `::1` where IPv6 is off, is passed over
+/// if there is another.
+fn at_name(name: &str, port: u16) -> io::Result<Vec<TcpListener>> {
+    let addresses: BTreeSet<SocketAddr> = (name, port).to_socket_addrs()?.collect();
+    let mut sockets = Vec::new();
+    let mut missing = None;
+    for address in addresses {
+        match socket_at(address, false) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    missing.filter(|_| sockets.is_empty()).map_or(Ok(sockets), Err)
 }
 
 /// IPv6 and IPv4 on one socket; where there is no IPv6, IPv4.

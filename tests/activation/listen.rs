@@ -1,12 +1,14 @@
 //! `mailrecv listen`: the line that says it is ready, its caps, and how it stops.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::daemon::{free_port, is_listening};
 use testkit::process::children;
@@ -242,15 +244,18 @@ fn an_expected_peer_may_have_more() {
     assert!(first.reply().starts_with("220 "));
     assert_turned_away(&mut listener.peer(7));
     receiver.configure("allowgroup +relays net 127.0.0.7\n");
-    let mut more: Vec<Client> = (2..=3).map(|_| listener.peer(7)).collect();
-    more.iter_mut().for_each(|peer| assert!(peer.reply().starts_with("220 ")));
+    // What was written just now may not be whole yet.
+    let greeted = |mut peer: Client| peer.reply().starts_with("220 ").then_some(peer);
+    let second = wait_until("a look at the file", || greeted(listener.peer(7)));
+    let third = greeted(listener.peer(7)).expect("a place");
     assert_turned_away(&mut listener.peer(7));
     assert!(listener.peer(8).reply().starts_with("220 "));
     receiver.configure("allowgroup +relays net 127.0.0.7\ndeny remotehost ^127\\.0\\.0\\.7$\n");
-    drop(more.pop());
-    wait_until("the end of a session", || {
-        (children(listener.daemon.pid()).split_whitespace().count() == 2).then_some(())
+    drop([second, third]);
+    wait_until("the end of sessions", || {
+        (children(listener.daemon.pid()).split_whitespace().count() == 1).then_some(())
     });
+    wait_until("a look at the file", || greeted(listener.peer(7)).is_none().then_some(()));
     assert_turned_away(&mut listener.peer(7));
 }
 
@@ -450,6 +455,20 @@ fn sockets_that_are_no_use() {
     }
 }
 
+/// One that is of no use does not keep the others from being served.
+#[test]
+fn a_socket_of_no_use_beside_a_good_one() {
+    let receiver = Receiver::new("");
+    let port = free_port(LOOPBACK[0]);
+    let mut activate = debian::command("systemd", "systemd-socket-activate");
+    activate.args(["-l", receiver.path("socket").to_str().unwrap(), "-l", &port.to_string()]);
+    activate.arg(receiver.binary()).arg("-c").arg(receiver.config()).arg("listen");
+    let mut daemon = receiver.launch(activate);
+    daemon.until("listening", |said| (said.matches("Listening on ").count() == 2).then_some(()));
+    assert!(Client::connect(port).reply().starts_with("220 "));
+    daemon.until("what is wrong", |said| said.contains("its unit has to say ListenStream= with a port").then_some(()));
+}
+
 /// A new binary, like a new configuration, holds from the next connection.
 #[test]
 fn a_new_binary_serves_the_next_connection() {
@@ -483,6 +502,72 @@ fn no_process_for_a_session() {
     limit("100:");
     wait_until("a session", || listener.peer(1).reply().starts_with("220 ").then_some(()));
     assert!(receiver.read(receiver.log()).contains("]: [listen] WARNING: cannot accept connections: "));
+}
+
+/// A configuration that somebody is always just writing, or that is no file at all, holds nobody up.
+#[test]
+fn a_configuration_that_is_waited_for_holds_nobody_up() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["--max-per-address", "1", "127.0.0.1:0"]);
+    let mut inside = listener.peer(1);
+    inside.reply();
+    let config = receiver.config();
+    let kept = receiver.path("kept");
+    std::fs::copy(&config, &kept).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let file = File::options().append(true).open(&config).unwrap();
+                file.set_modified(SystemTime::now()).unwrap();
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let start = Instant::now();
+        (0..50).for_each(|_| assert_turned_away(&mut listener.peer(1)));
+        is_over.store(true, Ordering::Relaxed);
+        assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    });
+    std::fs::remove_file(&config).unwrap();
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_turned_away(&mut listener.peer(1));
+    listener.daemon.signal(Signal::SIGHUP);
+    assert_turned_away(&mut listener.peer(1));
+    std::fs::rename(&kept, &config).unwrap();
+    wait_until("a session", || listener.peer(2).reply().starts_with("220 ").then_some(()));
+    inside.exchange("NOOP", "250");
+}
+
+/// What asks `listen` how it is ends no session that it is sent to as well. One that is killed is told of.
+#[test]
+fn signals_of_others_and_sessions_that_are_killed() {
+    let receiver = Receiver::new("");
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    let mut peer = listener.peer(1);
+    peer.reply();
+    let session = children(listener.daemon.pid()).trim().parse().map(Pid::from_raw).unwrap();
+    peer.exchange("NOOP", "250");
+    kill(session, Signal::SIGUSR1).unwrap();
+    peer.exchange("NOOP", "250");
+    kill(session, Signal::SIGKILL).unwrap();
+    assert_eq!(peer.try_rest().unwrap_or_default(), b"");
+    let line = "]: [127.0.0.1] WARNING: the session was killed by SIGKILL; ";
+    wait_until("the line", || receiver.read(receiver.log()).contains(line).then_some(()));
+}
+
+/// A program that is a link is followed anew for each connection.
+#[test]
+fn a_link_to_the_program_is_followed_anew() {
+    let receiver = Receiver::new("");
+    std::fs::rename(receiver.binary(), receiver.path("one")).unwrap();
+    std::os::unix::fs::symlink("one", receiver.binary()).unwrap();
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    assert!(listener.peer(1).reply().starts_with("220 mail.example.com "));
+    receiver.write("text", "#!/bin/sh\nprintf '220 another version\\r\\n'\n");
+    receiver.run("install", &["-m", "755", "text", "two"]);
+    std::os::unix::fs::symlink("two", receiver.path("link")).unwrap();
+    std::fs::rename(receiver.path("link"), receiver.binary()).unwrap();
+    assert_eq!(listener.peer(1).reply(), "220 another version");
 }
 
 /// There is nothing to reload; what is wrong with the configuration is told.
