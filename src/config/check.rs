@@ -35,8 +35,7 @@ pub(super) struct Finding {
 
 impl Rules {
     /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
-    /// hardly meant. `is_whole` says whether all lines could be read.
-    /// `spool` is where large messages wait, if no line says where.
+    /// hardly meant. `is_whole` says whether all lines could be read, `spool` where large messages wait, if no line does.
     pub(super) fn check(
         &self,
         own_domain: &str,
@@ -209,12 +208,17 @@ pub(super) fn second_hand_over(copy: &OrderedRule) -> String {
 /// A table that cannot be read, or has something else than addresses in it.
 fn check_table(rule: &OrderedRule, own_domain: &str) -> Option<Finding> {
     let Matcher::Table(table) = &rule.matcher else { return None };
-    let mut odd = None;
+    let (mut odd, mut others) = (None, 0);
     let read = table.for_each(|line, address| {
-        if odd.is_none() && Mailbox::parse_or_qualify(address, own_domain).is_err() {
-            odd = Some(format!("line {line} of {} is no mail address: `{address}`", table.name()));
+        // A table has addresses only, whatever means more elsewhere.
+        let is_address = !address.contains('*') && Mailbox::parse_or_qualify(address, own_domain).is_ok();
+        match odd {
+            _ if is_address => {}
+            None => odd = Some(format!("line {line} of {} is no mail address: `{address}`", table.name())),
+            Some(_) => others += 1,
         }
     });
+    let odd = odd.map(|odd| if others == 0 { odd } else { format!("{odd} (and {others} more)") });
     let (severity, message) = match read {
         Err(message) => (Severity::Error, message),
         Ok(()) => (Severity::Warning, odd?),

@@ -221,11 +221,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_within_brackets_are_errors() {
-        for source in ["^[[:digt:]]+$", "[[:digit]:]x]"] {
-            assert!(parse(source).is_err() == source.contains("digt"), "{source}");
-        }
-        for source in ["^[[:digit:]]+$", r"[\[a]", "[]a]", "[a&b]", "[a-]", "[~a]"] {
+    fn a_slip_within_brackets_is_an_error() {
+        assert!(parse("^[[:digt:]]+$").is_err());
+        for source in ["[[:digit]:]x]", "^[[:digit:]]+$", r"[\[a]", "[]a]", "[a&b]", "[a-]", "[~a]"] {
             assert!(parse(source).is_ok(), "{source}");
         }
     }

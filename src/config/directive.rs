@@ -1,8 +1,8 @@
 //! One line of the configuration into one [`Line`]: the grammar, and nothing of what it leads to.
 //!
 //! A setting is a row in `settings.rs`, a limit one in `limits.rs`; a rule is a row of [`RULES`], a variant of
-//! [`RuleLine`] and what `rules.rs` makes of it. The tables are also where "did you mean" looks, and the test that the manual page describes each. mailrecv.conf(5) is the
-//! reference.
+//! [`RuleLine`] and what `rules.rs` makes of it. The tables are also where "did you mean" looks, and the test that the
+//! manual page describes each. mailrecv.conf(5) is the reference.
 
 use super::action::Action;
 use super::lexer::{Notes, Problem, Word, Words};
@@ -186,6 +186,10 @@ fn peers<'t>(words: &mut Words<'t>) -> Result<PeersNamed<'t>, Problem> {
     let network = match first.text {
         "net" => words.next_word().ok_or_else(|| words.missing("the network, as in `net 192.0.2.0/24`,"))?,
         text if Network::is_meant_by(text) => first,
+        // Taken for a pattern it would fit nobody.
+        text if text.starts_with("table:") => {
+            return Err(first.problem("a table has addresses of mail: write a line for each peer or network"));
+        }
         _ => return Ok(PeersNamed::Pattern(first)),
     };
     let parsed = Network::parse(network.text).map_err(|message| network.problem(message))?;

@@ -47,7 +47,7 @@ impl NameCheck {
 /// A reply that the administrator worded: `CODE TEXT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The reply code, 400 to 599.
+    /// The reply code, 400 to 559.
     pub code: u16,
     /// The text, without code and without line end.
     pub text: Cow<'static, str>,

@@ -130,8 +130,7 @@ impl Config {
         self.find(true)
     }
 
-    /// The same. Where lines are missing because they have
-    /// errors, nothing is said of what the lines have to do with each other.
+    /// The same. Where lines are missing because they have errors, nothing is said of what lines have to do with each other.
     fn find(&self, is_whole: bool) -> Vec<Diagnostic> {
         let spool = self.spool_dir.is_none().then(std::env::temp_dir);
         let check = |user| self.rules.check(&self.domain, is_whole, Places::new(user), spool.as_deref());

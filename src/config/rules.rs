@@ -191,7 +191,10 @@ impl Rules {
             return self.ordered_rule(&self.ordered, full, local_part, peer, trace);
         };
         let mut is_for_all = |rule: &OrderedRule| {
-            rule.matcher.is_everybody() && rule.fits(full, local_part, "", &mut Trace::default()).unwrap_or(false)
+            let untold = &mut Trace::default();
+            rule.matcher.is_everybody()
+                && self.group_admits(rule.group, peer, untold).unwrap_or(false)
+                && rule.fits(full, local_part, "", untold).unwrap_or(false)
         };
         let first_for_all = self.ordered.iter().position(&mut is_for_all).unwrap_or(self.ordered.len());
         let (before, behind) = self.ordered.split_at(first_for_all);
@@ -207,7 +210,8 @@ impl Rules {
         if let Some(found) = decided(self.ordered_rule(before, full, local_part, peer, trace))? {
             return Ok(Some(found));
         }
-        let own = domain.eq_ignore_ascii_case(own_domain).then_some(user);
+        // As above: a quoted one that looks like an address is not that address.
+        let own = domain.eq_ignore_ascii_case(own_domain).then_some(user).filter(|user| !user.contains('@'));
         let bare = format!("{user}@{domain}");
         trace.note(|| format!("nothing names '{}'", Untrusted::new(full.as_bytes())));
         let as_user = match self.exact_rule(&bare, own, peer, trace)? {

@@ -76,17 +76,19 @@ impl Source {
 
     /// Whether the content is still that version. Unlike [`Source::is_as_opened`] this holds for a file that another has
     /// replaced, which is the way to replace one.
-    fn has_content_as_opened(&self) -> bool {
+    pub(super) fn has_content_as_opened(&self) -> bool {
         let Some(opened) = &self.version else { return true };
         let now = self.file.metadata().map(|metadata| Version::of(&metadata));
         now.is_ok_and(|now| (now.size, now.modified) == (opened.size, opened.modified))
     }
 
-    fn is_being_written(&self) -> bool {
+    /// Whether it was written to just before it was opened, so that it may not have been whole.
+    pub(super) fn is_being_written(&self) -> bool {
         self.version.as_ref().is_some_and(Version::is_being_written)
     }
 
-    fn open_at_once(path: &Path) -> anyhow::Result<Self> {
+    /// Opens the file as it is now.
+    pub(super) fn open_at_once(path: &Path) -> anyhow::Result<Self> {
         let mut file = files::open(path, OFlag::O_RDONLY, Mode::empty()).context("cannot be read")?;
         let metadata = file.metadata().context("cannot be examined")?;
         if metadata.is_dir() {

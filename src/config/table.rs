@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::exact::unquoted;
+use super::lexer;
 use super::source::{self, Source};
 
 /// A file of addresses.
@@ -23,7 +24,8 @@ impl Table {
     }
 
     pub(super) fn open(name: &str) -> Self {
-        Self { name: name.into(), source: Source::open(Path::new(name)).map_err(|error| format!("{error:#}")) }
+        // Not waiting for the end of an edit, which few recipients have to do with.
+        Self { name: name.into(), source: Source::open_at_once(Path::new(name)).map_err(|error| format!("{error:#}")) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -33,6 +35,9 @@ impl Table {
     /// Whether the address is one of those in the file; `local_part` is that of one at our own domain, where a line may
     /// leave the domain out.
     pub(super) fn has(&self, full: &str, local_part: Option<&str>) -> Result<bool, String> {
+        if self.source.as_ref().is_ok_and(Source::is_being_written) {
+            return Err(format!("the table {} is just being written", self.name));
+        }
         let mut found = false;
         self.for_each(|_, address| {
             let address = unquoted(address);
@@ -49,15 +54,15 @@ impl Table {
         let source = self.source.as_ref().map_err(|why| trouble(why))?;
         let read = source.for_each_line(|line, at| {
             let text = source::text(line);
-            let address = text.split('#').next().unwrap_or_default().trim();
+            let address = lexer::without_comment(&text).trim();
             if !address.is_empty() {
                 each(at.number, address);
             }
         });
         read.map_err(|error| trouble(&format!("cannot be read: {error}")))?;
-        match source.is_as_opened() {
-            Ok(true) => Ok(()),
-            _ => Err(trouble("was changed since this connection began")),
+        match source.has_content_as_opened() {
+            true => Ok(()),
+            false => Err(trouble("was changed since this connection began")),
         }
     }
 }

@@ -219,7 +219,7 @@ impl Event<'_> {
             Event::NoHostName(why) => write!(f, "DEBUG: {why}"),
             Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),
             Event::UnofferedParameters(words) => {
-                write!(f, "WARNING: parameters that are not offered were taken: '{}'", log.untrusted(words))
+                write!(f, "WARNING: parameters that were not offered: '{}'", log.untrusted(words))
             }
             Event::Reply(reply) if reply.is_negative() => write_refusal(reply, log, f),
             Event::Reply(reply) => write!(f, "DEBUG: SMTP reply: {} {}", reply.code, reply.text.replace('\n', " / ")),
@@ -267,10 +267,10 @@ impl Event<'_> {
                 write!(f, "WARNING: the session was killed by {signal}; the peer was told nothing and tries again")
             }
             Event::NothingToReload => {
-                write!(f, "nothing to reload: each connection reads the configuration as it is then")
+                write!(f, "INFO: nothing to reload: each connection reads the configuration as it is then")
             }
             Event::Report { now, served, turned_away } => {
-                write!(f, "sessions now: {now}, served: {served}, turned away: {turned_away}")
+                write!(f, "INFO: sessions now: {now}, served: {served}, turned away: {turned_away}")
             }
             Event::CannotAccept(error) => write!(f, "WARNING: cannot accept connections: {error}"),
             Event::LoggingHere(path, error) => {

@@ -155,7 +155,7 @@ fn says_how_it_is() {
     let mut inside = listener.peer(2);
     inside.reply();
     assert_turned_away(&mut listener.peer(2));
-    let line = "]: [listen] sessions now: 1, served: 2, turned away: 1\n";
+    let line = "]: [listen] INFO: sessions now: 1, served: 2, turned away: 1\n";
     wait_until("the line", || {
         listener.daemon.signal(Signal::SIGUSR1);
         receiver.read(receiver.log()).contains(line).then_some(())
@@ -579,7 +579,7 @@ fn a_hangup_reloads_nothing() {
     peer.reply();
     receiver.configure("delivr rcpt_to a@example.com discard");
     listener.daemon.signal(Signal::SIGHUP);
-    let line = "]: [listen] nothing to reload: each connection reads the configuration as it is then\n";
+    let line = "]: [listen] INFO: nothing to reload: each connection reads the configuration as it is then\n";
     wait_until("the line", || receiver.read(receiver.log()).contains(line).then_some(()));
     wait_until("the error", || receiver.read(receiver.log()).contains("mailrecv.conf:6:1: error: ").then_some(()));
     peer.exchange("NOOP", "250");
