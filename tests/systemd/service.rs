@@ -91,7 +91,8 @@ fn nothing_needs_a_reload() {
 
     machine.systemctl(&["reload", SERVICE]);
     installation.wait_for_line("MAILRECV[");
-    installation.wait_for_line("[listen] INFO: nothing to reload: each connection reads the configuration as it is then");
+    installation
+        .wait_for_line("[listen] INFO: nothing to reload: each connection reads the configuration as it is then");
     assert_eq!(machine.property(SERVICE, "StatusText"), "Accepting connections");
 
     installation.configure(&config_with("delivr rcpt_to a@example.com discard"));
