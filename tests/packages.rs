@@ -59,7 +59,7 @@ fn the_debian_package_comes_and_goes() {
     deliver("after the upgrade");
 
     machine.systemctl(&["disable", "--now", "mailrecv.socket"]);
-    fs::write(machine.root().join("run/systemd/system/tunnel.service"), "[Service]\nExecStart=/bin/sleep 1d\n")
+    fs::write(machine.root().join("etc/systemd/system/tunnel.service"), "[Service]\nExecStart=/bin/sleep 1d\n")
         .unwrap();
     machine.systemctl(&["daemon-reload"]);
     machine.systemctl(&["start", "mailrecv-sink@tunnel.socket"]);
@@ -75,7 +75,9 @@ fn the_debian_package_comes_and_goes() {
     for subject in ["before the upgrade", "after the upgrade"] {
         assert!(mail.contains(&format!("\nSubject: {subject}\n")), "{mail}");
     }
-    fs::remove_file(machine.root().join("var/mail/fred")).unwrap();
+    for file in ["var/mail/fred", "etc/systemd/system/tunnel.service"] {
+        fs::remove_file(machine.root().join(file)).unwrap();
+    }
     let after = files();
     let left: Vec<&String> = after.symmetric_difference(&before).collect();
     assert!(left.is_empty(), "{left:?}");
