@@ -2,7 +2,9 @@
 //!
 //! SIGTERM and SIGINT ask us to stop, and so does SIGHUP, unless it is wanted for a reload; SIGCHLD says that a child may
 //! have ended. SIGUSR1 asks `listen` how it is, and must not end sessions that it is sent to as well. SIGXFSZ says nothing:
-//! it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a signalfd(2), also those that whoever started us had ignored. Children would start with them blocked, hence [`Signals::spawn`].
+//! it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
+//! signalfd(2), also those that whoever started us had ignored. Children would start with them blocked, hence
+//! [`Signals::spawn`].
 //! (`std` ignores SIGPIPE here and gives it back to children.)
 
 use std::cell::Cell;

@@ -3,7 +3,7 @@
 //!
 //! Nothing is made or changed. A file may have 100,000 mailboxes in one folder, so each folder is tried once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
@@ -13,6 +13,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use super::shell::PATH;
 use crate::files;
 
 /// The places so far.
@@ -23,14 +24,14 @@ pub(super) struct Places {
     /// Why no file can be made in each of these folders, if none can.
     folders: HashMap<PathBuf, Option<String>>,
     /// What was said, so that it is said once.
-    said: HashMap<String, ()>,
+    said: HashSet<String>,
 }
 
 impl Places {
     /// `user` is whom sessions become, and whom we are now.
     pub(super) fn new(user: Option<&str>) -> Self {
         let who = user.map_or_else(|| "this user".to_owned(), |user| format!("user `{user}`"));
-        Self { who, folders: HashMap::new(), said: HashMap::new() }
+        Self { who, folders: HashMap::new(), said: HashSet::new() }
     }
 
     /// Why mail, or a log, cannot be appended to this file.
@@ -59,9 +60,8 @@ impl Places {
         }
         if !name.contains('/') {
             let is_known = BUILTINS.contains(&name)
-                || PATH.iter().any(|folder| may(&Path::new(folder).join(name), Access::EXEC_OK).is_ok());
-            return (!is_known)
-                .then(|| format!("there is no program `{name}` in {}, where commands look", PATH.join(":")));
+                || PATH.split(':').any(|folder| may(&Path::new(folder).join(name), Access::EXEC_OK).is_ok());
+            return (!is_known).then(|| format!("there is no program `{name}` in {PATH}, where commands look"));
         }
         let path = Path::new(name);
         if !path.is_absolute() {
@@ -81,7 +81,7 @@ impl Places {
     }
 
     fn once(&mut self, trouble: String) -> Option<String> {
-        self.said.insert(trouble.clone(), ()).is_none().then_some(trouble)
+        self.said.insert(trouble.clone()).then_some(trouble)
     }
 
     fn file_trouble(&mut self, path: &Path) -> Option<String> {
@@ -195,9 +195,6 @@ fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
-
-/// As in the environment of commands.
-const PATH: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
 /// As far as Linux looks for an interpreter (execve(2)).
 const LONGEST_FIRST_LINE: u64 = 255;
