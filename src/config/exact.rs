@@ -115,3 +115,8 @@ fn hash(address: &[u8]) -> u32 {
     hasher.write_u64(fold(last));
     hasher.finish() as u32
 }
+/// Whether an address of a rule is this one; `local_part` is that of one at our own domain, where a rule may leave the
+/// domain out.
+pub(super) fn is_same_address(of_rule: &str, full: &str, local_part: Option<&str>) -> bool {
+    of_rule.eq_ignore_ascii_case(full) || local_part.is_some_and(|local_part| of_rule.eq_ignore_ascii_case(local_part))
+}

@@ -268,7 +268,7 @@ fn about(at: usize, part: &str, message: String) -> Problem {
 
 /// What the shell takes apart that was hardly meant to be.
 fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
-    let unquoted = command.unquoted.iter().filter(|(_, variable)| OF_THE_PEER.contains(&shell::name_of(variable)));
+    let unquoted = command.unquoted.iter().filter(|(_, variable)| shell::is_of_the_peer(shell::name_of(variable)));
     unquoted
         .map(|(at, variable)| {
             let message = format!(
@@ -316,19 +316,6 @@ impl Problem {
         Diagnostic { severity: Severity::Warning, ..*self.cite(source, line) }
     }
 }
-
-/// What of a command's environment can be any text.
-const OF_THE_PEER: [&str; 9] = [
-    "SENDER",
-    "RECIPIENT",
-    "ORIGINAL_RECIPIENT",
-    "LOCAL",
-    "EXTENSION",
-    "DOMAIN",
-    "CLIENT_HELO",
-    "CLIENT_HOSTNAME",
-    "AUTH_USER",
-];
 
 /// Ends of names that are domains, and hardly the names of people.
 const COMMON_DOMAINS: [&str; 12] =

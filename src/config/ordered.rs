@@ -1,7 +1,9 @@
 //! Rules that are tried one after the other, in the order of the file: `deliver`, `copy` and `error` lines with patterns.
 
+use std::fmt;
+
 use super::action::Action;
-use super::exact::{is_exact, unquoted};
+use super::exact::{is_exact, is_same_address, unquoted};
 use super::lexer::Word;
 use super::limits::Refusal;
 use super::pattern::{BrokenPattern, Pattern, Position};
@@ -39,25 +41,7 @@ impl OrderedRule {
         what: &str,
         trace: &mut Trace,
     ) -> Result<bool, BrokenPattern> {
-        let (fits, source) = match &self.matcher {
-            Matcher::Address(address) => (
-                address.eq_ignore_ascii_case(full)
-                    || local_part.is_some_and(|local| address.eq_ignore_ascii_case(local)),
-                &**address,
-            ),
-            Matcher::Wildcard(wildcard) => (wildcard_fits(wildcard, full), &**wildcard),
-            Matcher::Pattern(pattern) => (pattern.is_match(full)?, pattern.source()),
-            Matcher::Table(table) => (self.position.table(table.has(full, local_part))?, table.name()),
-        };
-        trace.note(|| {
-            let verb = if fits { "matches" } else { "does not match" };
-            format!(
-                "line {}: {what} rcpt_to: '{}' {verb} '{source}'",
-                self.position.line,
-                Untrusted::new(full.as_bytes())
-            )
-        });
-        Ok(fits)
+        self.matcher.fits(full, local_part, self.position.line, format_args!("{what} rcpt_to"), trace)
     }
 }
 
@@ -89,22 +73,27 @@ impl Matcher {
         }
     }
 
-    /// Whether a sender is one of those that are meant. `what` is the directive that asks, on this line, for the trace.
-    pub(super) fn fits_sender(
+    /// Whether an address is one of those that are meant; `local_part` is that of one at our own domain, where the domain may
+    /// be left out. `what` is who asks, on this line, for the trace.
+    pub(super) fn fits(
         &self,
-        sender: &str,
+        full: &str,
+        local_part: Option<&str>,
         line: u32,
-        what: &str,
+        what: fmt::Arguments<'_>,
         trace: &mut Trace,
     ) -> Result<bool, BrokenPattern> {
-        let (fits, wildcard) = match self {
-            Matcher::Pattern(pattern) => return pattern.fits(sender, what, trace),
-            Matcher::Address(wildcard) | Matcher::Wildcard(wildcard) => (wildcard_fits(wildcard, sender), &**wildcard),
-            Matcher::Table(table) => (Position { line, start: 0 }.table(table.has(sender, None))?, table.name()),
+        let fits = match self {
+            Matcher::Address(address) => is_same_address(address, full, local_part),
+            Matcher::Wildcard(wildcard) => wildcard_fits(wildcard, full),
+            Matcher::Pattern(pattern) => pattern.is_match(full)?,
+            // One that cannot be read lets nothing through, as a pattern that does not compile.
+            Matcher::Table(table) => table.has(full, local_part).map_err(|message| BrokenPattern { line, message })?,
         };
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
-            format!("line {line}: {what}: '{}' {verb} '{wildcard}'", Untrusted::new(sender.as_bytes()))
+            let full = Untrusted::new(full.as_bytes());
+            format!("line {line}: {what}: '{full}' {verb} '{}'", self.source())
         });
         Ok(fits)
     }
@@ -120,7 +109,9 @@ impl Matcher {
             Matcher::Pattern(pattern) => {
                 let rest = pattern.source().trim_start_matches('^');
                 let rest = [".*", ".+", "[^@]+", "[^@]*"].iter().find_map(|all| rest.strip_prefix(all)).unwrap_or(rest);
-                rest.is_empty() || rest == "$" || rest == "." || rest.starts_with('@')
+                let is_all = rest.is_empty() || rest == "$" || rest == "." || rest.starts_with('@');
+                // Of several ways one may name somebody.
+                is_all && !rest.contains('|')
             }
         }
     }
@@ -139,14 +130,6 @@ impl Matcher {
             Matcher::Pattern(pattern) => pattern.source(),
             Matcher::Table(table) => table.name(),
         }
-    }
-}
-
-impl Position {
-    /// What a table said that stands here; one that cannot be read lets nothing through, as a pattern that does not
-    /// compile.
-    fn table(self, answer: Result<bool, String>) -> Result<bool, BrokenPattern> {
-        answer.map_err(|message| BrokenPattern { line: self.line, message })
     }
 }
 

@@ -115,7 +115,7 @@ impl Rules {
     pub fn sender<'c>(&'c self, sender: &ReversePath, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let text = sender.bare();
         for (matcher, line, refusal) in &self.refused_senders {
-            if matcher.fits_sender(&text, *line, "error mail_from", trace)? {
+            if matcher.fits(&text, None, *line, format_args!("error mail_from"), trace)? {
                 return Err(Denial::Refused(refusal));
             }
         }
@@ -123,7 +123,7 @@ impl Rules {
             return Ok(());
         }
         for (matcher, line) in &self.allowed_senders {
-            if matcher.fits_sender(&text, *line, "allow mail_from", trace)? {
+            if matcher.fits(&text, None, *line, format_args!("allow mail_from"), trace)? {
                 return Ok(());
             }
         }

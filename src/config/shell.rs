@@ -180,6 +180,30 @@ pub(super) fn name_of(variable: &str) -> &str {
     &inner[..length]
 }
 
+/// Whether a variable has a text that the peer can choose.
+pub(super) fn is_of_the_peer(name: &str) -> bool {
+    VARIABLES.iter().any(|(known, is_of_the_peer)| *known == name && *is_of_the_peer)
+}
+
+/// Where commands look for programs.
+pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// The variables that a command finds its envelope in, beside `PATH`, and whether the peer can choose their text.
+pub(crate) const VARIABLES: [(&str, bool); 12] = [
+    ("SENDER", true),
+    ("RECIPIENT", true),
+    ("ORIGINAL_RECIPIENT", true),
+    ("LOCAL", true),
+    ("EXTENSION", true),
+    ("DOMAIN", true),
+    ("CLIENT_ADDRESS", false),
+    ("CLIENT_HOSTNAME", true),
+    ("CLIENT_HELO", true),
+    ("CLIENT_PROTOCOL", false),
+    ("AUTH_USER", true),
+    ("MESSAGE_ID", false),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::exact::unquoted;
+use super::exact::{is_same_address, unquoted};
 use super::lexer;
 use super::source::{self, Source};
 
@@ -32,8 +32,7 @@ impl Table {
         &self.name
     }
 
-    /// Whether the address is one of those in the file; `local_part` is that of one at our own domain, where a line may
-    /// leave the domain out.
+    /// Whether the address is one of those in the file.
     pub(super) fn has(&self, full: &str, local_part: Option<&str>) -> Result<bool, String> {
         if self.source.as_ref().is_ok_and(Source::is_being_written) {
             return Err(format!("the table {} is just being written", self.name));
@@ -41,9 +40,7 @@ impl Table {
         let mut found = false;
         self.for_each(|_, address| {
             let address = unquoted(address);
-            found = found
-                || address.eq_ignore_ascii_case(full)
-                || local_part.is_some_and(|local_part| address.eq_ignore_ascii_case(local_part));
+            found = found || is_same_address(&address, full, local_part);
         })?;
         Ok(found)
     }

@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | `List` | the time limit in seconds, the commands | once, before the session confines itself |
 //! | `Only` | numbers in that list | the peer has no other within its reach |
-//! | `Run` | a number in that list, the values of [`VARIABLES`] | the message follows |
+//! | `Run` | a number in that list, the values of [`config::VARIABLES`](crate::config::VARIABLES) | the message follows |
 //! | `Piece` | some of the message | |
 //! | `End` | nothing | that was all of the message |
 //! | `Abandon` | nothing | the rest of the message cannot be had |
@@ -33,22 +33,6 @@ pub(super) enum Kind {
     /// It could not be run to its end: the number of the system's error.
     Broken,
 }
-
-/// The variables that a command finds its envelope in, beside `PATH`.
-pub(super) const VARIABLES: [&str; 12] = [
-    "SENDER",
-    "RECIPIENT",
-    "ORIGINAL_RECIPIENT",
-    "LOCAL",
-    "EXTENSION",
-    "DOMAIN",
-    "CLIENT_ADDRESS",
-    "CLIENT_HOSTNAME",
-    "CLIENT_HELO",
-    "CLIENT_PROTOCOL",
-    "AUTH_USER",
-    "MESSAGE_ID",
-];
 
 /// How much a frame holds at most, in bytes; the list of commands, which comes from the configuration, may be longer.
 pub(super) const MAX_FRAME: usize = 64 * 1024;

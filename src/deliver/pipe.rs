@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::frames::{self, Incoming, Kind, MAX_FRAME, VARIABLES};
+use super::frames::{self, Incoming, Kind, MAX_FRAME};
 use super::runner::TERM_PATIENCE;
 use super::{Context, failure, mboxrd};
 use crate::cli::RUN_COMMANDS;
+use crate::config::VARIABLES;
 use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::signals::Signals;

@@ -20,7 +20,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 use nix::unistd::Pid;
 
-use super::frames::{self, Incoming, Kind, MAX_FRAME, VARIABLES};
+use super::frames::{self, Incoming, Kind, MAX_FRAME};
+use crate::config::{PATH, VARIABLES};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::wait::{is_ready, timeout};
@@ -93,8 +94,8 @@ impl Commands {
     fn order(&self, mut payload: &[u8]) -> io::Result<Order<'_>> {
         let number = usize::try_from(frames::take_number(&mut payload)?).map_err(io::Error::other)?;
         let Some((command, true)) = self.list.get(number) else { return Err(io::ErrorKind::InvalidData.into()) };
-        let mut environment = vec![("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned())];
-        for name in VARIABLES {
+        let mut environment = vec![("PATH", PATH.to_owned())];
+        for (name, _) in VARIABLES {
             let value = std::str::from_utf8(frames::take_text(&mut payload)?).map_err(io::Error::other)?;
             // A newline could end up in a header, an escape on a terminal.
             environment.push((name, value.chars().filter(|c| !c.is_control()).collect()));
