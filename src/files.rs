@@ -220,6 +220,13 @@ pub(crate) fn sync_folder(folder: impl AsFd) -> io::Result<()> {
     File::from(openat(folder, OsStr::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?).sync_all()
 }
 
+/// Whether a file system has no such thing as syncing a folder, which is not to fail at it: CIFS, vboxsf, some of FUSE
+/// (fsync(2)). EROFS is none of these: ext4 says so when it has given up after an error of the disk.
+pub(crate) fn cannot_sync_folders(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EINVAL | Errno::EBADF | Errno::EOPNOTSUPP))
+}
+
 /// Device and inode: what makes a file the same file, whatever its names.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())

@@ -17,8 +17,8 @@ use nix::fcntl::{AtFlags, OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
-use super::{Context, failure};
-use crate::files::{self, Entry, make_folder, openat, sync_folder};
+use super::{Context, failure, sync_folder, tolerate_unsynced};
+use crate::files::{self, Entry, make_folder, openat};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
@@ -79,7 +79,7 @@ impl<'a> Maildirs<'a> {
         spool: &mut Spool,
     ) -> io::Result<Waiting<'a>> {
         let log = self.context.log;
-        let maildir = Maildir::open(directory)?;
+        let maildir = Maildir::open(log, directory)?;
         let (mut file, prefix, name_in_tmp) = create(&maildir.tmp, number)?;
         let mut waiting = Waiting { log, maildir, place: Place::Tmp, name_in_tmp, name_in_new: String::new() };
         log.event(&Event::WritingFile(&waiting.path()));
@@ -121,13 +121,13 @@ impl Waiting<'_> {
         match renameat(&maildir.tmp, name_in_tmp.as_str(), &maildir.new, name_in_new.as_str()) {
             Err(Errno::ENOENT) => {
                 // `new` may have been removed.
-                maildir.new = open_new(&maildir.folder, maildir.path)?;
+                maildir.new = open_new(self.log, &maildir.folder, maildir.path)?;
                 renameat(&maildir.tmp, name_in_tmp.as_str(), &maildir.new, name_in_new.as_str())?;
             }
             renamed => renamed?,
         }
         self.place = Place::New;
-        self.maildir.new.sync_all()
+        tolerate_unsynced(self.log, &self.maildir.path.join("new"), self.maildir.new.sync_all())
     }
 
     fn path(&self) -> PathBuf {
@@ -140,27 +140,24 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let taken_back = match self.place {
-            Place::Tmp => remove(&self.maildir.tmp, &self.name_in_tmp),
+        let (folder, name) = match self.place {
+            Place::Tmp => (&self.maildir.tmp, &self.name_in_tmp),
             // A reader may have been faster.
-            Place::New => remove(&self.maildir.new, &self.name_in_new),
+            Place::New => (&self.maildir.new, &self.name_in_new),
             Place::Delivered => return,
         };
-        if let Err(error) = taken_back {
-            self.log.event(&Event::NotTakenBack { path: &self.path(), why: &error });
+        let removed = unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir).map_err(io::Error::from);
+        let path = self.path();
+        if let Err(error) = removed.and_then(|()| sync_folder(self.log, folder, files::directory_of(&path))) {
+            self.log.event(&Event::NotTakenBack { path: &path, why: &error });
         }
     }
-}
-
-fn remove(folder: &File, name: &str) -> io::Result<()> {
-    unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
-    sync_folder(folder)
 }
 
 impl<'a> Maildir<'a> {
     /// Opens the folders; what is missing is made. What could stand in the way of the rename is looked for now, while
     /// everything can still be taken back.
-    fn open(path: &'a Path) -> io::Result<Self> {
+    fn open(log: &Log, path: &'a Path) -> io::Result<Self> {
         let open = || {
             let folder = files::open_folder(path, OFlag::O_PATH)?;
             let tmp = files::open_folder_in(&folder, path, "tmp", OFlag::O_PATH)?;
@@ -168,12 +165,12 @@ impl<'a> Maildir<'a> {
         };
         let (folder, tmp) = match open() {
             Err(error) if is_missing(&error) => {
-                make_folders(path)?;
+                make_folders(log, path)?;
                 open()?
             }
             opened => opened?,
         };
-        let new = open_new(&folder, path)?;
+        let new = open_new(log, &folder, path)?;
         Ok(Self { path, folder, tmp, new })
     }
 
@@ -203,12 +200,12 @@ fn create(tmp: &File, number: usize) -> io::Result<(File, String, String)> {
 }
 
 /// Opens `new`, which is made if it is missing and can be written.
-fn open_new(folder: &File, path: &Path) -> io::Result<File> {
+fn open_new(log: &Log, folder: &File, path: &Path) -> io::Result<File> {
     let open = || files::open_folder_in(folder, path, "new", OFlag::O_RDONLY);
     let new = match open() {
         Err(error) if is_missing(&error) => {
             make_folder(folder, OsStr::new("new"))?;
-            sync_folder(folder)?;
+            sync_folder(log, folder, path)?;
             open()?
         }
         opened => opened?,
@@ -219,16 +216,16 @@ fn open_new(folder: &File, path: &Path) -> io::Result<File> {
 
 /// Makes what is missing of the maildir, for nobody but us. `tmp` is made last, when the others' names are durable: a
 /// maildir with a `tmp` is a whole one, whoever was interrupted while making it.
-fn make_folders(path: &Path) -> io::Result<()> {
+fn make_folders(log: &Log, path: &Path) -> io::Result<()> {
     let maildir = Entry::find(path.components().as_path())?;
     make_folder(maildir.folder(), maildir.name())?;
     let folder = files::open_folder(path, OFlag::O_PATH)?;
     make_folder(&folder, OsStr::new("new"))?;
     make_folder(&folder, OsStr::new("cur"))?;
-    sync_folder(&folder)?;
-    sync_folder(maildir.folder())?;
+    sync_folder(log, &folder, path)?;
+    sync_folder(log, maildir.folder(), maildir.at())?;
     make_folder(&folder, OsStr::new("tmp"))?;
-    sync_folder(&folder)
+    sync_folder(log, &folder, path)
 }
 
 fn is_missing(error: &io::Error) -> bool {

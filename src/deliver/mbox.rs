@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
 use super::mboxrd::{Quoting, from_line, rest_of_from_line};
-use super::{Context, LOCK_PATIENCE, failure};
+use super::{Context, LOCK_PATIENCE, failure, tolerate_unsynced};
 use crate::address::Mailbox;
 use crate::files::{Entry, identity};
 use crate::log::{Event, Log};
@@ -265,7 +265,7 @@ impl<'a> Appending<'a> {
         let length = metadata.len();
         if length == 0 {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
-            self.entry.sync_name(&self.file)?;
+            tolerate_unsynced(self.log, self.entry.at(), self.entry.sync_name(&self.file))?;
         }
         self.ours = Some(Ours { bytes: length..length, ..Ours::default() });
         Ok(true)

@@ -16,12 +16,15 @@ pub(crate) mod runner;
 
 use std::cmp::Ordering;
 use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use pipe::Runner;
 
 use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Keep};
+use crate::files;
 use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
 use crate::signals::Signals;
@@ -190,6 +193,22 @@ fn failure(error: &io::Error, doing: &str) -> Reply {
             reply::no_room(cause)
         }
         _ => reply::try_again(cause),
+    }
+}
+
+/// Makes the names in a folder durable, as far as its file system knows how.
+fn sync_folder(log: &Log, folder: impl AsFd, path: &Path) -> io::Result<()> {
+    tolerate_unsynced(log, path, files::sync_folder(folder))
+}
+
+/// Where folders cannot be synced, what was written into the files was all the same; mail would never come there otherwise.
+fn tolerate_unsynced(log: &Log, folder: &Path, synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if files::cannot_sync_folders(&error) => {
+            log.event_once(&Event::FolderNotSynced(folder, &error));
+            Ok(())
+        }
+        synced => synced,
     }
 }
 

@@ -66,6 +66,8 @@ pub enum Event<'a> {
     NotTakenBack { path: &'a Path, why: &'a dyn Display },
     /// A `FILE.lock` is so many seconds old that nobody can be behind it.
     StaleLock { path: &'a Path, age: u64 },
+    /// The file system of this folder cannot sync folders, as the error says.
+    FolderNotSynced(&'a Path, &'a io::Error),
     /// A file of a maildir is written.
     WritingFile(&'a Path),
     /// A file of a maildir is where readers look.
@@ -131,6 +133,7 @@ impl Event<'_> {
             Event::PeerGoneBeforeGreeting
             | Event::UnofferedParameters(_)
             | Event::StaleLock { .. }
+            | Event::FolderNotSynced(..)
             | Event::PartialSandbox(_)
             | Event::Gone(_) => Some(Flags::WARNINGS),
             Event::Delivered { .. } => Some(Flags::DELIVERIES),
@@ -164,6 +167,7 @@ impl Event<'_> {
             | Event::UnofferedParameters(_)
             | Event::NotTakenBack { .. }
             | Event::StaleLock { .. }
+            | Event::FolderNotSynced(..)
             | Event::NoSandbox(_)
             | Event::PartialSandbox(_)
             | Event::GoneInTransaction(_)
@@ -244,6 +248,11 @@ impl Event<'_> {
             Event::StaleLock { path, age } => {
                 write!(f, "WARNING: {} is {age} s old and not respected", path.display())
             }
+            Event::FolderNotSynced(folder, error) => write!(
+                f,
+                "WARNING: the file system of {} cannot sync folders ({error}): a power cut may cost a new file there",
+                folder.display()
+            ),
             Event::WritingFile(path) => write!(f, "DEBUG: writing {}", path.display()),
             Event::FileDelivered(path) => write!(f, "DEBUG: delivered {}", path.display()),
             Event::StartingCommand(command) => write!(f, "DEBUG: starting '{command}'"),

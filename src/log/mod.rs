@@ -48,6 +48,8 @@ pub struct Log {
     patience: Cell<Duration>,
     /// How many lines were not taken since the last one that was.
     lost: Cell<u64>,
+    /// What is not to be said again.
+    said_once: RefCell<Vec<String>>,
 }
 
 enum Sink {
@@ -75,6 +77,7 @@ impl Log {
             sink: RefCell::new(Sink::Closed),
             patience: Cell::new(PATIENCE),
             lost: Cell::new(0),
+            said_once: RefCell::default(),
         }
     }
 
@@ -104,6 +107,17 @@ impl Log {
     pub fn event(&self, event: &Event<'_>) {
         if event.flag().is_none_or(|flag| self.wants(flag)) {
             self.write_or_count(&self.peer, event);
+        }
+    }
+
+    /// Logs an event, if its line is wanted and this log had no line like it.
+    pub fn event_once(&self, event: &Event<'_>) {
+        if event.flag().is_none_or(|flag| self.wants(flag)) {
+            let line = event.text(self).to_string();
+            if !self.said_once.borrow().contains(&line) {
+                self.write_or_count(&self.peer, event);
+                self.said_once.borrow_mut().push(line);
+            }
         }
     }
 

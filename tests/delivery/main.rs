@@ -11,6 +11,7 @@
 mod all_or_nothing;
 mod append;
 mod explain;
+mod file_systems;
 mod large;
 mod locks;
 mod maildir;
