@@ -254,7 +254,10 @@ impl<'a> Appending<'a> {
         // A program that puts a new file in this one's place lets go of its lock just before it does, and protects
         // itself with FILE.lock only (Python's `mailbox`, for one). It made that while it had the lock that is ours
         // now, so there is nothing to see later that is not there now.
-        if !try_lock(&self.file)? || has_dot_lock(self.path()) || !is_at(self.path(), self.identity) {
+        if !try_lock(&self.file, self.path(), self.log)?
+            || has_dot_lock(self.path())
+            || !is_at(self.path(), self.identity)
+        {
             return Ok(false);
         }
         let metadata = self.file.metadata()?;
@@ -445,18 +448,39 @@ fn is_stopping(signals: &Signals) -> bool {
     signals.stop_requested()
 }
 
-/// Takes the locks that other mail software respects, flock(2) and fcntl(2), if they are free.
-fn try_lock(file: &File) -> io::Result<bool> {
-    match file.try_lock() {
-        Ok(()) => {}
+/// Takes the locks that other mail software respects, flock(2) and fcntl(2), if they are free; whether they are ours now.
+/// A file system may lack one kind.
+fn try_lock(file: &File, path: &Path, log: &Log) -> io::Result<bool> {
+    let no_flock = match file.try_lock() {
+        Ok(()) => None,
         Err(TryLockError::WouldBlock) => return Ok(false),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
+        Err(TryLockError::Error(error)) => Some(only_if_lacking(error)?),
+    };
     let whole_file = libc::flock { l_type: F_WRLCK, l_whence: SEEK_SET, l_start: 0, l_len: 0, l_pid: 0 };
-    match fcntl(file, FcntlArg::F_SETLK(&whole_file)) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(error) => Err(error.into()),
+    let no_record_lock = match fcntl(file, FcntlArg::F_SETLK(&whole_file)) {
+        Ok(_) => None,
+        Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
+        Err(error) => Some(only_if_lacking(error.into())?),
+    };
+    match (&no_flock, &no_record_lock) {
+        (None, None) => {}
+        (Some(error), None) => log.event_once(&Event::OneLockOnly { path, missing: "flock(2)", error }),
+        (None, Some(error)) => log.event_once(&Event::OneLockOnly { path, missing: "fcntl(2)", error }),
+        (Some(error), Some(_)) => {
+            return Err(io::Error::other(format!(
+                "neither flock(2) nor fcntl(2) locks a file there ({error}): deliver into a maildir there, which needs no lock"
+            )));
+        }
+    }
+    Ok(true)
+}
+
+/// The error of a lock, if it means that the file system, or the system, has no such lock (flock(2), fcntl(2)); EINVAL is
+/// that of POSIX for a file that cannot be locked.
+fn only_if_lacking(error: io::Error) -> io::Result<io::Error> {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(error),
+        _ => Err(error),
     }
 }
 

@@ -66,6 +66,8 @@ pub enum Event<'a> {
     NotTakenBack { path: &'a Path, why: &'a dyn Display },
     /// A `FILE.lock` is so many seconds old that nobody can be behind it.
     StaleLock { path: &'a Path, age: u64 },
+    /// A mailbox has no lock of this kind, as the error says, and is locked by the other alone.
+    OneLockOnly { path: &'a Path, missing: &'a str, error: &'a io::Error },
     /// The file system of this folder cannot sync folders, as the error says.
     FolderNotSynced(&'a Path, &'a io::Error),
     /// A file of a maildir is written.
@@ -133,6 +135,7 @@ impl Event<'_> {
             Event::PeerGoneBeforeGreeting
             | Event::UnofferedParameters(_)
             | Event::StaleLock { .. }
+            | Event::OneLockOnly { .. }
             | Event::FolderNotSynced(..)
             | Event::PartialSandbox(_)
             | Event::Gone(_) => Some(Flags::WARNINGS),
@@ -167,6 +170,7 @@ impl Event<'_> {
             | Event::UnofferedParameters(_)
             | Event::NotTakenBack { .. }
             | Event::StaleLock { .. }
+            | Event::OneLockOnly { .. }
             | Event::FolderNotSynced(..)
             | Event::NoSandbox(_)
             | Event::PartialSandbox(_)
@@ -247,6 +251,9 @@ impl Event<'_> {
             }
             Event::StaleLock { path, age } => {
                 write!(f, "WARNING: {} is {age} s old and not respected", path.display())
+            }
+            Event::OneLockOnly { path, missing, error } => {
+                write!(f, "WARNING: {} has no lock of {missing} ({error}), only one of the other kind", path.display())
             }
             Event::FolderNotSynced(folder, error) => write!(
                 f,
