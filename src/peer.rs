@@ -1,7 +1,7 @@
 //! Who is on the other side of the connection: the address from the socket, and a name only if it is confirmed.
 //!
 //! A name counts only if the address leads to it and it leads back to the address, and if it is made of letters,
-//! digits, hyphens and dots: whoever holds an address chooses what its reverse entry says.
+//! digits, hyphens, underscores and dots: whoever holds an address chooses what its reverse entry says.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -141,19 +141,32 @@ fn can_come_from_afar(address: Ipv4Addr) -> bool {
 /// The first 96 bits of what a NAT64 gives its IPv4 side.
 const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Whether a name is one that a host can have: labels of letters, digits and inner hyphens (RFC 1123, 2.1), not
-/// shaped like an address, and not the word that stands for "no name".
+/// Whether a name is one that a host can have: labels of letters, digits and inner hyphens (RFC 1123, 2.1), and of
+/// underscores, which hosts have all the same, those of containers for one. It is not shaped like an address, and not the
+/// word that stands for "no name".
 pub fn is_valid_hostname(name: &str) -> bool {
-    let last_label = name.rsplit('.').next().unwrap_or_default();
-    name.len() <= 253
-        && !name.eq_ignore_ascii_case("unknown")
-        && !last_label.bytes().all(|byte| byte.is_ascii_digit())
-        && name.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
+    flaw_of_hostname(name).is_none()
+}
+
+/// Why a name is none that a host can have.
+pub(crate) fn flaw_of_hostname(name: &str) -> Option<&'static str> {
+    let mut labels = name.split('.');
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if name.len() > 253 {
+        Some("it has more than 253 characters")
+    } else if labels.clone().any(|label| label.is_empty() || !label.bytes().all(is_known)) {
+        Some("host names have letters, digits, hyphens, underscores and dots")
+    } else if labels.clone().any(|label| label.len() > 63) {
+        Some("a part of it has more than 63 characters")
+    } else if labels.clone().any(|label| label.starts_with('-') || label.ends_with('-')) {
+        Some("a part of it begins or ends with a hyphen")
+    } else if name.eq_ignore_ascii_case("unknown") {
+        Some("that is the word for a peer without one")
+    } else if labels.next_back().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        Some("it looks like an address")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +175,14 @@ mod tests {
 
     #[test]
     fn host_names() {
-        for good in ["localhost", "mail-1.example.com", "1and1.example", "a.b.c", "xn--bcher-kva.example"] {
+        for good in [
+            "localhost",
+            "mail-1.example.com",
+            "1and1.example",
+            "a.b.c",
+            "xn--bcher-kva.example",
+            "under_score.example",
+        ] {
             assert!(is_valid_hostname(good), "{good}");
         }
         let long_label = format!("{}.example", "a".repeat(64));
@@ -180,7 +200,6 @@ mod tests {
             "-a.example",
             "a-.example",
             "a b.example",
-            "under_score.example",
             "a\nb.example",
             "a[192.0.2.1].example",
             "*.example",

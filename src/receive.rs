@@ -20,7 +20,7 @@ use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
 use crate::net::conn::Connection;
-use crate::net::dns::{self, Lookup};
+use crate::net::dns::{self, Lookup, NameServers};
 use crate::peer::{self, Origin, Peer};
 use crate::sandbox::{self, Flaw};
 use crate::server::Server;
@@ -229,13 +229,7 @@ fn unconfined(flaw: Flaw) -> Stop {
 }
 
 /// Asks for the peer's name; the refusal if it has none that counts and the configuration wants one.
-fn look_up(
-    config: &Config,
-    log: &Log,
-    peer: &mut Peer,
-    servers: &resolv_conf::Config,
-    deadline: Instant,
-) -> Option<Reply> {
+fn look_up(config: &Config, log: &Log, peer: &mut Peer, servers: &NameServers, deadline: Instant) -> Option<Reply> {
     let limits = &config.limits;
     let time = limits.dns_secs.value.min(deadline.saturating_duration_since(Instant::now()));
     match dns::confirmed_name(peer.address, servers, time) {

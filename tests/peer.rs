@@ -330,7 +330,6 @@ fn hostile_names_are_no_names() {
         "[b'-dash', b'example']",
         "[b'dash-', b'example']",
         "[b'*', b'example']",
-        "[b'under_score', b'example']",
         "[b'(local-tty)']",
         "[]",
         // Shaped like addresses, in ways that some reader of addresses accepts.
@@ -342,8 +341,72 @@ fn hostile_names_are_no_names() {
     ] {
         let (name, scratch) = name_in(&format!("{{'ptr': [{labels}], 'hosts': {{'*': ['192.0.2.7']}}}}"), IPV4);
         assert_eq!(name, "unknown [192.0.2.7]", "{labels}");
-        assert_eq!(scratch.log(), ["[192.0.2.7] DEBUG: the address has no host name"], "{labels}");
+        let log = scratch.log();
+        let [line] = &log[..] else { panic!("{labels}: {log:?}") };
+        assert!(line.starts_with("[192.0.2.7] DEBUG: the host name '"), "{labels}: {line}");
+        assert!(line.contains("' does not count: "), "{labels}: {line}");
     }
+}
+
+/// The log says what it is that is wrong with a name, also with one in /etc/hosts that nobody else knows better.
+#[test]
+fn a_name_that_does_not_count_is_told_with_its_reason() {
+    if !can_have_names() {
+        return;
+    }
+    let hosts = "'hosts': {'*': ['192.0.2.7']}";
+    for (zone, why) in [
+        (
+            format!("{{'ptr': [[b'a b', b'example']], {hosts}}}"),
+            "'a\\ b.example' does not count: host names have letters, digits, hyphens, underscores and dots",
+        ),
+        (
+            format!("{{'ptr': [[b'10', b'0', b'0', b'1']], {hosts}}}"),
+            "'10.0.0.1' does not count: it looks like an address",
+        ),
+        (
+            format!("{{'ptr': [[b'unknown']], {hosts}}}"),
+            "'unknown' does not count: that is the word for a peer without one",
+        ),
+        (
+            "{'/etc/hosts': '192.0.2.7 -mail alias\\n'}".to_owned(),
+            "'-mail' does not count: a part of it begins or ends with a hyphen",
+        ),
+        (
+            format!("{{'/etc/hosts': '192.0.2.7 {}.example\\n'}}", "x".repeat(64)),
+            "'XXX.example' does not count: a part of it has more than 63 characters",
+        ),
+        (
+            format!("{{'/etc/hosts': '192.0.2.7 {}example\\n'}}", "x.".repeat(124)),
+            "'YYYexample' does not count: it has more than 253 characters",
+        ),
+    ] {
+        let why = why.replace("XXX", &"x".repeat(64)).replace("YYY", &"x.".repeat(124));
+        let (reply, log) = refusal_in(&zone, "");
+        assert_eq!(reply, "450 Failed FcrDNS, try again later", "{zone}");
+        assert_eq!(log[0], format!("[192.0.2.7] DEBUG: the host name {why}"), "{zone}");
+        let expected = format!("[192.0.2.7] ERROR: 450 Failed FcrDNS, try again later (the host name {why})");
+        assert_eq!(log[1], expected, "{zone}");
+    }
+}
+
+/// Containers that are made by docker compose have such names, and so have hosts of some providers.
+#[test]
+fn an_underscore_may_be_in_a_name_that_is_confirmed() {
+    if !can_have_names() {
+        return;
+    }
+    let ptr = "'ptr': [[b'web_mail_1', b'project_default']]";
+    for zone in [
+        format!("{{{ptr}, 'hosts': {{'web_mail_1.project_default': ['192.0.2.7']}}}}"),
+        "{'/etc/hosts': '192.0.2.7 web_mail_1.project_default\\n'}".to_owned(),
+    ] {
+        let (name, _) = name_in(&zone, IPV4);
+        assert_eq!(name, "web_mail_1.project_default [192.0.2.7]", "{zone}");
+    }
+    let (_, log) = refusal_in(&format!("{{{ptr}, 'hosts': {{}}}}"), "");
+    let why = "the host name 'web_mail_1.project_default' does not lead back to the address";
+    assert_eq!(log[0], format!("[192.0.2.7] DEBUG: {why}"));
 }
 
 /// Odd but sound: several names of which a later one is the right one, aliases on the way, an answer that needs TCP, a
@@ -709,7 +772,7 @@ fn the_peer_on_the_command_line_is_read_strictly() {
         "192.0.2.1=a b",
         "192.0.2.1=unknown",
         "192.0.2.1=192.0.2.1",
-        "192.0.2.1=a_b",
+        "192.0.2.1=a!b",
         "[::1]",
         "192.0.2.1:25",
     ] {
@@ -719,6 +782,7 @@ fn the_peer_on_the_command_line_is_read_strictly() {
     }
     for (good, shown) in [
         ("::ffff:192.0.2.7=mail.example", "mail.example [192.0.2.7]"),
+        ("192.0.2.7=web_1.example", "web_1.example [192.0.2.7]"),
         ("2001:DB8:0:0:0:0:0:7", "unknown [2001:db8::7]"),
         ("0:0:0:0:0:0:0:1=a", "a [::1]"),
     ] {

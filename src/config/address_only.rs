@@ -7,7 +7,7 @@
 //! - An *address's* characters are digits, dots and colons; in a pattern with a colon also the hexadecimal letters.
 //! - What can be any character (`.`, `[^-]`, `\S`, `\W`, `[a-z0-9-]`) names nothing, and neither does a dot, which both
 //!   have.
-//! - Every other character is one that only a *name* has: a letter, a hyphen.
+//! - Every other character is one that only a *name* has: a letter, a hyphen, an underscore.
 //!
 //! A way to match that names a digit or a colon, and nothing that only a name has, means an address: it counts for
 //! addresses only. So `^10\.`, `^10\..*`, `10\.0\.0\.`, `^1`, `^10.` and `^[0-9a-f:]+$` mean addresses;

@@ -14,14 +14,16 @@ use domain::base::name::Name;
 use domain::rdata::{A, Aaaa, Ptr};
 
 use super::dns_message::{Answer, MAX_MESSAGE, Query, QueryName, Received};
-use crate::peer::{canonical, is_valid_hostname};
+use crate::peer::{canonical, flaw_of_hostname};
 use crate::untrusted::Untrusted;
 
 /// Why an address has no name that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NoName {
-    /// There is no reverse entry, or none that is a host name.
+    /// There is neither a line in the hosts file nor a reverse entry.
     Unnamed,
+    /// The name, which is none that a host can have, and what is wrong with it.
+    Illegal(String, &'static str),
     /// The name, which does not lead back to the address.
     Unconfirmed(String),
     /// Nobody answered in time, or the answer was an error.
@@ -32,6 +34,9 @@ impl std::fmt::Display for NoName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             NoName::Unnamed => f.write_str("the address has no host name"),
+            NoName::Illegal(name, flaw) => {
+                write!(f, "the host name '{}' does not count: {flaw}", Untrusted::new(name.as_bytes()))
+            }
             NoName::Unconfirmed(name) => {
                 write!(f, "the host name '{}' does not lead back to the address", Untrusted::new(name.as_bytes()))
             }
@@ -45,34 +50,63 @@ impl std::fmt::Display for NoName {
 pub(crate) enum Lookup {
     /// The name, which needs no confirmation.
     Known(String),
-    /// Nothing; these servers may know more.
-    Ask(resolv_conf::Config),
+    /// Nothing that counts; these servers may know more.
+    Ask(NameServers),
+}
+
+/// Who may know an address's name.
+#[derive(Debug)]
+pub(crate) struct NameServers {
+    addresses: Vec<SocketAddr>,
+    /// How long one is waited for before the next one is asked.
+    patience: Duration,
+    /// What the files say, and does not count.
+    unfit: Option<NoName>,
 }
 
 /// Looks into hosts(5), and into resolv.conf(5) if that does not have the address. Inside the sandbox, where answers of
 /// name servers are read, there are no files.
 pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
-    if let Some(name) = name_in_hosts(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address) {
-        return Lookup::Known(name);
-    }
+    let unfit = match name_in_hosts(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address) {
+        Ok(name) => return Lookup::Known(name),
+        Err(NoName::Unnamed) => None,
+        Err(unfit) => Some(unfit),
+    };
     if [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&address) {
         // Not every hosts file says so for both (RFC 6761, 6.3).
         return Lookup::Known("localhost".to_owned());
     }
     let config = std::fs::read(Path::new(RESOLV_CONF)).ok().and_then(|text| resolv_conf::Config::parse(text).ok());
-    Lookup::Ask(config.unwrap_or_default())
+    Lookup::Ask(NameServers { unfit, ..NameServers::of(&config.unwrap_or_default()) })
+}
+
+impl NameServers {
+    /// Those of resolv.conf(5), or else the one on this machine.
+    fn of(config: &resolv_conf::Config) -> Self {
+        let mut addresses: Vec<SocketAddr> =
+            config.nameservers.iter().map(|server| SocketAddr::new(server.into(), DNS_PORT)).collect();
+        if addresses.is_empty() {
+            addresses.push((Ipv4Addr::LOCALHOST, DNS_PORT).into());
+        }
+        Self { addresses, patience: Duration::from_secs(u64::from(config.timeout.clamp(1, 5))), unfit: None }
+    }
 }
 
 /// Asks name servers for the address's name and the name's addresses; all of it takes at most `timeout`.
-pub(crate) fn confirmed_name(
-    address: IpAddr,
-    servers: &resolv_conf::Config,
-    timeout: Duration,
-) -> Result<String, NoName> {
-    let resolver = Resolver::new(servers, Instant::now() + timeout);
+pub(crate) fn confirmed_name(address: IpAddr, servers: &NameServers, timeout: Duration) -> Result<String, NoName> {
+    let resolver = Resolver { servers, deadline: Instant::now() + timeout };
     let mut failure = None;
     let mut unconfirmed = None;
-    for name in resolver.names(address)?.into_iter().take(MAX_NAMES) {
+    let mut illegal = servers.unfit.clone();
+    let names = resolver.names(address)?;
+    let legal = names.into_iter().filter_map(|name| match flaw_of_hostname(&name) {
+        None => Some(name),
+        Some(flaw) => {
+            illegal.get_or_insert(NoName::Illegal(name, flaw));
+            None
+        }
+    });
+    for name in legal.take(MAX_NAMES) {
         match resolver.addresses(&name, address) {
             Ok(addresses) if addresses.contains(&address) => return Ok(name),
             Ok(_) => _ = unconfirmed.get_or_insert(name),
@@ -80,43 +114,39 @@ pub(crate) fn confirmed_name(
             Err(error) => _ = failure.get_or_insert(error),
         }
     }
-    Err(failure.unwrap_or_else(|| unconfirmed.map_or(NoName::Unnamed, NoName::Unconfirmed)))
+    Err(failure.or(unconfirmed.map(NoName::Unconfirmed)).or(illegal).unwrap_or(NoName::Unnamed))
 }
 
-/// The first name of the first line that has this address (hosts(5)); the administrator's word needs no confirmation.
-fn name_in_hosts(hosts: &str, address: IpAddr) -> Option<String> {
-    hosts.lines().find_map(|line| {
+/// The first name of the first line that has this address and a name that counts (hosts(5)); the administrator's word
+/// needs no confirmation.
+fn name_in_hosts(hosts: &str, address: IpAddr) -> Result<String, NoName> {
+    let names = hosts.lines().filter_map(|line| {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_ascii_whitespace();
         let found: IpAddr = words.next()?.parse().ok()?;
-        let name = words.next()?;
-        (canonical(found) == address && is_valid_hostname(name)).then(|| name.to_owned())
-    })
-}
-
-struct Resolver {
-    servers: Vec<SocketAddr>,
-    deadline: Instant,
-    /// How long one server is waited for before the next one is asked.
-    patience: Duration,
-}
-
-impl Resolver {
-    fn new(config: &resolv_conf::Config, deadline: Instant) -> Self {
-        let mut servers: Vec<SocketAddr> =
-            config.nameservers.iter().map(|server| SocketAddr::new(server.into(), DNS_PORT)).collect();
-        if servers.is_empty() {
-            servers.push((Ipv4Addr::LOCALHOST, DNS_PORT).into());
+        words.next().filter(|_| canonical(found) == address)
+    });
+    let mut illegal = None;
+    for name in names {
+        match flaw_of_hostname(name) {
+            None => return Ok(name.to_owned()),
+            Some(flaw) => _ = illegal.get_or_insert_with(|| NoName::Illegal(name.to_owned(), flaw)),
         }
-        Self { servers, deadline, patience: Duration::from_secs(u64::from(config.timeout.clamp(1, 5))) }
     }
+    Err(illegal.unwrap_or(NoName::Unnamed))
+}
 
+struct Resolver<'s> {
+    servers: &'s NameServers,
+    deadline: Instant,
+}
+
+impl Resolver<'_> {
     fn names(&self, address: IpAddr) -> Result<Vec<String>, NoName> {
         let name = Name::reverse_from_addr(address).map_err(|error| NoName::Failed(error.to_string()))?;
         let answer = self.query(&Question::new_in(name, Rtype::PTR))?;
         // A dot in a label, which would forge a hierarchy that nobody delegated, is written `\.`: no host name has that.
-        let names = answer.data::<Ptr<_>>().map(|ptr| ptr.ptrdname().to_string());
-        Ok(names.filter(|name| is_valid_hostname(name)).collect())
+        Ok(answer.data::<Ptr<_>>().map(|ptr| ptr.ptrdname().to_string()).collect())
     }
 
     fn addresses(&self, name: &str, like: IpAddr) -> Result<Vec<IpAddr>, NoName> {
@@ -133,7 +163,8 @@ impl Resolver {
     /// Asks the servers in turn, twice round, until one gives an answer that is final.
     fn query(&self, question: &Question<QueryName>) -> Result<Answer, NoName> {
         let mut failure = "no answer in time".to_owned();
-        for server in self.servers.iter().chain(&self.servers) {
+        let servers = &self.servers.addresses;
+        for server in servers.iter().chain(servers) {
             if Instant::now() >= self.deadline {
                 break;
             }
@@ -148,7 +179,7 @@ impl Resolver {
 
     /// One question to one server, over UDP and again over TCP if the answer was cut short (RFC 7766, section 5).
     fn ask(&self, server: SocketAddr, question: &Question<QueryName>) -> io::Result<Answer> {
-        let until = self.deadline.min(Instant::now() + self.patience);
+        let until = self.deadline.min(Instant::now() + self.servers.patience);
         let [low, high, ..] = random().to_le_bytes();
         let id = u16::from_le_bytes([low, high]);
         let query = Query::new(id, question, random_bits())
@@ -263,12 +294,12 @@ mod tests {
 
     #[test]
     fn hosts_file() {
-        let hosts =
-            "# comment\n127.0.0.1\tlocalhost loopback # x\n::1 ip6-localhost\n192.0.2.1 bad_name\n192.0.2.1 good\n";
+        let hosts = "# comment\n127.0.0.1\tlocalhost loopback # x\n::1 ip6-localhost\n192.0.2.1 bad!\n192.0.2.1 good\n192.0.2.3 bad-\n";
         let name = |address: &str| name_in_hosts(hosts, address.parse().unwrap());
-        assert_eq!(name("127.0.0.1").as_deref(), Some("localhost"));
-        assert_eq!(name("::1").as_deref(), Some("ip6-localhost"));
-        assert_eq!(name("192.0.2.1").as_deref(), Some("good"));
-        assert_eq!(name("192.0.2.2"), None);
+        assert_eq!(name("127.0.0.1").as_deref(), Ok("localhost"));
+        assert_eq!(name("::1").as_deref(), Ok("ip6-localhost"));
+        assert_eq!(name("192.0.2.1").as_deref(), Ok("good"));
+        assert_eq!(name("192.0.2.2"), Err(NoName::Unnamed));
+        assert!(matches!(name("192.0.2.3"), Err(NoName::Illegal(name, _)) if name == "bad-"));
     }
 }
