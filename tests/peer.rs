@@ -549,6 +549,34 @@ fn unbound_repeats_the_question_as_it_was_asked() {
     session.quit();
 }
 
+/// A router that hands out its own link-local address for a name server is found on its link only.
+#[test]
+fn a_name_server_may_have_a_link_local_address() {
+    if !can_have_names() {
+        return;
+    }
+    for (server, is_found) in [("fe80::53%lo", true), ("fe80::53%1", true), ("fe80::53%nowhere0", false)] {
+        let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check off\nlimit.dns_secs 5\n"));
+        scratch.write(
+            "unbound.conf",
+            UNBOUND.replace("127.0.0.2", "127.0.0.2\n    interface: fe80::53%lo\n    access-control: fe80::/10 allow"),
+        );
+        let zone = format!(
+            "{{'ptr': [[b'mail', b'example']], 'hosts': {{'mail.example': ['192.0.2.7']}}, 'link-local': 'fe80::53', \
+             'resolv.conf': 'nameserver {server}\\n', 'forwarder': ['{}', '-d', '-c', 'unbound.conf']}}",
+            debian::program("unbound", "unbound").display()
+        );
+        let mut session = session(&scratch, &zone, IPV4);
+        session.expect("220 mx.example ");
+        let name = if is_found { "mail.example" } else { "unknown" };
+        session.exchange("HELO client.example", &format!("250 mx.example Hello {name} [192.0.2.7]"));
+        session.quit();
+        let why = "the host name look-up failed: there is no network interface `nowhere0` for the name server fe80::53 in /etc/resolv.conf";
+        let found = scratch.log().iter().any(|line| line.ends_with(why));
+        assert_eq!(found, !is_found, "{server}: {:?}", scratch.log());
+    }
+}
+
 /// Asks the test's own name server for everything.
 const UNBOUND: &str = r#"
 server:

@@ -4,14 +4,15 @@
 //! deadline, so the few queries needed (PTR, then A or AAAA) are sent from here; resolv.conf(5) is read by `resolv-conf`.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use domain::base::Question;
 use domain::base::iana::Rtype;
 use domain::base::name::Name;
 use domain::rdata::{A, Aaaa, Ptr};
+use nix::net::if_::if_nametoindex;
+use resolv_conf::ScopedIp;
 
 use super::dns_message::{Answer, MAX_MESSAGE, Query, QueryName, Received};
 use crate::peer::{canonical, flaw_of_hostname};
@@ -57,7 +58,8 @@ pub(crate) enum Lookup {
 /// Who may know an address's name.
 #[derive(Debug)]
 pub(crate) struct NameServers {
-    addresses: Vec<SocketAddr>,
+    /// The address of each, or why it has none that can be asked.
+    addresses: Vec<Result<SocketAddr, String>>,
     /// How long one is waited for before the next one is asked.
     patience: Duration,
     /// What the files say, and does not count.
@@ -76,20 +78,42 @@ pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
         // Not every hosts file says so for both (RFC 6761, 6.3).
         return Lookup::Known("localhost".to_owned());
     }
-    let config = std::fs::read(Path::new(RESOLV_CONF)).ok().and_then(|text| resolv_conf::Config::parse(text).ok());
-    Lookup::Ask(NameServers { unfit, ..NameServers::of(&config.unwrap_or_default()) })
+    let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
+    let text = numbered_zones(&String::from_utf8_lossy(&text), |zone| if_nametoindex(zone).ok());
+    // As the C library does, what is no good is passed over.
+    let (config, _) = resolv_conf::Config::parse_with_errors(text.as_bytes());
+    Lookup::Ask(NameServers { unfit, ..NameServers::of(&config) })
+}
+
+/// The text of resolv.conf(5) with numbers for the names of interfaces (`fe80::1%br-lan`), some of which `resolv-conf` does
+/// not take. One that nobody has stays.
+fn numbered_zones(text: &str, number: impl Fn(&str) -> Option<u32>) -> String {
+    let numbered = |line: &str| {
+        let (server, rest) = line.split_once('%').filter(|_| line.trim_start().starts_with("nameserver"))?;
+        let zone = rest.split([' ', '\t', ';', '#']).next()?;
+        Some(format!("{server}%{}", number(zone)?))
+    };
+    text.lines().map(|line| numbered(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
 }
 
 impl NameServers {
     /// Those of resolv.conf(5), or else the one on this machine.
     fn of(config: &resolv_conf::Config) -> Self {
-        let mut addresses: Vec<SocketAddr> =
-            config.nameservers.iter().map(|server| SocketAddr::new(server.into(), DNS_PORT)).collect();
+        let mut addresses: Vec<_> = config.nameservers.iter().map(address_of).collect();
         if addresses.is_empty() {
-            addresses.push((Ipv4Addr::LOCALHOST, DNS_PORT).into());
+            addresses.push(Ok((Ipv4Addr::LOCALHOST, DNS_PORT).into()));
         }
         Self { addresses, patience: Duration::from_secs(u64::from(config.timeout.clamp(1, 5))), unfit: None }
     }
+}
+
+/// Where a name server is; a link-local address is one of the link whose number stands behind it (RFC 4007, 11).
+fn address_of(server: &ScopedIp) -> Result<SocketAddr, String> {
+    let ScopedIp::V6(address, Some(zone)) = server else { return Ok(SocketAddr::new(server.into(), DNS_PORT)) };
+    let number = zone.parse().map_err(|_| {
+        format!("there is no network interface `{zone}` for the name server {address} in {RESOLV_CONF}")
+    })?;
+    Ok(SocketAddrV6::new(*address, DNS_PORT, 0, number).into())
 }
 
 /// Asks name servers for the address's name and the name's addresses; all of it takes at most `timeout`.
@@ -168,10 +192,11 @@ impl Resolver<'_> {
             if Instant::now() >= self.deadline {
                 break;
             }
-            match self.ask(*server, question) {
-                Ok(answer) => return Ok(answer),
-                Err(error) if is_timeout(&error) => {}
-                Err(error) => failure = error.to_string(),
+            match server.as_ref().map(|server| self.ask(*server, question)) {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if is_timeout(&error) => {}
+                Ok(Err(error)) => failure = error.to_string(),
+                Err(why) => failure.clone_from(why),
             }
         }
         Err(NoName::Failed(failure))
@@ -291,6 +316,44 @@ const MAX_NAMES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interfaces_have_numbers() {
+        let number = |zone: &str| {
+            Some(match zone {
+                "eth0" => 2,
+                "br-lan" => 3,
+                "eth0.100" => 4,
+                _ => return None,
+            })
+        };
+        let text = "search a%b\nnameserver fe80::1%eth0\n nameserver\tfe80::1%br-lan # x\nnameserver fe80::1%eth0.100;\n\
+            nameserver fe80::1%none\nnameserver fe80::1%7\nnameserver 192.0.2.1\noptions no-such-thing timeout:2\n\
+            nameserver 192.0.2.2 extra\nnameserver nonsense\n";
+        let (config, _) = resolv_conf::Config::parse_with_errors(numbered_zones(text, number).as_bytes());
+        let servers = NameServers::of(&config);
+        let shown: Vec<String> = servers
+            .addresses
+            .iter()
+            .map(|address| match address {
+                Ok(address) => address.to_string(),
+                Err(why) => why.clone(),
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "[fe80::1%2]:53",
+                "[fe80::1%3]:53",
+                "[fe80::1%4]:53",
+                "there is no network interface `none` for the name server fe80::1 in /etc/resolv.conf",
+                "[fe80::1%7]:53",
+                "192.0.2.1:53",
+                "192.0.2.2:53",
+            ]
+        );
+        assert_eq!(servers.patience, Duration::from_secs(2));
+    }
 
     #[test]
     fn hosts_file() {

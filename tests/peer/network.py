@@ -4,7 +4,7 @@
 PEER is the address that the connection comes from; what is said on standard input and output is passed on through it.
 ZONE is a Python literal: `ptr` is a list of names, each a list of labels as bytes (whatever bytes they are); `hosts` is a
 dictionary of addresses by name, '*' for any; `mode` is how the server behaves, see `answer`; `resolv.conf` and `/etc/hosts`
-are the texts of these files; `forwarder` is the command of another name server, which answers at 127.0.0.2 and asks this
+are the texts of these files; `link-local` is one more address of this network; `forwarder` is the command of another name server, which answers at 127.0.0.2 and asks this
 one. The server listens on port 53 of this network, over UDP and TCP, and writes one line for each
 query into the file `queries`.
 """
@@ -201,11 +201,14 @@ def raise_loopback():
     """What `ip link set lo up` and `ip address add PEER dev lo` do."""
     ipv4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     ipv6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    ipv6_addresses = [ZONE['link-local']] if 'link-local' in ZONE else []
     set_flags, set_address, up_and_running, index = 0x8914, 0x8916, 0x1 | 0x40, 1
     fcntl.ioctl(ipv4, set_flags, struct.pack('16sh', b'lo', up_and_running))
     if family_of(PEER) == socket.AF_INET6:
-        fcntl.ioctl(ipv6, set_address, socket.inet_pton(socket.AF_INET6, PEER) + struct.pack('Ii', 128, index))
-    else:
+        ipv6_addresses.append(PEER)
+    for added in ipv6_addresses:
+        fcntl.ioctl(ipv6, set_address, socket.inet_pton(socket.AF_INET6, added) + struct.pack('Ii', 128, index))
+    if family_of(PEER) == socket.AF_INET:
         address = struct.pack('H2s4s8x', socket.AF_INET, b'', socket.inet_aton(PEER))
         fcntl.ioctl(ipv4, set_address, struct.pack('16s', b'lo:1') + address)
 
