@@ -99,7 +99,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
         Some(_) => config.rules.commands_for_any_name(peer.address),
         None => config.rules.commands_for(&peer),
     };
-    let mut runner = Runner::start(&signals, &commands, config.limits.pipe_secs.value);
+    let mut runner = Runner::start(&signals, &commands, config.limits.pipe_secs.value, &config.pipe_env);
     if config.sandbox.level != Level::Off {
         server.open_spool_file();
     }

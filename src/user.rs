@@ -55,6 +55,36 @@ pub(crate) fn become_user(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who somebody is to programs (passwd(5)).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) home: String,
+    /// The login shell.
+    pub(crate) shell: String,
+}
+
+impl Account {
+    /// Who we are. One that /etc/passwd does not know is called by its number and is at home at the root.
+    pub(crate) fn ours() -> Self {
+        Self::of(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), geteuid())
+    }
+
+    fn of(passwd: &str, uid: Uid) -> Self {
+        let number = uid.to_string();
+        let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let account = fields.filter(|fields| fields.get(2) == Some(&&*number)).find_map(|fields| match fields[..] {
+            [name, _, _, _, _, home, shell] => Some((name.to_owned(), home.to_owned(), shell)),
+            _ => None,
+        });
+        let (name, home, shell) = account.unwrap_or_else(|| (number.clone(), "/".to_owned(), ""));
+        Self { name, home, shell: if shell.is_empty() { SHELL } else { shell }.to_owned() }
+    }
+}
+
+/// The login shell of who has none (passwd(5)).
+const SHELL: &str = "/bin/sh";
+
 /// passwd(5): `name:password:uid:gid:...`
 fn user(passwd: &str, name: &str) -> Option<(Uid, Gid)> {
     passwd.lines().find_map(|line| {
@@ -86,6 +116,13 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nmail:x:8:12:mail:/var/mail:/usr/sbin/nologin\n";
         assert_eq!(user(passwd, "mail"), Some((Uid::from_raw(8), Gid::from_raw(12))));
         assert_eq!(user(passwd, "mai"), None);
+        for (uid, name, home, shell) in
+            [(8, "mail", "/var/mail", "/usr/sbin/nologin"), (9, "news", "/", "/bin/sh"), (7, "7", "/", "/bin/sh")]
+        {
+            let passwd = format!("{passwd}news:x:9:9::/:\n");
+            let account = Account { name: name.to_owned(), home: home.to_owned(), shell: shell.to_owned() };
+            assert_eq!(Account::of(&passwd, Uid::from_raw(uid)), account);
+        }
         let group = "root:x:0:\nlist:x:38:mail,news\nadm:x:4:email\n";
         assert_eq!(supplementary_groups(group, "mail").collect::<Vec<_>>(), [Gid::from_raw(38)]);
     }

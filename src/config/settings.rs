@@ -69,6 +69,8 @@ settings! {
     "spool_dir" spool_dir: Option<PathBuf> = None, value::folder, "";
     /// How a session confines itself.
     "sandbox" sandbox: Sandbox = Sandbox::ON, value::sandbox, "";
+    /// Which variables of our own environment commands find in theirs.
+    "pipe_env" pipe_env: Vec<String> = Vec::new(), value::variables, "";
     /// Whom to become when started as root.
     "user" user: Option<String> = None, value::user, "";
 }

@@ -185,6 +185,36 @@ pub(super) fn is_of_the_peer(name: &str) -> bool {
     VARIABLES.iter().any(|(known, is_of_the_peer)| *known == name && *is_of_the_peer)
 }
 
+/// What a variable of our own environment could be to a command.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// One that we set.
+    Ours,
+    /// One that every command finds as we did.
+    Passed,
+    /// One that changes which programs and which code run, whatever the command.
+    Misleads,
+    Other,
+}
+
+pub(super) fn role_of(name: &str) -> Role {
+    match name {
+        "PATH" | "HOME" | "USER" | "LOGNAME" | "SHELL" => Role::Ours,
+        _ if VARIABLES.iter().any(|(known, _)| *known == name) => Role::Ours,
+        _ if PASSED.contains(&name) => Role::Passed,
+        _ if MISLEADING.contains(&name) || name.starts_with("LD_") => Role::Misleads,
+        _ => Role::Other,
+    }
+}
+
+/// What shells and the C library act on before they do what they are told to (dash(1), bash(1), ld.so(8)). What an
+/// interpreter acts on, as PERL5LIB, is for who sets our environment to decide, who could as well name another command.
+const MISLEADING: [&str; 10] =
+    ["IFS", "ENV", "BASH_ENV", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE", "PS4", "PWD", "GLIBC_TUNABLES"];
+
+/// What commands find as it was given to us: of the place, and nobody's secret.
+pub(crate) const PASSED: [&str; 2] = ["TZ", "LANG"];
+
 /// Where commands look for programs.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 

@@ -10,6 +10,7 @@ use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{NameCheck, Refusal};
 use super::settings::{Level, LogTarget, Sandbox};
+use super::shell::{self, Role};
 
 /// `CODE TEXT` as the administrator wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +150,42 @@ pub(super) fn sandbox(words: &mut Words<'_>) -> Result<Sandbox, Problem> {
 
 pub(super) fn user(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
     words.expect("a user name").map(|word| Some(word.text.to_owned()))
+}
+
+/// Names of environment variables.
+pub(super) fn variables(words: &mut Words<'_>) -> Result<Vec<String>, Problem> {
+    let mut names = vec![variable(words.expect("the name of an environment variable")?, words)?];
+    while let Some(word) = words.next_word() {
+        names.push(variable(word, words)?);
+    }
+    Ok(names)
+}
+
+/// The name of one that commands may find as it was given to us.
+fn variable(word: Word<'_>, words: &Words<'_>) -> Result<String, Problem> {
+    let name = word.text;
+    if let Some((name, _)) = name.split_once('=') {
+        return Err(word.problem(format!(
+            "write the name alone, `{name}`: its value is set where mailrecv is started, by xinetd as `env = NAME=value`"
+        )));
+    }
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !is_name || name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
+        return Err(
+            word.problem("the name of a variable has letters, digits and underscores, and begins with no digit")
+        );
+    }
+    match shell::role_of(name) {
+        Role::Ours => Err(word.problem(format!("mailrecv itself tells commands what `{name}` is"))),
+        Role::Misleads => Err(word.problem(format!(
+            "`{name}` makes shells or programs do something else than what the command says: set it in the command"
+        ))),
+        Role::Passed => {
+            words.note(word, || format!("commands find `{name}` anyway"));
+            Ok(name.to_owned())
+        }
+        Role::Other => Ok(name.to_owned()),
+    }
 }
 
 pub(super) fn switch(word: Word<'_>) -> Result<bool, Problem> {

@@ -20,7 +20,7 @@ use super::frames::{self, Incoming, Kind, MAX_FRAME};
 use super::runner::TERM_PATIENCE;
 use super::{Context, failure, mboxrd};
 use crate::cli::RUN_COMMANDS;
-use crate::config::VARIABLES;
+use crate::config::{PASSED, VARIABLES};
 use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::signals::Signals;
@@ -69,13 +69,14 @@ enum Answer {
 }
 
 impl<'a> Runner<'a> {
-    /// Starts the process, if there are commands, and tells it which, and how long one may take. What whoever started us
-    /// left open is not for it, nor for any other program from now on.
-    pub fn start(signals: &'a Signals, commands: &[&'a str], time: Duration) -> Self {
+    /// Starts the process, if there are commands, and tells it which, and how long one may take; of our environment it gets
+    /// the variables of these names, which are for the commands. What whoever started us left open is not for it, nor for
+    /// any other program from now on.
+    pub fn start(signals: &'a Signals, commands: &[&'a str], time: Duration, variables: &[String]) -> Self {
         let commands: Vec<_> = (0..).zip(commands.iter().copied()).collect();
         let link = match &commands[..] {
             [] => Err(io::Error::other(OUT_OF_REACH)),
-            commands => Link::start(signals)
+            commands => Link::start(signals, variables)
                 .map_err(|error| {
                     let cause = format!("{error}: {SELF} has to be there, and our user has to be allowed to run it");
                     io::Error::new(error.kind(), cause)
@@ -133,7 +134,8 @@ struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    fn start(signals: &'a Signals) -> io::Result<Self> {
+    fn start(signals: &'a Signals, variables: &[String]) -> io::Result<Self> {
+        let variables = PASSED.into_iter().chain(variables.iter().map(String::as_str));
         close_fds::set_fds_cloexec(3, &[]);
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
@@ -142,6 +144,7 @@ impl<'a> Link<'a> {
             .arg0("mailrecv")
             .arg(RUN_COMMANDS)
             .env_clear()
+            .envs(variables.filter_map(|name| Some((name, std::env::var_os(name)?))))
             .process_group(0)
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())

@@ -24,6 +24,7 @@ use super::frames::{self, Incoming, Kind, MAX_FRAME};
 use crate::config::{PATH, VARIABLES};
 use crate::exit::Exit;
 use crate::signals::Signals;
+use crate::user::Account;
 use crate::wait::{is_ready, timeout};
 
 /// Runs what the session at standard input asks for, until that is gone.
@@ -94,7 +95,15 @@ impl Commands {
     fn order(&self, mut payload: &[u8]) -> io::Result<Order<'_>> {
         let number = usize::try_from(frames::take_number(&mut payload)?).map_err(io::Error::other)?;
         let Some((command, true)) = self.list.get(number) else { return Err(io::ErrorKind::InvalidData.into()) };
-        let mut environment = vec![("PATH", PATH.to_owned())];
+        // As Postfix does it (local(8)), and by the same names.
+        let Account { name, home, shell } = Account::ours();
+        let mut environment = vec![
+            ("PATH", PATH.to_owned()),
+            ("HOME", home),
+            ("USER", name.clone()),
+            ("LOGNAME", name),
+            ("SHELL", shell),
+        ];
         for (name, _) in VARIABLES {
             let value = std::str::from_utf8(frames::take_text(&mut payload)?).map_err(io::Error::other)?;
             // A newline could end up in a header, an escape on a terminal.
@@ -237,7 +246,7 @@ impl<'s> Running<'s> {
         let mut child = signals.spawn(
             Command::new("/bin/sh")
                 .args(["-c", order.command])
-                .env_clear()
+                // Our own environment is what the session passes on.
                 .envs(order.environment.iter().map(|(name, value)| (name, value)))
                 .process_group(0)
                 .stdin(Stdio::piped())

@@ -1,14 +1,15 @@
 //! Mail for commands: which exit statuses are final, what a command may read, write, leave behind and take its time
 //! for, and what it finds around it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::client::Reply;
-use testkit::{Session, repository, wait_until};
+use testkit::{Session, is_root, repository, wait_until};
 
-use crate::support::Scratch;
+use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
 /// Which exit statuses are final. All 256, each in a message of one session.
 #[test]
@@ -210,11 +211,15 @@ fn daemons_do_not_hold_the_connection() {
 fn commands_get_a_clean_environment() {
     let scratch = Scratch::with_config(
         "domain mx.example\n\
+         pipe_env FOO EMPTY UNSET\n\
          deliver rcpt_to * pipe cat > text; cat /proc/$$/environ > environ; test -p /dev/stdout && echo pipe > fds; \
          readlink /proc/self/fd/0 /proc/self/fd/2 >> fds; ls -l /proc/self/fd > all-fds\n",
     );
     let mut command = scratch.mailrecv(&["--peer", "2001:db8::7=mail.example.net"]);
     command.envs([("LD_PRELOAD", ""), ("IFS", "x"), ("BASH_ENV", "/tmp/evil"), ("TCPREMOTEIP", "8.8.8.8")]);
+    command.envs([("HOME", "/x"), ("USER", "x"), ("LOGNAME", "x"), ("SHELL", "/x"), ("SENDER", "x"), ("PATH", "/x")]);
+    command.envs([("TZ", "Europe/Vienna"), ("LANG", "C.UTF-8"), ("LC_ALL", "C")]);
+    command.envs([("FOO", "bar baz"), ("EMPTY", "")]);
     let mut session = Session::start(command);
     session.expect("220 ");
     session.exchange("EHLO client.example", "250-");
@@ -230,7 +235,17 @@ fn commands_get_a_clean_environment() {
     let environment = scratch.read("environ");
     let mut environment: Vec<&str> = environment.split_terminator('\0').collect();
     environment.sort_unstable();
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).unwrap().expect("a user with a line in /etc/passwd");
     let mut expected = [
+        "EMPTY=",
+        "FOO=bar baz",
+        "LANG=C.UTF-8",
+        "TZ=Europe/Vienna",
+        &format!("HOME={}", user.dir.display()),
+        &format!("LOGNAME={}", user.name),
+        &format!("SHELL={}", user.shell.display()),
+        &format!("USER={}", user.name),
         "AUTH_USER=",
         "CLIENT_ADDRESS=2001:db8::7",
         "CLIENT_HELO=client.example",
@@ -292,6 +307,43 @@ fn a_file_named_after_a_recipient_is_where_it_should_be() {
             assert_eq!(std::fs::read_dir(scratch.path("boxes")).unwrap().count(), 1);
         }
         session.quit();
+    }
+}
+
+/// The user is the one that the command runs as; one who has no line in /etc/passwd has a number for a name.
+#[test]
+fn commands_know_whom_they_run_as() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    for (user, ids, expected) in [
+        ("mail", None, "/var/mail mail mail /usr/sbin/nologin"),
+        // As a super-server starts it.
+        ("", Some("4711"), "/ 4711 4711 /bin/sh"),
+    ] {
+        let user = if user.is_empty() { String::new() } else { format!("user {user}\n") };
+        let command = "pipe echo \"$HOME $USER $LOGNAME $SHELL\" > mail/said";
+        let scratch = Scratch::with_config(&format!("domain mx.example\n{user}deliver rcpt_to * {command}\n"));
+        std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+        std::fs::create_dir(scratch.path("mail")).unwrap();
+        scratch.write("log", "");
+        for (file, mode) in [("", 0o755), ("mail", 0o777), ("log", 0o666)] {
+            std::fs::set_permissions(scratch.path(file), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let mut command = match ids {
+            Some(id) => {
+                let ids = ["--reuid", id, "--regid", id, "--clear-groups", "./mailrecv"];
+                scratch.command("setpriv", &ids)
+            }
+            None => scratch.command("./mailrecv", &[]),
+        };
+        command.args(["-c", CONFIG, "-l", LOG, "--peer", PEER]);
+        let mut session = Session::start(command);
+        session.expect("220 ");
+        let reply = session.deliver(&["fred@mx.example"]);
+        assert!(reply.starts_with("250 "), "{reply}: {:?}", scratch.log());
+        session.quit();
+        assert_eq!(scratch.read("mail/said"), format!("{expected}\n"));
     }
 }
 
