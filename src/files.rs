@@ -239,6 +239,12 @@ pub(crate) struct Room {
     pub(crate) free: u64,
 }
 
+/// The system's folder for temporary files (environ(7)); an empty TMPDIR names none.
+pub(crate) fn temporary_folder() -> PathBuf {
+    let folder = std::env::temp_dir();
+    if folder.as_os_str().is_empty() { PathBuf::from("/tmp") } else { folder }
+}
+
 /// How much room there is on the file system of this path (statvfs(3)).
 pub(crate) fn room(path: &Path) -> io::Result<Room> {
     let stat = statvfs(path)?;

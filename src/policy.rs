@@ -90,7 +90,7 @@ impl<'c> Policy<'c> {
         if limit.value == 0 {
             return None;
         }
-        let spool = self.config.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let spool = self.config.spool_dir.clone().unwrap_or_else(files::temporary_folder);
         let places = self.config.rules.needs().places().iter().map(Place::path);
         places.chain([&*spool]).find_map(|path| {
             // What is not there yet is in the folder that will hold it; what is not there at all, a delivery will say.

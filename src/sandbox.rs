@@ -80,10 +80,11 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
         level @ (Level::On | Level::Strict) => {
             let allowed = allowed(config);
             lines.extend(allowed.iter().map(ToString::to_string));
-            let folder = SpoolFile::folder(config.spool_dir.as_ref());
-            lines.push(match SpoolFile::open(config.spool_dir.as_ref()).failure() {
-                None => format!("one file without a name, opened before in {}, for large messages", folder.display()),
-                Some(error) => format!("{}: {error}; large messages would be deferred", folder.display()),
+            let file = SpoolFile::open(config.spool_dir.as_ref());
+            let folder = file.folder().display();
+            lines.push(match file.failure() {
+                None => format!("one file without a name, opened before in {folder}, for large messages"),
+                Some(error) => format!("{folder}: {error}; messages of more than 1 MiB would be deferred"),
             });
             let files = if allowed.iter().any(Allowed::is_everywhere) {
                 lines.push(

@@ -318,7 +318,7 @@ fn nowhere_to_spool() {
     let small = session.deliver(&["file@mx.example"]);
     assert!(small.starts_with("250 "), "{small}");
     session.begin_message(&["file@mx.example"]);
-    session.send("x\r\n".repeat(500_000));
+    session.send("x\r\n".repeat(1_000_000));
     session.send(".\r\n");
     session.expect("45");
     session.quit();

@@ -46,7 +46,7 @@ impl Rules {
         let mut found = Vec::new();
         if let Some(trouble) = spool.and_then(|spool| places.folder(spool)) {
             found.push(Diagnostic::warning(format!(
-                "messages of more than 256 KiB have nowhere to wait while they are received: {trouble}; name a folder \
+                "messages of more than 1 MiB have nowhere to wait while they are received: {trouble}; name a folder \
                  with `spool_dir`"
             )));
         }

@@ -55,7 +55,7 @@ use source::{LineStart, Source};
 pub(crate) use source::{Version, would_wait};
 pub use trace::Trace;
 
-use crate::user;
+use crate::{files, user};
 
 /// A configuration that cannot be used.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ impl Config {
 
     /// The same. Where lines are missing because they have errors, nothing is said of what lines have to do with each other.
     fn find(&self, is_whole: bool) -> Vec<Diagnostic> {
-        let spool = self.spool_dir.is_none().then(std::env::temp_dir);
+        let spool = self.spool_dir.is_none().then(files::temporary_folder);
         let check = |user| self.rules.check(&self.domain, is_whole, Places::new(user), spool.as_deref());
         // What can be written is tried as whoever will write it.
         let user = self.user.as_deref().filter(|name| nix::unistd::geteuid().is_root() && user::is_known(name));

@@ -50,7 +50,7 @@ pub struct Context<'a> {
 /// taken over by whoever is responsible then, or to none.
 pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     if let Some(error) = spool.failure() {
-        return Err(failure(error, "writing a large message to a file in spool_dir"));
+        return Err(failure(error, "keeping a large message while it is received"));
     }
     if spool.hops() > MAX_HOPS {
         return Err(reply::too_many_hops(spool.hops()));

@@ -1,35 +1,50 @@
 //! The text of a message while it is received, and what of it matters before it is read again.
+//!
+//! It waits in memory while it is small, then in a file. Where no file can be made memory has to do for longer, but not for
+//! everything.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+use crate::files::temporary_folder;
 
 /// A file without a name for messages that are too large for memory, one after the other. It is opened before the
 /// session confines itself, so that it needs no folder of its own then.
 #[derive(Debug)]
-pub struct SpoolFile(io::Result<File>);
+pub struct SpoolFile {
+    file: io::Result<File>,
+    folder: PathBuf,
+}
 
 impl SpoolFile {
     /// Makes the file in this folder, or else in the system's for temporary files. That it cannot be made matters only to
     /// a message that needs it.
     pub fn open(directory: Option<&PathBuf>) -> Self {
-        Self(tempfile::tempfile_in(Self::folder(directory)))
+        let folder = directory.cloned().unwrap_or_else(temporary_folder);
+        Self { file: tempfile::tempfile_in(&folder), folder }
     }
 
     /// The folder that it is in.
-    pub fn folder(directory: Option<&PathBuf>) -> PathBuf {
-        directory.cloned().unwrap_or_else(std::env::temp_dir)
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Why there is none.
     pub fn failure(&self) -> Option<&io::Error> {
-        self.0.as_ref().err()
+        self.file.as_ref().err()
     }
 
     fn file(&self) -> io::Result<&File> {
-        self.0.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
+        self.file.as_ref().map_err(|error| {
+            let cause = format!(
+                "no file can be made for it in {} ({error}): name another folder with `spool_dir`",
+                self.folder.display()
+            );
+            io::Error::new(io::ErrorKind::StorageFull, cause)
+        })
     }
 }
 
@@ -71,7 +86,8 @@ impl Spool {
     }
 
     fn store(&mut self, text: &[u8]) -> io::Result<()> {
-        if self.length <= IN_MEMORY {
+        let in_memory = if self.file.failure().is_none() { IN_MEMORY } else { IN_MEMORY_WITHOUT_FILE };
+        if self.length <= in_memory {
             self.memory.extend_from_slice(text);
             return Ok(());
         }
@@ -262,8 +278,11 @@ impl HeaderScan {
     }
 }
 
-/// Messages up to this size stay in memory.
+/// Messages up to this size stay in memory, in octets.
 const IN_MEMORY: usize = 256 * 1024;
+
+/// The same where there is no file: enough for most mail without attachments, and not too much for two hundred sessions.
+const IN_MEMORY_WITHOUT_FILE: usize = 1024 * 1024;
 
 /// How much is copied at a time.
 const COPY_SIZE: usize = 64 * 1024;
@@ -382,7 +401,7 @@ mod tests {
                 assert!(copy == text, "{letter}");
             }
             drop(spool);
-            assert_eq!(file.file().unwrap().metadata().unwrap().len(), 0);
+            assert_eq!(file.file.as_ref().unwrap().metadata().unwrap().len(), 0);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Large messages, and messages of odd shapes, in little memory.
 
 use testkit::process::peak_memory;
+use testkit::{Session, output, succeeds};
 
-use crate::support::Scratch;
+use crate::support::{PEER, Scratch};
 use crate::{INBOX, send_to_fred, text_of, with_lf};
 
 /// 5 MB and 50 MB arrive as they were sent, in a file and through a command, in less than 8 MiB of memory.
@@ -57,4 +58,53 @@ fn odd_shapes_of_messages_take_little_memory() {
         assert!(memory < 2 * 1024, "{memory} KiB");
         std::fs::remove_file(scratch.path("inbox")).unwrap();
     }
+}
+
+/// An image of nothing but the program has no folder for temporary files. What memory has room for arrives all the same,
+/// and what is larger is put off with words that help.
+#[test]
+fn without_a_folder_for_it_a_large_message_waits_in_memory_up_to_a_bound() {
+    for (config, folder) in [("", "/nonexistent"), ("spool_dir nonexistent\n", "nonexistent")] {
+        let scratch = Scratch::with_config(&format!("{INBOX}{config}"));
+        let mut command = scratch.mailrecv(&["--peer", PEER]);
+        command.env("TMPDIR", "/nonexistent");
+        let mut session = Session::start(command);
+        session.expect("220 ");
+        for size in [300_000, 1_000_000] {
+            let text = text_of(size);
+            let reply = send_to_fred(&mut session, &text);
+            assert!(reply.starts_with("250 "), "{size}: {reply}");
+            let inbox = std::fs::read(scratch.path("inbox")).unwrap();
+            let expected = with_lf(&text);
+            assert!(inbox.windows(expected.len()).any(|window| window == expected), "{size}");
+            std::fs::remove_file(scratch.path("inbox")).unwrap();
+        }
+        let reply = send_to_fred(&mut session, &text_of(5_000_000));
+        assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+        let memory = peak_memory(session.pid()).expect("a running process");
+        assert!(memory < 4 * 1024, "{memory} KiB");
+        session.quit();
+        assert!(!scratch.path("inbox").exists() || scratch.read("inbox").is_empty());
+        let log = scratch.log();
+        let why = format!("no file can be made for it in {folder} (No such file or directory");
+        assert!(log.iter().any(|line| line.contains(&why) && line.contains("`spool_dir`")), "{log:?}");
+    }
+    let scratch = Scratch::with_config(INBOX);
+    let mut command = scratch.mailrecv(&["check"]);
+    command.env("TMPDIR", "/nonexistent");
+    let said = output(command);
+    let said = String::from_utf8_lossy(&said.stderr);
+    let warning = "messages of more than 1 MiB have nowhere to wait while they are received: there is no folder \
+                   /nonexistent; name a folder with `spool_dir`";
+    assert!(said.contains(warning), "{said}");
+}
+
+/// As the C library has it, an empty variable is none.
+#[test]
+fn an_empty_tmpdir_is_none() {
+    let scratch = Scratch::with_config(INBOX);
+    let mut command = scratch.mailrecv(&["check", "-v"]);
+    command.env("TMPDIR", "");
+    let said = succeeds(command, "");
+    assert!(said.contains("opened before in /tmp, for large messages"), "{said}");
 }
