@@ -161,7 +161,8 @@ const RECIPIENTS: &str = "RCPT TO:<fred>\r\n|RCPT TO:<FRED@MX.EXAMPLE>\r\n|RCPT 
     RCPT TO:<gone@mx.example>\r\n|RCPT TO:<old@mx.example>\r\n|RCPT TO:<postmaster>\r\n";
 
 /// Where messages end, and where they only seem to.
-const TEXT: &str = "\r\n|\r\n|A: b\r\n|\r\n c\r\n|a b\r\n|:|\r|\n|.|.|x|\0|\r\n.|\r\n.\r\n|\n.\n|\r.\r|\r\n..\r\n|Received: x|From |QUIT";
+const TEXT: &str = "\r\n|\r\n|A: b\r\n|\r\n c\r\n|a b\r\n|:|\r|\n|.|.|x|\0|\r\n.|\r\n.\r\n|\n.\n|\r.\r|\r\n..\r\n|\
+    Received: x|From |>From |From x\r\n|QUIT";
 
 /// What separates messages in a mailbox, and what only seems to.
 const MAILBOX: &str = "From |From|Fro|F| |>|>|\n|\n|\n|\r|x|\0|\nFrom |\n>From ";

@@ -36,19 +36,33 @@ pub fn message(ending: LineEnding, input: &[u8]) -> Message<'_> {
 }
 
 /// A message that runs on behind our own header: with an empty line in front of its first line that is no part of a header
-/// (RFC 5322, 2.2), unless that is empty itself.
-pub fn with_ended_header(text: &[u8]) -> Vec<u8> {
-    let mut header = 0;
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let is_continuation = header > 0 && (line.starts_with(b" ") || line.starts_with(b"\t"));
-        if !is_field(line) && !is_continuation {
-            break;
-        }
-        header += line.len();
+/// (RFC 5322, 2.2), unless that is empty itself. Lines like those between the messages of a mailbox, up to ten, become
+/// fields if a field follows.
+pub fn with_header(text: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let mailbox_lines = lines.iter().take_while(|line| is_mailbox_line(line)).count();
+    let (first, others) = lines.split_at(mailbox_lines);
+    let is_header = mailbox_lines <= 10 && others.first().is_some_and(|line| is_field(line));
+    if !is_header {
+        return if text.starts_with(b"\n") { text.to_owned() } else { [b"\n", text].concat() };
     }
-    let (header, rest) = text.split_at(header);
-    let is_missing = if header.is_empty() { !rest.starts_with(b"\n") } else { !rest.is_empty() && rest[0] != b'\n' };
-    [header, if is_missing { b"\n" } else { b"" }, rest].concat()
+    let mut message: Vec<u8> = first.iter().flat_map(|line| [b"X-Mailbox-Line: ", *line].concat()).collect();
+    let is_header = |line: &&&[u8]| is_field(line) || line.starts_with(b" ") || line.starts_with(b"\t");
+    let (header, rest) = others.split_at(others.iter().take_while(is_header).count());
+    message.extend(header.concat());
+    if rest.first().is_some_and(|line| *line != b"\n") {
+        message.push(b'\n');
+    }
+    message.extend(rest.concat());
+    message
+}
+
+/// `From `, behind any number of `>`, and something more: no field.
+fn is_mailbox_line(line: &[u8]) -> bool {
+    let quotes = line.iter().take_while(|byte| **byte == b'>').count();
+    let rest = line[quotes..].strip_prefix(b"From ").unwrap_or_default();
+    let more = rest.iter().find(|byte| !b" \t".contains(byte));
+    quotes + 4 <= 997 && more.is_some_and(|byte| !b":\n".contains(byte))
 }
 
 fn is_field(line: &[u8]) -> bool {

@@ -49,12 +49,11 @@ impl<'a> RecipientCopy<'a> {
 
     /// Headers and text, lines ended by LF, from the beginning: as much of it as is asked for at a time.
     pub fn reader<'s>(&self, spool: &'s mut Spool) -> io::Result<impl BufRead + 's> {
-        let headers = self.headers(spool);
-        Ok(io::Read::chain(Cursor::new(headers), spool.message()?))
+        Ok(io::Read::chain(Cursor::new(self.headers()), spool.message()?))
     }
 
-    /// The headers, an empty line behind them if the text needs it.
-    pub fn headers(&self, spool: &Spool) -> String {
+    /// The headers that are ours.
+    pub fn headers(&self) -> String {
         let mut headers = String::with_capacity(400);
         let (envelope, recipient) = (self.envelope, self.recipient);
         let Transaction { reverse_path, hello, recipients, .. } = envelope.transaction;
@@ -74,9 +73,6 @@ impl<'a> RecipientCopy<'a> {
             let _ = write!(headers, "\n\tfor <{recipient}>");
         }
         let _ = writeln!(headers, "; {}", HeaderDate::now());
-        if !spool.begins_with_header() {
-            headers.push('\n');
-        }
         headers
     }
 }

@@ -1,5 +1,6 @@
 //! The message: its text while it is received, and what each recipient gets of it.
 
+mod amend;
 mod headers;
 mod lines;
 mod spool;

@@ -5,10 +5,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::amend::{Amended, HeaderScan};
 use crate::files::temporary_folder;
 
 /// A file without a name for messages that are too large for memory, one after the other. It is opened before the
@@ -110,12 +110,6 @@ impl Spool {
         self.hops.count
     }
 
-    /// Whether the text begins with a header field or with the empty line that ends the header. Text that does not would
-    /// otherwise become a part of our own header.
-    pub(super) fn begins_with_header(&self) -> bool {
-        self.header.missing_empty_line() != Some(0)
-    }
-
     /// The largest piece that [`Spool::text`] gives at a time, in bytes.
     pub fn piece(&self) -> usize {
         self.length.clamp(1, COPY_SIZE)
@@ -123,33 +117,21 @@ impl Spool {
 
     /// The whole text, from the beginning.
     pub fn text(&mut self) -> io::Result<impl BufRead + '_> {
-        self.rewind()?;
-        self.part(0..self.length)
-    }
-
-    /// The same with the empty line that the header of a message has at its end, if it runs into the text without one. The
-    /// one in front of everything is not given ([`Spool::begins_with_header`]).
-    pub(super) fn message(&mut self) -> io::Result<impl BufRead + '_> {
-        self.rewind()?;
-        let end = self.header.missing_empty_line().unwrap_or(0);
-        let empty_line: &[u8] = if end == 0 { b"" } else { b"\n" };
-        Ok(self.part(0..end)?.chain(empty_line).chain(self.part(end..self.length)?))
-    }
-
-    fn rewind(&self) -> io::Result<()> {
-        if self.is_in_file { self.file.file()?.seek(SeekFrom::Start(0)).map(|_| ()) } else { Ok(()) }
-    }
-
-    /// A part of the text: the first, or the one behind that which was read before.
-    fn part(&self, range: Range<usize>) -> io::Result<impl BufRead + '_> {
-        let length = range.len();
         let text = if self.is_in_file {
+            let mut file = self.file.file()?;
+            file.seek(SeekFrom::Start(0))?;
             // What stands behind it may be of a message before.
-            Text::InFile(self.file.file()?.take(length as u64))
+            Text::InFile(file.take(self.length as u64))
         } else {
-            Text::InMemory(&self.memory[range])
+            Text::InMemory(&self.memory)
         };
-        Ok(BufReader::with_capacity(length.min(COPY_SIZE), text))
+        Ok(BufReader::with_capacity(self.length.min(COPY_SIZE), text))
+    }
+
+    /// The same with a header that is one, as it has to be behind headers of ours.
+    pub(super) fn message(&mut self) -> io::Result<impl BufRead + '_> {
+        let amendments = self.header.amendments();
+        Ok(Amended::new(self.text()?, amendments))
     }
 }
 
@@ -207,77 +189,6 @@ impl HopScan {
     }
 }
 
-/// Looks for the first line that is no part of a header (RFC 5322, 2.2), however the text is split: whoever sends it without
-/// an empty line before it means it as text, and readers would take it, or all of the header behind it, for something else.
-#[derive(Debug, Default)]
-struct HeaderScan {
-    line: HeaderLine,
-    /// Where the line begins, and how much of it has come.
-    start: usize,
-    column: usize,
-}
-
-/// What a line of the header is, as far as it has come.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum HeaderLine {
-    /// Nothing has come of it.
-    #[default]
-    Start,
-    /// Perhaps the name of a field.
-    Name,
-    /// Blanks behind a name.
-    BehindName,
-    /// A field, or the continuation of one.
-    Field,
-    /// The empty line: all before it is header.
-    Empty,
-    /// No part of a header; nothing behind it is looked at either.
-    Text,
-}
-
-impl HeaderScan {
-    fn scan(&mut self, text: &[u8]) {
-        use HeaderLine::{BehindName, Empty, Field, Name, Start, Text};
-        let mut rest = text;
-        while let Some((&byte, behind)) = rest.split_first() {
-            rest = behind;
-            self.line = match (self.line, byte) {
-                (Empty | Text, _) => return,
-                (Start, b'\n') => Empty,
-                (Start, b' ' | b'\t') if self.start > 0 => Field,
-                (Field, b'\n') => {
-                    self.start += self.column + 1;
-                    self.column = 0;
-                    self.line = Start;
-                    continue;
-                }
-                (Field, _) => {
-                    // Most of a header: no need to look at each byte.
-                    let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-                    self.column += length;
-                    rest = &rest[length..];
-                    Field
-                }
-                (Name | BehindName, b':') => Field,
-                (Name | BehindName, b' ' | b'\t') => BehindName,
-                (Start | Name, byte) if byte.is_ascii_graphic() && byte != b':' && self.column < MAX_FIELD_NAME => Name,
-                (Start | Name | BehindName, _) => Text,
-            };
-            self.column += 1;
-        }
-    }
-
-    /// Where an empty line has to be put in front of what is no header: behind so many bytes.
-    fn missing_empty_line(&self) -> Option<usize> {
-        match self.line {
-            HeaderLine::Name | HeaderLine::BehindName | HeaderLine::Text => Some(self.start),
-            // There is nothing at all.
-            HeaderLine::Start if self.start == 0 => Some(0),
-            HeaderLine::Start | HeaderLine::Field | HeaderLine::Empty => None,
-        }
-    }
-}
-
 /// Messages up to this size stay in memory, in octets.
 const IN_MEMORY: usize = 256 * 1024;
 
@@ -286,9 +197,6 @@ const IN_MEMORY_WITHOUT_FILE: usize = 1024 * 1024;
 
 /// How much is copied at a time.
 const COPY_SIZE: usize = 64 * 1024;
-
-/// RFC 5322, 2.1.1: a line, and so a field name and its colon, have at most 998 characters.
-const MAX_FIELD_NAME: usize = 997;
 
 #[cfg(test)]
 mod tests {
@@ -309,70 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn text_without_header_is_told_apart() {
-        for (text, is_header) in [
-            (&b"Subject: x\n\nbody"[..], true),
-            (b"\nbody", true),
-            (b"", false),
-            (b"hello\nSubject: x", false),
-            (b" folded\n", false),
-            (b"From a@b Sat\n", false),
-            (b"word\n: x\n", false),
-            (b"Subject : x\n", true),
-            (b"http://x\n", true),
-        ] {
-            assert_eq!(spool(text, 3).begins_with_header(), is_header, "{}", String::from_utf8_lossy(text));
-        }
-    }
-
-    #[test]
-    fn a_header_that_runs_into_the_text_is_ended() {
-        let long_name = format!("A: b\n{}: c\n\ntext\n", "n".repeat(997));
-        let no_name = format!("A: b\n{}: c\n\ntext\n", "n".repeat(998));
-        for (text, place) in [
-            ("Subject: x\n\nbody\n", None),
-            ("Subject: x\n", None),
-            ("\nA: b\nno header\n", None),
-            ("A: b\n c\n\td\n \nE : f\n\nno header\n", None),
-            ("A: b\nhello\nC: d\n\n", Some("hello")),
-            ("A: b\nhello world: x\n", Some("hello")),
-            ("A: b\n folded\n: x\n\n", Some(": x")),
-            ("A: b\nFrom root Sat Nov 28\nC: d\n", Some("From root")),
-            ("A: b\n>From root Sat Nov 28\nC: d\n", Some(">From")),
-            ("A: b\n\r\nbody\n", Some("\r")),
-            ("A: b\n\u{fc}: x\n", Some("\u{fc}")),
-            ("A: b\n\0\n", Some("\0")),
-            ("A: b\nword", Some("word")),
-            ("A: b\nword\t ", Some("word")),
-            (&long_name, None),
-            (&no_name, Some("nnn")),
-        ] {
-            let place = place.map(|line| text.find(line).unwrap());
-            for piece in [1, 2, 3, 5, 1000] {
-                let mut spool = spool(text.as_bytes(), piece);
-                assert_eq!(spool.header.missing_empty_line(), place, "{text:?} in pieces of {piece}");
-                let mut expected = text.to_owned();
-                place.into_iter().for_each(|place| expected.insert(place, '\n'));
-                let mut message = String::new();
-                spool.message().unwrap().read_to_string(&mut message).unwrap();
-                assert_eq!(message, expected);
-            }
-        }
-    }
-
-    #[test]
-    fn the_header_of_a_large_message_is_ended_too() {
+    fn the_header_of_a_large_message_is_amended_too() {
         for header in [100, 200_000, 400_000] {
             let (header, body) = (format!("A: {}\n", "b".repeat(header)), "no header\n".repeat(50_000));
-            let mut spool = spool(format!("{header}{body}").as_bytes(), 10_000);
+            let mut spool = spool(format!("From x\n{header}{body}").as_bytes(), 10_000);
             for _ in 0..2 {
                 let mut message = String::new();
                 spool.message().unwrap().read_to_string(&mut message).unwrap();
-                assert!(message == format!("{header}\n{body}"));
+                assert!(message == format!("X-Mailbox-Line: From x\n{header}\n{body}"));
             }
             let mut text = String::new();
             spool.text().unwrap().read_to_string(&mut text).unwrap();
-            assert!(text == format!("{header}{body}"));
+            assert!(text == format!("From x\n{header}{body}"));
         }
     }
 
