@@ -1,6 +1,7 @@
 //! The rules about line ends once more, as plainly as they can be said, with the whole input at hand: what the state
 //! machines of the program are compared with.
 
+use mailrecv::deliver::mboxrd::READERS_FIELDS;
 use mailrecv::smtp::LineEnding;
 
 /// The text of a message as far as its lines are whole.
@@ -69,6 +70,19 @@ fn is_field(line: &[u8]) -> bool {
     let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
     let name = line[..colon].iter().rposition(|byte| !b" \t".contains(byte)).map_or(&[][..], |last| &line[..=last]);
     (1..=997).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic)
+}
+
+/// A message in whose header no field is one that readers of mailboxes keep for themselves.
+pub fn with_renamed_fields(text: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let (header, body) = lines.split_at(lines.iter().take_while(|line| **line != b"\n").count());
+    let rename = |line: &&[u8]| {
+        let end = line.iter().position(|byte| b": \t".contains(byte)).unwrap_or_default();
+        let name = line[..end].to_ascii_lowercase();
+        let is_readers = READERS_FIELDS.iter().any(|field| field.to_ascii_lowercase().as_bytes() == name);
+        [if is_readers { &b"X-Original-"[..] } else { b"" }, line].concat()
+    };
+    [header.iter().map(rename).collect::<Vec<_>>().concat(), body.concat()].concat()
 }
 
 /// The first line, without its end, and what follows it; `None` if the line has no end.

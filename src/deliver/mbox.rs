@@ -21,12 +21,12 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
-use super::mboxrd::{Quoting, from_line, rest_of_from_line};
+use super::mboxrd::{self, rest_of_from_line};
 use super::{Context, LOCK_PATIENCE, failure, tolerate_unsynced};
 use crate::address::Mailbox;
 use crate::files::{Entry, identity};
 use crate::log::{Event, Log};
-use crate::message::{RecipientCopy, Spool, for_each_piece};
+use crate::message::{RecipientCopy, Spool};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::wait::timeout;
@@ -290,26 +290,16 @@ impl<'a> Appending<'a> {
             let missing = missing_end(&self.file, ours.bytes.start)?;
             self.write(context, missing.as_bytes())?;
         }
-        let mut out = Vec::with_capacity(1024 + 2 * spool.piece());
-        out.extend_from_slice(from_line(&copy.envelope.transaction.reverse_path).as_bytes());
-        let mut quoting = Quoting::default();
         let mut unsynced = 0;
-        // No line of the headers begins like one that is quoted.
-        for_each_piece(copy.reader(spool)?, |text| {
-            quoting.quote(text, &mut out);
-            if out.len() >= WRITE_SIZE {
-                self.write(context, &out)?;
-                unsynced += out.len();
-                out.clear();
-            }
+        mboxrd::write(copy, spool, WRITE_SIZE, |text| {
+            self.write(context, text)?;
+            unsynced += text.len();
             if unsynced >= EARLY_SYNC {
                 start_writing_back(&mut self.file, unsynced);
                 unsynced = 0;
             }
             Ok(())
-        })?;
-        quoting.finish(&mut out);
-        self.write(context, &out)
+        })
     }
 
     /// Writes everything. The reader of a FIFO gets some time when it falls behind.

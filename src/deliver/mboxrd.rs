@@ -1,8 +1,36 @@
 //! mboxrd, the form of a mailbox that can be taken apart again (mbox(5)): a `From ` line, the message with one more `>`
 //! before every line of `>`s and `From `, an empty line.
+//!
+//! Programs that read mailboxes keep what they know of a message in its header, and believe what they find there. So the
+//! fields that they do that with are not to come from a peer: these get other names.
+
+use std::io;
 
 use crate::address::ReversePath;
 use crate::date::Asctime;
+use crate::message::{RecipientCopy, Spool, for_each_piece};
+
+/// Gives a copy as a message of a mailbox, all of it, so many bytes at a time or some more.
+pub(super) fn write(
+    copy: RecipientCopy<'_>,
+    spool: &mut Spool,
+    at_a_time: usize,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = Vec::with_capacity(1024 + 2 * spool.piece());
+    out.extend_from_slice(from_line(&copy.envelope.transaction.reverse_path).as_bytes());
+    let mut encoder = Encoder::default();
+    for_each_piece(copy.reader(spool)?, |text| {
+        encoder.encode(text, &mut out);
+        if out.len() >= at_a_time {
+            take(&out)?;
+            out.clear();
+        }
+        Ok(())
+    })?;
+    encoder.finish(&mut out);
+    take(&out)
+}
 
 /// The line that separates messages: sender and date (mbox(5)). What is no bare word becomes one.
 pub(super) fn from_line(reverse_path: &ReversePath) -> String {
@@ -15,10 +43,94 @@ pub(super) fn from_line(reverse_path: &ReversePath) -> String {
     format!("From {sender} {}\n", Asctime::now_utc())
 }
 
+/// Writes a message as it stands in a mailbox behind its `From ` line, however its text is split.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    fields: Renaming,
+    lines: Quoting,
+}
+
+impl Encoder {
+    /// Takes the next piece of the message, lines ended by LF, and appends what goes to the file.
+    pub fn encode(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        let Self { fields, lines } = self;
+        fields.rename(text, |piece| lines.quote(piece, out));
+    }
+
+    /// Ends the last line if the message did not, and adds the empty line behind the message.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        let Self { fields, mut lines } = self;
+        lines.quote(fields.held(), out);
+        lines.finish(out);
+    }
+}
+
+/// Puts [`RENAMED`] in front of the names of a header's fields that are among [`READERS_FIELDS`].
+#[derive(Debug, Default)]
+struct Renaming {
+    place: Place,
+    /// What has come of a name, and how much that is. No longer name matters.
+    name: [u8; LONGEST_NAME],
+    length: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At the beginning of a line of the header, within what may be a name.
+    #[default]
+    Name,
+    /// Behind it.
+    Line,
+    /// Behind the empty line that ends the header.
+    Body,
+}
+
+impl Renaming {
+    /// Takes the next piece of the message, and gives what becomes of it.
+    fn rename(&mut self, text: &[u8], mut emit: impl FnMut(&[u8])) {
+        let mut rest = text;
+        while let Some((&byte, behind)) = rest.split_first() {
+            match self.place {
+                Place::Body => return emit(rest),
+                Place::Line => {
+                    let end = memchr::memchr(b'\n', rest);
+                    let (line, others) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+                    emit(line);
+                    rest = others;
+                    self.place = if end.is_some() { Place::Name } else { Place::Line };
+                }
+                Place::Name if byte == b'\n' && self.length == 0 => self.place = Place::Body,
+                Place::Name if self.length < LONGEST_NAME && byte.is_ascii_graphic() && byte != b':' => {
+                    self.name[self.length] = byte;
+                    self.length += 1;
+                    rest = behind;
+                }
+                Place::Name => {
+                    if matches!(byte, b':' | b' ' | b'\t') && self.is_readers() {
+                        emit(RENAMED);
+                    }
+                    emit(self.held());
+                    self.length = 0;
+                    self.place = Place::Line;
+                }
+            }
+        }
+    }
+
+    fn is_readers(&self) -> bool {
+        READERS_FIELDS.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(self.held()))
+    }
+
+    /// What was taken and not given yet.
+    fn held(&self) -> &[u8] {
+        &self.name[..self.length]
+    }
+}
+
 /// Puts a `>` into every line that begins with any number of `>` and `From `, however the text is split. It goes behind
 /// the `>`s that are there, which makes no difference to the result.
 #[derive(Debug, Default)]
-pub struct Quoting {
+struct Quoting {
     /// Whether the line that has begun is known to need no `>`.
     inside_line: bool,
     /// How many bytes of `From ` have come at the line's start, and are held back.
@@ -28,8 +140,7 @@ pub struct Quoting {
 }
 
 impl Quoting {
-    /// Takes the next piece of the message's text, lines ended by LF, and appends what goes to the file.
-    pub fn quote(&mut self, text: &[u8], out: &mut Vec<u8>) {
+    fn quote(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let mut rest = text;
         let mut all_lines_at_once = true;
         while let Some(&byte) = rest.first() {
@@ -65,8 +176,7 @@ impl Quoting {
         }
     }
 
-    /// Ends the last line if the message did not, and adds the empty line behind the message.
-    pub fn finish(mut self, out: &mut Vec<u8>) {
+    fn finish(mut self, out: &mut Vec<u8>) {
         let open = self.matched > 0 || self.inside_line || self.has_quotes;
         self.release(out);
         out.extend_from_slice(if open { b"\n\n" } else { b"\n" });
@@ -96,29 +206,102 @@ pub(super) fn rest_of_from_line(torn: &[u8]) -> Option<String> {
 
 const FROM: &[u8; 5] = b"From ";
 
+/// Fields in which programs that read mailboxes keep what they know of a message, and which they believe.
+pub const READERS_FIELDS: [&str; 13] = [
+    // How far the message goes, whatever stands there: formail, Mail::Box for Perl, mutt, Dovecot.
+    "Content-Length",
+    "Lines",
+    // Whether it was read, answered, deleted, is a draft: most.
+    "Status",
+    "X-Status",
+    // Its labels and number, and those of the mailbox. One with the former of the latter two in front is no message, and
+    // shown to nobody: Dovecot, and UW IMAP's library, which is Alpine's.
+    "X-Keywords",
+    "X-UID",
+    "X-IMAP",
+    "X-IMAPbase",
+    // What POP3 clients know it by; one that they know already they do not fetch: qpopper, Dovecot on demand.
+    "X-UIDL",
+    // The same as all of these, in files that they are pointed to: Thunderbird, which shows none that is expunged, and
+    // Evolution.
+    "X-Mozilla-Status",
+    "X-Mozilla-Status2",
+    "X-Mozilla-Keys",
+    "X-Evolution",
+];
+
+/// What makes another name of theirs; UW IMAP's library does the same.
+const RENAMED: &[u8] = b"X-Original-";
+
+/// The length of the longest of these fields' names, in bytes.
+const LONGEST_NAME: usize = 17;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What a text becomes in a mailbox, however it is split.
+    fn encoded(text: &str) -> String {
+        let in_pieces = |piece: usize| {
+            let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+            text.as_bytes().chunks(piece).for_each(|piece| encoder.encode(piece, &mut out));
+            encoder.finish(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let whole = in_pieces(text.len().max(1));
+        for piece in 1..text.len().min(30) {
+            assert_eq!(in_pieces(piece), whole, "in pieces of {piece}");
+        }
+        whole
+    }
+
     #[test]
     fn quoting_can_be_undone() {
-        let text = b"From a\n>From b\n>>From c\nFrom\nFromage\n>x\n From d\n\n\n>\nFrom \n>>";
-        let quoted = b">From a\n>>From b\n>>>From c\nFrom\nFromage\n>x\n From d\n\n\n>\n>From \n>>\n\n";
-        for piece in 1..text.len() {
-            let (mut quoting, mut out) = (Quoting::default(), Vec::new());
-            text.chunks(piece).for_each(|piece| quoting.quote(piece, &mut out));
-            quoting.finish(&mut out);
-            assert_eq!(out, quoted, "{}", String::from_utf8_lossy(&out));
-        }
+        let text = "\nFrom a\n>From b\n>>From c\nFrom\nFromage\n>x\n From d\n\n\n>\nFrom \n>>";
+        let quoted = "\n>From a\n>>From b\n>>>From c\nFrom\nFromage\n>x\n From d\n\n\n>\n>From \n>>\n\n";
+        assert_eq!(encoded(text), quoted);
     }
 
     #[test]
     fn the_last_line_is_always_ended() {
         for (text, quoted) in [("", "\n"), ("a\n", "a\n\n"), ("a", "a\n\n"), ("Fro", "Fro\n\n"), (">", ">\n\n")] {
-            let (mut quoting, mut out) = (Quoting::default(), Vec::new());
-            quoting.quote(text.as_bytes(), &mut out);
-            quoting.finish(&mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), quoted, "{text}");
+            assert_eq!(encoded(text), quoted);
+            assert_eq!(encoded(&format!("\n{text}")), format!("\n{quoted}"));
         }
+    }
+
+    #[test]
+    fn what_readers_would_believe_has_another_name() {
+        for (text, expected) in [
+            ("A: b\nStatus: RO\n\n", "A: b\nX-Original-Status: RO\n\n"),
+            ("content-LENGTH \t: 5\n\n", "X-Original-content-LENGTH \t: 5\n\n"),
+            ("Lines\t:\n 5\n\t6\n\n", "X-Original-Lines\t:\n 5\n\t6\n\n"),
+            ("X-Mozilla-Status2: 0\nX-IMAP: 1 2\n", "X-Original-X-Mozilla-Status2: 0\nX-Original-X-IMAP: 1 2\n"),
+            // None of them.
+            ("Statu: x\nStatus2: x\nX-Status-: x\nXStatus: x\n", "Statu: x\nStatus2: x\nX-Status-: x\nXStatus: x\n"),
+            ("A:\n Status: RO\n\tLines: 5\n", "A:\n Status: RO\n\tLines: 5\n"),
+            ("X-Mozilla-Status23: 0\n:\n", "X-Mozilla-Status23: 0\n:\n"),
+            // Not in the body, and so in no message within it.
+            ("A: b\n\nStatus: RO\n", "A: b\n\nStatus: RO\n"),
+            ("\nStatus: RO\n\nStatus: RO\n", "\nStatus: RO\n\nStatus: RO\n"),
+            // No fields, and nothing that follows here is a header.
+            ("Status\nStatus", "Status\nStatus\n"),
+        ] {
+            assert_eq!(encoded(text), format!("{expected}\n"));
+        }
+        for field in READERS_FIELDS {
+            assert_eq!(encoded(&format!("{field}: x\n")), format!("X-Original-{field}: x\n\n"));
+        }
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_no_matter() {
+        assert_eq!(READERS_FIELDS.iter().map(|field| field.len()).max(), Some(LONGEST_NAME));
+        for name in ["n".repeat(100_000), "n".repeat(LONGEST_NAME), "n".repeat(LONGEST_NAME + 1)] {
+            let text = format!("{name}: x\n{name}\n");
+            assert_eq!(encoded(&text), format!("{text}\n"));
+        }
+        let blanks = " ".repeat(100_000);
+        assert_eq!(encoded(&format!("Lines{blanks}: 5\n")), format!("X-Original-Lines{blanks}: 5\n\n"));
     }
 }

@@ -264,7 +264,7 @@ mod tests {
             (">From a Sat\nA: b", "X-Mailbox-Line: >From a Sat\nA: b"),
             (
                 "From a\n>From b\n>>From c\nA: b\n",
-                concat!("X-Mailbox-Line: From a\nX-Mailbox-Line: >From b\nX-Mailbox-Line: >>From c\nA: b\n"),
+                "X-Mailbox-Line: From a\nX-Mailbox-Line: >From b\nX-Mailbox-Line: >>From c\nA: b\n",
             ),
             ("From  \t a: b\nA: b\n", "X-Mailbox-Line: From  \t a: b\nA: b\n"),
             // The field runs into text.
