@@ -74,6 +74,9 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }
+    if let Some(name) = config.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
+        log.event(&Event::CannotBecome { name, uid: nix::unistd::geteuid().as_raw() });
+    }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
     let (mut peer, lookup) = match origin {
         Origin::Named(peer) => (peer, None),

@@ -6,25 +6,26 @@
 use anyhow::{Context, bail};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgid, setgroups, setuid};
 
-/// Whether there is such a user, as far as we can look.
-pub(crate) fn is_known(name: &str) -> bool {
-    id(name).is_some()
+/// The number of the user that is meant by `USER` or `USER:GROUP`, as far as we can look.
+pub(crate) fn id(text: &str) -> Option<u32> {
+    Identity::of(text).ok().map(|identity| identity.uid.as_raw())
 }
 
-/// The number of a user, as far as we can look.
-pub(crate) fn id(name: &str) -> Option<u32> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    user(&passwd, name).map(|(uid, _)| uid.as_raw())
+/// Why nobody can become this user, if that is so.
+pub(crate) fn trouble(text: &str) -> Option<String> {
+    Identity::of(text).err().map(|error| format!("{error:#}"))
+}
+
+/// Whether we are that user. `None` if we are root, who could become it.
+pub(crate) fn is_us(text: &str) -> Option<bool> {
+    let us = geteuid();
+    (!us.is_root()).then(|| id(text) == Some(us.as_raw()))
 }
 
 /// Does something as this user, and is root again afterwards: for looks at files. Only in a process of one thread, which
 /// has nobody at the other end.
-pub(crate) fn as_user<T>(name: &str, act: impl FnOnce() -> T) -> anyhow::Result<T> {
-    let passwd = std::fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
-    let group = std::fs::read_to_string("/etc/group").context("reading /etc/group")?;
-    let Some((uid, gid)) = user(&passwd, name) else { bail!("there is no user `{name}` in /etc/passwd") };
-    let mut groups = vec![gid];
-    groups.extend(supplementary_groups(&group, name));
+pub(crate) fn as_user<T>(text: &str, act: impl FnOnce() -> T) -> anyhow::Result<T> {
+    let Identity { uid, gid, groups } = Identity::of(text)?;
     let (our_groups, our_group) = (getgroups().context("reading the groups")?, getegid());
     setgroups(&groups).context("setting the groups")?;
     setegid(gid).context("setting the group")?;
@@ -37,15 +38,11 @@ pub(crate) fn as_user<T>(name: &str, act: impl FnOnce() -> T) -> anyhow::Result<
 }
 
 /// Gives up root for good. Does nothing if we are not root.
-pub(crate) fn become_user(name: &str) -> anyhow::Result<()> {
+pub(crate) fn become_user(text: &str) -> anyhow::Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let passwd = std::fs::read_to_string("/etc/passwd").context("reading /etc/passwd")?;
-    let group = std::fs::read_to_string("/etc/group").context("reading /etc/group")?;
-    let Some((uid, gid)) = user(&passwd, name) else { bail!("there is no user `{name}` in /etc/passwd") };
-    let mut groups = vec![gid];
-    groups.extend(supplementary_groups(&group, name));
+    let Identity { uid, gid, groups } = Identity::of(text)?;
     setgroups(&groups).context("setting the groups")?;
     setgid(gid).context("setting the group")?;
     setuid(uid).context("setting the user")?;
@@ -53,6 +50,56 @@ pub(crate) fn become_user(name: &str) -> anyhow::Result<()> {
         bail!("root could be regained");
     }
     Ok(())
+}
+
+/// Whom a configuration means, in numbers.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    uid: Uid,
+    gid: Gid,
+    /// All groups, the one above first.
+    groups: Vec<Gid>,
+}
+
+impl Identity {
+    /// Looks up `USER` or `USER:GROUP`, each a name or a number.
+    fn of(text: &str) -> anyhow::Result<Self> {
+        // Numbers alone need neither file, and an image of nothing but the program may have none.
+        let read = |file| match std::fs::read_to_string(file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.with_context(|| format!("reading {file}")),
+        };
+        Self::looked_up(text, &read("/etc/passwd")?, &read("/etc/group")?)
+    }
+
+    fn looked_up(text: &str, passwd: &str, group: &str) -> anyhow::Result<Self> {
+        let (user, group_name) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        let known = user_line(passwd, user);
+        let own_group = match group_name {
+            Some(name) => {
+                let Some(gid) = group_number(group, name) else { bail!("there is no group `{name}` in /etc/group") };
+                Some(gid)
+            }
+            None => None,
+        };
+        let (name, uid, gid) = match (known, number(user), own_group) {
+            (Some((name, uid, gid)), _, own_group) => (Some(name), uid, own_group.unwrap_or(gid)),
+            (None, Some(uid), Some(gid)) => (None, uid, gid),
+            // Not the group of root, nor one that has the number by chance.
+            (None, Some(uid), None) => {
+                bail!("user {uid} has no line in /etc/passwd that says its group: write `{uid}:GROUP`");
+            }
+            (None, None, _) => bail!("there is no user `{user}` in /etc/passwd"),
+        };
+        let mut groups = vec![Gid::from_raw(gid)];
+        groups.extend(name.into_iter().flat_map(|name| supplementary_groups(group, name)));
+        Ok(Self { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups })
+    }
+}
+
+/// The number of a user or group; the highest stands for none (chown(2)).
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
 }
 
 /// Who somebody is to programs (passwd(5)).
@@ -85,17 +132,25 @@ impl Account {
 /// The login shell of who has none (passwd(5)).
 const SHELL: &str = "/bin/sh";
 
-/// passwd(5): `name:password:uid:gid:...`
-fn user(passwd: &str, name: &str) -> Option<(Uid, Gid)> {
-    passwd.lines().find_map(|line| {
+/// The name and numbers of who has this name or else this number; passwd(5): `name:password:uid:gid:...`
+fn user_line<'p>(passwd: &'p str, user: &str) -> Option<(&'p str, u32, u32)> {
+    let mut lines = passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        if fields.next()? != name {
-            return None;
-        }
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
-        Some((Uid::from_raw(uid), Gid::from_raw(gid)))
-    })
+        let name = fields.next()?;
+        let uid = number(fields.nth(1)?)?;
+        let gid = number(fields.next()?)?;
+        Some((name, uid, gid))
+    });
+    lines.clone().find(|(name, ..)| *name == user).or_else(|| lines.find(|(_, uid, _)| Some(*uid) == number(user)))
+}
+
+/// The number of the group of this name, or else of this number, whether or not that has a name.
+fn group_number(group: &str, name: &str) -> Option<u32> {
+    let mut lines = group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        Some((fields.next()?, number(fields.nth(1)?)?))
+    });
+    lines.find(|(known, _)| *known == name).map(|(_, gid)| gid).or_else(|| number(name))
 }
 
 /// group(5): `name:password:gid:member,member`
@@ -114,8 +169,30 @@ mod tests {
     #[test]
     fn users_and_groups() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nmail:x:8:12:mail:/var/mail:/usr/sbin/nologin\n";
-        assert_eq!(user(passwd, "mail"), Some((Uid::from_raw(8), Gid::from_raw(12))));
-        assert_eq!(user(passwd, "mai"), None);
+        let group = "root:x:0:\nlist:x:38:mail,news\nadm:x:4:email\n";
+        for (text, expected) in [
+            ("mail", Some((8, 12, &[12, 38][..]))),
+            ("8", Some((8, 12, &[12, 38]))),
+            ("mail:adm", Some((8, 4, &[4, 38]))),
+            ("8:7", Some((8, 7, &[7, 38]))),
+            ("4711:adm", Some((4711, 4, &[4]))),
+            ("0", Some((0, 0, &[0]))),
+            ("4711", None),
+            ("mai", None),
+            ("mail:", None),
+            ("mail:ad", None),
+            (":12", None),
+            ("4294967295:12", None),
+            ("-1:12", None),
+        ] {
+            let found = Identity::looked_up(text, passwd, group).ok();
+            let expected = expected.map(|(uid, gid, groups)| Identity {
+                uid: Uid::from_raw(uid),
+                gid: Gid::from_raw(gid),
+                groups: groups.iter().copied().map(Gid::from_raw).collect(),
+            });
+            assert_eq!(found, expected, "{text}");
+        }
         for (uid, name, home, shell) in
             [(8, "mail", "/var/mail", "/usr/sbin/nologin"), (9, "news", "/", "/bin/sh"), (7, "7", "/", "/bin/sh")]
         {
@@ -123,7 +200,5 @@ mod tests {
             let account = Account { name: name.to_owned(), home: home.to_owned(), shell: shell.to_owned() };
             assert_eq!(Account::of(&passwd, Uid::from_raw(uid)), account);
         }
-        let group = "root:x:0:\nlist:x:38:mail,news\nadm:x:4:email\n";
-        assert_eq!(supplementary_groups(group, "mail").collect::<Vec<_>>(), [Gid::from_raw(38)]);
     }
 }

@@ -136,14 +136,21 @@ impl Config {
         let spool = self.spool_dir.is_none().then(files::temporary_folder);
         let check = |user| self.rules.check(&self.domain, is_whole, Places::new(user), spool.as_deref());
         // What can be written is tried as whoever will write it.
-        let user = self.user.as_deref().filter(|name| nix::unistd::geteuid().is_root() && user::is_known(name));
+        let trouble = self.user.as_deref().and_then(user::trouble);
+        let user = self.user.as_deref().filter(|_| nix::unistd::geteuid().is_root() && trouble.is_none());
         let mut found = match user {
             Some(name) => user::as_user(name, || check(Some(name)))
                 .unwrap_or_else(|error| vec![Diagnostic::whole_file(format!("{error:#}"))]),
             None => check(None),
         };
-        if let Some(name) = self.user.as_deref().filter(|name| !user::is_known(name)) {
-            found.insert(0, Diagnostic::whole_file(format!("there is no user `{name}` in /etc/passwd")));
+        found.splice(0..0, trouble.map(Diagnostic::whole_file));
+        if let Some(name) = self.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
+            found.insert(
+                0,
+                Diagnostic::warning(format!(
+                    "`user {name}` does nothing unless root starts mailrecv; run `check` as root to see what that user may do"
+                )),
+            );
         }
         found
     }

@@ -71,7 +71,7 @@ settings! {
     "sandbox" sandbox: Sandbox = Sandbox::ON, value::sandbox, "";
     /// Which variables of our own environment commands find in theirs.
     "pipe_env" pipe_env: Vec<String> = Vec::new(), value::variables, "";
-    /// Whom to become when started as root.
+    /// Whom to become when started as root: `USER` or `USER:GROUP`, each a name or a number.
     "user" user: Option<String> = None, value::user, "";
 }
 

@@ -28,6 +28,8 @@ pub enum Event<'a> {
     NotAConnection(&'a anyhow::Error),
     /// Nobody said whom to become.
     RunningAsRoot,
+    /// Only root could become the user of this name; we are this one.
+    CannotBecome { name: &'a str, uid: u32 },
     /// Who the peer is.
     Connected(&'a Peer),
     /// The peer has this confirmed name.
@@ -143,6 +145,7 @@ impl Event<'_> {
             Event::ConfigurationError(..)
             | Event::NotAConnection(_)
             | Event::RunningAsRoot
+            | Event::CannotBecome { .. }
             | Event::RefusedAgain { .. }
             | Event::NoSandbox(_)
             | Event::Print(_)
@@ -165,6 +168,7 @@ impl Event<'_> {
             Event::Reply(reply) if reply.is_negative() => Severity::Error,
             Event::RefusedAgain { .. } | Event::TurnedAway { .. } | Event::ConfigurationError(..) => Severity::Error,
             Event::RunningAsRoot
+            | Event::CannotBecome { .. }
             | Event::NotAConnection(_)
             | Event::PeerGoneBeforeGreeting
             | Event::UnofferedParameters(_)
@@ -219,6 +223,10 @@ impl Event<'_> {
             Event::NotAConnection(error) => write!(f, "WARNING: {error:#}"),
             Event::RunningAsRoot => f.write_str(
                 "WARNING: running as root: name a user in the super-server's entry, or with `user` in the configuration",
+            ),
+            Event::CannotBecome { name, uid } => write!(
+                f,
+                "WARNING: `user {name}` does nothing, because root did not start us: running as user {uid}"
             ),
             Event::Connected(peer) => {
                 write!(f, "SMTP connection from remote host {} ({})", peer.name(), peer.address)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::client::Reply;
-use testkit::{Session, is_root, repository, wait_until};
+use testkit::{Session, is_root, output, repository, wait_until};
 
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
@@ -317,12 +317,16 @@ fn commands_know_whom_they_run_as() {
         return;
     }
     for (user, ids, expected) in [
-        ("mail", None, "/var/mail mail mail /usr/sbin/nologin"),
+        ("mail", None, "/var/mail mail mail /usr/sbin/nologin 8:8 8"),
+        ("8", None, "/var/mail mail mail /usr/sbin/nologin 8:8 8"),
+        ("mail:adm", None, "/var/mail mail mail /usr/sbin/nologin 8:4 4"),
+        ("8:4712", None, "/var/mail mail mail /usr/sbin/nologin 8:4712 4712"),
+        ("4711:4712", None, "/ 4711 4711 /bin/sh 4711:4712 4712"),
         // As a super-server starts it.
-        ("", Some("4711"), "/ 4711 4711 /bin/sh"),
+        ("", Some("4711"), "/ 4711 4711 /bin/sh 4711:4711 4711"),
     ] {
         let user = if user.is_empty() { String::new() } else { format!("user {user}\n") };
-        let command = "pipe echo \"$HOME $USER $LOGNAME $SHELL\" > mail/said";
+        let command = "pipe echo \"$HOME $USER $LOGNAME $SHELL $(id -u):$(id -g) $(id -G)\" > mail/said";
         let scratch = Scratch::with_config(&format!("domain mx.example\n{user}deliver rcpt_to * {command}\n"));
         std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
         std::fs::create_dir(scratch.path("mail")).unwrap();
@@ -344,6 +348,60 @@ fn commands_know_whom_they_run_as() {
         assert!(reply.starts_with("250 "), "{reply}: {:?}", scratch.log());
         session.quit();
         assert_eq!(scratch.read("mail/said"), format!("{expected}\n"));
+    }
+}
+
+/// Only root can become somebody else; who cannot says so, unless it is that user already.
+#[test]
+fn who_is_not_root_and_becomes_nobody_says_so() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    for (id, user, says_so) in
+        [("8", "mail", false), ("8", "8", false), ("9", "mail", true), ("9", "no-such-user", true)]
+    {
+        let scratch = Scratch::with_config(&format!("domain mx.example\nuser {user}\ndeliver rcpt_to * discard\n"));
+        std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+        scratch.write("log", "");
+        for (file, mode) in [("", 0o755), ("log", 0o666)] {
+            std::fs::set_permissions(scratch.path(file), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let ids = ["--reuid", id, "--regid", id, "--clear-groups", "./mailrecv", "-c", CONFIG];
+        let mut command = scratch.command("setpriv", &ids);
+        command.args(["-l", LOG, "--peer", PEER]);
+        let mut session = Session::start(command);
+        session.expect("220 ");
+        session.quit();
+        let warning =
+            format!("WARNING: `user {user}` does nothing, because root did not start us: running as user {id}");
+        let log = scratch.log();
+        assert_eq!(log.iter().any(|line| line.contains(&warning)), says_so, "{id}, {user}: {log:?}");
+
+        let mut command = scratch.command("setpriv", &ids);
+        command.arg("check");
+        let said = String::from_utf8(output(command).stderr).unwrap();
+        let warning = format!("`user {user}` does nothing unless root starts mailrecv");
+        assert_eq!(said.contains(&warning), says_so, "{id}, {user}: {said}");
+    }
+}
+
+/// Nobody is taken for root, or for the group of root, because it is not known who is meant.
+#[test]
+fn a_user_who_is_not_known_takes_no_mail() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    for (user, why) in [
+        ("no-such-user", "there is no user `no-such-user` in /etc/passwd"),
+        ("4711", "user 4711 has no line in /etc/passwd that says its group: write `4711:GROUP`"),
+        ("mail:no-such-group", "there is no group `no-such-group` in /etc/group"),
+        ("4294967295:8", "there is no user `4294967295` in /etc/passwd"),
+    ] {
+        let scratch = Scratch::with_config(&format!("domain mx.example\nuser {user}\ndeliver rcpt_to * discard\n"));
+        let mut session = scratch.session(&["--peer", PEER]);
+        session.expect("421 4.3.5 ");
+        let said = String::from_utf8(output(scratch.mailrecv(&["check"])).stderr).unwrap();
+        assert!(said.contains(why), "{user}: {said}");
     }
 }
 
