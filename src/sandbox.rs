@@ -289,7 +289,11 @@ impl fmt::Display for Allowed {
 fn allowed(config: &Config) -> Vec<Allowed> {
     let mut allowed: Vec<Allowed> = Vec::new();
     for place in config.rules.needs().places().iter().map(of_place) {
-        if !allowed.iter().any(|known| known.path == place.path && known.what == place.what) {
+        // A mailbox that cannot be found must not keep the others from their folder.
+        let is_same = |known: &Allowed| {
+            known.path == place.path && known.what == place.what && known.found.is_ok() == place.found.is_ok()
+        };
+        if !allowed.iter().any(is_same) {
             allowed.push(place);
         }
     }

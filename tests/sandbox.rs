@@ -376,6 +376,23 @@ fn where_a_sandbox_is_required_and_not_to_be_had_no_mail_is_taken() {
     }
 }
 
+/// Whoever can make a link in a folder of mailboxes does not keep mail from the others there.
+#[test]
+fn a_mailbox_that_leads_elsewhere_costs_the_others_nothing() {
+    if !is_root("a link of somebody else") {
+        return;
+    }
+    let scratch = with_mailbox("deliver rcpt_to jim@mx.example append mail/jim\n");
+    symlink("elsewhere", scratch.path("mail/inbox")).unwrap();
+    lchown(scratch.path("mail/inbox"), Some(8), Some(8)).unwrap();
+    let mut session = scratch.greeted();
+    let reply = session.deliver(&["jim@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply}: {:?}", scratch.log());
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("451 "), "{reply}");
+    session.quit();
+}
+
 #[test]
 fn without_a_sandbox_everything_is_possible() {
     let scratch = with_mailbox("sandbox off\n");
@@ -454,7 +471,7 @@ fn check_says_what_is_allowed() {
          \x20 mail/: make, read, append to and cut back files\n\
          \x20 /dev/null: write\n\
          \x20 ./: make folders, make, move and remove files\n\
-         \x20 spool: No such file or directory (os error 2); large messages would be deferred\n\
+         \x20 spool: No such file or directory (os error 2); messages of more than 1 MiB would be deferred\n\
          \x20 nothing else: no other file, no program, no TCP connection, no signal; no new privileges\n\
          \x20 but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners\n\
          \x20 commands of a pipe, for peers in +trusted: run by a process outside; confine them in the \
