@@ -176,7 +176,15 @@ impl Flaw {
             (_, LandlockStatus::NotEnabled) => {
                 Some(Flaw::Total("Landlock is not among the kernel's security modules (lsm= at its start)".to_owned()))
             }
-            (_, LandlockStatus::NotImplemented) => Some(Flaw::Total("this kernel has no Landlock".to_owned())),
+            (_, LandlockStatus::NotImplemented) => {
+                let why = if is_filtered() {
+                    "Landlock cannot be used: a seccomp filter keeps it from us, that of a container or of a unit, or this \
+                     kernel has none"
+                } else {
+                    "this kernel has no Landlock"
+                };
+                Some(Flaw::Total(why.to_owned()))
+            }
             (_, LandlockStatus::Available { effective_abi, .. }) => {
                 let unknown = SINCE.iter().filter(|(abi, _)| effective_abi < *abi);
                 Some(Flaw::Partial(unknown.map(|(_, what)| *what).collect()))
@@ -191,6 +199,12 @@ impl Flaw {
             Flaw::Partial(_) => false,
         }
     }
+}
+
+/// Whether somebody has set a filter for system calls, which can say anything in the kernel's place (proc(5)).
+fn is_filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.split_ascii_whitespace().eq(["Seccomp:", "2"]))
 }
 
 impl From<RulesetError> for Flaw {

@@ -19,6 +19,7 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 use testkit::process::children;
 use testkit::{Process, Session, debian, is_root, output};
@@ -444,6 +445,30 @@ fn kernels_without_landlock_get_a_warning_and_deliver() {
     assert!(reply.starts_with("250 "), "{reply}");
     session.quit();
     assert_eq!(scratch.log(), ["[192.0.2.7] WARNING: no sandbox: this kernel has no Landlock"]);
+}
+
+/// A container's filter says EPERM, or ENOSYS as an old kernel does: it is not the kernel then that has to be replaced.
+#[test]
+fn a_filter_that_keeps_landlock_away_is_told_from_an_old_kernel() {
+    let scratch = with_mailbox("");
+    // The filter is the thread's own affair, and that of what it starts.
+    std::thread::scope(|scope| {
+        let filtered = scope.spawn(|| {
+            let rules = [(nix::libc::SYS_landlock_create_ruleset, Vec::new())].into_iter().collect();
+            let denied = SeccompAction::Errno(nix::libc::EPERM.unsigned_abs());
+            let architecture = std::env::consts::ARCH.try_into().unwrap();
+            let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, architecture).unwrap();
+            seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+            let mut session = scratch.greeted();
+            let reply = session.deliver(&["fred@mx.example"]);
+            assert!(reply.starts_with("250 "), "{reply}");
+            session.quit();
+        });
+        filtered.join().unwrap();
+    });
+    let why = "Landlock cannot be used: a seccomp filter keeps it from us, that of a container or of a unit, or this \
+               kernel has none";
+    assert_eq!(scratch.log(), [format!("[192.0.2.7] WARNING: no sandbox: {why}")]);
 }
 
 /// The receiver under strace.

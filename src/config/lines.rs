@@ -190,11 +190,12 @@ impl<'r> Lines<'r> {
         trouble.map(|trouble| about(prepared.rfind(&**path).unwrap_or_default(), path, trouble)).into_iter().collect()
     }
 
-    fn command_problems(&mut self, command: &str, prepared: &str) -> Vec<Problem> {
+    fn command_problems(&mut self, text: &str, prepared: &str) -> Vec<Problem> {
         // The command runs to the end of the line.
-        let begins = prepared.trim_ascii_end().len() - command.len();
-        let command = Command::parse(command);
+        let begins = prepared.trim_ascii_end().len() - text.len();
+        let command = Command::parse(text);
         let mut problems = unquoted_problems(&command, begins);
+        problems.extend(self.places.shell().map(|trouble| about(begins, text, trouble)));
         let programs = command.programs.iter();
         problems.extend(programs.filter_map(|(at, name)| Some(about(begins + at, name, self.places.program(name)?))));
         // Where another folder is the current one, names of that are not ours to look for.

@@ -50,7 +50,7 @@ pub use pattern::BrokenPattern;
 use places::Places;
 pub use rules::{Denial, Rules};
 pub use settings::{Config, Level, LogTarget, Sandbox};
-pub(crate) use shell::{PASSED, PATH, VARIABLES};
+pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
 use source::{LineStart, Source};
 pub(crate) use source::{Version, would_wait};
 pub use trace::Trace;

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::shell::PATH;
+use super::shell::{PATH, SHELL};
 use crate::files;
 
 /// The places so far.
@@ -49,6 +49,12 @@ impl Places {
     /// Why messages cannot wait in this folder.
     pub(super) fn folder(&mut self, path: &Path) -> Option<String> {
         written_oddly(path).or_else(|| self.no_file_in(path))
+    }
+
+    /// Why no command can be run at all.
+    pub(super) fn shell(&mut self) -> Option<String> {
+        let trouble = self.program(SHELL)?;
+        self.once(format!("{trouble}, and that is what runs commands"))
     }
 
     /// Why a shell cannot run this program.

@@ -215,6 +215,9 @@ const MISLEADING: [&str; 10] =
 /// What commands find as it was given to us: of the place, and nobody's secret.
 pub(crate) const PASSED: [&str; 2] = ["TZ", "LANG"];
 
+/// What runs commands.
+pub(crate) const SHELL: &str = "/bin/sh";
+
 /// Where commands look for programs.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 

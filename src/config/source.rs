@@ -103,7 +103,8 @@ impl Source {
         let version = metadata.is_file().then(|| Version::of(&metadata));
         if version.is_none() {
             // A pipe cannot be read twice.
-            let mut copy = tempfile::tempfile().context("cannot be copied")?;
+            let mut copy =
+                tempfile::tempfile_in(files::temporary_folder()).context("cannot be copied to a temporary file")?;
             io::copy(&mut file.take(MAX_SIZE), &mut copy).context("cannot be read")?;
             file = copy;
         }

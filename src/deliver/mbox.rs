@@ -236,7 +236,10 @@ impl<'a> Appending<'a> {
         let is_fifo = found.is_some_and(|found| found.file_type().is_fifo());
         let access = if is_fifo { OFlag::O_WRONLY } else { OFlag::O_RDWR };
         let flags = access | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-        let file = entry.open(flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let file = entry.open(flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENXIO) if is_fifo => io::Error::other("nobody reads this FIFO"),
+            _ => error,
+        })?;
         let metadata = file.metadata()?;
         if metadata.file_type().is_fifo() != is_fifo {
             return Ok(None);

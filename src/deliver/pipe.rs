@@ -20,7 +20,7 @@ use super::frames::{self, Incoming, Kind, MAX_FRAME};
 use super::runner::TERM_PATIENCE;
 use super::{Context, failure, mboxrd};
 use crate::cli::RUN_COMMANDS;
-use crate::config::{PASSED, VARIABLES};
+use crate::config::{PASSED, SHELL, VARIABLES};
 use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::signals::Signals;
@@ -47,7 +47,7 @@ pub(super) fn run(
             limit.value.as_secs(),
             said(&output)
         ))),
-        Ok(Answer::NotStarted(error)) => Err(failure(&error, &format!("starting '{command}'"))),
+        Ok(Answer::NotStarted(error)) => Err(failure(&error, &format!("starting {SHELL} for '{command}'"))),
         Ok(Answer::Broken(error)) | Err(error) => Err(failure(&error, &format!("running '{command}'"))),
     }
 }
@@ -78,8 +78,16 @@ impl<'a> Runner<'a> {
             [] => Err(io::Error::other(OUT_OF_REACH)),
             commands => Link::start(signals, variables)
                 .map_err(|error| {
-                    let cause = format!("{error}: {SELF} has to be there, and our user has to be allowed to run it");
-                    io::Error::new(error.kind(), cause)
+                    let advice = match error.kind() {
+                        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                            format!(": {SELF} has to be there, and our user has to be allowed to run it")
+                        }
+                        _ => String::new(),
+                    };
+                    io::Error::new(
+                        error.kind(),
+                        format!("the process that runs commands cannot be started: {error}{advice}"),
+                    )
                 })
                 .and_then(|link| link.tell(commands, time).map(|()| link)),
         };
@@ -110,7 +118,7 @@ impl<'a> Runner<'a> {
     ) -> io::Result<Answer> {
         let link = match &self.link {
             Ok(link) => link,
-            Err(error) => return Ok(Answer::NotStarted(io::Error::new(error.kind(), error.to_string()))),
+            Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
         };
         let known = self.commands.iter().find(|(_, known)| *known == command);
         let (number, _) = known.ok_or_else(|| io::Error::other(OUT_OF_REACH))?;

@@ -21,7 +21,7 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname
 use nix::unistd::Pid;
 
 use super::frames::{self, Incoming, Kind, MAX_FRAME};
-use crate::config::{PATH, VARIABLES};
+use crate::config::{PATH, SHELL, VARIABLES};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::user::Account;
@@ -244,7 +244,7 @@ impl<'s> Running<'s> {
     fn start(signals: &'s Signals, order: &Order<'_>) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         let mut child = signals.spawn(
-            Command::new("/bin/sh")
+            Command::new(SHELL)
                 .args(["-c", order.command])
                 // Our own environment is what the session passes on.
                 .envs(order.environment.iter().map(|(name, value)| (name, value)))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::client::Reply;
-use testkit::{Session, is_root, output, repository, wait_until};
+use testkit::{Session, debian, is_root, output, repository, wait_until};
 
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
@@ -68,6 +68,59 @@ fn commands_that_cannot_run_keep_the_mail_with_the_sender() {
         assert!(reply.starts_with("451 4.3.0 "), "{command}: {reply}");
         assert_eq!(log.len(), 1, "{log:?}");
         assert!(log[0].starts_with("[192.0.2.7] ERROR: 451 ") && log[0].contains(status), "{command}: {log:?}");
+    }
+}
+
+/// It is not the command that is missing then.
+#[test]
+fn a_shell_that_is_missing_is_named() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * pipe cat > piped\n");
+    let options = ["--quiet=all", "-f", "-o", "calls", "-P", "/bin/sh", "-e", "inject=execve:error=ENOENT"];
+    let mut command = scratch.command(debian::program("strace", "strace"), &options);
+    command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("451 4.3.0 "), "{reply}");
+    session.quit();
+    let log = scratch.log();
+    let why = "(starting /bin/sh for 'cat > piped': No such file or directory (os error 2))";
+    assert!(log.last().unwrap().ends_with(why), "{log:?}");
+
+    let options = ["--quiet=all", "-o", "calls", "-P", "/bin/sh", "-e", "inject=stat,statx,newfstatat:error=ENOENT"];
+    let mut check = scratch.command(debian::program("strace", "strace"), &options);
+    check.args([MAILRECV, "-c", CONFIG, "check"]);
+    let said = String::from_utf8(output(check).stderr).unwrap();
+    assert!(said.contains("there is no `/bin/sh`, and that is what runs commands"), "{said}");
+}
+
+/// What the system says is told, and no guess with it.
+#[test]
+fn why_the_process_that_runs_commands_cannot_be_started_is_told() {
+    for (error, words, is_of_the_program) in [
+        ("EAGAIN", "Resource temporarily unavailable (os error 11)", false),
+        ("ENOENT", "No such file or directory (os error 2)", true),
+    ] {
+        let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * pipe cat > piped\n");
+        let injection = match is_of_the_program {
+            true => format!("inject=execve:error={error}"),
+            false => format!("inject=clone,clone3,vfork:error={error}"),
+        };
+        let options = ["--quiet=all", "-f", "-o", "calls", "-e", &injection];
+        let mut command = scratch.command(debian::program("strace", "strace"), &options);
+        if is_of_the_program {
+            command.args(["-P", "/proc/self/exe"]);
+        }
+        command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
+        let mut session = Session::start(command);
+        session.expect("220 ");
+        let reply = session.deliver(&["fred@mx.example"]);
+        assert!(reply.starts_with("451 4.3.0 "), "{reply}");
+        session.quit();
+        let log = scratch.log();
+        let line = log.last().unwrap();
+        assert!(line.contains(words), "{log:?}");
+        assert_eq!(line.contains("/proc/self/exe has to be there"), is_of_the_program, "{log:?}");
     }
 }
 
