@@ -151,7 +151,11 @@ fn places_and_programs_are_tried() {
         ("deliver rcpt_to a append @theirs/mbox", "user `mail` cannot write to @theirs/mbox: Permission denied"),
         ("deliver rcpt_to a append @theirs/new", "user `mail` cannot make files in @theirs: Permission denied"),
         ("deliver rcpt_to a append @closed/mbox", "@closed/mbox cannot be looked at by user `mail`: Permission denied"),
-        ("deliver rcpt_to a append @ours/linked", "@ours/linked has 2 names (hard links), and is not written to"),
+        (
+            "deliver rcpt_to a append @ours/linked",
+            "@ours/linked has 2 names (hard links), as `cp -al` gives them, and is not written to: put a copy in its \
+             place, `cp -p` and `mv`",
+        ),
         ("deliver rcpt_to a maildir @ours/mbox", "@ours/mbox is a file, and no folder"),
         ("deliver rcpt_to a maildir @ours/box", "user `mail` cannot make files in @ours/box/new: Permission denied"),
         ("deliver rcpt_to a maildir @theirs/box", "user `mail` cannot make files in @theirs: Permission denied"),

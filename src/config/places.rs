@@ -120,7 +120,11 @@ impl Places {
             return Some(format!("{shown} is a folder, and no file"));
         }
         if metadata.is_file() && metadata.nlink() > 1 {
-            return Some(format!("{shown} has {} names (hard links), and is not written to", metadata.nlink()));
+            return Some(format!(
+                "{shown} has {} names (hard links), as `cp -al` gives them, and is not written to: put a copy in its place, \
+                 `cp -p` and `mv`",
+                metadata.nlink()
+            ));
         }
         let error = may(path, Access::WRITE_OK).err()?;
         Some(format!("{} cannot write to {shown}: {}", self.who, plain(&error)))

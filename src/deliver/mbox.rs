@@ -266,7 +266,10 @@ impl<'a> Appending<'a> {
         let metadata = self.file.metadata()?;
         if metadata.nlink() > 1 {
             // Who can make names here could have given one to a file that is no mailbox.
-            return Err(io::Error::other(format!("the file has {} names (hard links)", metadata.nlink())));
+            return Err(io::Error::other(format!(
+                "the file has {} names (hard links), as `cp -al` gives them: put a copy in its place, `cp -p` and `mv`",
+                metadata.nlink()
+            )));
         }
         let length = metadata.len();
         if length == 0 {
