@@ -131,8 +131,8 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
         match name {
             "append" => places.contains(&Place::Mailbox(path.to_owned())) || is_below_a_place(),
             "maildir" => places.contains(&Place::Maildir(path.to_owned())) || is_below_a_place(),
-            "pipe" => {
-                let is_this = |command: &&str| action == format!("pipe '{command}'");
+            "pipe" | "pipe_raw" => {
+                let is_this = |command: &&str| action == format!("{name} '{command}'");
                 let for_any_name = config.rules.commands_for_any_name(peer.address);
                 config.rules.commands_for(peer).iter().any(is_this) && for_any_name.iter().any(is_this)
             }

@@ -36,8 +36,10 @@ pub(crate) enum Keep {
 /// A destination that cannot be undone. It has its say when everything else is prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HandOver {
-    /// Give to this shell command on its standard input.
+    /// Give to this shell command on its standard input, as it would stand in a mailbox.
     Pipe(String),
+    /// Give to this shell command on its standard input, as it is.
+    PipeRaw(String),
 }
 
 /// What is to be known of an action but how to do it.
@@ -78,6 +80,7 @@ impl HandOver {
     fn facts(&self) -> Facts<'_> {
         match self {
             HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Command(command)),
+            HandOver::PipeRaw(command) => Facts::new("pipe_raw", Some(command), Need::Command(command)),
         }
     }
 }
@@ -91,12 +94,16 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
     ("maildir", " DIR", |words| {
         Ok(Action::Keep(Keep::Maildir(words.path("the folder of the maildir")?.text.to_owned())))
     }),
-    ("pipe", " COMMAND", |words| {
-        Ok(Action::HandOver(HandOver::Pipe(words.rest("the shell command")?.text.to_owned())))
-    }),
+    ("pipe", " COMMAND", |words| Ok(Action::HandOver(HandOver::Pipe(command(words)?)))),
+    ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::PipeRaw(command(words)?)))),
     ("print", "", |_| Ok(Action::Keep(Keep::Print))),
     ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
 ];
+
+/// Reads a command, to the end of the line.
+fn command(words: &mut Words<'_>) -> Result<String, Problem> {
+    Ok(words.rest("the shell command")?.text.to_owned())
+}
 
 impl Action {
     /// Reads an action, to the end of the line.

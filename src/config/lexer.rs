@@ -231,7 +231,8 @@ pub(super) fn without_comment(line: &str) -> &str {
     line
 }
 
-/// Replaces `${NAME}` and `${NAME:-default}` by what `variable` knows; the command of a `pipe` is left to its shell.
+/// Replaces `${NAME}` and `${NAME:-default}` by what `variable` knows; the command of a `pipe` or `pipe_raw` is left to its
+/// shell.
 /// `None` when there is nothing to replace.
 fn replace_variables(line: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, Problem> {
     if memchr::memmem::find(line.as_bytes(), b"${").is_none() {
@@ -296,12 +297,12 @@ fn reply_text(line: &str) -> Option<usize> {
     Some(words.at)
 }
 
-/// Where the command of a `pipe` begins: the third word after `rcpt_to`, if the second is `pipe`.
+/// Where a shell command begins: the third word after `rcpt_to`, if the second is an action that has one.
 fn shell_command(line: &str) -> Option<usize> {
     let mut words = Words::new(line);
     while words.next_word()?.text != "rcpt_to" {}
     words.next_word()?;
-    (words.next_word()?.text == "pipe").then_some(words.at)
+    matches!(words.next_word()?.text, "pipe" | "pipe_raw").then_some(words.at)
 }
 
 #[cfg(test)]
@@ -334,10 +335,9 @@ mod tests {
         assert_eq!(replace("domain ${HOST}").unwrap(), "domain example.com");
         assert_eq!(replace("domain ${NONE:-x}.${HOST}").unwrap(), "domain x.example.com");
         assert_eq!(replace("domain ${EMPTY:-x}").unwrap(), "domain x");
-        assert_eq!(
-            replace("deliver rcpt_to a@${HOST} pipe run ${SENDER}").unwrap(),
-            "deliver rcpt_to a@example.com pipe run ${SENDER}"
-        );
+        for line in ["deliver rcpt_to a@${HOST} pipe run ${SENDER}", "copy rcpt_to a@${HOST} pipe_raw run ${SENDER}"] {
+            assert_eq!(replace(line).unwrap(), line.replace("${HOST}", "example.com"));
+        }
         assert!(replace("domain ${NONE}").unwrap_err().message.contains("NONE"));
         assert!(replace("domain ${HOST").is_err());
     }

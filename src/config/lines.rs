@@ -184,18 +184,22 @@ impl<'r> Lines<'r> {
             Action::Keep(Keep::Append(file)) => (file, self.places.file(file.as_ref())),
             Action::Keep(Keep::Maildir(folder)) => (folder, self.places.maildir(folder.as_ref())),
             Action::Keep(Keep::Print | Keep::Discard) => return Vec::new(),
-            Action::HandOver(HandOver::Pipe(command)) => return self.command_problems(command, prepared),
+            Action::HandOver(to) => return self.command_problems(to, prepared),
         };
         // The path is the last word, or nearly.
         trouble.map(|trouble| about(prepared.rfind(&**path).unwrap_or_default(), path, trouble)).into_iter().collect()
     }
 
-    fn command_problems(&mut self, text: &str, prepared: &str) -> Vec<Problem> {
+    fn command_problems(&mut self, to: &HandOver, prepared: &str) -> Vec<Problem> {
+        let (HandOver::Pipe(text) | HandOver::PipeRaw(text)) = to;
         // The command runs to the end of the line.
         let begins = prepared.trim_ascii_end().len() - text.len();
         let command = Command::parse(text);
         let mut problems = unquoted_problems(&command, begins);
         problems.extend(self.places.shell().map(|trouble| about(begins, text, trouble)));
+        if let HandOver::Pipe(_) = to {
+            problems.extend(mailbox_form_problem(&command, begins));
+        }
         let programs = command.programs.iter();
         problems.extend(programs.filter_map(|(at, name)| Some(about(begins + at, name, self.places.program(name)?))));
         // Where another folder is the current one, names of that are not ours to look for.
@@ -267,6 +271,19 @@ fn about(at: usize, part: &str, message: String) -> Problem {
     Problem { start: at, end: at + part.len(), message }
 }
 
+/// A program that wants a message as it is, and is given one as it would stand in a mailbox.
+fn mailbox_form_problem(command: &Command<'_>, begins: usize) -> Option<Problem> {
+    let (at, program) = command.reader?;
+    let name = program.rsplit('/').next().unwrap_or(program);
+    READ_ONE_MESSAGE.contains(&name).then(|| {
+        let message = format!(
+            "`{name}` wants a message as it is, and `pipe` gives it one of a mailbox, with a `From ` line in front and \
+             a `>` before others: write `pipe_raw`"
+        );
+        about(begins + at, program, message)
+    })
+}
+
 /// What the shell takes apart that was hardly meant to be.
 fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
     let unquoted = command.unquoted.iter().filter(|(_, variable)| shell::is_of_the_peer(shell::name_of(variable)));
@@ -317,6 +334,25 @@ impl Problem {
         Diagnostic { severity: Severity::Warning, ..*self.cite(source, line) }
     }
 }
+
+/// Programs that pass one message on, deliver it or judge it.
+const READ_ONE_MESSAGE: [&str; 15] = [
+    "sendmail",
+    "exim",
+    "exim4",
+    "qmail-inject",
+    "msmtp",
+    "ssmtp",
+    "nullmailer-inject",
+    "dovecot-lda",
+    "procmail",
+    "maildrop",
+    "deliverquota",
+    "rt-mailgate",
+    "spamc",
+    "spamassassin",
+    "rspamc",
+];
 
 /// Ends of names that are domains, and hardly the names of people.
 const COMMON_DOMAINS: [&str; 12] =

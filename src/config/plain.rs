@@ -115,6 +115,7 @@ mod tests {
             ("deliver rcpt_to fred append ", None),
             ("deliver rcpt_to fred maildir\t", None),
             ("deliver rcpt_to fred pipe cat", None),
+            ("deliver rcpt_to fred pipe_raw cat", None),
             ("deliver rcpt_to fred print", None),
             ("deliver rcpt_to *@x append a", None),
             ("deliver rcpt_to /x/ append a", None),

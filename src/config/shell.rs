@@ -12,13 +12,21 @@ pub(super) struct Command<'c> {
     pub(super) outputs: Vec<(usize, &'c str)>,
     /// Variables outside quotes: what they hold is taken apart at blanks, and its `*` and `?` become names of files.
     pub(super) unquoted: Vec<(usize, &'c str)>,
+    /// The first program that may read the command's standard input, if it is plain which that is.
+    pub(super) reader: Option<(usize, &'c str)>,
 }
 
 impl<'c> Command<'c> {
     pub(super) fn parse(command: &'c str) -> Self {
         let mut found = Self { unquoted: unquoted(command), ..Self::default() };
         let mut expects = Expects::Program;
+        let mut is_reader_found = false;
         for (at, word) in words(command) {
+            match word {
+                "|" => is_reader_found = true,
+                "<" | "<<" | "<&" => found.reader = None,
+                _ => {}
+            }
             expects = match (expects, word) {
                 (_, "|" | "||" | "&&" | ";" | "&" | "(" | ")" | "{" | "}" | "!") => Expects::Program,
                 (_, ">" | ">>" | ">|") => Expects::Output,
@@ -30,7 +38,12 @@ impl<'c> Command<'c> {
                 (Expects::Program, "case" | "for" | "function") => return found,
                 (Expects::Program, word) if is_assignment(word) => Expects::Program,
                 (Expects::Program, word) => {
-                    found.programs.extend(plain(at, word));
+                    let program = plain(at, word);
+                    if !is_reader_found && !READ_NOTHING.contains(&word) {
+                        is_reader_found = true;
+                        found.reader = program;
+                    }
+                    found.programs.extend(program);
                     Expects::Argument
                 }
                 (Expects::Output, word) => {
@@ -218,6 +231,10 @@ pub(crate) const PASSED: [&str; 2] = ["TZ", "LANG"];
 /// What runs commands.
 pub(crate) const SHELL: &str = "/bin/sh";
 
+/// What a shell does by itself, without reading anything.
+const READ_NOTHING: [&str; 14] =
+    ["[", ":", "cd", "echo", "exit", "export", "false", "printf", "set", "test", "trap", "true", "ulimit", "umask"];
+
 /// Where commands look for programs.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -261,6 +278,24 @@ mod tests {
         }
         assert_eq!(name_of("${LOCAL%%+*}"), "LOCAL");
         assert_eq!(name_of("$LOCAL"), "LOCAL");
+    }
+
+    #[test]
+    fn the_program_that_reads_the_message() {
+        for (command, reader) in [
+            ("/usr/sbin/sendmail -i root", Some("/usr/sbin/sendmail")),
+            ("IFS=' ' && exec 'procmail' -f- || exit 75 # x", Some("procmail")),
+            ("cd /srv && umask 077; spamc | procmail", Some("spamc")),
+            ("cat | sendmail", Some("cat")),
+            ("sendmail root > /dev/null", Some("sendmail")),
+            // Not the message, or nobody knows.
+            ("sendmail root < /etc/motd", None),
+            ("echo news | sendmail root", None),
+            ("$RUN; sendmail root", None),
+            ("case $LOCAL in x) sendmail root;; esac", None),
+        ] {
+            assert_eq!(Command::parse(command).reader.map(|(_, program)| program), reader, "{command}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn write(
 }
 
 /// The line that separates messages: sender and date (mbox(5)). What is no bare word becomes one.
-pub(super) fn from_line(reverse_path: &ReversePath) -> String {
+fn from_line(reverse_path: &ReversePath) -> String {
     let sender: String = match reverse_path {
         ReversePath::Null => "MAILER-DAEMON".to_owned(),
         ReversePath::Mailbox(mailbox) => {

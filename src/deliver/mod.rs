@@ -20,6 +20,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pipe::Form;
 pub use pipe::Runner;
 
 use crate::address::Mailbox;
@@ -149,7 +150,8 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
         let Some(to) = &recipient.destinations.hand_over else { continue };
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
         let taken_over = match &to.action {
-            HandOver::Pipe(command) => pipe::run(context, command, copy, spool),
+            HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
+            HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
         };
         taken_over.map_err(about(&recipient.mailbox))?;
     }

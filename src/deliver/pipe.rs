@@ -1,4 +1,5 @@
-//! `pipe COMMAND`: `/bin/sh -c COMMAND` with the message on its standard input.
+//! `pipe COMMAND` and `pipe_raw COMMAND`: `/bin/sh -c COMMAND` with the message on its standard input, as it would stand
+//! in a mailbox or as it is.
 //!
 //! Nothing the peer sent is part of the command; it is in environment variables, cleaned of control characters. The
 //! session itself is confined to where no program can be run, so a process outside, the [`Runner`], runs the command: it
@@ -27,17 +28,27 @@ use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply, Status};
 use crate::wait::{is_ready, timeout};
 
+/// What a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// What `append` would write: a message of a mailbox, which the command may add to one.
+    Mailbox,
+    /// The message itself, for programs that deliver or examine one.
+    Raw,
+}
+
 /// Has the command run and turns its exit status into an answer.
 pub(super) fn run(
     context: &Context<'_>,
     command: &str,
+    form: Form,
     copy: RecipientCopy<'_>,
     spool: &mut Spool,
 ) -> Result<(), Reply> {
     let log = context.log;
     log.event(&Event::StartingCommand(command));
     let limit = &context.config.limits.pipe_secs;
-    match context.runner.have_run(command, copy, spool, limit.value) {
+    match context.runner.have_run(command, form, copy, spool, limit.value) {
         Ok(Answer::Ended { status, output }) => {
             log.event(&Event::CommandEnded { command, status, output: &output });
             answer(status, || CommandEnd { command, status, output: &output }.to_string())
@@ -112,6 +123,7 @@ impl<'a> Runner<'a> {
     fn have_run(
         &self,
         command: &str,
+        form: Form,
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
         time: Duration,
@@ -123,7 +135,7 @@ impl<'a> Runner<'a> {
         let known = self.commands.iter().find(|(_, known)| *known == command);
         let (number, _) = known.ok_or_else(|| io::Error::other(OUT_OF_REACH))?;
         let until = Instant::now() + time + TERM_PATIENCE + PATIENCE;
-        let sent = link.send_message(*number, copy, spool, until);
+        let sent = link.send_message(*number, form, copy, spool, until);
         let end = if sent.is_ok() { Kind::End } else { Kind::Abandon };
         let answer = link.send(end, b"", until).and_then(|()| link.answer(until));
         if answer.is_err() {
@@ -174,17 +186,23 @@ impl<'a> Link<'a> {
         self.send(Kind::Only, &numbers, Instant::now() + PATIENCE)
     }
 
-    fn send_message(&self, number: u32, copy: RecipientCopy<'_>, spool: &mut Spool, until: Instant) -> io::Result<()> {
+    fn send_message(
+        &self,
+        number: u32,
+        form: Form,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+        until: Instant,
+    ) -> io::Result<()> {
         let mut order = Vec::new();
         frames::put_number(&mut order, number);
         values(copy).iter().try_for_each(|value| frames::put_text(&mut order, value.as_bytes()))?;
         self.send(Kind::Run, &order, until)?;
-        // As Postfix and Exim do it, and as the original did: a `From ` line, and no `>` in front of any other.
-        let from_line = mboxrd::from_line(&copy.envelope.transaction.reverse_path);
-        self.send(Kind::Piece, from_line.as_bytes(), until)?;
-        for_each_piece(copy.reader(spool)?, |text| {
-            text.chunks(MAX_FRAME).try_for_each(|piece| self.send(Kind::Piece, piece, until))
-        })
+        let send = |text: &[u8]| text.chunks(MAX_FRAME).try_for_each(|piece| self.send(Kind::Piece, piece, until));
+        match form {
+            Form::Raw => for_each_piece(copy.reader(spool)?, send),
+            Form::Mailbox => mboxrd::write(copy, spool, MAX_FRAME, send),
+        }
     }
 
     fn send(&self, kind: Kind, payload: &[u8], until: Instant) -> io::Result<()> {

@@ -13,12 +13,15 @@ fn large_messages_arrive_whole_in_little_memory() {
         "domain mx.example\nlimit.smtp_data_size 0\n\
          deliver rcpt_to fred@mx.example append inbox\n\
          deliver rcpt_to command@mx.example pipe cat > piped\n\
+         deliver rcpt_to raw@mx.example pipe_raw cat > raw\n\
          deliver rcpt_to mail@mx.example maildir dir\n",
     );
     for size in [5_000_000, 50_000_000] {
         let text = text_of(size);
         let expected = with_lf(&text);
-        for (recipient, file) in [("fred@mx.example", "inbox"), ("command@mx.example", "piped")] {
+        for (recipient, file) in
+            [("fred@mx.example", "inbox"), ("command@mx.example", "piped"), ("raw@mx.example", "raw")]
+        {
             let mut session = scratch.greeted();
             session.begin_message(&[recipient]);
             session.send(&text);
@@ -31,7 +34,7 @@ fn large_messages_arrive_whole_in_little_memory() {
             let header =
                 delivered.windows(b"Subject: large".len()).position(|window| window == b"Subject: large").unwrap();
             let body = &delivered[header..];
-            let end: &[u8] = if file == "inbox" { b"\n" } else { b"" };
+            let end: &[u8] = if file == "raw" { b"" } else { b"\n" };
             assert!(body.len() == expected.len() + end.len() && body.starts_with(&expected), "{file}, {size}");
             std::fs::remove_file(scratch.path(file)).unwrap();
         }
@@ -48,6 +51,10 @@ fn odd_shapes_of_messages_take_little_memory() {
         b"X-Header: y\r\n".repeat(1_000_000),
         b"\r\n".repeat(2_000_000),
         b">From \r\n".repeat(1_000_000),
+        // Longer in a mailbox than they were sent.
+        b"Lines:\r\n".repeat(1_000_000),
+        b"From x\r\n".repeat(1_000_000),
+        [b"From ".to_vec(), vec![b'x'; 10_000_000], b"\r\nSubject: x\r\n".to_vec()].concat(),
     ];
     for text in shapes {
         let mut session = scratch.greeted();

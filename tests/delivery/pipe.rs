@@ -322,10 +322,10 @@ fn commands_get_a_clean_environment() {
     let all = scratch.read("all-fds");
     assert!(all.contains("pipe:") && !all.contains("socket:") && !all.contains("mailrecv.conf"), "{all}");
 
-    // The message as it stands, the separator of a mailbox in front.
+    // The message as it would stand in a mailbox.
     let text = scratch.read("text");
     assert!(text.starts_with("From \"a-$(id)-b\"@c.example "), "{text}");
-    assert!(text.ends_with("\nSubject: x\n\nFrom here\n.\n"), "{text}");
+    assert!(text.ends_with("\nSubject: x\n\n>From here\n.\n\n"), "{text}");
 }
 
 /// A recipient can be any text, and so can what commands get of it. The manual's way to make the name of a file of that
@@ -348,7 +348,7 @@ fn a_file_named_after_a_recipient_is_where_it_should_be() {
             session.exchange("x\r\n.", "")
         };
         assert!(deliver("fred.x-1@mx.example").starts_with("250 "));
-        assert!(scratch.read("boxes/fred.x-1").ends_with("\nx\n"));
+        assert!(scratch.read("boxes/fred.x-1").ends_with("\nx\n\n"));
         let stolen = deliver("\"../stolen\"@mx.example");
         assert_eq!(stolen.starts_with("550 5.1.1 "), is_careful, "{stolen}");
         assert_eq!(scratch.path("stolen").exists(), !is_careful, "{line}");

@@ -254,7 +254,7 @@ impl Excuse {
         match self {
             Excuse::None | Excuse::NotRemoved => false,
             Excuse::NotCutBack => place.before().is_some(),
-            Excuse::Taken => place == Place::Command,
+            Excuse::Taken => matches!(place, Place::Command | Place::RawCommand),
         }
     }
 }
@@ -296,7 +296,7 @@ const ROUTES: &[&[Place]] = &[
 ];
 
 /// The one that a spooled message goes to in the short form.
-const SPOOLED_ROUTE: &[Place] = &[Place::Mbox, Place::Maildir, Place::Command];
+const SPOOLED_ROUTE: &[Place] = &[Place::Mbox, Place::Maildir, Place::RawCommand];
 
 /// Sizes of messages in bytes: one that is kept in memory, and one that is not.
 const SMALL: usize = 400;

@@ -18,7 +18,7 @@ use testkit::Random;
 use testkit::client::Reply;
 
 use crate::client::{Moment, Session};
-use crate::letters::{Copy, Format, Letter, examine};
+use crate::letters::{Copy, Format, Letter, examine, without_separator};
 use crate::readers;
 use crate::report::{Form, Tally};
 use crate::support::{CONFIG, Scratch};
@@ -102,10 +102,10 @@ impl<'a> Batch<'a> {
             for (directive, place) in ["deliver", "copy"].iter().zip(*places) {
                 let path = mail.join(place);
                 let path = path.display();
-                let action = match format(place) {
-                    Format::Mboxrd => format!("append {path}"),
-                    Format::Bare => format!("maildir {path}"),
-                    Format::Piped => format!(
+                let action = match *place {
+                    MBOX | OTHER_MBOX => format!("append {path}"),
+                    MAILDIR => format!("maildir {path}"),
+                    _ => format!(
                         "pipe cd {path} && dd of=.$MESSAGE_ID bs=64k conv=fsync status=none && mv .$MESSAGE_ID $MESSAGE_ID"
                     ),
                 };
@@ -278,7 +278,7 @@ impl<'a> Batch<'a> {
             // A name with a dot in front: `dd` was killed by the end of its own session, or failed.
             if !path.file_name().unwrap().to_string_lossy().starts_with('.') {
                 let raw = std::fs::read(path).unwrap();
-                copies.push((PIPED, examine(&raw, Format::Piped, letter)));
+                copies.push((PIPED, examine(without_separator(&raw, Format::Mboxrd), Format::Mboxrd, letter)));
             }
         }
         let mut findings = account(&sent, copies);
@@ -482,14 +482,6 @@ fn magnitude(size: usize) -> usize {
 
 fn places(recipient: &str) -> &'static [&'static str] {
     RECIPIENTS.iter().find(|(known, _)| *known == recipient).map_or(&[], |(_, places)| places)
-}
-
-fn format(place: &str) -> Format {
-    match place {
-        MBOX | OTHER_MBOX => Format::Mboxrd,
-        MAILDIR => Format::Bare,
-        _ => Format::Piped,
-    }
 }
 
 /// Who gets mail, and where: the place of the `deliver` line, and that of the `copy` line.

@@ -35,8 +35,6 @@ pub enum Copy {
 pub enum Format {
     /// A `From ` line in front, and `From ` in the text quoted with `>`.
     Mboxrd,
-    /// A `From ` line in front, and nothing quoted: what commands are given.
-    Piped,
     /// The message.
     Bare,
 }
@@ -176,6 +174,14 @@ fn number(line: &[u8], before: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(before)?;
     let digits = &rest[..rest.iter().position(|byte| *byte == b'@')?];
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// What a place has of a message without the empty line that separates it from the next one.
+pub fn without_separator(found: &[u8], format: Format) -> &[u8] {
+    match found.strip_suffix(b"\n") {
+        Some(message) if format == Format::Mboxrd && message.ends_with(b"\n") => message,
+        _ => found,
+    }
 }
 
 /// mboxrd: a `>` in front of every line of `>`s and `From `.

@@ -258,7 +258,7 @@ const ROUTES: &[&[Place]] = &[
     &[Place::NewMaildir],
     &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::NewMaildir],
     &[Place::Mbox, Place::Maildir, Place::Command],
-    &[Place::NewMbox, Place::NewMaildir, Place::Command],
+    &[Place::NewMbox, Place::NewMaildir, Place::RawCommand],
     &[Place::NewMbox, Place::NewMaildir, Place::Refusing],
     &[Place::Mbox, Place::Maildir, Place::Hanging],
 ];

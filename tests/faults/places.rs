@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use testkit::client::Reply;
 
 use crate::client::{Lost, Session};
-use crate::letters::{Copy, Format, Letter, examine};
+use crate::letters::{Copy, Format, Letter, examine, without_separator};
 use crate::readers;
 use crate::support::{CONFIG, Scratch};
 
@@ -26,8 +26,10 @@ pub enum Place {
     Maildir,
     /// A maildir that is not there yet.
     NewMaildir,
-    /// A command that keeps the message.
+    /// A command that keeps the message as it would stand in a mailbox.
     Command,
+    /// A command that keeps the message as it is.
+    RawCommand,
     /// A command that reads the message and does not want it.
     Refusing,
     /// A device that never has room.
@@ -109,7 +111,7 @@ impl Destinations {
         // What it says to that, if it is still there, is of no interest here.
         let _ = session.ask("QUIT");
         let status = session.wait();
-        let commands = [Place::Command, Place::Refusing, Place::Hanging].map(Place::name);
+        let commands = [Place::Command, Place::RawCommand, Place::Refusing, Place::Hanging].map(Place::name);
         if letter.recipients.iter().any(|name| commands.contains(name)) {
             readers::wait_for_processes(&self.scratch);
         }
@@ -128,9 +130,10 @@ impl Destinations {
             match place {
                 Place::Mbox | Place::NewMbox | Place::TornMbox => self.look_into_mbox(tree, *place, &mut sight),
                 Place::Maildir | Place::NewMaildir => self.look_into_maildir(tree, *place, &mut sight),
-                Place::Command => {
+                Place::Command | Place::RawCommand => {
+                    let format = if *place == Place::Command { Format::Mboxrd } else { Format::Bare };
                     for (_, content) in files_in(tree, place.name()) {
-                        self.judge(content, Format::Piped, *place, &mut sight);
+                        self.judge(without_separator(content, format), format, *place, &mut sight);
                     }
                 }
                 Place::Refusing | Place::Full | Place::Hanging => {}
@@ -219,6 +222,7 @@ impl Place {
             Place::Maildir => "maildir",
             Place::NewMaildir => "new-maildir",
             Place::Command => "command",
+            Place::RawCommand => "raw-command",
             Place::Refusing => "refusing",
             Place::Full => "full",
             Place::Hanging => "hanging",
@@ -252,7 +256,10 @@ impl Place {
         match self {
             Place::Mbox | Place::NewMbox | Place::TornMbox => format!("append {path}"),
             Place::Maildir | Place::NewMaildir => format!("maildir {path}"),
-            Place::Command => format!("pipe cat >{path}/.$MESSAGE_ID && mv {path}/.$MESSAGE_ID {path}/$MESSAGE_ID"),
+            Place::Command | Place::RawCommand => {
+                let action = if self == Place::Command { "pipe" } else { "pipe_raw" };
+                format!("{action} cat >{path}/.$MESSAGE_ID && mv {path}/.$MESSAGE_ID {path}/$MESSAGE_ID")
+            }
             Place::Refusing => "pipe cat >/dev/null; exit 75".to_owned(),
             Place::Full => "append /dev/full".to_owned(),
             Place::Hanging => "pipe sleep 30".to_owned(),
@@ -271,7 +278,7 @@ impl Place {
                 }
                 fs::write(path.join("new").join(OLD_NAME), OLD).expect("writing a message");
             }
-            Place::Command => fs::create_dir(path).expect("a folder"),
+            Place::Command | Place::RawCommand => fs::create_dir(path).expect("a folder"),
             Place::NewMbox | Place::NewMaildir | Place::Refusing | Place::Full | Place::Hanging => {}
         }
     }
@@ -330,13 +337,14 @@ fn split_mbox(content: &[u8]) -> Vec<&[u8]> {
     messages
 }
 
-const ALL: [Place; 9] = [
+const ALL: [Place; 10] = [
     Place::Mbox,
     Place::NewMbox,
     Place::TornMbox,
     Place::Maildir,
     Place::NewMaildir,
     Place::Command,
+    Place::RawCommand,
     Place::Refusing,
     Place::Full,
     Place::Hanging,
