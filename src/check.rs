@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::cli::{Options, Verbosity};
-use crate::config::{self, Diagnostic, Level, Severity};
+use crate::config::{self, Config, Diagnostic, Level, Severity};
 use crate::exit::Exit;
 use crate::sandbox;
 
@@ -33,6 +33,10 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> E
         let mut out = std::io::stdout();
         let (count, plural) = (warnings.len(), if warnings.len() == 1 { "" } else { "s" });
         let _ = writeln!(out, "{}: no errors, {count} warning{plural}", options.config.display());
+        let included: Vec<_> = loaded.iter().flat_map(Config::included).collect();
+        if !included.is_empty() {
+            let _ = writeln!(out, "It includes {}", included.join(", "));
+        }
         let _ = writeln!(out, "Before it listens to its peer, a session gives up everything but:");
         for line in loaded.iter().flat_map(sandbox::describe) {
             let _ = writeln!(out, "  {line}");

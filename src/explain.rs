@@ -100,7 +100,7 @@ fn show_destinations(text: &mut String, transaction: &Transaction, question: &Qu
     let log = Log::new(config.log.clone(), config.debug, config.loghex, question.peer.address.to_string());
     for recipient in &transaction.recipients {
         for (action, origin) in recipient.destinations.shown() {
-            let _ = writeln!(text, "destination: {action} ({origin})");
+            let _ = writeln!(text, "destination: {action} ({})", config.rules.origin(origin));
             if log.wants(Flags::DELIVERIES) {
                 let (from, to) = (&transaction.reverse_path, &recipient.mailbox);
                 let event = Event::Delivered { id: "...", from, to, size: &"...", action };

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{Config, Denial, Place, Trace};
+use crate::config::{Config, Denial, Place, Rules, Trace};
 use crate::files;
 use crate::peer::Peer;
 use crate::smtp::reply::{self, Reply, Status};
@@ -31,7 +31,9 @@ impl<'c> Policy<'c> {
     pub fn refusal(&mut self) -> Option<Reply> {
         match self.config.rules.admit(self.peer, &mut self.trace) {
             Ok(()) => None,
-            Err(Denial::Broken(broken)) => Some(reply::broken_pattern(broken.line, &broken.message)),
+            Err(Denial::Broken(broken)) => {
+                Some(reply::broken_pattern(self.config.rules.line(broken.line), &broken.message))
+            }
             Err(_) => Some(reply::peer_refused(self.peer)),
         }
     }
@@ -62,18 +64,23 @@ impl<'c> Policy<'c> {
     }
 
     fn decide(&mut self, question: &Question) -> Answer {
+        let rules = &self.config.rules;
         match question {
-            Question::Sender(sender) => match self.config.rules.sender(sender, &mut self.trace) {
+            Question::Sender(sender) => match rules.sender(sender, &mut self.trace) {
                 Ok(()) => Answer::Admitted,
-                Err(denial) => {
-                    Answer::No(denied(denial, &sender.bare(), reply::SENDER_REFUSED, reply::sender_not_allowed()))
-                }
+                Err(denial) => Answer::No(denied(
+                    rules,
+                    denial,
+                    &sender.bare(),
+                    reply::SENDER_REFUSED,
+                    reply::sender_not_allowed(),
+                )),
             },
             Question::Recipient(mailbox) => {
-                let config = self.config;
-                match config.rules.route(mailbox, self.peer, &config.domain, &mut self.trace) {
+                match rules.route(mailbox, self.peer, &self.config.domain, &mut self.trace) {
                     Ok(destinations) => Answer::Destinations(destinations),
                     Err(denial) => Answer::No(denied(
+                        rules,
                         denial,
                         &mailbox.bare(),
                         reply::RECIPIENT_REFUSED,
@@ -104,7 +111,7 @@ impl<'c> Policy<'c> {
 
     /// Hands out how the last decisions came about, a line each.
     pub fn take_trace(&mut self) -> Vec<String> {
-        self.trace.take()
+        self.trace.take(&self.config.rules)
     }
 }
 
@@ -114,15 +121,15 @@ const SPARE_PART: u64 = 20;
 /// Room for the recipients that a transaction puts off after asking about them, and some more.
 const MAX_REMEMBERED: usize = 16;
 
-/// The reply to what a rule forbids to this address. `status` goes with the administrator's own words, `not_allowed` are
+/// The reply to what one of the rules forbids to this address. `status` goes with the administrator's own words, `not_allowed` are
 /// ours.
-fn denied(denial: Denial<'_>, address: &str, status: Status, not_allowed: Reply) -> Reply {
+fn denied(rules: &Rules, denial: Denial<'_>, address: &str, status: Status, not_allowed: Reply) -> Reply {
     match denial {
         Denial::Refused(refusal) => reply::worded(refusal, status).about(address),
         Denial::NotAllowed => not_allowed.about(address),
         Denial::Unknown => reply::no_such_recipient().about(address),
         Denial::TwoHandOvers => reply::two_hand_overs().about(address),
-        Denial::Broken(broken) => reply::broken_pattern(broken.line, &broken.message),
-        Denial::Changed { line } => reply::configuration_changed(line).about(address),
+        Denial::Broken(broken) => reply::broken_pattern(rules.line(broken.line), &broken.message),
+        Denial::Changed { line } => reply::configuration_changed(rules.line(line)).about(address),
     }
 }

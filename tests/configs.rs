@@ -717,11 +717,27 @@ fn check(file: &Path) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
-/// Copies the file, so that the owner and the mode of the checkout do not matter. Returns its name.
+/// Copies the file, so that the owner and the mode of the checkout do not matter, with the folder of its name that has the
+/// files it includes, if there is one. Returns its name.
 fn copy(file: &Path, scratch: &Scratch) -> String {
     let name = file.file_name().unwrap().to_str().unwrap().to_owned();
     scratch.write(&name, std::fs::read(file).unwrap());
+    let included = file.with_extension("");
+    if included.is_dir() {
+        copy_folder(&included, &scratch.path(included.file_name().unwrap()));
+    }
     name
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let to = to.join(entry.file_name().unwrap());
+        match entry.is_dir() {
+            true => copy_folder(&entry, &to),
+            false => std::fs::write(to, std::fs::read(entry).unwrap()).unwrap(),
+        }
+    }
 }
 
 /// A connection under this configuration: told 421 4.3.5 and closed, status 78. Returns the log.

@@ -46,6 +46,8 @@ fn the_examples_in_the_reference_are_sound() {
         reference.lines().map(|line| if is_example(line) { &line[1..] } else { line }).collect();
     assert!(uncommented.iter().filter(|line| !line.is_empty() && !line.starts_with('#')).count() > 20);
     let scratch = Scratch::with_config(&uncommented.join("\n"));
+    // What it includes is in a folder beside it.
+    std::fs::create_dir(scratch.path("mailrecv.d")).unwrap();
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     for directive in config::directives().chain(FORMS) {

@@ -111,11 +111,14 @@ fn answers(config: &Config, text: &[u8]) -> Vec<String> {
         let actions = config.rules.route(&mailbox, &peer, &config.domain, &mut trace).map(|destinations| {
             assert!(destinations.shown().count() > 0, "{mailbox} is accepted and goes nowhere");
             assert!(are_within_reach(config, &peer, &destinations), "out of reach: {destinations:?}");
-            destinations.shown().map(|(action, origin)| format!("{action} ({origin})")).collect::<Vec<_>>()
+            destinations
+                .shown()
+                .map(|(action, origin)| format!("{action} ({})", config.rules.origin(origin)))
+                .collect::<Vec<_>>()
         });
         answers.push(format!("to {mailbox}: {actions:?}"));
     }
-    assert!(trace.take().iter().all(|line| !line.contains('\n')));
+    assert!(trace.take(&config.rules).iter().all(|line| !line.contains('\n')));
     answers
 }
 

@@ -216,7 +216,7 @@ impl<A: fmt::Display> Destination<A> {
 /// Where in the configuration a destination was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The line with this number.
+    /// The line with this number, counted through all files ([`super::Rules::origin`]).
     Line(u32),
     /// The dead letter file.
     DeadLetterFile,
@@ -258,14 +258,5 @@ impl Destinations {
         let (before, behind) = self.keep.split_at(self.handed_over_behind);
         let hand_over = self.hand_over.iter().map(Destination::shown);
         before.iter().map(Destination::shown).chain(hand_over).chain(behind.iter().map(Destination::shown))
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Line(line) => write!(f, "line {line}"),
-            Origin::DeadLetterFile => f.write_str("deadletter_file"),
-        }
     }
 }

@@ -20,11 +20,12 @@ use super::perl;
 use super::places::Places;
 use super::rules::{Denial, Rules};
 use super::shadow::{self, Others};
+use super::sources::LineName;
 use super::trace::Trace;
 use crate::address::Mailbox;
 use crate::peer::Peer;
 
-/// What was found at one place of the file.
+/// What was found at one place of the text.
 pub(super) struct Finding {
     severity: Severity,
     position: Position,
@@ -62,7 +63,7 @@ impl Rules {
         findings.extend(self.check_hand_overs(own_domain));
         findings.extend(self.ordered.iter().chain(&self.copies).filter_map(|rule| check_table(rule, own_domain)));
         findings.sort_by_key(|finding| finding.position.line);
-        let lines = Lines::new(own_domain, self.hand_over_copies(own_domain), places);
+        let lines = Lines::new(own_domain, &self.sources, self.hand_over_copies(own_domain), places);
         self.check_lines(lines, is_whole, findings, &mut found);
         found
     }
@@ -70,7 +71,7 @@ impl Rules {
     /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line.
     fn check_lines(&self, mut lines: Lines<'_>, is_whole: bool, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
         let mut findings = findings.into_iter().peekable();
-        self.exact.for_each_line(|number, text| {
+        self.sources.for_each_line(|number, text| {
             while let Some(finding) = findings.next_if(|finding| finding.position.line <= number) {
                 found.push(finding.cite(text));
             }
@@ -82,7 +83,7 @@ impl Rules {
             return;
         }
         found.extend(lines.missing());
-        let others = Others { exact: &lines.addresses, own_domain: lines.own_domain };
+        let others = Others { sources: &self.sources, exact: &lines.addresses, own_domain: lines.own_domain };
         let mut late = shadow::never_applying(&self.ordered, &others);
         late.extend(shadow::copies_of_nothing(&self.copies, &self.ordered, &others));
         for finding in late.into_iter().filter(|finding| !lines.flawed.contains(&finding.position.line)) {
@@ -127,7 +128,7 @@ impl Rules {
         let mut findings = Vec::new();
         let mut check = |copies: &HandOverCopies<'_>, rule: &OrderedRule| {
             for copy in copies.that_meet(rule) {
-                let message = second_hand_over(copy);
+                let message = second_hand_over(self.sources.name_beside(copy.position.line, rule.position.line));
                 findings.push(Finding::new(Severity::Error, rule.position, rule.matcher.source(), message));
             }
         };
@@ -197,11 +198,10 @@ pub(super) fn without_own_domain(address: &str, own_domain: &str) -> String {
     own.map_or(&*address, |(local_part, _)| local_part).to_owned()
 }
 
-pub(super) fn second_hand_over(copy: &OrderedRule) -> String {
+pub(super) fn second_hand_over(copy: LineName<'_>) -> String {
     format!(
-        "a recipient of this line also gets the `copy` of line {}: of two destinations that cannot be taken \
-         back, one may fail when the other is done; append one of them to a file instead",
-        copy.position.line
+        "a recipient of this line also gets the `copy` of {copy}: of two destinations that cannot be taken \
+         back, one may fail when the other is done; append one of them to a file instead"
     )
 }
 
@@ -277,7 +277,7 @@ impl Finding {
         };
         let column = source.char_indices().take_while(|(byte, _)| *byte < self.position.start).count() + 1;
         let Self { severity, position: Position { line, .. }, width, message } = self;
-        Diagnostic { severity, line, column, width, message, source }
+        Diagnostic { severity, file: None, line, column, width, message, source }
     }
 }
 

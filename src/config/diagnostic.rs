@@ -13,11 +13,13 @@ pub enum Severity {
     Warning,
 }
 
-/// One finding about one place of the configuration file.
+/// One finding about one place of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Whether mail can be taken all the same.
     pub severity: Severity,
+    /// The file, if it is one that the configuration's main file includes.
+    pub file: Option<String>,
     /// The line, counted from 1; 0 when the finding is about the file as a whole.
     pub line: u32,
     /// The column in characters, counted from 1.
@@ -33,7 +35,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A finding about the whole file, such as that it cannot be read.
     pub(super) fn whole_file(message: String) -> Self {
-        Self { severity: Severity::Error, line: 0, column: 0, width: 0, message, source: String::new() }
+        Self { severity: Severity::Error, file: None, line: 0, column: 0, width: 0, message, source: String::new() }
     }
 
     /// Something odd about the whole file.
@@ -41,13 +43,14 @@ impl Diagnostic {
         Self { severity: Severity::Warning, ..Self::whole_file(message) }
     }
 
-    /// The finding in one line, for the log: `FILE:LINE:COLUMN: error: MESSAGE`.
+    /// The finding in one line, for the log: `FILE:LINE:COLUMN: error: MESSAGE`. `file` is the main one.
     pub fn headline<'d>(&'d self, file: &'d str) -> impl fmt::Display + 'd {
         fmt::from_fn(move |f| {
             let severity = match self.severity {
                 Severity::Error => "error",
                 Severity::Warning => "warning",
             };
+            let file = self.file.as_deref().unwrap_or(file);
             // The message can quote the line.
             let message: String = self.message.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
             match self.line {
@@ -86,6 +89,7 @@ impl Problem {
         let (start, end) = (self.start.min(source.len()), self.end.min(source.len()));
         Box::new(Diagnostic {
             severity: Severity::Error,
+            file: None,
             line,
             column: source[..start].chars().count() + 1,
             width: source[start..end].chars().count(),

@@ -19,6 +19,8 @@ pub(super) enum Line<'t> {
     Setting(Setting),
     Limit(LimitLine<'t>),
     Rule(RuleLine<'t>),
+    /// What stands in the files that this names.
+    Include(Word<'t>),
 }
 
 /// Who may send what to whom, and where it goes.
@@ -94,7 +96,7 @@ impl Line<'_> {
             Line::Setting(setting) => {
                 matches!(setting, Setting::domain(_) | Setting::debug(_) | Setting::loghex(_) | Setting::log(_))
             }
-            Line::Limit(_) => false,
+            Line::Limit(_) | Line::Include(_) => false,
             Line::Rule(rule) => match rule {
                 RuleLine::AllowPeers(peers) | RuleLine::AllowGroup(_, peers) => matches!(peers, PeersNamed::Pattern(_)),
                 RuleLine::Deliver(delivery) => delivery.action.is_append(),
@@ -133,12 +135,19 @@ const RULES: &[Directive] = &[
     },
 ];
 
+/// The one that brings in what stands elsewhere.
+const INCLUDE: &Directive = &Directive {
+    name: "include",
+    parse: |words| words.path("a file, or some as in `/etc/mailrecv.d/*.conf`,").map(Line::Include),
+    advice: QUOTE_IT,
+};
+
 pub(super) const QUOTE_IT: &str = "; put a name with blanks in quotes";
 const ESCAPE_BLANKS: &str = "; a pattern is one word: write \\s or [ ] for a blank";
 
 /// Every directive but the limits; rules first, because most lines are rules.
 fn directives() -> impl Iterator<Item = &'static Directive> {
-    RULES.iter().chain(SETTINGS)
+    RULES.iter().chain(SETTINGS).chain([INCLUDE])
 }
 
 /// The names of all directives, limits among them.

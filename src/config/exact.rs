@@ -10,15 +10,15 @@ use std::hash::{BuildHasher, Hasher};
 
 use super::directive::{self, Delivery, Line, RuleLine};
 use super::lexer;
-use super::source::{self, LineStart, Source};
+use super::source::LineStart;
+use super::sources::Sources;
 use super::table::Table;
 use crate::address::Mailbox;
 
-/// The rules and the file that holds them.
+/// The rules, but for their lines.
 #[derive(Debug, Default)]
 pub(super) struct ExactRules {
-    source: Option<Source>,
-    /// In file order.
+    /// In the order of their lines.
     hashes: Vec<u32>,
     /// Likewise.
     starts: Vec<LineStart>,
@@ -37,46 +37,34 @@ impl ExactRules {
         self.starts.push(at);
     }
 
-    /// Where the lines are read again.
-    pub(super) fn set_source(&mut self, source: Source) {
-        self.source = Some(source);
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
 
-    /// The lines that may be about this address, in file order.
+    /// The lines that may be about this address, in their order.
     pub(super) fn find(&self, address: &str) -> impl Iterator<Item = LineStart> {
         let wanted = hash(address.as_bytes());
         self.hashes.iter().zip(&self.starts).filter(move |(hash, _)| **hash == wanted).map(|(_, at)| *at)
     }
+}
 
-    /// Reads a line that [`ExactRules::find`] gave again and lets `take` have it; `None` if it is about another address,
-    /// whose hash is the same. What `take` can make nothing of has changed as well.
-    pub(super) fn read_again<T>(
-        &self,
-        at: LineStart,
-        wanted: &str,
-        take: impl FnOnce(Delivery<'_>) -> Option<T>,
-    ) -> Result<Option<T>, Changed> {
-        let changed = Changed { line: at.number };
-        let line = self.source.as_ref().and_then(|source| source.line_at(at.offset)).ok_or(changed)?;
-        let line = lexer::prepared(&line).map_err(|_| changed)?;
-        let Ok(Some(Line::Rule(RuleLine::Deliver(delivery)))) = directive::line(&line) else { return Err(changed) };
-        let address = unquoted(delivery.recipient.text);
-        if address.eq_ignore_ascii_case(wanted) {
-            return take(delivery).map(Some).ok_or(changed);
-        }
-        if hash(address.as_bytes()) == hash(wanted.as_bytes()) { Ok(None) } else { Err(changed) }
+/// Reads a line that [`ExactRules::find`] gave again and lets `take` have it; `None` if it is about another address,
+/// whose hash is the same. What `take` can make nothing of has changed as well.
+pub(super) fn read_again<T>(
+    sources: &Sources,
+    at: LineStart,
+    wanted: &str,
+    take: impl FnOnce(Delivery<'_>) -> Option<T>,
+) -> Result<Option<T>, Changed> {
+    let changed = Changed { line: at.number };
+    let line = sources.line_at(at).ok_or(changed)?;
+    let line = lexer::prepared(&line).map_err(|_| changed)?;
+    let Ok(Some(Line::Rule(RuleLine::Deliver(delivery)))) = directive::line(&line) else { return Err(changed) };
+    let address = unquoted(delivery.recipient.text);
+    if address.eq_ignore_ascii_case(wanted) {
+        return take(delivery).map(Some).ok_or(changed);
     }
-
-    /// Reads the whole file once: each line with its number.
-    pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str)) {
-        let Some(source) = &self.source else { return };
-        // What cannot be read any more cannot be looked through for mistakes either.
-        let _ = source.for_each_line(|line, at| each(at.number, &source::text(line)));
-    }
+    if hash(address.as_bytes()) == hash(wanted.as_bytes()) { Ok(None) } else { Err(changed) }
 }
 
 /// Whether a recipient of a rule is one address, and no pattern.

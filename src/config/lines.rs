@@ -12,6 +12,7 @@ use super::lexer::{self, Notes, Problem, Word, Words};
 use super::pattern::Position;
 use super::places::Places;
 use super::shell::{self, Command};
+use super::sources::Sources;
 use super::value::RefusalText;
 use crate::address::Mailbox;
 use crate::untrusted::bracket_of_address;
@@ -19,6 +20,7 @@ use crate::untrusted::bracket_of_address;
 /// The lines so far.
 pub(super) struct Lines<'r> {
     pub(super) own_domain: &'r str,
+    sources: &'r Sources,
     copies: HandOverCopies<'r>,
     places: Places,
     /// The exact addresses of `deliver` lines, without our own domain, and the first line that has each.
@@ -36,9 +38,10 @@ pub(super) struct Lines<'r> {
 }
 
 impl<'r> Lines<'r> {
-    pub(super) fn new(own_domain: &'r str, copies: HandOverCopies<'r>, places: Places) -> Self {
+    pub(super) fn new(own_domain: &'r str, sources: &'r Sources, copies: HandOverCopies<'r>, places: Places) -> Self {
         Self {
             own_domain,
+            sources,
             copies,
             places,
             addresses: HashMap::new(),
@@ -97,7 +100,7 @@ impl<'r> Lines<'r> {
                 | RuleLine::AllowSender(_)
                 | RuleLine::RefuseSender(..),
             ) => problems.extend(self.said_before(&prepared, number)),
-            Line::Rule(RuleLine::RefuseRecipient(..)) => {}
+            Line::Rule(RuleLine::RefuseRecipient(..)) | Line::Include(_) => {}
         }
         if let Some(refusal) = refusal_of(&line) {
             problems.extend(bracketed_address(refusal, &prepared));
@@ -134,7 +137,7 @@ impl<'r> Lines<'r> {
         if let Action::HandOver(_) = delivery.action {
             for copy in self.copies.that_take(&unquoted(recipient.text)) {
                 let position = Position { line: number, start: recipient.start };
-                let message = second_hand_over(copy);
+                let message = second_hand_over(self.sources.name_beside(copy.position.line, number));
                 found.push(Finding::new(Severity::Error, position, recipient.text, message).cite(shown));
             }
         }
@@ -147,7 +150,8 @@ impl<'r> Lines<'r> {
         }
         let address = without_own_domain(&unquoted(recipient.text), self.own_domain);
         if let Some(earlier) = self.taken.get(&address) {
-            let message = format!("line {earlier} takes all mail for `{}`: this line is never used", recipient.text);
+            let earlier = self.sources.name_beside(*earlier, number);
+            let message = format!("{earlier} takes all mail for `{}`: this line is never used", recipient.text);
             found.push(recipient.problem(message).warn(shown, number));
         } else if delivery.group.is_none() {
             self.taken.insert(address.clone(), number);
@@ -218,7 +222,7 @@ impl<'r> Lines<'r> {
                 let trouble = if is_file { self.places.file(path) } else { self.places.folder(path) };
                 (path.to_str()?.to_owned(), trouble)
             }
-            Line::Limit(_) | Line::Rule(_) => return None,
+            Line::Limit(_) | Line::Rule(_) | Line::Include(_) => return None,
         };
         trouble.map(|trouble| about(prepared.rfind(&path).unwrap_or_default(), &path, trouble))
     }
@@ -227,12 +231,8 @@ impl<'r> Lines<'r> {
     fn twice(&mut self, prepared: &str, number: u32) -> Option<Problem> {
         let verb = Words::new(prepared).next_word()?;
         let earlier = self.settings.insert(verb.text.to_owned(), number)?;
-        Some(
-            verb.problem(format!(
-                "`{}` is set in line {earlier} already: this line counts, that one does not",
-                verb.text
-            )),
-        )
+        let earlier = self.sources.name_beside(earlier, number);
+        Some(verb.problem(format!("`{}` is set in {earlier} already: this line counts, that one does not", verb.text)))
     }
 
     /// A rule that was said before.
@@ -241,7 +241,8 @@ impl<'r> Lines<'r> {
         let first = words.next_word()?;
         let line = prepared.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         let earlier = *self.rules.entry(line).or_insert(number);
-        (earlier != number).then(|| first.problem(format!("line {earlier} says the same")))
+        let name = || self.sources.name_beside(earlier, number);
+        (earlier != number).then(|| first.problem(format!("{} says the same", name())))
     }
 
     /// A name that only examples have.
@@ -303,7 +304,7 @@ fn refusal_of<'l, 't>(line: &'l Line<'t>) -> Option<&'l RefusalText<'t>> {
     match line {
         Line::Limit(limit) => limit.refusal(),
         Line::Rule(RuleLine::RefuseRecipient(_, _, refusal) | RuleLine::RefuseSender(_, refusal)) => Some(refusal),
-        Line::Setting(_) | Line::Rule(_) => None,
+        Line::Setting(_) | Line::Rule(_) | Line::Include(_) => None,
     }
 }
 

@@ -12,6 +12,7 @@ mod diagnostic;
 mod directive;
 mod exact;
 mod flags;
+mod include;
 mod lexer;
 mod limits;
 mod lines;
@@ -24,11 +25,13 @@ mod peers;
 mod perl;
 mod places;
 mod plain;
+mod reader;
 mod rules;
 mod settings;
 mod shadow;
 mod shell;
 mod source;
+mod sources;
 mod spelling;
 mod table;
 mod trace;
@@ -37,22 +40,21 @@ mod writers;
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
-
 pub use action::{Destinations, Origin};
 pub(crate) use action::{HandOver, Keep};
 pub use diagnostic::{Diagnostic, Severity};
-use directive::Line;
 pub use flags::Flags;
 pub use limits::{Limit, Limits, Refusal};
 pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
 use places::Places;
+use reader::Reader;
 pub use rules::{Denial, Rules};
 pub use settings::{Config, Level, LogTarget, Sandbox};
 pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
-use source::{LineStart, Source};
 pub(crate) use source::{Version, would_wait};
+pub use sources::LineName;
+pub(crate) use sources::Versions;
 pub use trace::Trace;
 
 use crate::{files, user};
@@ -66,12 +68,33 @@ pub struct Unusable {
     pub log: LogTarget,
     /// Whom it wants to become, likewise: a log file that root made could not be written later.
     pub user: Option<String>,
+    /// The files that it includes, as far as it could be read.
+    pub(crate) included: Versions,
 }
 
-/// Reads the file. Patterns are compiled later, at their first use; [`check`] does it beforehand.
+/// Reads the file, and what it includes. Patterns are compiled later, at their first use; [`check`] does it beforehand.
 pub fn load(path: &Path) -> Result<Config, Unusable> {
-    let (config, errors) = read(path)?;
-    if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log, user: config.user }) }
+    let mut reader = Reader::new(true);
+    let read = reader.read(path);
+    loaded(reader, read)
+}
+
+/// The same without waiting for the end of an edit: `None` if somebody is just writing one of the files.
+pub(crate) fn load_settled(path: &Path) -> Option<Result<Config, Unusable>> {
+    let mut reader = Reader::new(false);
+    let read = reader.read(path);
+    (!reader.is_unsettled).then(|| loaded(reader, read))
+}
+
+fn loaded(reader: Reader, read: Result<(), Diagnostic>) -> Result<Config, Unusable> {
+    let Reader { config, mut errors, .. } = reader;
+    let sources = &config.rules.sources;
+    let included = sources.versions();
+    if let Err(error) = read {
+        return Err(Unusable { errors: vec![error], log: LogTarget::Syslog, user: None, included });
+    }
+    sources.locate(&mut errors);
+    if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log, user: config.user, included }) }
 }
 
 /// What was found in a file by somebody who looked for mistakes.
@@ -79,59 +102,36 @@ pub fn load(path: &Path) -> Result<Config, Unusable> {
 pub struct Checked {
     /// The configuration, if it can be used.
     pub config: Option<Config>,
-    /// All there is to say, in the order of the file.
+    /// All there is to say, in the order of the text.
     pub found: Vec<Diagnostic>,
 }
 
 /// Reads the file, compiles every pattern, and looks for what is legal but hardly meant: all of it in one round.
 pub fn check(path: &Path) -> Checked {
-    let (config, errors) = match read(path) {
-        Ok(read) => read,
-        Err(unusable) => return Checked { config: None, found: unusable.errors },
-    };
-    let mut found = config.check_way_to(path);
-    found.extend(config.find(errors.is_empty()));
+    let mut reader = Reader::new(true);
+    if let Err(error) = reader.read(path) {
+        return Checked { config: None, found: vec![error] };
+    }
+    let Reader { config, errors, .. } = reader;
     let is_usable = errors.is_empty();
+    let mut found = config.check_ways_to(path);
+    found.extend(config.find(is_usable));
     found.extend(errors);
     found.sort_by_key(|diagnostic| diagnostic.line);
+    config.rules.sources.locate(&mut found);
     Checked { config: is_usable.then_some(config), found }
-}
-
-/// The configuration as far as it could be read, and what is wrong with its lines.
-fn read(path: &Path) -> Result<(Config, Vec<Diagnostic>), Unusable> {
-    let whole_file = |error: anyhow::Error| Unusable {
-        errors: vec![Diagnostic::whole_file(format!("{error:#}"))],
-        log: LogTarget::Syslog,
-        user: None,
-    };
-    let source = Source::open(path).map_err(whole_file)?;
-    let mut config = Config::default();
-    let mut errors = Vec::new();
-    let mut says_nothing = true;
-    let read = source.for_each_line(|line, at| {
-        says_nothing = says_nothing && line.trim_ascii().is_empty();
-        if let Err(diagnostic) = config.take_line(line, at) {
-            errors.push(*diagnostic);
-        }
-    });
-    read.context("cannot be read").map_err(whole_file)?;
-    if !source.is_as_opened().context("cannot be examined").map_err(whole_file)? {
-        return Err(whole_file(anyhow!("was changed while it was read")));
-    }
-    if says_nothing {
-        return Err(whole_file(anyhow!("is empty")));
-    }
-    config.rules.set_source(source);
-    Ok((config, errors))
 }
 
 impl Config {
     /// Compiles every pattern and looks for what is legal but hardly meant.
     pub fn check(&self) -> Vec<Diagnostic> {
-        self.find(true)
+        let mut found = self.find(true);
+        self.rules.sources.locate(&mut found);
+        found
     }
 
-    /// The same. Where lines are missing because they have errors, nothing is said of what lines have to do with each other.
+    /// The same, with lines numbered through all of the text. Where lines are missing because they have errors, nothing is
+    /// said of what lines have to do with each other.
     fn find(&self, is_whole: bool) -> Vec<Diagnostic> {
         let spool = self.spool_dir.is_none().then(files::temporary_folder);
         let check = |user| self.rules.check(&self.domain, is_whole, Places::new(user), spool.as_deref());
@@ -155,33 +155,30 @@ impl Config {
         found
     }
 
-    /// Tells of folders and links on the way to the file that let others put another in its place.
-    fn check_way_to(&self, path: &Path) -> Vec<Diagnostic> {
+    /// Tells of folders and links on the way to the files that let others put another in the place of one.
+    fn check_ways_to(&self, path: &Path) -> Vec<Diagnostic> {
         let user = self.user.as_deref().and_then(user::id);
-        writers::on_the_way(path, user).into_iter().map(Diagnostic::warning).collect()
-    }
-}
-
-impl Config {
-    fn take_line(&mut self, line: &[u8], at: LineStart) -> Result<(), Box<Diagnostic>> {
-        if self.rules.add_plain(line, at).is_some() {
-            return Ok(());
-        }
-        let text = &*source::text(line);
-        let prepared = &*lexer::prepared(text).map_err(|problem| problem.cite(text, at.number))?;
-        let line = directive::line(prepared).map_err(|problem| {
-            // A character that looks like another explains what is said of the words.
-            lexer::look_alike(prepared).unwrap_or(problem).cite(prepared, at.number)
-        })?;
-        match line {
-            Some(Line::Setting(setting)) => self.set(setting),
-            Some(Line::Limit(limit)) => self.limits.set(limit),
-            Some(Line::Rule(rule)) => {
-                self.rules.add(rule, at).map_err(|problem| problem.cite(prepared, at.number))?;
+        let warnings = |path: &Path| writers::on_the_way(path, user).into_iter().map(Diagnostic::warning);
+        let mut found: Vec<Diagnostic> = warnings(path).collect();
+        for path in self.rules.sources.included() {
+            for warning in warnings(path) {
+                // Most files are in the same folder.
+                if found.iter().all(|known| known.message != warning.message) {
+                    found.push(Diagnostic { file: Some(sources::shown(path)), ..warning });
+                }
             }
-            None => {}
         }
-        Ok(())
+        found
+    }
+
+    /// The files that it includes, in the order of the text, for people.
+    pub fn included(&self) -> impl Iterator<Item = String> {
+        self.rules.sources.included().map(sources::shown)
+    }
+
+    /// The same, as they were when they were read.
+    pub(crate) fn included_versions(&self) -> Versions {
+        self.rules.sources.versions()
     }
 }
 

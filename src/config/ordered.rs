@@ -90,10 +90,10 @@ impl Matcher {
             // One that cannot be read lets nothing through, as a pattern that does not compile.
             Matcher::Table(table) => table.has(full, local_part).map_err(|message| BrokenPattern { line, message })?,
         };
-        trace.note(|| {
+        trace.note_of_line(line, || {
             let verb = if fits { "matches" } else { "does not match" };
             let full = Untrusted::new(full.as_bytes());
-            format!("line {line}: {what}: '{full}' {verb} '{}'", self.source())
+            format!("{what}: '{full}' {verb} '{}'", self.source())
         });
         Ok(fits)
     }
@@ -135,7 +135,11 @@ impl Matcher {
 
 /// Whether an address with `*` (any run of characters, empty ones too) fits the text, letter case aside.
 pub(super) fn wildcard_fits(wildcard: &str, text: &str) -> bool {
-    let (wildcard, text) = (wildcard.as_bytes(), text.as_bytes());
+    fits_with_stars(wildcard.as_bytes(), text.as_bytes(), |one, other| one.eq_ignore_ascii_case(&other))
+}
+
+/// The same for what else a byte of the wildcard may mean.
+pub(super) fn fits_with_stars(wildcard: &[u8], text: &[u8], is_same: impl Fn(u8, u8) -> bool) -> bool {
     let (mut w, mut t) = (0, 0);
     // Where the last `*` stood and how much of the text it has taken so far: on a mismatch it takes one byte more.
     let mut star: Option<(usize, usize)> = None;
@@ -145,7 +149,7 @@ pub(super) fn wildcard_fits(wildcard: &str, text: &str) -> bool {
                 star = Some((w, t));
                 w += 1;
             }
-            Some(byte) if byte.eq_ignore_ascii_case(&text[t]) => {
+            Some(byte) if is_same(*byte, text[t]) => {
                 w += 1;
                 t += 1;
             }

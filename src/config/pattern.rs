@@ -35,7 +35,8 @@ enum Engine {
     Broken(String),
 }
 
-/// Where in the configuration something stands: the line, counted from 1, and the byte of it, counted from 0.
+/// Where in the configuration something stands: the line, counted from 1 through all of its files, and the byte of it,
+/// counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) line: u32,
@@ -45,7 +46,7 @@ pub(super) struct Position {
 /// A pattern that turned out not to compile; it lets nothing through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenPattern {
-    /// The line of the configuration that holds the pattern.
+    /// The line of the configuration that holds the pattern, counted through all of its files ([`super::Rules::line`]).
     pub line: u32,
     /// Why it does not compile.
     pub message: String,
@@ -87,10 +88,10 @@ impl Pattern {
 
     /// Notes whether a text fits.
     pub(super) fn note(&self, text: &str, fits: bool, what: &str, trace: &mut Trace) {
-        trace.note(|| {
+        trace.note_of_line(self.position.line, || {
             let verb = if fits { "matches" } else { "does not match" };
             let text = Untrusted::new(text.as_bytes());
-            format!("line {}: {what}: '{text}' {verb} '{}'", self.position.line, self.source)
+            format!("{what}: '{text}' {verb} '{}'", self.source)
         });
     }
 

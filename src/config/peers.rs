@@ -29,9 +29,9 @@ impl Peers {
             Peers::Pattern(pattern) => pattern.fits(peer, what, trace),
             Peers::Network(network, position) => {
                 let is_inside = network.contains(peer.address);
-                trace.note(|| {
+                trace.note_of_line(position.line, || {
                     let verb = if is_inside { "inside" } else { "outside" };
-                    format!("line {}: {what}: net {network}: {} is {verb}", position.line, peer.address)
+                    format!("{what}: net {network}: {} is {verb}", peer.address)
                 });
                 Ok(is_inside)
             }
@@ -151,10 +151,10 @@ impl PeerPattern {
         let is_found = self.whole.is_match(name)?;
         // Most patterns are not found in the name at all, so most are never taken apart.
         if is_found && !self.is_match_for_name(name)? {
-            trace.note(|| {
-                let (line, source) = (self.whole.position().line, self.whole.source());
+            trace.note_of_line(self.whole.position().line, || {
+                let source = self.whole.source();
                 let name = Untrusted::new(name.as_bytes());
-                format!("line {line}: {what}: '{name}' is a name, and '{source}' would match it as an address only")
+                format!("{what}: '{name}' is a name, and '{source}' would match it as an address only")
             });
             return Ok(false);
         }

@@ -4,11 +4,12 @@
 //! 100,000), then `deliver` and `error` lines with patterns in file order, then the dead letter file, then
 //! "no such user".
 
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, PeersNamed, RuleLine};
-use super::exact::{Changed, ExactRules};
+use super::exact::{Changed, ExactRules, read_again};
 use super::lexer::{Problem, Word};
 use super::limits::Refusal;
 use super::needs::Needs;
@@ -16,7 +17,8 @@ use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Position};
 use super::peers::{PeerPattern, Peers};
 use super::plain;
-use super::source::{LineStart, Source};
+use super::source::LineStart;
+use super::sources::{LineName, Sources};
 use super::spelling::closest;
 use super::trace::Trace;
 use crate::address::{Mailbox, ReversePath};
@@ -31,6 +33,8 @@ pub struct Rules {
     pub(super) groups: Vec<Group>,
     /// What the last plain line began with, up to its address, its group defined: the next begins with the same.
     plain_beginning: Vec<u8>,
+    /// Where the lines are.
+    pub(super) sources: Sources,
     pub(super) exact: ExactRules,
     pub(super) ordered: Vec<OrderedRule>,
     pub(super) copies: Vec<OrderedRule>,
@@ -55,7 +59,7 @@ pub enum Denial<'c> {
     Broken(BrokenPattern),
     /// The rule cannot be read any more: the file was written to since this connection began.
     Changed {
-        /// The line that held the rule.
+        /// The line that held the rule, counted through all files ([`Rules::line`]).
         line: u32,
     },
 }
@@ -242,14 +246,14 @@ impl Rules {
         lines.sort_unstable();
         let mut denied = false;
         for (at, wanted) in lines {
-            let read = self.exact.read_again(at, wanted, |delivery| {
+            let read = read_again(&self.sources, at, wanted, |delivery| {
                 let group = self.defined_group(delivery.group).ok()?;
                 Some((group, delivery.action))
             });
             let Some((group, action)) = read? else { continue };
-            trace.note(|| {
+            trace.note_of_line(at.number, || {
                 let address = Untrusted::new(wanted.as_bytes());
-                format!("line {}: deliver rcpt_to '{address}': the same address", at.number)
+                format!("deliver rcpt_to '{address}': the same address")
             });
             if self.group_admits(group, peer, trace)? {
                 return Ok(Some((action, Origin::Line(at.number))));
@@ -298,6 +302,19 @@ impl Rules {
         Ok(false)
     }
 
+    /// What a line, counted through all files, is called.
+    pub fn line(&self, number: u32) -> LineName<'_> {
+        self.sources.name(number)
+    }
+
+    /// What says that mail goes to a destination: `line 7`, or `deadletter_file`.
+    pub fn origin(&self, origin: Origin) -> impl Display {
+        fmt::from_fn(move |f| match origin {
+            Origin::Line(line) => self.line(line).fmt(f),
+            Origin::DeadLetterFile => f.write_str("deadletter_file"),
+        })
+    }
+
     /// What the destinations need.
     pub fn needs(&self) -> &Needs {
         &self.needs
@@ -334,11 +351,6 @@ impl Rules {
 
 // Loading.
 impl Rules {
-    /// Where the lines of exact addresses are read again.
-    pub(super) fn set_source(&mut self, source: Source) {
-        self.exact.set_source(source);
-    }
-
     /// Takes in what a line says.
     pub(super) fn add(&mut self, line: RuleLine<'_>, at: LineStart) -> Result<(), Problem> {
         let position = |word: Word<'_>| Position { line: at.number, start: word.start };

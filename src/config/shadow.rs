@@ -9,9 +9,12 @@ use std::collections::HashMap;
 use super::check::{Finding, without_own_domain};
 use super::diagnostic::Severity;
 use super::ordered::{Effect, Matcher, OrderedRule, wildcard_fits};
+use super::sources::{LineName, Sources};
 
 /// What the file says besides the rules that are tried in order.
 pub(super) struct Others<'a> {
+    /// Where the lines are.
+    pub(super) sources: &'a Sources,
     /// Each exact address of a `deliver` line, without our own domain, and the first line that has it.
     pub(super) exact: &'a HashMap<String, u32>,
     pub(super) own_domain: &'a str,
@@ -32,32 +35,34 @@ pub(super) fn never_applying(rules: &[OrderedRule], others: &Others<'_>) -> Vec<
 }
 
 fn why_never(rule: &OrderedRule, earlier: &Earlier<'_>, others: &Others<'_>, domains: &[String]) -> Option<String> {
+    let name = |line: u32| others.sources.name_beside(line, rule.position.line);
+    let why = |by: Decides, address: Option<&str>| by.why(name(by.line), address);
+    let exact_first = |line: u32, address: &str| {
+        let name = name(line);
+        format!("{name} takes mail for `{address}`, whatever this line says: exact addresses are looked at first")
+    };
     let Some(form) = rule.matcher.as_wildcard(others.own_domain) else {
         let within = enclosing_form(rule.matcher.source());
         let by_form = earlier.covering(&within, rule.group).filter(|_| matches!(rule.matcher, Matcher::Pattern(_)));
         let by = [earlier.same(rule), by_form].into_iter().flatten().min_by_key(|decides| decides.line)?;
-        return Some(by.why(None));
+        return Some(why(by, None));
     };
     let exact = |address: &str| others.exact.get(&without_own_domain(address, others.own_domain));
     if let Some(by) = earlier.covering(&form, rule.group) {
-        return Some(by.why(None));
+        return Some(why(by, None));
     }
     if !form.contains('*') {
         return exact(&form).map(|line| exact_first(*line, &form));
     }
     // `^name@` means the name at each of our domains.
-    let name = form.strip_suffix('*').filter(|name| name.ends_with('@') && !name.contains('*'))?;
+    let local_part = form.strip_suffix('*').filter(|name| name.ends_with('@') && !name.contains('*'))?;
     domains.iter().find_map(|domain| {
-        let address = format!("{name}{domain}");
+        let address = format!("{local_part}{domain}");
         if let Some(line) = exact(&address) {
             return Some(exact_first(*line, &address));
         }
-        earlier.covering(&address, rule.group).map(|by| by.why(Some(&address)))
+        earlier.covering(&address, rule.group).map(|by| why(by, Some(&address)))
     })
-}
-
-fn exact_first(line: u32, address: &str) -> String {
-    format!("line {line} takes mail for `{address}`, whatever this line says: exact addresses are looked at first")
 }
 
 /// The domains of which `deliver` lines with `*`, or with patterns, take mail, as far as that can be told.
@@ -144,14 +149,12 @@ struct Decides {
 }
 
 impl Decides {
-    fn why(self, address: Option<&str>) -> String {
-        let Self { line, refuses } = self;
-        let does = if refuses { "refuses" } else { "takes mail for" };
+    /// `name` is what the line is called.
+    fn why(self, name: LineName<'_>, address: Option<&str>) -> String {
+        let does = if self.refuses { "refuses" } else { "takes mail for" };
         match address {
-            None => {
-                format!("line {line} {does} every recipient of this line, so it never applies: put it above that one")
-            }
-            Some(address) => format!("line {line} {does} `{address}` before this line is asked: put it above that one"),
+            None => format!("{name} {does} every recipient of this line, so it never applies: put it above that one"),
+            Some(address) => format!("{name} {does} `{address}` before this line is asked: put it above that one"),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Source {
 }
 
 /// What changes with the content of a file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     size: u64,
     /// When it was written last, and when it or what is known of it changed: seconds since 1970, and nanoseconds.
@@ -35,20 +35,20 @@ pub(crate) struct Version {
     changed: (i64, i64),
 }
 
-/// Where a line begins.
+/// Where a line begins. Lines compare by their numbers: what is told of several files counts through all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LineStart {
-    /// The byte of the file, counted from 0.
-    pub(super) offset: u32,
     /// The line, counted from 1.
     pub(super) number: u32,
+    /// The byte of its file, counted from 0.
+    pub(super) offset: u32,
 }
 
 impl LineStart {
     /// Where the next line begins, if this one has so many bytes. The size of the file was checked, but it may be growing.
     fn next(self, length: usize) -> Option<Self> {
         let offset = self.offset.checked_add(u32::try_from(length).ok()?)?;
-        Some(Self { offset, number: self.number.checked_add(1)? })
+        Some(Self { number: self.number.checked_add(1)?, offset })
     }
 }
 
@@ -56,8 +56,17 @@ impl Source {
     /// Opens the file. One that somebody is just writing may not be whole yet, and what it does not say yet must not
     /// make us refuse mail: the first moment is waited for in which nobody does.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        Self::once_written(|| Self::open_at_once(path))
+    }
+
+    /// The same for a file that another includes.
+    pub(super) fn open_included(path: &Path) -> anyhow::Result<Self> {
+        Self::once_written(|| Self::open_included_at_once(path))
+    }
+
+    fn once_written(open: impl Fn() -> anyhow::Result<Self>) -> anyhow::Result<Self> {
         for _ in 0..MAX_WAITS {
-            let source = Self::open_at_once(path)?;
+            let source = open()?;
             if !source.is_being_written() {
                 return Ok(source);
             }
@@ -89,13 +98,9 @@ impl Source {
 
     /// Opens the file as it is now.
     pub(super) fn open_at_once(path: &Path) -> anyhow::Result<Self> {
-        let mut file = files::open(path, OFlag::O_RDONLY, Mode::empty()).context("cannot be read")?;
-        let metadata = file.metadata().context("cannot be examined")?;
+        let (mut file, metadata) = opened(path, OFlag::O_RDONLY)?;
         if metadata.is_dir() {
             bail!("is a folder");
-        }
-        if metadata.len() >= MAX_SIZE {
-            bail!("is larger than {MAX_SIZE} bytes");
         }
         if !metadata.file_type().is_char_device() {
             refuse_others(&file, &metadata, path)?;
@@ -111,14 +116,40 @@ impl Source {
         Ok(Self { file, version })
     }
 
+    /// The same for a file that another includes, which has to be a regular one: what has no end, or none yet, is not for a
+    /// slip of the pen to wait for.
+    pub(super) fn open_included_at_once(path: &Path) -> anyhow::Result<Self> {
+        let (file, metadata) = opened(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        if metadata.is_dir() {
+            bail!("is a folder: for the files in it write `/*.conf` behind its name");
+        }
+        if !metadata.is_file() {
+            bail!("is no regular file");
+        }
+        refuse_others(&file, &metadata, path)?;
+        Ok(Self { file, version: Some(Version::of(&metadata)) })
+    }
+
+    /// What makes it the same file, whatever its names.
+    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
+        Ok(files::identity(&self.file.metadata()?))
+    }
+
+    /// What was opened, if it is a file that can be written while we read it.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version
+    }
+
     /// Calls `each` with every line, its end taken off, and where it begins.
     pub(super) fn for_each_line(&self, mut each: impl FnMut(&[u8], LineStart)) -> io::Result<()> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
-        let size = usize::try_from(file.metadata()?.len()).unwrap_or(READ_SIZE);
-        let mut buffer = vec![0; (size + 1).min(READ_SIZE)];
+        let size = file.metadata()?.len();
+        // What is written behind the end meanwhile is another version; and some files of /proc have no end.
+        let mut file = file.take(size);
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(READ_SIZE).saturating_add(1).min(READ_SIZE)];
         // The buffer holds bytes `start..end` of what was read; byte `start` is the first of the line `at`.
-        let (mut start, mut end, mut at) = (0, 0, LineStart { offset: 0, number: 1 });
+        let (mut start, mut end, mut at) = (0, 0, LineStart { number: 1, offset: 0 });
         loop {
             if at.offset == 0 && buffer[start..end].starts_with(BYTE_ORDER_MARK) {
                 start += BYTE_ORDER_MARK.len();
@@ -165,6 +196,16 @@ impl Source {
         }
         self.has_content_as_opened().then(|| text(without_cr(&bytes[..filled])).into_owned())
     }
+}
+
+/// An open file, and what is known of it; an error if it is too large.
+fn opened(path: &Path, flags: OFlag) -> anyhow::Result<(File, Metadata)> {
+    let file = files::open(path, flags, Mode::empty()).context("cannot be read")?;
+    let metadata = file.metadata().context("cannot be examined")?;
+    if metadata.len() >= MAX_SIZE {
+        bail!("is larger than {MAX_SIZE} bytes");
+    }
+    Ok((file, metadata))
 }
 
 impl Version {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::cli::Options;
-use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Unusable, Version};
+use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Unusable, Version, Versions};
 use crate::log::{Event, Log};
 
 /// The configuration, as of when it was looked at last.
@@ -13,6 +13,8 @@ pub(super) struct Configuration<'a> {
     options: &'a Options,
     /// What was read; `None` if nothing could be.
     version: Option<Version>,
+    /// The files that it includes.
+    included: Versions,
     loaded: Result<Config, Unusable>,
     /// When that was.
     looked: Instant,
@@ -24,25 +26,37 @@ impl<'a> Configuration<'a> {
     pub(super) fn load(options: &'a Options) -> Self {
         // Looked at first: a change while it is read is one since.
         let version = Version::at(&options.config);
-        let loaded = config::load(&options.config);
+        Self::of(options, version, config::load(&options.config))
+    }
+
+    fn of(options: &'a Options, version: Option<Version>, loaded: Result<Config, Unusable>) -> Self {
+        let included = match &loaded {
+            Ok(config) => config.included_versions(),
+            Err(unusable) => unusable.included.clone(),
+        };
         let log = open_log(options, &loaded);
-        Self { options, version, loaded, looked: Instant::now(), log }
+        Self { options, version, included, loaded, looked: Instant::now(), log }
     }
 
     /// Reads it again if it has changed, or could not be read for a reason that may have passed; but never when that would
-    /// take time. What could be read last counts until then.
-    pub(super) fn refresh(&mut self) {
+    /// take time. What could be read last counts until then. Returns whether it is as it is now.
+    pub(super) fn refresh(&mut self) -> bool {
         let path = &self.options.config;
+        let version = Version::at(path);
         let is_worth_a_try = self.loaded.is_err() && self.looked.elapsed() >= PAUSE;
-        if (is_worth_a_try || Version::at(path) != self.version) && !config::would_wait(path) {
-            *self = Self::load(self.options);
+        if !is_worth_a_try && version == self.version && self.included.are_current() {
+            return true;
         }
+        let loaded = if config::would_wait(path) { None } else { config::load_settled(path) };
+        let Some(loaded) = loaded else { return false };
+        *self = Self::of(self.options, version, loaded);
+        true
     }
 
-    /// Waits a moment for the end of an edit: what somebody asks for behind it is about the file as it is then.
-    pub(super) fn wait_for_quiet(&self) {
+    /// Waits a moment for the end of an edit: what somebody asks for behind it is about the files as they are then.
+    pub(super) fn wait_for_quiet(&mut self) {
         let until = Instant::now() + MOMENT;
-        while config::would_wait(&self.options.config) && Instant::now() < until {
+        while !self.refresh() && Instant::now() < until {
             std::thread::sleep(MOMENT / 20);
         }
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::command::{NOT_IMPLEMENTED, SyntaxError, VERBS};
 use crate::address::AddressError;
-use crate::config::Refusal;
+use crate::config::{LineName, Refusal};
 use crate::peer::Peer;
 
 /// One reply, of one or more lines.
@@ -208,8 +208,8 @@ pub fn other_protocol() -> Reply {
 }
 
 /// A pattern of the configuration does not compile.
-pub fn broken_pattern(line: u32, message: &str) -> Reply {
-    cannot_serve(format!("line {line} of the configuration: {message}"))
+pub fn broken_pattern(line: LineName<'_>, message: &str) -> Reply {
+    cannot_serve(format!("{}: {message}", line.of_the_configuration()))
 }
 
 // Commands.
@@ -321,8 +321,8 @@ pub fn wrong_answer() -> Reply {
 // Senders and recipients.
 
 /// The line about a recipient was edited since this connection began: its next one knows what it says now.
-pub fn configuration_changed(line: u32) -> Reply {
-    let cause = format!("line {line} of the configuration was changed since this connection began");
+pub fn configuration_changed(line: LineName<'_>) -> Reply {
+    let cause = format!("{} was changed since this connection began", line.of_the_configuration());
     Reply { is_our_fault: true, ..try_again(cause) }
 }
 

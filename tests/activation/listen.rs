@@ -586,6 +586,79 @@ fn a_hangup_reloads_nothing() {
     assert!(listener.peer(1).rest().starts_with("421 "));
 }
 
+/// What stands in included files is seen when it changes, too: whom they allow something, and what is wrong with them.
+#[test]
+fn included_files_are_looked_at() {
+    let receiver = Receiver::new("include peers.d/*.conf");
+    std::fs::create_dir(receiver.path("peers.d")).unwrap();
+    receiver.write("peers.d/a.conf", "# nobody yet\n");
+    let listener = Listener::start(&receiver, &["--max-processes", "8", "--max-per-address", "1", "127.0.0.1:0"]);
+    let mut inside = listener.peer(7);
+    assert!(inside.reply().starts_with("220 "));
+    assert_turned_away(&mut listener.peer(7));
+    let greeted = |mut peer: Client| peer.reply().starts_with("220 ").then_some(peer);
+    // Written in place.
+    receiver.write("peers.d/a.conf", "allowgroup +relays net 127.0.0.7\n");
+    let second = wait_until("a look at the edited file", || greeted(listener.peer(7)));
+    // And one more.
+    receiver.write("peers.d/b.conf", "deny remotehost net 127.0.0.7\n");
+    wait_until("a look at the new file", || greeted(listener.peer(7)).is_none().then_some(()));
+    std::fs::remove_file(receiver.path("peers.d/b.conf")).unwrap();
+    let third = wait_until("a look at what is left", || greeted(listener.peer(7)));
+    drop([second, third]);
+
+    // A hangup right behind an edit tells what is wrong with that, and right behind its repair nothing.
+    let errors = || receiver.read(receiver.log()).matches("peers.d/a.conf:1:1: error: ").count();
+    let reloads = || receiver.read(receiver.log()).matches("nothing to reload").count();
+    for (text, told) in [("alow\n", 1), ("# none\n", 1), ("alow\n", 2)] {
+        let before = reloads();
+        receiver.write("peers.d/a.conf", text);
+        listener.daemon.signal(Signal::SIGHUP);
+        wait_until("the line", || (reloads() > before && errors() >= told).then_some(()));
+        assert_eq!(errors(), told, "{text}");
+    }
+    assert!(listener.peer(1).rest().starts_with("421 "));
+    inside.exchange("NOOP", "250");
+}
+
+/// An included file that somebody is always just writing holds nobody up either, and counts as it was before.
+#[test]
+fn an_included_file_that_is_waited_for_holds_nobody_up() {
+    let receiver = Receiver::new("include more.conf");
+    let file = receiver.write("more.conf", "allowgroup +relays net 127.0.0.7\n");
+    let listener = Listener::start(&receiver, &["--max-processes", "8", "--max-per-address", "1", "127.0.0.1:0"]);
+    let mut inside: Vec<Client> = [1, 7].map(|host| listener.peer(host)).into();
+    inside.iter_mut().for_each(|peer| assert!(peer.reply().starts_with("220 ")));
+    let is_over = AtomicBool::new(false);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Bounded, for when an assertion fails.
+            while !is_over.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(15) {
+                receiver.write("more.conf", "# nobody\n");
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        thread::sleep(Duration::from_millis(50));
+        (0..50).for_each(|_| assert_turned_away(&mut listener.peer(1)));
+        assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+        // It gets a session, which waits for the file.
+        assert!(!listener.peer(7).reply().contains("Too many connections"));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let is_unexpected = || listener.peer(7).reply().contains("Too many connections").then_some(());
+    wait_until("a look at the file", is_unexpected);
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_turned_away(&mut listener.peer(1));
+    std::fs::remove_file(&file).unwrap();
+    receiver.write("more.conf", "# repaired\n");
+    wait_until("a session", || listener.peer(2).reply().starts_with("220 ").then_some(()));
+    for peer in &mut inside {
+        peer.exchange("NOOP", "250");
+    }
+}
+
 /// What systemd starts with these sockets, in its stand-in for a socket unit with Accept=no.
 fn activate(receiver: &Receiver, ports: &[SocketAddr], options: &[&str], addresses: &[&str]) -> Daemon {
     let mut activate = debian::command("systemd", "systemd-socket-activate");

@@ -1,7 +1,9 @@
 //! Mail through every super-server, with every client, over IPv4 and IPv6: it lies in the file when the client is
 //! told so.
 
+use std::fs::Permissions;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use testkit::debian::USER;
 use testkit::{Client, LOOPBACK};
@@ -50,6 +52,43 @@ fn xinetd_and_inetd_entries_name_a_user_without_privileges() {
         peer.deliver_subject("who@example.com", "x");
         let told = receiver.read(told);
         assert!(told.starts_with(&format!("{USER}\n{umask}")), "{super_server:?}: {told}");
+    }
+}
+
+/// What an included file says holds as what the main one says, for a session that has become another user and confined
+/// itself; and from the next connection on it is as it is then.
+#[test]
+fn included_files_hold_under_every_super_server() {
+    for super_server in SuperServer::ALL {
+        let receiver = Receiver::new(&format!("user {USER}\nsandbox on\nspool_dir /tmp\ninclude users.d/*.conf"));
+        // Those that start it as root leave it to read what only root can.
+        let is_root = matches!(super_server, SuperServer::SystemdSocketActivate | SuperServer::Listen);
+        std::fs::create_dir(receiver.path("users.d")).unwrap();
+        let write = |recipient: &str| {
+            let place = receiver.path(recipient).display().to_string();
+            let text = format!("# Users.\ndeliver rcpt_to {recipient}@example.com append {place}\n");
+            let file = receiver.write("users.d/a.conf", text);
+            let mode = if is_root { 0o600 } else { 0o644 };
+            std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+        };
+        write("wilma");
+        if is_root {
+            std::fs::set_permissions(receiver.path("users.d"), Permissions::from_mode(0o700)).unwrap();
+        }
+        let service = super_server.start(&receiver, LOOPBACK[0], "");
+        let mut before = Client::connect(service.address);
+        assert!(before.reply().starts_with("220 "), "{super_server:?}");
+        before.deliver_subject("wilma@example.com", "before");
+        write("barney");
+        let mut after = Client::connect(service.address);
+        assert!(after.reply().starts_with("220 "), "{super_server:?}");
+        after.deliver_subject("barney@example.com", "after");
+        after.exchange("MAIL FROM:<a@b.example>", "250");
+        after.exchange("RCPT TO:<wilma@example.com>", "550");
+        for (recipient, subject) in [("wilma", "before"), ("barney", "after")] {
+            let mailbox = receiver.read(recipient);
+            assert!(mailbox.contains(&format!("\nSubject: {subject}\n")), "{super_server:?}: {mailbox}");
+        }
     }
 }
 

@@ -1,0 +1,190 @@
+//! Reads the files of a configuration, line by line, each in the place of the line that includes it.
+//!
+//! Every line is looked at, and what is wrong with any of them is told in one round.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+
+use super::diagnostic::Diagnostic;
+use super::directive::{self, Line};
+use super::include::{self, MAX_DEPTH, MAX_FILES, Named};
+use super::lexer::{self, Word};
+use super::settings::Config;
+use super::source::{self, LineStart, Source};
+use super::sources::shown;
+
+/// What was read of the files.
+pub(super) struct Reader {
+    /// As far as it could be read.
+    pub(super) config: Config,
+    /// What is wrong with the lines, each by its number in all of the text.
+    pub(super) errors: Vec<Diagnostic>,
+    /// Whether somebody was just writing a file that was not waited for.
+    pub(super) is_unsettled: bool,
+    waits: bool,
+    /// The last line that was read, and the file that is read, and which line of it that is.
+    line: u32,
+    file: usize,
+    in_file: u32,
+    /// Whether that there are too many files was said.
+    is_full: bool,
+}
+
+impl Reader {
+    /// One that waits for the end of edits, or does not.
+    pub(super) fn new(waits: bool) -> Self {
+        Self {
+            config: Config::default(),
+            errors: Vec::new(),
+            is_unsettled: false,
+            waits,
+            line: 0,
+            file: 0,
+            in_file: 0,
+            is_full: false,
+        }
+    }
+
+    /// Reads the main file and all that it includes. What is wrong with a file as a whole is the error.
+    pub(super) fn read(&mut self, path: &Path) -> Result<(), Diagnostic> {
+        let whole_file = |error: anyhow::Error| Diagnostic::whole_file(format!("{error:#}"));
+        let source = if self.waits { Source::open(path) } else { Source::open_at_once(path) }.map_err(whole_file)?;
+        self.is_unsettled |= source.is_being_written();
+        self.read_file(path, source, 0).map_err(whole_file)?;
+        let sources = &self.config.rules.sources;
+        if let Some(file) = sources.first_changed().context("cannot be examined").map_err(whole_file)? {
+            self.is_unsettled = true;
+            let changed = whole_file(anyhow!(CHANGED));
+            return Err(Diagnostic { file: (file > 0).then(|| shown(sources.path(file))), ..changed });
+        }
+        // Those of a file that is included further down may have been found before.
+        self.errors.sort_by_key(|error| error.line);
+        Ok(())
+    }
+
+    /// Reads an open file, whose lines come next.
+    fn read_file(&mut self, path: &Path, source: Source, included_by: u32) -> anyhow::Result<()> {
+        let file = self.config.rules.sources.add(path, source, included_by, self.line.saturating_add(1));
+        let source = self.config.rules.sources.source(file);
+        let mut says_nothing = true;
+        let read = source.for_each_line(|line, at| {
+            says_nothing = says_nothing && line.trim_ascii().is_empty();
+            (self.file, self.in_file) = (file, at.number);
+            self.line = self.line.saturating_add(1);
+            self.take_line(line, LineStart { number: self.line, ..at });
+        });
+        read.context("cannot be read")?;
+        if !source.is_as_opened().context("cannot be examined")? {
+            self.is_unsettled = true;
+            bail!(CHANGED);
+        }
+        if says_nothing {
+            bail!("is empty");
+        }
+        Ok(())
+    }
+
+    fn take_line(&mut self, line: &[u8], at: LineStart) {
+        if self.config.rules.add_plain(line, at).is_some() {
+            return;
+        }
+        let text = &*source::text(line);
+        match lexer::prepared(text) {
+            Ok(prepared) => self.take_text(&prepared, at),
+            Err(problem) => self.errors.push(*problem.cite(text, at.number)),
+        }
+    }
+
+    /// The same for a line that is prepared.
+    fn take_text(&mut self, text: &str, at: LineStart) {
+        let taken = match directive::line(text) {
+            Ok(Some(Line::Setting(setting))) => {
+                self.config.set(setting);
+                Ok(())
+            }
+            Ok(Some(Line::Limit(limit))) => {
+                self.config.limits.set(limit);
+                Ok(())
+            }
+            Ok(Some(Line::Rule(rule))) => self.config.rules.add(rule, at),
+            Ok(Some(Line::Include(path))) => return self.include(path, text),
+            Ok(None) => Ok(()),
+            // A character that looks like another explains what is said of the words.
+            Err(problem) => Err(lexer::look_alike(text).unwrap_or(problem)),
+        };
+        if let Err(problem) = taken {
+            self.errors.push(*problem.cite(text, at.number));
+        }
+    }
+
+    /// Reads what a line includes, before the next line.
+    fn include(&mut self, word: Word<'_>, text: &str) {
+        let (file, line, in_file) = (self.file, self.line, self.in_file);
+        let mut problems = Vec::new();
+        match self.named(word.text, file) {
+            Ok(paths) => problems.extend(paths.iter().filter_map(|path| self.include_file(path, file, line).err())),
+            Err(message) => problems.push(message),
+        }
+        if self.line > line {
+            self.config.rules.sources.go_on_in(file, self.line.saturating_add(1), in_file.saturating_add(1));
+        }
+        let way = self.config.rules.sources.told_way_from(file);
+        let errors = problems.into_iter().map(|message| *word.problem(message + &way).cite(text, line));
+        self.errors.extend(errors);
+    }
+
+    /// The files that a word of a line in this file names, or why that cannot be told.
+    fn named(&mut self, word: &str, file: usize) -> Result<Vec<PathBuf>, String> {
+        let sources = &mut self.config.rules.sources;
+        match Named::parse(word, sources.path(file))? {
+            Named::File(path) => Ok(vec![path]),
+            Named::Fitting { folder, pattern } => {
+                sources.depend_on(&folder);
+                include::fitting(&folder, &pattern).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => format!("there is no folder {}", shown(&folder)),
+                    _ => format!("{} cannot be looked through: {error}", shown(&folder)),
+                })
+            }
+        }
+    }
+
+    /// Reads a file that a line includes; why it cannot be used, if it cannot.
+    fn include_file(&mut self, path: &Path, including: usize, line: u32) -> Result<(), String> {
+        if self.config.rules.sources.len() > MAX_FILES {
+            // Once is enough, and there may be thousands more.
+            return match std::mem::replace(&mut self.is_full, true) {
+                true => Ok(()),
+                false => Err(format!("more than {MAX_FILES} files are included: put some of them together")),
+            };
+        }
+        let trouble = |why: &dyn fmt::Display| format!("{} {why}", shown(path));
+        let read = self.open_included(path, including).and_then(|source| self.read_file(path, source, line));
+        read.map_err(|error| {
+            self.config.rules.sources.depend_on(path);
+            trouble(&format_args!("{error:#}"))
+        })
+    }
+
+    fn open_included(&mut self, path: &Path, including: usize) -> anyhow::Result<Source> {
+        let source = if self.waits { Source::open_included(path) } else { Source::open_included_at_once(path) }?;
+        self.is_unsettled |= source.is_being_written();
+        let sources = &self.config.rules.sources;
+        let mut depth = 0;
+        for file in sources.way_from(including) {
+            depth += 1;
+            if sources.source(file).identity()? == source.identity()? {
+                bail!("would include itself without end");
+            }
+        }
+        if depth > MAX_DEPTH {
+            bail!("is included more than {MAX_DEPTH} files deep");
+        }
+        Ok(source)
+    }
+}
+
+/// What is said of a file that is another version than it was when it was opened.
+const CHANGED: &str = "was changed while it was read";

@@ -1,0 +1,228 @@
+//! The files of a configuration as one text: the main one, and what it includes in the place of the lines that say so.
+//!
+//! Lines are numbered through all of that text, so that a line is one number wherever it stands, and lines compare as
+//! they apply. Only people are told the file and the line in it ([`LineName`]). Every file stays open, because a later
+//! session could not open it again.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::diagnostic::Diagnostic;
+use super::source::{self, LineStart, Source, Version};
+
+/// The files that were opened.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// In the order of the text: the main one first.
+    files: Vec<Opened>,
+    /// Where the text goes on in another file, in its order.
+    pieces: Vec<Piece>,
+    /// What else decides what is included: files that could not be used, and folders that were looked through.
+    others: Vec<(PathBuf, Option<Version>)>,
+}
+
+/// One of the files.
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    source: Rc<Source>,
+    /// The line that includes it; 0 for the main one.
+    included_by: u32,
+}
+
+/// Lines in a row that are of one file.
+#[derive(Debug)]
+struct Piece {
+    /// The number of the first of them.
+    first: u32,
+    /// Which file that is.
+    file: usize,
+    /// Its number in that file.
+    in_file: u32,
+}
+
+/// A line as people are told of it: `line 7`, or `line 7 of FILE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineName<'s> {
+    number: u32,
+    /// `None` for the file that is understood.
+    file: Option<&'s Path>,
+}
+
+/// The included files of a configuration as they were when it was read, and what else decided which those are.
+#[derive(Debug, Clone)]
+pub(crate) struct Versions(Vec<(PathBuf, Option<Version>)>);
+
+// Reading.
+impl Sources {
+    /// Takes in a file whose lines come next, from this one on; its number.
+    pub(super) fn add(&mut self, path: &Path, source: Source, included_by: u32, first: u32) -> usize {
+        let file = self.files.len();
+        self.files.push(Opened { path: path.to_owned(), source: Rc::new(source), included_by });
+        self.pieces.push(Piece { first, file, in_file: 1 });
+        file
+    }
+
+    /// Notes that the text goes on in this file, whose line `in_file` has this number.
+    pub(super) fn go_on_in(&mut self, file: usize, first: u32, in_file: u32) {
+        self.pieces.push(Piece { first, file, in_file });
+    }
+
+    /// Notes that what is included depends on this file or folder.
+    pub(super) fn depend_on(&mut self, path: &Path) {
+        self.others.push((path.to_owned(), Version::at(path)));
+    }
+
+    /// How many files there are.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(super) fn path(&self, file: usize) -> &Path {
+        &self.files[file].path
+    }
+
+    pub(super) fn source(&self, file: usize) -> Rc<Source> {
+        Rc::clone(&self.files[file].source)
+    }
+
+    /// A file, the file that includes it, and so on to the main one.
+    pub(super) fn way_from(&self, file: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(file), |file| Some(self.piece(self.including_line(*file)?).file))
+    }
+
+    /// That way for people: ` (included from FILE line N, included from FILE line N)`; nothing for the main file.
+    pub(super) fn told_way_from(&self, file: usize) -> String {
+        let lines = self.way_from(file).filter_map(|file| self.including_line(file));
+        let including = lines.map(|line| {
+            let (file, number) = self.place(line);
+            format!("included from {} line {number}", shown(self.path(file)))
+        });
+        let way: Vec<String> = including.collect();
+        if way.is_empty() { String::new() } else { format!(" ({})", way.join(", ")) }
+    }
+
+    fn including_line(&self, file: usize) -> Option<u32> {
+        Some(self.files[file].included_by).filter(|line| *line > 0)
+    }
+
+    /// The first file that was written to since it was opened.
+    pub(super) fn first_changed(&self) -> io::Result<Option<usize>> {
+        for (number, file) in self.files.iter().enumerate() {
+            if !file.source.is_as_opened()? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+}
+
+// What was read.
+impl Sources {
+    /// The line that began here when it was read; `None` if its file was written to since.
+    pub(super) fn line_at(&self, at: LineStart) -> Option<String> {
+        self.files[self.piece(at.number).file].source.line_at(at.offset)
+    }
+
+    /// Reads all of the text once more: each line with its number.
+    pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str)) {
+        if !self.files.is_empty() {
+            let (mut line, mut next) = (0, 1);
+            self.lines_of(0, &mut line, &mut next, &mut each);
+        }
+    }
+
+    /// Those of this file and of what it includes; `line` is the last one that was read, `next` the file to come.
+    fn lines_of(&self, file: usize, line: &mut u32, next: &mut usize, each: &mut dyn FnMut(u32, &str)) {
+        // What cannot be read any more cannot be looked through for mistakes either.
+        let _ = self.files[file].source.for_each_line(|text, _| {
+            *line = line.saturating_add(1);
+            let number = *line;
+            each(number, &source::text(text));
+            while self.files.get(*next).is_some_and(|file| file.included_by == number) {
+                let included = *next;
+                *next += 1;
+                self.lines_of(included, line, next, each);
+            }
+        });
+    }
+
+    /// The paths of the included files.
+    pub(super) fn included(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().skip(1).map(|file| &*file.path)
+    }
+
+    /// What [`Versions::are_current`] is asked about later.
+    pub(super) fn versions(&self) -> Versions {
+        let included = self.files.iter().skip(1).map(|file| (file.path.clone(), file.source.version()));
+        Versions(included.chain(self.others.iter().cloned()).collect())
+    }
+
+    /// What a line is called where the main file is understood.
+    pub(super) fn name(&self, line: u32) -> LineName<'_> {
+        self.name_in(line, 0)
+    }
+
+    /// What a line is called in what is said about another.
+    pub(super) fn name_beside(&self, line: u32, other: u32) -> LineName<'_> {
+        self.name_in(line, self.place(other).0)
+    }
+
+    fn name_in(&self, line: u32, understood: usize) -> LineName<'_> {
+        let (file, number) = self.place(line);
+        LineName { number, file: (file != understood).then(|| self.path(file)) }
+    }
+
+    /// Says of findings about lines of the text which lines of which files they are about.
+    pub(super) fn locate(&self, found: &mut [Diagnostic]) {
+        for diagnostic in found.iter_mut().filter(|diagnostic| diagnostic.line > 0) {
+            let (file, number) = self.place(diagnostic.line);
+            diagnostic.line = number;
+            diagnostic.file = (file > 0).then(|| shown(self.path(file)));
+        }
+    }
+
+    /// The file that a line is in, and its number there.
+    fn place(&self, line: u32) -> (usize, u32) {
+        let piece = self.piece(line);
+        (piece.file, piece.in_file + (line - piece.first))
+    }
+
+    fn piece(&self, line: u32) -> &Piece {
+        // The first begins with line 1.
+        &self.pieces[self.pieces.partition_point(|piece| piece.first <= line).saturating_sub(1)]
+    }
+}
+
+/// A path for people. Others than root may have chosen the name, but not what a terminal makes of it.
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+impl LineName<'_> {
+    /// The same where no file is understood: `line 7 of the configuration`.
+    pub fn of_the_configuration(self) -> impl Display {
+        fmt::from_fn(move |f| match self.file {
+            Some(_) => self.fmt(f),
+            None => write!(f, "{self} of the configuration"),
+        })
+    }
+}
+
+impl Display for LineName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.file {
+            Some(file) => write!(f, "line {} of {}", self.number, shown(file)),
+            None => write!(f, "line {}", self.number),
+        }
+    }
+}
+
+impl Versions {
+    /// Whether each of them is still what it was.
+    pub(crate) fn are_current(&self) -> bool {
+        self.0.iter().all(|(path, version)| Version::at(path) == *version)
+    }
+}
