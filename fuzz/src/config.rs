@@ -2,6 +2,7 @@
 //!
 //! An input is the text of a configuration.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -18,15 +19,55 @@ pub fn check(input: &[u8]) {
     // Comments, blanks and CRs at the ends of lines mean nothing; no line with a comment is read by the short cut for
     // many plain ones.
     assert_eq!(findings_of(&with_comments(input), input), findings, "with comments at the ends of lines");
+    check_included(input);
+}
+
+/// What stands in an included file counts as if it stood there.
+fn check_included(text: &[u8]) {
+    let Some(length) = text[text.len() / 2..].iter().position(|byte| *byte == b'\n') else { return };
+    let (before, rest) = text.split_at(text.len() / 2 + length + 1);
+    // An empty file is a mistake, and a byte order mark is one but at the beginning of a file.
+    if rest.trim_ascii().is_empty() || rest.starts_with(BYTE_ORDER_MARK) {
+        return;
+    }
+    let (_file, path) = file_with(rest);
+    let including = [before, format!("include {}\n", path.display()).as_bytes()].concat();
+    let lines_before = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let as_one = located(&[before, b"#\n", rest].concat(), text, "", 0);
+    let as_two = located(&including, text, &path.display().to_string(), lines_before);
+    assert_eq!(as_two, as_one, "with its second half included");
+}
+
+/// What becomes of a configuration, without what names lines. In the file of this name so many lines are to be added to
+/// the number of each.
+fn located(text: &[u8], ruled: &[u8], included: &str, lines_before: usize) -> Findings {
+    let (diagnostics, answers) = match load(text) {
+        Ok(config) => (config.check(), answers(&config, ruled)),
+        Err(unusable) => (unusable.errors, Vec::new()),
+    };
+    let without_place = |found: Diagnostic| {
+        let more = if found.file.as_deref() == Some(included) { lines_before } else { 0 };
+        let line = found.line + u32::try_from(more).expect("few lines");
+        let message = found.message.split(" (included from ").next().unwrap_or_default();
+        (line, found.column, if message.contains("line ") { String::new() } else { message.to_owned() })
+    };
+    Findings { diagnostics: diagnostics.into_iter().map(without_place).collect(), answers }
 }
 
 /// Loads a configuration that is not in a file.
 pub fn load(text: &[u8]) -> Result<Config, Unusable> {
+    let (_file, path) = file_with(text);
+    config::load(&path)
+}
+
+/// A file with this text, which is there until it is dropped, and a path that leads to it.
+fn file_with(text: &[u8]) -> (File, PathBuf) {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(text).expect("writing to a temporary file");
     // A file that was written just now might not be whole yet, and would be waited for.
     file.set_modified(SystemTime::UNIX_EPOCH).expect("a time for the file in memory");
-    config::load(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    (file, path)
 }
 
 /// What became of a configuration, without what depends on where in the file its lines begin.
@@ -61,7 +102,9 @@ fn findings_of(text: &[u8], ruled: &[u8]) -> Findings {
 fn check_errors(errors: &[Diagnostic]) {
     assert!(!errors.is_empty(), "unusable without a reason");
     assert!(errors.iter().all(|error| error.severity == Severity::Error));
-    assert!(errors.is_sorted_by(|one, other| one.line < other.line), "{errors:?}");
+    // A line can include several files with mistakes, and other files have lines of their own.
+    let own = errors.iter().filter(|error| error.file.is_none() && !error.source.contains("include"));
+    assert!(own.is_sorted_by(|one, other| one.line < other.line), "{errors:?}");
 }
 
 /// The place is one in the file, and what is shown of it is fit for a terminal.
@@ -69,6 +112,9 @@ fn check_diagnostic(diagnostic: &Diagnostic, lines: &[&[u8]]) {
     assert!(!diagnostic.message.is_empty());
     let shown = diagnostic.cited("mailrecv.conf").to_string();
     assert!(!shown.contains(|c: char| c.is_control() && c != '\t' && c != '\n'), "{shown:?}");
+    if diagnostic.file.is_some() {
+        return;
+    }
     if diagnostic.line == 0 {
         let is_about_all = ["is empty", "there is no user "].iter().any(|words| diagnostic.message.starts_with(words));
         assert!(is_about_all || diagnostic.severity == Severity::Warning, "an error without a line: {shown}");
@@ -76,7 +122,7 @@ fn check_diagnostic(diagnostic: &Diagnostic, lines: &[&[u8]]) {
     }
     let line = *lines.get(diagnostic.line as usize - 1).unwrap_or_else(|| panic!("no such line: {shown}"));
     // A byte order mark is no part of the first.
-    let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| diagnostic.line == 1).unwrap_or(line);
+    let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| diagnostic.line == 1).unwrap_or(line);
     let width = diagnostic.source.chars().count();
     assert!((1..=width + 1).contains(&diagnostic.column), "no such column: {shown}");
     assert!(
@@ -111,10 +157,7 @@ fn answers(config: &Config, text: &[u8]) -> Vec<String> {
         let actions = config.rules.route(&mailbox, &peer, &config.domain, &mut trace).map(|destinations| {
             assert!(destinations.shown().count() > 0, "{mailbox} is accepted and goes nowhere");
             assert!(are_within_reach(config, &peer, &destinations), "out of reach: {destinations:?}");
-            destinations
-                .shown()
-                .map(|(action, origin)| format!("{action} ({})", config.rules.origin(origin)))
-                .collect::<Vec<_>>()
+            destinations.shown().map(|(action, origin)| format!("{action} ({origin:?})")).collect::<Vec<_>>()
         });
         answers.push(format!("to {mailbox}: {actions:?}"));
     }
@@ -191,3 +234,6 @@ fn with_comments(text: &[u8]) -> Vec<u8> {
 
 /// Enough to meet most rules of a short configuration, and few enough to be quick.
 const MOST_ADDRESSES: usize = 6;
+
+/// What some editors put in front of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
