@@ -23,6 +23,8 @@ pub enum Invocation {
     Check(Options, Verbosity, bool),
     /// Say what would happen to a message.
     Explain(Options, Question),
+    /// Show what sessions have counted in this file, or in that of the configuration.
+    Metrics(Options, Option<PathBuf>),
     /// Run commands for the session at standard input, which started us; nobody types that.
     RunCommands,
 }
@@ -94,6 +96,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
             let peer = peer(matches)?.ok_or_else(|| error("--peer is missing"))?;
             Invocation::Explain(options, Question { peer, from: text(matches, "from"), rcpt: text(matches, "rcpt") })
         }
+        Some(("metrics", matches)) => Invocation::Metrics(options, matches.get_one("file").cloned()),
         _ => Invocation::Receive(options, peer(&matches)?),
     })
 }
@@ -125,7 +128,7 @@ fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<
         let argument = arguments.next()?;
         let has_flags = arguments.peek().is_some_and(|next| {
             let is_option = next.len() > 1 && next.as_encoded_bytes().starts_with(b"-");
-            !is_option && !["listen", "check", "explain"].iter().any(|subcommand| *subcommand == next)
+            !is_option && !["listen", "check", "explain", "metrics"].iter().any(|subcommand| *subcommand == next)
         });
         Some(if argument == "-d" && !has_flags { "-da".into() } else { argument })
     })
@@ -209,6 +212,14 @@ pub fn command() -> Command {
                 .arg(peer().required(true).help("Who sends"))
                 .arg(Arg::new("from").long("from").value_name("ADDRESS").default_value("").help("The sender"))
                 .arg(Arg::new("rcpt").long("rcpt").value_name("ADDRESS").required(true).help("The recipient")),
+        )
+        .subcommand(
+            Command::new("metrics").about("Show what sessions have counted, as Prometheus reads it").arg(
+                Arg::new("file")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Where they count [default: the configuration's `metrics_file`]"),
+            ),
         )
 }
 

@@ -18,11 +18,13 @@ mod files;
 mod listen;
 pub mod log;
 pub mod message;
+pub mod metrics;
 pub mod net;
 pub mod peer;
 pub mod policy;
 mod receive;
 mod sandbox;
+mod scrape;
 pub mod server;
 pub mod signals;
 pub mod smtp;
@@ -56,6 +58,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Invocation::Listen(options, listen) => listen::run(&options, &listen),
         Invocation::Check(options, verbosity, is_strict) => check::run(&options, verbosity, is_strict),
         Invocation::Explain(options, question) => explain::run(&options, &question),
+        Invocation::Metrics(options, file) => scrape::run(&options, file.as_deref()),
         Invocation::RunCommands => deliver::runner::run(),
     };
     exit.into()

@@ -19,6 +19,7 @@ use crate::config::{self, Config, Flags, Level, LogTarget, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
+use crate::metrics::{Family, Tally};
 use crate::net::conn::Connection;
 use crate::net::dns::{self, Lookup, NameServers};
 use crate::peer::{self, Origin, Peer};
@@ -33,20 +34,29 @@ use crate::user;
 pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
     let stderr = take_stderr_off_the_connection();
     keep_panics_for_the_log();
-    let known = Known::default();
-    let stop = match catch_unwind(AssertUnwindSafe(|| receive(options, named, stderr, &known))) {
-        Ok(Ok(())) => return Exit::Ok,
+    let (known, tally) = (Known::default(), Tally::of_this_process());
+    let stop = match catch_unwind(AssertUnwindSafe(|| receive(options, named, stderr, &known, &tally))) {
+        Ok(Ok(())) => Stop { reply: None, exit: Exit::Ok },
         Ok(Err(stop)) => stop,
-        Err(_) => Stop { reply: Some(known.fault(kept_panic())), exit: Exit::Software },
+        Err(_) => {
+            tally.end(const { Family::Sessions.with("fault") });
+            Stop { reply: Some(known.fault(kept_panic())), exit: Exit::Software }
+        }
     };
     if let Some(reply) = &stop.reply {
+        tally.refusal(reply.code, reply.status);
         last_words(known.log.get_or_init(|| log_without_configuration(stderr)), reply);
+    }
+    // Who was served has said how that ended.
+    tally.end(const { Family::Sessions.with("not_served") });
+    if let (Some(why), Some(log)) = (tally.hand_over(), known.log.get()) {
+        log.event(&Event::NotCounted(&why));
     }
     stop.exit
 }
 
 /// The story of a connection, stage by stage. Whatever cannot go on stops it with its last words.
-fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known) -> Result<(), Stop> {
+fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known, tally: &Tally) -> Result<(), Stop> {
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
@@ -63,19 +73,22 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let _ = nix::sys::prctl::set_dumpable(false);
     let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
 
-    let origin = origin.map_err(|error| not_a_connection(log, &error, stderr))?;
+    let origin = origin.map_err(|error| not_a_connection(log, &error, stderr, tally))?;
     let config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
     became_user?;
     let signals = signals?;
     log.event(&Event::ConfigurationRead(&options.config, &config.domain));
 
     let _ = known.greeted_as.set(config.domain.clone());
-    let mut server = Server::greet(&config, log, &signals);
+    let mut server = Server::greet(&config, log, &signals, tally);
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }
     if let Some(name) = config.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
         log.event(&Event::CannotBecome { name, uid: nix::unistd::geteuid().as_raw() });
+    }
+    if let Some(why) = config.metrics_file.as_ref().and_then(|file| tally.also_at(file)) {
+        log.event(&Event::NotCounted(&why));
     }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
     let (mut peer, lookup) = match origin {
@@ -200,9 +213,10 @@ fn log_about(origin: &anyhow::Result<Origin>, target: LogTarget, flags: Flags, l
 }
 
 /// Standard input is nothing that a peer could be on. That the peer has already hung up is no fault of ours.
-fn not_a_connection(log: &Log, error: &anyhow::Error, stderr: Stderr) -> Stop {
+fn not_a_connection(log: &Log, error: &anyhow::Error, stderr: Stderr, tally: &Tally) -> Stop {
     if error.downcast_ref() == Some(&Errno::ENOTCONN) {
         log.event(&Event::PeerGoneBeforeGreeting);
+        tally.end(const { Family::Sessions.with("gone") });
         return Stop { reply: None, exit: Exit::Ok };
     }
     log.event(&Event::NotAConnection(error));

@@ -10,6 +10,7 @@ use crate::config::{Config, Flags, Limit, Trace};
 use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
+use crate::metrics::{Family, Tally};
 use crate::net::conn::{Connection, Input};
 use crate::peer::Peer;
 use crate::policy::Policy;
@@ -24,6 +25,7 @@ pub struct Server<'a> {
     config: &'a Config,
     log: &'a Log,
     signals: &'a Signals,
+    tally: &'a Tally,
     connection: Connection<'a>,
     /// When the message has to be over that is coming, or may be: its time runs from the greeting or the last accepted
     /// message on, and is longer the more text comes.
@@ -52,20 +54,25 @@ pub struct Server<'a> {
 
 /// Why the session is over.
 enum End {
-    /// We said so.
+    /// One side has said so.
     Closed,
+    /// The peer's time was over.
+    TimedOut,
+    /// We were asked to stop.
+    Stopped,
     /// The peer is gone; the text says how we know.
     PeerGone(String),
 }
 
 impl<'a> Server<'a> {
     /// Sends the greeting; the first message's time runs from here.
-    pub fn greet(config: &'a Config, log: &'a Log, signals: &'a Signals) -> Self {
+    pub fn greet(config: &'a Config, log: &'a Log, signals: &'a Signals, tally: &'a Tally) -> Self {
         let deadline = Instant::now() + config.limits.connection_secs.value;
         let mut server = Self {
             config,
             log,
             signals,
+            tally,
             connection: Connection::standard_io().stopped_by(signals),
             deadline,
             idle_since: Instant::now(),
@@ -114,6 +121,12 @@ impl<'a> Server<'a> {
         self.refusals.finish(self.log);
         // What a message that broke off had begun.
         log_letter(self.log, &mut self.letter, &[], true);
+        self.tally.end(match end {
+            End::Closed => const { Family::Sessions.with("closed") },
+            End::TimedOut => const { Family::Sessions.with("timed_out") },
+            End::Stopped => const { Family::Sessions.with("stopped") },
+            End::PeerGone(_) => const { Family::Sessions.with("gone") },
+        });
         if let End::PeerGone(how) = end {
             if session.transaction().is_some() {
                 self.log.event(&Event::GoneInTransaction(&how));
@@ -135,15 +148,21 @@ impl<'a> Server<'a> {
         peer: &Peer,
         runner: &Runner<'_>,
     ) -> End {
-        let mut step = first;
+        let (mut step, mut end) = (first, End::Closed);
         loop {
             step = match step {
                 Step::Wait => match self.wait() {
                     Input::More => self.receive(session),
                     Input::End => return End::PeerGone("the peer closed the connection without QUIT".to_owned()),
                     Input::Gone(error) => return broken(&error),
-                    Input::Stop => Step::Close(reply::shutting_down(&self.config.domain)),
-                    Input::TimedOut => Step::Close(self.timed_out()),
+                    Input::Stop => {
+                        end = End::Stopped;
+                        Step::Close(reply::shutting_down(&self.config.domain))
+                    }
+                    Input::TimedOut => {
+                        end = End::TimedOut;
+                        Step::Close(self.timed_out())
+                    }
                 },
                 Step::Reply(reply) => {
                     if let Err(error) = self.answer(&reply, session.is_extended()) {
@@ -162,7 +181,7 @@ impl<'a> Server<'a> {
                 Step::Close(reply) => {
                     self.send(&reply, session.is_extended());
                     return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
-                        Ok(()) => End::Closed,
+                        Ok(()) => end,
                         Err(error) => broken(&error),
                     };
                 }
@@ -184,6 +203,9 @@ impl<'a> Server<'a> {
             Heard::Text => {
                 let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
                 spool.push(&self.text);
+                if let Step::Reply(reply) | Step::Close(reply) = &step {
+                    self.count_refused_message(reply);
+                }
                 self.deadline = self.deadline_with_text();
                 if self.log.wants(Flags::LETTERS) {
                     let has_ended = !matches!(step, Step::Wait);
@@ -209,11 +231,17 @@ impl<'a> Server<'a> {
     ) -> Step {
         let id = self.new_id();
         let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &transaction };
-        let Self { config, log, signals, deadline, .. } = *self;
-        let context = Context { config, log, signals, deadline, runner };
+        let Self { config, log, signals, tally, deadline, .. } = *self;
+        let context = Context { config, log, signals, tally, deadline, runner };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
+        let began = Instant::now();
         let outcome = deliver::deliver(&context, &envelope, &transaction.recipients, spool);
         self.idle_since = Instant::now();
+        tally.observe(Family::DeliveryTime, began);
+        match &outcome {
+            Ok(()) => count_delivery(tally, &transaction),
+            Err(reply) => self.count_refused_message(reply),
+        }
         let is_delivered = outcome.is_ok();
         let step = session.delivered(outcome, &id);
         if is_delivered {
@@ -267,13 +295,27 @@ impl<'a> Server<'a> {
         deliver::log_delivery(self.log, &id, &transaction);
         self.log.event(&Event::Reply(reply));
         self.spool = None;
+        // One that is killed later has been counted until here.
+        if let Some(why) = self.tally.hand_over() {
+            self.log.event(&Event::NotCounted(&why));
+        }
         sent
     }
 
     /// Queues a reply, and logs it.
     fn send(&mut self, reply: &Reply, enhanced: bool) {
         reply.encode(enhanced, self.connection.replies());
+        if reply.is_negative() {
+            self.tally.refusal(reply.code, reply.status);
+        }
         self.refusals.log(self.log, reply);
+    }
+
+    fn count_refused_message(&self, reply: &Reply) {
+        self.tally.count(match reply.is_permanent() {
+            true => const { Family::Messages.with("refused") },
+            false => const { Family::Messages.with("deferred") },
+        });
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -313,6 +355,14 @@ impl<'a> Server<'a> {
 
 fn broken(error: &std::io::Error) -> End {
     End::PeerGone(format!("the connection broke: {error}"))
+}
+
+fn count_delivery(tally: &Tally, transaction: &Transaction) {
+    tally.count(const { Family::Messages.with("accepted") });
+    tally.add(Family::AcceptedOctets.counter(), transaction.size);
+    for recipient in &transaction.recipients {
+        recipient.destinations.names().for_each(|action| tally.count(Family::Deliveries.with_any(action)));
+    }
 }
 
 fn new_spool(config: &Config, file: &mut Option<Rc<SpoolFile>>) -> Spool {

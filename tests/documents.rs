@@ -12,6 +12,7 @@ mod support;
 
 use clap_complete::Shell;
 use mailrecv::config::{self, Flags, Limits};
+use mailrecv::metrics;
 use support::{CONFIG, MAILRECV, Scratch};
 use testkit::{debian, repository};
 
@@ -132,6 +133,32 @@ fn the_manual_page_describes_every_option() {
             "{} is not described",
             subcommand.get_name()
         );
+    }
+}
+
+/// Each metric with every value of its label.
+#[test]
+fn the_manual_page_describes_every_metric() {
+    let page = repository::text("etc/man/mailrecv.8");
+    assert!(metrics::described().count() > 10);
+    for (name, values) in metrics::described() {
+        let item = page.split_once(&format!("\n.It Cm {name}")).map(|(_, item)| item).unwrap_or_default();
+        let item = item.split("\n.It ").next().unwrap_or_default();
+        assert!(!item.trim().is_empty(), "mailrecv(8) lacks {name}");
+        let words: Vec<&str> = item.split([' ', ',', '\n', ':', ';', '(', ')']).collect();
+        for value in values {
+            assert!(words.iter().any(|word| word.trim_end_matches('.') == *value), "{name} lacks {value}");
+        }
+    }
+}
+
+/// A destination that is not counted would be counted as another.
+#[test]
+fn every_action_is_counted() {
+    let counted: Vec<_> = metrics::described().filter(|(name, _)| name.starts_with("mailrecv_deliver")).collect();
+    for name in ["mailrecv_deliveries_total", "mailrecv_delivery_failures_total"] {
+        let (_, values) = counted.iter().find(|(counted, _)| *counted == name).unwrap();
+        assert!(config::actions().eq(values.iter().copied()), "{name}");
     }
 }
 

@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 /// The modules, from the ground up: each imports from floors below its own only.
 const FLOORS: [&[&str]; 9] = [
     &["date", "exit", "files", "signals", "system_calls", "systemd", "untrusted", "user", "wait"],
-    &["address", "peer"],
+    &["address", "metrics", "peer"],
     &["net"],
     &["config"],
     &["cli", "smtp"],
     &["log", "message", "policy"],
     &["deliver", "sandbox"],
-    &["check", "server"],
+    &["check", "scrape", "server"],
     &["explain", "listen", "receive"],
 ];
 

@@ -28,6 +28,9 @@ _mailrecv() {
             mailrecv,listen)
                 cmd="mailrecv__subcmd__listen"
                 ;;
+            mailrecv,metrics)
+                cmd="mailrecv__subcmd__metrics"
+                ;;
             mailrecv__subcmd__help,check)
                 cmd="mailrecv__subcmd__help__subcmd__check"
                 ;;
@@ -40,6 +43,9 @@ _mailrecv() {
             mailrecv__subcmd__help,listen)
                 cmd="mailrecv__subcmd__help__subcmd__listen"
                 ;;
+            mailrecv__subcmd__help,metrics)
+                cmd="mailrecv__subcmd__help__subcmd__metrics"
+                ;;
             *)
                 ;;
         esac
@@ -47,7 +53,7 @@ _mailrecv() {
 
     case "${cmd}" in
         mailrecv)
-            opts="-c -d -l -h -V --peer --help --version listen check explain help"
+            opts="-c -d -l -h -V --peer --help --version listen check explain metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -141,7 +147,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__help)
-            opts="listen check explain help"
+            opts="listen check explain metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -210,6 +216,20 @@ _mailrecv() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mailrecv__subcmd__help__subcmd__metrics)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mailrecv__subcmd__listen)
             opts="-c -d -l -h --max-processes --max-per-address --grace --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -229,6 +249,32 @@ _mailrecv() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -l)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mailrecv__subcmd__metrics)
+            opts="-c -d -l -h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 -c)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -33,6 +33,7 @@ complete -c mailrecv -n "__fish_mailrecv_needs_command" -s V -l version -d 'Prin
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "listen" -d 'Accept connections and start a receiver for each'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "check" -d 'Look for mistakes in the configuration'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "metrics" -d 'Show what sessions have counted, as Prometheus reads it'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-processes -d 'Sessions at once' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-per-address -d 'Sessions at once with one peer' -r
@@ -54,7 +55,12 @@ complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s c -d 'Conf
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s h -l help -d 'Print help'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "listen" -d 'Accept connections and start a receiver for each'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "check" -d 'Look for mistakes in the configuration'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s c -d 'Configuration file' -r -F
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s h -l help -d 'Print help'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "listen" -d 'Accept connections and start a receiver for each'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "check" -d 'Look for mistakes in the configuration'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "metrics" -d 'Show what sessions have counted, as Prometheus reads it'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

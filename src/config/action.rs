@@ -66,6 +66,11 @@ pub(super) enum Need<'a> {
 }
 
 impl Keep {
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &'static str {
+        self.facts().name
+    }
+
     fn facts(&self) -> Facts<'_> {
         match self {
             Keep::Maildir(folder) => Facts::new("maildir", Some(folder), Need::Maildir(Path::new(folder))),
@@ -77,6 +82,11 @@ impl Keep {
 }
 
 impl HandOver {
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &'static str {
+        self.facts().name
+    }
+
     fn facts(&self) -> Facts<'_> {
         match self {
             HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Command(command)),
@@ -251,6 +261,12 @@ impl Destinations {
             !others.clone().flat_map(|others| &others.keep).any(|other| other.action == place.action)
         };
         self.keep.iter().filter(is_new).count() as u64 + u64::from(self.are_handed_over())
+    }
+
+    /// The name of each action.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        let keep = self.keep.iter().map(|destination| destination.action.name());
+        keep.chain(self.hand_over.iter().map(|destination| destination.action.name()))
     }
 
     /// Each of them for people, that of the `deliver` line first, and where it was found.

@@ -11,6 +11,7 @@ use super::exact::{is_exact, unquoted};
 use super::lexer::{self, Notes, Problem, Word, Words};
 use super::pattern::Position;
 use super::places::Places;
+use super::settings::Setting;
 use super::shell::{self, Command};
 use super::sources::Sources;
 use super::value::RefusalText;
@@ -217,6 +218,7 @@ impl<'r> Lines<'r> {
     fn setting_problem(&mut self, line: &Line<'_>, prepared: &str) -> Option<Problem> {
         let (path, trouble) = match line {
             Line::Rule(RuleLine::DeadLetterFile(file)) => ((*file).to_owned(), self.places.file(file.as_ref())),
+            Line::Setting(Setting::metrics_file(Some(path))) => (path.to_str()?.to_owned(), self.places.metrics(path)),
             Line::Setting(setting) => {
                 let (path, is_file) = setting.path()?;
                 let trouble = if is_file { self.places.file(path) } else { self.places.folder(path) };

@@ -15,6 +15,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::shell::{PATH, SHELL};
 use crate::files;
+use crate::metrics::{Flaw, Record};
 
 /// The places so far.
 #[derive(Debug)]
@@ -38,6 +39,22 @@ impl Places {
     pub(super) fn file(&mut self, path: &Path) -> Option<String> {
         let trouble = written_oddly(path).or_else(|| self.file_trouble(path))?;
         self.once(trouble)
+    }
+
+    /// Why nothing can be counted in this file, or what was counted there will be lost.
+    pub(super) fn metrics(&mut self, path: &Path) -> Option<String> {
+        if let Some(trouble) = self.file(path) {
+            return Some(trouble);
+        }
+        match Record::to_read(path).map_err(Flaw::Unreadable).and_then(|record| record.read()) {
+            Ok(_) | Err(Flaw::Empty) => None,
+            Err(Flaw::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(Flaw::Unreadable(error)) => {
+                Some(format!("{} cannot read {}: {}", self.who, path.display(), plain(&error)))
+            }
+            Err(flaw @ Flaw::OtherForm) => Some(format!("{}: {flaw}; the next session begins it anew", path.display())),
+            Err(flaw @ Flaw::Foreign) => Some(format!("{}: {flaw}", path.display())),
+        }
     }
 
     /// Why mail cannot be delivered into this maildir.

@@ -71,6 +71,8 @@ settings! {
     "sandbox" sandbox: Sandbox = Sandbox::ON, value::sandbox, "";
     /// Which variables of our own environment commands find in theirs.
     "pipe_env" pipe_env: Vec<String> = Vec::new(), value::variables, "";
+    /// Where sessions add up what they count.
+    "metrics_file" metrics_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// Whom to become when started as root: `USER` or `USER:GROUP`, each a name or a number.
     "user" user: Option<String> = None, value::user, "";
 }

@@ -129,6 +129,10 @@ pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> 
     words.path("a folder").map(|word| Some(PathBuf::from(word.text)))
 }
 
+pub(super) fn file(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
+    words.path("a file").map(|word| Some(PathBuf::from(word.text)))
+}
+
 /// `off`, or else how much and whether that is required, which alone means `on required`.
 pub(super) fn sandbox(words: &mut Words<'_>) -> Result<Sandbox, Problem> {
     let word = words.expect("`off`, `on`, `strict` or `required`")?;

@@ -28,6 +28,7 @@ use crate::config::{Config, HandOver, Keep};
 use crate::files;
 use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
+use crate::metrics::{Counter, Family, Tally};
 use crate::signals::Signals;
 use crate::smtp::Outcome;
 use crate::smtp::reply::{self, Reply};
@@ -41,6 +42,8 @@ pub struct Context<'a> {
     pub log: &'a Log,
     /// Where a request to stop is told.
     pub signals: &'a Signals,
+    /// What is counted.
+    pub tally: &'a Tally,
     /// When the connection has to be over.
     pub deadline: Instant,
     /// What runs commands.
@@ -59,10 +62,10 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
     let kept = keep(context, envelope, group, spool)?;
     if group.iter().any(|recipient| recipient.destinations.are_handed_over()) {
         // What cannot be taken back should not be done for nothing.
-        kept.mailboxes.verify()?;
+        kept.mailboxes.verify().inspect_err(failed(context, APPEND))?;
     }
     hand_over(context, envelope, group, spool)?;
-    kept.commit()
+    kept.commit(context)
 }
 
 /// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must not wait for a log.
@@ -106,12 +109,14 @@ fn keep<'a>(
             Keep::Print => kept.shown.print(copy, spool),
             Keep::Discard => Ok(()),
         };
-        prepared.map_err(about(recipient))?;
+        let counter = Family::DeliveryFailures.with_any(action.name());
+        prepared.map_err(about(recipient)).inspect_err(failed(context, counter))?;
     }
     for (name, copy) in for_files {
-        kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipient))?;
+        let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipient));
+        appended.inspect_err(failed(context, APPEND))?;
     }
-    kept.mailboxes.sync()?;
+    kept.mailboxes.sync().inspect_err(failed(context, APPEND))?;
     Ok(kept)
 }
 
@@ -153,7 +158,8 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
             HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
             HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
         };
-        taken_over.map_err(about(&recipient.mailbox))?;
+        let counter = Family::DeliveryFailures.with_any(to.action.name());
+        taken_over.map_err(about(&recipient.mailbox)).inspect_err(failed(context, counter))?;
     }
     Ok(())
 }
@@ -167,19 +173,24 @@ struct Kept<'a> {
 
 impl Kept<'_> {
     /// Lets it stay. What can fail comes first, while everything can still be taken back.
-    fn commit(self) -> Outcome {
+    fn commit(self, context: &Context<'_>) -> Outcome {
         let Self { mut maildirs, mailboxes, shown } = self;
-        mailboxes.verify()?;
+        mailboxes.verify().inspect_err(failed(context, APPEND))?;
         if !maildirs.are_empty() {
-            maildirs.publish()?;
+            maildirs.publish().inspect_err(failed(context, MAILDIR))?;
             // That took its time.
-            mailboxes.verify()?;
+            mailboxes.verify().inspect_err(failed(context, APPEND))?;
         }
         maildirs.commit();
         mailboxes.commit();
         shown.commit();
         Ok(())
     }
+}
+
+/// Counts what kept a message from its destinations.
+fn failed(context: &Context<'_>, counter: Counter) -> impl FnOnce(&Reply) {
+    move |_| context.tally.count(counter)
 }
 
 /// Says in the log whose copy it was, unless that is said already.
@@ -213,6 +224,10 @@ fn tolerate_unsynced(log: &Log, folder: &Path, synced: io::Result<()>) -> io::Re
         synced => synced,
     }
 }
+
+/// What fails when mailboxes, or maildirs, do as a whole.
+const APPEND: Counter = Family::DeliveryFailures.with("append");
+const MAILDIR: Counter = Family::DeliveryFailures.with("maildir");
 
 /// A message that more servers than this have handled goes in circles (RFC 5321, 6.3).
 const MAX_HOPS: usize = 100;

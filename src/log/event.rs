@@ -86,6 +86,9 @@ pub enum Event<'a> {
     /// The sandbox is not what it should be, as this says.
     PartialSandbox(&'a dyn Display),
 
+    /// What the session counts is missing at this place, for this reason.
+    NotCounted(&'a str),
+
     /// The peer is gone, as this says, in the middle of a message.
     GoneInTransaction(&'a str),
     /// The peer is gone, and may not know that this message is delivered.
@@ -140,6 +143,7 @@ impl Event<'_> {
             | Event::OneLockOnly { .. }
             | Event::FolderNotSynced(..)
             | Event::PartialSandbox(_)
+            | Event::NotCounted(_)
             | Event::Gone(_) => Some(Flags::WARNINGS),
             Event::Delivered { .. } => Some(Flags::DELIVERIES),
             Event::ConfigurationError(..)
@@ -178,6 +182,7 @@ impl Event<'_> {
             | Event::FolderNotSynced(..)
             | Event::NoSandbox(_)
             | Event::PartialSandbox(_)
+            | Event::NotCounted(_)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed(..)
             | Event::Gone(_)
@@ -275,6 +280,7 @@ impl Event<'_> {
                 write!(f, "DEBUG: {}", CommandEnd { command, status: *status, output })
             }
             Event::NoSandbox(flaw) | Event::PartialSandbox(flaw) => write!(f, "WARNING: {flaw}"),
+            Event::NotCounted(where_and_why) => write!(f, "WARNING: this session is not counted in {where_and_why}"),
             Event::GoneInTransaction(how) => {
                 write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
             }

@@ -63,6 +63,11 @@ impl Reply {
         self.code >= 400
     }
 
+    /// Whether it says no for good.
+    pub fn is_permanent(&self) -> bool {
+        self.code >= 500
+    }
+
     /// Names the peer's words that the reply is about.
     pub fn about(self, subject: impl Into<Vec<u8>>) -> Self {
         Self { subject: Some(subject.into()), ..self }

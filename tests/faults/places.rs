@@ -78,8 +78,10 @@ impl Destinations {
         fs::create_dir(&mail).expect("a folder");
         fs::create_dir(destinations.scratch.path("spool")).expect("a folder");
         let mut config = format!(
-            "domain receiver.example\nspool_dir {}\nlimit.pipe_secs 5\n",
-            destinations.scratch.path("spool").display()
+            "domain receiver.example\nspool_dir {}\nmetrics_file {}\nlimit.pipe_secs 5\n",
+            destinations.scratch.path("spool").display(),
+            // What goes wrong with it is nothing to the mail.
+            destinations.scratch.path("metrics").display()
         );
         for place in ALL {
             place.prepare(&mail);

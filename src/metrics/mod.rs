@@ -1,0 +1,320 @@
+//! What is counted, for Prometheus and its kin: every metric there is, in one table.
+//!
+//! A metric is one row and its use. From the rows come the places of its numbers in a [`record`], what is said to who
+//! asks ([`text`]), and the test that the manual page describes it. The labels are a closed set: nothing that a peer
+//! says becomes one, so no peer can make a number of numbers.
+
+mod record;
+mod tally;
+mod text;
+
+use std::time::Duration;
+
+pub(crate) use record::{Flaw, Record};
+pub use tally::Tally;
+pub(crate) use text::exposition;
+
+/// Makes of each row a variant of [`Family`] and a row of [`FAMILIES`]. A row is: its name here; who counts it; its name
+/// outside, with the unit; its form; what it says, for people.
+macro_rules! families {
+    ($($family:ident $counter:ident $name:literal $form:expr, $help:literal;)+) => {
+        /// A metric, or several that differ by a label.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(dead_code, reason = "nobody counts versions")]
+        pub(crate) enum Family {
+            $(#[doc = $help] $family),+
+        }
+
+        const FAMILIES: &[Facts] =
+            &[$(Facts { name: $name, help: $help, form: $form, counted_by: CountedBy::$counter }),+];
+    };
+}
+
+families! {
+    Version Both "mailrecv_build_info" Form::Version, "The version that says this; always 1.";
+    StartTime Listen "process_start_time_seconds" Form::Gauge, "When `mailrecv listen` was started, since 1970.";
+    SessionsOpen Listen "mailrecv_sessions_open" Form::Gauge, "Sessions now.";
+    Connections Listen "mailrecv_connections_total" Form::By("family", &["ipv4", "ipv6"]),
+        "Connections for which a session was started, by the peer's address.";
+    ConnectionsRefused Listen "mailrecv_connections_refused_total"
+        Form::By("reason", &["all_places", "address", "network", "not_started"]),
+        "Connections that were told to come again later, by what was full, or because no session could be started.";
+    SessionsKilled Listen "mailrecv_sessions_killed_total" Form::Counter, "Sessions that were ended by a signal.";
+    SessionsUncounted Listen "mailrecv_sessions_uncounted_total" Form::Counter,
+        "Sessions that ended without a count: there was no room for one, or their version counts otherwise.";
+    Sessions Session "mailrecv_sessions_total"
+        Form::By("end", &["closed", "gone", "timed_out", "stopped", "not_served", "fault"]),
+        "Sessions that have ended, by how.";
+    SessionTime Session "mailrecv_session_duration_seconds"
+        Form::Histogram(&[50_000, 250_000, 1_000_000, 5_000_000, 30_000_000, 120_000_000, 600_000_000]),
+        "How long sessions took.";
+    Messages Session "mailrecv_messages_total" Form::By("outcome", &["accepted", "deferred", "refused"]),
+        "Messages that came whole, by whether they were answered 2xx, 4xx or 5xx.";
+    AcceptedOctets Session "mailrecv_accepted_bytes_total" Form::Counter, "Size of the accepted messages.";
+    Deliveries Session "mailrecv_deliveries_total" ACTIONS,
+        "Deliveries, one for each recipient and destination of an accepted message.";
+    DeliveryFailures Session "mailrecv_delivery_failures_total" ACTIONS,
+        "Destinations that kept a message from being accepted.";
+    DeliveryTime Session "mailrecv_delivery_duration_seconds"
+        Form::Histogram(&[1_000, 5_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000, 60_000_000]),
+        "How long it took to deliver a message to all of its destinations, or to fail.";
+    Refusals Session "mailrecv_refusals_total"
+        Form::By("code", &["421", "450", "451", "452", "500", "501", "502", "503", "550", "551", "552", "553", "554",
+            "555", "other"]),
+        "Replies that said no, by reply code.";
+    EnhancedRefusals Session "mailrecv_refusals_enhanced_total"
+        Form::By("status", &["4.2.0", "4.3.0", "4.3.1", "4.3.2", "4.3.5", "4.4.2", "4.5.3", "4.7.0", "4.7.1", "4.7.25",
+            "5.1.1", "5.1.3", "5.1.7", "5.3.4", "5.4.6", "5.5.1", "5.5.2", "5.5.4", "5.6.11", "5.7.0", "5.7.1",
+            "other"]),
+        "The same replies, by enhanced code.";
+}
+
+/// The destinations of mail (mailrecv.conf(5), ACTIONS).
+const ACTIONS: Form = Form::By("action", &["append", "maildir", "pipe", "print", "discard"]);
+
+/// What is to be known of a family.
+struct Facts {
+    name: &'static str,
+    help: &'static str,
+    form: Form,
+    counted_by: CountedBy,
+}
+
+/// Who counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CountedBy {
+    /// Each session for itself.
+    Session,
+    /// `listen`.
+    Listen,
+    /// It is no count.
+    Both,
+}
+
+/// What numbers a family has.
+enum Form {
+    /// One that only grows.
+    Counter,
+    /// One that says how things are.
+    Gauge,
+    /// A counter for each value of this label. What is none of them counts as the last.
+    By(&'static str, &'static [&'static str]),
+    /// How many of them took up to so many microseconds, and all of them together.
+    Histogram(&'static [u64]),
+    /// None: the version of this program.
+    Version,
+}
+
+impl Form {
+    /// How many numbers that is.
+    const fn numbers(&self) -> usize {
+        match self {
+            Form::Counter | Form::Gauge => 1,
+            Form::By(_, values) => values.len(),
+            // What took longer than the last, and the sum.
+            Form::Histogram(bounds) => bounds.len() + 2,
+            Form::Version => 0,
+        }
+    }
+}
+
+impl Family {
+    const fn facts(self) -> &'static Facts {
+        &FAMILIES[self as usize]
+    }
+
+    /// Where its numbers begin.
+    const fn first(self) -> usize {
+        numbers_before(self as usize)
+    }
+
+    /// The one counter, or gauge, of this family.
+    pub(crate) const fn counter(self) -> Counter {
+        match self.facts().form {
+            Form::Counter | Form::Gauge => Counter(self.first()),
+            _ => panic!("this family has several counters"),
+        }
+    }
+
+    /// The counter with this value of the label: in a `const` block, so that a value which there is not does not compile.
+    pub(crate) const fn with(self, value: &str) -> Counter {
+        match place_of(value, self.values()) {
+            Some(place) => Counter(self.first() + place),
+            None => panic!("the label has no such value"),
+        }
+    }
+
+    /// The same for a value that is known when it happens; the last one for all that have no counter of their own.
+    pub(crate) fn with_any(self, value: &str) -> Counter {
+        let values = self.values();
+        Counter(self.first() + place_of(value, values).unwrap_or(values.len().saturating_sub(1)))
+    }
+
+    /// Every value of its label.
+    pub(crate) const fn values(self) -> &'static [&'static str] {
+        match self.facts().form {
+            Form::By(_, values) => values,
+            _ => &[],
+        }
+    }
+}
+
+/// One number that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counter(usize);
+
+/// All numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Counts([u64; NUMBERS]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; NUMBERS])
+    }
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, counter: Counter, number: u64) {
+        // As Prometheus has it, one that is at its end begins anew.
+        self.0[counter.0] = self.0[counter.0].wrapping_add(number);
+    }
+
+    /// Counts one more of what took so long.
+    pub(crate) fn observe(&mut self, family: Family, time: Duration) {
+        let Form::Histogram(bounds) = family.facts().form else { return };
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let bucket = bounds.iter().position(|bound| micros <= *bound).unwrap_or(bounds.len());
+        self.add(Counter(family.first() + bucket), 1);
+        self.add(Counter(family.first() + bounds.len() + 1), micros);
+    }
+
+    /// Counts a reply that says no.
+    pub(crate) fn refusal(&mut self, code: u16, status: Option<impl std::fmt::Display>) {
+        self.add(Family::Refusals.with_any(&code.to_string()), 1);
+        let status = status.map_or_else(String::new, |status| status.to_string());
+        self.add(Family::EnhancedRefusals.with_any(&status), 1);
+    }
+
+    /// Takes in what sessions have counted, and of that nothing which is not theirs to count.
+    pub(crate) fn take_in(&mut self, of_sessions: &Self) {
+        let mut first = 0;
+        for facts in FAMILIES {
+            let numbers = first..first + facts.form.numbers();
+            first = numbers.end;
+            if facts.counted_by == CountedBy::Session {
+                numbers.for_each(|number| self.add(Counter(number), of_sessions.0[number]));
+            }
+        }
+    }
+
+    /// What has been counted since.
+    fn since(&self, earlier: &Self) -> Self {
+        Self(std::array::from_fn(|number| self.0[number].wrapping_sub(earlier.0[number])))
+    }
+
+    /// All of a family together.
+    pub(crate) fn sum(&self, family: Family) -> u64 {
+        self.of(family).iter().fold(0, |sum, number| sum.wrapping_add(*number))
+    }
+
+    fn of(&self, family: Family) -> &[u64] {
+        &self.0[family.first()..][..family.facts().form.numbers()]
+    }
+}
+
+/// The name of every metric with the values of its label, for the test that the manual page describes them.
+pub fn described() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    FAMILIES.iter().map(|facts| match facts.form {
+        Form::By(_, values) => (facts.name, values),
+        _ => (facts.name, &[][..]),
+    })
+}
+
+/// How many numbers there are.
+const NUMBERS: usize = numbers_before(FAMILIES.len());
+
+const fn numbers_before(family: usize) -> usize {
+    let (mut numbers, mut number) = (0, 0);
+    while number < family {
+        numbers += FAMILIES[number].form.numbers();
+        number += 1;
+    }
+    numbers
+}
+
+const fn place_of(value: &str, values: &[&str]) -> Option<usize> {
+    let mut place = 0;
+    while place < values.len() {
+        if is_same(value.as_bytes(), values[place].as_bytes()) {
+            return Some(place);
+        }
+        place += 1;
+    }
+    None
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_those_of_prometheus() {
+        let names: BTreeSet<&str> = FAMILIES.iter().map(|facts| facts.name).collect();
+        assert_eq!(names.len(), FAMILIES.len());
+        for Facts { name, form, .. } in FAMILIES {
+            let grows = matches!(form, Form::Counter | Form::By(..));
+            assert_eq!(name.ends_with("_total"), grows, "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            if let Form::Histogram(bounds) = form {
+                assert!(bounds.is_sorted() && name.ends_with("_seconds"), "{name}");
+            }
+            if let Form::By(_, values) = form {
+                assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), values.len(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_has_a_place_of_its_own() {
+        assert_eq!(Family::Version.first(), 0);
+        assert_eq!(Family::SessionTime.first(), Family::Sessions.with("fault").0 + 1);
+        let mut counts = Counts::default();
+        counts.add(const { Family::Messages.with("refused") }, 2);
+        counts.refusal(550, Some("5.1.1"));
+        counts.refusal(559, Some("5.999.1"));
+        counts.refusal(550, None::<&str>);
+        assert_eq!(counts.of(Family::Messages), [0, 0, 2]);
+        assert_eq!(counts.0[Family::Refusals.with("550").0], 2);
+        assert_eq!(counts.0[Family::Refusals.with("other").0], 1);
+        assert_eq!(counts.0[Family::EnhancedRefusals.with("other").0], 2);
+        assert_eq!(counts.sum(Family::EnhancedRefusals), 3);
+    }
+
+    #[test]
+    fn a_time_is_in_one_bucket_and_in_the_sum() {
+        let mut counts = Counts::default();
+        for micros in [0, 1_000, 1_001, 60_000_000, 60_000_001] {
+            counts.observe(Family::DeliveryTime, Duration::from_micros(micros));
+        }
+        assert_eq!(counts.of(Family::DeliveryTime), [2, 1, 0, 0, 0, 0, 0, 1, 1, 120_002_002]);
+    }
+
+    #[test]
+    fn what_is_not_the_sessions_to_count_is_not_taken_from_them() {
+        let (mut ours, theirs) = (Counts::default(), Counts([3; NUMBERS]));
+        ours.take_in(&theirs);
+        for family in [Family::StartTime, Family::SessionsOpen, Family::Connections, Family::SessionsKilled] {
+            assert_eq!(ours.sum(family), 0, "{family:?}");
+        }
+        assert_eq!(ours.sum(Family::Messages), 9);
+    }
+}

@@ -1,0 +1,303 @@
+//! The numbers in a file: of a fixed size, changed in place, under a lock.
+//!
+//! A record is a mark, the form of the table in [`super`], and the numbers, in one page. Who adds to it writes it with one
+//! `pwrite`, so that a writer who is killed leaves the old numbers or the new ones. What is in it is not believed: a record of
+//! another form is not read, and what is none is never written to.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::{Counts, FAMILIES, Form, NUMBERS};
+use crate::files;
+
+/// A file with a record.
+#[derive(Debug)]
+pub(crate) struct Record {
+    file: File,
+}
+
+/// Why there are no numbers in a file.
+#[derive(Debug)]
+pub(crate) enum Flaw {
+    /// There is nothing in it yet.
+    Empty,
+    /// It is of a version of this program that counts otherwise, or was cut.
+    OtherForm,
+    /// It is something else.
+    Foreign,
+    /// It cannot be read.
+    Unreadable(io::Error),
+}
+
+impl Record {
+    /// The record of `metrics_file`. It is made, or begun anew, if there are no numbers in it; but what is no record stays
+    /// as it is.
+    pub(crate) fn at(path: &Path, patience: Duration) -> io::Result<Self> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let record = Self { file: files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP)? };
+        let metadata = record.file.metadata()?;
+        if !metadata.is_file() || metadata.nlink() > 1 {
+            return Err(io::Error::other("it is no ordinary file with one name"));
+        }
+        match record.read() {
+            Ok(_) => {}
+            Err(Flaw::Empty | Flaw::OtherForm) => record.begin(patience)?,
+            Err(flaw) => return Err(flaw.into()),
+        }
+        Ok(record)
+    }
+
+    /// The same, to look at.
+    pub(crate) fn to_read(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        Ok(Self { file: files::open(path, flags, Mode::empty())? })
+    }
+
+    /// The numbers.
+    pub(crate) fn read(&self) -> Result<Counts, Flaw> {
+        let mut page = [0; SIZE];
+        let length = self.file.read_at(&mut page, 0).map_err(Flaw::Unreadable)?;
+        parse(&page[..length])
+    }
+
+    /// Adds to the numbers. `patience` is how long others may keep us from it.
+    pub(super) fn add(&self, counts: &Counts, patience: Duration) -> io::Result<()> {
+        self.locked(patience, || {
+            let mut sum = self.read()?;
+            sum.take_in(counts);
+            self.write(&sum)
+        })
+    }
+
+    /// Begins with all numbers 0, unless somebody else just has.
+    fn begin(&self, patience: Duration) -> io::Result<()> {
+        self.locked(patience, || match self.read() {
+            Ok(_) => Ok(()),
+            Err(Flaw::Empty | Flaw::OtherForm) => {
+                self.write(&Counts::default())?;
+                self.file.set_len(SIZE as u64)
+            }
+            Err(flaw) => Err(flaw.into()),
+        })
+    }
+
+    fn locked<T>(&self, patience: Duration, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let until = Instant::now() + patience;
+        let mut pause = FIRST_PAUSE;
+        while let Err(error) = self.file.try_lock() {
+            match error {
+                TryLockError::WouldBlock if Instant::now() < until => thread::sleep(pause),
+                TryLockError::WouldBlock => return Err(io::Error::other("somebody else has it locked")),
+                TryLockError::Error(error) => return Err(error),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        let done = act();
+        self.file.unlock()?;
+        done
+    }
+
+    fn write(&self, counts: &Counts) -> io::Result<()> {
+        let mut page = [0; SIZE];
+        let (head, numbers) = page.split_at_mut(HEAD.len());
+        head.copy_from_slice(&HEAD);
+        for (place, number) in numbers.chunks_exact_mut(8).zip(counts.0) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        self.file.write_all_at(&page, 0)
+    }
+}
+
+fn parse(page: &[u8]) -> Result<Counts, Flaw> {
+    if page.iter().all(|byte| *byte == 0) {
+        // Also what a system that crashed makes of a file that was new.
+        return Err(Flaw::Empty);
+    }
+    let Some(rest) = page.strip_prefix(MARK) else { return Err(Flaw::Foreign) };
+    let numbers = rest.strip_prefix(&FORM.to_le_bytes()).ok_or(Flaw::OtherForm)?;
+    let (numbers, []) = numbers.as_chunks() else { return Err(Flaw::OtherForm) };
+    let mut counts = Counts::default();
+    if numbers.len() != NUMBERS {
+        return Err(Flaw::OtherForm);
+    }
+    for (place, number) in counts.0.iter_mut().zip(numbers) {
+        *place = u64::from_le_bytes(*number);
+    }
+    // Nobody has counted so far.
+    if counts.0.iter().any(|number| *number > MOST) { Err(Flaw::OtherForm) } else { Ok(counts) }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::Empty => f.write_str("nothing has been counted yet"),
+            Flaw::OtherForm => f.write_str("it is of a version of mailrecv that counts otherwise, or damaged"),
+            Flaw::Foreign => f.write_str("it is no file of metrics, and is left alone: name another, or remove it"),
+            Flaw::Unreadable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<Flaw> for io::Error {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Unreadable(error) => error,
+            flaw => io::Error::other(flaw.to_string()),
+        }
+    }
+}
+
+/// What a record begins with, and then the form of the table.
+const MARK: &[u8; 8] = b"mailrecv";
+const HEAD: [u8; 16] = {
+    let (mut head, form) = ([0; 16], FORM.to_le_bytes());
+    let mut at = 0;
+    while at < 8 {
+        (head[at], head[at + 8]) = (MARK[at], form[at]);
+        at += 1;
+    }
+    head
+};
+
+/// Octets of a record: it lies in one page, of which a `write` leaves the old or the new.
+const SIZE: usize = HEAD.len() + 8 * NUMBERS;
+const _: () = assert!(SIZE <= 4096);
+
+/// Prometheus counts in numbers that are exact up to here; who has more in a record has made it up.
+const MOST: u64 = 1 << 53;
+
+/// Between two tries for a lock, which others have for some microseconds.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// A number for the form of the table: of what numbers there are, and in which order (FNV-1a).
+const FORM: u64 = {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut number = 0;
+    while number < FAMILIES.len() {
+        hash = hashed(hash, FAMILIES[number].name.as_bytes());
+        match FAMILIES[number].form {
+            Form::Counter | Form::Gauge | Form::Version => {}
+            Form::By(label, values) => {
+                hash = hashed(hash, label.as_bytes());
+                let mut value = 0;
+                while value < values.len() {
+                    hash = hashed(hash, values[value].as_bytes());
+                    value += 1;
+                }
+            }
+            Form::Histogram(bounds) => {
+                let mut bound = 0;
+                while bound < bounds.len() {
+                    hash = hashed(hash, &bounds[bound].to_le_bytes());
+                    bound += 1;
+                }
+            }
+        }
+        number += 1;
+    }
+    hash
+};
+
+const fn hashed(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while at <= bytes.len() {
+        // What follows the last one ends it.
+        let byte = if at < bytes.len() { bytes[at] } else { 0xff };
+        hash = (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Family;
+
+    fn counted(number: u64) -> Counts {
+        let mut counts = Counts::default();
+        counts.add(Family::AcceptedOctets.counter(), number);
+        counts
+    }
+
+    #[test]
+    fn many_add_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        let patience = Duration::from_secs(30);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        Record::at(&path, patience).unwrap().add(&counted(3), patience).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(Record::to_read(&path).unwrap().read().unwrap(), counted(8 * 50 * 3));
+    }
+
+    #[test]
+    fn what_is_no_record_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        let record = Record::at(&path, Duration::ZERO).unwrap();
+        record.add(&counted(5), Duration::ZERO).unwrap();
+        let sound = std::fs::read(&path).unwrap();
+        assert_eq!(sound.len(), SIZE);
+        let mut other_form = sound.clone();
+        other_form[9] ^= 1;
+        let mut too_much = sound.clone();
+        too_much[SIZE - 1] = 0xff;
+        let flaw = |bytes: &[u8]| parse(bytes).unwrap_err();
+        for length in 0..SIZE {
+            let flaw = flaw(&sound[..length]);
+            let is_expected = match length {
+                0 => matches!(flaw, Flaw::Empty),
+                1..8 => matches!(flaw, Flaw::Foreign),
+                _ => matches!(flaw, Flaw::OtherForm),
+            };
+            assert!(is_expected, "{length}: {flaw:?}");
+        }
+        assert!(matches!(flaw(&[0; SIZE]), Flaw::Empty));
+        assert!(matches!(flaw(b"From fred@example.com"), Flaw::Foreign));
+        for bytes in [other_form, too_much, sound[..100].to_owned()] {
+            assert!(matches!(flaw(&bytes), Flaw::OtherForm));
+            std::fs::write(&path, &bytes).unwrap();
+            // A session that had opened it before does not spoil it.
+            assert!(record.add(&counted(1), Duration::ZERO).is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            Record::at(&path, Duration::ZERO).unwrap().add(&counted(2), Duration::ZERO).unwrap();
+            assert_eq!(record.read().unwrap(), counted(2));
+        }
+        let other_name = folder.path().join("other");
+        std::fs::write(&other_name, "").unwrap();
+        std::fs::hard_link(&other_name, folder.path().join("link")).unwrap();
+        assert!(Record::at(&other_name, Duration::ZERO).is_err());
+        std::fs::write(&path, "From fred@example.com").unwrap();
+        assert!(Record::at(&path, Duration::ZERO).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"From fred@example.com");
+    }
+
+    #[test]
+    fn who_holds_the_lock_for_ever_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        let record = Record::at(&path, Duration::ZERO).unwrap();
+        let other = File::open(&path).unwrap();
+        other.lock().unwrap();
+        assert!(record.add(&counted(1), Duration::from_millis(20)).is_err());
+        other.unlock().unwrap();
+        record.add(&counted(1), Duration::ZERO).unwrap();
+        assert_eq!(record.read().unwrap(), counted(1));
+    }
+}

@@ -1,0 +1,54 @@
+//! `mailrecv metrics`: what sessions have counted in `metrics_file`, for who passes it on to Prometheus.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::cli::Options;
+use crate::config;
+use crate::exit::Exit;
+use crate::metrics::{Counts, Flaw, Record, exposition};
+
+/// Writes the numbers in this file, or in the one that the configuration names, to standard output: all 0 if nothing has
+/// been counted yet.
+pub(crate) fn run(options: &Options, file: Option<&Path>) -> Exit {
+    let file = match file.map_or_else(|| named(options), |file| Ok(file.to_owned())) {
+        Ok(file) => file,
+        Err(error) => return failed(&error, Exit::Config),
+    };
+    match tell(&file) {
+        Ok(()) => Exit::Ok,
+        Err(error) => failed(&error, Exit::OsErr),
+    }
+}
+
+fn failed(error: &anyhow::Error, exit: Exit) -> Exit {
+    let _ = writeln!(io::stderr(), "mailrecv: {error:#}");
+    exit
+}
+
+fn tell(file: &Path) -> anyhow::Result<()> {
+    let counts = counts(file).with_context(|| file.display().to_string())?;
+    io::stdout().write_all(exposition(&counts, false).as_bytes()).context("standard output")
+}
+
+fn named(options: &Options) -> anyhow::Result<PathBuf> {
+    let shown = options.config.display();
+    let Ok(config) = config::load(&options.config) else {
+        bail!("{shown} has errors, which `mailrecv check` shows: mend them, or name the file with the metrics")
+    };
+    match config.metrics_file {
+        Some(file) => Ok(file),
+        None => bail!("{shown} has no `metrics_file`: sessions count nowhere"),
+    }
+}
+
+fn counts(file: &Path) -> io::Result<Counts> {
+    match Record::to_read(file).map(|record| record.read()) {
+        Ok(Err(Flaw::Empty)) => Ok(Counts::default()),
+        Ok(read) => Ok(read?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Counts::default()),
+        Err(error) => Err(error),
+    }
+}
