@@ -54,6 +54,8 @@ pub struct Options {
 pub struct ListenOptions {
     /// Where to listen, beside the sockets that systemd passes; at the default address if there are neither.
     pub addresses: Vec<ListenAddress>,
+    /// Where the metrics are fetched, beside the sockets that systemd passes for that.
+    pub metrics: Vec<ListenAddress>,
     /// How many sessions there may be at once.
     pub max_processes: usize,
     /// How many of them with one peer.
@@ -186,6 +188,14 @@ pub fn command() -> Command {
                             "Where to listen [default: the sockets that systemd passes, else port 25 of every address]",
                         ),
                 )
+                .arg(
+                    Arg::new("metrics")
+                        .long("metrics")
+                        .value_name("ADDRESS:PORT")
+                        .action(ArgAction::Append)
+                        .value_parser(ListenAddress::parse)
+                        .help("Where Prometheus may fetch the metrics"),
+                )
                 .arg(number("max-processes", "N", "200", "Sessions at once"))
                 .arg(number("max-per-address", "N", "50", "Sessions at once with one peer"))
                 .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM")),
@@ -245,6 +255,7 @@ fn listen(matches: &ArgMatches) -> ListenOptions {
     let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or(1);
     ListenOptions {
         addresses: matches.get_many("address").into_iter().flatten().cloned().collect(),
+        metrics: matches.get_many("metrics").into_iter().flatten().cloned().collect(),
         max_processes: number("max-processes") as usize,
         max_per_address: number("max-per-address") as usize,
         grace: Duration::from_secs(u64::from(number("grace"))),

@@ -231,12 +231,16 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__listen)
-            opts="-c -d -l -h --max-processes --max-per-address --grace --help"
+            opts="-c -d -l -h --metrics --max-processes --max-per-address --grace --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --max-processes)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -35,6 +35,7 @@ complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "check" -d 'Look f
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "metrics" -d 'Show what sessions have counted, as Prometheus reads it'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l metrics -d 'Where Prometheus may fetch the metrics' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-processes -d 'Sessions at once' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-per-address -d 'Sessions at once with one peer' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l grace -d 'How long sessions may go on after SIGTERM' -r

@@ -4,6 +4,7 @@
 //! systemd may hold the sockets: then they stay open while we are restarted, and peers wait in them.
 
 mod configuration;
+mod endpoint;
 mod sessions;
 
 use std::ffi::OsString;
@@ -13,11 +14,12 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
+use rustix::process::{Resource, getrlimit};
 
 use crate::check::report;
 use crate::cli::{ListenOptions, Options};
@@ -25,6 +27,7 @@ use crate::config::LogTarget;
 use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event};
+use crate::metrics::{Counts, Family, INHERITED, Record, exposition};
 use crate::net::listener::{self, ListenAddress};
 use crate::peer::canonical;
 use crate::server;
@@ -33,6 +36,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::systemd;
 use crate::wait::{is_ready, timeout};
 use configuration::Configuration;
+use endpoint::Endpoint;
 use sessions::{Session, Sessions};
 
 /// Listens until SIGTERM or SIGINT. Returns the exit status.
@@ -87,8 +91,12 @@ struct Listener<'a> {
     /// How often systemd wants to hear that we are not stuck, and when next.
     watchdog: Option<(Duration, Instant)>,
     sessions: Sessions,
-    /// How many peers were told to come again later.
-    turned_away: u64,
+    /// What there was of everything, but for what sessions that are not over have counted.
+    counts: Counts,
+    /// Where that is told.
+    endpoint: Endpoint,
+    /// How many sessions can have a record of what they count.
+    most_records: usize,
     /// What systemd was told.
     status: String,
 }
@@ -101,7 +109,12 @@ impl<'a> Listener<'a> {
         configuration: Configuration<'a>,
         passed: Vec<(String, TcpListener)>,
     ) -> anyhow::Result<Self> {
-        let mut sockets = passed;
+        let (passed_metrics, mut sockets): (Vec<_>, Vec<_>) = passed.into_iter().partition(|(name, _)| name == METRICS);
+        let mut metrics: Vec<TcpListener> = passed_metrics.into_iter().map(|(_, socket)| socket).collect();
+        metrics.extend(listener::sockets(&listen.metrics).context("for the metrics")?);
+        let mut counts = Counts::default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        counts.set(Family::StartTime.counter(), now.as_secs());
         let is_default = sockets.is_empty() && listen.addresses.is_empty();
         let addresses = if is_default { &[ListenAddress::DEFAULT][..] } else { &listen.addresses };
         sockets.extend(listener::sockets(addresses)?.into_iter().map(|socket| (String::new(), socket)));
@@ -115,7 +128,9 @@ impl<'a> Listener<'a> {
             signals,
             watchdog: systemd::watchdog_interval().map(|interval| (interval, Instant::now() + interval)),
             sessions: Sessions::new(listen.max_processes, listen.max_per_address),
-            turned_away: 0,
+            counts,
+            endpoint: Endpoint::new(metrics),
+            most_records: most_records(),
         })
     }
 
@@ -139,10 +154,13 @@ impl<'a> Listener<'a> {
                 self.report();
             }
             self.reap();
+            let Self { endpoint, counts, sessions, .. } = self;
+            endpoint.go_on(|| exposition(&counts_until_now(counts, sessions), true));
             self.tell_status();
         }
         systemd::stopping();
         self.sockets.clear();
+        self.endpoint = Endpoint::default();
         self.stop();
         Ok(())
     }
@@ -155,6 +173,10 @@ impl<'a> Listener<'a> {
             if !name.is_empty() {
                 listening += &format!(" ({name})");
             }
+        }
+        for (number, socket) in self.endpoint.sockets().iter().enumerate() {
+            listening += if number == 0 { ", metrics on " } else { " " };
+            listening += &socket.local_addr()?.to_string();
         }
         // Nobody has to be interested.
         let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
@@ -181,15 +203,23 @@ impl<'a> Listener<'a> {
 
     /// Forgets sessions that are over. Of those that say nothing themselves, because they were killed, the log hears here.
     fn reap(&mut self) {
-        for (peer, signal) in self.sessions.reap() {
-            self.configuration.log().event_about(&peer.to_string(), &Event::SessionKilled(signal));
+        for (Session { peer, record, .. }, signal) in self.sessions.reap() {
+            let counted = record.and_then(|record| record.read().ok()).unwrap_or_default();
+            self.counts.take_in(&counted);
+            if let Some(signal) = signal {
+                self.counts.add(Family::SessionsKilled.counter(), 1);
+                self.configuration.log().event_about(&peer.to_string(), &Event::SessionKilled(signal));
+            } else if self.endpoint.is_there() && counted.sum(Family::Sessions) == 0 {
+                self.counts.add(Family::SessionsUncounted.counter(), 1);
+            }
         }
     }
 
     /// Says how things are.
     fn report(&mut self) {
         self.reap();
-        let (now, served, turned_away) = (self.sessions.len(), self.sessions.served(), self.turned_away);
+        let (served, turned_away) = (self.counts.sum(Family::Connections), self.counts.sum(Family::ConnectionsRefused));
+        let now = self.sessions.len();
         self.configuration.log().event_about(LISTEN, &Event::Report { now, served, turned_away });
     }
 
@@ -197,9 +227,10 @@ impl<'a> Listener<'a> {
     fn wait(&mut self, pause: Option<Instant>) -> anyhow::Result<()> {
         let mut descriptors = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if pause.is_none() {
+            descriptors.extend(self.endpoint.descriptors());
             descriptors.extend(self.sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
         }
-        let until = pause.into_iter().chain(self.watchdog.map(|(_, next)| next)).min();
+        let until = pause.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain(self.endpoint.deadline()).min();
         match poll(&mut descriptors, until.map_or(PollTimeout::NONE, timeout)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error).context("waiting for connections"),
@@ -237,7 +268,7 @@ impl<'a> Listener<'a> {
         self.reap();
         let Self { sessions, configuration, .. } = self;
         if let Err(crowd) = sessions.has_place_for(peer, || configuration.expects(peer)) {
-            self.turned_away += 1;
+            self.counts.add(crowd.counter, 1);
             let reply = reply::too_busy();
             say(stream, &reply);
             let (sessions, with_peer, network) = (sessions.len(), crowd.sessions, &crowd.network);
@@ -246,8 +277,16 @@ impl<'a> Listener<'a> {
             return Ok(());
         }
         match self.start(stream) {
-            Ok(process) => self.sessions.add(Session { process, peer }),
+            Ok((process, record)) => {
+                self.sessions.add(Session { process, peer, record });
+                let family = match peer {
+                    IpAddr::V4(_) => const { Family::Connections.with("ipv4") },
+                    IpAddr::V6(_) => const { Family::Connections.with("ipv6") },
+                };
+                self.counts.add(family, 1);
+            }
             Err(error) => {
+                self.counts.add(const { Family::ConnectionsRefused.with("not_started") }, 1);
                 say(stream, &reply::cannot_serve("no session can be started".to_owned()));
                 return Err(error);
             }
@@ -255,15 +294,23 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    fn start(&self, stream: &TcpStream) -> io::Result<Pid> {
-        match self.start_from(&self.program, stream) {
+    fn start(&self, stream: &TcpStream) -> io::Result<(Pid, Option<Record>)> {
+        let record = self.new_record();
+        let process = match self.start_from(&self.program, stream, record.as_ref()) {
             // While a package is replaced its file may be missing.
-            Err(_) => self.start_from(Path::new(RUNNING_PROGRAM), stream),
-            started => started,
-        }
+            Err(_) => self.start_from(Path::new(RUNNING_PROGRAM), stream, record.as_ref())?,
+            Ok(started) => started,
+        };
+        Ok((process, record.filter(|record| record.keep().is_ok())))
     }
 
-    fn start_from(&self, program: &Path, stream: &TcpStream) -> io::Result<Pid> {
+    /// A record for one more session, if somebody wants the numbers. A session without one is better than none.
+    fn new_record(&self) -> Option<Record> {
+        let is_wanted = self.endpoint.is_there() && self.sessions.records().count() < self.most_records;
+        is_wanted.then(Record::for_a_child)?.ok()
+    }
+
+    fn start_from(&self, program: &Path, stream: &TcpStream, record: Option<&Record>) -> io::Result<Pid> {
         let (input, output) = (stream.as_fd().try_clone_to_owned()?, stream.as_fd().try_clone_to_owned()?);
         // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
         let mut command = Command::new(program);
@@ -272,6 +319,10 @@ impl<'a> Listener<'a> {
         match self.sessions.are_scarce() {
             true => command.env(server::SCARCE, "yes"),
             false => command.env_remove(server::SCARCE),
+        };
+        match record {
+            Some(record) => command.env(INHERITED, record.number().to_string()),
+            None => command.env_remove(INHERITED),
         };
         let process = self.signals.spawn(&mut command)?;
         i32::try_from(process.id()).map(Pid::from_raw).map_err(io::Error::other)
@@ -305,6 +356,20 @@ impl<'a> Listener<'a> {
         let _ = self.wait(Some(until.min(Instant::now() + Duration::from_millis(200))));
         self.reap();
     }
+}
+
+/// Everything, and how things are.
+fn counts_until_now(counts: &Counts, sessions: &Sessions) -> Counts {
+    let mut counts = counts.clone();
+    sessions.records().filter_map(|record| record.read().ok()).for_each(|counted| counts.take_in(&counted));
+    counts.set(Family::SessionsOpen.counter(), sessions.len() as u64);
+    counts
+}
+
+/// Each takes a descriptor; the other half is for all else.
+fn most_records() -> usize {
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// Says one thing to a peer that gets no session. One write into an empty socket buffer; a peer that cannot take that gets
@@ -343,6 +408,9 @@ fn receiver_arguments(options: &Options) -> Vec<OsString> {
 
 /// What stands in the place of a peer's address where the line is about none.
 const LISTEN: &str = "listen";
+
+/// The name (`FileDescriptorName=`) of sockets that systemd passes for the metrics.
+const METRICS: &str = "metrics";
 
 /// The binary that runs, even if its file is gone.
 const RUNNING_PROGRAM: &str = "/proc/self/exe";

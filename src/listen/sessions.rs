@@ -6,16 +6,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::metrics::{Counter, Family, Record};
+
 /// A receiver and whom it serves.
 pub(super) struct Session {
     pub(super) process: Pid,
     pub(super) peer: IpAddr,
+    /// What it counts, if somebody wants to know.
+    pub(super) record: Option<Record>,
 }
 
 pub(super) struct Sessions {
     running: Vec<Session>,
-    /// How many there have been.
-    served: u64,
     /// How many there may be.
     most: usize,
     /// How many of them with one peer.
@@ -26,6 +28,8 @@ pub(super) struct Sessions {
 pub(super) struct Crowd {
     /// The peer, or the network that has all it may have.
     pub(super) network: String,
+    /// By which it is counted: that of all places, of an address or of a network.
+    pub(super) counter: Counter,
     /// How many sessions there are with that.
     pub(super) sessions: usize,
 }
@@ -33,16 +37,11 @@ pub(super) struct Crowd {
 impl Sessions {
     /// None yet. There may be `most`, and `most_per_address` of them with one peer.
     pub(super) fn new(most: usize, most_per_address: usize) -> Self {
-        Self { running: Vec::new(), served: 0, most, most_per_address }
+        Self { running: Vec::new(), most, most_per_address }
     }
 
     pub(super) fn len(&self) -> usize {
         self.running.len()
-    }
-
-    /// How many there have been, those that there are among them.
-    pub(super) fn served(&self) -> u64 {
-        self.served
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -56,21 +55,26 @@ impl Sessions {
 
     pub(super) fn add(&mut self, session: Session) {
         self.running.push(session);
-        self.served += 1;
     }
 
-    /// Forgets those that are over; the peers of those that were killed, and by which signal. As the first process of a
+    /// Gives back those that are over, and by which signal they were killed, if they were. As the first process of a
     /// container we are also left with what commands leave behind.
-    pub(super) fn reap(&mut self) -> Vec<(IpAddr, Signal)> {
-        let mut killed = Vec::new();
+    pub(super) fn reap(&mut self) -> Vec<(Session, Option<Signal>)> {
+        let mut over = Vec::new();
         while let Some((ended, status)) = ended_child() {
             let Some(place) = self.running.iter().position(|session| session.process == ended) else { continue };
             let session = self.running.swap_remove(place);
-            if let WaitStatus::Signaled(_, signal, _) = status {
-                killed.push((session.peer, signal));
-            }
+            over.push(match status {
+                WaitStatus::Signaled(_, signal, _) => (session, Some(signal)),
+                _ => (session, None),
+            });
         }
-        killed
+        over
+    }
+
+    /// The records of those that there are.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.running.iter().filter_map(|session| session.record.as_ref())
     }
 
     /// Asks all to end.
@@ -84,7 +88,8 @@ impl Sessions {
     /// difference, may have more than others, until places are scarce.
     pub(super) fn has_place_for(&self, peer: IpAddr, is_expected: impl FnOnce() -> bool) -> Result<(), Crowd> {
         if self.len() >= self.most {
-            return Err(self.crowd(peer, ADDRESS_BITS));
+            let counter = const { Family::ConnectionsRefused.with("all_places") };
+            return Err(Crowd { counter, ..self.crowd(peer, ADDRESS_BITS) });
         }
         let is_full = |bits, times| self.with(peer, bits) >= self.most_per_address.saturating_mul(times);
         match NETWORKS.iter().find(|(bits, times)| is_full(*bits, *times)) {
@@ -98,7 +103,11 @@ impl Sessions {
             IpAddr::V4(_) => "this peer".to_owned(),
             IpAddr::V6(_) => format!("{}/{bits}", network_of(peer, bits)),
         };
-        Crowd { network, sessions: self.with(peer, bits) }
+        let counter = match bits {
+            ADDRESS_BITS => const { Family::ConnectionsRefused.with("address") },
+            _ => const { Family::ConnectionsRefused.with("network") },
+        };
+        Crowd { network, counter, sessions: self.with(peer, bits) }
     }
 
     /// How many sessions there are with the network of a peer.

@@ -10,9 +10,9 @@ mod text;
 
 use std::time::Duration;
 
-pub(crate) use record::{Flaw, Record};
+pub(crate) use record::{Flaw, INHERITED, Record};
 pub use tally::Tally;
-pub(crate) use text::exposition;
+pub(crate) use text::{CONTENT_TYPE, exposition};
 
 /// Makes of each row a variant of [`Family`] and a row of [`FAMILIES`]. A row is: its name here; who counts it; its name
 /// outside, with the unit; its form; what it says, for people.
@@ -177,6 +177,10 @@ impl Counts {
     pub(crate) fn add(&mut self, counter: Counter, number: u64) {
         // As Prometheus has it, one that is at its end begins anew.
         self.0[counter.0] = self.0[counter.0].wrapping_add(number);
+    }
+
+    pub(crate) fn set(&mut self, gauge: Counter, number: u64) {
+        self.0[gauge.0] = number;
     }
 
     /// Counts one more of what took so long.

@@ -3,16 +3,21 @@
 //! A record is a mark, the form of the table in [`super`], and the numbers, in one page. Who adds to it writes it with one
 //! `pwrite`, so that a writer who is killed leaves the old numbers or the new ones. What is in it is not believed: a record of
 //! another form is not read, and what is none is never written to.
+//!
+//! There are two kinds. `metrics_file` names one that all sessions share. `listen` has one in memory for each session, which
+//! can do no more with it than to tell wrong numbers of its own.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 
 use super::{Counts, FAMILIES, Form, NUMBERS};
@@ -59,6 +64,37 @@ impl Record {
     pub(crate) fn to_read(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         Ok(Self { file: files::open(path, flags, Mode::empty())? })
+    }
+
+    /// A record in memory, whose size nobody can change (memfd_create(2), F_SEAL_GROW(2const)). A child that is started now
+    /// has its descriptor, until [`Record::keep`].
+    pub(crate) fn for_a_child() -> io::Result<Self> {
+        let file = File::from(memfd_create(c"mailrecv-metrics", MFdFlags::MFD_ALLOW_SEALING)?);
+        let record = Self { file };
+        record.write(&Counts::default())?;
+        let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+        fcntl(&record.file, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(record)
+    }
+
+    /// The number by which the child knows it.
+    pub(crate) fn number(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Keeps it from the next child.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        fcntl(self.file.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        Ok(())
+    }
+
+    /// The record that whoever started us made for us, if there is one. Its descriptor is exchanged for one that commands do
+    /// not inherit.
+    pub(super) fn inherited() -> Option<Self> {
+        let number: RawFd = std::env::var(INHERITED).ok()?.parse().ok().filter(|number| *number > 2)?;
+        let opened = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{number}"));
+        let _ = nix::unistd::close(number);
+        Some(Self { file: opened.ok()? })
     }
 
     /// The numbers.
@@ -154,6 +190,9 @@ impl From<Flaw> for io::Error {
         }
     }
 }
+
+/// The variable of the environment by which `listen` tells a session the number of the descriptor of its record.
+pub(crate) const INHERITED: &str = "MAILRECV_METRICS";
 
 /// What a record begins with, and then the form of the table.
 const MARK: &[u8; 8] = b"mailrecv";
@@ -299,5 +338,14 @@ mod tests {
         other.unlock().unwrap();
         record.add(&counted(1), Duration::ZERO).unwrap();
         assert_eq!(record.read().unwrap(), counted(1));
+    }
+
+    #[test]
+    fn a_child_cannot_change_the_size_of_its_record() {
+        let record = Record::for_a_child().unwrap();
+        assert!(record.file.set_len(1 << 20).is_err() && record.file.set_len(0).is_err());
+        assert!(record.file.write_at(&[0; 2], SIZE as u64 - 1).map_or(true, |length| length < 2));
+        record.add(&counted(4), Duration::ZERO).unwrap();
+        assert_eq!(record.read().unwrap(), counted(4));
     }
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::{CountedBy, Counts, FAMILIES, Facts, Form};
 
+/// What HTTP calls this format.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// All metrics; without those of `listen` where only sessions have counted.
 pub(crate) fn exposition(counts: &Counts, with_listen: bool) -> String {
     let mut text = String::new();

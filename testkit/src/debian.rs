@@ -39,6 +39,15 @@ pub fn fail2ban(name: &str) -> Command {
     command
 }
 
+/// Python with the modules of a package.
+#[track_caller]
+pub fn python_with(package: &str) -> Command {
+    let modules = root(package).join("usr/lib/python3/dist-packages");
+    let mut command = command("python3", "python3");
+    command.env("PYTHONPATH", modules);
+    command
+}
+
 /// A program of Postfix; unpacked, it finds its libraries only when it is told.
 #[track_caller]
 pub fn postfix(name: &str) -> Command {

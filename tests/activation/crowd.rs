@@ -8,6 +8,7 @@ use std::process::Command;
 use testkit::process::{children, memory};
 use testkit::{Client, is_root, network, wait_until};
 
+use crate::metrics::Numbers;
 use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
 
@@ -60,7 +61,8 @@ fn one_customer_does_not_shut_the_port() {
         std::array::from_fn(|number| Ipv6Addr::from_bits(CUSTOMER | (number as u128) << 64 | 7).into());
     network::with_addresses(&[&networks[..], &[server, peer]].concat(), || {
         let receiver = Receiver::new("limit.greet_secs 300");
-        let listener = Listener::start(&receiver, &[&format!("[{server}]:0")]);
+        let address = format!("[{server}]:0");
+        let listener = Listener::start(&receiver, &[&address, "--metrics", &address]);
         let silent = networks.iter().flat_map(|source| std::iter::repeat_n(*source, 25));
         let mut silent: Vec<Client> =
             silent.map(|source| Client::connect_from(source, listener.addresses[0])).collect();
@@ -73,6 +75,8 @@ fn one_customer_does_not_shut_the_port() {
 
         let inside = silent.iter_mut().filter_map(|peer| peer.reply().starts_with("220 ").then_some(())).count();
         assert_eq!(inside, 100);
+        let refused = Numbers::of(&listener).get("mailrecv_connections_refused_total{reason=\"network\"}");
+        assert_eq!(refused, 150);
     });
 }
 

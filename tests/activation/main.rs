@@ -13,6 +13,7 @@ mod hostile;
 mod hostile_at_random;
 mod listen;
 mod logging;
+mod metrics;
 mod readme;
 mod relays;
 mod side_by_side;

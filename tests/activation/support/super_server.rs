@@ -46,6 +46,9 @@ pub(crate) struct Listener {
     pub(crate) daemon: Daemon,
     /// Where it listens, as it says.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Where it tells the metrics, likewise.
+    #[allow(dead_code, reason = "the benchmark does not ask")]
+    pub(crate) metrics: Vec<SocketAddr>,
 }
 
 impl Listener {
@@ -61,8 +64,12 @@ impl Listener {
         let mut daemon = receiver.launch(command);
         let line = daemon.until("the ready line", |output| output.split_once('\n').map(|(line, _)| line.to_owned()));
         let addresses = line.strip_prefix("mailrecv: listening on ").unwrap_or_else(|| panic!("{line}"));
-        let addresses = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
-        Self { daemon, addresses }
+        let (addresses, metrics) = addresses.split_once(", metrics on ").unwrap_or((addresses, ""));
+        let [addresses, metrics] = [addresses, metrics].map(|list| {
+            // Names of sockets that were passed stand in brackets.
+            list.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+        });
+        Self { daemon, addresses, metrics }
     }
 
     /// A connection from 127.0.0.`host`.
