@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use testkit::{LOOPBACK, wait_until};
+use testkit::{LOOPBACK, debian, repository, succeeds, wait_until};
 
 use crate::support::{CONFIG, Installation, Pair, SERVICE, config_with};
 
@@ -112,5 +112,37 @@ fn nothing_needs_a_reload() {
     old.exchange("QUIT", "221 ");
     assert_eq!(installation.subjects().into_keys().collect::<Vec<_>>(), ["from before"]);
     assert_eq!(installation.main_process(), process);
+    installation.assert_nothing_failed();
+}
+
+/// As mailrecv(8) has it, with the restrictions of the unit: sessions are counted for who asks at a second socket, and in a
+/// file.
+#[test]
+fn metrics_of_a_second_socket() {
+    let installation =
+        Installation::boot(Pair::OneService, &config_with("metrics_file /var/mail/metrics\nsandbox strict\n"));
+    let page = repository::text("etc/man/mailrecv.8");
+    let (_, behind) = page.split_once("\n.Pa mailrecv-metrics.socket ,\n").unwrap();
+    let (_, unit) = behind.split_once("-offset indent\n").unwrap();
+    let (unit, _) = unit.split_once(".Ed").unwrap();
+    fs::write(installation.path("/etc/systemd/system/mailrecv-metrics.socket"), unit).unwrap();
+    installation.machine.systemctl(&["daemon-reload"]);
+    installation.machine.systemctl(&["start", "mailrecv-metrics.socket"]);
+    let told = || {
+        let mut curl = debian::command("curl", "curl");
+        curl.args(["--silent", "--show-error", "--max-time", "10", "http://127.0.0.1:9025/metrics"]);
+        installation.machine.in_its_network(|| succeeds(curl, ""))
+    };
+    // Who asks starts it, too.
+    assert!(told().contains("\nmailrecv_sessions_open 0\n"));
+    for subject in ["one", "two"] {
+        installation.deliver(subject);
+    }
+    let ended = "\nmailrecv_sessions_total{end=\"closed\"} 2\n";
+    let accepted = "\nmailrecv_messages_total{outcome=\"accepted\"} 2\n";
+    wait_until("the end of sessions", || told().contains(ended).then_some(()));
+    assert!(told().contains(accepted), "{}", told());
+    let shown = installation.machine.run("/usr/sbin/mailrecv", &["metrics"]);
+    assert!(shown.contains(accepted) && shown.contains(ended), "{shown}");
     installation.assert_nothing_failed();
 }
