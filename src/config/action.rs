@@ -276,3 +276,15 @@ impl Destinations {
         before.iter().map(Destination::shown).chain(hand_over).chain(behind.iter().map(Destination::shown))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Family;
+
+    #[test]
+    fn every_action_is_counted_by_its_name() {
+        let names: Vec<&str> = ACTIONS.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(names, Family::Deliveries.values());
+    }
+}

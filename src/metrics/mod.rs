@@ -69,8 +69,8 @@ families! {
         "The same replies, by enhanced code.";
 }
 
-/// The destinations of mail (mailrecv.conf(5), ACTIONS).
-const ACTIONS: Form = Form::By("action", &["append", "maildir", "pipe", "print", "discard"]);
+/// The destinations of mail (mailrecv.conf(5), ACTIONS); a test holds it against those that there are.
+const ACTIONS: Form = Form::By("action", &["append", "maildir", "pipe", "pipe_raw", "print", "discard"]);
 
 /// What is to be known of a family.
 struct Facts {
