@@ -78,7 +78,7 @@ pub fn complaints(calls: &[Call], folder: &Path, before: &BTreeSet<PathBuf>) -> 
     let Some(receiver) = calls.first().map(|call| call.pid) else { return vec!["nothing was traced".to_owned()] };
     let mut book = RuleBook::new(folder, before);
     // What a command does with its files is its own affair; that it has ended is ours.
-    for call in calls.iter().filter(|call| call.pid == receiver && call.succeeded()) {
+    for call in calls.iter().filter(|call| call.pid == receiver && (call.succeeded() || is_of_missing_lock(call))) {
         book.read(call);
     }
     book.complaints
@@ -240,6 +240,12 @@ impl<'a> RuleBook<'a> {
             }
         }
     }
+}
+
+/// Whether it says that there is no such lock, so that the other kind alone has to do. Of all calls one fails, so that one
+/// is held.
+fn is_of_missing_lock(call: &Call) -> bool {
+    ["flock", "fcntl"].contains(&&*call.name) && call.injected.as_deref() == Some("ENOLCK")
 }
 
 pub fn is_sync(call: &Call) -> bool {
