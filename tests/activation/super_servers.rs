@@ -43,7 +43,7 @@ fn xinetd_and_inetd_entries_name_a_user_without_privileges() {
         let receiver = Receiver::new("");
         let told = receiver.path("told");
         receiver.configure(&format!(
-            "deliver rcpt_to who@example.com pipe cat >/dev/null; (id -un; umask) >{}",
+            "pipe_env ARCHIVE\ndeliver rcpt_to who@example.com pipe cat >/dev/null; (id -un; umask; echo \"$ARCHIVE\") >{}",
             told.display()
         ));
         let service = super_server.start(&receiver, LOOPBACK[0], "");
@@ -52,6 +52,9 @@ fn xinetd_and_inetd_entries_name_a_user_without_privileges() {
         peer.deliver_subject("who@example.com", "x");
         let told = receiver.read(told);
         assert!(told.starts_with(&format!("{USER}\n{umask}")), "{super_server:?}: {told}");
+        // As the entry says it.
+        let is_xinetd = matches!(super_server, SuperServer::Xinetd);
+        assert_eq!(told.ends_with("\n/srv/archive\n"), is_xinetd, "{super_server:?}: {told}");
     }
 }
 

@@ -106,7 +106,10 @@ fn xinetd(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command 
         IpAddr::V6(address) => address,
     };
     let place = format!("{{\n    type = UNLISTED\n    port = {}\n    bind = {bind}\n", address.port());
-    let entry = replaced(&installed(receiver, &repository::text("xinetd.d/mailrecv"), arguments), &[("{\n", &place)]);
+    let entry = replaced(
+        &installed(receiver, &repository::text("xinetd.d/mailrecv"), arguments),
+        &[("{\n", &place), ("    #env ", "    env ")],
+    );
     let mut xinetd = debian::command("xinetd", "xinetd");
     xinetd.arg("-dontfork").arg("-f").arg(receiver.write("xinetd.conf", &entry));
     xinetd.arg("-pidfile").arg(receiver.path("xinetd.pid"));
