@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{User, geteuid};
 use regex::Regex;
 use testkit::session::attach;
 use testkit::{Broken, Client, PATIENCE, Process, repository};
@@ -184,9 +185,15 @@ impl Receiver {
     }
 }
 
-/// What the commands wrote down of their environments, an empty line behind each.
+/// What the commands wrote down of their environments, an empty line behind each; without what depends on who runs the
+/// tests, and where.
 fn environments(content: &[u8]) -> Vec<String> {
-    let text = content.split(|byte| *byte == b'\n').map(case::shown).collect::<Vec<_>>().join("\n");
+    let us = User::from_uid(geteuid()).unwrap().expect("a user with a line in /etc/passwd");
+    let mut ours = vec![format!("HOME={}", us.dir.display()), format!("SHELL={}", us.shell.display())];
+    ours.extend(["USER", "LOGNAME"].map(|name| format!("{name}={}", us.name)));
+    ours.extend(["TZ", "LANG"].into_iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?))));
+    let lines = content.split(|byte| *byte == b'\n').map(case::shown);
+    let text = lines.filter(|line| !ours.iter().any(|known| known == line)).collect::<Vec<_>>().join("\n");
     text.split_terminator("\n\n").map(without_id).collect()
 }
 
