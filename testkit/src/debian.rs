@@ -22,6 +22,14 @@ pub fn program(package: &str, name: &str) -> PathBuf {
     found
 }
 
+/// Where another file of a package is, by its path from the root. Fails if it is not there.
+#[track_caller]
+pub fn file(package: &str, path: &str) -> PathBuf {
+    let file = root(package).join(path);
+    assert!(file.is_file(), "`/{path}` of Debian's package {package} is missing: run tests/run, which installs it");
+    file
+}
+
 /// A command that runs a program of a package.
 #[track_caller]
 pub fn command(package: &str, name: &str) -> Command {
@@ -53,6 +61,17 @@ pub fn python_with(package: &str) -> Command {
 pub fn postfix(name: &str) -> Command {
     let mut command = command("postfix", name);
     command.env("LD_LIBRARY_PATH", root("postfix").join("usr/lib/postfix"));
+    command
+}
+
+/// Dovecot's `doveadm` with this configuration. Unpacked, it finds its libraries only when it is told, and the program
+/// that reads its configuration has to start it.
+#[track_caller]
+pub fn doveadm(config: &Path) -> Command {
+    let mut command = command("dovecot-core", "doveconf");
+    command.args(["-f", "service=doveadm", "-m", "doveadm", "-c"]).arg(config).arg("-e");
+    command.arg(program("dovecot-core", "doveadm"));
+    command.env("LD_LIBRARY_PATH", root("dovecot-core").join("usr/lib/dovecot"));
     command
 }
 

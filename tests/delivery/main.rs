@@ -19,6 +19,7 @@ mod neighbours;
 mod peers;
 mod pipe;
 mod print;
+mod readers;
 mod room;
 #[path = "../support/mod.rs"]
 mod support;
