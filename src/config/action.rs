@@ -280,11 +280,20 @@ impl Destinations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::lexer::prepared;
     use crate::metrics::Family;
 
     #[test]
     fn every_action_is_counted_by_its_name() {
         let names: Vec<&str> = ACTIONS.iter().map(|(name, ..)| *name).collect();
         assert_eq!(names, Family::Deliveries.values());
+    }
+
+    #[test]
+    fn variables_in_commands_are_the_shells() {
+        for (name, operand, _) in ACTIONS {
+            let line = format!("deliver rcpt_to a@b {name} run ${{NO_SUCH_VARIABLE_IS_SET}}");
+            assert_eq!(prepared(&line).is_ok(), *operand == " COMMAND", "{line}");
+        }
     }
 }

@@ -231,9 +231,8 @@ pub(super) fn without_comment(line: &str) -> &str {
     line
 }
 
-/// Replaces `${NAME}` and `${NAME:-default}` by what `variable` knows; the command of a `pipe` or `pipe_raw` is left to its
-/// shell.
-/// `None` when there is nothing to replace.
+/// Replaces `${NAME}` and `${NAME:-default}` by what `variable` knows; a command is left to its shell. `None` when there is
+/// nothing to replace.
 fn replace_variables(line: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, Problem> {
     if memchr::memmem::find(line.as_bytes(), b"${").is_none() {
         return Ok(None);

@@ -1,8 +1,8 @@
 //! mboxrd, the form of a mailbox that can be taken apart again (mbox(5)): a `From ` line, the message with one more `>`
 //! before every line of `>`s and `From `, an empty line.
 //!
-//! Programs that read mailboxes keep what they know of a message in its header, and believe what they find there. So the
-//! fields that they do that with are not to come from a peer: these get other names.
+//! Programs that read mailboxes keep what they know of a message in fields of its header, and believe what they find
+//! there. So these are not to come from a peer: they get other names.
 
 use std::io;
 
@@ -214,16 +214,15 @@ pub const READERS_FIELDS: [&str; 13] = [
     // Whether it was read, answered, deleted, is a draft: most.
     "Status",
     "X-Status",
-    // Its labels and number, and those of the mailbox. One with the former of the latter two in front is no message, and
-    // shown to nobody: Dovecot, and UW IMAP's library, which is Alpine's.
+    // Its labels and its number: Dovecot, and the library of UW IMAP, which is Alpine's.
     "X-Keywords",
     "X-UID",
+    // What they know of the mailbox, in its first message; one with X-IMAP is no message to them, and shown to nobody.
     "X-IMAP",
     "X-IMAPbase",
-    // What POP3 clients know it by; one that they know already they do not fetch: qpopper, Dovecot on demand.
+    // What POP3 clients know it by, who fetch none twice: qpopper, and Dovecot if it is told so.
     "X-UIDL",
-    // The same as all of these, in files that they are pointed to: Thunderbird, which shows none that is expunged, and
-    // Evolution.
+    // All of that: Thunderbird, which does not show what is expunged, and Evolution.
     "X-Mozilla-Status",
     "X-Mozilla-Status2",
     "X-Mozilla-Keys",
