@@ -165,8 +165,7 @@ const TEXT: &str = "\r\n|\r\n|A: b\r\n|\r\n c\r\n|a b\r\n|:|\r|\n|.|.|x|\0|\r\n.
     Received: x|From |>From |From x\r\n|QUIT";
 
 /// What separates messages in a mailbox, what only seems to, and fields that readers keep for themselves.
-const MAILBOX: &str =
-    "From |From|Fro|F| |>|>|\n|\n|\n|\r|x|\0|\nFrom |\n>From |Status|\nstatus:|Lines |Content-|Length|:|A: b\n|\t";
+const MAILBOX: &str = "From |From|Fro|F| |>|>|\n|\n|\n|\r|x|\0|\nFrom |\n>From |Status|\nstatus:|Lines |Content-|Length|:|A: b\n|\rStatus:|\t";
 
 /// What would end quotes or lines, or look like another peer or like an escape of ours.
 const FORGERY: &str = "[8.8.8.8]|[192.0.2.7]|[|]|'|\"|<|<0x|<0x41>|\r\n|\n|\r|\0|\u{1b}[2J|\u{7f}|\u{85}|\u{2028}|\u{202e}|\

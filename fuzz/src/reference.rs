@@ -76,13 +76,16 @@ fn is_field(line: &[u8]) -> bool {
 pub fn with_renamed_fields(text: &[u8]) -> Vec<u8> {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let (header, body) = lines.split_at(lines.iter().take_while(|line| **line != b"\n").count());
-    let rename = |line: &&[u8]| {
+    let rename = |line: &[u8]| {
         let end = line.iter().position(|byte| b": \t".contains(byte)).unwrap_or_default();
         let name = line[..end].to_ascii_lowercase();
         let is_readers = READERS_FIELDS.iter().any(|field| field.to_ascii_lowercase().as_bytes() == name);
         [if is_readers { &b"X-Original-"[..] } else { b"" }, line].concat()
     };
-    [header.iter().map(rename).collect::<Vec<_>>().concat(), body.concat()].concat()
+    // To some readers a CR ends a line.
+    let header = header.concat();
+    let header = header.split_inclusive(|byte| b"\r\n".contains(byte)).flat_map(rename);
+    header.chain(body.concat()).collect()
 }
 
 /// The first line, without its end, and what follows it; `None` if the line has no end.

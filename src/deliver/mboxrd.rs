@@ -65,13 +65,16 @@ impl Encoder {
     }
 }
 
-/// Puts [`RENAMED`] in front of the names of a header's fields that are among [`READERS_FIELDS`].
+/// Puts [`RENAMED`] in front of the names of a header's fields that are among [`READERS_FIELDS`]. A CR ends a line, too: to
+/// some readers it does.
 #[derive(Debug, Default)]
 struct Renaming {
     place: Place,
     /// What has come of a name, and how much that is. No longer name matters.
     name: [u8; LONGEST_NAME],
     length: usize,
+    /// Whether the line before ends with nothing but a CR so far.
+    is_behind_cr: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -93,16 +96,19 @@ impl Renaming {
             match self.place {
                 Place::Body => return emit(rest),
                 Place::Line => {
-                    let end = memchr::memchr(b'\n', rest);
+                    let end = memchr::memchr2(b'\n', b'\r', rest);
                     let (line, others) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
                     emit(line);
                     rest = others;
                     self.place = if end.is_some() { Place::Name } else { Place::Line };
+                    self.is_behind_cr = line.ends_with(b"\r");
                 }
+                Place::Name if byte == b'\n' && self.is_behind_cr => self.place = Place::Line,
                 Place::Name if byte == b'\n' && self.length == 0 => self.place = Place::Body,
                 Place::Name if self.length < LONGEST_NAME && byte.is_ascii_graphic() && byte != b':' => {
                     self.name[self.length] = byte;
                     self.length += 1;
+                    self.is_behind_cr = false;
                     rest = behind;
                 }
                 Place::Name => {
@@ -276,6 +282,11 @@ mod tests {
             ("content-LENGTH \t: 5\n\n", "X-Original-content-LENGTH \t: 5\n\n"),
             ("Lines\t:\n 5\n\t6\n\n", "X-Original-Lines\t:\n 5\n\t6\n\n"),
             ("X-Mozilla-Status2: 0\nX-IMAP: 1 2\n", "X-Original-X-Mozilla-Status2: 0\nX-Original-X-IMAP: 1 2\n"),
+            // Where some see lines.
+            (
+                "A: b\rStatus: RO\r\nLines: 5\r\r\n\nC\rLines: 6\n",
+                "A: b\rX-Original-Status: RO\r\nX-Original-Lines: 5\r\r\n\nC\rLines: 6\n",
+            ),
             // None of them.
             ("Statu: x\nStatus2: x\nX-Status-: x\nXStatus: x\n", "Statu: x\nStatus2: x\nX-Status-: x\nXStatus: x\n"),
             ("A:\n Status: RO\n\tLines: 5\n", "A:\n Status: RO\n\tLines: 5\n"),

@@ -234,6 +234,11 @@ fn messages() -> Vec<Message> {
             "X-Original-CONTENT-LENGTH:\n 100000\nX-Original-Lines:\n\t9\n\ntext\n",
         ),
         renamed("read and deleted", "Status: RO\nX-Status: D\n"),
+        amended(
+            "read, to whom a CR ends a line",
+            "Subject: x\rStatus: RO\n\ntext\n",
+            "Subject: x\rX-Original-Status: RO\n\ntext\n",
+        ),
         renamed("numbered and labelled", "X-UID: 1\nX-Keywords: $Junk\nX-UIDL: 1\n"),
         renamed(
             "expunged",
