@@ -17,7 +17,7 @@ use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::peers::{PeerPattern, Peers};
 use super::perl;
-use super::places::Places;
+use super::places::{self, Places};
 use super::rules::{Denial, Rules};
 use super::shadow::{self, Others};
 use super::sources::LineName;
@@ -61,7 +61,7 @@ impl Rules {
         }
         let mut findings = self.check_patterns();
         findings.extend(self.check_hand_overs(own_domain));
-        findings.extend(self.ordered.iter().chain(&self.copies).filter_map(|rule| check_table(rule, own_domain)));
+        findings.extend(self.check_tables(own_domain));
         findings.sort_by_key(|finding| finding.position.line);
         let lines = Lines::new(own_domain, &self.sources, self.hand_over_copies(own_domain), places);
         self.check_lines(lines, is_whole, findings, &mut found);
@@ -119,6 +119,14 @@ impl Rules {
         let keeping_out = keeping_out.filter_map(|pattern| check_pattern(pattern, is_another_notation));
         let copying = copying.filter_map(|pattern| check_pattern(pattern, |_| None));
         admitted.chain(denied).chain(letting_in).chain(keeping_out).chain(copying).collect()
+    }
+
+    fn check_tables(&self, own_domain: &str) -> Vec<Finding> {
+        let recipients = self.ordered.iter().chain(&self.copies).map(|rule| (&rule.matcher, rule.position));
+        let allowed = self.allowed_senders.iter().map(|(matcher, position)| (matcher, *position));
+        let refused = self.refused_senders.iter().map(|(matcher, position, _)| (matcher, *position));
+        let all = recipients.chain(allowed).chain(refused);
+        all.filter_map(|(matcher, position)| check_table(matcher, position, own_domain)).collect()
     }
 
     /// A recipient whose own lines need two destinations that cannot be undone could never get its mail: one of them
@@ -205,9 +213,9 @@ pub(super) fn second_hand_over(copy: LineName<'_>) -> String {
     )
 }
 
-/// A table that cannot be read, or has something else than addresses in it.
-fn check_table(rule: &OrderedRule, own_domain: &str) -> Option<Finding> {
-    let Matcher::Table(table) = &rule.matcher else { return None };
+/// A table that cannot be read, has something else than addresses in it, or may be another where sessions are started.
+fn check_table(matcher: &Matcher, position: Position, own_domain: &str) -> Option<Finding> {
+    let Matcher::Table(table) = matcher else { return None };
     let (mut odd, mut others) = (None, 0);
     let read = table.for_each(|line, address| {
         // A table has addresses only, whatever means more elsewhere.
@@ -221,10 +229,10 @@ fn check_table(rule: &OrderedRule, own_domain: &str) -> Option<Finding> {
     let odd = odd.map(|odd| if others == 0 { odd } else { format!("{odd} (and {others} more)") });
     let (severity, message) = match read {
         Err(message) => (Severity::Error, message),
-        Ok(()) => (Severity::Warning, odd?),
+        Ok(()) => (Severity::Warning, odd.or_else(|| places::written_oddly(Path::new(table.name())))?),
     };
     let shown = format!("table:{}", table.name());
-    Some(Finding::new(severity, rule.position, &shown, message))
+    Some(Finding::new(severity, position, &shown, message))
 }
 
 /// A pattern that does not compile, or else one that is `odd`.

@@ -183,7 +183,7 @@ impl Places {
 }
 
 /// A path that leads to where nobody expects it.
-fn written_oddly(path: &Path) -> Option<String> {
+pub(super) fn written_oddly(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     let has_variable =
         text.match_indices('$').any(|(at, _)| text[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic()));

@@ -38,8 +38,8 @@ pub struct Rules {
     pub(super) exact: ExactRules,
     pub(super) ordered: Vec<OrderedRule>,
     pub(super) copies: Vec<OrderedRule>,
-    pub(super) allowed_senders: Vec<(Matcher, u32)>,
-    pub(super) refused_senders: Vec<(Matcher, u32, Refusal)>,
+    pub(super) allowed_senders: Vec<(Matcher, Position)>,
+    pub(super) refused_senders: Vec<(Matcher, Position, Refusal)>,
     pub(super) dead_letters: Option<Box<str>>,
     needs: Needs,
 }
@@ -118,16 +118,16 @@ impl Rules {
     /// Whether this sender may send through us.
     pub fn sender<'c>(&'c self, sender: &ReversePath, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let text = sender.bare();
-        for (matcher, line, refusal) in &self.refused_senders {
-            if matcher.fits(&text, None, *line, format_args!("error mail_from"), trace)? {
+        for (matcher, position, refusal) in &self.refused_senders {
+            if matcher.fits(&text, None, position.line, format_args!("error mail_from"), trace)? {
                 return Err(Denial::Refused(refusal));
             }
         }
         if self.allowed_senders.is_empty() {
             return Ok(());
         }
-        for (matcher, line) in &self.allowed_senders {
-            if matcher.fits(&text, None, *line, format_args!("allow mail_from"), trace)? {
+        for (matcher, position) in &self.allowed_senders {
+            if matcher.fits(&text, None, position.line, format_args!("allow mail_from"), trace)? {
                 return Ok(());
             }
         }
@@ -388,9 +388,9 @@ impl Rules {
                 let effect = Effect::Refuse(text.to_owned());
                 self.ordered.push(OrderedRule { matcher, group, position: position(word), effect });
             }
-            RuleLine::AllowSender(word) => self.allowed_senders.push((matcher(word), at.number)),
+            RuleLine::AllowSender(word) => self.allowed_senders.push((matcher(word), position(word))),
             RuleLine::RefuseSender(word, text) => {
-                self.refused_senders.push((matcher(word), at.number, text.to_owned()));
+                self.refused_senders.push((matcher(word), position(word), text.to_owned()));
             }
             RuleLine::DeadLetterFile(file) => {
                 self.needs.add(Need::Mailbox(file.as_ref()), None);
