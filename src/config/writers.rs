@@ -1,4 +1,5 @@
-//! Who besides root and ourselves can write the configuration: it holds commands, and whoever can write it can run them.
+//! Who besides root and ourselves can write the configuration, or a table: whoever can write the one can run commands, and
+//! with the other take mail or refuse it.
 //!
 //! A file that others can write is refused. A folder on the way to it lets those who can write to it put another file in
 //! the place of ours, unless it has the sticky bit; `mailrecv check` tells of such folders, sessions do not look.
@@ -19,7 +20,7 @@ use crate::files::MAX_LINKS;
 pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path) -> anyhow::Result<()> {
     let ours = Ours::new(None);
     if metadata.mode() & 0o002 != 0 {
-        bail!("is writable by everybody, and it can hold commands: run chmod o-w on it");
+        bail!("is writable by everybody, and it decides what becomes of mail: run chmod o-w on it");
     }
     if !ours.has_user(metadata.uid()) {
         bail!("belongs to user {}, who is neither root nor the user we run as ({})", metadata.uid(), ours.user);
@@ -33,7 +34,7 @@ pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path) -> an
         let acl = read_acl(|value| rustix::fs::fgetxattr(file, ACL, value)).context("its ACL cannot be read")?;
         if let Some(writer) = ours.other_writer(&acl) {
             let path = path.display();
-            bail!("has an ACL that lets {writer} write it, and it can hold commands: run setfacl -b {path}");
+            bail!("has an ACL that lets {writer} write it, and it decides what becomes of mail: run setfacl -b {path}");
         }
     }
     Ok(())
