@@ -291,8 +291,7 @@ impl Finding {
 
 /// A pattern that fits every name and address.
 fn turns_all_away(pattern: &Pattern) -> Option<String> {
-    let fits_all = shadow::plain_form(pattern.source()).is_some_and(|form| form == "*");
-    fits_all.then(|| "this turns every peer away, whatever `allow` says".to_owned())
+    shadow::is_everything(pattern.source()).then(|| "this turns every peer away, whatever `allow` says".to_owned())
 }
 
 /// A pattern that keeps out more than was meant, or something else.

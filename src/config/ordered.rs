@@ -116,14 +116,6 @@ impl Matcher {
         }
     }
 
-    pub(super) fn is_everything(&self) -> bool {
-        match self {
-            Matcher::Address(_) | Matcher::Table(_) => false,
-            Matcher::Wildcard(wildcard) => wildcard.bytes().all(|byte| byte == b'*'),
-            Matcher::Pattern(pattern) => pattern.source() == ".*",
-        }
-    }
-
     pub(super) fn source(&self) -> &str {
         match self {
             Matcher::Address(text) | Matcher::Wildcard(text) => text,

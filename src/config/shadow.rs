@@ -235,7 +235,7 @@ impl<'r> Earlier<'r> {
     fn same(&self, rule: &OrderedRule) -> Option<Decides> {
         let all = [None, rule.group].map(|group| self.sources.get(&(group, rule.matcher.source())).copied());
         // Whatever a pattern takes, `*` took before.
-        let everything = self.covering("*", rule.group);
+        let everything = self.covering(EVERYTHING, rule.group);
         all.into_iter().chain([everything]).flatten().min_by_key(|decides| decides.line)
     }
 }
@@ -247,15 +247,25 @@ impl Matcher {
         match self {
             Matcher::Address(address) if address.contains('@') => Some(address.to_ascii_lowercase()),
             Matcher::Address(local_part) => Some(format!("{local_part}@{own_domain}").to_ascii_lowercase()),
-            Matcher::Wildcard(wildcard) => Some(wildcard.to_ascii_lowercase()),
+            Matcher::Wildcard(wildcard) => Some(with_single_stars(wildcard.to_ascii_lowercase())),
             Matcher::Pattern(pattern) => plain_form(pattern.source()),
             Matcher::Table(_) => None,
         }
     }
+
+    /// Whether every address is meant.
+    pub(super) fn is_everything(&self) -> bool {
+        self.as_wildcard("").is_some_and(|form| form == EVERYTHING)
+    }
+}
+
+/// Whether a regular expression is found in every text but perhaps the empty one.
+pub(super) fn is_everything(source: &str) -> bool {
+    plain_form(source).is_some_and(|form| form == EVERYTHING)
 }
 
 /// A regular expression that is plain text as an address with `*`.
-pub(super) fn plain_form(source: &str) -> Option<String> {
+fn plain_form(source: &str) -> Option<String> {
     let (mut form, rest) = match source.strip_prefix('^') {
         Some(rest) => (String::new(), rest),
         None => ("*".to_owned(), source),
@@ -274,15 +284,19 @@ pub(super) fn plain_form(source: &str) -> Option<String> {
     if !ends {
         form.push('*');
     }
+    Some(with_single_stars(form))
+}
+
+/// An address with `*` without those that add nothing to the one before them.
+fn with_single_stars(mut form: String) -> String {
     while let Some(at) = form.find("**") {
         form.remove(at);
     }
-    Some(form)
+    form
 }
 
 /// An address with `*` that whatever a regular expression matches fits: what it begins and ends with.
 fn enclosing_form(source: &str) -> String {
-    const EVERYTHING: &str = "*";
     if source.replace("(?:", "").contains("(?") {
         return EVERYTHING.to_owned();
     }
@@ -330,6 +344,9 @@ fn enclosing_form(source: &str) -> String {
     let end = if ends && !last.contains('*') { last } else { String::new() };
     format!("{beginning}*{end}")
 }
+
+/// What every address fits.
+const EVERYTHING: &str = "*";
 
 /// A name is asked about at so many domains.
 const MOST_DOMAINS: usize = 32;
