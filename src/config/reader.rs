@@ -2,7 +2,6 @@
 //!
 //! Every line is looked at, and what is wrong with any of them is told in one round.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,8 +28,8 @@ pub(super) struct Reader {
     line: u32,
     file: usize,
     in_file: u32,
-    /// Whether that there are too many files was said.
-    is_full: bool,
+    /// How many files lines have included, or would have if they could be read.
+    included: usize,
 }
 
 impl Reader {
@@ -44,7 +43,7 @@ impl Reader {
             line: 0,
             file: 0,
             in_file: 0,
-            is_full: false,
+            included: 0,
         }
     }
 
@@ -77,14 +76,15 @@ impl Reader {
             self.take_line(line, LineStart { number: self.line, ..at });
         });
         read.context("cannot be read")?;
-        if !source.is_as_opened().context("cannot be examined")? {
-            self.is_unsettled = true;
-            bail!(CHANGED);
+        match says_nothing {
+            // Somebody may have begun to write it anew.
+            true if !source.is_as_opened().context("cannot be examined")? => {
+                self.is_unsettled = true;
+                bail!(CHANGED)
+            }
+            true => bail!("is empty"),
+            false => Ok(()),
         }
-        if says_nothing {
-            bail!("is empty");
-        }
-        Ok(())
     }
 
     fn take_line(&mut self, line: &[u8], at: LineStart) {
@@ -123,17 +123,21 @@ impl Reader {
     /// Reads what a line includes, before the next line.
     fn include(&mut self, word: Word<'_>, text: &str) {
         let (file, line, in_file) = (self.file, self.line, self.in_file);
-        let mut problems = Vec::new();
+        let way = self.config.rules.sources.told_way_from(file);
+        let error = |message: String| *word.problem(message + &way).cite(text, line);
         match self.named(word.text, file) {
-            Ok(paths) => problems.extend(paths.iter().filter_map(|path| self.include_file(path, file, line).err())),
-            Err(message) => problems.push(message),
+            Ok(paths) => {
+                for path in paths {
+                    if let Err(message) = self.include_file(&path, file, line) {
+                        self.errors.push(error(message));
+                    }
+                }
+            }
+            Err(message) => self.errors.push(error(message)),
         }
         if self.line > line {
             self.config.rules.sources.go_on_in(file, self.line.saturating_add(1), in_file.saturating_add(1));
         }
-        let way = self.config.rules.sources.told_way_from(file);
-        let errors = problems.into_iter().map(|message| *word.problem(message + &way).cite(text, line));
-        self.errors.extend(errors);
     }
 
     /// The files that a word of a line in this file names, or why that cannot be told.
@@ -153,23 +157,28 @@ impl Reader {
 
     /// Reads a file that a line includes; why it cannot be used, if it cannot.
     fn include_file(&mut self, path: &Path, including: usize, line: u32) -> Result<(), String> {
-        if self.config.rules.sources.len() > MAX_FILES {
+        self.included += 1;
+        match self.included {
+            ..=MAX_FILES => {}
             // Once is enough, and there may be thousands more.
-            return match std::mem::replace(&mut self.is_full, true) {
-                true => Ok(()),
-                false => Err(format!("more than {MAX_FILES} files are included: put some of them together")),
-            };
+            FIRST_TOO_MANY => {
+                return Err(format!("more than {MAX_FILES} files are included: put some of them together"));
+            }
+            _ => return Ok(()),
         }
-        let trouble = |why: &dyn fmt::Display| format!("{} {why}", shown(path));
         let read = self.open_included(path, including).and_then(|source| self.read_file(path, source, line));
         read.map_err(|error| {
             self.config.rules.sources.depend_on(path);
-            trouble(&format_args!("{error:#}"))
+            format!("{} {error:#}", shown(path))
         })
     }
 
     fn open_included(&mut self, path: &Path, including: usize) -> anyhow::Result<Source> {
-        let source = if self.waits { Source::open_included(path) } else { Source::open_included_at_once(path) }?;
+        // Where there is a mistake already, no mail will be taken however long we wait.
+        let source = match self.waits && self.errors.is_empty() {
+            true => Source::open_included(path)?,
+            false => Source::open_included_at_once(path)?,
+        };
         self.is_unsettled |= source.is_being_written();
         let sources = &self.config.rules.sources;
         let mut depth = 0;
@@ -188,3 +197,5 @@ impl Reader {
 
 /// What is said of a file that is another version than it was when it was opened.
 const CHANGED: &str = "was changed while it was read";
+
+const FIRST_TOO_MANY: usize = MAX_FILES + 1;

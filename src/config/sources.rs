@@ -75,11 +75,6 @@ impl Sources {
         self.others.push((path.to_owned(), Version::at(path)));
     }
 
-    /// How many files there are.
-    pub(super) fn len(&self) -> usize {
-        self.files.len()
-    }
-
     pub(super) fn path(&self, file: usize) -> &Path {
         &self.files[file].path
     }
