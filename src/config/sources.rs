@@ -1,8 +1,8 @@
 //! The files of a configuration as one text: the main one, and what it includes in the place of the lines that say so.
 //!
 //! Lines are numbered through all of that text, so that a line is one number wherever it stands, and lines compare as
-//! they apply. Only people are told the file and the line in it ([`LineName`]). Every file stays open, because a later
-//! session could not open it again.
+//! they apply. Only people are told the file and the line in it ([`LineName`]). Every file stays open, because a session
+//! that has become another user and confined itself could not open it again.
 
 use std::fmt::{self, Display};
 use std::io;
