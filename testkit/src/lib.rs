@@ -20,6 +20,7 @@ pub mod postfix;
 pub mod process;
 mod random;
 pub mod repository;
+mod request;
 pub mod session;
 pub mod strace;
 pub mod syslog;
@@ -31,6 +32,7 @@ pub use folder::Folder;
 pub use machine::Machine;
 pub use process::{Process, output, succeeds};
 pub use random::Random;
+pub use request::{Form, Request};
 pub use session::Session;
 pub use wait::{PATIENCE, wait_until};
 

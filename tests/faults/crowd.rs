@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use testkit::{Process, Random, debian};
+use testkit::{Form, Process, Random, debian};
 
 use crate::client::Session;
 use crate::letters::{Copy, Format, Letter, examine};
 use crate::readers;
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::support::{CONFIG, Scratch};
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {

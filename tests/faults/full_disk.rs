@@ -7,11 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use testkit::{Process, Random, output, wait_until};
+use testkit::{Form, Process, Random, output, wait_until};
 
 use crate::places::{Attempt, Destinations, Place, Tree, tree_of};
 use crate::readers;
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::trace;
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {

@@ -11,12 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use testkit::Broken;
 use testkit::strace::Call;
+use testkit::{Broken, Form};
 
 use crate::order;
 use crate::places::{Attempt, Destinations, Place, Sight};
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::support::CONFIG;
 use crate::trace::{self, Reach};
 

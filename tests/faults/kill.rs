@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::Random;
 use testkit::client::Reply;
+use testkit::{Form, Random};
 
 use crate::client::{Moment, Session};
 use crate::letters::{Copy, Format, Letter, examine, without_separator};
 use crate::readers;
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::support::{CONFIG, Scratch};
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {

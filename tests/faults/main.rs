@@ -38,8 +38,8 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use report::{Form, Tally};
-use testkit::panic_text;
+use report::Tally;
+use testkit::{Form, Request, panic_text};
 
 /// Every scenario: a name, and what runs it.
 const SCENARIOS: &[(&str, Scenario)] = &[
@@ -57,7 +57,7 @@ type Scenario = fn(Form, &mut dyn FnMut(u64, u64)) -> Tally;
 
 fn main() -> ExitCode {
     take_back_ignored_signals();
-    let request = Request::parse(std::env::args().skip(1));
+    let request = Request::of_command_line();
     let wanted: Vec<_> = SCENARIOS.iter().filter(|(name, _)| request.selects(name)).collect();
     if request.list {
         wanted.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -108,49 +108,6 @@ fn run(name: &str, scenario: Scenario, form: Form) -> Tally {
     tally
 }
 
-/// What the command line asks for.
-struct Request {
-    form: Form,
-    list: bool,
-    /// `--ignored`: only what is not run otherwise, and there is nothing like that.
-    only_ignored: bool,
-    exact: bool,
-    filters: Vec<String>,
-    skipped: Vec<String>,
-}
-
-impl Request {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Self {
-        let mut request = Self {
-            form: Form::Short,
-            list: false,
-            only_ignored: false,
-            exact: false,
-            filters: Vec::new(),
-            skipped: Vec::new(),
-        };
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--long" => request.form = Form::Long,
-                "--list" => request.list = true,
-                "--ignored" => request.only_ignored = true,
-                "--exact" => request.exact = true,
-                "--skip" => request.skipped.extend(arguments.next()),
-                option if LIBTEST_OPTIONS_WITH_VALUE.contains(&option) => drop(arguments.next()),
-                option if option.starts_with('-') => {}
-                _ => request.filters.push(argument),
-            }
-        }
-        request
-    }
-
-    fn selects(&self, name: &str) -> bool {
-        let matches = |filter: &String| if self.exact { filter == name } else { name.contains(filter.as_str()) };
-        let wanted = self.filters.is_empty() || self.filters.iter().any(matches);
-        wanted && !self.skipped.iter().any(matches) && !self.only_ignored
-    }
-}
-
 /// Shows how far a scenario is: a bar on a terminal, elsewhere a line at every tenth of a long run.
 struct Bar<'a> {
     name: &'a str,
@@ -190,10 +147,6 @@ impl<'a> Bar<'a> {
         }
     }
 }
-
-/// Options of libtest that may have their value in the next argument.
-const LIBTEST_OPTIONS_WITH_VALUE: &[&str] =
-    &["--test-threads", "--color", "--format", "--logfile", "--shuffle-seed", "-Z"];
 
 /// How many problems of one scenario are told in full.
 const MOST_PROBLEMS: usize = 20;

@@ -19,11 +19,11 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
-use testkit::Random;
+use testkit::{Form, Random};
 
 use crate::client::Session;
 use crate::letters::{Letter, quoted};
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::support::{CONFIG, LOG, Scratch};
 use crate::{readers, trace};
 

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use testkit::Form;
 use testkit::strace::Call;
 
 use crate::places::{Destinations, Place};
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::trace::{self, Reach};
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {

@@ -16,14 +16,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use testkit::Random;
 use testkit::strace::Call;
+use testkit::{Form, Random};
 
 use crate::letters::Letter;
 use crate::order::{self, ACCEPTED};
 use crate::places::{Destinations, Place, Tree};
 use crate::readers;
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::trace::{self, Reach};
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {

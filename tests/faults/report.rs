@@ -1,14 +1,5 @@
 //! What a scenario of the fault suite found, and the table of all of them.
 
-/// How long a scenario may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// As a part of the tests.
-    Short,
-    /// On its own, for as long as it takes.
-    Long,
-}
-
 /// What a scenario counted.
 #[derive(Debug, Default)]
 pub struct Tally {
