@@ -1,13 +1,11 @@
 //! Exim as a relay: it takes mail on its standard input and passes it on to one server.
 
 use std::fs;
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::debian::{USER, chown};
-use crate::{Folder, Process, debian, succeeds};
+use crate::{Folder, Session, debian, succeeds};
 
 /// Exim with a folder and a configuration of its own; it runs when it is called.
 pub struct Exim {
@@ -41,18 +39,20 @@ impl Exim {
         succeeds(self.command(&["-odq", "-bs"]), script)
     }
 
-    /// Serves this connection, as a super-server would have it.
-    pub fn serve(&self, connection: TcpStream) -> Process {
-        let connection = OwnedFd::from(connection);
-        let mut command = self.command(&["-odq", "-bs"]);
-        command.stdin(connection.try_clone().unwrap()).stdout(connection).stderr(Stdio::null());
-        Process::start(command)
+    /// A session with it over TCP, as a super-server would have it; what it accepts stays in the queue.
+    pub fn connect(&self) -> Session {
+        Session::start_with_stderr(self.command(&["-odq", "-bs"]), Stdio::null())
     }
 
     /// Passes on everything in the queue.
     pub fn run_queue(&self) {
         succeeds(self.command(&["-qff"]), "");
         assert_eq!(self.folder.count_files("spool/input"), 0, "not everything is delivered");
+    }
+
+    /// What it has logged until now.
+    pub fn log(&self) -> String {
+        self.folder.read("mainlog")
     }
 
     /// In a mount namespace in which its user exists.

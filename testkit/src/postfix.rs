@@ -54,7 +54,13 @@ impl Postfix {
         };
         wait_until("an empty queue", || (waiting() == 0).then_some(()));
     }
+
+    /// What it has logged until now.
+    pub fn log(&self) -> String {
+        self.folder.read("log")
+    }
 }
+
 /// The folders that `postfix start` would make.
 fn make_queue(queue: &Path) {
     fs::create_dir_all(queue.join("pid")).unwrap();

@@ -3,7 +3,7 @@
 //!
 //! `BLESS=1` writes down what they answer now; reasons are kept, and missing ones fail.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 
 use regex::Regex;
 use testkit::exim::Exim;
@@ -28,9 +28,11 @@ fn mailrecv_refuses_nothing_that_others_take_without_a_reason() {
             table += &format!("{line}\n");
             continue;
         };
-        let ours = row.ask(Client::connect(mailrecv.addresses[0]));
-        let (connection, _process) = exim_session(&exim);
-        let codes = [ours, row.ask(connection), row.ask(Client::connect(postfix.address()))];
+        let codes = [
+            row.ask(&mut Client::connect(mailrecv.addresses[0])),
+            row.ask(&mut exim.connect()),
+            row.ask(&mut Client::connect(postfix.address())),
+        ];
         let is_alone = is_no(&codes[0]) && !codes[1..].iter().all(|code| is_no(code));
         if is_alone && row.reason.is_empty() {
             wrong.push(format!("no reason for {}: {codes:?}", row.input));
@@ -54,14 +56,6 @@ fn blesses() -> bool {
     std::env::var_os("BLESS").is_some()
 }
 
-/// A session with a process that has the other end of a connection.
-fn exim_session(exim: &Exim) -> (Client, testkit::Process) {
-    let listener = TcpListener::bind((LOOPBACK[0], 0)).unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let process = exim.serve(listener.accept().unwrap().0);
-    (Client::on_tcp(client), process)
-}
-
 fn is_no(code: &str) -> bool {
     !code.starts_with(['2', '3'])
 }
@@ -81,7 +75,7 @@ impl<'t> Row<'t> {
     }
 
     /// Sends what stands in backticks, a command each, behind what has to come before them; the code of the last reply.
-    fn ask(&self, mut client: Client) -> String {
+    fn ask(&self, client: &mut Client) -> String {
         client.expect("220");
         let spans = Regex::new("`([^`]+)`").unwrap();
         let spans: Vec<&str> = spans.captures_iter(self.input).map(|found| found.extract::<1>().1[0]).collect();
