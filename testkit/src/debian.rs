@@ -3,10 +3,11 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::repository;
+use crate::{Folder, repository};
 
 /// Where a program of a package is. Fails if it is nowhere.
 #[track_caller]
@@ -75,6 +76,16 @@ pub fn doveadm(config: &Path) -> Command {
     command
 }
 
+/// A command that runs what is added to it where the files of an unpacked package lie in their places: in a mount namespace
+/// of its own, in which /etc, /usr and /var can be written to, and of which nothing is left.
+pub fn laid_over(package: &str, folder: &Folder) -> Command {
+    let over = folder.path("over");
+    fs::create_dir_all(&over).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", LAY_OVER, "sh"]).arg(over).arg(root(package));
+    command
+}
+
 /// Where the files of a package are: below its own folder, or where everything is.
 pub fn root(package: &str) -> PathBuf {
     let unpacked = unpacked(package);
@@ -98,3 +109,18 @@ pub const USER: &str = "mail";
 
 const FOLDERS: [&str; 5] = ["usr/bin", "bin", DAEMONS[0], DAEMONS[1], DAEMONS[2]];
 const DAEMONS: [&str; 3] = ["usr/sbin", "sbin", "usr/lib/postfix/sbin"];
+
+/// A package that is installed lies in its place already.
+const LAY_OVER: &str = r#"
+set -e
+over=$1 files=$2
+shift 2
+mount -t tmpfs none "$over"
+for name in etc usr var; do
+    mkdir -p "$over/none/$name" "$over/upper/$name" "$over/work/$name"
+    lower=$over/none/$name
+    [ "$files" = / ] || [ ! -d "$files/$name" ] || lower=$files/$name
+    mount -t overlay -o "lowerdir=$lower:/$name,upperdir=$over/upper/$name,workdir=$over/work/$name" overlay "/$name"
+done
+mount -t tmpfs none /run
+exec "$@""#;

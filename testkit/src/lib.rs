@@ -16,6 +16,7 @@ mod folder;
 pub mod halts;
 mod machine;
 pub mod network;
+pub mod opensmtpd;
 pub mod postfix;
 pub mod process;
 mod random;
@@ -24,6 +25,7 @@ mod request;
 pub mod session;
 pub mod strace;
 pub mod syslog;
+mod tap;
 mod wait;
 
 pub use client::{Broken, Client};
@@ -34,6 +36,7 @@ pub use process::{Process, output, succeeds};
 pub use random::Random;
 pub use request::{Form, Request};
 pub use session::Session;
+pub use tap::{Recording, Tap};
 pub use wait::{PATIENCE, wait_until};
 
 /// Both loopback addresses.

@@ -66,18 +66,25 @@ pub fn succeeds(command: Command, input: &str) -> String {
 
 /// Like [`succeeds`], for one that takes longer.
 #[track_caller]
-pub fn succeeds_within(mut command: Command, input: &str, time: Duration) -> String {
+pub fn succeeds_within(command: Command, input: &str, time: Duration) -> String {
     let what = format!("{command:?}");
+    let output = output_of_input(command, input.as_bytes(), time);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{what}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}
+
+/// Like [`output`], with this on its standard input, in this time.
+#[track_caller]
+pub fn output_of_input(mut command: Command, input: &[u8], time: Duration) -> Output {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     command.stdin(reader);
     let input = input.to_owned();
     // Beside it: no pipe need have room for everything. Whether it reads what it is given is its own affair.
-    let writing = thread::spawn(move || writer.write_all(input.as_bytes()));
+    let writing = thread::spawn(move || writer.write_all(&input));
     let output = output_within(command, time);
     let _ = writing.join();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{what}: {}\n{out}{err}", output.status);
-    out.into_owned()
+    output
 }
 
 #[track_caller]
