@@ -2,11 +2,11 @@
 //! later, and `mailrecv listen` is afterwards what it was before.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 
 use testkit::process::{children, memory};
-use testkit::{Client, is_root, network, wait_until};
+use testkit::{Client, LOOPBACK, debian, is_root, network, succeeds, wait_until};
 
 use crate::metrics::Numbers;
 use crate::support::receiver::{FRED, Receiver};
@@ -118,6 +118,34 @@ fn one_mail(listener: &Listener, subject: &str) {
     peer.deliver_subject(FRED, subject);
     peer.exchange("QUIT", "221");
     assert_eq!(peer.rest(), "");
+}
+
+/// As many as a mail server with a full queue sends at once.
+#[test]
+fn messages_from_many_sessions_at_once_arrive_once() {
+    const MESSAGES: usize = 200;
+    for address in LOOPBACK {
+        let receiver = Receiver::new("");
+        let listener =
+            Listener::start(&receiver, &["--max-per-address", "50", &SocketAddr::new(address, 0).to_string()]);
+        let mut smtp_source = debian::postfix("smtp-source");
+        smtp_source.args(["-s", "20", "-m", &MESSAGES.to_string(), "-l", "5000", "-M", "mydomain.com"]);
+        smtp_source.args(["-f", "me@mydomain.com", "-t", "fred@example.com"]).arg(listener.addresses[0].to_string());
+        succeeds(smtp_source, "");
+        let mailbox = receiver.read(receiver.mailbox());
+        let mut identities: Vec<&str> = mailbox.lines().filter(|line| line.starts_with("Message-Id: ")).collect();
+        assert_eq!(identities.len(), MESSAGES, "{address}");
+        identities.sort_unstable();
+        identities.dedup();
+        assert_eq!(identities.len(), MESSAGES, "{address}: some are there twice");
+        let messages: Vec<&str> = mailbox.strip_prefix("From ").unwrap().split("\nFrom ").collect();
+        assert_eq!(messages.len(), MESSAGES, "{address}");
+        for message in messages {
+            let text = message.split_once("\n\n").map_or("", |(_, text)| text);
+            // Lines of x, each numbered, and the blank line that ends a message.
+            assert!(text.len() > 4500 && text.trim_end().ends_with('X'), "{address}: {message}");
+        }
+    }
 }
 
 /// Each connection takes two descriptors here; many systems give a process 1024 unless it asks for more.

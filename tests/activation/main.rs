@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test, what cannot be done is a failure")]
 
 mod bans;
-mod clients;
 mod crowd;
 mod descriptors;
 mod hostile;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use testkit::{Session, debian, succeeds};
+use testkit::{Session, debian, repository, succeeds};
 
 /// A way to send a mail to fred@example.com.
 #[derive(Debug, Clone, Copy)]
@@ -27,26 +27,15 @@ impl Sender {
     pub(crate) const ALL: [Self; 6] =
         [Self::Swaks, Self::Smtplib, Self::Msmtp, Self::SmtpSource, Self::NcTyped, Self::NcHeredoc];
 
-    /// Those that take a whole message.
-    pub(crate) const OF_MESSAGES: [Self; 3] = [Self::Smtplib, Self::Msmtp, Self::SmtpSource];
-
     /// Sends a mail. Fails if the server does not take it.
     pub(crate) fn send(self, server: SocketAddr, subject: &str) {
         match self {
             Self::Swaks => swaks(server, subject),
-            Self::Smtplib | Self::Msmtp | Self::SmtpSource => self.send_message(server, &message(subject)),
+            Self::Smtplib => smtplib(server, &message(subject)),
+            Self::Msmtp => msmtp(server, &message(subject)),
+            Self::SmtpSource => smtp_source(server, &message(subject)),
             Self::NcTyped => nc_typed(server, subject),
             Self::NcHeredoc => nc_heredoc(server, subject),
-        }
-    }
-
-    /// Sends this message, whose lines end with LF, to fred@example.com.
-    pub(crate) fn send_message(self, server: SocketAddr, message: &str) {
-        match self {
-            Self::Smtplib => smtplib(server, message),
-            Self::Msmtp => msmtp(server, message),
-            Self::SmtpSource => smtp_source(server, message),
-            Self::Swaks | Self::NcTyped | Self::NcHeredoc => panic!("{self:?} makes its own messages"),
         }
     }
 }
@@ -64,17 +53,10 @@ fn swaks(server: SocketAddr, subject: &str) {
 }
 
 fn smtplib(server: SocketAddr, message: &str) {
-    const SCRIPT: &str = "\
-import smtplib, sys
-host, port = sys.argv[1:]
-message = sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n')
-with smtplib.SMTP(host, int(port), local_hostname='mydomain.com', timeout=30) as server:
-    assert server.sendmail('me@mydomain.com', ['fred@example.com'], message) == {}
-";
     let mut python = debian::command("python3", "python3");
-    let (host, port) = (server.ip().to_string(), server.port().to_string());
-    python.args(["-c", SCRIPT, &host, &port]);
-    succeeds(python, message);
+    python.arg(repository::path("tests/clients/programs/python_smtplib.py"));
+    python.args([server.ip().to_string(), server.port().to_string()]).args(["me@mydomain.com", "fred@example.com"]);
+    succeeds(python, &message.replace('\n', "\r\n"));
 }
 
 fn msmtp(server: SocketAddr, message: &str) {
