@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::config::{Flags, LogTarget};
+use crate::config::{self, Config, Flags, LogTarget, Protocol, Unusable};
 use crate::net::listener::ListenAddress;
 use crate::peer::Peer;
 
@@ -43,10 +43,28 @@ pub enum Verbosity {
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
+    /// In place of the configuration's `protocol`.
+    pub protocol: Option<Protocol>,
     /// In place of the configuration's `debug`.
     pub debug: Option<Flags>,
     /// In place of the configuration's `logfile`.
     pub log: Option<LogTarget>,
+}
+
+impl Options {
+    /// Reads the configuration, for sessions as these options want them.
+    pub(crate) fn load(&self) -> Result<Config, Unusable> {
+        Ok(self.for_sessions(config::load(&self.config)?))
+    }
+
+    /// The same, unless somebody is writing to it just now.
+    pub(crate) fn load_settled(&self) -> Option<Result<Config, Unusable>> {
+        config::load_settled(&self.config).map(|loaded| loaded.map(|config| self.for_sessions(config)))
+    }
+
+    fn for_sessions(&self, config: Config) -> Config {
+        Config { protocol: self.protocol.unwrap_or(config.protocol), ..config }
+    }
 }
 
 /// How `listen` works.
@@ -106,7 +124,14 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
 /// What super-servers and `listen` start us with, where it is that simple: the definition of everything that can be typed
 /// takes longer to make than the rest of the way to the greeting. Says nothing that `command` would not say.
 fn of_a_super_server(arguments: &[OsString]) -> Option<Options> {
-    let (pairs, []) = arguments.get(1..)?.as_chunks() else { return None };
+    let mut arguments = arguments.get(1..)?;
+    let mut protocol = None;
+    if let [first, rest @ ..] = arguments
+        && first == LMTP
+    {
+        (protocol, arguments) = (Some(Protocol::Lmtp), rest);
+    }
+    let (pairs, []) = arguments.as_chunks() else { return None };
     let (mut config, mut debug, mut log) = (None, None, None);
     for [name, value] in pairs {
         let value = value.to_str().filter(|value| !value.is_empty() && !value.starts_with('-'))?;
@@ -120,7 +145,7 @@ fn of_a_super_server(arguments: &[OsString]) -> Option<Options> {
             return None;
         }
     }
-    Some(Options { config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()), debug, log })
+    Some(Options { config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()), protocol, debug, log })
 }
 
 /// The arguments, `-d` without flags written as `-da`: as in the original, the flags can be left out.
@@ -173,6 +198,13 @@ pub fn command() -> Command {
                 .short('l')
                 .value_name("syslog|stderr|FILE")
                 .help("Where to log, in place of the configuration's `logfile`")
+                .global(true),
+        )
+        .arg(
+            Arg::new("lmtp")
+                .long("lmtp")
+                .action(ArgAction::SetTrue)
+                .help("Speak LMTP, in place of the configuration's `protocol`")
                 .global(true),
         )
         .arg(peer().help("The peer, when standard input is no TCP connection"))
@@ -245,6 +277,7 @@ fn number(name: &'static str, value: &'static str, default: &'static str, help: 
 fn options(matches: &ArgMatches) -> Result<Options, clap::Error> {
     let debug = matches.get_one::<String>("debug").map(|flags| Flags::parse(flags)).transpose().map_err(error)?;
     Ok(Options {
+        protocol: matches.get_flag("lmtp").then_some(Protocol::Lmtp),
         config: matches.get_one::<PathBuf>("config").cloned().unwrap_or_default(),
         debug,
         log: matches.get_one::<String>("log").map(|target| LogTarget::parse(target)),
@@ -274,6 +307,9 @@ fn error(message: impl std::fmt::Display) -> clap::Error {
     command().error(ErrorKind::ValueValidation, message)
 }
 
+/// The option that LMTP is asked for with; super-servers' entries have it in front.
+pub(crate) const LMTP: &str = "--lmtp";
+
 /// The only argument of a process that a session starts to run its commands.
 pub(crate) const RUN_COMMANDS: &str = "--run-commands";
 
@@ -286,12 +322,12 @@ mod tests {
     /// Whatever is read without `command` means what it means to it.
     #[test]
     fn short_way() {
-        let words = ["-c", "-d", "-l", "-", "a", "x.conf", "syslog", "listen"];
+        let words = ["-c", "-d", "-l", "-", "a", "x.conf", "syslog", "listen", "--lmtp"];
         let mut read_short = 0;
         for number in 0..words.len().pow(4) {
             let chosen = (0..4).map(|place| words[number / words.len().pow(place) % words.len()]);
             let arguments: Vec<OsString> = ["mailrecv"].into_iter().chain(chosen).map(OsString::from).collect();
-            for arguments in [&arguments[..], &arguments[..3], &arguments[..1]] {
+            for arguments in [&arguments[..], &arguments[..4], &arguments[..3], &arguments[..2], &arguments[..1]] {
                 if let Some(short) = of_a_super_server(arguments) {
                     read_short += 1;
                     let matches = command().try_get_matches_from(with_debug_flags(arguments.iter().cloned()));

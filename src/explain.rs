@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use crate::check::report;
 use crate::cli::{Options, Question};
-use crate::config::{self, Config, Flags, Severity, Trace};
+use crate::config::{Config, Flags, Protocol, Severity, Trace};
 use crate::exit::Exit;
 use crate::log::{Event, Log};
 use crate::policy::Policy;
@@ -17,7 +17,7 @@ use crate::untrusted::Untrusted;
 
 /// Answers the question on standard output. 0 if mail would be taken, 1 if not, 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, question: &Question) -> Exit {
-    match config::load(&options.config) {
+    match options.load() {
         Ok(config) => {
             let (text, accepted) = explain(&config, question);
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -52,9 +52,13 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
     });
     let mut policy = Policy::new(config, peer, Trace::new(true));
     let refusal = nameless.or_else(|| policy.refusal());
-    let mut session = Session::new(&config.domain, &config.limits, peer, refusal);
+    let mut session = Session::new(config.protocol, &config.domain, &config.limits, peer, refusal);
+    let hello = match config.protocol {
+        Protocol::Smtp => "EHLO",
+        Protocol::Lmtp => "LHLO",
+    };
     let lines = [
-        "EHLO explain.invalid".to_owned(),
+        format!("{hello} explain.invalid"),
         format!("MAIL FROM:<{}>", bare(&question.from)),
         format!("RCPT TO:<{}>", bare(&question.rcpt)),
     ];

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
-use crate::config::{self, Config, Flags, Level, LogTarget, Unusable};
+use crate::config::{Config, Flags, Level, LogTarget, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
@@ -63,7 +63,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
     // A request to stop waits from here on until the peer can be told, and a file size limit is no end of ours.
     let signals = Signals::new();
-    let loaded = config::load(&options.config);
+    let loaded = options.load();
 
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);

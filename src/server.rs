@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, Flags, Limit, Trace};
+use crate::config::{Config, Flags, Limit, Protocol, Trace};
 use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
@@ -17,8 +17,7 @@ use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
-use crate::smtp::transaction::Transaction;
-use crate::smtp::{Heard, Step, Turn};
+use crate::smtp::{Delivery, Heard, Step, Turn};
 
 /// Serves one peer on standard input and output.
 pub struct Server<'a> {
@@ -38,10 +37,12 @@ pub struct Server<'a> {
     has_had_recipient: bool,
     messages: u32,
     refusals: Refusals,
-    /// What was delivered and is not logged yet, with its id.
-    delivered: Option<(String, Transaction)>,
-    /// The message whose 250 may not have reached the peer yet.
-    unconfirmed: Option<String>,
+    /// Our name for the message that is being answered.
+    id: Option<String>,
+    /// What was delivered and is not logged yet, with the message's name.
+    delivered: Option<(String, Delivery)>,
+    /// The message of which a 250 may not have reached the peer yet, and for whom these are.
+    unconfirmed: Option<(String, Vec<Delivery>)>,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
     /// Where messages wait that are too large for memory.
@@ -68,18 +69,23 @@ impl<'a> Server<'a> {
     /// Sends the greeting; the first message's time runs from here.
     pub fn greet(config: &'a Config, log: &'a Log, signals: &'a Signals, tally: &'a Tally) -> Self {
         let deadline = Instant::now() + config.limits.connection_secs.value;
+        let connection = Connection::standard_io().stopped_by(signals);
+        if config.protocol == Protocol::Lmtp {
+            connection.send_at_once();
+        }
         let mut server = Self {
             config,
             log,
             signals,
             tally,
-            connection: Connection::standard_io().stopped_by(signals),
+            connection,
             deadline,
             idle_since: Instant::now(),
             is_scarce: std::env::var_os(SCARCE).is_some(),
             has_had_recipient: false,
             messages: 0,
             refusals: Refusals::default(),
+            id: None,
             delivered: None,
             unconfirmed: None,
             text: Vec::new(),
@@ -87,7 +93,7 @@ impl<'a> Server<'a> {
             spool: None,
             letter: Lines::default(),
         };
-        server.send(&reply::greeting(&config.domain), false);
+        server.send(&reply::greeting(&config.domain, config.protocol), false);
         // If the peer is gone already, waiting for its first command will tell.
         let _ = server.flush();
         server
@@ -116,7 +122,8 @@ impl<'a> Server<'a> {
             Some(refusal) if self.is_scarce => Step::Close(refusal.clone()),
             _ => Step::Wait,
         };
-        let mut session = Session::new(&self.config.domain, &self.config.limits, peer, refusal);
+        let Config { protocol, domain, limits, .. } = self.config;
+        let mut session = Session::new(*protocol, domain, limits, peer, refusal);
         let end = self.converse(first, &mut session, &mut policy, peer, runner);
         self.refusals.finish(self.log);
         // What a message that broke off had begun.
@@ -130,9 +137,9 @@ impl<'a> Server<'a> {
         if let End::PeerGone(how) = end {
             if session.transaction().is_some() {
                 self.log.event(&Event::GoneInTransaction(&how));
-            } else if let Some(id) = &self.unconfirmed {
+            } else if let Some((id, deliveries)) = &self.unconfirmed {
                 // The window that no server can close (RFC 1047).
-                self.log.event(&Event::GoneUnconfirmed(&how, id));
+                self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
             } else {
                 self.log.event(&Event::Gone(&how));
             }
@@ -165,7 +172,7 @@ impl<'a> Server<'a> {
                     }
                 },
                 Step::Reply(reply) => {
-                    if let Err(error) = self.answer(&reply, session.is_extended()) {
+                    if let Err(error) = self.answer(&reply, session) {
                         return broken(&error);
                     }
                     self.receive(session)
@@ -177,7 +184,11 @@ impl<'a> Server<'a> {
                     self.has_had_recipient |= session.transaction().is_some_and(|open| !open.recipients.is_empty());
                     step
                 }
-                Step::Deliver(transaction) => self.deliver(session, peer, transaction, runner),
+                // Whoever has no answer yet will be sent the message again.
+                Step::Deliver(delivery) if delivery.group.start > 0 && self.is_to_stop() => {
+                    Step::Close(reply::shutting_down(&self.config.domain))
+                }
+                Step::Deliver(delivery) => self.deliver(session, peer, delivery, runner),
                 Step::Close(reply) => {
                     self.send(&reply, session.is_extended());
                     return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
@@ -192,6 +203,7 @@ impl<'a> Server<'a> {
     /// Gives the session what has come, and the spool what comes of it.
     fn receive<'s>(&mut self, session: &mut Session<'s>) -> Step {
         self.text.clear();
+        let was_answering = session.is_answering();
         let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
         match heard {
             Heard::Nothing => {}
@@ -203,15 +215,15 @@ impl<'a> Server<'a> {
             Heard::Text => {
                 let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
                 spool.push(&self.text);
-                if let Step::Reply(reply) | Step::Close(reply) = &step {
-                    self.count_refused_message(reply);
-                }
                 self.deadline = self.deadline_with_text();
                 if self.log.wants(Flags::LETTERS) {
                     let has_ended = !matches!(step, Step::Wait);
                     log_letter(self.log, &mut self.letter, &self.text, has_ended);
                 }
             }
+        }
+        if was_answering || heard == Heard::Text {
+            self.count_refused_message(session, &step);
         }
         // A line that is too long to be a command is no progress until it ends.
         if heard != Heard::Nothing || !matches!(step, Step::Wait) {
@@ -221,35 +233,35 @@ impl<'a> Server<'a> {
         step
     }
 
-    /// Delivers the message; the session words the answer.
-    fn deliver<'s>(
-        &mut self,
-        session: &mut Session<'s>,
-        peer: &Peer,
-        transaction: Transaction,
-        runner: &Runner<'_>,
-    ) -> Step {
-        let id = self.new_id();
-        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &transaction };
+    /// Delivers the message to a group of its recipients; the session words the answer.
+    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, delivery: Delivery, runner: &Runner<'_>) -> Step {
+        let id = self.id.take().unwrap_or_else(|| self.new_id());
+        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &delivery.transaction };
         let Self { config, log, signals, tally, deadline, .. } = *self;
         let context = Context { config, log, signals, tally, deadline, runner };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
         let began = Instant::now();
-        let outcome = deliver::deliver(&context, &envelope, &transaction.recipients, spool);
+        let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);
         self.idle_since = Instant::now();
         tally.observe(Family::DeliveryTime, began);
-        match &outcome {
-            Ok(()) => count_delivery(tally, &transaction),
-            Err(reply) => self.count_refused_message(reply),
-        }
         let is_delivered = outcome.is_ok();
         let step = session.delivered(outcome, &id);
         if is_delivered {
-            self.messages += 1;
             self.deadline = Instant::now() + self.config.limits.connection_secs.value;
-            self.unconfirmed = Some(id.clone());
-            self.delivered = Some((id, transaction));
+            match &mut self.unconfirmed {
+                Some((message, deliveries)) if *message == id => deliveries.push(delivery.clone()),
+                unconfirmed => {
+                    self.messages += 1;
+                    tally.count(const { Family::Messages.with("accepted") });
+                    tally.add(Family::AcceptedOctets.counter(), delivery.transaction.size);
+                    *unconfirmed = Some((id.clone(), vec![delivery.clone()]));
+                }
+            }
+            count_deliveries(tally, &delivery);
+            self.delivered = Some((id.clone(), delivery));
         }
+        self.id = Some(id);
+        self.count_refused_message(session, &step);
         step
     }
 
@@ -260,6 +272,12 @@ impl<'a> Server<'a> {
             self.unconfirmed = None;
         }
         input
+    }
+
+    /// Whether we have been asked to stop, where nothing waits that would take note of that.
+    fn is_to_stop(&self) -> bool {
+        self.signals.clear();
+        self.signals.stop_requested()
     }
 
     /// The deadline with the time that the text which has come may take, so that a slow link gets through. There is never
@@ -283,21 +301,29 @@ impl<'a> Server<'a> {
     /// Queues the reply to a command. The one to a message leaves at once, whatever else the peer has sent already, and
     /// before the spool is given up and, if it is good, before the log hears of it, which both may take time: until it
     /// leaves, the message is delivered and the peer does not know.
-    fn answer(&mut self, reply: &Reply, enhanced: bool) -> std::io::Result<()> {
-        let Some((id, transaction)) = self.delivered.take() else {
-            self.send(reply, enhanced);
-            let sent = if self.spool.is_some() { self.flush() } else { Ok(()) };
-            self.spool = None;
-            return sent;
+    fn answer(&mut self, reply: &Reply, session: &Session<'_>) -> std::io::Result<()> {
+        let enhanced = session.is_extended();
+        let sent = match self.delivered.take() {
+            Some((id, delivery)) => {
+                reply.encode(enhanced, self.connection.replies());
+                let sent = self.flush();
+                deliver::log_delivery(self.log, &id, &delivery);
+                self.log.event(&Event::Reply(reply));
+                sent
+            }
+            None => {
+                self.send(reply, enhanced);
+                if self.spool.is_some() { self.flush() } else { Ok(()) }
+            }
         };
-        reply.encode(enhanced, self.connection.replies());
-        let sent = self.flush();
-        deliver::log_delivery(self.log, &id, &transaction);
-        self.log.event(&Event::Reply(reply));
-        self.spool = None;
-        // One that is killed later has been counted until here.
-        if let Some(why) = self.tally.hand_over() {
-            self.log.event(&Event::NotCounted(&why));
+        if !session.is_answering() {
+            self.spool = None;
+            // One that is killed later has been counted until here.
+            if self.id.take().is_some()
+                && let Some(why) = self.tally.hand_over()
+            {
+                self.log.event(&Event::NotCounted(&why));
+            }
         }
         sent
     }
@@ -311,11 +337,16 @@ impl<'a> Server<'a> {
         self.refusals.log(self.log, reply);
     }
 
-    fn count_refused_message(&self, reply: &Reply) {
-        self.tally.count(match reply.is_permanent() {
-            true => const { Family::Messages.with("refused") },
-            false => const { Family::Messages.with("deferred") },
-        });
+    /// Counts a message that nobody has, when this is the last answer to it.
+    fn count_refused_message(&self, session: &Session<'_>, step: &Step) {
+        let (Step::Reply(reply) | Step::Close(reply)) = step else { return };
+        let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
+        if !session.is_answering() && !has_been_delivered {
+            self.tally.count(match reply.is_permanent() {
+                true => const { Family::Messages.with("refused") },
+                false => const { Family::Messages.with("deferred") },
+            });
+        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -357,10 +388,8 @@ fn broken(error: &std::io::Error) -> End {
     End::PeerGone(format!("the connection broke: {error}"))
 }
 
-fn count_delivery(tally: &Tally, transaction: &Transaction) {
-    tally.count(const { Family::Messages.with("accepted") });
-    tally.add(Family::AcceptedOctets.counter(), transaction.size);
-    for recipient in &transaction.recipients {
+fn count_deliveries(tally: &Tally, delivery: &Delivery) {
+    for recipient in delivery.recipients() {
         recipient.destinations.names().for_each(|action| tally.count(Family::Deliveries.with_any(action)));
     }
 }

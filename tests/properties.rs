@@ -30,7 +30,7 @@ proptest! {
     /// and each message has one well-formed reply.
     #[test]
     fn reads_make_no_difference_to_a_session(
-        choice in 0..5_usize,
+        choice in 0..7_usize,
         sent in words(SMTP, 60),
         lengths in vec(0..30_usize, 0..40),
     ) {
@@ -41,12 +41,13 @@ proptest! {
     /// The same when a message comes for certain, so that its recipients and its text are what varies.
     #[test]
     fn reads_make_no_difference_to_a_message(
-        choice in 0..3_usize,
+        choice in prop::sample::select(vec![0, 1, 2, LMTP[0], LMTP[1]]),
         recipients in words(RECIPIENTS, 5),
         text in words(TEXT, 40),
         lengths in vec(0..30_usize, 0..40),
     ) {
-        let sent = [b"EHLO x\r\nMAIL FROM:<a@b>\r\n", &*recipients, b"DATA\r\n", &*text, b"\r\n.\r\nNOOP\r\n"].concat();
+        let hello: &[u8] = if LMTP.contains(&choice) { b"LHLO x\r\n" } else { b"EHLO x\r\n" };
+        let sent = [hello, b"MAIL FROM:<a@b>\r\n", &*recipients, b"DATA\r\n", &*text, b"\r\n.\r\nNOOP\r\n"].concat();
         let ways = [vec![&sent[..]], sent.chunks(1).collect(), pieces::cut(&sent, lengths)];
         session::check_ways(choice, &sent, &ways);
     }
@@ -143,8 +144,11 @@ fn words(list: &'static str, most: usize) -> impl Strategy<Value = Text> {
         .prop_map(|words| Text(words.concat()))
 }
 
+/// The configurations of `session` in which LMTP is spoken.
+const LMTP: [usize; 2] = [5, 6];
+
 /// Commands, whole and in parts; as many line ends as verbs, or no line would end.
-const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|HELO [192.0.2.7]\r\n|EHLO |MAIL FROM:<a@b>\r\n|\
+const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|LHLO x\r\n|HELO [192.0.2.7]\r\n|EHLO |MAIL FROM:<a@b>\r\n|\
     MAIL FROM:<a@b>\r\n|MAIL FROM:<>\r\n|MAIL FROM:<spam@b> SIZE=21 BODY=8BITMIME\r\n|MAIL FROM:|mail from: a|\
     RCPT TO:<fred>\r\n|RCPT TO:<fred>\r\n|RCPT TO:<near@mx.example>\r\n|RCPT TO:<postmaster>\r\n|RCPT TO:|<\"a b\"@c>|\
     RCPT TO: fred ORCPT=rfc822;x+0Ay\r\r\n|MAIL FROM: root AUTH=<>\r\n|HELO (none) \u{e9}\r\n|\
@@ -152,7 +156,7 @@ const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|HELO
     RSET\r\n|NOOP\r\n|VRFY fred\r\n|EXPN\r\n|HELP\r\n|QUIT\r\n|FOO\r\n|GET / HTTP/1.1\r\n";
 
 /// Commands in pieces, with what peers put where it does not belong.
-const COMMAND: &str = "MAIL FROM:|MAIL FROM:<|RCPT TO:|RCPT TO:<|EHLO |HELO |QUIT|<|>|<>| |\t|\r|\"|\\|.|@|@d.example|:|,|a|a.b|\
+const COMMAND: &str = "MAIL FROM:|MAIL FROM:<|RCPT TO:|RCPT TO:<|EHLO |HELO |LHLO |QUIT|<|>|<>| |\t|\r|\"|\\|.|@|@d.example|:|,|a|a.b|\
     DOMAIN\\u|@r.example:|[192.0.2.1]|[IPv6:::1]|(none)|'|-| AUTH=<>| SIZE=1| ENVID=x| NOTIFY=NEVER| ORCPT=rfc822;x+0Ay|\u{e9}";
 
 /// Recipients: one in several forms, some that can be taken back, some that cannot, some that fail.

@@ -3,12 +3,14 @@
 //! An input is a digit, which chooses how lines are read, and a line without its end.
 
 use mailrecv::address::{Mailbox, ReversePath};
+use mailrecv::config::Protocol;
 use mailrecv::smtp::command::{self, Command, Dialect, MailParameters, RcptParameters, SyntaxError};
 
 /// Parses the line, and what must be the same line to the program.
 pub fn check(input: &[u8]) {
     let Some((choice, line)) = input.split_first() else { return };
-    let dialect = Dialect { ascii: choice / 2 % 2 == 0, own_domain: OWN_DOMAIN };
+    let protocol = if choice / 4 % 2 == 0 { Protocol::Smtp } else { Protocol::Lmtp };
+    let dialect = Dialect { protocol, ascii: choice / 2 % 2 == 0, own_domain: OWN_DOMAIN };
     check_line(line, dialect);
     if let Ok(text) = std::str::from_utf8(line) {
         check_address(text);
@@ -28,7 +30,9 @@ fn check_line(line: &[u8], dialect: Dialect<'_>) {
         );
     }
     match parsed {
-        Ok(Command::Helo(name) | Command::Ehlo(name)) => check_hello_name(&name),
+        Ok(Command::Helo(name) | Command::Ehlo(name)) if dialect.protocol == Protocol::Smtp => check_hello_name(&name),
+        Ok(Command::Lhlo(name)) if dialect.protocol == Protocol::Lmtp => check_hello_name(&name),
+        Ok(Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_)) => panic!("the other protocol's hello"),
         Ok(Command::Mail(ReversePath::Mailbox(sender), parameters)) => {
             check_mailbox(&sender);
             check_same(
@@ -55,7 +59,7 @@ fn check_line(line: &[u8], dialect: Dialect<'_>) {
 /// What lines of certain kinds can be at all.
 fn check_syntax(line: &[u8], dialect: Dialect<'_>, parsed: &Result<Command<'_>, SyntaxError>) {
     let line = line.trim_ascii_end();
-    let is_hello = matches!(parsed, Ok(Command::Helo(_) | Command::Ehlo(_)));
+    let is_hello = matches!(parsed, Ok(Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) | Command::OtherHello));
     if dialect.ascii && !line.is_ascii() && !is_hello {
         assert!(matches!(parsed, Err(SyntaxError::NotText | SyntaxError::ControlCharacter)), "{parsed:?}");
     } else if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {

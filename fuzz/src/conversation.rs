@@ -5,13 +5,13 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use mailrecv::config::{Config, Flags, LogTarget, Trace};
+use mailrecv::config::{Config, Flags, LogTarget, Protocol, Trace};
 use mailrecv::log::{Event, Log};
 use mailrecv::message::{Envelope, RecipientCopy, Spool, SpoolFile};
 use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply};
-use mailrecv::smtp::transaction::Transaction;
-use mailrecv::smtp::{Heard, Outcome};
+use mailrecv::smtp::transaction::{Recipient, Transaction};
+use mailrecv::smtp::{Delivery, Heard, Outcome};
 
 use super::driver::{Driver, World};
 use super::log::check_text;
@@ -31,7 +31,7 @@ pub struct Conversation {
     pub closed: bool,
 }
 
-/// A message that was accepted.
+/// A message that was accepted, in LMTP for one recipient. Its name is `id` and its place among them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its octets, as RFC 1870 counts them.
@@ -44,7 +44,7 @@ pub struct Message {
 pub fn hold(config: &Config, reads: &[&[u8]]) -> Conversation {
     let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
     let mut host = Host::new(config, &peer);
-    host.reply(&reply::greeting(&config.domain), false);
+    host.reply(&reply::greeting(&config.domain, config.protocol), false);
     let mut driver = Driver::new(config, &peer, Trace::new(true), &mut host);
     for read in reads {
         if driver.is_closed() {
@@ -101,13 +101,15 @@ impl World for Host<'_> {
         trace.into_iter().for_each(|line| self.note(&Event::Rule(&line)));
     }
 
-    fn deliver(&mut self, transaction: &Transaction, text: Vec<u8>) -> (Outcome, String) {
+    fn deliver(&mut self, delivery: &Delivery, text: &[u8]) -> (Outcome, String) {
+        let transaction = &delivery.transaction;
         let id = format!("id{}", self.conversation.messages.len());
         check_transaction(self.config, transaction);
-        check_headers(&Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction }, &text);
-        let outcome = outcome(transaction);
+        check_group(self.config, delivery);
+        check_headers(&Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction }, text);
+        let outcome = outcome(delivery.recipients());
         if outcome.is_ok() {
-            self.conversation.messages.push(Message { size: transaction.size, text });
+            self.conversation.messages.push(Message { size: transaction.size, text: text.to_owned() });
         }
         (outcome, id)
     }
@@ -126,8 +128,8 @@ impl World for Host<'_> {
 }
 
 /// How the delivery ends: `defer` and `fail` in the names of files say so.
-fn outcome(transaction: &Transaction) -> Outcome {
-    let shown = transaction.recipients.iter().flat_map(|recipient| recipient.destinations.shown());
+fn outcome(group: &[Recipient]) -> Outcome {
+    let shown = group.iter().flat_map(|recipient| recipient.destinations.shown());
     let actions: Vec<String> = shown.map(|(action, _)| action.to_string()).collect();
     let any_into = |name: &str| actions.iter().any(|action| action.ends_with(&format!(" '{name}'")));
     if any_into("fail") {
@@ -148,11 +150,18 @@ fn check_transaction(config: &Config, transaction: &Transaction) {
         let again = recipients[number + 1..].iter().any(|other| other.mailbox.is_same(&recipient.mailbox));
         assert!(!again, "{} is there twice", recipient.mailbox);
     }
-    let handed_over = recipients.iter().filter(|recipient| recipient.destinations.are_handed_over()).count();
-    assert!(handed_over <= 1, "{handed_over} destinations that cannot be taken back");
     let largest = config.limits.smtp_data_size.value;
     assert!(largest == 0 || transaction.size <= largest, "the message is too large");
     assert!(!transaction.hello.name.is_empty());
+}
+
+/// Who has one answer has at most one destination that cannot be taken back: in SMTP that is everybody, in LMTP one.
+fn check_group(config: &Config, delivery: &Delivery) {
+    let group = delivery.recipients();
+    let expected = if config.protocol == Protocol::Lmtp { 1 } else { delivery.transaction.recipients.len() };
+    assert_eq!(group.len(), expected);
+    let handed_over = group.iter().filter(|recipient| recipient.destinations.are_handed_over()).count();
+    assert!(handed_over <= 1, "{handed_over} destinations that cannot be taken back");
 }
 
 /// Our headers are the lines that they are meant to be, whatever the peer calls itself and its users.
@@ -162,7 +171,7 @@ fn check_headers(envelope: &Envelope<'_>, text: &[u8]) {
     for recipient in &envelope.transaction.recipients {
         let headers = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] }.headers();
         let lines: Vec<&str> = headers.strip_suffix('\n').expect("a line end").split('\n').collect();
-        let for_one = envelope.transaction.recipients.len() == 1;
+        let for_one = envelope.transaction.recipients.len() == 1 || envelope.transaction.hello.is_lmtp();
         let beginnings: &[&str] = match for_one {
             true => &["Return-Path: <", "Delivered-To: ", "Received: from ", "\tby ", "\tfor <"],
             false => &["Return-Path: <", "Delivered-To: ", "Received: from ", "\tby "],

@@ -6,8 +6,7 @@ use mailrecv::policy::Policy;
 use mailrecv::smtp::command::MAX_COMMAND_LINE;
 use mailrecv::smtp::reply::Reply;
 use mailrecv::smtp::session::Session;
-use mailrecv::smtp::transaction::Transaction;
-use mailrecv::smtp::{Heard, Outcome, Step, Turn};
+use mailrecv::smtp::{Delivery, Heard, Outcome, Step, Turn};
 
 /// What the session is in touch with.
 pub trait World {
@@ -15,8 +14,8 @@ pub trait World {
     fn heard(&mut self, used: usize, heard: Heard<'_>);
     /// It asked for a decision, which came about like this.
     fn decided(&mut self, trace: Vec<String>);
-    /// A message is complete. Returns what becomes of it, and its name.
-    fn deliver(&mut self, transaction: &Transaction, text: Vec<u8>) -> (Outcome, String);
+    /// A message is complete. Returns what becomes of it for these of its recipients, and its name.
+    fn deliver(&mut self, delivery: &Delivery, text: &[u8]) -> (Outcome, String);
     /// It answers.
     fn reply(&mut self, reply: &Reply, extended: bool);
 }
@@ -36,7 +35,7 @@ impl<'c> Driver<'c> {
         let mut policy = Policy::new(config, peer, trace);
         let refusal = policy.refusal();
         world.decided(policy.take_trace());
-        let session = Session::new(&config.domain, &config.limits, peer, refusal);
+        let session = Session::new(config.protocol, &config.domain, &config.limits, peer, refusal);
         Self { session, policy, input: Vec::new(), text: Vec::new(), closed: false }
     }
 
@@ -58,7 +57,9 @@ impl<'c> Driver<'c> {
                 }
                 Step::Reply(reply) => {
                     world.reply(&reply, self.session.is_extended());
-                    self.text.clear();
+                    if !self.session.is_answering() {
+                        self.text.clear();
+                    }
                     self.receive(world)
                 }
                 Step::Ask(question) => {
@@ -66,8 +67,8 @@ impl<'c> Driver<'c> {
                     world.decided(self.policy.take_trace());
                     self.session.answer(answer)
                 }
-                Step::Deliver(transaction) => {
-                    let (outcome, id) = world.deliver(&transaction, std::mem::take(&mut self.text));
+                Step::Deliver(delivery) => {
+                    let (outcome, id) = world.deliver(&delivery, &self.text);
                     self.session.delivered(outcome, &id)
                 }
                 Step::Close(reply) => {

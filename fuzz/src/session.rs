@@ -2,7 +2,7 @@
 //!
 //! An input is a digit, which chooses a configuration, and what a peer sends.
 
-use mailrecv::config::Config;
+use mailrecv::config::{Config, Protocol};
 use mailrecv::smtp::LineEnding;
 
 use super::conversation::{self, Conversation};
@@ -28,19 +28,22 @@ pub fn check_ways(choice: usize, sent: &[u8], ways: &[Vec<&[u8]>]) {
         let config = &configs[choice % configs.len()];
         let mut conversations = ways.iter().map(|reads| conversation::hold(config, reads));
         let first = conversations.next().expect("a way");
-        check_against_reference(&first, sent);
+        check_against_reference(&first, config.protocol, sent);
         conversations.for_each(|other| assert_eq!(other, first, "the reads make a difference"));
     });
 }
 
 /// Walks through the input with the replies at hand: what each of them answers is there, and nothing is left unanswered.
-fn check_against_reference(conversation: &Conversation, sent: &[u8]) {
+fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent: &[u8]) {
     let ending = reference::ending(sent).unwrap_or(LineEnding::Crlf);
     let mut rest = sent;
-    let mut messages = conversation.messages.iter();
+    let mut told = 0;
     let mut in_message = false;
-    for reply in &conversation.replies[1..] {
-        if reply.contains("it speaks SMTP only") {
+    // How many RCPT commands were accepted, and so how many answers LMTP has for a message (RFC 2033, 4.2).
+    let mut recipients = 0;
+    let mut replies = conversation.replies[1..].iter().peekable();
+    while let Some(reply) = replies.next() {
+        if reply.contains(&format!("it speaks {protocol} only")) {
             assert!(is_start(sent, rest) && conversation.closed, "other protocols are seen at the start only");
             return;
         }
@@ -48,19 +51,36 @@ fn check_against_reference(conversation: &Conversation, sent: &[u8]) {
             let (_, behind) = reference::line(ending, rest).unwrap_or_else(|| panic!("nothing asked for {reply:?}"));
             rest = behind;
             in_message = reply.starts_with("354 ");
+            if reply.ends_with(" Recipient ok\r\n") {
+                recipients += 1;
+            } else if reply.ends_with(" Sender ok\r\n") {
+                recipients = 0;
+            }
             continue;
         }
         let message = reference::message(ending, rest);
         assert!(message.has_ended, "{reply:?} before the message was over");
         rest = message.rest;
         in_message = false;
-        if reply.starts_with("250 ") {
-            let delivered = messages.next().unwrap_or_else(|| panic!("{reply:?}, and nothing was delivered"));
+        let mut answers = vec![reply];
+        if protocol == Protocol::Lmtp {
+            answers.extend(replies.by_ref().take(recipients - 1));
+            let is_closed = answers.last().is_some_and(|last| last.starts_with("421 "));
+            assert!(answers.len() == recipients || is_closed, "{answers:?} for {recipients} recipients");
+        }
+        for answer in answers.iter().filter(|answer| answer.starts_with("250 ")) {
+            let name = answer.trim_end().rsplit_once("=id").and_then(|(_, number)| number.parse().ok());
+            let number: usize = name.unwrap_or_else(|| panic!("no name in {answer:?}"));
+            let delivered = conversation.messages.get(number);
+            let delivered = delivered.unwrap_or_else(|| panic!("{answer:?}, and nothing was delivered"));
             assert_eq!(delivered.text.escape_ascii().to_string(), message.text.escape_ascii().to_string());
             assert_eq!(delivered.size, message.size);
+            // Who is named twice is told twice.
+            assert!(number == told || (number < told && protocol == Protocol::Lmtp), "{answer:?} behind {told}");
+            told = told.max(number + 1);
         }
     }
-    assert!(messages.next().is_none(), "a message was delivered and nobody was told");
+    assert_eq!(conversation.messages.len(), told, "a message was delivered and nobody was told");
     // A first line that may become the preamble of the PROXY protocol waits until that is known.
     let waits = is_start(sent, rest) && PROXY_2.starts_with(rest);
     if !conversation.closed && !waits {
@@ -80,8 +100,8 @@ fn is_start(sent: &[u8], rest: &[u8]) -> bool {
 /// What the PROXY protocol, version 2, begins with, behind two empty lines.
 const PROXY_2: &[u8] = b"\0\r\nQUIT\n";
 
-/// An ordinary configuration, a generous one, one with tight limits, two that refuse the peer.
-const CONFIG_TEXTS: [&str; 5] = [
+/// An ordinary configuration, a generous one, one with tight limits, two that refuse the peer; two of LMTP.
+const CONFIG_TEXTS: [&str; 7] = [
     "domain mx.example
 deliver rcpt_to fred append fred
 deliver rcpt_to busy@mx.example append defer
@@ -114,4 +134,24 @@ deadletter_file dead
 ",
     "deny remotehost ^192\\.0\\.2\\.\n",
     "allow remotehost (unfinished\n",
+    "protocol lmtp
+domain mx.example
+deliver rcpt_to fred append fred
+deliver rcpt_to busy@mx.example append defer
+deliver rcpt_to gone@mx.example maildir fail
+deliver rcpt_to robot@mx.example pipe robot
+deliver rcpt_to other@mx.example pipe other
+error rcpt_to ^old@ 550 5.2.1 Has left
+copy rcpt_to *@mx.example print
+",
+    "protocol lmtp
+domain mx.example
+limit.smtp_failcmds 2
+limit.smtp_data_size 20
+limit.bare_newline reject
+limit.copies_size 40
+limit.smtp_rcpt_to 3
+deliver rcpt_to busy@mx.example append defer
+deliver rcpt_to *@mx.example append all
+",
 ];

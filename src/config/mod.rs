@@ -50,7 +50,7 @@ pub use pattern::BrokenPattern;
 use places::Places;
 use reader::Reader;
 pub use rules::{Denial, Rules};
-pub use settings::{Config, Level, LogTarget, Sandbox};
+pub use settings::{Config, Level, LogTarget, Protocol, Sandbox};
 pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
 pub(crate) use source::{Version, would_wait};
 pub use sources::LineName;

@@ -3,6 +3,7 @@
 //! One table: a setting is one row. From it come the field of [`Config`], its default, its parser, "did you mean" and
 //! the test that the manual page describes it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::directive::{Directive, Line, QUOTE_IT};
@@ -65,6 +66,8 @@ settings! {
     "logfile" log: LogTarget = LogTarget::Syslog, value::log_target, QUOTE_IT;
     /// Whether bytes above ASCII are logged as `<0xNN>`.
     "loghex" loghex: bool = true, value::on_or_off, "";
+    /// What is spoken with peers.
+    "protocol" protocol: Protocol = Protocol::Smtp, value::protocol, "";
     /// Where large messages wait while they are received.
     "spool_dir" spool_dir: Option<PathBuf> = None, value::folder, "";
     /// How a session confines itself.
@@ -90,6 +93,24 @@ impl Setting {
     /// Whether it says who we are.
     pub(super) fn is_domain(&self) -> bool {
         matches!(self, Setting::domain(_))
+    }
+}
+
+/// What is spoken with peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 5321.
+    Smtp,
+    /// RFC 2033, between the programs of one site: an answer for each recipient, so that nobody has to keep a queue.
+    Lmtp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Smtp => "SMTP",
+            Protocol::Lmtp => "LMTP",
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{NameCheck, Refusal};
-use super::settings::{Level, LogTarget, Sandbox};
+use super::settings::{Level, LogTarget, Protocol, Sandbox};
 use super::shell::{self, Role};
 
 /// `CODE TEXT` as the administrator wrote it.
@@ -123,6 +123,15 @@ pub(super) fn log_target(words: &mut Words<'_>) -> Result<LogTarget, Problem> {
 
 pub(super) fn on_or_off(words: &mut Words<'_>) -> Result<bool, Problem> {
     words.expect("`on` or `off`").and_then(switch)
+}
+
+pub(super) fn protocol(words: &mut Words<'_>) -> Result<Protocol, Problem> {
+    let word = words.expect("`smtp` or `lmtp`")?;
+    match word.text {
+        "smtp" => Ok(Protocol::Smtp),
+        "lmtp" => Ok(Protocol::Lmtp),
+        other => Err(word.problem(format!("`{other}` found where `smtp` or `lmtp` is expected"))),
+    }
 }
 
 pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {

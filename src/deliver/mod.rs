@@ -30,9 +30,9 @@ use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
 use crate::metrics::{Counter, Family, Tally};
 use crate::signals::Signals;
-use crate::smtp::Outcome;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::{Recipient, Transaction};
+use crate::smtp::{Delivery, Outcome};
 
 /// What a delivery needs besides the message.
 pub struct Context<'a> {
@@ -69,9 +69,9 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
 }
 
 /// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must not wait for a log.
-pub fn log_delivery(log: &Log, id: &str, transaction: &Transaction) {
-    let Transaction { reverse_path, recipients, size, .. } = transaction;
-    for recipient in recipients {
+pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery) {
+    let Transaction { reverse_path, size, .. } = &*delivery.transaction;
+    for recipient in delivery.recipients() {
         for (action, _) in recipient.destinations.shown() {
             log.event(&Event::Delivered { id, from: reverse_path, to: &recipient.mailbox, size, action });
         }

@@ -26,7 +26,7 @@ impl<'a> Configuration<'a> {
     pub(super) fn load(options: &'a Options) -> Self {
         // Looked at first: a change while it is read is one since.
         let version = Version::at(&options.config);
-        Self::of(options, version, config::load(&options.config))
+        Self::of(options, version, options.load())
     }
 
     fn of(options: &'a Options, version: Option<Version>, loaded: Result<Config, Unusable>) -> Self {
@@ -47,7 +47,7 @@ impl<'a> Configuration<'a> {
         if !is_worth_a_try && version == self.version && self.included.are_current() {
             return true;
         }
-        let loaded = if config::would_wait(path) { None } else { config::load_settled(path) };
+        let loaded = if config::would_wait(path) { None } else { self.options.load_settled() };
         let Some(loaded) = loaded else { return false };
         *self = Self::of(self.options, version, loaded);
         true

@@ -22,8 +22,8 @@ use nix::unistd::Pid;
 use rustix::process::{Resource, getrlimit};
 
 use crate::check::report;
-use crate::cli::{ListenOptions, Options};
-use crate::config::LogTarget;
+use crate::cli::{LMTP, ListenOptions, Options};
+use crate::config::{LogTarget, Protocol};
 use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event};
@@ -393,7 +393,11 @@ fn program() -> PathBuf {
 
 /// The options, as the receivers get them. Each reads the configuration itself, so edits need no restart.
 fn receiver_arguments(options: &Options) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["-c".into(), options.config.clone().into()];
+    let mut arguments: Vec<OsString> = Vec::new();
+    if options.protocol == Some(Protocol::Lmtp) {
+        arguments.push(LMTP.into());
+    }
+    arguments.extend(["-c".into(), options.config.clone().into()]);
     if let Some(flags) = options.debug {
         arguments.extend(["-d".into(), flags.to_string().into()]);
     }

@@ -12,6 +12,7 @@ use std::process::ExitStatus;
 use super::{Log, Severity};
 use crate::config::{Diagnostic, Flags};
 use crate::peer::Peer;
+use crate::smtp::Delivery;
 use crate::smtp::reply::Reply;
 use crate::untrusted::{Untrusted, with_one_address};
 
@@ -91,8 +92,8 @@ pub enum Event<'a> {
 
     /// The peer is gone, as this says, in the middle of a message.
     GoneInTransaction(&'a str),
-    /// The peer is gone, and may not know that this message is delivered.
-    GoneUnconfirmed(&'a str, &'a str),
+    /// The peer is gone, as this says, and may not know that this message is delivered; in LMTP, to whom.
+    GoneUnconfirmed { how: &'a str, id: &'a str, deliveries: &'a [Delivery] },
     /// The peer is gone.
     Gone(&'a str),
     /// The session is over; so many messages were accepted.
@@ -155,7 +156,7 @@ impl Event<'_> {
             | Event::Print(_)
             | Event::NotTakenBack { .. }
             | Event::GoneInTransaction(_)
-            | Event::GoneUnconfirmed(..)
+            | Event::GoneUnconfirmed { .. }
             | Event::TurnedAway { .. }
             | Event::SessionKilled(_)
             | Event::NothingToReload
@@ -184,7 +185,7 @@ impl Event<'_> {
             | Event::PartialSandbox(_)
             | Event::NotCounted(_)
             | Event::GoneInTransaction(_)
-            | Event::GoneUnconfirmed(..)
+            | Event::GoneUnconfirmed { .. }
             | Event::Gone(_)
             | Event::SessionKilled(_)
             | Event::CannotAccept(_)
@@ -284,10 +285,15 @@ impl Event<'_> {
             Event::GoneInTransaction(how) => {
                 write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
             }
-            Event::GoneUnconfirmed(how, id) => write!(
-                f,
-                "WARNING: {how}; message {id} is delivered, but if the peer has not read that it will send it again"
-            ),
+            Event::GoneUnconfirmed { how, id, deliveries } => {
+                write!(f, "WARNING: {how}; message {id} is delivered")?;
+                let of_lmtp = deliveries.iter().filter(|delivery| delivery.transaction.hello.is_lmtp());
+                let to: Vec<String> = of_lmtp.flat_map(Delivery::recipients).map(|it| it.mailbox.to_string()).collect();
+                if !to.is_empty() {
+                    write!(f, " to '{}'", log.untrusted(to.join(" ").as_bytes()))?;
+                }
+                f.write_str(", but if the peer has not read that it will send it again")
+            }
             Event::Gone(how) => write!(f, "WARNING: {how}"),
             Event::Closed(messages) => write!(f, "INFO: connection closed, {messages} messages accepted"),
             Event::TurnedAway { reply, sessions, with_peer, network } => {

@@ -8,7 +8,7 @@ use super::Spool;
 use crate::address::Mailbox;
 use crate::date::HeaderDate;
 use crate::peer::Peer;
-use crate::smtp::transaction::Transaction;
+use crate::smtp::transaction::{HelloVerb, Transaction};
 
 /// Everything about a message but its text: what headers and the environment of commands are made from.
 #[derive(Debug)]
@@ -24,9 +24,13 @@ pub struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// `ESMTP` or `SMTP` (RFC 5321, 4.4; RFC 3848).
+    /// `SMTP`, `ESMTP` or `LMTP` (RFC 5321, 4.4; RFC 3848).
     pub fn protocol(&self) -> &'static str {
-        if self.transaction.hello.extended { "ESMTP" } else { "SMTP" }
+        match self.transaction.hello.verb {
+            HelloVerb::Helo => "SMTP",
+            HelloVerb::Ehlo => "ESMTP",
+            HelloVerb::Lhlo => "LMTP",
+        }
     }
 }
 
@@ -69,7 +73,8 @@ impl<'a> RecipientCopy<'a> {
         };
         let _ = writeln!(headers, "Received: from {} ({} {literal})", hello.name, envelope.peer.name());
         let _ = write!(headers, "\tby {} (mailrecv) with {} id {}", envelope.domain, envelope.protocol(), envelope.id);
-        if recipients.len() == 1 {
+        // In LMTP each recipient has a copy to itself.
+        if recipients.len() == 1 || hello.is_lmtp() {
             let _ = write!(headers, "\n\tfor <{recipient}>");
         }
         let _ = writeln!(headers, "; {}", HeaderDate::now());

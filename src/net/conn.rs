@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, send, setsockopt, shutdown, sockopt};
 
 use crate::signals::Signals;
 use crate::wait::{PIPE_BUF, is_ready, timeout};
@@ -65,6 +65,12 @@ impl<'s> Connection<'s> {
             signals: None,
             last_moment: None,
         }
+    }
+
+    /// Lets nothing wait until the peer has confirmed what was sent before (TCP_NODELAY, tcp(7)): for who answers in more
+    /// than one write. Where the connection is none of TCP, nothing waits.
+    pub fn send_at_once(&self) {
+        let _ = setsockopt(&self.output, sockopt::TcpNoDelay, &true);
     }
 
     /// Has an eye for these signals while it waits.

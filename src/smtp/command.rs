@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::address::{self, AddressError, Mailbox, ReversePath};
+use crate::config::Protocol;
 
 /// What a peer asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,6 +12,10 @@ pub enum Command<'l> {
     Helo(Cow<'l, str>),
     /// `EHLO name`; likewise.
     Ehlo(Cow<'l, str>),
+    /// `LHLO name`, which is LMTP's (RFC 2033, 4.1); likewise.
+    Lhlo(Cow<'l, str>),
+    /// HELO or EHLO where LMTP is spoken, or LHLO where SMTP is, whatever its name.
+    OtherHello,
     /// `MAIL FROM:<path> parameters`
     Mail(ReversePath, MailParameters),
     /// `RCPT TO:<path> parameters`
@@ -41,6 +46,8 @@ impl Command<'_> {
             Command::Rcpt(_, parameters) => parameters.unoffered,
             Command::Helo(_)
             | Command::Ehlo(_)
+            | Command::Lhlo(_)
+            | Command::OtherHello
             | Command::Data
             | Command::Rset
             | Command::Noop
@@ -80,7 +87,7 @@ pub enum SyntaxError {
     ControlCharacter,
     /// Bytes that are no text, or beyond ASCII where that is not admitted.
     NotText,
-    /// HELO or EHLO without a name.
+    /// HELO, EHLO or LHLO without a name.
     HelloName,
     /// An argument where none belongs.
     UnexpectedArgument,
@@ -103,6 +110,8 @@ pub enum SyntaxError {
 /// How a line is to be read.
 #[derive(Debug, Clone, Copy)]
 pub struct Dialect<'c> {
+    /// Which verbs there are.
+    pub protocol: Protocol,
     /// Whether bytes beyond ASCII are refused.
     pub ascii: bool,
     /// The domain of addresses that have none.
@@ -124,7 +133,7 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
     let (verb, argument) = line.split_at(line.iter().position(|byte| b" \t".contains(byte)).unwrap_or(line.len()));
     let is = |name: &str| verb.eq_ignore_ascii_case(name.as_bytes());
     // What a peer calls itself proves nothing, and so may be in whatever its system speaks.
-    let is_hello = is("HELO") || is("EHLO");
+    let is_hello = HELLOS.into_iter().any(is);
     // On ASCII lines this order tells binary junk (500) from a slip of the pen.
     if dialect.ascii && !is_hello && !line.is_ascii() {
         return Err(SyntaxError::NotText);
@@ -136,6 +145,7 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
         return Err(SyntaxError::NotText);
     }
     match VERBS.iter().find(|verb| is(verb.name)) {
+        Some(verb) if !verb.is_of(dialect.protocol) => Ok(Command::OtherHello),
         Some(verb) => (verb.read)(argument.trim_ascii_start(), dialect),
         None if NOT_IMPLEMENTED.into_iter().any(is) => Ok(Command::NotImplemented),
         None => Ok(Command::Unknown),
@@ -163,10 +173,21 @@ pub(super) struct Verb {
     read: for<'l> fn(&'l [u8], Dialect<'_>) -> Result<Command<'l>, SyntaxError>,
 }
 
+impl Verb {
+    /// Whether this protocol has it: the three verbs of a hello tell SMTP and LMTP apart (RFC 2033, 4.1).
+    pub(super) fn is_of(&self, protocol: Protocol) -> bool {
+        !HELLOS.contains(&self.name) || (self.name == "LHLO") == (protocol == Protocol::Lmtp)
+    }
+}
+
+/// By which a peer introduces itself.
+const HELLOS: [&str; 3] = ["HELO", "EHLO", "LHLO"];
+
 /// Every verb, in the order in which HELP shows them.
-pub(super) const VERBS: [Verb; 10] = [
+pub(super) const VERBS: [Verb; 11] = [
     Verb { name: "HELO", form: "HELO name", read: |name, _| hello_name(name).map(Command::Helo) },
     Verb { name: "EHLO", form: "EHLO name", read: |name, _| hello_name(name).map(Command::Ehlo) },
+    Verb { name: "LHLO", form: "LHLO name", read: |name, _| hello_name(name).map(Command::Lhlo) },
     Verb { name: "MAIL", form: "MAIL FROM:<address>", read: mail },
     Verb { name: "RCPT", form: "RCPT TO:<address>", read: rcpt },
     Verb { name: "DATA", form: "DATA", read: |rest, _| without_argument(rest, Command::Data) },
@@ -327,7 +348,7 @@ const MAX_HELLO_NAME: usize = 255;
 mod tests {
     use super::*;
 
-    const DIALECT: Dialect<'static> = Dialect { ascii: true, own_domain: "own.example" };
+    const DIALECT: Dialect<'static> = Dialect { protocol: Protocol::Smtp, ascii: true, own_domain: "own.example" };
 
     fn parse(line: &[u8]) -> Result<Command<'_>, SyntaxError> {
         super::parse(line, DIALECT)
@@ -391,6 +412,21 @@ mod tests {
         }
         let not_ascii = Dialect { ascii: false, ..DIALECT };
         assert_eq!(super::parse(b"MAIL FROM:<\xff@b>", not_ascii), Err(SyntaxError::NotText));
+    }
+
+    #[test]
+    fn each_protocol_has_its_own_hello() {
+        let lmtp = Dialect { protocol: Protocol::Lmtp, ..DIALECT };
+        for (dialect, line, command) in [
+            (lmtp, &b"lhlo mta.example"[..], Ok(Command::Lhlo("mta.example".into()))),
+            (lmtp, b"LHLO", Err(SyntaxError::HelloName)),
+            (lmtp, b"EHLO mta.example", Ok(Command::OtherHello)),
+            (lmtp, b"HELO", Ok(Command::OtherHello)),
+            (DIALECT, b"LHLO mta.example", Ok(Command::OtherHello)),
+            (DIALECT, b"LHLO", Ok(Command::OtherHello)),
+        ] {
+            assert_eq!(super::parse(line, dialect), command, "{}", line.escape_ascii());
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The protocol, without I/O, clock or log: bytes in, [`Step`] out. RFC 5321 unless another is named.
 //!
+//! LMTP (RFC 2033) is the same session with another hello, and an answer for each recipient in place of one for all.
+//!
 //! [`session::Session`] is the one door: it takes input as it comes and says what is to be done next. What it cannot
 //! know by itself it asks for ([`Step::Ask`]), so nothing in here reads a file or a rule.
 
@@ -10,10 +12,13 @@ pub mod reply;
 pub mod session;
 pub mod transaction;
 
+use std::ops::Range;
+use std::rc::Rc;
+
 use crate::address::{Mailbox, ReversePath};
 use crate::config::Destinations;
 use reply::Reply;
-use transaction::Transaction;
+use transaction::{Recipient, Transaction};
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -24,8 +29,9 @@ pub enum Step {
     Reply(Reply),
     /// Find this out and tell the session.
     Ask(Question),
-    /// The message is complete: deliver it, and tell the session how that went.
-    Deliver(Transaction),
+    /// The message is complete: deliver it to these of its recipients, who have one answer, and tell the session how that
+    /// went.
+    Deliver(Delivery),
     /// Send this and close the connection.
     Close(Reply),
 }
@@ -50,7 +56,23 @@ pub enum Answer {
     No(Reply),
 }
 
-/// What became of a delivery: the message is at every destination, on stable storage, or it is at none and the reply says
+/// A message for a group of its recipients: in SMTP for all of them, in LMTP for one.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The message's transaction.
+    pub transaction: Rc<Transaction>,
+    /// Which of its recipients.
+    pub group: Range<usize>,
+}
+
+impl Delivery {
+    /// The recipients that it is for.
+    pub fn recipients(&self) -> &[Recipient] {
+        &self.transaction.recipients[self.group.clone()]
+    }
+}
+
+/// What became of a delivery: the message is at every destination of its group, on stable storage, or it is at none and the reply says
 /// why. Whatever is not understood is answered 4xx, so that the sender keeps the mail.
 pub type Outcome = Result<(), Reply>;
 

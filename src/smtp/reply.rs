@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::command::{NOT_IMPLEMENTED, SyntaxError, VERBS};
 use crate::address::AddressError;
-use crate::config::{LineName, Refusal};
+use crate::config::{LineName, Protocol, Refusal};
 use crate::peer::Peer;
 
 /// One reply, of one or more lines.
@@ -27,8 +27,8 @@ pub struct Reply {
     pub precedes_hello: bool,
     /// Whether it is no fault of the peer, who must not be banned or cut off for it.
     pub is_our_fault: bool,
-    /// Whether it only follows from a refusal that the peer could not know yet, and that is in the log already: a peer is
-    /// banned for the refusal, and not twice.
+    /// Whether it only follows from a refusal that the peer could not know yet, or says it of a message once more, and that
+    /// is in the log already: a peer is banned for the refusal, and not twice.
     pub is_echo: bool,
 }
 
@@ -162,8 +162,12 @@ fn without_status(code: u16, text: String) -> Reply {
 // Opening and closing.
 
 /// The first line of a session.
-pub fn greeting(domain: &str) -> Reply {
-    without_status(220, format!("{domain} ESMTP (RFC 821/822) mailrecv"))
+pub fn greeting(domain: &str, protocol: Protocol) -> Reply {
+    let spoken = match protocol {
+        Protocol::Smtp => "ESMTP (RFC 821/822)",
+        Protocol::Lmtp => "LMTP (RFC 2033)",
+    };
+    without_status(220, format!("{domain} {spoken} mailrecv"))
 }
 
 /// We cannot serve anybody now.
@@ -182,7 +186,7 @@ pub fn hello(domain: &str, peer: &Peer) -> Reply {
     without_status(250, format!("{domain} Hello {peer}"))
 }
 
-/// The answer to EHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4).
+/// The answer to EHLO and LHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4).
 pub fn extended_hello(domain: &str, peer: &Peer, size: u64) -> Reply {
     without_status(250, format!("{domain} Hello {peer}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nHELP"))
 }
@@ -208,8 +212,8 @@ pub fn peer_refused(peer: &Peer) -> Reply {
 }
 
 /// To something that speaks another protocol.
-pub fn other_protocol() -> Reply {
-    reply(500, Status(5, 5, 2), "This is a mail server, it speaks SMTP only")
+pub fn other_protocol(protocol: Protocol) -> Reply {
+    reply(500, Status(5, 5, 2), format!("This is a mail server, it speaks {protocol} only"))
 }
 
 /// A pattern of the configuration does not compile.
@@ -228,7 +232,7 @@ pub const RECIPIENT_OK: Reply = fixed(250, Some(Status(2, 1, 5)), "Recipient ok"
 /// DATA was accepted.
 pub const START_INPUT: Reply = fixed(354, None, "Start mail input; end with <CRLF>.<CRLF>");
 
-/// The message is safe at every destination.
+/// The message is safe at every destination, in LMTP at those of one recipient.
 pub fn accepted(id: &str) -> Reply {
     reply(250, Status(2, 0, 0), format!("Message accepted for delivery, id={id}"))
 }
@@ -238,11 +242,11 @@ pub fn verify() -> Reply {
     reply(252, Status(2, 1, 5), "Cannot verify, send some mail and see")
 }
 
-/// HELP: every verb there is.
-pub fn help() -> Reply {
+/// HELP: every verb that this protocol has.
+pub fn help(protocol: Protocol) -> Reply {
     let mut text = "Commands:\n".to_owned();
     let mut width = 0;
-    for (number, verb) in VERBS.iter().enumerate() {
+    for (number, verb) in VERBS.iter().filter(|verb| verb.is_of(protocol)).enumerate() {
         let separator = match number {
             0 => "",
             _ if width + verb.form.len() > HELP_WIDTH => ",\n",
@@ -267,6 +271,23 @@ pub fn unknown_command() -> Reply {
     reply(500, Status(5, 5, 2), "Unknown command")
 }
 
+/// HELO or EHLO where LMTP is spoken, or LHLO where SMTP is (RFC 2033, 4.1).
+pub fn other_hello(protocol: Protocol) -> Reply {
+    let text = match protocol {
+        Protocol::Smtp => "This is SMTP, LHLO is for LMTP: say EHLO or HELO",
+        Protocol::Lmtp => "This is LMTP: say LHLO in place of HELO or EHLO",
+    };
+    Reply { precedes_hello: true, ..reply(500, Status(5, 5, 1), text) }
+}
+
+/// MAIL before the peer has introduced itself.
+pub fn missing_hello(protocol: Protocol) -> Reply {
+    bad_sequence(match protocol {
+        Protocol::Smtp => "missing HELO or EHLO",
+        Protocol::Lmtp => "missing LHLO",
+    })
+}
+
 /// A line that does not end within its limit.
 pub fn line_too_long() -> Reply {
     reply(500, Status(5, 5, 2), "Line too long")
@@ -284,11 +305,18 @@ pub fn behind_refused(refused: &'static str) -> Reply {
 }
 
 /// A command that cannot be parsed. `ascii` is what the administrator says to bytes beyond ASCII.
-pub fn syntax_error(error: SyntaxError, ascii: &Refusal) -> Reply {
+pub fn syntax_error(error: SyntaxError, ascii: &Refusal, protocol: Protocol) -> Reply {
     match error {
         SyntaxError::ControlCharacter => control_character(),
         SyntaxError::NotText => worded(ascii, Status(5, 5, 2)),
-        SyntaxError::HelloName => reply(501, Status(5, 5, 4), "Say HELO or EHLO with your host name or address"),
+        SyntaxError::HelloName => reply(
+            501,
+            Status(5, 5, 4),
+            match protocol {
+                Protocol::Smtp => "Say HELO or EHLO with your host name or address",
+                Protocol::Lmtp => "Say LHLO with your host name or address",
+            },
+        ),
         SyntaxError::UnexpectedArgument => reply(501, Status(5, 5, 4), "This command has no argument"),
         SyntaxError::MissingArgument => reply(501, Status(5, 5, 4), "This command needs an argument"),
         SyntaxError::Sender => reply(501, Status(5, 5, 4), "Write MAIL FROM:<address>"),

@@ -1,21 +1,27 @@
-//! One SMTP session: input in, [`Step`]s out.
+//! One session: input in, [`Step`]s out.
 //!
 //! What state the session is in, and everything that belongs to it, is one enum: a recipient without a sender, or data
 //! without a recipient, cannot be written down.
+//!
+//! SMTP answers a message once, LMTP for each recipient (RFC 2033, 4.2): what becomes of one is [`Answering`].
+
+use std::ops::Range;
+use std::rc::Rc;
 
 use super::command::{self, Command, Dialect, MailParameters, RcptParameters};
 use super::data::DataReader;
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
-use super::transaction::{Hello, Recipient, Transaction};
-use super::{Answer, Heard, LineEnding, Outcome, Question, Step, Turn};
+use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
+use super::{Answer, Delivery, Heard, LineEnding, Outcome, Question, Step, Turn};
 use crate::address::{Mailbox, ReversePath};
-use crate::config::{Limit, Limits};
+use crate::config::{Limit, Limits, Protocol};
 use crate::peer::Peer;
 
 /// A session with one peer.
 #[derive(Debug)]
 pub struct Session<'c> {
+    protocol: Protocol,
     /// Who we are.
     domain: &'c str,
     limits: &'c Limits,
@@ -41,8 +47,24 @@ enum State {
     Mail(Transaction),
     /// DATA was accepted.
     Data(Transaction, DataReader),
-    /// The message is being delivered.
-    Delivering(Hello),
+    /// The message is complete, and its answers are on their way.
+    Answering(Answering),
+}
+
+/// How far the answers to a message have come.
+#[derive(Debug)]
+struct Answering {
+    transaction: Rc<Transaction>,
+    /// What holds for the message as a whole, whoever it is for.
+    refusal: Option<Reply>,
+    /// The answers for the recipients so far, in their order; SMTP has one for all.
+    answers: Vec<Reply>,
+    /// How many RCPT commands have been answered for.
+    answered: usize,
+    /// How many octets were written, or tried to be.
+    octets: u64,
+    /// Whether somebody has the message.
+    is_delivered: bool,
 }
 
 /// What of the transaction that the peer wants was refused: commands that it had sent behind that fail for no other reason.
@@ -77,20 +99,29 @@ struct SinceMessage {
 
 impl<'c> Session<'c> {
     /// A session with this peer. `refusal` is the answer to the first command of a peer that is not wanted.
-    pub fn new(domain: &'c str, limits: &'c Limits, peer: &'c Peer, refusal: Option<Reply>) -> Self {
+    pub fn new(
+        protocol: Protocol,
+        domain: &'c str,
+        limits: &'c Limits,
+        peer: &'c Peer,
+        refusal: Option<Reply>,
+    ) -> Self {
         let state = refusal.map_or(State::Start, State::Refused);
         let (lines, counters) = (LineReader::default(), Counters::default());
-        Self { domain, limits, peer, lines, state, refused: Refused::Nothing, counters }
+        Self { protocol, domain, limits, peer, lines, state, refused: Refused::Nothing, counters }
     }
 
     /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
-    /// What is not used is to be given again, with what has come since.
+    /// What is not used is to be given again, with what has come since; while a message has answers left, that is all.
     pub fn receive<'i>(&mut self, input: &'i [u8], text: &mut Vec<u8>) -> Turn<'i> {
         match std::mem::take(&mut self.state) {
             State::Data(transaction, reader) if !input.is_empty() => self.data(transaction, reader, input, text),
             State::Data(transaction, reader) => {
                 self.state = State::Data(transaction, reader);
                 Turn { used: 0, heard: Heard::Nothing, step: Step::Wait }
+            }
+            State::Answering(answering) => {
+                Turn { used: 0, heard: Heard::Nothing, step: self.answer_message(answering) }
             }
             state => {
                 self.state = state;
@@ -128,42 +159,45 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Takes the outcome of the delivery that [`Step::Deliver`] asked for, and answers the message that `id` names.
+    /// Takes the outcome of the delivery that [`Step::Deliver`] asked for, and answers for the message that `id` names.
     pub fn delivered(&mut self, outcome: Outcome, id: &str) -> Step {
-        if let State::Delivering(hello) = std::mem::take(&mut self.state) {
-            self.state = State::Ready(hello);
-        }
-        match outcome {
-            Ok(()) => {
-                self.counters.since_message = SinceMessage::default();
-                Step::Reply(reply::accepted(id))
+        match std::mem::take(&mut self.state) {
+            State::Answering(mut answering) => {
+                answering.is_delivered |= outcome.is_ok();
+                self.answered(answering, outcome.map_or_else(|reply| reply, |()| reply::accepted(id)))
             }
-            Err(reply) => self.fail(reply),
+            state => {
+                self.state = state;
+                self.fail(reply::wrong_answer())
+            }
         }
     }
 
-    /// Whether replies carry enhanced codes: after EHLO (RFC 2034, section 3).
+    /// Whether a message has answers left: what is known of it is still needed.
+    pub fn is_answering(&self) -> bool {
+        matches!(self.state, State::Answering(_))
+    }
+
+    /// Whether replies carry enhanced codes.
     pub fn is_extended(&self) -> bool {
         match &self.state {
-            State::Ready(hello) | State::Delivering(hello) => hello.extended,
+            State::Ready(hello) => hello.is_extended(),
             State::Asking(Asked::Sender(transaction) | Asked::Recipient(_, _, transaction))
             | State::Mail(transaction)
-            | State::Data(transaction, _) => transaction.hello.extended,
+            | State::Data(transaction, _) => transaction.hello.is_extended(),
+            State::Answering(answering) => answering.transaction.hello.is_extended(),
             State::Refused(_) | State::Start => false,
         }
     }
 
-    /// The transaction that is open, so that the end of input loses something.
+    /// The transaction that is open and of which nothing is delivered, so that the end of input loses it.
     pub fn transaction(&self) -> Option<&Transaction> {
         match &self.state {
             State::Asking(Asked::Recipient(_, _, transaction))
             | State::Mail(transaction)
             | State::Data(transaction, _) => Some(transaction),
-            State::Refused(_)
-            | State::Start
-            | State::Ready(_)
-            | State::Asking(Asked::Sender(_))
-            | State::Delivering(_) => None,
+            State::Answering(answering) => Some(&*answering.transaction).filter(|_| !answering.is_delivered),
+            State::Refused(_) | State::Start | State::Ready(_) | State::Asking(Asked::Sender(_)) => None,
         }
     }
 
@@ -189,27 +223,57 @@ impl<'c> Session<'c> {
     fn end_of_data(&mut self, mut transaction: Transaction, reader: &DataReader) -> Step {
         let limits = self.limits;
         transaction.size = reader.size();
-        // One recipient's own places are the administrator's business.
-        let copies_size = if transaction.recipients.len() > 1 { transaction.octets(transaction.size, None) } else { 0 };
         let refusal = if reader.is_too_large() {
             Some(reply::worded(&limits.smtp_data_size.refusal, reply::MESSAGE_TOO_LARGE))
         } else if reader.has_bare_newline() && limits.bare_newline.value {
             Some(reply::worded(&limits.bare_newline.refusal, reply::BARE_NEWLINE))
-        } else if limits.copies_size.value != 0 && copies_size > limits.copies_size.value {
-            Some(reply::worded(&limits.copies_size.refusal, reply::TOO_MANY_COPIES))
         } else {
             None
         };
-        match refusal {
-            Some(reply) => {
-                self.state = State::Ready(transaction.hello);
-                self.fail(reply)
-            }
-            None => {
-                self.state = State::Delivering(transaction.hello.clone());
-                Step::Deliver(transaction)
-            }
+        let transaction = Rc::new(transaction);
+        let answers = Vec::new();
+        self.answer_message(Answering { transaction, refusal, answers, answered: 0, octets: 0, is_delivered: false })
+    }
+
+    /// Finds the next answer to a message: it is known already, or a delivery will tell.
+    fn answer_message(&mut self, mut answering: Answering) -> Step {
+        let (group, known) = answering.next();
+        if let Some(reply) = known {
+            return self.answered(answering, reply);
         }
+        let delivery = Delivery { transaction: Rc::clone(&answering.transaction), group };
+        answering.octets = answering.octets.saturating_add(delivery.transaction.octets_of(delivery.recipients()));
+        let limit = &self.limits.copies_size;
+        // One recipient's own places are the administrator's business.
+        let is_first = delivery.group.end == 1;
+        if !is_first && limit.value != 0 && answering.octets > limit.value {
+            let reply = reply::worded(&limit.refusal, reply::TOO_MANY_COPIES);
+            return self.answered(
+                answering,
+                match delivery.recipients() {
+                    [one] => reply.about(one.mailbox.bare()),
+                    _ => reply,
+                },
+            );
+        }
+        self.state = State::Answering(answering);
+        Step::Deliver(delivery)
+    }
+
+    /// Gives an answer to a message. A message counts as one command: as one that failed, if nobody has it in the end.
+    fn answered(&mut self, mut answering: Answering, reply: Reply) -> Step {
+        let (is_last, is_again) = answering.take_note(&reply);
+        let reply = Reply { is_echo: reply.is_echo || is_again, ..reply };
+        if !is_last {
+            self.state = State::Answering(answering);
+            return answer(reply);
+        }
+        self.state = State::Ready(answering.transaction.hello.clone());
+        if !answering.is_delivered {
+            return self.fail(reply);
+        }
+        self.counters.since_message = SinceMessage::default();
+        answer(reply)
     }
 
     /// Takes a command line, if there is a whole one.
@@ -223,7 +287,7 @@ impl<'c> Session<'c> {
                 (used, heard, step)
             }
             Found::TooLong(used) => (used, Heard::Nothing, self.too_long_line()),
-            Found::OtherProtocol => (0, Heard::Nothing, Step::Close(reply::other_protocol())),
+            Found::OtherProtocol => (0, Heard::Nothing, Step::Close(reply::other_protocol(self.protocol))),
             Found::Nothing(used) => (used, Heard::Nothing, Step::Wait),
         };
         Turn { used, heard, step }
@@ -237,7 +301,7 @@ impl<'c> Session<'c> {
         }
         self.counters.since_message.commands += 1;
         let limits = self.limits;
-        let dialect = Dialect { ascii: limits.smtp_ascii.value, own_domain: self.domain };
+        let dialect = Dialect { protocol: self.protocol, ascii: limits.smtp_ascii.value, own_domain: self.domain };
         let command = command::parse(line, dialect);
         if self.counters.since_message.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
             return (Heard::Command(words), Step::Close(over_limit(&limits.smtp_commands)));
@@ -254,19 +318,24 @@ impl<'c> Session<'c> {
             self.refused = Refused::Rcpt;
         }
         let step = match command {
-            Ok(Command::Helo(name)) => self.helo(name.into_owned()),
-            Ok(Command::Ehlo(name)) => self.ehlo(name.into_owned()),
+            Ok(Command::Helo(name)) => self.hello(HelloVerb::Helo, name.into_owned()),
+            Ok(Command::Ehlo(name)) => self.hello(HelloVerb::Ehlo, name.into_owned()),
+            Ok(Command::Lhlo(name)) => self.hello(HelloVerb::Lhlo, name.into_owned()),
+            Ok(Command::OtherHello) => self.unknown(reply::other_hello(self.protocol).about(words)),
             Ok(Command::Mail(sender, parameters)) => self.mail(sender, parameters),
             Ok(Command::Rcpt(mailbox, parameters)) => self.rcpt(mailbox, parameters),
             Ok(Command::Data) => self.data_command(),
             Ok(Command::Rset) => self.rset(),
             Ok(Command::Noop) => Step::Reply(reply::OK),
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
-            Ok(Command::Help) => Step::Reply(reply::help()),
+            Ok(Command::Help) => Step::Reply(reply::help(self.protocol)),
             Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
             Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(words)),
             Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(words)),
-            Err(error) => self.fail(reply::syntax_error(error, &limits.smtp_ascii.refusal).about(words)),
+            Err(error) => {
+                let reply = reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol);
+                self.fail(reply.about(words))
+            }
         };
         (heard, step)
     }
@@ -280,29 +349,28 @@ impl<'c> Session<'c> {
         self.unknown(reply::line_too_long())
     }
 
-    fn helo(&mut self, name: String) -> Step {
+    fn hello(&mut self, verb: HelloVerb, name: String) -> Step {
         self.refused = Refused::Nothing;
-        self.state = State::Ready(Hello { name, extended: false });
-        Step::Reply(reply::hello(self.domain, self.peer))
-    }
-
-    fn ehlo(&mut self, name: String) -> Step {
-        self.refused = Refused::Nothing;
-        self.state = State::Ready(Hello { name, extended: true });
-        Step::Reply(reply::extended_hello(self.domain, self.peer, self.limits.smtp_data_size.value))
+        self.state = State::Ready(Hello { name, verb });
+        Step::Reply(match verb {
+            HelloVerb::Helo => reply::hello(self.domain, self.peer),
+            HelloVerb::Ehlo | HelloVerb::Lhlo => {
+                reply::extended_hello(self.domain, self.peer, self.limits.smtp_data_size.value)
+            }
+        })
     }
 
     fn mail(&mut self, sender: ReversePath, parameters: MailParameters) -> Step {
         let hello = match &self.state {
             State::Ready(hello) => hello.clone(),
             State::Mail(_) => return self.fail(reply::bad_sequence("one MAIL FROM at a time")),
-            _ => return self.fail(reply::bad_sequence("missing HELO or EHLO")),
+            _ => return self.fail(reply::missing_hello(self.protocol)),
         };
         if self.counters.envelope >= self.max_envelope() {
             return Step::Close(reply::enough_for_one_connection());
         }
         self.counters.envelope += 1;
-        if !hello.extended && parameters != MailParameters::default() {
+        if !hello.is_extended() && parameters != MailParameters::default() {
             return self.fail(reply::parameter_not_recognized());
         }
         let limit = &self.limits.smtp_data_size;
@@ -316,22 +384,29 @@ impl<'c> Session<'c> {
 
     fn rcpt(&mut self, mailbox: Mailbox, parameters: RcptParameters) -> Step {
         match std::mem::take(&mut self.state) {
-            State::Mail(transaction) if !transaction.hello.extended && parameters != RcptParameters::default() => {
+            State::Mail(transaction) if !transaction.hello.is_extended() && parameters != RcptParameters::default() => {
                 self.counters.envelope += 1;
                 self.state = State::Mail(transaction);
                 self.fail(reply::parameter_not_recognized())
             }
-            State::Mail(transaction) => {
+            State::Mail(mut transaction) => {
                 self.counters.envelope += 1;
                 let limit = &self.limits.smtp_rcpt_to;
-                if transaction.has(&mailbox) {
+                let known = transaction.place_of(&mailbox);
+                if known.is_some() && !transaction.hello.is_lmtp() {
                     self.state = State::Mail(transaction);
                     return self.accept_recipient();
                 }
-                if transaction.recipients.len() as u64 >= limit.value {
+                if transaction.accepted.len() as u64 >= limit.value {
                     self.state = State::Mail(transaction);
                     let reply = reply::worded(&limit.refusal, reply::TOO_MANY_RECIPIENTS);
                     return self.not_counted(reply.about(mailbox.bare()));
+                }
+                if let Some(place) = known {
+                    // One more answer is wanted then (RFC 2033, 4.2).
+                    transaction.accepted.push(place);
+                    self.state = State::Mail(transaction);
+                    return self.accept_recipient();
                 }
                 if transaction.put_off >= MAX_PUT_OFF {
                     return self.put_off(reply::one_at_a_time(), &mailbox, transaction);
@@ -438,6 +513,31 @@ impl<'c> Session<'c> {
             true => Step::Close(over_limit(limit)),
             false => Step::Reply(reply),
         }
+    }
+}
+
+impl Answering {
+    /// The recipients that the next answer is for, and the answer, if it is known without a delivery to them.
+    fn next(&self) -> (Range<usize>, Option<Reply>) {
+        if !self.transaction.hello.is_lmtp() {
+            return (0..self.transaction.recipients.len(), self.refusal.clone());
+        }
+        let place = self.transaction.accepted[self.answered];
+        (place..place + 1, self.answers.get(place).or(self.refusal.as_ref()).cloned())
+    }
+
+    /// Takes note of an answer. Says whether it is the last one, and whether it refuses in the very words that were said of
+    /// this recipient before, or of the last one, because they are about the message.
+    fn take_note(&mut self, reply: &Reply) -> (bool, bool) {
+        let place = self.transaction.accepted[self.answered];
+        let is_known = place < self.answers.len();
+        let is_again = reply.is_negative() && (is_known || self.answers.last() == Some(reply));
+        self.answered += 1;
+        let is_last = !self.transaction.hello.is_lmtp() || self.answered == self.transaction.accepted.len();
+        if !is_known && !is_last {
+            self.answers.push(reply.clone());
+        }
+        (is_last, is_again)
     }
 }
 

@@ -8,8 +8,7 @@ use mailrecv::config::{self, Config, Trace};
 use mailrecv::message::{Spool, SpoolFile};
 use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply};
-use mailrecv::smtp::transaction::Transaction;
-use mailrecv::smtp::{Heard, Outcome};
+use mailrecv::smtp::{Delivery, Heard, Outcome};
 
 use crate::driver::{Driver, World};
 use crate::process::Receiver;
@@ -92,7 +91,7 @@ impl Setting {
 
     fn session(&self) -> InMemory<'_> {
         let mut outside = Outside::default();
-        reply::greeting(&self.config.domain).encode(false, &mut outside.replies);
+        reply::greeting(&self.config.domain, self.config.protocol).encode(false, &mut outside.replies);
         let driver = Driver::new(&self.config, &self.peer, Trace::default(), &mut outside);
         InMemory { driver, outside }
     }
@@ -131,19 +130,22 @@ impl World for Outside {
 
     /// Stands in for the destinations: a file below `missing/` cannot be written, and a message goes in circles once 100
     /// servers have had it.
-    fn deliver(&mut self, transaction: &Transaction, text: Vec<u8>) -> (Outcome, String) {
+    fn deliver(&mut self, delivery: &Delivery, text: &[u8]) -> (Outcome, String) {
         let mut spool = Spool::new(Rc::new(SpoolFile::open(None)));
-        spool.push(&text);
-        let shown = || transaction.recipients.iter().flat_map(|recipient| recipient.destinations.shown());
+        spool.push(text);
+        let shown = || delivery.recipients().iter().flat_map(|recipient| recipient.destinations.shown());
         let is_missing = |action: &dyn Display| action.to_string().starts_with("append 'missing/");
         let outcome = if spool.hops() > 100 {
             Err(reply::too_many_hops(spool.hops()))
         } else if shown().any(|(action, _)| is_missing(action)) {
             Err(reply::try_again(String::new()))
         } else {
-            // Recipients with a place in common share one copy.
-            self.copies += usize::try_from(transaction.places).unwrap();
-            self.texts.push(text);
+            // Recipients with a place in common share one copy, but not in LMTP.
+            let transaction = &delivery.transaction;
+            let of_one = || shown().count();
+            let of_all = || usize::try_from(transaction.places).unwrap();
+            self.copies += if transaction.hello.is_lmtp() { of_one() } else { of_all() };
+            self.texts.push(text.to_owned());
             Ok(())
         };
         (outcome, "0".to_owned())
