@@ -8,8 +8,9 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::{self, Config, Flags, LogTarget, Protocol, Unusable};
-use crate::net::listener::ListenAddress;
+use crate::net::listener::{ListenAddress, SocketAccess};
 use crate::peer::Peer;
+use crate::user;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -74,6 +75,8 @@ pub struct ListenOptions {
     pub addresses: Vec<ListenAddress>,
     /// Where the metrics are fetched, beside the sockets that systemd passes for that.
     pub metrics: Vec<ListenAddress>,
+    /// Who may connect to the Unix sockets among them.
+    pub socket: SocketAccess,
     /// How many sessions there may be at once.
     pub max_processes: usize,
     /// How many of them with one peer.
@@ -163,7 +166,7 @@ fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<
 
 /// The definition that help and shell completions are made from.
 pub fn command() -> Command {
-    let peer = || Arg::new("peer").long("peer").value_name("ADDRESS[=HOSTNAME]");
+    let peer = || Arg::new("peer").long("peer").value_name("ADDRESS[=HOSTNAME]|local[=USER]");
     Command::new("mailrecv")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Receives mail on one connection and puts it where a rule says")
@@ -207,13 +210,13 @@ pub fn command() -> Command {
                 .help("Speak LMTP, in place of the configuration's `protocol`")
                 .global(true),
         )
-        .arg(peer().help("The peer, when standard input is no TCP connection"))
+        .arg(peer().help("The peer, when standard input is no connection"))
         .subcommand(
             Command::new("listen")
                 .about("Accept connections and start a receiver for each")
                 .arg(
                     Arg::new("address")
-                        .value_name("ADDRESS:PORT")
+                        .value_name("ADDRESS:PORT|unix:PATH")
                         .num_args(0..)
                         .value_parser(ListenAddress::parse)
                         .help(
@@ -227,6 +230,22 @@ pub fn command() -> Command {
                         .action(ArgAction::Append)
                         .value_parser(ListenAddress::parse)
                         .help("Where Prometheus may fetch the metrics"),
+                )
+                .arg(
+                    Arg::new("socket-mode")
+                        .long("socket-mode")
+                        .value_name("MODE")
+                        .value_parser(socket_mode)
+                        .help("The mode of Unix sockets [default: 660]"),
+                )
+                .arg(
+                    Arg::new("socket-group")
+                        .long("socket-group")
+                        .value_name("GROUP")
+                        .value_parser(|group: &str| {
+                            user::group(group).ok_or_else(|| format!("there is no group `{group}` in /etc/group"))
+                        })
+                        .help("The group of Unix sockets [default: ours]"),
                 )
                 .arg(number("max-processes", "N", "200", "Sessions at once"))
                 .arg(number("max-per-address", "N", "50", "Sessions at once with one peer"))
@@ -274,6 +293,12 @@ fn number(name: &'static str, value: &'static str, default: &'static str, help: 
         .value_parser(value_parser!(u32).range(1..))
 }
 
+/// Reads a mode as chmod(1) has it, in octal digits.
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
+    mode.ok_or_else(|| format!("`{text}` is no mode: write three octal digits, as in 660"))
+}
+
 fn options(matches: &ArgMatches) -> Result<Options, clap::Error> {
     let debug = matches.get_one::<String>("debug").map(|flags| Flags::parse(flags)).transpose().map_err(error)?;
     Ok(Options {
@@ -289,6 +314,10 @@ fn listen(matches: &ArgMatches) -> ListenOptions {
     ListenOptions {
         addresses: matches.get_many("address").into_iter().flatten().cloned().collect(),
         metrics: matches.get_many("metrics").into_iter().flatten().cloned().collect(),
+        socket: SocketAccess {
+            mode: matches.get_one("socket-mode").copied().unwrap_or(DEFAULT_SOCKET_MODE),
+            group: matches.get_one("socket-group").copied(),
+        },
         max_processes: number("max-processes") as usize,
         max_per_address: number("max-per-address") as usize,
         grace: Duration::from_secs(u64::from(number("grace"))),
@@ -312,6 +341,9 @@ pub(crate) const LMTP: &str = "--lmtp";
 
 /// The only argument of a process that a session starts to run its commands.
 pub(crate) const RUN_COMMANDS: &str = "--run-commands";
+
+/// Only the owner and the group of a Unix socket can connect.
+const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 const DEFAULT_CONFIG: &str = "/etc/mailrecv.conf";
 

@@ -45,7 +45,8 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
     let mut text = String::new();
     let _ = writeln!(text, "peer {peer}");
     let check = &config.limits.fcrdns_check;
-    let nameless = (peer.hostname.is_none() && check.value.is_for(peer.address)).then(|| {
+    let needs_name = peer.address.ip().is_some_and(|address| check.value.is_for(address));
+    let nameless = (peer.hostname.is_none() && needs_name).then(|| {
         let _ = writeln!(text, "  note: a peer without a confirmed name is refused (limit.fcrdns_check);");
         let _ = writeln!(text, "        `--peer ADDRESS=HOSTNAME` asks about one with a name");
         reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME)

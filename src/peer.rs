@@ -1,28 +1,81 @@
-//! Who is on the other side of the connection: the address from the socket, and a name only if it is confirmed.
+//! Who is on the other side of the connection: the address from the socket, and a name only if it is confirmed. At a Unix
+//! socket it is a user of this machine, of whom the kernel knows the number.
 //!
 //! A name counts only if the address leads to it and it leads back to the address, and if it is made of letters,
 //! digits, hyphens, underscores and dots: whoever holds an address chooses what its reverse entry says.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, bail};
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt};
+
+use crate::user;
 
 /// The peer, as rules, headers and the log know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The peer's address, [`canonical`].
-    pub address: IpAddr,
+    /// Where the peer is.
+    pub address: Address,
     /// The peer's forward-confirmed name.
     pub hostname: Option<String>,
 }
 
+/// Where a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// In the network; the address is [`canonical`].
+    Ip(IpAddr),
+    /// At a Unix socket, as this user: the one who connected (SO_PEERCRED, unix(7)).
+    Local(Option<u32>),
+}
+
+impl Address {
+    /// Whoever is on the other side of a Unix socket.
+    pub fn of_unix_socket(socket: &impl AsFd) -> Self {
+        Address::Local(getsockopt(socket, PeerCredentials).ok().map(|credentials| credentials.uid()))
+    }
+
+    /// The address in the network, if the peer has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Address::Ip(address) => Some(address),
+            Address::Local(_) => None,
+        }
+    }
+
+    /// What patterns are asked about: the address, or the word `local`, which no host's name is.
+    pub fn text(self) -> String {
+        match self {
+            Address::Ip(address) => address.to_string(),
+            Address::Local(_) => LOCAL.to_owned(),
+        }
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        Address::Ip(canonical(address))
+    }
+}
+
+/// As it stands in the log: whatever looks for an address or a host name there finds none in `[local:105]`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Local(Some(uid)) => write!(f, "{LOCAL}:{uid}"),
+            Address::Local(None) => write!(f, "{LOCAL}:?"),
+        }
+    }
+}
+
 impl Peer {
     /// A peer whose name is not known.
-    pub fn unnamed(address: IpAddr) -> Self {
-        Self { address: canonical(address), hostname: None }
+    pub fn unnamed(address: impl Into<Address>) -> Self {
+        Self { address: address.into(), hostname: None }
     }
 
     /// A person at a terminal.
@@ -30,15 +83,24 @@ impl Peer {
         Self { hostname: Some("(local-tty)".to_owned()), ..Self::unnamed(Origin::Terminal.address()) }
     }
 
-    /// The confirmed name, or `unknown`.
+    /// The confirmed name, or `unknown`; `local` for a user of this machine.
     pub fn name(&self) -> &str {
-        self.hostname.as_deref().unwrap_or("unknown")
+        self.hostname.as_deref().unwrap_or(match self.address {
+            Address::Ip(_) => UNKNOWN,
+            Address::Local(_) => LOCAL,
+        })
     }
 
-    /// Reads `ADDRESS` or `ADDRESS=HOSTNAME`.
+    /// Reads `ADDRESS`, `ADDRESS=HOSTNAME`, `local` or `local=USER`, the user by name or number.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let (address, hostname) = text.split_once('=').map_or((text, None), |(address, name)| (address, Some(name)));
-        let Ok(address) = address.parse() else { bail!("`{address}` is not an IPv4 or IPv6 address") };
+        if address == LOCAL {
+            let uid = hostname.map(|name| user::parse(name).with_context(|| format!("`{name}` is no user")));
+            return Ok(Self::unnamed(Address::Local(uid.transpose()?)));
+        }
+        let Ok(address) = address.parse::<IpAddr>() else {
+            bail!("`{address}` is not an IPv4 or IPv6 address, nor `local`")
+        };
         if let Some(name) = hostname
             && !is_valid_hostname(name)
         {
@@ -50,7 +112,10 @@ impl Peer {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.name(), self.address)
+        match self.address {
+            Address::Ip(address) => write!(f, "{} [{address}]", self.name()),
+            Address::Local(_) => self.address.fmt(f),
+        }
     }
 }
 
@@ -59,41 +124,54 @@ impl fmt::Display for Peer {
 pub enum Origin {
     /// The command line says so.
     Named(Peer),
-    /// The descriptor is a TCP connection from this address.
-    Socket(IpAddr),
+    /// The descriptor is a connection from there.
+    Socket(Address),
     /// A person at a terminal.
     Terminal,
 }
 
 impl Origin {
     /// The peer's address; people at a terminal are here.
-    pub fn address(&self) -> IpAddr {
+    pub fn address(&self) -> Address {
         match self {
             Origin::Named(peer) => peer.address,
             Origin::Socket(address) => *address,
-            Origin::Terminal => Ipv4Addr::LOCALHOST.into(),
+            Origin::Terminal => Address::Ip(Ipv4Addr::LOCALHOST.into()),
         }
     }
 }
 
-/// Looks at a descriptor. An error if it is neither a TCP socket nor a terminal, or if the peer has already gone.
+/// Looks at a descriptor. An error if it is no connection (TCP or a Unix socket) and no terminal, or if the peer has
+/// already gone.
 pub fn origin(descriptor: BorrowedFd<'_>) -> anyhow::Result<Origin> {
     if nix::unistd::isatty(descriptor).unwrap_or(false) {
         return Ok(Origin::Terminal);
     }
-    use std::os::fd::AsRawFd;
     let address: SockaddrStorage = getpeername(descriptor.as_raw_fd()).context(
         "standard input is no connection: start me from a super-server, or name the peer with --peer ADDRESS",
     )?;
     let address = match address.family() {
-        Some(AddressFamily::Inet) => address.as_sockaddr_in().map(|inet| IpAddr::V4(inet.ip())),
-        Some(AddressFamily::Inet6) => address.as_sockaddr_in6().map(|inet6| IpAddr::V6(inet6.ip())),
+        Some(AddressFamily::Inet) => address.as_sockaddr_in().map(|inet| IpAddr::V4(inet.ip()).into()),
+        Some(AddressFamily::Inet6) => address.as_sockaddr_in6().map(|inet6| IpAddr::V6(inet6.ip()).into()),
+        Some(AddressFamily::Unix) => Some(Address::of_unix_socket(&descriptor)),
         _ => None,
     };
     match address {
-        Some(address) => Ok(Origin::Socket(canonical(address))),
-        None => bail!("standard input is no TCP connection: name the peer with --peer ADDRESS"),
+        Some(address) => Ok(Origin::Socket(address)),
+        None => {
+            bail!("standard input is no connection of TCP or at a Unix socket: name the peer with --peer ADDRESS")
+        }
     }
+}
+
+/// The port at which a connection of TCP came in; `None` for what is none.
+pub(crate) fn local_port(descriptor: BorrowedFd<'_>) -> Option<u16> {
+    let address: SockaddrStorage = getsockname(descriptor.as_raw_fd()).ok()?;
+    let port = |address: &SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|inet| inet.port());
+        v4.or_else(|| address.as_sockaddr_in6().map(|inet6| inet6.port()))
+    };
+    port(&address)
 }
 
 /// The address by which a peer is known everywhere, in rules, look-ups, headers and the log: the IPv4 address, if the
@@ -138,12 +216,18 @@ fn can_come_from_afar(address: Ipv4Addr) -> bool {
     !address.is_loopback() && address.octets()[0] != 0
 }
 
+/// What stands in the place of a name that there is none of.
+const UNKNOWN: &str = "unknown";
+
+/// What stands in the place of address and name for a user of this machine.
+const LOCAL: &str = "local";
+
 /// The first 96 bits of what a NAT64 gives its IPv4 side.
 const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Whether a name is one that a host can have: labels of letters, digits and inner hyphens (RFC 1123, 2.1), and of
 /// underscores, which hosts have all the same, those of containers for one. It is not shaped like an address, and not the
-/// word that stands for "no name".
+/// words that stand for who has no name.
 pub fn is_valid_hostname(name: &str) -> bool {
     flaw_of_hostname(name).is_none()
 }
@@ -160,8 +244,8 @@ pub(crate) fn flaw_of_hostname(name: &str) -> Option<&'static str> {
         Some("a part of it has more than 63 characters")
     } else if labels.clone().any(|label| label.starts_with('-') || label.ends_with('-')) {
         Some("a part of it begins or ends with a hyphen")
-    } else if name.eq_ignore_ascii_case("unknown") {
-        Some("that is the word for a peer without one")
+    } else if [UNKNOWN, LOCAL].iter().any(|word| name.eq_ignore_ascii_case(word)) {
+        Some("that is a word for who has none")
     } else if labels.next_back().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         Some("it looks like an address")
     } else {
@@ -197,6 +281,8 @@ mod tests {
             "a.1",
             "unknown",
             "UNKNOWN",
+            "local",
+            "Local",
             "-a.example",
             "a-.example",
             "a b.example",
@@ -286,5 +372,11 @@ mod tests {
         assert_eq!(Peer::parse("::ffff:192.0.2.1=mail.example").unwrap().to_string(), "mail.example [192.0.2.1]");
         assert_eq!(Peer::parse("2001:DB8:0:0::1").unwrap().to_string(), "unknown [2001:db8::1]");
         assert!(Peer::parse("fe80::1%eth0").is_err());
+        for (text, shown) in [("local", "local:?"), ("local=105", "local:105"), ("local=root", "local:0")] {
+            assert_eq!(Peer::parse(text).unwrap().to_string(), shown);
+        }
+        for bad in ["local=", "local=-1", "local=4294967295", "local=nobody here", "192.0.2.1=local", "Local"] {
+            assert!(Peer::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::fs::OpenOptions;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -15,13 +16,14 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
-use crate::config::{Config, Flags, Level, LogTarget, Unusable};
+use crate::config::{Config, Flags, Level, LogTarget, Protocol, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
 use crate::metrics::{Family, Tally};
 use crate::net::conn::Connection;
 use crate::net::dns::{self, Lookup, NameServers};
+use crate::net::listener::SMTP_PORT;
 use crate::peer::{self, Origin, Peer};
 use crate::sandbox::{self, Flaw};
 use crate::server::Server;
@@ -76,6 +78,9 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let origin = origin.map_err(|error| not_a_connection(log, &error, stderr, tally))?;
     let config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
     became_user?;
+    if config.protocol == Protocol::Lmtp && peer::local_port(std::io::stdin().as_fd()) == Some(SMTP_PORT) {
+        return Err(Stop { reply: Some(reply::cannot_serve(reply::LMTP_ON_PORT_25.to_owned())), exit: Exit::Config });
+    }
     let signals = signals?;
     log.event(&Event::ConfigurationRead(&options.config, &config.domain));
 
@@ -95,24 +100,23 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
         Origin::Named(peer) => (peer, None),
         Origin::Terminal => (Peer::at_terminal(), None),
         Origin::Socket(address) => {
-            let peer = Peer::unnamed(address);
-            let lookup = dns::look_into_files(peer.address);
-            (peer, Some(lookup))
+            let lookup = address.ip().map(|address| (address, dns::look_into_files(address)));
+            (Peer::unnamed(address), lookup)
         }
     };
     let name_servers = match lookup {
-        Some(Lookup::Known(name)) => {
+        Some((_, Lookup::Known(name))) => {
             log.event(&Event::HostName(&name));
             peer.hostname = Some(name);
             None
         }
-        Some(Lookup::Ask(servers)) => Some(servers),
+        Some((address, Lookup::Ask(servers))) => Some((address, servers)),
         None => None,
     };
     // What runs commands stays outside the sandbox. Inside is read whatever others chose: the answers of name servers,
     // and then what the peer has to say. Which commands there are is fixed before either.
     let commands = match name_servers {
-        Some(_) => config.rules.commands_for_any_name(peer.address),
+        Some((address, _)) => config.rules.commands_for_any_name(address),
         None => config.rules.commands_for(&peer),
     };
     let mut runner = Runner::start(&signals, &commands, config.limits.pipe_secs.value, &config.pipe_env);
@@ -121,8 +125,8 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     }
     sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
     let mut refusal = None;
-    if let Some(servers) = name_servers {
-        refusal = look_up(&config, log, &mut peer, &servers, server.deadline());
+    if let Some((address, servers)) = name_servers {
+        refusal = look_up(&config, log, address, &mut peer, &servers, server.deadline());
         sandbox::forbid_tcp(&config, log).map_err(unconfined)?;
         runner.keep(&config.rules.commands_for(&peer));
     }
@@ -246,10 +250,17 @@ fn unconfined(flaw: Flaw) -> Stop {
 }
 
 /// Asks for the peer's name; the refusal if it has none that counts and the configuration wants one.
-fn look_up(config: &Config, log: &Log, peer: &mut Peer, servers: &NameServers, deadline: Instant) -> Option<Reply> {
+fn look_up(
+    config: &Config,
+    log: &Log,
+    address: IpAddr,
+    peer: &mut Peer,
+    servers: &NameServers,
+    deadline: Instant,
+) -> Option<Reply> {
     let limits = &config.limits;
     let time = limits.dns_secs.value.min(deadline.saturating_duration_since(Instant::now()));
-    match dns::confirmed_name(peer.address, servers, time) {
+    match dns::confirmed_name(address, servers, time) {
         Ok(name) => {
             log.event(&Event::HostName(&name));
             peer.hostname = Some(name);
@@ -260,7 +271,7 @@ fn look_up(config: &Config, log: &Log, peer: &mut Peer, servers: &NameServers, d
             let check = &limits.fcrdns_check;
             check
                 .value
-                .is_for(peer.address)
+                .is_for(address)
                 .then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because(why.to_string()))
         }
     }

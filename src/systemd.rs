@@ -3,18 +3,20 @@
 //! Without systemd there is nothing to take, and what is said is heard by nobody.
 
 use std::io;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{getsockopt, sockopt};
 use sd_notify::NotifyState;
 
+use crate::net::listener::ListeningSocket;
+
 /// Takes the sockets that were passed to this process, each with its name: that of its unit, or its `FileDescriptorName=`.
 /// Of one that is of no use the error says what is wrong with it, and what to write in the unit.
-pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<TcpListener>)> {
+pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<ListeningSocket>)> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
@@ -29,13 +31,21 @@ pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<TcpListener>)> {
         .collect()
 }
 
-fn listener(passed: &mut ListenFd, number: usize) -> anyhow::Result<TcpListener> {
-    let taken = passed.take_tcp_listener(number);
-    let socket = taken.context("its unit has to say ListenStream= with a port")?.context("it was taken before")?;
+fn listener(passed: &mut ListenFd, number: usize) -> anyhow::Result<ListeningSocket> {
+    let taken = match passed.take_tcp_listener(number) {
+        Ok(socket) => socket.map(ListeningSocket::Tcp),
+        // What is of another kind is left there.
+        Err(_) => passed
+            .take_unix_listener(number)
+            .context("its unit has to say ListenStream= with a port or a path")?
+            .map(ListeningSocket::Unix),
+    };
+    let socket = taken.context("it was taken before")?;
     if !getsockopt(&socket, sockopt::AcceptConn).context("asking whether it listens")? {
         bail!("it is a connection, and its unit has to say Accept=no");
     }
-    socket.set_nonblocking(true)?;
+    let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+    fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(socket)
 }
 

@@ -22,6 +22,26 @@ pub(crate) fn is_us(text: &str) -> Option<bool> {
     (!us.is_root()).then(|| id(text) == Some(us.as_raw()))
 }
 
+/// The number of a user who is named, or whose number is given. 4294967295 is nobody's (setuid(2)).
+pub(crate) fn parse(text: &str) -> Option<u32> {
+    match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse().ok().filter(|uid| *uid != u32::MAX),
+        false => id(text),
+    }
+}
+
+/// The number of a group that is named, or whose number is given.
+pub(crate) fn group(text: &str) -> Option<u32> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().filter(|gid| *gid != u32::MAX);
+    }
+    // group(5)
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    groups
+        .lines()
+        .find_map(|line| line.split(':').next().filter(|name| *name == text).and(line.split(':').nth(2))?.parse().ok())
+}
+
 /// Does something as this user, and is root again afterwards: for looks at files. Only in a process of one thread, which
 /// has nobody at the other end.
 pub(crate) fn as_user<T>(text: &str, act: impl FnOnce() -> T) -> anyhow::Result<T> {

@@ -364,10 +364,7 @@ fn a_name_that_does_not_count_is_told_with_its_reason() {
             format!("{{'ptr': [[b'10', b'0', b'0', b'1']], {hosts}}}"),
             "'10.0.0.1' does not count: it looks like an address",
         ),
-        (
-            format!("{{'ptr': [[b'unknown']], {hosts}}}"),
-            "'unknown' does not count: that is the word for a peer without one",
-        ),
+        (format!("{{'ptr': [[b'unknown']], {hosts}}}"), "'unknown' does not count: that is a word for who has none"),
         (
             "{'/etc/hosts': '192.0.2.7 -mail alias\\n'}".to_owned(),
             "'-mail' does not count: a part of it begins or ends with a hyphen",

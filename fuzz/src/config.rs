@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -143,7 +143,8 @@ fn as_text(line: &[u8]) -> String {
 
 /// What the rules say about a peer, and about some senders and recipients.
 fn answers(config: &Config, text: &[u8]) -> Vec<String> {
-    let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
+    let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, 7));
+    let peer = Peer { address: address.into(), hostname: Some("mail.example.net".to_owned()) };
     let limits = &config.limits;
     let times = [&limits.connection_secs, &limits.idle_secs, &limits.greet_secs, &limits.pipe_secs, &limits.dns_secs];
     for time in times.map(|limit| limit.value) {
@@ -179,7 +180,7 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
             "maildir" => places.contains(&Place::Maildir(path.to_owned())) || is_below_a_place(),
             "pipe" | "pipe_raw" => {
                 let is_this = |command: &&str| action == format!("{name} '{command}'");
-                let for_any_name = config.rules.commands_for_any_name(peer.address);
+                let for_any_name = config.rules.commands_for_any_name(peer.address.ip().expect("it has one"));
                 config.rules.commands_for(peer).iter().any(is_this) && for_any_name.iter().any(is_this)
             }
             "print" | "discard" => true,

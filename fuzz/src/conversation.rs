@@ -2,7 +2,7 @@
 //! checked on the way.
 
 use std::io::Read;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use mailrecv::config::{Config, Flags, LogTarget, Protocol, Trace};
@@ -42,7 +42,8 @@ pub struct Message {
 
 /// Holds the session with a peer that sends this, read by read, and then nothing more.
 pub fn hold(config: &Config, reads: &[&[u8]]) -> Conversation {
-    let peer = Peer { address: Ipv4Addr::new(192, 0, 2, 7).into(), hostname: Some("mail.example.net".to_owned()) };
+    let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, 7));
+    let peer = Peer { address: address.into(), hostname: Some("mail.example.net".to_owned()) };
     let mut host = Host::new(config, &peer);
     host.reply(&reply::greeting(&config.domain, config.protocol), false);
     let mut driver = Driver::new(config, &peer, Trace::new(true), &mut host);

@@ -3,7 +3,7 @@
 //! An input is `CODE TEXT` as the administrator writes it.
 
 use std::borrow::Cow;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use mailrecv::address::Mailbox;
 use mailrecv::config::{Denial, Refusal, Trace};
@@ -16,7 +16,7 @@ use super::config;
 pub fn check(input: &[u8]) {
     let line = input.split(|byte| *byte == b'\n').next().unwrap_or_default();
     if let Ok(config) = config::load(&[b"error rcpt_to .* ", line].concat()) {
-        let peer = Peer::unnamed(Ipv4Addr::LOCALHOST.into());
+        let peer = Peer::unnamed(IpAddr::from(Ipv4Addr::LOCALHOST));
         let recipient = Mailbox::parse("fred@mx.example").expect("an address");
         match config.rules.route(&recipient, &peer, "mx.example", &mut Trace::default()) {
             Err(Denial::Refused(refusal)) => check_refusal(refusal),

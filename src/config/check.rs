@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use super::action::Action;
@@ -96,7 +96,7 @@ impl Rules {
     /// what it is.
     fn takes_mail_for_postmaster(&self, own_domain: &str) -> bool {
         let Ok(postmaster) = Mailbox::parse(&format!("postmaster@{own_domain}")) else { return true };
-        let peer = Peer::unnamed(Ipv4Addr::LOCALHOST.into());
+        let peer = Peer::unnamed(IpAddr::from(Ipv4Addr::LOCALHOST));
         let route = self.route(&postmaster, &peer, own_domain, &mut Trace::default());
         !matches!(route, Err(Denial::Unknown | Denial::Refused(_)))
     }

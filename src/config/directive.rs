@@ -12,6 +12,7 @@ use super::settings::{SETTINGS, Setting};
 use super::spelling::{closest, did_you_mean};
 use super::table::Table;
 use super::value::{self, RefusalText};
+use crate::user;
 
 /// What one line says.
 #[derive(Debug, PartialEq)]
@@ -45,11 +46,12 @@ pub(super) struct Delivery<'t> {
     pub(super) action: Action,
 }
 
-/// Peers: those that a pattern matches, or those of a network.
+/// Peers: those that a pattern matches, those of a network, or the user of this number at a Unix socket.
 #[derive(Debug, PartialEq)]
 pub(super) enum PeersNamed<'t> {
     Pattern(Word<'t>),
     Network(Network, Word<'t>),
+    User(u32, Word<'t>),
 }
 
 impl<'t> From<RuleLine<'t>> for Line<'t> {
@@ -189,10 +191,17 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     }
 }
 
-/// `REGEX`, `net CIDR` or a bare `CIDR`, which no pattern could be: neither names nor addresses have a `/`.
+/// `REGEX`, `net CIDR` or a bare `CIDR`, which no pattern could be: neither names nor addresses have a `/`; or `uid USER`.
 fn peers<'t>(words: &mut Words<'t>) -> Result<PeersNamed<'t>, Problem> {
-    let first = words.expect("a pattern for host names or addresses, or `net CIDR`")?;
+    let first = words.expect("a pattern for host names or addresses, `net CIDR` or `uid USER`")?;
     let network = match first.text {
+        "uid" => {
+            let user = words.next_word().ok_or_else(|| words.missing("a user, as in `uid postfix` or `uid 105`,"))?;
+            let uid = user::parse(user.text).ok_or_else(|| {
+                user.problem(format!("there is no user `{}` in /etc/passwd: write a name or a number", user.text))
+            })?;
+            return Ok(PeersNamed::User(uid, user));
+        }
         "net" => words.next_word().ok_or_else(|| words.missing("the network, as in `net 192.0.2.0/24`,"))?,
         text if Network::is_meant_by(text) => first,
         // Taken for a pattern it would fit nobody.

@@ -1,5 +1,5 @@
 //! Who is meant by `allow remotehost`, `deny remotehost` and `allowgroup`: peers whose name or address a pattern matches,
-//! or those of a network.
+//! those of a network, or a user of this machine at a Unix socket. To patterns these are all `local`.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use super::compiler;
 use super::network::Network;
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::trace::Trace;
-use crate::peer::Peer;
+use crate::peer::{Address, Peer};
 use crate::untrusted::Untrusted;
 
 /// Peers that a line of the configuration names.
@@ -20,6 +20,8 @@ use crate::untrusted::Untrusted;
 pub(super) enum Peers {
     Pattern(PeerPattern),
     Network(Network, Position),
+    /// The user of this number, at a Unix socket.
+    User(u32, Position),
 }
 
 impl Peers {
@@ -28,12 +30,20 @@ impl Peers {
         match self {
             Peers::Pattern(pattern) => pattern.fits(peer, what, trace),
             Peers::Network(network, position) => {
-                let is_inside = network.contains(peer.address);
+                let is_inside = peer.address.ip().is_some_and(|address| network.contains(address));
                 trace.note_of_line(position.line, || {
                     let verb = if is_inside { "inside" } else { "outside" };
                     format!("{what}: net {network}: {} is {verb}", peer.address)
                 });
                 Ok(is_inside)
+            }
+            Peers::User(uid, position) => {
+                let is_it = peer.address == Address::Local(Some(*uid));
+                trace.note(|| {
+                    let verb = if is_it { "is" } else { "is not" };
+                    format!("line {}: {what}: {} {verb} local:{uid}", position.line, peer.address)
+                });
+                Ok(is_it)
             }
         }
     }
@@ -43,6 +53,7 @@ impl Peers {
         match self {
             Peers::Pattern(pattern) => pattern.fits_with_some_name(address),
             Peers::Network(network, _) => network.contains(address),
+            Peers::User(..) => false,
         }
     }
 
@@ -50,7 +61,7 @@ impl Peers {
     pub(super) fn pattern(&self) -> Option<&PeerPattern> {
         match self {
             Peers::Pattern(pattern) => Some(pattern),
-            Peers::Network(..) => None,
+            Peers::Network(..) | Peers::User(..) => None,
         }
     }
 }
@@ -144,7 +155,7 @@ impl PeerPattern {
         {
             return Ok(true);
         }
-        self.whole.fits(&peer.address.to_string(), what, trace)
+        self.whole.fits(&peer.address.text(), what, trace)
     }
 
     fn fits_name(&self, name: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {

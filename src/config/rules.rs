@@ -358,6 +358,7 @@ impl Rules {
         let peers = |named: PeersNamed<'_>| match named {
             PeersNamed::Pattern(word) => Peers::Pattern(PeerPattern::new(word.text, position(word))),
             PeersNamed::Network(network, word) => Peers::Network(network, position(word)),
+            PeersNamed::User(uid, word) => Peers::User(uid, position(word)),
         };
         match line {
             RuleLine::AllowPeers(named) => self.allowed_peers.push(peers(named)),

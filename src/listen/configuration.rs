@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::cli::Options;
-use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Unusable, Version, Versions};
+use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Protocol, Unusable, Version, Versions};
 use crate::log::{Event, Log};
 
 /// The configuration, as of when it was looked at last.
@@ -86,6 +86,12 @@ impl<'a> Configuration<'a> {
             0 => "Accepting connections".to_owned(),
             count => format!("No mail is taken, errors in {}: {count}", self.options.config.display()),
         }
+    }
+
+    /// What sessions would speak, as far as is known.
+    pub(super) fn protocol(&self) -> Protocol {
+        let configured = self.loaded.as_ref().map_or(Protocol::Smtp, |config| config.protocol);
+        self.options.protocol.unwrap_or(configured)
     }
 
     /// Whether a line that allows something names this peer, as the file is now.

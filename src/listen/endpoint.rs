@@ -5,18 +5,19 @@
 //! the one that has had its place for longest makes room.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 
 use crate::metrics::CONTENT_TYPE;
+use crate::net::listener::ListeningSocket;
 
 /// The sockets for that and who has connected.
 #[derive(Default)]
 pub(super) struct Endpoint {
-    sockets: Vec<TcpListener>,
+    sockets: Vec<ListeningSocket>,
     /// In the order in which they came.
     scrapers: Vec<Scraper>,
     /// Until when nobody is accepted, because descriptors are short.
@@ -24,7 +25,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(sockets: Vec<TcpListener>) -> Self {
+    pub(super) fn new(sockets: Vec<ListeningSocket>) -> Self {
         Self { sockets, ..Self::default() }
     }
 
@@ -34,7 +35,7 @@ impl Endpoint {
     }
 
     /// Where the metrics are.
-    pub(super) fn sockets(&self) -> &[TcpListener] {
+    pub(super) fn sockets(&self) -> &[ListeningSocket] {
         &self.sockets
     }
 
@@ -65,6 +66,8 @@ impl Endpoint {
             for _ in 0..MOST {
                 match socket.accept() {
                     Ok((stream, _)) => {
+                        // Of a Unix socket all calls are the same.
+                        let stream = TcpStream::from(stream);
                         stream.set_nonblocking(true)?;
                         if self.scrapers.len() == MOST {
                             self.scrapers.remove(0);

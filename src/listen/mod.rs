@@ -9,15 +9,16 @@ mod sessions;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::Pid;
 use rustix::process::{Resource, getrlimit};
 
@@ -28,8 +29,8 @@ use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event};
 use crate::metrics::{Counts, Family, INHERITED, Record, exposition};
-use crate::net::listener::{self, ListenAddress};
-use crate::peer::canonical;
+use crate::net::listener::{self, ListenAddress, ListeningSocket};
+use crate::peer::Address;
 use crate::server;
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
@@ -86,7 +87,7 @@ struct Listener<'a> {
     /// Their arguments.
     arguments: Vec<OsString>,
     /// Where peers connect, each with a name if it was passed to us.
-    sockets: Vec<(String, TcpListener)>,
+    sockets: Vec<(String, ListeningSocket)>,
     signals: Signals,
     /// How often systemd wants to hear that we are not stuck, and when next.
     watchdog: Option<(Duration, Instant)>,
@@ -107,17 +108,20 @@ impl<'a> Listener<'a> {
         listen: &'a ListenOptions,
         signals: Signals,
         configuration: Configuration<'a>,
-        passed: Vec<(String, TcpListener)>,
+        passed: Vec<(String, ListeningSocket)>,
     ) -> anyhow::Result<Self> {
         let (passed_metrics, mut sockets): (Vec<_>, Vec<_>) = passed.into_iter().partition(|(name, _)| name == METRICS);
-        let mut metrics: Vec<TcpListener> = passed_metrics.into_iter().map(|(_, socket)| socket).collect();
-        metrics.extend(listener::sockets(&listen.metrics).context("for the metrics")?);
+        let mut metrics: Vec<ListeningSocket> = passed_metrics.into_iter().map(|(_, socket)| socket).collect();
+        metrics.extend(listener::sockets(&listen.metrics, listen.socket).context("for the metrics")?);
         let mut counts = Counts::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         counts.set(Family::StartTime.counter(), now.as_secs());
         let is_default = sockets.is_empty() && listen.addresses.is_empty();
         let addresses = if is_default { &[ListenAddress::DEFAULT][..] } else { &listen.addresses };
-        sockets.extend(listener::sockets(addresses)?.into_iter().map(|socket| (String::new(), socket)));
+        if configuration.protocol() == Protocol::Lmtp && addresses.iter().any(ListenAddress::is_of_smtp) {
+            bail!("{}: name another place, `unix:/run/mailrecv/lmtp` say", reply::LMTP_ON_PORT_25);
+        }
+        sockets.extend(listener::sockets(addresses, listen.socket)?.into_iter().map(|socket| (String::new(), socket)));
         Ok(Self {
             options: listen,
             status: configuration.status(),
@@ -135,7 +139,7 @@ impl<'a> Listener<'a> {
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
-        self.announce()?;
+        self.announce();
         // While descriptors or processes are short, accepting again at once would only burn time.
         let mut pause = None;
         while !self.signals.stop_requested() {
@@ -166,22 +170,21 @@ impl<'a> Listener<'a> {
     }
 
     /// One line, when connections are accepted; whoever started us may be waiting for it.
-    fn announce(&self) -> anyhow::Result<()> {
+    fn announce(&self) {
         let mut listening = "listening on".to_owned();
         for (name, socket) in &self.sockets {
-            listening += &format!(" {}", socket.local_addr()?);
+            listening += &format!(" {socket}");
             if !name.is_empty() {
                 listening += &format!(" ({name})");
             }
         }
         for (number, socket) in self.endpoint.sockets().iter().enumerate() {
             listening += if number == 0 { ", metrics on " } else { " " };
-            listening += &socket.local_addr()?.to_string();
+            listening += &socket.to_string();
         }
         // Nobody has to be interested.
         let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
         systemd::ready(&self.status);
-        Ok(())
     }
 
     /// Says that there is nothing to reload, and what a session would say of the configuration as it is now.
@@ -252,7 +255,7 @@ impl<'a> Listener<'a> {
         // Bounded, so that a flood of connections does not keep us from reaping sessions.
         for _ in 0..64 {
             match self.sockets[number].1.accept() {
-                Ok((stream, peer)) => self.serve(&stream, canonical(peer.ip()))?,
+                Ok((stream, peer)) => self.serve(&stream, peer)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 // The peer gave up before we came to it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -264,10 +267,10 @@ impl<'a> Listener<'a> {
     }
 
     /// Starts a session with this peer, or tells it to come again later.
-    fn serve(&mut self, stream: &TcpStream, peer: IpAddr) -> io::Result<()> {
+    fn serve(&mut self, stream: &OwnedFd, peer: Address) -> io::Result<()> {
         self.reap();
         let Self { sessions, configuration, .. } = self;
-        if let Err(crowd) = sessions.has_place_for(peer, || configuration.expects(peer)) {
+        if let Err(crowd) = sessions.has_place_for(peer, |address| configuration.expects(address)) {
             self.counts.add(crowd.counter, 1);
             let reply = reply::too_busy();
             say(stream, &reply);
@@ -280,8 +283,9 @@ impl<'a> Listener<'a> {
             Ok((process, record)) => {
                 self.sessions.add(Session { process, peer, record });
                 let family = match peer {
-                    IpAddr::V4(_) => const { Family::Connections.with("ipv4") },
-                    IpAddr::V6(_) => const { Family::Connections.with("ipv6") },
+                    Address::Ip(IpAddr::V4(_)) => const { Family::Connections.with("ipv4") },
+                    Address::Ip(IpAddr::V6(_)) => const { Family::Connections.with("ipv6") },
+                    Address::Local(_) => const { Family::Connections.with("unix") },
                 };
                 self.counts.add(family, 1);
             }
@@ -294,7 +298,7 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    fn start(&self, stream: &TcpStream) -> io::Result<(Pid, Option<Record>)> {
+    fn start(&self, stream: &OwnedFd) -> io::Result<(Pid, Option<Record>)> {
         let record = self.new_record();
         let process = match self.start_from(&self.program, stream, record.as_ref()) {
             // While a package is replaced its file may be missing.
@@ -310,8 +314,8 @@ impl<'a> Listener<'a> {
         is_wanted.then(Record::for_a_child)?.ok()
     }
 
-    fn start_from(&self, program: &Path, stream: &TcpStream, record: Option<&Record>) -> io::Result<Pid> {
-        let (input, output) = (stream.as_fd().try_clone_to_owned()?, stream.as_fd().try_clone_to_owned()?);
+    fn start_from(&self, program: &Path, stream: &OwnedFd, record: Option<&Record>) -> io::Result<Pid> {
+        let (input, output) = (stream.try_clone()?, stream.try_clone()?);
         // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
         let mut command = Command::new(program);
         command.arg0("mailrecv").process_group(0).args(&self.arguments).stdin(input).stdout(output);
@@ -374,11 +378,10 @@ fn most_records() -> usize {
 
 /// Says one thing to a peer that gets no session. One write into an empty socket buffer; a peer that cannot take that gets
 /// nothing.
-fn say(stream: &TcpStream, reply: &Reply) {
+fn say(stream: &OwnedFd, reply: &Reply) {
     let mut bytes = Vec::new();
     reply.encode(false, &mut bytes);
-    let _ = stream.set_nonblocking(true);
-    let _ = (&mut &*stream).write_all(&bytes);
+    let _ = send(stream.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
 /// This program by the name that it was started by, so that sessions are of the binary that is installed when they start.

@@ -7,11 +7,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::metrics::{Counter, Family, Record};
+use crate::peer::Address;
 
 /// A receiver and whom it serves.
 pub(super) struct Session {
     pub(super) process: Pid,
-    pub(super) peer: IpAddr,
+    pub(super) peer: Address,
     /// What it counts, if somebody wants to know.
     pub(super) record: Option<Record>,
 }
@@ -85,15 +86,22 @@ impl Sessions {
     }
 
     /// Whether there may be one more session with this peer. One that `is_expected`, which is asked only if that makes a
-    /// difference, may have more than others, until places are scarce.
-    pub(super) fn has_place_for(&self, peer: IpAddr, is_expected: impl FnOnce() -> bool) -> Result<(), Crowd> {
+    /// difference, may have more than others, until places are scarce. The users of this host may have all there are.
+    pub(super) fn has_place_for(&self, peer: Address, is_expected: impl FnOnce(IpAddr) -> bool) -> Result<(), Crowd> {
+        let Address::Ip(peer) = peer else {
+            let is_local = |session: &&Session| matches!(session.peer, Address::Local(_));
+            let sessions = self.running.iter().filter(is_local).count();
+            let counter = const { Family::ConnectionsRefused.with("all_places") };
+            let crowd = Crowd { counter, network: "users of this host".to_owned(), sessions };
+            return if self.len() >= self.most { Err(crowd) } else { Ok(()) };
+        };
         if self.len() >= self.most {
             let counter = const { Family::ConnectionsRefused.with("all_places") };
             return Err(Crowd { counter, ..self.crowd(peer, ADDRESS_BITS) });
         }
         let is_full = |bits, times| self.with(peer, bits) >= self.most_per_address.saturating_mul(times);
         match NETWORKS.iter().find(|(bits, times)| is_full(*bits, *times)) {
-            Some((bits, _)) if self.are_scarce() || !is_expected() => Err(self.crowd(peer, *bits)),
+            Some((bits, _)) if self.are_scarce() || !is_expected(peer) => Err(self.crowd(peer, *bits)),
             _ => Ok(()),
         }
     }
@@ -113,7 +121,8 @@ impl Sessions {
     /// How many sessions there are with the network of a peer.
     fn with(&self, peer: IpAddr, bits: u32) -> usize {
         let network = network_of(peer, bits);
-        self.running.iter().filter(|session| network_of(session.peer, bits) == network).count()
+        let peers = self.running.iter().filter_map(|session| session.peer.ip());
+        peers.filter(|peer| network_of(*peer, bits) == network).count()
     }
 }
 

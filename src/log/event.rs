@@ -11,7 +11,7 @@ use std::process::ExitStatus;
 
 use super::{Log, Severity};
 use crate::config::{Diagnostic, Flags};
-use crate::peer::Peer;
+use crate::peer::{Address, Peer};
 use crate::smtp::Delivery;
 use crate::smtp::reply::Reply;
 use crate::untrusted::{Untrusted, with_one_address};
@@ -234,9 +234,11 @@ impl Event<'_> {
                 f,
                 "WARNING: `user {name}` does nothing, because root did not start us: running as user {uid}"
             ),
-            Event::Connected(peer) => {
-                write!(f, "SMTP connection from remote host {} ({})", peer.name(), peer.address)
-            }
+            Event::Connected(peer) => match peer.address {
+                Address::Ip(address) => write!(f, "SMTP connection from remote host {} ({address})", peer.name()),
+                Address::Local(Some(uid)) => write!(f, "SMTP connection from user {uid} of this host"),
+                Address::Local(None) => f.write_str("SMTP connection from an unknown user of this host"),
+            },
             Event::HostName(name) => write!(f, "DEBUG: host name '{name}' is confirmed"),
             Event::NoHostName(why) => write!(f, "DEBUG: {why}"),
             Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),

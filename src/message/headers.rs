@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::Spool;
 use crate::address::Mailbox;
 use crate::date::HeaderDate;
-use crate::peer::Peer;
+use crate::peer::{Address, Peer};
 use crate::smtp::transaction::{HelloVerb, Transaction};
 
 /// Everything about a message but its text: what headers and the environment of commands are made from.
@@ -66,12 +66,13 @@ impl<'a> RecipientCopy<'a> {
         for recipient in self.recipients() {
             let _ = writeln!(headers, "Delivered-To: {recipient}");
         }
-        let address = envelope.peer.address;
-        let literal = match address {
-            IpAddr::V4(_) => format!("[{address}]"),
-            IpAddr::V6(_) => format!("[IPv6:{address}]"),
+        let _ = write!(headers, "Received: from {} ({}", hello.name, envelope.peer.name());
+        let _ = match envelope.peer.address {
+            Address::Ip(address @ IpAddr::V4(_)) => writeln!(headers, " [{address}])"),
+            Address::Ip(address @ IpAddr::V6(_)) => writeln!(headers, " [IPv6:{address}])"),
+            Address::Local(Some(uid)) => writeln!(headers, " user {uid})"),
+            Address::Local(None) => writeln!(headers, ")"),
         };
-        let _ = writeln!(headers, "Received: from {} ({} {literal})", hello.name, envelope.peer.name());
         let _ = write!(headers, "\tby {} (mailrecv) with {} id {}", envelope.domain, envelope.protocol(), envelope.id);
         // In LMTP each recipient has a copy to itself.
         if recipients.len() == 1 || hello.is_lmtp() {

@@ -34,7 +34,7 @@ families! {
     Version Both "mailrecv_build_info" Form::Version, "The version that says this; always 1.";
     StartTime Listen "process_start_time_seconds" Form::Gauge, "When `mailrecv listen` was started, since 1970.";
     SessionsOpen Listen "mailrecv_sessions_open" Form::Gauge, "Sessions now.";
-    Connections Listen "mailrecv_connections_total" Form::By("family", &["ipv4", "ipv6"]),
+    Connections Listen "mailrecv_connections_total" Form::By("family", &["ipv4", "ipv6", "unix"]),
         "Connections for which a session was started, by the peer's address.";
     ConnectionsRefused Listen "mailrecv_connections_refused_total"
         Form::By("reason", &["all_places", "address", "network", "not_started"]),

@@ -4,16 +4,31 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
 
+use super::unix_socket::OwnSocket;
+pub use super::unix_socket::SocketAccess;
+use crate::peer::Address;
+
 /// A place to listen at, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenAddress {
+pub enum ListenAddress {
+    /// A port of TCP.
+    Tcp(TcpAddress),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// A port of some or all addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpAddress {
     host: Host,
     port: u16,
 }
@@ -28,10 +43,26 @@ enum Host {
 
 impl ListenAddress {
     /// Every address, at the port of SMTP.
-    pub const DEFAULT: Self = Self { host: Host::All, port: 25 };
+    pub const DEFAULT: Self = Self::Tcp(TcpAddress { host: Host::All, port: SMTP_PORT });
 
-    /// Reads `PORT`, `:PORT`, `*:PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `NAME:PORT`. An error says what is wrong.
+    /// Reads `PORT`, `:PORT`, `*:PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT`, `NAME:PORT` or `unix:PATH`. An error says what is
+    /// wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(path) => Err(format!("`{path}` is no path from the root: write unix:/run/mailrecv/lmtp, say")),
+            None => TcpAddress::parse(text).map(Self::Tcp),
+        }
+    }
+
+    /// Whether this is the port of SMTP.
+    pub(crate) fn is_of_smtp(&self) -> bool {
+        matches!(self, Self::Tcp(TcpAddress { port: SMTP_PORT, .. }))
+    }
+}
+
+impl TcpAddress {
+    fn parse(text: &str) -> Result<Self, String> {
         let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
         let Ok(port) = port.parse() else {
             return Err(format!("`{port}` is no port, a number up to 65535: write ADDRESS:PORT"));
@@ -62,6 +93,15 @@ impl ListenAddress {
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for TcpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::All => write!(f, "port {}", self.port),
             Host::Address(address) => SocketAddr::new(*address, self.port).fmt(f),
@@ -70,23 +110,92 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Sockets that listen at these addresses, and do not block.
-pub(crate) fn sockets(addresses: &[ListenAddress]) -> anyhow::Result<Vec<TcpListener>> {
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) enum ListeningSocket {
+    /// A port of TCP.
+    Tcp(TcpListener),
+    /// A Unix socket that whoever started us has made.
+    Unix(UnixListener),
+    /// One that we have made.
+    OwnUnix(OwnSocket),
+}
+
+impl ListeningSocket {
+    /// Takes a connection that waits, and says where it comes from.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Address)> {
+        let socket = match self {
+            ListeningSocket::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                return Ok((stream.into(), peer.ip().into()));
+            }
+            ListeningSocket::Unix(socket) | ListeningSocket::OwnUnix(OwnSocket { listener: socket, .. }) => socket,
+        };
+        let (stream, _) = socket.accept()?;
+        let peer = Address::of_unix_socket(&stream);
+        Ok((stream.into(), peer))
+    }
+}
+
+impl AsFd for ListeningSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            ListeningSocket::Tcp(socket) => socket.as_fd(),
+            ListeningSocket::Unix(socket) | ListeningSocket::OwnUnix(OwnSocket { listener: socket, .. }) => {
+                socket.as_fd()
+            }
+        }
+    }
+}
+
+/// Where it listens.
+impl fmt::Display for ListeningSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListeningSocket::Tcp(socket) => match socket.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(error) => error.fmt(f),
+            },
+            ListeningSocket::Unix(socket) => {
+                let address = socket.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                write!(f, "unix:{}", path.unwrap_or_else(|| "?".as_ref()).display())
+            }
+            ListeningSocket::OwnUnix(own) => write!(f, "unix:{}", own.path.display()),
+        }
+    }
+}
+
+/// Sockets that listen at these addresses, and do not block. `access` is for Unix sockets.
+pub(crate) fn sockets(addresses: &[ListenAddress], access: SocketAccess) -> anyhow::Result<Vec<ListeningSocket>> {
     let mut sockets = Vec::new();
     for address in addresses {
-        let port = address.port;
-        let listening = match &address.host {
-            Host::All => all_addresses(port).map(|socket| vec![socket]),
-            Host::Address(ip) => {
-                // Unless IPv4 has a socket of its own at that port, `[::]` is for both.
-                let is_ipv6_only = port != 0 && addresses.iter().any(|other| other.port == port && other.is_ipv4());
-                socket_at(SocketAddr::new(*ip, port), is_ipv6_only).map(|socket| vec![socket])
+        let listening = match address {
+            ListenAddress::Tcp(tcp) => {
+                tcp.sockets(addresses).map(|sockets| sockets.into_iter().map(ListeningSocket::Tcp).collect())
             }
-            Host::Name(name) => at_name(name, port),
+            ListenAddress::Unix(path) => OwnSocket::bind(path, access).map(|own| vec![ListeningSocket::OwnUnix(own)]),
         };
         sockets.extend(listening.with_context(|| format!("cannot listen on {address}"))?);
     }
     Ok(sockets)
+}
+
+impl TcpAddress {
+    /// The sockets for this address, which is one of these.
+    fn sockets(&self, addresses: &[ListenAddress]) -> anyhow::Result<Vec<TcpListener>> {
+        let port = self.port;
+        Ok(match &self.host {
+            Host::All => vec![all_addresses(port)?],
+            Host::Address(ip) => {
+                // Unless IPv4 has a socket of its own at that port, `[::]` is for both.
+                let is_ipv4_there = |other: &ListenAddress| matches!(other, ListenAddress::Tcp(tcp) if tcp.port == port && tcp.is_ipv4());
+                let is_ipv6_only = port != 0 && addresses.iter().any(is_ipv4_there);
+                vec![socket_at(SocketAddr::new(*ip, port), is_ipv6_only)?]
+            }
+            Host::Name(name) => at_name(name, port)?,
+        })
+    }
 }
 
 /// At every address of a name, each once. One that this machine does not have, as `::1` where IPv6 is off, is passed over
@@ -130,6 +239,9 @@ fn socket_at(address: SocketAddr, is_ipv6_only: bool) -> io::Result<TcpListener>
     Ok(socket.into())
 }
 
+/// The port of SMTP (RFC 5321, 4.5.4.2).
+pub(crate) const SMTP_PORT: u16 = 25;
+
 fn is_name(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
@@ -149,6 +261,7 @@ mod tests {
             ("[::]:25", "[::]:25"),
             ("[2001:db8::1]:25", "[2001:db8::1]:25"),
             ("localhost:25", "localhost:25"),
+            ("unix:/run/mailrecv/lmtp:1", "unix:/run/mailrecv/lmtp:1"),
         ] {
             assert_eq!(ListenAddress::parse(text).map(|address| address.to_string()), Ok(place.to_owned()), "{text}");
         }
@@ -165,6 +278,8 @@ mod tests {
             ("[::1:25", "is neither an address nor a host name"),
             ("a b:25", "is neither an address nor a host name"),
             ("192.0.2.1:25:25", "is neither an address nor a host name"),
+            ("unix:lmtp", "is no path from the root"),
+            ("unix:", "is no path from the root"),
         ] {
             let error = ListenAddress::parse(text).unwrap_err();
             assert!(error.contains(what), "{text}: {error}");

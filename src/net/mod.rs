@@ -4,3 +4,4 @@ pub mod conn;
 pub(crate) mod dns;
 mod dns_message;
 pub mod listener;
+mod unix_socket;

@@ -176,6 +176,9 @@ pub fn cannot_serve(cause: String) -> Reply {
     Reply { precedes_hello: true, ..reply }
 }
 
+/// Why we cannot serve anybody at the port of SMTP, where whoever speaks that could not tell.
+pub const LMTP_ON_PORT_25: &str = "LMTP is not for port 25, which is SMTP's (RFC 2033, section 5)";
+
 /// To peers beyond what `listen` may serve at once.
 pub fn too_busy() -> Reply {
     Reply { precedes_hello: true, ..reply(421, Status(4, 7, 0), "Too many connections, try again later") }
