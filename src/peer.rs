@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt};
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr, getpeername, getsockname, getsockopt};
 
 use crate::user;
 
@@ -153,15 +153,21 @@ pub fn origin(descriptor: BorrowedFd<'_>) -> anyhow::Result<Origin> {
     let address = match address.family() {
         Some(AddressFamily::Inet) => address.as_sockaddr_in().map(|inet| IpAddr::V4(inet.ip()).into()),
         Some(AddressFamily::Inet6) => address.as_sockaddr_in6().map(|inet6| IpAddr::V6(inet6.ip()).into()),
-        Some(AddressFamily::Unix) => Some(Address::of_unix_socket(&descriptor)),
+        // A pair of sockets, which a wrapper has put between us and whoever that is, has no name.
+        Some(AddressFamily::Unix) if has_name(descriptor) => Some(Address::of_unix_socket(&descriptor)),
         _ => None,
     };
     match address {
         Some(address) => Ok(Origin::Socket(address)),
         None => {
-            bail!("standard input is no connection of TCP or at a Unix socket: name the peer with --peer ADDRESS")
+            bail!("standard input is no connection to a port or a Unix socket: name the peer with --peer ADDRESS")
         }
     }
+}
+
+/// Whether a connection came in at a Unix socket that has a name, so that somebody listens there.
+fn has_name(descriptor: BorrowedFd<'_>) -> bool {
+    getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_ok_and(|own| own.path().is_some() || own.as_abstract().is_some())
 }
 
 /// The port at which a connection of TCP came in; `None` for what is none.

@@ -84,6 +84,8 @@ struct Dialog<'f> {
     config: Vec<String>,
     /// `--peer`, or none: then the connection tells.
     peer: Option<String>,
+    /// Whether that is at a Unix socket.
+    is_unix: bool,
     address: SocketAddr,
     line_end: &'static str,
     session: Option<Session>,
@@ -111,6 +113,7 @@ impl<'f> Dialog<'f> {
             scratch: Scratch::new(),
             config: Vec::new(),
             peer: Some(PEER.to_owned()),
+            is_unix: false,
             address: "127.0.0.1:0".parse().unwrap(),
             line_end: "\r\n",
             session: None,
@@ -142,7 +145,10 @@ impl<'f> Dialog<'f> {
                 self.config.push(repetitions(value));
                 self.scratch.write(CONFIG, self.config.join("\n") + "\n");
             }
-            "peer" => self.peer = (value != "socket").then(|| repetitions(value)),
+            "peer" => {
+                self.is_unix = value == "unix";
+                self.peer = (value != "socket" && !self.is_unix).then(|| repetitions(value));
+            }
             "address" => self.address = value.parse().map_err(|error| self.error(&format!("`{value}`: {error}")))?,
             "exit" => self.exit_code = value.parse().map_err(|_| self.error("`exit` and a number"))?,
             "lines" => self.line_end = if value == "LF" { "\n" } else { "\r\n" },
@@ -192,14 +198,18 @@ impl<'f> Dialog<'f> {
 
     /// The running session; the first use starts it.
     fn session(&mut self) -> &mut Session {
-        let (scratch, peer, address) = (&self.scratch, &self.peer, self.address);
+        let (scratch, peer, is_unix, address) = (&self.scratch, &self.peer, self.is_unix, self.address);
         self.session.get_or_insert_with(|| {
             let mut command = scratch.mailrecv(&[]);
             if let Some(peer) = peer {
                 command.args(["--peer", peer]);
             }
             command.env("DIALOG_VALUE", "from.the.environment");
-            Session::start_at(command, address)
+            command.env("DIALOG_UID", nix::unistd::geteuid().to_string());
+            match is_unix {
+                true => Session::at_unix_socket(command, &scratch.path("socket")),
+                false => Session::start_at(command, address),
+            }
         })
     }
 
@@ -246,6 +256,7 @@ impl<'f> Dialog<'f> {
         // What listens at the IPv6 wildcard address sees our IPv4 connection as one from a mapped address.
         let address = address.split('=').next().unwrap_or_default().replace("::ffff:", "");
         let address = if address == "::" { "127.0.0.1".to_owned() } else { address };
+        let address = if self.is_unix { format!("local:{}", nix::unistd::geteuid()) } else { address };
         let prefix = Regex::new(&format!(
             r"^[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ 0-9][0-9] [0-9:]{{8}} [0-9]{{4}} MAILRECV\[{pid}\]: (\[{}\] .*)$",
             regex::escape(&address)

@@ -53,7 +53,7 @@ _mailrecv() {
 
     case "${cmd}" in
         mailrecv)
-            opts="-c -d -l -h -V --peer --help --version listen check explain metrics help"
+            opts="-c -d -l -h -V --lmtp --peer --help --version listen check explain metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -83,7 +83,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__check)
-            opts="-v -c -d -l -h --strict --help"
+            opts="-v -c -d -l -h --strict --lmtp --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -109,7 +109,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__explain)
-            opts="-c -d -l -h --peer --from --rcpt --help"
+            opts="-c -d -l -h --peer --from --rcpt --lmtp --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -231,13 +231,21 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__listen)
-            opts="-c -d -l -h --metrics --max-processes --max-per-address --grace --help"
+            opts="-c -d -l -h --metrics --socket-mode --socket-group --max-processes --max-per-address --grace --lmtp --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket-mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -273,7 +281,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__metrics)
-            opts="-c -d -l -h --help"
+            opts="-c -d -l -h --lmtp --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

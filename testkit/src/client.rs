@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -67,6 +69,12 @@ impl Client {
         let connected = socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(server));
         connected.unwrap_or_else(|error| panic!("connecting from {source} to {server}: {error}"));
         Self::on_tcp(TcpStream::from(socket))
+    }
+
+    /// Connects to a server at a Unix socket.
+    pub fn connect_unix(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        Self::on(UnixStream::connect(path).unwrap_or_else(|error| panic!("connecting to {}: {error}", path.display())))
     }
 
     /// Speaks on a connection that is there.

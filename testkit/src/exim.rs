@@ -19,10 +19,15 @@ pub struct Exim {
 impl Exim {
     /// One that passes mail on to this port of 127.0.0.1.
     pub fn new(next: u16) -> Self {
+        Self::with_transport(&format!("driver = smtp\n  port = {next}"))
+    }
+
+    /// One that passes mail on by this transport, all recipients of a message at once.
+    pub fn with_transport(transport: &str) -> Self {
         let folder = Folder::new();
         let command = debian::program("exim4-daemon-light", "exim4");
         chown(folder.path(""), format!("{USER}:{USER}"));
-        let config = folder.write("exim.conf", config(&command, &folder.path(""), next));
+        let config = folder.write("exim.conf", config(&command, &folder.path(""), transport));
         let with = |file: &str, line: &str| {
             let text = fs::read_to_string(format!("/etc/{file}")).unwrap();
             let missing = if text.contains("\nDebian-exim:") { "" } else { line };
@@ -32,6 +37,12 @@ impl Exim {
         let passwd = with("passwd", "Debian-exim:x:8:8::/:/usr/sbin/nologin\n");
         let group = with("group", "Debian-exim:x:8:\n");
         Self { command, config, users: [(passwd, "/etc/passwd"), (group, "/etc/group")], folder }
+    }
+
+    /// Tries everything in the queue; the log of what came of it.
+    pub fn try_queue(&self) -> String {
+        succeeds(self.command(&["-qff"]), "");
+        self.folder.read("mainlog")
     }
 
     /// Holds a session with it, and leaves what it accepts in the queue; its replies.
@@ -66,7 +77,7 @@ impl Exim {
     }
 }
 
-fn config(command: &Path, folder: &Path, next: u16) -> String {
+fn config(command: &Path, folder: &Path, transport: &str) -> String {
     format!(
         "exim_path = {}\n\
          primary_hostname = relay.example\n\
@@ -79,7 +90,7 @@ fn config(command: &Path, folder: &Path, next: u16) -> String {
          begin routers\n\
          onward:\n  driver = manualroute\n  transport = onward\n  route_list = * 127.0.0.1 byname\n  self = send\n\
          begin transports\n\
-         onward:\n  driver = smtp\n  port = {next}\n",
+         onward:\n  {transport}\n",
         command.display(),
         folder = folder.display(),
     )

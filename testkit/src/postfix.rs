@@ -47,17 +47,17 @@ impl Postfix {
         Client::connect(self.address).converse(script)
     }
 
+    /// What it has logged until now.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path("log")).unwrap_or_default()
+    }
+
     /// Waits until everything is passed on.
     pub fn until_queue_is_empty(&self) {
         let waiting = || -> usize {
             ["incoming", "active", "deferred"].iter().map(|name| self.folder.count_files(format!("queue/{name}"))).sum()
         };
         wait_until("an empty queue", || (waiting() == 0).then_some(()));
-    }
-
-    /// What it has logged until now.
-    pub fn log(&self) -> String {
-        self.folder.read("log")
     }
 }
 
@@ -121,6 +121,7 @@ fn master_cf(address: SocketAddr) -> String {
          defer unix - - n - 0 bounce\n\
          trace unix - - n - 0 bounce\n\
          smtp unix - - n - - smtp\n\
+         lmtp unix - - n - - lmtp\n\
          error unix - - n - - error\n\
          anvil unix - - n - 1 anvil\n\
          proxymap unix - - n - - proxymap\n\

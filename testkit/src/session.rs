@@ -4,6 +4,8 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::unistd::Pid;
@@ -34,6 +36,16 @@ impl Session {
         let (client, accepted) = connection(SocketAddr::new(LOOPBACK[0], 0));
         attach(&mut command, &accepted);
         command.stderr(stderr);
+        Self { process: Process::start(command), client }
+    }
+
+    /// Like [`Session::start`], with a connection at a Unix socket, which has this path for a moment.
+    pub fn at_unix_socket(mut command: Command, path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("listening at a Unix socket");
+        let client = Client::connect_unix(path);
+        let (accepted, _) = listener.accept().expect("a connection");
+        std::fs::remove_file(path).expect("the socket's file");
+        attach(&mut command, &accepted.into());
         Self { process: Process::start(command), client }
     }
 

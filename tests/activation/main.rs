@@ -11,6 +11,7 @@ mod descriptors;
 mod hostile;
 mod hostile_at_random;
 mod listen;
+mod lmtp;
 mod logging;
 mod metrics;
 mod readme;

@@ -71,6 +71,8 @@ fn the_settings_that_protect_the_service_are_there() {
             &["StartLimitIntervalSec=0", "OOMPolicy=continue", "KillMode=mixed", "TimeoutStopSec=6min"],
         ),
         ("mailrecv-percon.socket", &["MaxConnections=200", "MaxConnectionsPerSource=50", "TriggerLimitIntervalSec=0"]),
+        ("mailrecv-lmtp.socket", &["SocketMode=0660", "MaxConnections=200", "TriggerLimitIntervalSec=0"]),
+        ("mailrecv-lmtp@.service", &["CollectMode=inactive-or-failed", "KillMode=mixed", "TimeoutStopSec=6min"]),
         ("mailrecv-percon@.service", &["CollectMode=inactive-or-failed", "KillMode=mixed", "TimeoutStopSec=6min"]),
     ] {
         let text = repository::text(&format!("systemd-socket/{unit}"));
