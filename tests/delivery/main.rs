@@ -13,6 +13,7 @@ mod append;
 mod explain;
 mod file_systems;
 mod large;
+mod lmtp;
 mod locks;
 mod maildir;
 mod neighbours;

@@ -140,6 +140,32 @@ impl Session {
         self.session.try_ask(line)
     }
 
+    /// Greets as LMTP does and sends one message, and then reads the replies for its recipients, one each, as far as they
+    /// come. `dot_sent` is told when the final dot is out.
+    pub fn send_by_lmtp(
+        &mut self,
+        from: &str,
+        recipients: &[impl AsRef<str>],
+        text: &[u8],
+        dot_sent: &mut dyn FnMut(),
+    ) -> Result<Vec<Reply>, Broken> {
+        self.session.try_reply()?;
+        self.introduced = true;
+        let recipients: String = recipients.iter().map(|to| format!("RCPT TO:<{}>\r\n", to.as_ref())).collect();
+        self.session.send(format!("LHLO client.example\r\nMAIL FROM:<{from}>\r\n{recipients}DATA\r\n"));
+        let named = recipients.lines().count();
+        for number in 0..named + 3 {
+            let reply = self.session.try_reply()?;
+            let expected = if number == named + 2 { "354" } else { "250" };
+            if !reply.starts_with(expected) {
+                return Ok(vec![reply; named]);
+            }
+        }
+        self.session.send([&on_the_wire(text)[..], b".\r\n"].concat());
+        dot_sent();
+        Ok((0..named).map_while(|_| self.session.try_reply().ok()).collect())
+    }
+
     /// QUIT, after the greeting if that is still to come, and the end of the process. Returns the reply and the exit
     /// status.
     pub fn quit(mut self) -> Result<(Reply, i32), Broken> {

@@ -108,7 +108,7 @@ fn plan(form: Form, route: &'static [Place], size: usize) -> Result<Vec<Fault>, 
 }
 
 /// What a call can fail with; nothing if it is none of those that can, or on the connection.
-fn errors(call: &Call) -> &'static [&'static str] {
+pub fn errors(call: &Call) -> &'static [&'static str] {
     let descriptor = call.descriptor().unwrap_or_default();
     if trace::is_with_runner(call) {
         return if call.name == "sendto" { &["ENOBUFS", "EINTR"] } else { &["EIO", "EINTR"] };
@@ -227,7 +227,7 @@ impl Fault {
 
 /// Why a copy may be left of a message without 250.
 #[derive(Debug, PartialEq, Eq)]
-enum Excuse {
+pub enum Excuse {
     None,
     /// A file could not be cut back.
     NotCutBack,
@@ -238,7 +238,7 @@ enum Excuse {
 }
 
 impl Excuse {
-    fn new(before: &[Call], hit: &Call) -> Self {
+    pub fn new(before: &[Call], hit: &Call) -> Self {
         let has_failed = hit.injected.is_some();
         let has_answer = |call: &Call| call.name == "recvfrom" && trace::is_with_runner(call);
         let has_ended = |call: &Call| has_answer(call) && call.result.is_some_and(|length| length > 0);
@@ -250,7 +250,7 @@ impl Excuse {
         }
     }
 
-    fn covers(&self, place: Place) -> bool {
+    pub fn covers(&self, place: Place) -> bool {
         match self {
             Excuse::None | Excuse::NotRemoved => false,
             Excuse::NotCutBack => place.before().is_some(),

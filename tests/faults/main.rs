@@ -21,6 +21,7 @@ mod full_disk;
 mod inject;
 mod kill;
 mod letters;
+mod lmtp;
 mod neighbours;
 mod order;
 mod places;
@@ -45,6 +46,7 @@ use testkit::{Form, Request, panic_text};
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("kill", kill::run),
     ("inject", inject::run),
+    ("lmtp", lmtp::run),
     ("order", order::run),
     ("power_cut", power_cut::run),
     ("full_disk", full_disk::run),

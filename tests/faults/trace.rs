@@ -30,6 +30,16 @@ pub fn deliver(
     reach: Reach,
     injection: Option<&str>,
 ) -> (Attempt, Vec<Call>) {
+    under_strace(destinations, reach, injection, |wrapper| destinations.deliver(letter, wrapper))
+}
+
+/// Does something with a receiver that is started through the wrapper which it is given: strace.
+pub fn under_strace<T>(
+    destinations: &Destinations,
+    reach: Reach,
+    injection: Option<&str>,
+    act: impl FnOnce(&[String]) -> T,
+) -> (T, Vec<Call>) {
     let log = destinations.scratch.path("strace");
     let strace = debian::program("strace", "strace").display().to_string();
     let mut wrapper = [&strace, "-y", "-s", "4194304", "-e", NOT_TRACED].map(str::to_owned).to_vec();
@@ -38,9 +48,9 @@ pub fn deliver(
     }
     wrapper.extend(injection.into_iter().flat_map(|injection| ["-e".to_owned(), format!("inject={injection}")]));
     wrapper.extend(["-o".to_owned(), log.display().to_string()]);
-    let attempt = destinations.deliver(letter, &wrapper);
+    let came_of_it = act(&wrapper);
     let calls = strace::parse(&fs::read(&log).expect("the log of strace"));
-    (attempt, calls)
+    (came_of_it, calls)
 }
 
 /// Whether the receiver speaks to the process that runs its commands; its other sockets are the connection.
