@@ -208,6 +208,7 @@ impl<'a> Server<'a> {
         match heard {
             Heard::Nothing => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
+            Heard::Secret => self.log.event(&Event::SecretLine),
             Heard::Unoffered(words) => {
                 self.log.event(&Event::Command(words));
                 self.log.event(&Event::UnofferedParameters(words));

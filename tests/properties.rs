@@ -51,6 +51,12 @@ proptest! {
         let ways = [vec![&sent[..]], sent.chunks(1).collect(), pieces::cut(&sent, lengths)];
         session::check_ways(choice, &sent, &ways);
     }
+
+    /// What follows AUTH is in no log, whatever it looks like.
+    #[test]
+    fn passwords_are_not_logged(choice in 0..5_usize, line in words(COMMAND, 12)) {
+        session::check_secrets(choice, &line);
+    }
 }
 
 proptest! {

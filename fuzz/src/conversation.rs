@@ -94,6 +94,7 @@ impl World for Host<'_> {
                 self.note(&Event::Command(words));
                 self.note(&Event::UnofferedParameters(words));
             }
+            Heard::Secret => self.note(&Event::SecretLine),
             Heard::Text => assert!(used > 0, "nothing was used of a message"),
         }
     }

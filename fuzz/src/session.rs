@@ -4,6 +4,7 @@
 
 use mailrecv::config::{Config, Protocol};
 use mailrecv::smtp::LineEnding;
+use mailrecv::smtp::command::{self, Command, Dialect};
 
 use super::conversation::{self, Conversation};
 use super::{config, pieces, reference};
@@ -18,9 +19,36 @@ thread_local! {
 /// Holds the session in three ways.
 pub fn check(input: &[u8]) {
     if let Some((choice, sent)) = input.split_first() {
-        check_ways(usize::from(choice.wrapping_sub(b'0')), sent, &pieces::three_ways(sent));
+        let choice = usize::from(choice.wrapping_sub(b'0'));
+        check_ways(choice, sent, &pieces::three_ways(sent));
+        check_secrets(choice, sent);
     }
 }
+
+/// What a peer sends behind AUTH is in no line of the log, unless it is a command that names a host or an address.
+pub fn check_secrets(choice: usize, sent: &[u8]) {
+    let line: Vec<u8> = sent.iter().copied().filter(|byte| *byte != b'\n').take(LONGEST_SECRET).collect();
+    for announcement in
+        [&b"AUTH LOGIN"[..], b" auth\tplain x", b"PASS x", b"FOO\rAUTH x", &[b"AUTH ", &[b'x'; 3000][..]].concat()]
+    {
+        for secret in [[&line[..], SECRET].concat(), [SECRET, &line].concat()] {
+            let is_shown = [true, false].into_iter().any(|ascii| {
+                let dialect = Dialect { ascii, own_domain: "mx.example" };
+                let command = command::parse(&secret, dialect);
+                matches!(command, Ok(Command::Helo(_) | Command::Ehlo(_) | Command::Mail(..) | Command::Rcpt(..)))
+            });
+            let input = [b"EHLO x\r\n", announcement, b"\r\n", &secret, b"\r\n", &secret, b"\r\nQUIT\r\n"].concat();
+            let conversation = CONFIGS.with(|configs| conversation::hold(&configs[choice % configs.len()], &[&input]));
+            let shown =
+                conversation.log.iter().find(|line| line.as_bytes().windows(SECRET.len()).any(|text| text == SECRET));
+            assert!(is_shown || shown.is_none(), "{shown:?} behind {:?}", announcement.escape_ascii().to_string());
+        }
+    }
+}
+
+/// What no line of the log shows.
+const SECRET: &[u8] = b"c2VjcmV0";
+const LONGEST_SECRET: usize = 2500;
 
 /// Holds the session in these ways under one of the configurations.
 pub fn check_ways(choice: usize, sent: &[u8], ways: &[Vec<&[u8]>]) {

@@ -12,8 +12,8 @@ use std::process::ExitStatus;
 use super::{Log, Severity};
 use crate::config::{Diagnostic, Flags};
 use crate::peer::{Address, Peer};
-use crate::smtp::Delivery;
 use crate::smtp::reply::Reply;
+use crate::smtp::{Delivery, NOT_SHOWN};
 use crate::untrusted::{Untrusted, with_one_address};
 
 /// Something worth a line.
@@ -40,6 +40,8 @@ pub enum Event<'a> {
 
     /// A command line.
     Command(&'a [u8]),
+    /// A line that may be a password.
+    SecretLine,
     /// A command line with parameters that were not offered, and that are taken all the same.
     UnofferedParameters(&'a [u8]),
     /// A reply; one that says no is logged whatever the flags.
@@ -130,7 +132,7 @@ impl Event<'_> {
             Event::HostName(_) | Event::NoHostName(_) => Some(Flags::HOSTS),
             Event::Letter(_) => Some(Flags::LETTERS),
             Event::Rule(_) => Some(Flags::RULES),
-            Event::Connected(_) | Event::Command(_) => Some(Flags::DIALOGUE),
+            Event::Connected(_) | Event::Command(_) | Event::SecretLine => Some(Flags::DIALOGUE),
             Event::Reply(reply) => {
                 if reply.is_negative() {
                     None
@@ -196,6 +198,7 @@ impl Event<'_> {
             | Event::HostName(_)
             | Event::NoHostName(_)
             | Event::Command(_)
+            | Event::SecretLine
             | Event::Reply(_)
             | Event::Rule(_)
             | Event::Letter(_)
@@ -242,6 +245,7 @@ impl Event<'_> {
             Event::HostName(name) => write!(f, "DEBUG: host name '{name}' is confirmed"),
             Event::NoHostName(why) => write!(f, "DEBUG: {why}"),
             Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),
+            Event::SecretLine => write!(f, "DEBUG: SMTP cmd: ({NOT_SHOWN})"),
             Event::UnofferedParameters(words) => {
                 write!(f, "WARNING: parameters that were not offered: '{}'", log.untrusted(words))
             }

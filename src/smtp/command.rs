@@ -39,6 +39,16 @@ pub enum Command<'l> {
 }
 
 impl Command<'_> {
+    /// Whether it is one that is carried out.
+    pub fn is_known(&self) -> bool {
+        !matches!(self, Command::NotImplemented | Command::Unknown)
+    }
+
+    /// Whether it has an argument that can be anything.
+    pub fn has_free_text(&self) -> bool {
+        matches!(self, Command::Noop | Command::Vrfy | Command::Help | Command::Quit)
+    }
+
     /// Whether it has parameters that were not offered.
     pub fn has_unoffered(&self) -> bool {
         match self {
@@ -118,15 +128,6 @@ pub struct Dialect<'c> {
     pub own_domain: &'c str,
 }
 
-/// The part of a line that the log may have: what follows AUTH may be a password, asked for or not.
-pub fn without_credentials(line: &[u8]) -> &[u8] {
-    let blanks = line.len() - line.trim_ascii_start().len();
-    match line[blanks..].get(..4) {
-        Some(verb) if verb.eq_ignore_ascii_case(b"AUTH") => verb,
-        _ => line,
-    }
-}
-
 /// Parses a line, its end taken off. What blanks and CRs are left behind it, which some programs send, do not count.
 pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, SyntaxError> {
     let line = &line[..line.iter().rposition(|byte| !b" \t\r".contains(byte)).map_or(0, |last| last + 1)];
@@ -156,6 +157,16 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
 pub(super) fn pasted(line: &[u8]) -> &[u8] {
     let bare = line.trim_ascii_start();
     if VERBS.iter().any(|verb| is_meant_as(bare, verb.name)) { bare } else { line }
+}
+
+/// Whether a line, sound or not, begins with a verb that there is.
+pub(super) fn has_verb(line: &[u8]) -> bool {
+    VERBS.iter().map(|verb| verb.name).chain(NOT_IMPLEMENTED).any(|verb| is_meant_as(line, verb))
+}
+
+/// The verb of a line, all of it that is no argument.
+pub(super) fn verb(line: &[u8]) -> &[u8] {
+    line.split(u8::is_ascii_whitespace).next().unwrap_or_default()
 }
 
 /// Whether a line, sound or not, is meant as this command.

@@ -6,6 +6,7 @@
 //! know by itself it asks for ([`Step::Ask`]), so nothing in here reads a file or a rule.
 
 pub mod command;
+pub mod credentials;
 pub mod data;
 pub mod line;
 pub mod reply;
@@ -96,9 +97,14 @@ pub enum Heard<'i> {
     Command(&'i [u8]),
     /// The same, with parameters that are taken although they were not offered.
     Unoffered(&'i [u8]),
+    /// A line that may be a password.
+    Secret,
     /// A piece of a message.
     Text,
 }
+
+/// What the log has in place of such a line.
+pub const NOT_SHOWN: &str = "not shown, it may be a password";
 
 /// How lines end on this connection; its first line decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

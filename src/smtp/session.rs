@@ -8,12 +8,13 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::command::{self, Command, Dialect, MailParameters, RcptParameters};
+use super::command::{self, Command, Dialect, MailParameters, RcptParameters, SyntaxError};
+use super::credentials;
 use super::data::DataReader;
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
 use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
-use super::{Answer, Delivery, Heard, LineEnding, Outcome, Question, Step, Turn};
+use super::{Answer, Delivery, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, Turn};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limit, Limits, Protocol};
 use crate::peer::Peer;
@@ -29,6 +30,8 @@ pub struct Session<'c> {
     lines: LineReader,
     state: State,
     refused: Refused,
+    /// Whether what comes may be a password: since something like AUTH, until there is a command again.
+    expects_secret: bool,
     counters: Counters,
 }
 
@@ -108,7 +111,17 @@ impl<'c> Session<'c> {
     ) -> Self {
         let state = refusal.map_or(State::Start, State::Refused);
         let (lines, counters) = (LineReader::default(), Counters::default());
-        Self { protocol, domain, limits, peer, lines, state, refused: Refused::Nothing, counters }
+        Self {
+            protocol,
+            domain,
+            limits,
+            peer,
+            lines,
+            state,
+            refused: Refused::Nothing,
+            expects_secret: false,
+            counters,
+        }
     }
 
     /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
@@ -286,30 +299,33 @@ impl<'c> Session<'c> {
                 let (heard, step) = self.command(line);
                 (used, heard, step)
             }
-            Found::TooLong(used) => (used, Heard::Nothing, self.too_long_line()),
+            Found::TooLong(used) => {
+                self.expects_secret |= credentials::are_announced(&input[..used]);
+                (used, Heard::Nothing, self.too_long_line())
+            }
             Found::OtherProtocol => (0, Heard::Nothing, Step::Close(reply::other_protocol(self.protocol))),
-            Found::Nothing(used) => (used, Heard::Nothing, Step::Wait),
+            Found::Nothing(used) => {
+                // The first piece of a line that is too long has its verb.
+                self.expects_secret |= credentials::are_announced(&input[..used]);
+                (used, Heard::Nothing, Step::Wait)
+            }
         };
         Turn { used, heard, step }
     }
 
     /// Carries out a command, and says what a log may have of it.
     fn command<'i>(&mut self, line: &'i [u8]) -> (Heard<'i>, Step) {
-        let words = command::without_credentials(line);
-        if let State::Refused(reply) = &self.state {
-            return (Heard::Command(words), Step::Close(reply.clone()));
-        }
-        self.counters.since_message.commands += 1;
         let limits = self.limits;
         let dialect = Dialect { protocol: self.protocol, ascii: limits.smtp_ascii.value, own_domain: self.domain };
         let command = command::parse(line, dialect);
-        if self.counters.since_message.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
-            return (Heard::Command(words), Step::Close(over_limit(&limits.smtp_commands)));
+        let heard = self.heard(line, &command);
+        if let State::Refused(reply) = &self.state {
+            return (heard, Step::Close(reply.clone()));
         }
-        let heard = match &command {
-            Ok(command) if command.has_unoffered() => Heard::Unoffered(words),
-            _ => Heard::Command(words),
-        };
+        self.counters.since_message.commands += 1;
+        if self.counters.since_message.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
+            return (heard, Step::Close(over_limit(&limits.smtp_commands)));
+        }
         // Counts as refused until it is accepted.
         let has_sender = matches!(self.state, State::Mail(_));
         if command::is_meant_as(line, "MAIL") && !has_sender {
@@ -321,7 +337,7 @@ impl<'c> Session<'c> {
             Ok(Command::Helo(name)) => self.hello(HelloVerb::Helo, name.into_owned()),
             Ok(Command::Ehlo(name)) => self.hello(HelloVerb::Ehlo, name.into_owned()),
             Ok(Command::Lhlo(name)) => self.hello(HelloVerb::Lhlo, name.into_owned()),
-            Ok(Command::OtherHello) => self.unknown(reply::other_hello(self.protocol).about(words)),
+            Ok(Command::OtherHello) => self.unknown(about(reply::other_hello(self.protocol), heard)),
             Ok(Command::Mail(sender, parameters)) => self.mail(sender, parameters),
             Ok(Command::Rcpt(mailbox, parameters)) => self.rcpt(mailbox, parameters),
             Ok(Command::Data) => self.data_command(),
@@ -330,14 +346,33 @@ impl<'c> Session<'c> {
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
             Ok(Command::Help) => Step::Reply(reply::help(self.protocol)),
             Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
-            Ok(Command::NotImplemented) => self.fail(reply::not_implemented().about(words)),
-            Ok(Command::Unknown) => self.unknown(reply::unknown_command().about(words)),
+            Ok(Command::NotImplemented) => self.fail(about(reply::not_implemented(), heard)),
+            Ok(Command::Unknown) => self.unknown(about(reply::unknown_command(), heard)),
             Err(error) => {
                 let reply = reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol);
-                self.fail(reply.about(words))
+                self.fail(about(reply, heard))
             }
         };
         (heard, step)
+    }
+
+    /// What a log may have of a line.
+    fn heard<'i>(&mut self, line: &'i [u8], command: &Result<Command<'_>, SyntaxError>) -> Heard<'i> {
+        self.expects_secret |= credentials::are_announced(line);
+        let expects_secret = self.expects_secret;
+        match command {
+            Ok(command) if command.is_known() => {
+                self.expects_secret = false;
+                match command {
+                    // It may be a password after all.
+                    command if expects_secret && command.has_free_text() => Heard::Command(command::verb(line)),
+                    command if command.has_unoffered() => Heard::Unoffered(line),
+                    _ => Heard::Command(line),
+                }
+            }
+            _ if expects_secret => credentials::shown(line).map_or(Heard::Secret, Heard::Command),
+            _ => Heard::Command(line),
+        }
     }
 
     /// A line came that was too long to be a command.
@@ -551,6 +586,15 @@ const MAX_ENVELOPE: u64 = 2000;
 /// So many recipients of a transaction are asked about and then put off; what follows is put off unasked. The sender comes
 /// back with all of them in the next transaction, which there would be in any case.
 const MAX_PUT_OFF: usize = 10;
+
+/// Names the line that the reply is about, unless that may be a password.
+fn about(reply: Reply, heard: Heard<'_>) -> Reply {
+    match heard {
+        Heard::Command(words) | Heard::Unoffered(words) => reply.about(words),
+        Heard::Secret => reply.because(NOT_SHOWN),
+        Heard::Nothing | Heard::Text => reply,
+    }
+}
 
 /// 421 is the last word, whoever worded it (RFC 5321, 3.8).
 fn answer(reply: Reply) -> Step {

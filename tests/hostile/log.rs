@@ -43,8 +43,8 @@ pub fn check(log: &[u8], pid: i32, replies: Option<&[String]>) -> Result<(), Str
     Ok(())
 }
 
-/// What the corpus gives to AUTH PLAIN, unasked (cases T9 and L9).
-const PASSWORD: &str = "AGZyZWQAc2VjcmV0";
+/// How each password ends that the corpus gives to AUTH, unasked (cases T9 and L9).
+const PASSWORD: &str = "c2VjcmV0";
 
 /// Untrusted text is cut to 400 bytes, each of which may take six characters; a delivery shows two addresses.
 const LONGEST_LINE: usize = 2 * 6 * 400 + 512;

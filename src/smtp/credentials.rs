@@ -1,0 +1,105 @@
+//! Names and passwords that peers send unasked: which lines may have one in them, or behind them.
+//!
+//! Printers, scanners and the clients of other protocols log in whatever was offered. Nothing is made of that here but
+//! silence: such lines are in no log. To hide one line too many costs a question, one too few a password.
+
+use super::command;
+
+/// Whether a line that is no command may have a password in it, or be followed by one: AUTH, well spelled or not, what
+/// POP3 (RFC 1939, 7), FTP (RFC 959, 4.1.1) and IMAP (RFC 9051, 6.2) have in its place, and the fields of HTTP that are
+/// secrets. A CR or LF may stand in the middle of a line that was meant as two.
+pub fn are_announced(line: &[u8]) -> bool {
+    let pieces = line.split(|byte| byte.is_ascii_control() && *byte != b'\t');
+    pieces.filter(|piece| !command::has_verb(piece)).any(|piece| {
+        let mut words = piece.split(|byte| b" \t:".contains(byte)).filter(|word| !word.is_empty());
+        words.next().is_some_and(|verb| is_login(verb) || is_mechanism(verb))
+            || words.next().is_some_and(|second| is_login(second) || is_mechanism(second))
+    })
+}
+
+/// What of such a line can be shown: that it was AUTH.
+pub fn shown(line: &[u8]) -> Option<&[u8]> {
+    let line = line.trim_ascii_start();
+    command::is_meant_as(line, AUTH).then(|| &line[..AUTH.len()])
+}
+
+fn is_login(word: &[u8]) -> bool {
+    let begins_so = word.get(..AUTH.len()).is_some_and(|start| start.eq_ignore_ascii_case(AUTH.as_bytes()));
+    // Swapped, doubled or left out, it is still made of the same letters.
+    let is_misspelled = word.len() + 1 >= AUTH.len()
+        && word.iter().all(|letter| AUTH.as_bytes().contains(&letter.to_ascii_uppercase()));
+    begins_so || is_misspelled || is_one_of(word, &LOGINS)
+}
+
+fn is_mechanism(word: &[u8]) -> bool {
+    is_one_of(word, &MECHANISMS)
+}
+
+fn is_one_of(word: &[u8], known: &[&str]) -> bool {
+    known.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// RFC 4954.
+const AUTH: &str = "AUTH";
+
+/// AUTHENTICATE and Authorization begin as AUTH does.
+const LOGINS: [&str; 8] = ["USER", "PASS", "ACCT", "APOP", "LOGIN", "Proxy-Authorization", "Cookie", "X-Api-Key"];
+
+/// Mechanisms (RFC 4422) whose answers are a password, or can be tried against all passwords that there are.
+const MECHANISMS: [&str; 8] =
+    ["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "XOAUTH2", "OAUTHBEARER", "SCRAM-SHA-1"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_announce_a_password() {
+        for line in [
+            "AUTH",
+            "auth login",
+            "  AUTH PLAIN x",
+            "\tAUTH\tLOGIN",
+            "AUTH=PLAIN x",
+            "AUTHPLAIN x",
+            "AUTH:x",
+            "AUHT LOGIN",
+            "ATUH x",
+            "AUT PLAIN x",
+            "AUTTH x",
+            "AITH PLAIN x",
+            "a1 LOGIN fred x",
+            "a1 AUTHENTICATE PLAIN x",
+            "USER fred",
+            "pass x",
+            "APOP fred x",
+            "Authorization: Basic x",
+            "Proxy-Authorization:Basic x",
+            "Cookie: session=x",
+            "EHLO x\rAUTH PLAIN x",
+            "EHLO x\nAUTH PLAIN x",
+            "FOO\0PASS x",
+        ] {
+            assert!(are_announced(line.as_bytes()), "{line:?}");
+        }
+        for line in [
+            "",
+            "FOO",
+            "EHLO login",
+            "HELP AUTH",
+            "MAIL FROM:<a@b.example> AUTH=<>",
+            "RCPT TO:<auth@b.example>",
+            "RCPT TO: <auth@b.example>",
+            "VRFY user",
+            "EXPN user",
+            "STARTTLS",
+            "GET / HTTP/1.1",
+            "Date: x",
+        ] {
+            assert!(!are_announced(line.as_bytes()), "{line:?}");
+        }
+        assert_eq!(shown(b" auth PLAIN x"), Some(&b"auth"[..]));
+        assert_eq!(shown(b"AUTHPLAIN x"), None);
+        assert_eq!(shown(b"PASS x"), None);
+    }
+}
