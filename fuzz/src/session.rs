@@ -33,7 +33,7 @@ pub fn check_secrets(choice: usize, sent: &[u8]) {
     {
         for secret in [[&line[..], SECRET].concat(), [SECRET, &line].concat()] {
             let is_shown = [true, false].into_iter().any(|ascii| {
-                let dialect = Dialect { ascii, own_domain: "mx.example" };
+                let dialect = Dialect { protocol: Protocol::Smtp, ascii, own_domain: "mx.example" };
                 let command = command::parse(&secret, dialect);
                 matches!(command, Ok(Command::Helo(_) | Command::Ehlo(_) | Command::Mail(..) | Command::Rcpt(..)))
             });

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use testkit::client::Reply;
 use testkit::strace::Call;
-use testkit::{Broken, Random};
+use testkit::{Broken, Form, Random};
 
 use crate::client::Session;
 use crate::inject::{Excuse, errors};
 use crate::letters::Letter;
 use crate::places::{Destinations, Place};
 use crate::readers;
-use crate::report::{Form, Tally};
+use crate::report::Tally;
 use crate::support::CONFIG;
 use crate::trace::{self, Reach};
 
