@@ -373,6 +373,17 @@ mod tests {
         }
     }
 
+    /// What a filter might look for in the brackets of a log line.
+    #[test]
+    fn a_user_of_this_host_is_no_address() {
+        for uid in [Some(0), Some(105), Some(u32::MAX - 1), None] {
+            let shown = Address::Local(uid).to_string();
+            assert!(shown.parse::<IpAddr>().is_err() && !is_valid_hostname(&shown), "{shown}");
+            // Not even to a filter that takes underscores, digits and dots for a name.
+            assert!(shown.contains(':') && !shown.starts_with(|first: char| first.is_ascii_hexdigit()), "{shown}");
+        }
+    }
+
     #[test]
     fn peers_of_the_command_line() {
         assert_eq!(Peer::parse("::ffff:192.0.2.1=mail.example").unwrap().to_string(), "mail.example [192.0.2.1]");

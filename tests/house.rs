@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// The modules, from the ground up: each imports from floors below its own only.
 const FLOORS: [&[&str]; 9] = [
-    &["date", "exit", "files", "signals", "system_calls", "systemd", "untrusted", "user", "wait"],
+    &["date", "exit", "files", "signals", "system_calls", "untrusted", "user", "wait"],
     &["address", "metrics", "peer"],
     &["net"],
-    &["config"],
+    &["config", "systemd"],
     &["cli", "smtp"],
     &["log", "message", "policy"],
     &["deliver", "sandbox"],
@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 9] = [
 const PROTOCOL: [&str; 4] = ["address", "config", "peer", "smtp"];
 
 /// And of the standard library nothing that reaches outside.
-const STD: [&str; 5] = ["borrow", "fmt", "mem", "str", "iter"];
+const STD: [&str; 7] = ["borrow", "fmt", "iter", "mem", "ops", "rc", "str"];
 
 #[test]
 fn an_import_leads_down() {

@@ -123,13 +123,14 @@ struct Session {
 }
 
 impl Session {
-    /// `None` if standard input is anything but a local socket: nobody is to run commands from the network by a mistake
-    /// in a super-server's entry.
+    /// `None` if standard input is anything but a local socket without a name: nobody is to run commands from the network,
+    /// or as another user, by a mistake in a super-server's entry.
     fn at_standard_input() -> Option<Self> {
         use std::os::fd::AsRawFd;
         let input = io::stdin();
         let address: SockaddrStorage = getsockname(input.as_raw_fd()).ok()?;
-        if address.family() != Some(AddressFamily::Unix) {
+        let has_name = address.as_unix_addr().is_some_and(|own| own.path().is_some());
+        if address.family() != Some(AddressFamily::Unix) || has_name {
             return None;
         }
         let socket = UnixStream::from(input.as_fd().try_clone_to_owned().ok()?);

@@ -5,6 +5,7 @@
 //! [`session::Session`] is the one door: it takes input as it comes and says what is to be done next. What it cannot
 //! know by itself it asks for ([`Step::Ask`]), so nothing in here reads a file or a rule.
 
+mod answering;
 pub mod command;
 pub mod credentials;
 pub mod data;

@@ -5,16 +5,14 @@
 //!
 //! SMTP answers a message once, LMTP for each recipient (RFC 2033, 4.2): what becomes of one is [`Answering`].
 
-use std::ops::Range;
-use std::rc::Rc;
-
+use super::answering::{Answering, Next};
 use super::command::{self, Command, Dialect, MailParameters, RcptParameters, SyntaxError};
 use super::credentials;
 use super::data::DataReader;
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
 use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
-use super::{Answer, Delivery, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, Turn};
+use super::{Answer, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, Turn};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limit, Limits, Protocol};
 use crate::peer::Peer;
@@ -52,22 +50,6 @@ enum State {
     Data(Transaction, DataReader),
     /// The message is complete, and its answers are on their way.
     Answering(Answering),
-}
-
-/// How far the answers to a message have come.
-#[derive(Debug)]
-struct Answering {
-    transaction: Rc<Transaction>,
-    /// What holds for the message as a whole, whoever it is for.
-    refusal: Option<Reply>,
-    /// The answers for the recipients so far, in their order; SMTP has one for all.
-    answers: Vec<Reply>,
-    /// How many RCPT commands have been answered for.
-    answered: usize,
-    /// How many octets were written, or tried to be.
-    octets: u64,
-    /// Whether somebody has the message.
-    is_delivered: bool,
 }
 
 /// What of the transaction that the peer wants was refused: commands that it had sent behind that fail for no other reason.
@@ -243,19 +225,15 @@ impl<'c> Session<'c> {
         } else {
             None
         };
-        let transaction = Rc::new(transaction);
-        let answers = Vec::new();
-        self.answer_message(Answering { transaction, refusal, answers, answered: 0, octets: 0, is_delivered: false })
+        self.answer_message(Answering::new(transaction, refusal))
     }
 
     /// Finds the next answer to a message: it is known already, or a delivery will tell.
     fn answer_message(&mut self, mut answering: Answering) -> Step {
-        let (group, known) = answering.next();
-        if let Some(reply) = known {
-            return self.answered(answering, reply);
-        }
-        let delivery = Delivery { transaction: Rc::clone(&answering.transaction), group };
-        answering.octets = answering.octets.saturating_add(delivery.transaction.octets_of(delivery.recipients()));
+        let delivery = match answering.next() {
+            Next::Known(reply) => return self.answered(answering, reply),
+            Next::Delivery(delivery) => delivery,
+        };
         let limit = &self.limits.copies_size;
         // One recipient's own places are the administrator's business.
         let is_first = delivery.group.end == 1;
@@ -548,31 +526,6 @@ impl<'c> Session<'c> {
             true => Step::Close(over_limit(limit)),
             false => Step::Reply(reply),
         }
-    }
-}
-
-impl Answering {
-    /// The recipients that the next answer is for, and the answer, if it is known without a delivery to them.
-    fn next(&self) -> (Range<usize>, Option<Reply>) {
-        if !self.transaction.hello.is_lmtp() {
-            return (0..self.transaction.recipients.len(), self.refusal.clone());
-        }
-        let place = self.transaction.accepted[self.answered];
-        (place..place + 1, self.answers.get(place).or(self.refusal.as_ref()).cloned())
-    }
-
-    /// Takes note of an answer. Says whether it is the last one, and whether it refuses in the very words that were said of
-    /// this recipient before, or of the last one, because they are about the message.
-    fn take_note(&mut self, reply: &Reply) -> (bool, bool) {
-        let place = self.transaction.accepted[self.answered];
-        let is_known = place < self.answers.len();
-        let is_again = reply.is_negative() && (is_known || self.answers.last() == Some(reply));
-        self.answered += 1;
-        let is_last = !self.transaction.hello.is_lmtp() || self.answered == self.transaction.accepted.len();
-        if !is_known && !is_last {
-            self.answers.push(reply.clone());
-        }
-        (is_last, is_again)
     }
 }
 

@@ -2,14 +2,15 @@
 //! `listen` makes or a super-server hands over.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use testkit::exim::Exim;
 use testkit::postfix::Postfix;
-use testkit::{Client, debian, is_root, network, output, succeeds, wait_until};
+use testkit::{Client, Process, debian, is_root, network, output, succeeds, wait_until};
 
 use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
@@ -241,6 +242,21 @@ fn a_unix_socket_that_is_handed_over() {
         daemon.signal(Signal::SIGTERM);
         let _ = daemon.exit_code();
     }
+}
+
+/// What socat puts between a peer from anywhere and what it starts.
+#[test]
+fn a_pair_of_sockets_is_nobody() {
+    let receiver = Receiver::new("");
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = receiver.command();
+    let theirs = OwnedFd::from(theirs);
+    command.stdin(theirs.try_clone().unwrap()).stdout(theirs);
+    let mut process = Process::start(command);
+    assert_eq!(Client::on(ours).line(), None);
+    assert_eq!(process.exit_code(), 64);
+    let log = receiver.read(receiver.log());
+    assert!(log.contains("[unknown] WARNING: standard input is no connection to a port or a Unix socket: "), "{log}");
 }
 
 /// All places, and no more: what bounds strangers does not bound users of this host.

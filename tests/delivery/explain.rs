@@ -219,3 +219,47 @@ fn explain_agrees_with_itself() {
         assert!(errors.contains("mailrecv.conf:2:") && errors.contains(": error: "), "{config}: {errors}");
     }
 }
+
+/// LMTP begins otherwise, and a peer at a Unix socket is asked about by its user.
+#[test]
+fn explain_knows_lmtp_and_users_of_this_host() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\n\
+         allow remotehost uid root\n\
+         allow remotehost ^local$\n\
+         allowgroup +mta uid root\n\
+         deliver allowgroup +mta rcpt_to fred@mx.example discard\n\
+         deliver rcpt_to postmaster discard\nlogfile log\ndebug +\n",
+    );
+    let explain = |options: &[&str], peer: &str, recipient: &str| {
+        let arguments = [&["-c", "mailrecv.conf"], options, &["explain", "--peer", peer, "--rcpt", recipient]].concat();
+        let output = scratch.run(MAILRECV, &arguments);
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, text) = explain(&["--lmtp"], "local=root", "fred@mx.example");
+    assert_eq!(status, 0, "{text}");
+    for line in [
+        "peer local:0",
+        "LHLO explain.invalid",
+        "  line 2: allow remotehost: local:0 is local:0",
+        "  line 4: +mta: local:0 is local:0",
+        "destination: discard (line 5)",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line:?} is missing:\n{text}");
+    }
+    let (status, text) = explain(&[], "local=105", "fred@mx.example");
+    assert_eq!(status, 1, "{text}");
+    for line in [
+        "EHLO explain.invalid",
+        "  line 2: allow remotehost: local:105 is not local:0",
+        "  line 3: allow remotehost: 'local' matches '^local$'",
+        "  +mta: no member fits local:105",
+        "  reply: 550 5.7.1 Remote not configured to deliver for this address",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line:?} is missing:\n{text}");
+    }
+    assert!(text.contains(" MAILRECV[") && text.contains("[local:105] ERROR: 550 "), "{text}");
+    assert_eq!(explain(&[], "local", "postmaster").0, 0);
+    // Nobody is called that, in the network.
+    assert_eq!(explain(&[], "192.0.2.7=local", "postmaster").0, 64);
+}

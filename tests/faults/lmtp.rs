@@ -30,7 +30,7 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
         let errors = errors(call);
         let chosen = if form == Form::Long { errors } else { &errors[..errors.len().min(1)] };
         // In the short form half of the calls; which half is another one in each kind of call.
-        if form == Form::Long || number % 2 == 0 {
+        if form == Form::Long || number.is_multiple_of(2) {
             faults.extend(chosen.iter().map(|error| Fault::Call {
                 injection: format!("{}:error={error}:when={}", call.name, call.occurrence),
             }));
@@ -171,7 +171,7 @@ impl Delivery {
 
     fn with_signal(&self, number: u64, typical: &AtomicU64, tally: &mut Tally) -> (Vec<String>, Vec<Reply>) {
         let mut random = Random::new(number);
-        let signal = if number % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM };
+        let signal = if number.is_multiple_of(2) { Signal::SIGKILL } else { Signal::SIGTERM };
         let delay = Duration::from_micros(random.below(typical.load(Relaxed) * 11 / 10 + 1));
         let (mut killer, mut sent_at) = (None, Instant::now());
         let (replies, status) = self.send(&[], &mut |pid| {

@@ -5,6 +5,7 @@ mod bans;
 mod caps;
 mod journal;
 mod leftovers;
+mod lmtp;
 mod restart;
 mod sandbox;
 mod service;
