@@ -79,7 +79,7 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
         let (reply, closed) = match step {
             Step::Reply(reply) => (reply, false),
             Step::Close(reply) => (reply, true),
-            Step::Wait | Step::Ask(_) | Step::Deliver(_) => continue,
+            Step::Wait | Step::Continue | Step::Ask(_) | Step::Deliver(_) => continue,
         };
         if line != &lines[0] || reply.is_negative() {
             show(&mut text, &reply, peer.address.to_string(), config);

@@ -171,8 +171,16 @@ impl<'a> Server<'a> {
                         Step::Close(self.timed_out())
                     }
                 },
+                Step::Continue => self.receive(session),
                 Step::Reply(reply) => {
-                    if let Err(error) = self.answer(&reply, session) {
+                    let answered = match session.has_text() {
+                        true => {
+                            self.send(&reply, session.is_extended());
+                            Ok(())
+                        }
+                        false => self.answer(&reply, session),
+                    };
+                    if let Err(error) = answered {
                         return broken(&error);
                     }
                     self.receive(session)
@@ -206,7 +214,7 @@ impl<'a> Server<'a> {
         let was_answering = session.is_answering();
         let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
         match heard {
-            Heard::Nothing => {}
+            Heard::Nothing | Heard::Discarded => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
             Heard::Secret => self.log.event(&Event::SecretLine),
             Heard::Unoffered(words) => {
@@ -218,7 +226,7 @@ impl<'a> Server<'a> {
                 spool.push(&self.text);
                 self.deadline = self.deadline_with_text();
                 if self.log.wants(Flags::LETTERS) {
-                    let has_ended = !matches!(step, Step::Wait);
+                    let has_ended = !session.has_text();
                     log_letter(self.log, &mut self.letter, &self.text, has_ended);
                 }
             }
@@ -314,7 +322,10 @@ impl<'a> Server<'a> {
             }
             None => {
                 self.send(reply, enhanced);
-                if self.spool.is_some() { self.flush() } else { Ok(()) }
+                let sent = if self.spool.is_some() { self.flush() } else { Ok(()) };
+                // What a message that was given up between its chunks had begun.
+                log_letter(self.log, &mut self.letter, &[], true);
+                sent
             }
         };
         if !session.is_answering() {
@@ -342,7 +353,7 @@ impl<'a> Server<'a> {
     fn count_refused_message(&self, session: &Session<'_>, step: &Step) {
         let (Step::Reply(reply) | Step::Close(reply)) = step else { return };
         let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
-        if !session.is_answering() && !has_been_delivered {
+        if !session.is_answering() && !session.has_text() && !has_been_delivered {
             self.tally.count(match reply.is_permanent() {
                 true => const { Family::Messages.with("refused") },
                 false => const { Family::Messages.with("deferred") },

@@ -52,6 +52,28 @@ proptest! {
         session::check_ways(choice, &sent, &ways);
     }
 
+    /// The same for a message in chunks, some of which are not what they are said to be.
+    #[test]
+    fn reads_make_no_difference_to_chunks(
+        choice in 0..3_usize,
+        recipients in words(RECIPIENTS, 3),
+        chunks in vec((words(TEXT, 12), prop_oneof![9 => Just(0), 1 => 1..4_usize], 0..8_usize), 1..6),
+        person in prop_oneof![9 => Just(false), 1 => Just(true)],
+        lengths in vec(0..30_usize, 0..40),
+    ) {
+        let begin: &[u8] = if person { b"EHLO x\n" } else { b"EHLO x\r\n" };
+        let mut sent = [begin, b"MAIL FROM:<a@b>\r\n", &*recipients].concat();
+        for (chunk, too_many, kind) in &chunks {
+            let last = if *kind == 0 { " LAST" } else { "" };
+            sent.extend_from_slice(format!("BDAT {}{last}\r\n", chunk.len() + too_many).as_bytes());
+            sent.extend_from_slice(chunk);
+            sent.extend_from_slice(match kind { 1 => b"NOOP\r\n", 2 => b"DATA\r\n", _ => b"" });
+        }
+        sent.extend_from_slice(b"BDAT 0 LAST\r\nNOOP\r\n");
+        let ways = [vec![&sent[..]], sent.chunks(1).collect(), pieces::cut(&sent, lengths)];
+        session::check_ways(choice, &sent, &ways);
+    }
+
     /// What follows AUTH is in no log, whatever it looks like.
     #[test]
     fn passwords_are_not_logged(choice in 0..5_usize, line in words(COMMAND, 12)) {
@@ -159,6 +181,7 @@ const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|LHLO
     RCPT TO:<fred>\r\n|RCPT TO:<fred>\r\n|RCPT TO:<near@mx.example>\r\n|RCPT TO:<postmaster>\r\n|RCPT TO:|<\"a b\"@c>|\
     RCPT TO: fred ORCPT=rfc822;x+0Ay\r\r\n|MAIL FROM: root AUTH=<>\r\n|HELO (none) \u{e9}\r\n|\
     <@a,@b:c@d>|[8.8.8.8]|'|DATA\r\n|DATA\r\n|DATA\n|Received: x\r\n|From me\r\n|\r\n.\r\n|\r\n.\r\n|\n.\n|\n.\r\n|\
+    BDAT 0\r\n|BDAT 3\r\n|BDAT 20\r\n|BDAT 0 LAST\r\n|BDAT 7 LAST\r\n|BDAT 09 last\r\n|BDAT -1\r\n|BDAT |LAST|\
     RSET\r\n|NOOP\r\n|VRFY fred\r\n|EXPN\r\n|HELP\r\n|QUIT\r\n|FOO\r\n|GET / HTTP/1.1\r\n";
 
 /// Commands in pieces, with what peers put where it does not belong.

@@ -66,12 +66,14 @@ struct Host<'a> {
     peer: &'a Peer,
     log: Log,
     conversation: Conversation,
+    /// Whether what comes next is a chunk, which may be empty.
+    is_behind_bdat: bool,
 }
 
 impl<'a> Host<'a> {
     fn new(config: &'a Config, peer: &'a Peer) -> Self {
         let log = Log::new(LogTarget::Stderr, Flags::default(), true, PEER.to_owned());
-        Self { config, peer, log, conversation: Conversation::default() }
+        Self { config, peer, log, conversation: Conversation::default(), is_behind_bdat: false }
     }
 
     fn note(&mut self, event: &Event<'_>) {
@@ -83,6 +85,7 @@ impl<'a> Host<'a> {
 
 impl World for Host<'_> {
     fn heard(&mut self, used: usize, heard: Heard<'_>) {
+        let is_bdat = matches!(heard, Heard::Command(words) if words.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")));
         match heard {
             Heard::Nothing => {}
             Heard::Command(words) => {
@@ -95,8 +98,9 @@ impl World for Host<'_> {
                 self.note(&Event::UnofferedParameters(words));
             }
             Heard::Secret => self.note(&Event::SecretLine),
-            Heard::Text => assert!(used > 0, "nothing was used of a message"),
+            Heard::Text | Heard::Discarded => assert!(used > 0 || self.is_behind_bdat, "nothing was used of a message"),
         }
+        self.is_behind_bdat = is_bdat;
     }
 
     fn decided(&mut self, trace: Vec<String>) {

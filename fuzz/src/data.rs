@@ -35,17 +35,17 @@ pub fn check_pieces(ending: LineEnding, max_size: u64, pieces: &[&[u8]]) {
     assert_eq!(has_ended, expected.has_ended, "whether the message has ended");
     if has_ended {
         assert_eq!(taken, sent.len() - expected.rest.len(), "where the message ends");
-        assert_eq!(reader.size(), expected.size);
-        assert_eq!(reader.has_bare_newline(), expected.has_bare_newline);
+        assert_eq!(reader.text().size(), expected.size);
+        assert_eq!(reader.text().has_bare_newline(), expected.has_bare_newline);
     }
     let largest = if max_size == 0 { u64::MAX } else { max_size };
-    assert_eq!(reader.is_too_large(), reader.size() > largest);
+    assert_eq!(reader.text().is_too_large(), reader.text().size() > largest);
     let mut whole = expected.text;
     if !has_ended {
         whole.extend_from_slice(expected.rest.strip_prefix(b".").unwrap_or(expected.rest));
     }
     assert!(whole.starts_with(&text), "{:?} is not the beginning of {:?}", show(&text), show(&whole));
-    if reader.is_too_large() {
+    if reader.text().is_too_large() {
         assert!(text.len() as u64 <= largest, "more was kept than may be");
     } else {
         // A CR may be held back until it is known what follows it.

@@ -55,9 +55,10 @@ impl<'c> Driver<'c> {
                     assert!(waiting <= LONGEST_REST, "{waiting} bytes wait for the end of a line");
                     return;
                 }
+                Step::Continue => self.receive(world),
                 Step::Reply(reply) => {
                     world.reply(&reply, self.session.is_extended());
-                    if !self.session.is_answering() {
+                    if !self.session.is_answering() && !self.session.has_text() {
                         self.text.clear();
                     }
                     self.receive(world)

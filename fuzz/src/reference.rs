@@ -36,6 +36,54 @@ pub fn message(ending: LineEnding, input: &[u8]) -> Message<'_> {
     message
 }
 
+/// What BDAT says of its chunk.
+pub struct Chunk {
+    pub octets: u64,
+    pub is_last: bool,
+}
+
+/// The chunk that a line announces (RFC 3030, 2); `None` if it is no BDAT at all, `Some(None)` if it is a bad one.
+pub fn chunk(line: &[u8]) -> Option<Option<Chunk>> {
+    if !is_verb(line, "BDAT") {
+        return None;
+    }
+    let Ok(line) = std::str::from_utf8(line) else { return Some(None) };
+    let line = line.trim_end_matches([' ', '\t', '\r']);
+    let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+    let is_last = match words[1..] {
+        [_] => false,
+        [_, last] if last.eq_ignore_ascii_case("LAST") => true,
+        _ => return Some(None),
+    };
+    let digits = words[1];
+    let sound = digits.len() <= 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    Some(digits.parse().ok().filter(|_| sound).map(|octets| Chunk { octets, is_last }))
+}
+
+/// Whether a line is meant as this command.
+pub fn is_verb(line: &[u8], verb: &str) -> bool {
+    let word = line.get(..verb.len()).is_some_and(|word| word.eq_ignore_ascii_case(verb.as_bytes()));
+    word && line.get(verb.len()).is_none_or(u8::is_ascii_whitespace)
+}
+
+/// The text that the chunks of a message make, and its size: a last line without an end gets one.
+pub fn text(ending: LineEnding, chunks: &[u8]) -> (Vec<u8>, u64) {
+    let (mut text, mut size, mut rest) = (Vec::new(), 0, chunks);
+    while let Some((line, behind)) = line(ending, rest) {
+        text.extend_from_slice(line);
+        text.push(b'\n');
+        size += line.len() as u64 + 2;
+        rest = behind;
+    }
+    text.extend_from_slice(rest);
+    size += rest.len() as u64;
+    if !rest.is_empty() && !rest.ends_with(b"\n") {
+        text.push(b'\n');
+        size += 2;
+    }
+    (text, size)
+}
+
 /// A message that runs on behind our own header: with an empty line in front of its first line that is no part of a header
 /// (RFC 5322, 2.2), unless that is empty itself. Lines like those between the messages of a mailbox, up to ten, become
 /// fields if a field follows.

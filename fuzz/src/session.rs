@@ -32,10 +32,13 @@ pub fn check_secrets(choice: usize, sent: &[u8]) {
         [&b"AUTH LOGIN"[..], b" auth\tplain x", b"PASS x", b"FOO\rAUTH x", &[b"AUTH ", &[b'x'; 3000][..]].concat()]
     {
         for secret in [[&line[..], SECRET].concat(), [SECRET, &line].concat()] {
-            let is_shown = [true, false].into_iter().any(|ascii| {
-                let dialect = Dialect { protocol: Protocol::Smtp, ascii, own_domain: "mx.example" };
+            let dialects = [Protocol::Smtp, Protocol::Lmtp].map(|protocol| [(protocol, true), (protocol, false)]);
+            let is_shown = dialects.concat().into_iter().any(|(protocol, ascii)| {
+                let dialect = Dialect { protocol, ascii, own_domain: "mx.example" };
                 let command = command::parse(&secret, dialect);
-                matches!(command, Ok(Command::Helo(_) | Command::Ehlo(_) | Command::Mail(..) | Command::Rcpt(..)))
+                let is_hello =
+                    matches!(command, Ok(Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) | Command::OtherHello));
+                is_hello || matches!(command, Ok(Command::Mail(..) | Command::Rcpt(..)))
             });
             let input = [b"EHLO x\r\n", announcement, b"\r\n", &secret, b"\r\n", &secret, b"\r\nQUIT\r\n"].concat();
             let conversation = CONFIGS.with(|configs| conversation::hold(&configs[choice % configs.len()], &[&input]));
@@ -69,43 +72,58 @@ fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent
     let mut in_message = false;
     // How many RCPT commands were accepted, and so how many answers LMTP has for a message (RFC 2033, 4.2).
     let mut recipients = 0;
+    // The chunks of a message that were accepted.
+    let mut chunks: Vec<u8> = Vec::new();
     let mut replies = conversation.replies[1..].iter().peekable();
     while let Some(reply) = replies.next() {
         if reply.contains(&format!("it speaks {protocol} only")) {
             assert!(is_start(sent, rest) && conversation.closed, "other protocols are seen at the start only");
             return;
         }
-        if !in_message {
-            let (_, behind) = reference::line(ending, rest).unwrap_or_else(|| panic!("nothing asked for {reply:?}"));
-            rest = behind;
-            in_message = reply.starts_with("354 ");
-            if reply.ends_with(" Recipient ok\r\n") {
-                recipients += 1;
-            } else if reply.ends_with(" Sender ok\r\n") {
-                recipients = 0;
+        let mut answers = vec![reply];
+        if in_message {
+            let message = reference::message(ending, rest);
+            assert!(message.has_ended, "{reply:?} before the message was over");
+            rest = message.rest;
+            in_message = false;
+            if protocol == Protocol::Lmtp {
+                answers.extend(replies.by_ref().take(recipients - 1));
             }
+            check_answers(conversation, protocol, recipients, &answers, (&message.text, message.size), &mut told);
             continue;
         }
-        let message = reference::message(ending, rest);
-        assert!(message.has_ended, "{reply:?} before the message was over");
-        rest = message.rest;
-        in_message = false;
-        let mut answers = vec![reply];
-        if protocol == Protocol::Lmtp {
-            answers.extend(replies.by_ref().take(recipients - 1));
-            let is_closed = answers.last().is_some_and(|last| last.starts_with("421 "));
-            assert!(answers.len() == recipients || is_closed, "{answers:?} for {recipients} recipients");
+        let (line, behind) = reference::line(ending, rest).unwrap_or_else(|| panic!("nothing asked for {reply:?}"));
+        rest = behind;
+        in_message = reply.starts_with("354 ");
+        if reply.ends_with(" Recipient ok\r\n") {
+            recipients += 1;
+        } else if reply.ends_with(" Sender ok\r\n") {
+            recipients = 0;
         }
-        for answer in answers.iter().filter(|answer| answer.starts_with("250 ")) {
-            let name = answer.trim_end().rsplit_once("=id").and_then(|(_, number)| number.parse().ok());
-            let number: usize = name.unwrap_or_else(|| panic!("no name in {answer:?}"));
-            let delivered = conversation.messages.get(number);
-            let delivered = delivered.unwrap_or_else(|| panic!("{answer:?}, and nothing was delivered"));
-            assert_eq!(delivered.text.escape_ascii().to_string(), message.text.escape_ascii().to_string());
-            assert_eq!(delivered.size, message.size);
-            // Who is named twice is told twice.
-            assert!(number == told || (number < told && protocol == Protocol::Lmtp), "{answer:?} behind {told}");
-            told = told.max(number + 1);
+        let Some(chunk) = reference::chunk(line) else {
+            let keeps_chunks =
+                ["5", "252", "214"].iter().any(|code| reply.starts_with(code)) || reference::is_verb(line, "NOOP");
+            if !keeps_chunks {
+                chunks.clear();
+            }
+            continue;
+        };
+        if conversation.closed && replies.peek().is_none() && !reply.starts_with("250 ") {
+            return;
+        }
+        let chunk = chunk.unwrap_or_else(|| panic!("{reply:?} to a chunk of which nobody knows where it ends"));
+        let octets = usize::try_from(chunk.octets).ok().filter(|octets| *octets <= rest.len());
+        let (octets, behind) = rest.split_at(octets.unwrap_or_else(|| panic!("{reply:?} before the chunk was there")));
+        rest = behind;
+        if chunk.is_last && reply.starts_with("250 ") {
+            chunks.extend_from_slice(octets);
+            let (text, size) = reference::text(ending, &chunks);
+            check_answers(conversation, protocol, recipients, &answers, (&text, size), &mut told);
+            chunks.clear();
+        } else if reply.starts_with("250 ") {
+            chunks.extend_from_slice(octets);
+        } else {
+            chunks.clear();
         }
     }
     assert_eq!(conversation.messages.len(), told, "a message was delivered and nobody was told");
@@ -114,9 +132,39 @@ fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent
     if !conversation.closed && !waits {
         let unanswered = match in_message {
             true => reference::message(ending, rest).has_ended,
-            false => reference::line(ending, rest).is_some(),
+            false => reference::line(ending, rest).is_some_and(|(line, behind)| match reference::chunk(line) {
+                Some(Some(chunk)) => chunk.octets <= behind.len() as u64,
+                Some(None) | None => true,
+            }),
         };
         assert!(!unanswered, "no reply to {:?}", rest.escape_ascii().to_string());
+    }
+}
+
+/// The answers to a message are as many as there have to be, and each that says so is about a message that was delivered,
+/// with this text and size. `told` is how many messages were told of so far.
+fn check_answers(
+    conversation: &Conversation,
+    protocol: Protocol,
+    recipients: usize,
+    answers: &[&String],
+    (text, size): (&[u8], u64),
+    told: &mut usize,
+) {
+    if protocol == Protocol::Lmtp {
+        let is_closed = answers.last().is_some_and(|last| last.starts_with("421 "));
+        assert!(answers.len() == recipients || is_closed, "{answers:?} for {recipients} recipients");
+    }
+    for answer in answers.iter().filter(|answer| answer.starts_with("250 ")) {
+        let name = answer.trim_end().rsplit_once("=id").and_then(|(_, number)| number.parse().ok());
+        let number: usize = name.unwrap_or_else(|| panic!("no name in {answer:?}"));
+        let delivered = conversation.messages.get(number);
+        let delivered = delivered.unwrap_or_else(|| panic!("{answer:?}, and nothing was delivered"));
+        assert_eq!(delivered.text.escape_ascii().to_string(), text.escape_ascii().to_string());
+        assert_eq!(delivered.size, size);
+        // Who is named twice is told twice.
+        assert!(number == *told || (number < *told && protocol == Protocol::Lmtp), "{answer:?} behind {told}");
+        *told = (*told).max(number + 1);
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Command<'l> {
     Rcpt(Mailbox, RcptParameters),
     /// `DATA`
     Data,
+    /// `BDAT octets` or `BDAT octets LAST` (RFC 3030, 2): so many octets follow, and whether they are the last ones.
+    Bdat(u64, bool),
     /// `RSET`
     Rset,
     /// `NOOP anything`
@@ -59,6 +61,7 @@ impl Command<'_> {
             | Command::Lhlo(_)
             | Command::OtherHello
             | Command::Data
+            | Command::Bdat(..)
             | Command::Rset
             | Command::Noop
             | Command::Vrfy
@@ -103,6 +106,8 @@ pub enum SyntaxError {
     UnexpectedArgument,
     /// VRFY without one.
     MissingArgument,
+    /// BDAT without a number that can be read, or with something else behind it than LAST.
+    Chunk,
     /// MAIL without `FROM:<...>`.
     Sender,
     /// The address of MAIL is none.
@@ -146,8 +151,9 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
         return Err(SyntaxError::NotText);
     }
     match VERBS.iter().find(|verb| is(verb.name)) {
-        Some(verb) if !verb.is_of(dialect.protocol) => Ok(Command::OtherHello),
-        Some(verb) => (verb.read)(argument.trim_ascii_start(), dialect),
+        Some(verb) if verb.is_of(dialect.protocol) => (verb.read)(argument.trim_ascii_start(), dialect),
+        Some(verb) if HELLOS.contains(&verb.name) => Ok(Command::OtherHello),
+        Some(_) => Ok(Command::NotImplemented),
         None if NOT_IMPLEMENTED.into_iter().any(is) => Ok(Command::NotImplemented),
         None => Ok(Command::Unknown),
     }
@@ -185,9 +191,15 @@ pub(super) struct Verb {
 }
 
 impl Verb {
-    /// Whether this protocol has it: the three verbs of a hello tell SMTP and LMTP apart (RFC 2033, 4.1).
+    /// Whether this protocol has it: the three verbs of a hello tell SMTP and LMTP apart (RFC 2033, 4.1). Chunks are not for
+    /// LMTP: how many answers a refused one has would have to be guessed by either side, and who guesses wrong takes the
+    /// answer to the next command for one about a recipient.
     pub(super) fn is_of(&self, protocol: Protocol) -> bool {
-        !HELLOS.contains(&self.name) || (self.name == "LHLO") == (protocol == Protocol::Lmtp)
+        match self.name {
+            "HELO" | "EHLO" | "BDAT" => protocol == Protocol::Smtp,
+            "LHLO" => protocol == Protocol::Lmtp,
+            _ => true,
+        }
     }
 }
 
@@ -195,13 +207,14 @@ impl Verb {
 const HELLOS: [&str; 3] = ["HELO", "EHLO", "LHLO"];
 
 /// Every verb, in the order in which HELP shows them.
-pub(super) const VERBS: [Verb; 11] = [
+pub(super) const VERBS: [Verb; 12] = [
     Verb { name: "HELO", form: "HELO name", read: |name, _| hello_name(name).map(Command::Helo) },
     Verb { name: "EHLO", form: "EHLO name", read: |name, _| hello_name(name).map(Command::Ehlo) },
     Verb { name: "LHLO", form: "LHLO name", read: |name, _| hello_name(name).map(Command::Lhlo) },
     Verb { name: "MAIL", form: "MAIL FROM:<address>", read: mail },
     Verb { name: "RCPT", form: "RCPT TO:<address>", read: rcpt },
     Verb { name: "DATA", form: "DATA", read: |rest, _| without_argument(rest, Command::Data) },
+    Verb { name: "BDAT", form: "BDAT octets [LAST]", read: |argument, _| bdat(argument) },
     Verb { name: "RSET", form: "RSET", read: |rest, _| without_argument(rest, Command::Rset) },
     Verb { name: "NOOP", form: "NOOP", read: |_, _| Ok(Command::Noop) },
     Verb { name: "VRFY", form: "VRFY", read: |address, _| with_argument(address, Command::Vrfy) },
@@ -331,6 +344,18 @@ fn is_one_of(name: &str, known: &[&str]) -> bool {
     known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
+/// `octets` or `octets LAST`. Zeros in front do not matter, more digits than [`MAX_SIZE_DIGITS`] are no number.
+fn bdat<'l>(argument: &[u8]) -> Result<Command<'l>, SyntaxError> {
+    let mut words = argument.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty());
+    let digits = words.next().filter(|digits| digits.len() <= MAX_SIZE_DIGITS && digits.iter().all(u8::is_ascii_digit));
+    let octets = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).ok_or(SyntaxError::Chunk)?;
+    match (words.next(), words.next()) {
+        (None, _) => Ok(Command::Bdat(octets, false)),
+        (Some(last), None) if last.eq_ignore_ascii_case(b"LAST") => Ok(Command::Bdat(octets, true)),
+        _ => Err(SyntaxError::Chunk),
+    }
+}
+
 /// What follows `FROM:` or `TO:`, if that is there; a blank before or after the colon does not matter.
 fn keyword<'a>(argument: &'a [u8], keyword: &str) -> Result<Option<&'a str>, SyntaxError> {
     let argument = std::str::from_utf8(argument).map_err(|_| SyntaxError::NotText)?;
@@ -392,7 +417,12 @@ mod tests {
             (b"", Command::Unknown),
             (b"\r", Command::Unknown),
             (b" NOOP", Command::Unknown),
-            (b"BDAT 86 LAST", Command::Unknown),
+            (b"BDAT 86 LAST", Command::Bdat(86, true)),
+            (b"bdat\t0  last \r", Command::Bdat(0, true)),
+            (b"BDAT 0086", Command::Bdat(86, false)),
+            (b"BDAT 18446744073709551615", Command::Bdat(u64::MAX, false)),
+            (b" BDAT 86 LAST", Command::Unknown),
+            (b"BDATA 86 LAST", Command::Unknown),
         ] {
             assert_eq!(parse(line), Ok(command), "{}", line.escape_ascii());
         }
@@ -405,6 +435,18 @@ mod tests {
             (b"RSET now", SyntaxError::UnexpectedArgument),
             (b"DATA now", SyntaxError::UnexpectedArgument),
             (b"VRFY", SyntaxError::MissingArgument),
+            (b"BDAT", SyntaxError::Chunk),
+            (b"BDAT LAST", SyntaxError::Chunk),
+            (b"BDAT 86LAST", SyntaxError::Chunk),
+            (b"BDAT 86 FIRST", SyntaxError::Chunk),
+            (b"BDAT 86 LAST LAST", SyntaxError::Chunk),
+            (b"BDAT -1", SyntaxError::Chunk),
+            (b"BDAT +1", SyntaxError::Chunk),
+            (b"BDAT 0x10", SyntaxError::Chunk),
+            (b"BDAT 1e3", SyntaxError::Chunk),
+            (b"BDAT 1.5", SyntaxError::Chunk),
+            (b"BDAT 18446744073709551616", SyntaxError::Chunk),
+            (b"BDAT 000000000000000000001", SyntaxError::Chunk),
             (b"NOOP \x1b[2J", SyntaxError::ControlCharacter),
             (b"NO\rOP", SyntaxError::ControlCharacter),
             (b"\rNOOP", SyntaxError::ControlCharacter),

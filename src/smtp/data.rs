@@ -11,11 +11,8 @@ use super::LineEnding;
 /// Reads a message piece by piece, however it is split.
 #[derive(Debug)]
 pub struct DataReader {
-    line_ending: LineEnding,
     state: State,
-    size: u64,
-    max_size: u64,
-    bare_newline: bool,
+    text: Text,
 }
 
 /// Where in a line the reader is.
@@ -36,8 +33,7 @@ enum State {
 impl DataReader {
     /// A reader at the start of a message of at most `max_size` octets; 0 means any size.
     pub fn new(line_ending: LineEnding, max_size: u64) -> Self {
-        let max_size = if max_size == 0 { u64::MAX } else { max_size };
-        Self { line_ending, state: State::LineStart, size: 0, max_size, bare_newline: false }
+        Self { state: State::LineStart, text: Text::new(line_ending, max_size) }
     }
 
     /// Takes input and appends the message's text to `output`. Returns how many bytes were taken and whether the message
@@ -49,27 +45,31 @@ impl DataReader {
                 (State::LineStart, b'.') => self.state = State::Dot,
                 (State::Dot, b'\r') => self.state = State::DotCr,
                 (State::DotCr, b'\n') => return (at + 1, true),
-                (State::Dot, b'\n') if self.line_ending == LineEnding::Lf => return (at + 1, true),
+                (State::Dot, b'\n') if self.text.line_ending == LineEnding::Lf => return (at + 1, true),
                 // The dot was a stuffed one; the CR behind it is like any other.
                 (State::DotCr, _) => {
                     self.state = State::Cr;
                     continue;
                 }
                 (State::Cr, b'\n') => self.end_line(output),
-                (State::Cr, b'\r') => self.bare_cr(output),
+                (State::Cr, b'\r') => self.text.bare_cr(output),
                 (State::Cr, _) => {
-                    self.bare_cr(output);
+                    self.text.bare_cr(output);
                     self.state = State::Text;
                     continue;
                 }
                 (State::LineStart | State::Text, b'\r') => self.state = State::Cr,
-                (State::LineStart | State::Dot | State::Text, b'\n') => match self.line_ending {
+                (State::LineStart | State::Dot | State::Text, b'\n') => match self.text.line_ending {
                     LineEnding::Lf => self.end_line(output),
-                    LineEnding::Crlf => self.bare_lf(output),
+                    LineEnding::Crlf => {
+                        // What follows is not the start of a line to the dot rule.
+                        self.text.bare_lf(output);
+                        self.state = State::Text;
+                    }
                 },
                 (State::LineStart | State::Dot | State::Text, _) => {
                     let length = memchr::memchr2(b'\r', b'\n', &input[at..]).unwrap_or(input.len() - at);
-                    self.write(&input[at..at + length], output);
+                    self.text.write(&input[at..at + length], output);
                     at += length;
                     if input[at..].starts_with(b"\r\n") {
                         // What the states `Text` and `Cr` would do with it, only faster.
@@ -86,14 +86,45 @@ impl DataReader {
         (at, false)
     }
 
+    /// What is known of the text that has come.
+    pub fn text(&self) -> &Text {
+        &self.text
+    }
+
+    fn end_line(&mut self, output: &mut Vec<u8>) {
+        self.text.end_line(output);
+        self.state = State::LineStart;
+    }
+}
+
+/// The text of a message as it is written, its line ends as LF, and what is known of it so far.
+#[derive(Debug)]
+pub struct Text {
+    pub(super) line_ending: LineEnding,
+    size: u64,
+    max_size: u64,
+    bare_newline: bool,
+}
+
+impl Text {
+    pub(super) fn new(line_ending: LineEnding, max_size: u64) -> Self {
+        let max_size = if max_size == 0 { u64::MAX } else { max_size };
+        Self { line_ending, size: 0, max_size, bare_newline: false }
+    }
+
     /// Octets of the message so far, as RFC 1870 counts them: line ends as two, stuffed dots and the final line not.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Whether the message is larger than it may be.
+    /// Whether the message is larger than it may be. Nothing is appended any more then.
     pub fn is_too_large(&self) -> bool {
         self.size > self.max_size
+    }
+
+    /// Whether so many octets more can only make it larger than it may be.
+    pub(super) fn has_no_room_for(&self, octets: u64) -> bool {
+        self.size.saturating_add(octets) > self.max_size
     }
 
     /// Whether a CR or LF stood alone in the message of a CRLF connection.
@@ -101,27 +132,25 @@ impl DataReader {
         self.bare_newline
     }
 
-    fn end_line(&mut self, output: &mut Vec<u8>) {
-        self.size += 1;
+    pub(super) fn end_line(&mut self, output: &mut Vec<u8>) {
+        self.size = self.size.saturating_add(1);
         self.write(b"\n", output);
-        self.state = State::LineStart;
     }
 
-    /// A CR that belongs to no line end is written as it is. The reader stays where it is.
-    fn bare_cr(&mut self, output: &mut Vec<u8>) {
+    /// A CR that belongs to no line end is written as it is.
+    pub(super) fn bare_cr(&mut self, output: &mut Vec<u8>) {
         self.bare_newline |= self.line_ending == LineEnding::Crlf;
         self.write(b"\r", output);
     }
 
-    /// A bare LF is written as a line end, but what follows it is not the start of a line to the dot rule.
-    fn bare_lf(&mut self, output: &mut Vec<u8>) {
+    /// A bare LF is written as a line end.
+    pub(super) fn bare_lf(&mut self, output: &mut Vec<u8>) {
         self.bare_newline = true;
         self.write(b"\n", output);
-        self.state = State::Text;
     }
 
-    fn write(&mut self, bytes: &[u8], output: &mut Vec<u8>) {
-        self.size += bytes.len() as u64;
+    pub(super) fn write(&mut self, bytes: &[u8], output: &mut Vec<u8>) {
+        self.size = self.size.saturating_add(bytes.len() as u64);
         if !self.is_too_large() {
             output.extend_from_slice(bytes);
         }
@@ -141,10 +170,10 @@ mod tests {
             let (used, ended) = reader.read(piece, &mut output);
             taken += used;
             if ended {
-                return (output, Some(input[taken..].to_vec()), !reader.has_bare_newline());
+                return (output, Some(input[taken..].to_vec()), !reader.text().has_bare_newline());
             }
         }
-        (output, None, !reader.has_bare_newline())
+        (output, None, !reader.text().has_bare_newline())
     }
 
     #[test]
@@ -213,7 +242,7 @@ mod tests {
             let mut output = Vec::new();
             let (_, ended) = reader.read(b"abc\r\n..de\r\n.\r\n", &mut output);
             assert!(ended);
-            assert_eq!((reader.size(), reader.is_too_large()), (10, too_large));
+            assert_eq!((reader.text().size(), reader.text().is_too_large()), (10, too_large));
         }
     }
 }

@@ -36,6 +36,11 @@ impl LineReader {
         self.ending.unwrap_or(LineEnding::Crlf)
     }
 
+    /// Whether the next line begins at the beginning of the buffer; else it is one that is too long, of which a part is gone.
+    pub fn is_at_start(&self) -> bool {
+        !self.skipping
+    }
+
     /// Looks for a line at the beginning of the buffer.
     pub fn find<'b>(&mut self, buffer: &'b [u8]) -> Found<'b> {
         if !self.has_begun && !self.skipping && is_other_protocol(buffer) {

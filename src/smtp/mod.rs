@@ -6,6 +6,7 @@
 //! know by itself it asks for ([`Step::Ask`]), so nothing in here reads a file or a rule.
 
 mod answering;
+pub mod chunk;
 pub mod command;
 pub mod credentials;
 pub mod data;
@@ -27,6 +28,8 @@ use transaction::{Recipient, Transaction};
 pub enum Step {
     /// Nothing until more input comes.
     Wait,
+    /// Nothing but to go on with what there is of input: a command has no reply yet that is followed by a chunk.
+    Continue,
     /// Send this and go on.
     Reply(Reply),
     /// Find this out and tell the session.
@@ -102,6 +105,8 @@ pub enum Heard<'i> {
     Secret,
     /// A piece of a message.
     Text,
+    /// A piece of a chunk that is refused.
+    Discarded,
 }
 
 /// What the log has in place of such a line.

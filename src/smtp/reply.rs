@@ -190,8 +190,10 @@ pub fn hello(domain: &str, peer: &Peer) -> Reply {
 }
 
 /// The answer to EHLO and LHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4).
-pub fn extended_hello(domain: &str, peer: &Peer, size: u64) -> Reply {
-    without_status(250, format!("{domain} Hello {peer}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nHELP"))
+pub fn extended_hello(protocol: Protocol, domain: &str, peer: &Peer, size: u64) -> Reply {
+    let chunking = if protocol == Protocol::Smtp { "CHUNKING\n" } else { "" };
+    let extensions = format!("PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\n{chunking}HELP");
+    without_status(250, format!("{domain} Hello {peer}\n{extensions}"))
 }
 
 /// The answer to QUIT.
@@ -234,6 +236,11 @@ pub const SENDER_OK: Reply = fixed(250, Some(Status(2, 1, 0)), "Sender ok");
 pub const RECIPIENT_OK: Reply = fixed(250, Some(Status(2, 1, 5)), "Recipient ok");
 /// DATA was accepted.
 pub const START_INPUT: Reply = fixed(354, None, "Start mail input; end with <CRLF>.<CRLF>");
+
+/// A chunk has come, and others follow.
+pub fn chunk_received(octets: u64) -> Reply {
+    reply(250, Status(2, 0, 0), format!("{octets} octets received"))
+}
 
 /// The message is safe at every destination, in LMTP at those of one recipient.
 pub fn accepted(id: &str) -> Reply {
@@ -322,6 +329,7 @@ pub fn syntax_error(error: SyntaxError, ascii: &Refusal, protocol: Protocol) -> 
         ),
         SyntaxError::UnexpectedArgument => reply(501, Status(5, 5, 4), "This command has no argument"),
         SyntaxError::MissingArgument => reply(501, Status(5, 5, 4), "This command needs an argument"),
+        SyntaxError::Chunk => reply(501, Status(5, 5, 4), "Write BDAT octets or BDAT octets LAST"),
         SyntaxError::Sender => reply(501, Status(5, 5, 4), "Write MAIL FROM:<address>"),
         SyntaxError::SenderAddress(AddressError::Syntax) => {
             reply(501, Status(5, 1, 7), "Bad sender address: write MAIL FROM:<address>")

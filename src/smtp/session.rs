@@ -6,9 +6,10 @@
 //! SMTP answers a message once, LMTP for each recipient (RFC 2033, 4.2): what becomes of one is [`Answering`].
 
 use super::answering::{Answering, Next};
+use super::chunk::ChunkReader;
 use super::command::{self, Command, Dialect, MailParameters, RcptParameters, SyntaxError};
 use super::credentials;
-use super::data::DataReader;
+use super::data::{DataReader, Text};
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
 use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
@@ -46,10 +47,23 @@ enum State {
     Asking(Asked),
     /// MAIL was accepted.
     Mail(Transaction),
-    /// DATA was accepted.
-    Data(Transaction, DataReader),
+    /// DATA or BDAT was accepted, and its text is coming.
+    Data(Transaction, Body),
+    /// Between two chunks of a message.
+    Chunks(Transaction, ChunkReader),
+    /// A chunk is refused: so many of its octets have not come yet. Then comes the reply, and all is as it was.
+    Discarding(Box<State>, u64, Reply),
     /// The message is complete, and its answers are on their way.
     Answering(Answering),
+}
+
+/// How the text of a message comes.
+#[derive(Debug)]
+enum Body {
+    /// Up to a dot (DATA).
+    Dots(DataReader),
+    /// As so many octets (BDAT).
+    Chunks(ChunkReader),
 }
 
 /// What of the transaction that the peer wants was refused: commands that it had sent behind that fail for no other reason.
@@ -58,6 +72,7 @@ enum Refused {
     Nothing,
     Mail,
     Rcpt,
+    Bdat,
 }
 
 /// What was asked, and what it was asked for.
@@ -109,12 +124,19 @@ impl<'c> Session<'c> {
     /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
     /// What is not used is to be given again, with what has come since; while a message has answers left, that is all.
     pub fn receive<'i>(&mut self, input: &'i [u8], text: &mut Vec<u8>) -> Turn<'i> {
+        let waits_for_text = match &self.state {
+            State::Data(_, Body::Dots(_)) => true,
+            State::Data(_, Body::Chunks(reader)) => !reader.has_ended(),
+            State::Discarding(_, left, _) => *left > 0,
+            _ => false,
+        };
+        if waits_for_text && input.is_empty() {
+            return Turn { used: 0, heard: Heard::Nothing, step: Step::Wait };
+        }
         match std::mem::take(&mut self.state) {
-            State::Data(transaction, reader) if !input.is_empty() => self.data(transaction, reader, input, text),
-            State::Data(transaction, reader) => {
-                self.state = State::Data(transaction, reader);
-                Turn { used: 0, heard: Heard::Nothing, step: Step::Wait }
-            }
+            State::Data(transaction, Body::Dots(reader)) => self.data(transaction, reader, input, text),
+            State::Data(transaction, Body::Chunks(reader)) => self.chunk(transaction, reader, input, text),
+            State::Discarding(behind, left, reply) => self.discard(*behind, left, reply, input),
             State::Answering(answering) => {
                 Turn { used: 0, heard: Heard::Nothing, step: self.answer_message(answering) }
             }
@@ -175,24 +197,43 @@ impl<'c> Session<'c> {
 
     /// Whether replies carry enhanced codes.
     pub fn is_extended(&self) -> bool {
-        match &self.state {
+        match self.state_behind() {
             State::Ready(hello) => hello.is_extended(),
             State::Asking(Asked::Sender(transaction) | Asked::Recipient(_, _, transaction))
             | State::Mail(transaction)
-            | State::Data(transaction, _) => transaction.hello.is_extended(),
+            | State::Data(transaction, _)
+            | State::Chunks(transaction, _) => transaction.hello.is_extended(),
             State::Answering(answering) => answering.transaction.hello.is_extended(),
-            State::Refused(_) | State::Start => false,
+            State::Refused(_) | State::Start | State::Discarding(..) => false,
         }
     }
 
     /// The transaction that is open and of which nothing is delivered, so that the end of input loses it.
     pub fn transaction(&self) -> Option<&Transaction> {
-        match &self.state {
+        match self.state_behind() {
             State::Asking(Asked::Recipient(_, _, transaction))
             | State::Mail(transaction)
-            | State::Data(transaction, _) => Some(transaction),
+            | State::Data(transaction, _)
+            | State::Chunks(transaction, _) => Some(transaction),
             State::Answering(answering) => Some(&*answering.transaction).filter(|_| !answering.is_delivered),
-            State::Refused(_) | State::Start | State::Ready(_) | State::Asking(Asked::Sender(_)) => None,
+            State::Refused(_)
+            | State::Start
+            | State::Ready(_)
+            | State::Asking(Asked::Sender(_))
+            | State::Discarding(..) => None,
+        }
+    }
+
+    /// Whether a message has begun to come and goes on.
+    pub fn has_text(&self) -> bool {
+        matches!(self.state_behind(), State::Data(..) | State::Chunks(..))
+    }
+
+    /// The state that a chunk which is refused leaves as it was.
+    fn state_behind(&self) -> &State {
+        match &self.state {
+            State::Discarding(behind, ..) => behind,
+            state => state,
         }
     }
 
@@ -206,25 +247,68 @@ impl<'c> Session<'c> {
     ) -> Turn<'i> {
         let (used, ended) = reader.read(input, text);
         let step = match ended {
-            true => self.end_of_data(transaction, &reader),
+            true => self.end_of_message(transaction, reader.text()),
             false => {
-                self.state = State::Data(transaction, reader);
+                self.state = State::Data(transaction, Body::Dots(reader));
                 Step::Wait
             }
         };
         Turn { used, heard: Heard::Text, step }
     }
 
-    fn end_of_data(&mut self, mut transaction: Transaction, reader: &DataReader) -> Step {
-        let limits = self.limits;
-        transaction.size = reader.size();
-        let refusal = if reader.is_too_large() {
-            Some(reply::worded(&limits.smtp_data_size.refusal, reply::MESSAGE_TOO_LARGE))
-        } else if reader.has_bare_newline() && limits.bare_newline.value {
-            Some(reply::worded(&limits.bare_newline.refusal, reply::BARE_NEWLINE))
-        } else {
-            None
+    /// Takes a piece of a chunk, but nothing of what is behind it.
+    fn chunk<'i>(
+        &mut self,
+        transaction: Transaction,
+        mut reader: ChunkReader,
+        input: &[u8],
+        text: &mut Vec<u8>,
+    ) -> Turn<'i> {
+        let (used, has_ended) = reader.read(input, text);
+        let step = match has_ended {
+            true => self.end_of_chunk(transaction, reader),
+            false => {
+                self.state = State::Data(transaction, Body::Chunks(reader));
+                Step::Wait
+            }
         };
+        Turn { used, heard: Heard::Text, step }
+    }
+
+    fn end_of_chunk(&mut self, transaction: Transaction, reader: ChunkReader) -> Step {
+        if reader.is_last() {
+            return self.end_of_message(transaction, reader.text());
+        }
+        match self.refusal_of(reader.text()) {
+            Some(reply) => {
+                self.state = State::Ready(transaction.hello);
+                self.refused = Refused::Bdat;
+                self.fail(reply)
+            }
+            None => {
+                let octets = reader.octets();
+                self.state = State::Chunks(transaction, reader);
+                Step::Reply(reply::chunk_received(octets))
+            }
+        }
+    }
+
+    /// Passes over a piece of a chunk that is refused.
+    fn discard<'i>(&mut self, behind: State, left: u64, reply: Reply, input: &[u8]) -> Turn<'i> {
+        let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        let left = left - used as u64;
+        if left > 0 {
+            self.state = State::Discarding(Box::new(behind), left, reply);
+            return Turn { used, heard: Heard::Discarded, step: Step::Wait };
+        }
+        self.state = behind;
+        Turn { used, heard: Heard::Discarded, step: self.fail(reply) }
+    }
+
+    /// The text is whole.
+    fn end_of_message(&mut self, mut transaction: Transaction, text: &Text) -> Step {
+        transaction.size = text.size();
+        let refusal = self.refusal_of(text);
         self.answer_message(Answering::new(transaction, refusal))
     }
 
@@ -267,9 +351,32 @@ impl<'c> Session<'c> {
         answer(reply)
     }
 
+    /// Why no message may have this text.
+    fn refusal_of(&self, text: &Text) -> Option<Reply> {
+        let limits = self.limits;
+        if text.is_too_large() {
+            Some(reply::worded(&limits.smtp_data_size.refusal, reply::MESSAGE_TOO_LARGE))
+        } else if text.has_bare_newline() && limits.bare_newline.value {
+            Some(reply::worded(&limits.bare_newline.refusal, reply::BARE_NEWLINE))
+        } else {
+            None
+        }
+    }
+
     /// Takes a command line, if there is a whole one.
     fn line<'i>(&mut self, input: &'i [u8]) -> Turn<'i> {
+        let is_at_start = self.lines.is_at_start();
         let found = self.lines.find(input);
+        // The first piece of a line that is too long has its verb, and what may be a password is none of the log's business
+        // even if it does not begin there.
+        let too_long = match found {
+            Found::TooLong(used) | Found::Nothing(used) if is_at_start => &input[..used],
+            _ => &[],
+        };
+        self.expects_secret |= credentials::are_announced(too_long);
+        if command::is_meant_as(too_long, "BDAT") {
+            return Turn { used: too_long.len(), heard: Heard::Nothing, step: self.bad_chunk(reply::line_too_long()) };
+        }
         let (used, heard, step) = match found {
             Found::Line(line, used) => {
                 // People at a keyboard, who end lines so, paste examples with the blanks in front of them.
@@ -277,16 +384,9 @@ impl<'c> Session<'c> {
                 let (heard, step) = self.command(line);
                 (used, heard, step)
             }
-            Found::TooLong(used) => {
-                self.expects_secret |= credentials::are_announced(&input[..used]);
-                (used, Heard::Nothing, self.too_long_line())
-            }
+            Found::TooLong(used) => (used, Heard::Nothing, self.too_long_line()),
             Found::OtherProtocol => (0, Heard::Nothing, Step::Close(reply::other_protocol(self.protocol))),
-            Found::Nothing(used) => {
-                // The first piece of a line that is too long has its verb.
-                self.expects_secret |= credentials::are_announced(&input[..used]);
-                (used, Heard::Nothing, Step::Wait)
-            }
+            Found::Nothing(used) => (used, Heard::Nothing, Step::Wait),
         };
         Turn { used, heard, step }
     }
@@ -319,16 +419,20 @@ impl<'c> Session<'c> {
             Ok(Command::Mail(sender, parameters)) => self.mail(sender, parameters),
             Ok(Command::Rcpt(mailbox, parameters)) => self.rcpt(mailbox, parameters),
             Ok(Command::Data) => self.data_command(),
+            Ok(Command::Bdat(octets, is_last)) => self.bdat(octets, is_last),
             Ok(Command::Rset) => self.rset(),
             Ok(Command::Noop) => Step::Reply(reply::OK),
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
             Ok(Command::Help) => Step::Reply(reply::help(self.protocol)),
             Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
-            Ok(Command::NotImplemented) => self.fail(about(reply::not_implemented(), heard)),
+            Ok(Command::NotImplemented) => {
+                let reply = about(reply::not_implemented(), heard);
+                if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
+            }
             Ok(Command::Unknown) => self.unknown(about(reply::unknown_command(), heard)),
             Err(error) => {
-                let reply = reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol);
-                self.fail(about(reply, heard))
+                let reply = about(reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol), heard);
+                if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
             }
         };
         (heard, step)
@@ -368,7 +472,7 @@ impl<'c> Session<'c> {
         Step::Reply(match verb {
             HelloVerb::Helo => reply::hello(self.domain, self.peer),
             HelloVerb::Ehlo | HelloVerb::Lhlo => {
-                reply::extended_hello(self.domain, self.peer, self.limits.smtp_data_size.value)
+                reply::extended_hello(self.protocol, self.domain, self.peer, self.limits.smtp_data_size.value)
             }
         })
     }
@@ -376,7 +480,7 @@ impl<'c> Session<'c> {
     fn mail(&mut self, sender: ReversePath, parameters: MailParameters) -> Step {
         let hello = match &self.state {
             State::Ready(hello) => hello.clone(),
-            State::Mail(_) => return self.fail(reply::bad_sequence("one MAIL FROM at a time")),
+            State::Mail(_) | State::Chunks(..) => return self.fail(reply::bad_sequence("one MAIL FROM at a time")),
             _ => return self.fail(reply::missing_hello(self.protocol)),
         };
         if self.counters.envelope >= self.max_envelope() {
@@ -428,10 +532,12 @@ impl<'c> Session<'c> {
                 Step::Ask(Question::Recipient(mailbox))
             }
             state => {
+                let has_begun = matches!(state, State::Chunks(..));
                 self.state = state;
                 self.fail(match self.refused {
+                    _ if has_begun => reply::bad_sequence(CHUNKS),
                     Refused::Mail => reply::behind_refused("MAIL"),
-                    Refused::Rcpt | Refused::Nothing => reply::bad_sequence("missing MAIL FROM"),
+                    Refused::Rcpt | Refused::Bdat | Refused::Nothing => reply::bad_sequence("missing MAIL FROM"),
                 })
             }
         }
@@ -460,29 +566,85 @@ impl<'c> Session<'c> {
     }
 
     fn data_command(&mut self) -> Step {
-        let refused = std::mem::replace(&mut self.refused, Refused::Nothing);
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
+                self.refused = Refused::Nothing;
                 let reader = DataReader::new(self.lines.ending(), self.limits.smtp_data_size.value);
-                self.state = State::Data(transaction, reader);
+                self.state = State::Data(transaction, Body::Dots(reader));
                 Step::Reply(reply::START_INPUT)
             }
             other => {
-                let missing = if matches!(other, State::Mail(_)) { "missing RCPT TO" } else { "missing MAIL FROM" };
+                let reply = self.no_text(&other);
                 self.state = other;
-                self.fail(match refused {
-                    Refused::Mail => reply::behind_refused("MAIL"),
-                    Refused::Rcpt => reply::behind_refused("RCPT"),
-                    Refused::Nothing => reply::bad_sequence(missing),
-                })
+                self.fail(reply)
             }
+        }
+    }
+
+    fn bdat(&mut self, octets: u64, is_last: bool) -> Step {
+        if octets >= SMALLEST_CHUNK {
+            // There may be very many in a message, which has a size limit of its own.
+            self.counters.since_message.commands -= 1;
+        }
+        let (transaction, mut reader) = match std::mem::take(&mut self.state) {
+            State::Mail(transaction) if !transaction.recipients.is_empty() => {
+                (transaction, ChunkReader::new(self.lines.ending(), self.limits.smtp_data_size.value))
+            }
+            State::Chunks(transaction, reader) => (transaction, reader),
+            other => {
+                let reply = self.no_text(&other);
+                self.refused = if is_last { Refused::Nothing } else { Refused::Bdat };
+                return self.refuse_chunk(other, octets, reply);
+            }
+        };
+        self.refused = Refused::Nothing;
+        if !reader.begin(octets, is_last) {
+            let limit = &self.limits.smtp_data_size;
+            self.refused = if is_last { Refused::Nothing } else { Refused::Bdat };
+            let reply = reply::worded(&limit.refusal, reply::MESSAGE_TOO_LARGE);
+            return self.refuse_chunk(State::Ready(transaction.hello), octets, reply);
+        }
+        self.state = State::Data(transaction, Body::Chunks(reader));
+        Step::Continue
+    }
+
+    /// Refuses a chunk, which comes all the same. Then the state is this one.
+    fn refuse_chunk(&mut self, behind: State, octets: u64, reply: Reply) -> Step {
+        self.state = State::Discarding(Box::new(behind), octets, reply);
+        Step::Continue
+    }
+
+    /// Octets follow that are no text of a message, and it is not known how many: none of them may be taken for a command.
+    fn bad_chunk(&mut self, reply: Reply) -> Step {
+        match &self.state {
+            State::Refused(reply) => Step::Close(reply.clone()),
+            _ => Step::Close(reply),
+        }
+    }
+
+    /// Why there can be no text in this state.
+    fn no_text(&mut self, state: &State) -> Reply {
+        let missing = match state {
+            State::Chunks(..) => CHUNKS,
+            State::Mail(_) => "missing RCPT TO",
+            _ => "missing MAIL FROM",
+        };
+        let refused = match state {
+            State::Chunks(..) => Refused::Nothing,
+            _ => std::mem::replace(&mut self.refused, Refused::Nothing),
+        };
+        match refused {
+            Refused::Mail => reply::behind_refused("MAIL"),
+            Refused::Rcpt => reply::behind_refused("RCPT"),
+            Refused::Bdat => reply::behind_refused("BDAT"),
+            Refused::Nothing => reply::bad_sequence(missing),
         }
     }
 
     fn rset(&mut self) -> Step {
         self.refused = Refused::Nothing;
         self.state = match std::mem::take(&mut self.state) {
-            State::Mail(transaction) => State::Ready(transaction.hello),
+            State::Mail(transaction) | State::Chunks(transaction, _) => State::Ready(transaction.hello),
             other => other,
         };
         Step::Reply(reply::OK)
@@ -540,12 +702,18 @@ const MAX_ENVELOPE: u64 = 2000;
 /// back with all of them in the next transaction, which there would be in any case.
 const MAX_PUT_OFF: usize = 10;
 
+/// Chunks smaller than this count as commands.
+const SMALLEST_CHUNK: u64 = 512;
+
+/// What may be sent between two chunks is the next one, or RSET.
+const CHUNKS: &str = "this message comes in BDAT chunks";
+
 /// Names the line that the reply is about, unless that may be a password.
 fn about(reply: Reply, heard: Heard<'_>) -> Reply {
     match heard {
         Heard::Command(words) | Heard::Unoffered(words) => reply.about(words),
         Heard::Secret => reply.because(NOT_SHOWN),
-        Heard::Nothing | Heard::Text => reply,
+        Heard::Nothing | Heard::Text | Heard::Discarded => reply,
     }
 }
 

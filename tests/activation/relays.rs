@@ -25,6 +25,26 @@ fn nothing_is_smuggled_through_exim() {
     }
 }
 
+/// Exim sends chunks where they are offered. Large ones and many of them arrive as they would behind DATA.
+#[test]
+fn a_message_of_exim_comes_in_chunks() {
+    let receiver = Receiver::new("debug s");
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    let exim = Exim::new(listener.addresses[0].port());
+    let text: String = (0..20_000).map(|number| format!(".{number} \u{e9}\r\n")).collect();
+    let stuffed = text.replace("\r\n.", "\r\n..");
+    exim.submit(&format!(
+        "EHLO client.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<fred@example.com>\r\nDATA\r\n\
+         Subject: chunks\r\n\r\n.{stuffed}.\r\nQUIT\r\n"
+    ));
+    exim.run_queue();
+    let mailbox = receiver.read(receiver.mailbox());
+    assert!(mailbox.ends_with(&format!("\n\n{}\n", text.replace("\r\n", "\n"))), "{} bytes", mailbox.len());
+    let log = receiver.read(receiver.log());
+    let chunks = log.lines().filter(|line| line.contains("SMTP cmd: 'BDAT ")).count();
+    assert!(chunks > 1 && log.contains(" LAST'") && !log.contains("'DATA'"), "{log}");
+}
+
 #[test]
 fn nothing_is_smuggled_through_postfix() {
     for bare_newline in ["reject", "accept"] {
