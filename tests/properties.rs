@@ -186,7 +186,7 @@ const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|LHLO
 
 /// Commands in pieces, with what peers put where it does not belong.
 const COMMAND: &str = "MAIL FROM:|MAIL FROM:<|RCPT TO:|RCPT TO:<|EHLO |HELO |LHLO |QUIT|<|>|<>| |\t|\r|\"|\\|.|@|@d.example|:|,|a|a.b|\
-    DOMAIN\\u|@r.example:|[192.0.2.1]|[IPv6:::1]|(none)|'|-| AUTH=<>| SIZE=1| ENVID=x| NOTIFY=NEVER| ORCPT=rfc822;x+0Ay|\u{e9}";
+    DOMAIN\\u|@r.example:|[192.0.2.1]|[IPv6:::1]|(none)|'|-| AUTH=<>| SMTPUTF8| SIZE=1| ENVID=x| NOTIFY=NEVER| ORCPT=rfc822;x+0Ay|\u{e9}";
 
 /// Recipients: one in several forms, some that can be taken back, some that cannot, some that fail.
 const RECIPIENTS: &str = "RCPT TO:<fred>\r\n|RCPT TO:<FRED@MX.EXAMPLE>\r\n|RCPT TO:<\"fred\"@mx.example>\r\n|\

@@ -109,9 +109,11 @@ fn check_same(line: &str, dialect: Dialect<'_>, expected: &Result<Command<'_>, S
 }
 
 fn written(parameters: MailParameters) -> String {
-    let MailParameters { size, body, unoffered } = parameters;
+    let MailParameters { size, body, utf8, unoffered } = parameters;
     let size = size.map(|size| format!(" size={size}")).unwrap_or_default();
-    size + if body { " body=8bitmime" } else { "" } + if unoffered { " auth=<>" } else { "" }
+    size + if body { " body=8bitmime" } else { "" }
+        + if utf8 { " smtputf8" } else { "" }
+        + if unoffered { " auth=<>" } else { "" }
 }
 
 const OWN_DOMAIN: &str = "mx.example";

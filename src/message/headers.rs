@@ -24,12 +24,14 @@ pub struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// `SMTP`, `ESMTP` or `LMTP` (RFC 5321, 4.4; RFC 3848).
+    /// `SMTP`, `ESMTP` or `LMTP` (RFC 5321, 4.4; RFC 3848), or `UTF8SMTP` or `UTF8LMTP` (RFC 6531, 4.3).
     pub fn protocol(&self) -> &'static str {
-        match self.transaction.hello.verb {
-            HelloVerb::Helo => "SMTP",
-            HelloVerb::Ehlo => "ESMTP",
-            HelloVerb::Lhlo => "LMTP",
+        match (self.transaction.hello.verb, self.transaction.utf8) {
+            (HelloVerb::Helo, _) => "SMTP",
+            (HelloVerb::Ehlo, false) => "ESMTP",
+            (HelloVerb::Lhlo, false) => "LMTP",
+            (HelloVerb::Ehlo, true) => "UTF8SMTP",
+            (HelloVerb::Lhlo, true) => "UTF8LMTP",
         }
     }
 }

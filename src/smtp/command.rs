@@ -80,6 +80,8 @@ pub struct MailParameters {
     pub size: Option<u64>,
     /// `BODY=` was given (RFC 6152); both its values are taken, bytes are bytes.
     pub body: bool,
+    /// `SMTPUTF8` was given (RFC 6531, 3.4), where it is offered.
+    pub utf8: bool,
     /// Whether there were others, of [`UNOFFERED_AT_MAIL`].
     pub unoffered: bool,
 }
@@ -127,7 +129,7 @@ pub enum SyntaxError {
 pub struct Dialect<'c> {
     /// Which verbs there are.
     pub protocol: Protocol,
-    /// Whether bytes beyond ASCII are refused.
+    /// Whether bytes beyond ASCII are refused, and SMTPUTF8 is not offered.
     pub ascii: bool,
     /// The domain of addresses that have none.
     pub own_domain: &'c str,
@@ -264,10 +266,10 @@ fn mail<'l>(argument: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Syn
             .map(ReversePath::Mailbox)
             .map_err(SyntaxError::SenderAddress)?,
     };
-    Ok(Command::Mail(sender, mail_parameters(rest)?))
+    Ok(Command::Mail(sender, mail_parameters(rest, dialect)?))
 }
 
-fn mail_parameters(text: &str) -> Result<MailParameters, SyntaxError> {
+fn mail_parameters(text: &str, dialect: Dialect<'_>) -> Result<MailParameters, SyntaxError> {
     let mut parameters = MailParameters::default();
     for (name, value) in each_parameter(text) {
         if name.eq_ignore_ascii_case("SIZE") {
@@ -284,6 +286,11 @@ fn mail_parameters(text: &str) -> Result<MailParameters, SyntaxError> {
                 return Err(SyntaxError::ParameterValue);
             }
             parameters.body = true;
+        } else if name.eq_ignore_ascii_case("SMTPUTF8") && !dialect.ascii {
+            if value.is_some() {
+                return Err(SyntaxError::ParameterValue);
+            }
+            parameters.utf8 = true;
         } else if is_one_of(name, &UNOFFERED_AT_MAIL) {
             parameters.unoffered = true;
         } else {
@@ -541,7 +548,7 @@ mod tests {
 
     #[test]
     fn parameters_of_mail() {
-        let parameters = |text: &str| mail_parameters(text);
+        let parameters = |text: &str| mail_parameters(text, DIALECT);
         assert_eq!(parameters(" size=18446744073709551616 BODY=8bitmime").unwrap().size, Some(u64::MAX));
         assert_eq!(parameters(" SIZE=1 SIZE=2 BODY=7BIT BODY=7BIT").unwrap().size, Some(2));
         for text in ["SIZE", "SIZE=", "SIZE=-1", "SIZE=+1", "SIZE=1e3", "SIZE=0x10", "BODY", "BODY=", "BODY=X"] {
@@ -550,6 +557,9 @@ mod tests {
         for text in ["AUTH=<>", "AUTH=<user>", "auth", "RET=HDRS", "ENVID=x", "SMTPUTF8"] {
             assert_eq!(parameters(text), Ok(MailParameters { unoffered: true, ..MailParameters::default() }), "{text}");
         }
+        let utf8 = |text: &str| mail_parameters(text, Dialect { ascii: false, ..DIALECT });
+        assert_eq!(utf8("smtputf8"), Ok(MailParameters { utf8: true, ..MailParameters::default() }));
+        assert_eq!(utf8("SMTPUTF8="), Err(SyntaxError::ParameterValue));
         for text in
             ["FOO=BAR", "=x", "A==b", "NOTIFY=NEVER", "SOLICIT=x", "BY=100;R", "HOLDFOR=5", "REQUIRETLS", "PRDR"]
         {

@@ -189,10 +189,12 @@ pub fn hello(domain: &str, peer: &Peer) -> Reply {
     without_status(250, format!("{domain} Hello {peer}"))
 }
 
-/// The answer to EHLO and LHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4).
-pub fn extended_hello(protocol: Protocol, domain: &str, peer: &Peer, size: u64) -> Reply {
+/// The answer to EHLO and LHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4); `utf8` is
+/// whether commands may have characters beyond ASCII (RFC 6531).
+pub fn extended_hello(protocol: Protocol, domain: &str, peer: &Peer, size: u64, utf8: bool) -> Reply {
     let chunking = if protocol == Protocol::Smtp { "CHUNKING\n" } else { "" };
-    let extensions = format!("PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\n{chunking}HELP");
+    let smtputf8 = if utf8 { "SMTPUTF8\n" } else { "" };
+    let extensions = format!("PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\n{chunking}{smtputf8}HELP");
     without_status(250, format!("{domain} Hello {peer}\n{extensions}"))
 }
 

@@ -472,7 +472,8 @@ impl<'c> Session<'c> {
         Step::Reply(match verb {
             HelloVerb::Helo => reply::hello(self.domain, self.peer),
             HelloVerb::Ehlo | HelloVerb::Lhlo => {
-                reply::extended_hello(self.protocol, self.domain, self.peer, self.limits.smtp_data_size.value)
+                let Limits { smtp_data_size, smtp_ascii, .. } = self.limits;
+                reply::extended_hello(self.protocol, self.domain, self.peer, smtp_data_size.value, !smtp_ascii.value)
             }
         })
     }
@@ -494,7 +495,8 @@ impl<'c> Session<'c> {
         if limit.value != 0 && parameters.size.is_some_and(|size| size > limit.value) {
             return self.fail(reply::worded(&limit.refusal, reply::MESSAGE_TOO_LARGE));
         }
-        let transaction = Transaction::new(sender.clone(), hello, parameters.size.unwrap_or(0));
+        let mut transaction = Transaction::new(sender.clone(), hello, parameters.size.unwrap_or(0));
+        transaction.utf8 = parameters.utf8;
         self.state = State::Asking(Asked::Sender(transaction));
         Step::Ask(Question::Sender(sender))
     }

@@ -16,6 +16,8 @@ pub struct Transaction {
     pub(super) put_off: usize,
     /// How the peer introduced itself.
     pub hello: Hello,
+    /// Whether the sender asked for SMTPUTF8 (RFC 6531), because addresses or headers are not ASCII.
+    pub utf8: bool,
     /// Octets: as the sender announced them (RFC 1870), 0 if it did not, and as received once the message is complete.
     pub size: u64,
     /// How many places the message is written to or handed over to; recipients can have one in common, but not in LMTP.
@@ -68,7 +70,8 @@ impl Hello {
 impl Transaction {
     /// A transaction that has no recipients yet.
     pub(super) fn new(reverse_path: ReversePath, hello: Hello, size: u64) -> Self {
-        Self { reverse_path, recipients: Vec::new(), accepted: Vec::new(), put_off: 0, hello, size, places: 0 }
+        let (recipients, accepted) = (Vec::new(), Vec::new());
+        Self { reverse_path, recipients, accepted, put_off: 0, hello, utf8: false, size, places: 0 }
     }
 
     /// Takes the recipient in.

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use testkit::exim::Exim;
 use testkit::postfix::Postfix;
+use testkit::{debian, succeeds};
 
 use crate::support::receiver::Receiver;
 use crate::support::super_server::Listener;
@@ -22,6 +23,43 @@ fn nothing_is_smuggled_through_exim() {
         exim.run_queue();
         let verdict = trial.judge("Exim", &accepted);
         assert_eq!(verdict.split, [REAL_END]);
+    }
+}
+
+/// Addresses beyond ASCII get through servers that ask for SMTPUTF8, and come from a client that does.
+#[test]
+fn addresses_beyond_ascii_are_taken_from_those_who_ask() {
+    let receiver = Receiver::new("");
+    let directives = format!(
+        "limit.smtp_ascii off\nloghex off\ndeliver rcpt_to j\u{fc}rgen@b\u{fc}cher.example append {}",
+        receiver.mailbox().display()
+    );
+    receiver.configure(&directives);
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    let script = "EHLO client.example\r\nMAIL FROM:<\u{e9}lan@b.example> SMTPUTF8\r\n\
+                  RCPT TO:<j\u{fc}rgen@b\u{fc}cher.example>\r\nDATA\r\n\
+                  Subject: gr\u{fc}\u{df}e\r\n\r\nx\r\n.\r\nQUIT\r\n";
+    let exim = Exim::new(listener.addresses[0].port());
+    let replies = exim.submit(script);
+    assert!(replies.contains("250 OK id="), "{replies}");
+    exim.run_queue();
+    let postfix = Postfix::start(listener.addresses[0], "smtputf8_enable = yes\n");
+    let replies = postfix.submit(script);
+    assert!(replies.contains("250 2.0.0 Ok: queued"), "{replies}");
+    postfix.until_queue_is_empty();
+    let mut python = debian::command("python3", "python3");
+    let address = listener.addresses[0];
+    python.args(["-c", SMTPLIB_UTF8, &address.ip().to_string(), &address.port().to_string()]);
+    succeeds(python, "");
+    let mailbox = receiver.read(receiver.mailbox());
+    let messages: Vec<&str> = mailbox.split("\n\nFrom ").collect();
+    assert_eq!(messages.len(), 3, "{mailbox}");
+    assert_eq!(mailbox.matches("\nReceived: from relay.example ").count(), 2, "{mailbox}");
+    for message in messages {
+        assert!(message.contains("Return-Path: <\u{e9}lan@b.example>\n"), "{message}");
+        assert!(message.contains("Delivered-To: j\u{fc}rgen@b\u{fc}cher.example\n"), "{message}");
+        assert!(message.contains(" (mailrecv) with UTF8SMTP id "), "{message}");
+        assert!(message.contains("\nSubject: gr\u{fc}\u{df}e\n"), "{message}");
     }
 }
 
@@ -205,6 +243,20 @@ fn by_sender(mailbox: &str) -> BTreeMap<String, Vec<&str>> {
     }
     messages
 }
+
+/// Python's own client, which asks for SMTPUTF8 only of a server that offers it.
+const SMTPLIB_UTF8: &str = "\
+import smtplib, sys
+from email.message import EmailMessage
+host, port = sys.argv[1:]
+message = EmailMessage()
+message['From'] = '\u{e9}lan@b.example'
+message['To'] = 'j\u{fc}rgen@b\u{fc}cher.example'
+message['Subject'] = 'gr\u{fc}\u{df}e'
+message.set_content('x')
+with smtplib.SMTP(host, int(port), local_hostname='client.example', timeout=30) as server:
+    assert server.send_message(message) == {}
+";
 
 /// What some server somewhere has taken for the end of a message. Behind each, a line begins.
 const SEQUENCES: [(&str, &str); 24] = [
