@@ -44,6 +44,12 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
     let peer = &question.peer;
     let mut text = String::new();
     let _ = writeln!(text, "peer {peer}");
+    let is_proxy = |address| config.rules.is_proxy(address, &mut Trace::default()).unwrap_or(false);
+    if peer.address.ip().is_some_and(is_proxy) {
+        let _ =
+            writeln!(text, "  note: a proxy (proxy_protocol); this is about mail that it sends itself, the rules see");
+        let _ = writeln!(text, "        whom its header names: `--peer` asks about one of those");
+    }
     let check = &config.limits.fcrdns_check;
     let needs_name = peer.address.ip().is_some_and(|address| check.value.is_for(address));
     let nameless = (peer.hostname.is_none() && needs_name).then(|| {

@@ -12,19 +12,21 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
-use crate::config::{Config, Flags, Level, LogTarget, Protocol, Unusable};
+use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::log::{self, Event, Log};
 use crate::metrics::{Family, Tally};
-use crate::net::conn::Connection;
+use crate::net::conn::{Connection, Input};
 use crate::net::dns::{self, Lookup, NameServers};
 use crate::net::listener::SMTP_PORT;
-use crate::peer::{self, Origin, Peer};
+use crate::net::proxy::{self, NotAHeader};
+use crate::peer::{self, Address, Origin, Peer};
 use crate::sandbox::{self, Flaw};
 use crate::server::Server;
 use crate::signals::Signals;
@@ -73,6 +75,20 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     // Mail is nothing for a core dump, nor for another process of our user with ptrace(2). A change of the user would have
     // undone this (PR_SET_DUMPABLE(2const)).
     let _ = nix::sys::prctl::set_dumpable(false);
+    // A proxy says whose connection it is before anything else is said, and log and rules know nobody but whom it names.
+    let (origin, connection) = match (origin, &loaded, &signals) {
+        (Ok(Origin::Socket(Address::Ip(address))), Ok(config), Ok(signals)) if config.rules.has_proxies() && became_user.is_ok() => {
+            let mut connection = Connection::standard_io().stopped_by(signals);
+            match client_of(config, address, &mut connection) {
+                Ok(client) => (Ok(Origin::Socket(client.into())), Some(connection)),
+                Err(unheard) => {
+                    let log = open_log(options, &loaded, became_user.is_ok(), &Ok(Origin::Socket(address.into())), stderr);
+                    return Err(unheard.stop(known.log.get_or_init(|| log)));
+                }
+            }
+        }
+        (origin, ..) => (origin, None),
+    };
     let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
 
     let origin = origin.map_err(|error| not_a_connection(log, &error, stderr, tally))?;
@@ -81,11 +97,12 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     if config.protocol == Protocol::Lmtp && peer::local_port(std::io::stdin().as_fd()) == Some(SMTP_PORT) {
         return Err(Stop { reply: Some(reply::cannot_serve(reply::LMTP_ON_PORT_25.to_owned())), exit: Exit::Config });
     }
-    let signals = signals?;
+    let signals = signals.as_ref().map_err(|error| anyhow!("{error:#}"))?;
     log.event(&Event::ConfigurationRead(&options.config, &config.domain));
 
     let _ = known.greeted_as.set(config.domain.clone());
-    let mut server = Server::greet(&config, log, &signals, tally);
+    let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
+    let mut server = Server::greet(&config, log, signals, tally, connection);
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }
@@ -119,7 +136,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
         Some((address, _)) => config.rules.commands_for_any_name(address),
         None => config.rules.commands_for(&peer),
     };
-    let mut runner = Runner::start(&signals, &commands, config.limits.pipe_secs.value, &config.pipe_env);
+    let mut runner = Runner::start(signals, &commands, config.limits.pipe_secs.value, &config.pipe_env);
     if config.sandbox.level != Level::Off {
         server.open_spool_file();
     }
@@ -146,6 +163,62 @@ struct Stop {
 impl From<anyhow::Error> for Stop {
     fn from(error: anyhow::Error) -> Self {
         Self { reply: Some(reply::cannot_serve(format!("{error:#}"))), exit: Exit::OsErr }
+    }
+}
+
+/// Why a proxy has not said whose connection it is.
+enum Unheard {
+    /// It is gone.
+    Gone,
+    /// We say this.
+    Refused(Reply),
+}
+
+impl Unheard {
+    fn stop(self, log: &Log) -> Stop {
+        match self {
+            // As who looks whether anybody is there.
+            Unheard::Gone => {
+                log.event(&Event::PeerGoneBeforeGreeting);
+                Stop { reply: None, exit: Exit::Ok }
+            }
+            Unheard::Refused(reply) => Stop { reply: Some(reply), exit: Exit::Ok },
+        }
+    }
+}
+
+/// Whose connection it is that comes from this address: the proxy says so, if there is one.
+fn client_of(config: &Config, address: IpAddr, connection: &mut Connection<'_>) -> Result<IpAddr, Unheard> {
+    let is_proxy = config.rules.is_proxy(address, &mut Trace::default());
+    let refused = |broken: BrokenPattern| {
+        Unheard::Refused(reply::broken_pattern(config.rules.line(broken.line), &broken.message))
+    };
+    match is_proxy.map_err(refused)? {
+        true => read_header(config, connection).map(|client| client.unwrap_or(address)),
+        false => Ok(address),
+    }
+}
+
+/// Reads the header of the PROXY protocol, and nothing behind it; the client, if it names one. The greeting has not been
+/// sent yet, so there is a limit.
+fn read_header(config: &Config, connection: &mut Connection<'_>) -> Result<Option<IpAddr>, Unheard> {
+    let limit = &config.limits.greet_secs;
+    let until = Instant::now() + limit.value;
+    loop {
+        match proxy::parse(connection.buffered()) {
+            Ok(Some(header)) => {
+                connection.consume(header.length);
+                return Ok(header.client);
+            }
+            Ok(None) => {}
+            Err(NotAHeader(why)) => return Err(Unheard::Refused(reply::no_proxy_header(why))),
+        }
+        match connection.fill(until) {
+            Input::More => {}
+            Input::End | Input::Gone(_) => return Err(Unheard::Gone),
+            Input::TimedOut => return Err(Unheard::Refused(reply::no_proxy_header("it has not come in time"))),
+            Input::Stop => return Err(Unheard::Refused(reply::shutting_down(&config.domain))),
+        }
     }
 }
 

@@ -66,10 +66,15 @@ enum End {
 }
 
 impl<'a> Server<'a> {
-    /// Sends the greeting; the first message's time runs from here.
-    pub fn greet(config: &'a Config, log: &'a Log, signals: &'a Signals, tally: &'a Tally) -> Self {
+    /// Sends the greeting over this connection; the first message's time runs from here.
+    pub fn greet(
+        config: &'a Config,
+        log: &'a Log,
+        signals: &'a Signals,
+        tally: &'a Tally,
+        connection: Connection<'a>,
+    ) -> Self {
         let deadline = Instant::now() + config.limits.connection_secs.value;
-        let connection = Connection::standard_io().stopped_by(signals);
         if config.protocol == Protocol::Lmtp {
             connection.send_at_once();
         }
@@ -120,7 +125,9 @@ impl<'a> Server<'a> {
         // neither the sender nor the log that this is for good.
         let first = match &refusal {
             Some(refusal) if self.is_scarce => Step::Close(refusal.clone()),
-            _ => Step::Wait,
+            _ if self.connection.buffered().is_empty() => Step::Wait,
+            // It came with the header of a proxy.
+            _ => Step::Continue,
         };
         let Config { protocol, domain, limits, .. } = self.config;
         let mut session = Session::new(*protocol, domain, limits, peer, refusal);

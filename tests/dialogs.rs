@@ -86,6 +86,8 @@ struct Dialog<'f> {
     peer: Option<String>,
     /// Whether that is at a Unix socket.
     is_unix: bool,
+    /// Whom a header of the PROXY protocol makes the peer of this session.
+    client: Option<String>,
     address: SocketAddr,
     line_end: &'static str,
     session: Option<Session>,
@@ -114,6 +116,7 @@ impl<'f> Dialog<'f> {
             config: Vec::new(),
             peer: Some(PEER.to_owned()),
             is_unix: false,
+            client: None,
             address: "127.0.0.1:0".parse().unwrap(),
             line_end: "\r\n",
             session: None,
@@ -149,6 +152,7 @@ impl<'f> Dialog<'f> {
                 self.is_unix = value == "unix";
                 self.peer = (value != "socket" && !self.is_unix).then(|| repetitions(value));
             }
+            "client" => self.client = Some(value.to_owned()),
             "address" => self.address = value.parse().map_err(|error| self.error(&format!("`{value}`: {error}")))?,
             "exit" => self.exit_code = value.parse().map_err(|_| self.error("`exit` and a number"))?,
             "lines" => self.line_end = if value == "LF" { "\n" } else { "\r\n" },
@@ -252,7 +256,7 @@ impl<'f> Dialog<'f> {
         let log = self.scratch.read(LOG);
         let own = log[self.log_seen..].to_owned();
         self.log_seen = log.len();
-        let address = self.peer.clone().unwrap_or_else(|| self.address.ip().to_string());
+        let address = self.client.take().or_else(|| self.peer.clone()).unwrap_or_else(|| self.address.ip().to_string());
         // What listens at the IPv6 wildcard address sees our IPv4 connection as one from a mapped address.
         let address = address.split('=').next().unwrap_or_default().replace("::ffff:", "");
         let address = if address == "::" { "127.0.0.1".to_owned() } else { address };

@@ -12,6 +12,7 @@ pub mod driver;
 pub mod log;
 pub mod mboxrd;
 pub mod pieces;
+pub mod proxy;
 pub mod reference;
 pub mod reply;
 pub mod session;
@@ -20,12 +21,13 @@ pub mod session;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("command", command::check),
     ("config", config::check),
     ("data", data::check),
     ("log", log::check),
     ("mboxrd", mboxrd::check),
+    ("proxy", proxy::check),
     ("reply", reply::check),
     ("session", session::check),
 ];

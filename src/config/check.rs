@@ -106,6 +106,7 @@ impl Rules {
         let (admitted, denied) = (self.allowed_peers.iter().chain(members), self.denied_peers.iter());
         let admitted = admitted.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, lets_in_more));
         let denied = denied.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, turns_all_away));
+        let proxies = self.proxies.iter().filter_map(check_proxies);
         let (delivering, refusing): (Vec<_>, Vec<_>) =
             self.ordered.iter().partition(|rule| matches!(rule.effect, Effect::Deliver(_)));
         let delivering = delivering.into_iter().filter_map(OrderedRule::pattern);
@@ -118,7 +119,7 @@ impl Rules {
         let keeping_out = senders.chain(refusing);
         let keeping_out = keeping_out.filter_map(|pattern| check_pattern(pattern, is_another_notation));
         let copying = copying.filter_map(|pattern| check_pattern(pattern, |_| None));
-        admitted.chain(denied).chain(letting_in).chain(keeping_out).chain(copying).collect()
+        admitted.chain(denied).chain(proxies).chain(letting_in).chain(keeping_out).chain(copying).collect()
     }
 
     fn check_tables(&self, own_domain: &str) -> Vec<Finding> {
@@ -233,6 +234,28 @@ fn check_table(matcher: &Matcher, position: Position, own_domain: &str) -> Optio
     };
     let shown = format!("table:{}", table.name());
     Some(Finding::new(severity, position, &shown, message))
+}
+
+/// Proxies that are not only ours: whoever is taken for one says himself who he is.
+fn check_proxies(proxies: &Peers) -> Option<Finding> {
+    let includes = |address: &str| {
+        let peer = address.parse::<IpAddr>().map(Peer::unnamed);
+        peer.is_ok_and(|peer| proxies.include(&peer, "", &mut Trace::default()).unwrap_or(false))
+    };
+    // Addresses far from each other, which no network of ours has in it.
+    let is_anybody =
+        ["8.8.8.8", "198.51.100.1", "2001:db8::1", "2620:fe::fe"].iter().filter(|peer| includes(peer)).count();
+    let warn = |position, source: &str| {
+        let message = "everybody is taken for a proxy by this, and can say that he is somebody else, to rules, log and \
+                       fail2ban: name the addresses of your proxies";
+        Finding::new(Severity::Warning, position, source, message.to_owned())
+    };
+    match proxies {
+        Peers::Network(network, position) => (is_anybody > 1).then(|| warn(*position, &network.to_string())),
+        Peers::Pattern(pattern) if is_anybody > 1 => Some(warn(pattern.whole().position(), pattern.whole().source())),
+        Peers::Pattern(pattern) => check_peers(pattern, lets_in_more),
+        Peers::User(..) => None,
+    }
 }
 
 /// A pattern that does not compile, or else one that is `odd`.

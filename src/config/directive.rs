@@ -4,6 +4,8 @@
 //! [`RuleLine`] and what `rules.rs` makes of it. The tables are also where "did you mean" looks, and the test that the
 //! manual page describes each. mailrecv.conf(5) is the reference.
 
+use std::net::IpAddr;
+
 use super::action::Action;
 use super::lexer::{Notes, Problem, Word, Words};
 use super::limits::{self, LimitLine, Limits};
@@ -29,6 +31,7 @@ pub(super) enum Line<'t> {
 pub(super) enum RuleLine<'t> {
     AllowPeers(PeersNamed<'t>),
     DenyPeers(PeersNamed<'t>),
+    ProxyProtocol(PeersNamed<'t>),
     AllowGroup(&'t str, PeersNamed<'t>),
     Deliver(Delivery<'t>),
     Copy(Delivery<'t>),
@@ -104,6 +107,7 @@ impl Line<'_> {
                 RuleLine::Deliver(delivery) => delivery.action.is_append(),
                 RuleLine::DeadLetterFile(_) => true,
                 RuleLine::DenyPeers(_)
+                | RuleLine::ProxyProtocol(_)
                 | RuleLine::Copy(_)
                 | RuleLine::RefuseRecipient(..)
                 | RuleLine::AllowSender(_)
@@ -130,6 +134,7 @@ const RULES: &[Directive] = &[
     Directive { name: "allow", parse: allow, advice: ESCAPE_BLANKS },
     Directive { name: "deny", parse: deny, advice: ESCAPE_BLANKS },
     Directive { name: "allowgroup", parse: allow_group, advice: ESCAPE_BLANKS },
+    Directive { name: "proxy_protocol", parse: proxy_protocol, advice: "" },
     Directive {
         name: "deadletter_file",
         parse: |words| Ok(RuleLine::DeadLetterFile(words.path("a file")?.text).into()),
@@ -173,6 +178,23 @@ fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
 fn deny<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     words.keyword("remotehost", "`deny remotehost REGEX`")?;
     Ok(RuleLine::DenyPeers(peers(words)?).into())
+}
+
+/// `from NETWORK`, `from ADDRESS` or `from REGEX`. An address is meant as one: found in the middle of another, it would let
+/// that one say who it is.
+fn proxy_protocol<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
+    words.keyword("from", "`proxy_protocol from NETWORK`")?;
+    let mut ahead = *words;
+    let address = ahead.next_word().filter(|word| word.text.parse::<IpAddr>().is_ok());
+    let named = match address {
+        Some(word) => {
+            *words = ahead;
+            let network = Network::parse(word.text).map_err(|message| word.problem(message))?;
+            PeersNamed::Network(network, word)
+        }
+        None => peers(words)?,
+    };
+    Ok(RuleLine::ProxyProtocol(named).into())
 }
 
 fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
@@ -311,7 +333,7 @@ fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
 }
 
 fn unknown_directive(verb: Word<'_>) -> Problem {
-    let later = ["tls", "tls_certificate", "tls_key", "auth", "auth_file", "auth_plaintext", "proxy_protocol"];
+    let later = ["tls", "tls_certificate", "tls_key", "auth", "auth_file", "auth_plaintext"];
     if later.contains(&verb.text) {
         return verb.not_yet();
     }

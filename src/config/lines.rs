@@ -97,6 +97,7 @@ impl<'r> Lines<'r> {
             Line::Rule(
                 RuleLine::AllowPeers(_)
                 | RuleLine::DenyPeers(_)
+                | RuleLine::ProxyProtocol(_)
                 | RuleLine::AllowGroup(..)
                 | RuleLine::AllowSender(_)
                 | RuleLine::RefuseSender(..),

@@ -30,6 +30,7 @@ use crate::untrusted::Untrusted;
 pub struct Rules {
     pub(super) allowed_peers: Vec<Peers>,
     pub(super) denied_peers: Vec<Peers>,
+    pub(super) proxies: Vec<Peers>,
     pub(super) groups: Vec<Group>,
     /// What the last plain line began with, up to its address, its group defined: the next begins with the same.
     plain_beginning: Vec<u8>,
@@ -105,6 +106,22 @@ impl Rules {
             }
         }
         Err(Denial::NotAllowed)
+    }
+
+    /// Whether there are proxies at all.
+    pub fn has_proxies(&self) -> bool {
+        !self.proxies.is_empty()
+    }
+
+    /// Whether connections from this address begin with a header of the PROXY protocol, which says whose they are.
+    pub fn is_proxy(&self, address: IpAddr, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        let proxy = Peer::unnamed(address);
+        for peers in &self.proxies {
+            if peers.include(&proxy, "proxy_protocol from", trace)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a peer at this address is one of those that a line allows something, as far as an address can tell.
@@ -363,6 +380,7 @@ impl Rules {
         match line {
             RuleLine::AllowPeers(named) => self.allowed_peers.push(peers(named)),
             RuleLine::DenyPeers(named) => self.denied_peers.push(peers(named)),
+            RuleLine::ProxyProtocol(named) => self.proxies.push(peers(named)),
             RuleLine::AllowGroup(name, named) => {
                 let member = peers(named);
                 match self.group(name.as_bytes()) {

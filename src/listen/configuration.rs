@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::sessions::Standing;
 use crate::cli::Options;
-use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Protocol, Unusable, Version, Versions};
+use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Protocol, Trace, Unusable, Version, Versions};
 use crate::log::{Event, Log};
 
 /// The configuration, as of when it was looked at last.
@@ -94,10 +95,14 @@ impl<'a> Configuration<'a> {
         self.options.protocol.unwrap_or(configured)
     }
 
-    /// Whether a line that allows something names this peer, as the file is now.
-    pub(super) fn expects(&mut self, peer: IpAddr) -> bool {
+    /// What the file, as it is now, makes of a peer at this address.
+    pub(super) fn standing(&mut self, peer: IpAddr) -> Standing {
         self.refresh();
-        self.loaded.as_ref().is_ok_and(|config| config.rules.expects(peer))
+        match &self.loaded {
+            Ok(config) if config.rules.is_proxy(peer, &mut Trace::default()).unwrap_or(false) => Standing::Proxy,
+            Ok(config) if config.rules.expects(peer) => Standing::Expected,
+            _ => Standing::Stranger,
+        }
     }
 }
 

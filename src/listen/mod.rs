@@ -270,7 +270,7 @@ impl<'a> Listener<'a> {
     fn serve(&mut self, stream: &OwnedFd, peer: Address) -> io::Result<()> {
         self.reap();
         let Self { sessions, configuration, .. } = self;
-        if let Err(crowd) = sessions.has_place_for(peer, |address| configuration.expects(address)) {
+        if let Err(crowd) = sessions.has_place_for(peer, |address| configuration.standing(address)) {
             self.counts.add(crowd.counter, 1);
             let reply = reply::too_busy();
             say(stream, &reply);

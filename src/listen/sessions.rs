@@ -25,6 +25,17 @@ pub(super) struct Sessions {
     most_per_address: usize,
 }
 
+/// What an administrator makes of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing.
+    Stranger,
+    /// A line allows it something.
+    Expected,
+    /// It stands for many peers.
+    Proxy,
+}
+
 /// Why there is no place for a peer.
 pub(super) struct Crowd {
     /// The peer, or the network that has all it may have.
@@ -85,9 +96,10 @@ impl Sessions {
         }
     }
 
-    /// Whether there may be one more session with this peer. One that `is_expected`, which is asked only if that makes a
-    /// difference, may have more than others, until places are scarce. The users of this host may have all there are.
-    pub(super) fn has_place_for(&self, peer: Address, is_expected: impl FnOnce(IpAddr) -> bool) -> Result<(), Crowd> {
+    /// Whether there may be one more session with this peer. Its `standing` is asked for only if that makes a difference: one
+    /// that is expected may have more than others, until places are scarce, and a proxy all that there are, as the users of
+    /// this host.
+    pub(super) fn has_place_for(&self, peer: Address, standing: impl FnOnce(IpAddr) -> Standing) -> Result<(), Crowd> {
         let Address::Ip(peer) = peer else {
             let is_local = |session: &&Session| matches!(session.peer, Address::Local(_));
             let sessions = self.running.iter().filter(is_local).count();
@@ -101,8 +113,12 @@ impl Sessions {
         }
         let is_full = |bits, times| self.with(peer, bits) >= self.most_per_address.saturating_mul(times);
         match NETWORKS.iter().find(|(bits, times)| is_full(*bits, *times)) {
-            Some((bits, _)) if self.are_scarce() || !is_expected(peer) => Err(self.crowd(peer, *bits)),
-            _ => Ok(()),
+            None => Ok(()),
+            Some((bits, _)) => match standing(peer) {
+                Standing::Proxy => Ok(()),
+                Standing::Expected if !self.are_scarce() => Ok(()),
+                Standing::Expected | Standing::Stranger => Err(self.crowd(peer, *bits)),
+            },
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Found<'b> {
     TooLong(usize),
     /// A first line in another protocol.
     OtherProtocol,
+    /// A header of the PROXY protocol, where none belongs.
+    ProxyHeader,
     /// No whole line yet; so many bytes are not needed any more.
     Nothing(usize),
 }
@@ -43,11 +45,15 @@ impl LineReader {
 
     /// Looks for a line at the beginning of the buffer.
     pub fn find<'b>(&mut self, buffer: &'b [u8]) -> Found<'b> {
-        if !self.has_begun && !self.skipping && is_other_protocol(buffer) {
+        let may_begin = !self.has_begun && !self.skipping;
+        if may_begin && is_other_protocol(buffer) {
             return Found::OtherProtocol;
         }
+        if may_begin && (buffer.starts_with(b"PROXY ") || buffer.starts_with(PROXY_2)) {
+            return Found::ProxyHeader;
+        }
         // There is a line end in that one; what may become it is not cut there before that is known.
-        if !self.has_begun && !self.skipping && !buffer.is_empty() && PROXY_2.starts_with(buffer) {
+        if may_begin && !buffer.is_empty() && PROXY_2.starts_with(buffer) {
             return Found::Nothing(0);
         }
         loop {
@@ -86,10 +92,10 @@ impl LineReader {
     }
 }
 
-/// Whether a connection begins as HTTP, TLS, SSH or PROXY connections do: whoever sends that will not understand us, and
+/// Whether a connection begins as HTTP, TLS or SSH connections do: whoever sends that will not understand us, and
 /// what follows it must not be taken for commands.
 fn is_other_protocol(start: &[u8]) -> bool {
-    const STARTS: [&[u8]; 14] = [
+    const STARTS: [&[u8]; 12] = [
         b"GET ",
         b"POST ",
         b"PUT ",
@@ -101,8 +107,6 @@ fn is_other_protocol(start: &[u8]) -> bool {
         b"PRI ",
         b"CONNECT ",
         b"SSH-",
-        b"PROXY ",
-        PROXY_2,
         b"\x16\x03", // TLS handshake record
     ];
     STARTS.iter().any(|word| start.starts_with(word))
@@ -138,6 +142,10 @@ mod tests {
                         lines.push(b"OTHER".to_vec());
                         return (lines, reader.ending());
                     }
+                    Found::ProxyHeader => {
+                        lines.push(b"PROXY".to_vec());
+                        return (lines, reader.ending());
+                    }
                     Found::Nothing(used) => {
                         buffer.drain(..used);
                         assert!(buffer.len() <= LONGEST + 1);
@@ -165,9 +173,10 @@ mod tests {
             (&long, &[b"TOO LONG", b"quit"], LineEnding::Crlf),
             (&limit, &[&limit[..LONGEST], b"TOO LONG"], LineEnding::Crlf),
             (b"GET / HTTP/1.1\r\nHost: x\r\n", &[b"OTHER"], LineEnding::Crlf),
+            (b"PROXY TCP4 x", &[b"PROXY"], LineEnding::Crlf),
             (b"\x16\x03\x01\x02", &[b"OTHER"], LineEnding::Crlf),
             (b"HELO x\r\nGET /\r\n", &[b"HELO x", b"GET /"], LineEnding::Crlf),
-            (b"\r\n\r\n\0\r\nQUIT\nx", &[b"", b"", b"OTHER"], LineEnding::Crlf),
+            (b"\r\n\r\n\0\r\nQUIT\nx", &[b"", b"", b"PROXY"], LineEnding::Crlf),
             (b"\r\n\0\r\nQUIT\r\n", &[b"", b"\0", b"QUIT"], LineEnding::Crlf),
             (b"\r\nHELO x\r\n\0\r\n", &[b"", b"HELO x", b"\0"], LineEnding::Crlf),
         ];

@@ -28,7 +28,7 @@ pub struct Reply {
     /// Whether it is no fault of the peer, who must not be banned or cut off for it.
     pub is_our_fault: bool,
     /// Whether it only follows from a refusal that the peer could not know yet, or says it of a message once more, and that
-    /// is in the log already: a peer is banned for the refusal, and not twice.
+    /// is in the log already, or from nothing at all: a peer is banned for the refusal, and not twice.
     pub is_echo: bool,
 }
 
@@ -223,6 +223,17 @@ pub fn other_protocol(protocol: Protocol) -> Reply {
     reply(500, Status(5, 5, 2), format!("This is a mail server, it speaks {protocol} only"))
 }
 
+/// To a proxy whose header nobody asked for. The mistake is in a configuration, and to ban the proxy for it would shut out
+/// all who come through it.
+pub fn proxy_not_named() -> Reply {
+    cannot_serve("the PROXY protocol, from a peer that no `proxy_protocol from` line names".to_owned())
+}
+
+/// To the clients of a proxy whose connection does not begin with its header.
+pub fn no_proxy_header(why: &str) -> Reply {
+    cannot_serve(format!("no header of the PROXY protocol from this proxy: {why}"))
+}
+
 /// A pattern of the configuration does not compile.
 pub fn broken_pattern(line: LineName<'_>, message: &str) -> Reply {
     cannot_serve(format!("{}: {message}", line.of_the_configuration()))
@@ -298,6 +309,11 @@ pub fn missing_hello(protocol: Protocol) -> Reply {
         Protocol::Smtp => "missing HELO or EHLO",
         Protocol::Lmtp => "missing LHLO",
     })
+}
+
+/// A line with nothing in it: nothing to ban a peer for. The PROXY protocol, version 2, begins with two of them.
+pub fn empty_line() -> Reply {
+    Reply { is_echo: true, ..unknown_command() }
 }
 
 /// A line that does not end within its limit.

@@ -386,6 +386,7 @@ impl<'c> Session<'c> {
             }
             Found::TooLong(used) => (used, Heard::Nothing, self.too_long_line()),
             Found::OtherProtocol => (0, Heard::Nothing, Step::Close(reply::other_protocol(self.protocol))),
+            Found::ProxyHeader => (0, Heard::Nothing, Step::Close(reply::proxy_not_named())),
             Found::Nothing(used) => (used, Heard::Nothing, Step::Wait),
         };
         Turn { used, heard, step }
@@ -429,6 +430,7 @@ impl<'c> Session<'c> {
                 let reply = about(reply::not_implemented(), heard);
                 if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
             }
+            Ok(Command::Unknown) if line.trim_ascii().is_empty() => self.unknown(reply::empty_line()),
             Ok(Command::Unknown) => self.unknown(about(reply::unknown_command(), heard)),
             Err(error) => {
                 let reply = about(reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol), heard);
