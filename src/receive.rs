@@ -77,12 +77,15 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let _ = nix::sys::prctl::set_dumpable(false);
     // A proxy says whose connection it is before anything else is said, and log and rules know nobody but whom it names.
     let (origin, connection) = match (origin, &loaded, &signals) {
-        (Ok(Origin::Socket(Address::Ip(address))), Ok(config), Ok(signals)) if config.rules.has_proxies() && became_user.is_ok() => {
+        (Ok(Origin::Socket(Address::Ip(address))), Ok(config), Ok(signals))
+            if config.rules.has_proxies() && became_user.is_ok() =>
+        {
             let mut connection = Connection::standard_io().stopped_by(signals);
             match client_of(config, address, &mut connection) {
                 Ok(client) => (Ok(Origin::Socket(client.into())), Some(connection)),
                 Err(unheard) => {
-                    let log = open_log(options, &loaded, became_user.is_ok(), &Ok(Origin::Socket(address.into())), stderr);
+                    let log =
+                        open_log(options, &loaded, became_user.is_ok(), &Ok(Origin::Socket(address.into())), stderr);
                     return Err(unheard.stop(known.log.get_or_init(|| log)));
                 }
             }

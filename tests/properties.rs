@@ -21,7 +21,7 @@ use mailrecv::smtp::LineEnding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use targets::conversation::PEER;
-use targets::{command, data, log, mboxrd, pieces, session};
+use targets::{command, data, log, mboxrd, pieces, proxy, session};
 
 proptest! {
     #![proptest_config(cases(600))]
@@ -100,6 +100,12 @@ proptest! {
     #[test]
     fn commands_mean_one_thing(choice in any::<u8>(), line in words(COMMAND, 12)) {
         command::check(&[&[choice], &*line].concat());
+    }
+
+    /// A proxy's header ends where it ends, and says what a plain reader finds in it.
+    #[test]
+    fn headers_of_proxies_are_read_plainly(header in words(PROXY, 14)) {
+        proxy::check(&header);
     }
 
     /// A reader of the mailbox sees one message, with the text that came, and no field of the reader's own.
@@ -182,7 +188,8 @@ const SMTP: &str = "\r\n|\r\n|\r\n|\r\n|\r\n|\n|\r|.|\0| |\u{e9}|EHLO x\r\n|LHLO
     RCPT TO: fred ORCPT=rfc822;x+0Ay\r\r\n|MAIL FROM: root AUTH=<>\r\n|HELO (none) \u{e9}\r\n|\
     <@a,@b:c@d>|[8.8.8.8]|'|DATA\r\n|DATA\r\n|DATA\n|Received: x\r\n|From me\r\n|\r\n.\r\n|\r\n.\r\n|\n.\n|\n.\r\n|\
     BDAT 0\r\n|BDAT 3\r\n|BDAT 20\r\n|BDAT 0 LAST\r\n|BDAT 7 LAST\r\n|BDAT 09 last\r\n|BDAT -1\r\n|BDAT |LAST|\
-    RSET\r\n|NOOP\r\n|VRFY fred\r\n|EXPN\r\n|HELP\r\n|QUIT\r\n|FOO\r\n|GET / HTTP/1.1\r\n";
+    RSET\r\n|NOOP\r\n|VRFY fred\r\n|EXPN\r\n|HELP\r\n|QUIT\r\n|FOO\r\n|GET / HTTP/1.1\r\n|PROXY TCP4 192.0.2.7 198.51.100.1 1 25\r\n|\
+    \r\n\r\n\0\r\nQUIT\n|AUTH LOGIN\r\n|PASS x\r\n";
 
 /// Commands in pieces, with what peers put where it does not belong.
 const COMMAND: &str = "MAIL FROM:|MAIL FROM:<|RCPT TO:|RCPT TO:<|EHLO |HELO |LHLO |QUIT|<|>|<>| |\t|\r|\"|\\|.|@|@d.example|:|,|a|a.b|\
@@ -196,6 +203,11 @@ const RECIPIENTS: &str = "RCPT TO:<fred>\r\n|RCPT TO:<FRED@MX.EXAMPLE>\r\n|RCPT 
 /// Where messages end, and where they only seem to.
 const TEXT: &str = "\r\n|\r\n|A: b\r\n|\r\n c\r\n|a b\r\n|:|\r|\n|.|.|x|\0|\r\n.|\r\n.\r\n|\n.\n|\r.\r|\r\n..\r\n|\
     Received: x|From |>From |From x\r\n|QUIT";
+
+/// Headers of the PROXY protocol, whole and in parts.
+const PROXY: &str = "PROXY |PROXY |TCP4 |TCP6 |UNKNOWN|192.0.2.7 |198.51.100.1 |2001:db8::7 |::ffff:192.0.2.7 |1 |25|0|01|65536|\r\n|\r\n|\
+    PROXY TCP4 192.0.2.7 198.51.100.1 1 25\r\n|PROXY TCP6 ::1 ::1 1 25|\r\n\r\n\0\r\nQUIT\n|\r\n\r\n\0\r\nQUIT\n!\x11\0\x0c|\
+    \r\n\r\n\0\r\nQUIT\n!!\0$| \0\0\0|!\x11\0\x0c|!!\0$|0123456789abcdef|\x01\x02|\n|\r";
 
 /// What separates messages in a mailbox, what only seems to, and fields that readers keep for themselves.
 const MAILBOX: &str = "From |From|Fro|F| |>|>|\n|\n|\n|\r|x|\0|\nFrom |\n>From |Status|\nstatus:|Lines |Content-|Length|:|A: b\n|\rStatus:|\t";

@@ -42,6 +42,11 @@ pub struct Chunk {
     pub is_last: bool,
 }
 
+/// A command line as it is meant: people at a keyboard may have pasted it with blanks in front.
+pub fn command(ending: LineEnding, line: &[u8]) -> &[u8] {
+    if ending == LineEnding::Lf { line.trim_ascii_start() } else { line }
+}
+
 /// The chunk that a line announces (RFC 3030, 2); `None` if it is no BDAT at all, `Some(None)` if it is a bad one.
 pub fn chunk(line: &[u8]) -> Option<Option<Chunk>> {
     if !is_verb(line, "BDAT") {

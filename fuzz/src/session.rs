@@ -102,9 +102,10 @@ fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent
         } else if reply.ends_with(" Sender ok\r\n") {
             recipients = 0;
         }
-        let Some(chunk) = reference::chunk(line) else {
+        let command = reference::command(ending, line);
+        let Some(chunk) = reference::chunk(command) else {
             let keeps_chunks =
-                ["5", "252", "214"].iter().any(|code| reply.starts_with(code)) || reference::is_verb(line, "NOOP");
+                ["5", "252", "214"].iter().any(|code| reply.starts_with(code)) || reference::is_verb(command, "NOOP");
             if !keeps_chunks {
                 chunks.clear();
             }
@@ -134,9 +135,11 @@ fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent
     if !conversation.closed && !waits {
         let unanswered = match in_message {
             true => reference::message(ending, rest).has_ended,
-            false => reference::line(ending, rest).is_some_and(|(line, behind)| match reference::chunk(line) {
-                Some(Some(chunk)) => chunk.octets <= behind.len() as u64,
-                Some(None) | None => true,
+            false => reference::line(ending, rest).is_some_and(|(line, behind)| {
+                match reference::chunk(reference::command(ending, line)) {
+                    Some(Some(chunk)) => chunk.octets <= behind.len() as u64,
+                    Some(None) | None => true,
+                }
             }),
         };
         assert!(!unanswered, "no reply to {:?}", rest.escape_ascii().to_string());

@@ -20,7 +20,7 @@ use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::{Service, SuperServer};
 
 /// How often each address was hit.
-type Hits = BTreeMap<IpAddr, usize>;
+pub(crate) type Hits = BTreeMap<IpAddr, usize>;
 
 #[test]
 fn the_filters_find_every_refusal_and_nothing_else_in_a_log_file() {
@@ -193,7 +193,7 @@ fn assert_filters_find(receiver: &Receiver, log: &Path, expected: &Expected) {
 }
 
 /// What a filter finds in a log.
-fn hits(log: &Path, filter: &Path) -> Hits {
+pub(crate) fn hits(log: &Path, filter: &Path) -> Hits {
     let mut regex = debian::fail2ban("fail2ban-regex");
     regex.args(["--out", "ip", "--usedns", "no"]).args([log, filter]);
     let mut hits = Hits::new();

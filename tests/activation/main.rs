@@ -14,6 +14,7 @@ mod listen;
 mod lmtp;
 mod logging;
 mod metrics;
+mod proxies;
 mod readme;
 mod relays;
 mod side_by_side;

@@ -190,6 +190,19 @@ fn networks_of_peers() {
 }
 
 /// What is typed in brackets is the address in them; what the note says of a nameless peer is what it gets.
+/// What is asked about a proxy's own address is hardly what was meant.
+#[test]
+fn explain_knows_proxies() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nproxy_protocol from 192.0.2.10\ndeliver rcpt_to * discard\nlimit.fcrdns_check off\n",
+    );
+    for (peer, is_proxy) in [("192.0.2.10", true), ("192.0.2.101", false)] {
+        let arguments = ["-c", "mailrecv.conf", "explain", "--peer", peer, "--rcpt", "fred@mx.example"];
+        let text = String::from_utf8(scratch.run(MAILRECV, &arguments).stdout).unwrap();
+        assert_eq!(text.contains("note: a proxy (proxy_protocol)"), is_proxy, "{text}");
+    }
+}
+
 #[test]
 fn explain_agrees_with_itself() {
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to *@mx.example discard\n");
