@@ -329,7 +329,10 @@ impl<'a> Server<'a> {
             }
             None => {
                 self.send(reply, enhanced);
-                let sent = if self.spool.is_some() { self.flush() } else { Ok(()) };
+                if self.spool.is_none() {
+                    return Ok(());
+                }
+                let sent = self.flush();
                 // What a message that was given up between its chunks had begun.
                 log_letter(self.log, &mut self.letter, &[], true);
                 sent

@@ -238,24 +238,23 @@ fn check_table(matcher: &Matcher, position: Position, own_domain: &str) -> Optio
 
 /// Proxies that are not only ours: whoever is taken for one says himself who he is.
 fn check_proxies(proxies: &Peers) -> Option<Finding> {
-    let includes = |address: &str| {
-        let peer = address.parse::<IpAddr>().map(Peer::unnamed);
-        peer.is_ok_and(|peer| proxies.include(&peer, "", &mut Trace::default()).unwrap_or(false))
+    let (position, source, is_anybody) = match proxies {
+        Peers::Network(network, position) => (*position, network.to_string(), network.is_vast()),
+        Peers::User(..) => return None,
+        Peers::Pattern(pattern) => {
+            let whole = pattern.whole();
+            // Far from each other, so that no network of ours has two of them.
+            let fits = |address: &&str| whole.is_match(address).unwrap_or(false);
+            let count = ["8.8.8.8", "198.51.100.1", "2001:db8::1", "2620:fe::fe"].iter().filter(|it| fits(it)).count();
+            if count < 2 {
+                return check_peers(pattern, lets_in_more);
+            }
+            (whole.position(), whole.source().to_owned(), true)
+        }
     };
-    // Addresses far from each other, which no network of ours has in it.
-    let is_anybody =
-        ["8.8.8.8", "198.51.100.1", "2001:db8::1", "2620:fe::fe"].iter().filter(|peer| includes(peer)).count();
-    let warn = |position, source: &str| {
-        let message = "everybody is taken for a proxy by this, and can say that he is somebody else, to rules, log and \
-                       fail2ban: name the addresses of your proxies";
-        Finding::new(Severity::Warning, position, source, message.to_owned())
-    };
-    match proxies {
-        Peers::Network(network, position) => (is_anybody > 1).then(|| warn(*position, &network.to_string())),
-        Peers::Pattern(pattern) if is_anybody > 1 => Some(warn(pattern.whole().position(), pattern.whole().source())),
-        Peers::Pattern(pattern) => check_peers(pattern, lets_in_more),
-        Peers::User(..) => None,
-    }
+    let message = "everybody is taken for a proxy by this, and can say that he is somebody else, to rules, log and \
+                   fail2ban: name the addresses of your proxies";
+    is_anybody.then(|| Finding::new(Severity::Warning, position, &source, message.to_owned()))
 }
 
 /// A pattern that does not compile, or else one that is `odd`.

@@ -83,6 +83,11 @@ impl Network {
         }
     }
 
+    /// Whether it is a large part of all there are, which nobody has for himself.
+    pub(super) fn is_vast(&self) -> bool {
+        self.prefix < if self.address.is_ipv4() { 8 } else { 16 }
+    }
+
     /// Its first address.
     pub(super) fn first(&self) -> IpAddr {
         self.address
