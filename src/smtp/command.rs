@@ -216,7 +216,7 @@ pub(super) const VERBS: [Verb; 12] = [
     Verb { name: "MAIL", form: "MAIL FROM:<address>", read: mail },
     Verb { name: "RCPT", form: "RCPT TO:<address>", read: rcpt },
     Verb { name: "DATA", form: "DATA", read: |rest, _| without_argument(rest, Command::Data) },
-    Verb { name: "BDAT", form: "BDAT octets [LAST]", read: |argument, _| bdat(argument) },
+    Verb { name: "BDAT", form: "BDAT octets LAST", read: |argument, _| bdat(argument) },
     Verb { name: "RSET", form: "RSET", read: |rest, _| without_argument(rest, Command::Rset) },
     Verb { name: "NOOP", form: "NOOP", read: |_, _| Ok(Command::Noop) },
     Verb { name: "VRFY", form: "VRFY", read: |address, _| with_argument(address, Command::Vrfy) },
