@@ -313,7 +313,7 @@ pub fn missing_hello(protocol: Protocol) -> Reply {
 
 /// A line with nothing in it: nothing to ban a peer for. The PROXY protocol, version 2, begins with two of them.
 pub fn empty_line() -> Reply {
-    Reply { is_echo: true, ..unknown_command() }
+    Reply { is_echo: true, ..reply(500, Status(5, 5, 2), "Empty line") }
 }
 
 /// A line that does not end within its limit.

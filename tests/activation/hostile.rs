@@ -41,9 +41,13 @@ pub(crate) fn refusals(replies: &str) -> (usize, usize) {
     let count = |wanted: fn(&&str) -> bool| replies.lines().filter(wanted).count();
     // The last line of a reply has a space behind its code. The enhanced code is there after EHLO only.
     let nobody = |line: &&str| line.starts_with("550 ") && line.ends_with("No one here by that name");
-    // What follows from a refusal is no further one.
-    let is_refusal =
-        |line: &&str| line.starts_with('5') && line.as_bytes().get(3) == Some(&b' ') && !line.ends_with(" was refused");
+    // What follows from a refusal is no further one, and an empty line is none at all.
+    let is_refusal = |line: &&str| {
+        line.starts_with('5')
+            && line.as_bytes().get(3) == Some(&b' ')
+            && !line.ends_with(" was refused")
+            && !line.ends_with(" Empty line")
+    };
     (count(is_refusal), count(nobody))
 }
 
