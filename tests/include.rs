@@ -241,6 +241,33 @@ fn a_file_that_is_being_written_refuses_no_mail() {
     assert_eq!(errors, ["mailrecv.conf:2:9: error: d/a.conf is empty"]);
 }
 
+/// Editors move a file away before they write the new one. Whoever looks through the folder meanwhile must not take that
+/// for the wish of the administrator.
+#[test]
+fn a_file_that_is_being_replaced_refuses_no_mail() {
+    let users = "deliver rcpt_to fred append inbox\n";
+    let scratch = scratch("domain mx.example\ninclude d/*.conf\n", &[("d/a.conf", users)]);
+    let reply = || {
+        let mut session = scratch.greeted();
+        session.exchange("EHLO client.example", "250-");
+        session.exchange("MAIL FROM:<a@b.example>", "250 ");
+        session.ask("RCPT TO:<fred>")
+    };
+    for _ in 0..3 {
+        fs::rename(scratch.path("d/a.conf"), scratch.path("d/a.conf~")).unwrap();
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(reply);
+            std::thread::sleep(Duration::from_millis(30));
+            scratch.write("d/a.conf", users);
+            let reply = asked.join().unwrap();
+            assert!(reply.starts_with("250 "), "{reply}");
+        });
+    }
+    // What is gone for longer is meant to be.
+    fs::remove_file(scratch.path("d/a.conf")).unwrap();
+    assert_eq!(reply().get(..4), Some("550 "));
+}
+
 /// Files that only root can read are read before root is given up, and their lines again behind the sandbox.
 #[test]
 fn files_of_root_serve_a_session_of_another_user() {

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::ordered::fits_with_stars;
+use super::source::Version;
 
 /// What is to be read in the place of a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,10 +32,20 @@ impl Named {
     }
 }
 
+/// The files in a folder that fit.
+#[derive(Debug)]
+pub(super) struct Fitting {
+    pub(super) paths: Vec<PathBuf>,
+    /// Whether somebody is just changing which files there are. Many an editor moves a file away before it writes the new
+    /// one, and who looks through a folder may not see a name that is given to another file meanwhile (readdir(3p)).
+    pub(super) is_being_changed: bool,
+}
+
 /// The files in a folder whose names fit the pattern, in the order of the bytes of their names. Those that begin with a
 /// dot never fit.
-pub(super) fn fitting(folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+pub(super) fn fitting(folder: &Path, pattern: &str) -> io::Result<Fitting> {
     let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let before = Version::at(here);
     let mut names = Vec::new();
     for entry in here.read_dir()? {
         let name = entry?.file_name();
@@ -43,7 +54,8 @@ pub(super) fn fitting(folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> 
         }
     }
     names.sort();
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    let is_being_changed = before.is_none_or(|before| before.is_being_written()) || before != Version::at(here);
+    Ok(Fitting { paths: names.into_iter().map(|name| folder.join(name)).collect(), is_being_changed })
 }
 
 fn name_fits(pattern: &[u8], name: &[u8]) -> bool {

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 
 use super::diagnostic::Diagnostic;
 use super::directive::{self, Line};
-use super::include::{self, MAX_DEPTH, MAX_FILES, Named};
+use super::include::{self, Fitting, MAX_DEPTH, MAX_FILES, Named};
 use super::lexer::{self, Word};
 use super::settings::Config;
 use super::source::{self, LineStart, Source};
@@ -147,12 +147,22 @@ impl Reader {
             Named::File(path) => Ok(vec![path]),
             Named::Fitting { folder, pattern } => {
                 sources.depend_on(&folder);
-                include::fitting(&folder, &pattern).map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound => format!("there is no folder {}", shown(&folder)),
-                    _ => format!("{} cannot be looked through: {error}", shown(&folder)),
-                })
+                let fitting = self.fitting(&folder, &pattern).map_err(|error| {
+                    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                        Some(io::ErrorKind::NotFound) => format!("there is no folder {}", shown(&folder)),
+                        _ => format!("{} {error:#}", shown(&folder)),
+                    }
+                })?;
+                self.is_unsettled |= fitting.is_being_changed;
+                Ok(fitting.paths)
             }
         }
+    }
+
+    /// The files in this folder that fit.
+    fn fitting(&self, folder: &Path, pattern: &str) -> anyhow::Result<Fitting> {
+        let look = || include::fitting(folder, pattern).context("cannot be looked through");
+        if self.waits() { source::once_quiet(look, |fitting| fitting.is_being_changed) } else { look() }
     }
 
     /// Reads a file that a line includes; why it cannot be used, if it cannot.
@@ -173,12 +183,14 @@ impl Reader {
         })
     }
 
+    /// Whether the end of an edit is worth waiting for. Where there is a mistake already, no mail will be taken however long
+    /// we wait.
+    fn waits(&self) -> bool {
+        self.waits && self.errors.is_empty()
+    }
+
     fn open_included(&mut self, path: &Path, including: usize) -> anyhow::Result<Source> {
-        // Where there is a mistake already, no mail will be taken however long we wait.
-        let source = match self.waits && self.errors.is_empty() {
-            true => Source::open_included(path)?,
-            false => Source::open_included_at_once(path)?,
-        };
+        let source = if self.waits() { Source::open_included(path) } else { Source::open_included_at_once(path) }?;
         self.is_unsettled |= source.is_being_written();
         let sources = &self.config.rules.sources;
         let mut depth = 0;

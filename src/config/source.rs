@@ -53,26 +53,14 @@ impl LineStart {
 }
 
 impl Source {
-    /// Opens the file. One that somebody is just writing may not be whole yet, and what it does not say yet must not
-    /// make us refuse mail: the first moment is waited for in which nobody does.
+    /// Opens the file, once nobody is writing it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        Self::once_written(|| Self::open_at_once(path))
+        once_quiet(|| Self::open_at_once(path), Self::is_being_written)
     }
 
     /// The same for a file that another includes.
     pub(super) fn open_included(path: &Path) -> anyhow::Result<Self> {
-        Self::once_written(|| Self::open_included_at_once(path))
-    }
-
-    fn once_written(open: impl Fn() -> anyhow::Result<Self>) -> anyhow::Result<Self> {
-        for _ in 0..MAX_WAITS {
-            let source = open()?;
-            if !source.is_being_written() {
-                return Ok(source);
-            }
-            std::thread::sleep(QUIET);
-        }
-        bail!("is being written all the time")
+        once_quiet(|| Self::open_included_at_once(path), Self::is_being_written)
     }
 
     /// Whether what was read since the file was opened is one version of it, and all of that.
@@ -198,6 +186,22 @@ impl Source {
     }
 }
 
+/// Looks until nobody is just writing what was found. What somebody is just writing may not be whole yet, and what it does
+/// not say yet must not make us refuse mail: the first moment is waited for in which nobody does.
+pub(super) fn once_quiet<T>(
+    look: impl Fn() -> anyhow::Result<T>,
+    is_being_written: impl Fn(&T) -> bool,
+) -> anyhow::Result<T> {
+    for _ in 0..MAX_WAITS {
+        let found = look()?;
+        if !is_being_written(&found) {
+            return Ok(found);
+        }
+        std::thread::sleep(QUIET);
+    }
+    bail!("is being written all the time")
+}
+
 /// An open file, and what is known of it; an error if it is too large.
 fn opened(path: &Path, flags: OFlag) -> anyhow::Result<(File, Metadata)> {
     let file = files::open(path, flags, Mode::empty()).context("cannot be read")?;
@@ -219,7 +223,8 @@ impl Version {
         Self { size: metadata.len(), modified, changed: (metadata.ctime(), metadata.ctime_nsec()) }
     }
 
-    fn is_being_written(&self) -> bool {
+    /// Whether that was just before now.
+    pub(super) fn is_being_written(&self) -> bool {
         let (seconds, nanoseconds) = self.modified;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // What was written before 1970 or in the future is not being written now.
