@@ -252,6 +252,12 @@ pub(crate) fn room(path: &Path) -> io::Result<Room> {
     Ok(Room { size: bytes(stat.blocks()), free: bytes(stat.blocks_available()) })
 }
 
+/// A file of the system (passwd(5), hosts(5)) as text. What matters in it is ASCII; people's names and comments may be in an
+/// encoding of old, and are no reason to do without the rest.
+pub(crate) fn read_text(path: &str) -> io::Result<String> {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The folder that holds the name of a file.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {

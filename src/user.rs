@@ -6,6 +6,8 @@
 use anyhow::{Context, bail};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgid, setgroups, setuid};
 
+use crate::files::read_text;
+
 /// The number of the user that is meant by `USER` or `USER:GROUP`, as far as we can look.
 pub(crate) fn id(text: &str) -> Option<u32> {
     Identity::of(text).ok().map(|identity| identity.uid.as_raw())
@@ -85,7 +87,7 @@ impl Identity {
     /// Looks up `USER` or `USER:GROUP`, each a name or a number.
     fn of(text: &str) -> anyhow::Result<Self> {
         // Numbers alone need neither file, and an image of nothing but the program may have none.
-        let read = |file| match std::fs::read_to_string(file) {
+        let read = |file| match read_text(file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
             read => read.with_context(|| format!("reading {file}")),
         };
@@ -134,7 +136,7 @@ pub(crate) struct Account {
 impl Account {
     /// Who we are. One that /etc/passwd does not know is called by its number and is at home at the root.
     pub(crate) fn ours() -> Self {
-        Self::of(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), geteuid())
+        Self::of(&read_text("/etc/passwd").unwrap_or_default(), geteuid())
     }
 
     fn of(passwd: &str, uid: Uid) -> Self {

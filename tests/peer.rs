@@ -620,6 +620,9 @@ fn the_hosts_file_comes_first() {
         name_in("{'mode': 'silent', '/etc/hosts': '192.0.2.8 other\\n192.0.2.7 mail.example alias\\n'}", IPV4);
     assert_eq!(name, "mail.example [192.0.2.7]");
     assert_eq!(scratch.read("queries"), "");
+    // A comment from before UTF-8.
+    let (name, _) = name_in(r"{'mode': 'silent', '/etc/hosts': '192.0.2.7 mail.example # B\xfcro\n'}", IPV4);
+    assert_eq!(name, "mail.example [192.0.2.7]");
 }
 
 /// `limit.dns_secs` bounds all look-ups together, whatever the server does; and the greeting does not wait for them.

@@ -15,6 +15,7 @@ use nix::net::if_::if_nametoindex;
 use resolv_conf::ScopedIp;
 
 use super::dns_message::{Answer, MAX_MESSAGE, Query, QueryName, Received};
+use crate::files::read_text;
 use crate::peer::{canonical, flaw_of_hostname};
 use crate::untrusted::Untrusted;
 
@@ -69,7 +70,7 @@ pub(crate) struct NameServers {
 /// Looks into hosts(5), and into resolv.conf(5) if that does not have the address. Inside the sandbox, where answers of
 /// name servers are read, there are no files.
 pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
-    let unfit = match name_in_hosts(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address) {
+    let unfit = match name_in_hosts(&read_text(HOSTS).unwrap_or_default(), address) {
         Ok(name) => return Lookup::Known(name),
         Err(NoName::Unnamed) => None,
         Err(unfit) => Some(unfit),
@@ -78,8 +79,8 @@ pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
         // Not every hosts file says so for both (RFC 6761, 6.3).
         return Lookup::Known("localhost".to_owned());
     }
-    let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
-    let text = numbered_zones(&String::from_utf8_lossy(&text), |zone| if_nametoindex(zone).ok());
+    let text = read_text(RESOLV_CONF).unwrap_or_default();
+    let text = numbered_zones(&text, |zone| if_nametoindex(zone).ok());
     // As the C library does, what is no good is passed over.
     let (config, _) = resolv_conf::Config::parse_with_errors(text.as_bytes());
     Lookup::Ask(NameServers { unfit, ..NameServers::of(&config) })

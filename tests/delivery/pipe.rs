@@ -1,7 +1,7 @@
 //! Mail for commands: which exit statuses are final, what a command may read, write, leave behind and take its time
 //! for, and what it finds around it.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -402,6 +402,32 @@ fn commands_know_whom_they_run_as() {
         session.quit();
         assert_eq!(scratch.read("mail/said"), format!("{expected}\n"));
     }
+}
+
+/// Names of people are in /etc/passwd since before UTF-8.
+#[test]
+fn who_else_has_an_account_does_not_matter() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let scratch = Scratch::with_config(
+        "domain mx.example\nuser mail\ndeliver rcpt_to * pipe echo \"$HOME $USER $(id -u):$(id -G)\" > mail/said\n",
+    );
+    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    std::fs::create_dir(scratch.path("mail")).unwrap();
+    chown(scratch.path("mail"), Some(8), Some(8)).unwrap();
+    std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    scratch.write("passwd", b"j:x:1000:1000:J\xfcrgen:/home/j:/bin/sh\nmail:x:8:8:mail:/var/mail:/bin/sh\n");
+    scratch.write("group", b"\xfc:x:1000:\nlist:x:38:mail\n");
+    let mounts = "mount --bind passwd /etc/passwd && mount --bind group /etc/group && exec \"$@\"";
+    let mut command = scratch.command("unshare", &["--mount", "sh", "-c", mounts, "sh"]);
+    command.args(["./mailrecv", "-c", CONFIG, "-l", "stderr", "--peer", PEER]);
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("250 "), "{reply}");
+    session.quit();
+    assert_eq!(scratch.read("mail/said"), "/var/mail mail 8:8 38\n");
 }
 
 /// Only root can become somebody else; who cannot says so, unless it is that user already.

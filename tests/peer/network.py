@@ -188,7 +188,7 @@ def encoded(labels):
 
 def replace(file, text):
     name = os.path.abspath(file.strip('/').replace('/', '-'))
-    with open(name, 'w') as replacement:
+    with open(name, 'w', encoding='latin-1') as replacement:
         replacement.write(text)
     subprocess.check_call(['mount', '--bind', name, file])
 
