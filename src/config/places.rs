@@ -46,6 +46,9 @@ impl Places {
         if let Some(trouble) = self.file(path) {
             return Some(trouble);
         }
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return Some(format!("{} is no ordinary file, and nothing is counted in it", path.display()));
+        }
         match Record::to_read(path).map_err(Flaw::Unreadable).and_then(|record| record.read()) {
             Ok(_) | Err(Flaw::Empty) => None,
             Err(Flaw::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => None,
