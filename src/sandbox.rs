@@ -20,6 +20,7 @@ use landlock::{
 };
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statfs::{FsType, fstatfs};
 
 use crate::config::{Config, Level, Place};
 use crate::date;
@@ -369,7 +370,9 @@ fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RestrictionS
         .create()?;
     for place in allowed {
         // What was not found cannot be delivered to, which its delivery will say.
-        if let Ok(found) = &place.found {
+        if let Ok(found) = &place.found
+            && !is_pipe_or_socket_of_a_process(found)
+        {
             ruleset = ruleset.add_rule(PathBeneath::new(found, place.what.access()))?;
         }
     }
@@ -378,6 +381,16 @@ fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RestrictionS
     }
     ruleset.restrict_self()
 }
+
+/// Whether it has no name but the one in /proc, as what /dev/stdout leads to may be. Landlock knows no rule for such a thing
+/// and forbids nothing about it.
+fn is_pipe_or_socket_of_a_process(found: &OwnedFd) -> bool {
+    fstatfs(found).is_ok_and(|stat| [PIPEFS_MAGIC, SOCKFS_MAGIC].contains(&stat.filesystem_type()))
+}
+
+/// The file systems of pipes and sockets (linux/magic.h).
+const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
+const SOCKFS_MAGIC: FsType = FsType(0x534f_434b);
 
 fn restrict_to_no_tcp() -> Result<(), RulesetError> {
     let mut ruleset =
@@ -448,6 +461,20 @@ mod tests {
         denied(TcpStream::connect(listener.local_addr().unwrap()).unwrap_err());
         denied(TcpListener::bind("127.0.0.1:0").unwrap_err());
         assert_eq!(kill(getppid(), None), Err(Errno::EPERM));
+    }
+
+    /// `append /dev/stdout` is not to leave all other places open.
+    #[test]
+    fn what_landlock_knows_no_rule_for_does_not_keep_it_from_the_rest() {
+        let (pipe, _writer) = io::pipe().unwrap();
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let nameless = [OwnedFd::from(pipe), OwnedFd::from(socket)].map(|found| Allowed {
+            path: PathBuf::from("/dev/stdout"),
+            what: What::Write,
+            found: Ok(found),
+        });
+        restrict(&nameless, None).unwrap();
+        assert!(fs::read("/etc/passwd").is_err());
     }
 
     #[test]
