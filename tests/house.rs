@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// The modules, from the ground up: each imports from floors below its own only.
 const FLOORS: [&[&str]; 9] = [
-    &["date", "exit", "files", "signals", "system_calls", "untrusted", "user", "wait"],
-    &["address", "metrics", "peer"],
+    &["date", "exit", "files", "signals", "system_calls", "untrusted", "wait"],
+    &["address", "metrics", "peer", "user"],
     &["net"],
     &["config", "systemd"],
     &["cli", "smtp"],
