@@ -192,7 +192,10 @@ fn proxy_protocol<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
             let network = Network::parse(word.text).map_err(|message| word.problem(message))?;
             PeersNamed::Network(network, word)
         }
-        None => peers(words)?,
+        None => match peers(words)? {
+            PeersNamed::User(_, word) => return Err(word.problem("a proxy has an address: write `net CIDR`")),
+            named => named,
+        },
     };
     Ok(RuleLine::ProxyProtocol(named).into())
 }
