@@ -9,12 +9,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{self, AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, syncfs};
@@ -230,6 +230,15 @@ pub(crate) fn cannot_sync_folders(error: &io::Error) -> bool {
 /// Device and inode: what makes a file the same file, whatever its names.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
+}
+
+/// Whether a pipe or socket is our standard input or output, by whatever name: /dev/stdout, say. In a session that is the
+/// connection to the peer.
+pub(crate) fn is_standard(metadata: &Metadata) -> bool {
+    let kind = metadata.file_type();
+    let is_same = |stat: FileStat| (stat.st_dev, stat.st_ino) == identity(metadata);
+    (kind.is_fifo() || kind.is_socket())
+        && (fstat(io::stdin()).is_ok_and(is_same) || fstat(io::stdout()).is_ok_and(is_same))
 }
 
 /// A file system's size and what of it is free, in bytes.

@@ -20,6 +20,7 @@ use crate::cli::Options;
 use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
+use crate::files;
 use crate::log::{self, Event, Log};
 use crate::metrics::{Family, Tally};
 use crate::net::conn::{Connection, Input};
@@ -278,6 +279,7 @@ fn open_log(
         LogTarget::Stderr if stderr == Stderr::WasThePeer => LogTarget::Syslog,
         // One that we made now could not be opened by the user that is meant.
         LogTarget::File(_) if !is_right_user => LogTarget::Syslog,
+        LogTarget::File(path) if path.metadata().is_ok_and(|found| files::is_standard(&found)) => LogTarget::Syslog,
         target => target.clone(),
     };
     log_about(origin, target, options.debug.unwrap_or(debug), loghex, stderr)

@@ -188,6 +188,9 @@ impl Places {
 /// A path that leads to where nobody expects it.
 pub(super) fn written_oddly(path: &Path) -> Option<String> {
     let text = path.to_str()?;
+    if ["/dev/stdin", "/dev/stdout", "/dev/fd/0", "/dev/fd/1", "/proc/self/fd/0", "/proc/self/fd/1"].contains(&text) {
+        return Some("in a session this is the connection to the peer; a log can go to `stderr`".to_owned());
+    }
     let has_variable =
         text.match_indices('$').any(|(at, _)| text[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic()));
     if !has_variable && ["/", "./", "../"].iter().any(|start| text.starts_with(start)) {

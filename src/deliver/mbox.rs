@@ -24,7 +24,7 @@ use nix::sys::stat::Mode;
 use super::mboxrd::{self, rest_of_from_line};
 use super::{Context, LOCK_PATIENCE, failure, tolerate_unsynced};
 use crate::address::Mailbox;
-use crate::files::{Entry, identity};
+use crate::files::{self, Entry, identity};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool};
 use crate::signals::Signals;
@@ -243,6 +243,9 @@ impl<'a> Appending<'a> {
         let metadata = file.metadata()?;
         if metadata.file_type().is_fifo() != is_fifo {
             return Ok(None);
+        }
+        if files::is_standard(&metadata) {
+            return Err(io::Error::other("this is the connection to the peer"));
         }
         let identity = identity(&metadata);
         let ours = metadata.is_file().then(Ours::default);

@@ -1,6 +1,8 @@
 //! Under inetd and xinetd, descriptors 0, 1 and 2 of mailrecv are all the connection. Whatever commands print or leave
 //! behind, and whatever is wrong with the configuration: the peer sees SMTP, and nothing keeps its connection open.
 
+use std::io::Write;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -61,6 +63,27 @@ fn what_a_command_leaves_behind_does_not_hold_the_connection() {
         assert!(kill(left_behind, Signal::SIGKILL).is_ok(), "{super_server:?}: the test left nothing behind");
         assert!(took < Duration::from_secs(20), "{super_server:?}: the connection was held for {took:?}");
     }
+}
+
+/// `ncat -e` and the like, where the connection is two pipes: what is written to /dev/stdout would be in the dialogue.
+#[test]
+fn standard_output_is_neither_a_log_nor_a_mailbox() {
+    let receiver = Receiver::new("");
+    receiver.configure("logfile /dev/stdout\ndebug s+\ndeliver rcpt_to jane@example.com append /dev/stdout");
+    let mut session = receiver
+        .bare_command()
+        .args(["--peer", "192.0.2.7", "-c"])
+        .arg(receiver.config())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let dialogue = "EHLO client.example\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<jane@example.com>\r\nDATA\r\n\
+                    Subject: x\r\n\r\nx\r\n.\r\nQUIT\r\n";
+    session.stdin.take().unwrap().write_all(dialogue.as_bytes()).unwrap();
+    let replies = String::from_utf8(session.wait_with_output().unwrap().stdout).unwrap();
+    let codes: Vec<&str> = replies.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect();
+    assert_eq!(codes, ["220", "250", "250", "250", "354", "451", "221"], "{replies}");
 }
 
 #[test]
