@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::daemon::free_port;
 use crate::debian::{USER, chown};
@@ -40,6 +40,11 @@ impl Postfix {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// A place below its queue directory, which is all that its LMTP client sees, as on Debian.
+    pub fn queue(&self, name: &str) -> PathBuf {
+        self.folder.path(format!("queue/{name}"))
     }
 
     /// Holds a session with it; its replies.
@@ -121,7 +126,7 @@ fn master_cf(address: SocketAddr) -> String {
          defer unix - - n - 0 bounce\n\
          trace unix - - n - 0 bounce\n\
          smtp unix - - n - - smtp\n\
-         lmtp unix - - n - - lmtp\n\
+         lmtp unix - - y - - lmtp\n\
          error unix - - n - - error\n\
          anvil unix - - n - 1 anvil\n\
          proxymap unix - - n - - proxymap\n\

@@ -81,13 +81,15 @@ fn postfix_learns_of_each_recipient() {
     std::fs::set_permissions(lmtp.receiver.path(""), PermissionsExt::from_mode(0o755)).unwrap();
     for (subject, next) in [
         ("tcp", format!("inet:127.0.0.1:{}", lmtp.address().port())),
-        ("unix", format!("unix:{}", lmtp.socket().display())),
+        ("unix", "unix:private/mailrecv".to_owned()),
     ] {
         let settings = format!(
             "default_transport = lmtp:{next}\nrelayhost =\nbounce_queue_lifetime = 0\n\
              lmtp_destination_recipient_limit = 50\nnotify_classes =\nsmtputf8_enable = no\n"
         );
         let postfix = Postfix::start(lmtp.address(), &settings);
+        let socket = format!("unix:{}", postfix.queue("private/mailrecv").display());
+        let _listener = Listener::start(&lmtp.receiver, &["--socket-mode", "666", &socket]);
         let replies = postfix.submit(&script(subject));
         assert!(replies.contains("\r\n250 2.0.0 Ok: queued"), "{replies}");
         // The one who is put off waits, and so does the notice about the two who are refused: to its sender, who is not
