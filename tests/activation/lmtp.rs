@@ -79,10 +79,9 @@ fn postfix_learns_of_each_recipient() {
     let lmtp = Lmtp::start();
     // Mail for users of a machine is of users that are nobody's but this one's, where rules name them.
     std::fs::set_permissions(lmtp.receiver.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-    for (subject, next) in [
-        ("tcp", format!("inet:127.0.0.1:{}", lmtp.address().port())),
-        ("unix", "unix:private/mailrecv".to_owned()),
-    ] {
+    for (subject, next) in
+        [("tcp", format!("inet:127.0.0.1:{}", lmtp.address().port())), ("unix", "unix:private/mailrecv".to_owned())]
+    {
         let settings = format!(
             "default_transport = lmtp:{next}\nrelayhost =\nbounce_queue_lifetime = 0\n\
              lmtp_destination_recipient_limit = 50\nnotify_classes =\nsmtputf8_enable = no\n"
