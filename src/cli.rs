@@ -166,7 +166,6 @@ fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<
 
 /// The definition that help and shell completions are made from.
 pub fn command() -> Command {
-    let peer = || Arg::new("peer").long("peer").value_name("ADDRESS[=HOSTNAME]|local[=USER]");
     Command::new("mailrecv")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Receives mail on one connection and puts it where a rule says")
@@ -210,78 +209,91 @@ pub fn command() -> Command {
                 .help("Speak LMTP, in place of the configuration's `protocol`")
                 .global(true),
         )
-        .arg(peer().help("The peer, when standard input is no connection"))
+        .arg(peer_argument().help("The peer, when standard input is no connection"))
+        // What a subcommand takes is built when it is called by its name: no session is.
         .subcommand(
-            Command::new("listen")
-                .about("Accept connections and start a receiver for each")
-                .arg(
-                    Arg::new("address")
-                        .value_name("ADDRESS:PORT|unix:PATH")
-                        .num_args(0..)
-                        .value_parser(ListenAddress::parse)
-                        .help(
-                            "Where to listen [default: the sockets that systemd passes, else port 25 of every address]",
-                        ),
-                )
-                .arg(
-                    Arg::new("metrics")
-                        .long("metrics")
-                        .value_name("ADDRESS:PORT")
-                        .action(ArgAction::Append)
-                        .value_parser(ListenAddress::parse)
-                        .help("Where Prometheus may fetch the metrics"),
-                )
-                .arg(
-                    Arg::new("socket-mode")
-                        .long("socket-mode")
-                        .value_name("MODE")
-                        .value_parser(socket_mode)
-                        .help("The mode of Unix sockets [default: 660]"),
-                )
-                .arg(
-                    Arg::new("socket-group")
-                        .long("socket-group")
-                        .value_name("GROUP")
-                        .value_parser(|group: &str| {
-                            user::group(group).ok_or_else(|| format!("there is no group `{group}` in /etc/group"))
-                        })
-                        .help("The group of Unix sockets [default: ours]"),
-                )
-                .arg(number("max-processes", "N", "200", "Sessions at once"))
-                .arg(number("max-per-address", "N", "50", "Sessions at once with one peer"))
-                .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM")),
+            Command::new("listen").about("Accept connections and start a receiver for each").defer(listen_arguments),
         )
-        .subcommand(
-            Command::new("check")
-                .about("Look for mistakes in the configuration")
-                .arg(
-                    Arg::new("verbose")
-                        .short('v')
-                        .action(ArgAction::SetTrue)
-                        .help("Say so too when there are none, and what the sandbox allows"),
-                )
-                .arg(
-                    Arg::new("strict")
-                        .long("strict")
-                        .action(ArgAction::SetTrue)
-                        .help("Exit with 1 if there are warnings"),
-                ),
-        )
+        .subcommand(Command::new("check").about("Look for mistakes in the configuration").defer(check_arguments))
         .subcommand(
             Command::new("explain")
                 .about("Say what would happen to a message, and why, without doing anything")
-                .arg(peer().required(true).help("Who sends"))
-                .arg(Arg::new("from").long("from").value_name("ADDRESS").default_value("").help("The sender"))
-                .arg(Arg::new("rcpt").long("rcpt").value_name("ADDRESS").required(true).help("The recipient")),
+                .defer(explain_arguments),
         )
         .subcommand(
-            Command::new("metrics").about("Show what sessions have counted, as Prometheus reads it").arg(
-                Arg::new("file")
-                    .value_name("FILE")
-                    .value_parser(value_parser!(PathBuf))
-                    .help("Where they count [default: the configuration's `metrics_file`]"),
-            ),
+            Command::new("metrics")
+                .about("Show what sessions have counted, as Prometheus reads it")
+                .defer(metrics_arguments),
         )
+}
+
+fn listen_arguments(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("address")
+                .value_name("ADDRESS:PORT|unix:PATH")
+                .num_args(0..)
+                .value_parser(ListenAddress::parse)
+                .help("Where to listen [default: the sockets that systemd passes, else port 25 of every address]"),
+        )
+        .arg(
+            Arg::new("metrics")
+                .long("metrics")
+                .value_name("ADDRESS:PORT")
+                .action(ArgAction::Append)
+                .value_parser(ListenAddress::parse)
+                .help("Where Prometheus may fetch the metrics"),
+        )
+        .arg(
+            Arg::new("socket-mode")
+                .long("socket-mode")
+                .value_name("MODE")
+                .value_parser(socket_mode)
+                .help("The mode of Unix sockets [default: 660]"),
+        )
+        .arg(
+            Arg::new("socket-group")
+                .long("socket-group")
+                .value_name("GROUP")
+                .value_parser(|group: &str| {
+                    user::group(group).ok_or_else(|| format!("there is no group `{group}` in /etc/group"))
+                })
+                .help("The group of Unix sockets [default: ours]"),
+        )
+        .arg(number("max-processes", "N", "200", "Sessions at once"))
+        .arg(number("max-per-address", "N", "50", "Sessions at once with one peer"))
+        .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM"))
+}
+
+fn check_arguments(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("verbose")
+                .short('v')
+                .action(ArgAction::SetTrue)
+                .help("Say so too when there are none, and what the sandbox allows"),
+        )
+        .arg(Arg::new("strict").long("strict").action(ArgAction::SetTrue).help("Exit with 1 if there are warnings"))
+}
+
+fn explain_arguments(command: Command) -> Command {
+    command
+        .arg(peer_argument().required(true).help("Who sends"))
+        .arg(Arg::new("from").long("from").value_name("ADDRESS").default_value("").help("The sender"))
+        .arg(Arg::new("rcpt").long("rcpt").value_name("ADDRESS").required(true).help("The recipient"))
+}
+
+fn metrics_arguments(command: Command) -> Command {
+    command.arg(
+        Arg::new("file")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("Where they count [default: the configuration's `metrics_file`]"),
+    )
+}
+
+fn peer_argument() -> Arg {
+    Arg::new("peer").long("peer").value_name("ADDRESS[=HOSTNAME]|local[=USER]")
 }
 
 fn number(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Arg {

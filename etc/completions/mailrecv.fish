@@ -36,30 +36,30 @@ complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "check" -d 'Look f
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "metrics" -d 'Show what sessions have counted, as Prometheus reads it'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s c -d 'Configuration file' -r -F
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l metrics -d 'Where Prometheus may fetch the metrics' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l socket-mode -d 'The mode of Unix sockets [default: 660]' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l socket-group -d 'The group of Unix sockets [default: ours]' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-processes -d 'Sessions at once' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-per-address -d 'Sessions at once with one peer' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l grace -d 'How long sessions may go on after SIGTERM' -r
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s c -d 'Configuration file' -r -F
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s h -l help -d 'Print help'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s c -d 'Configuration file' -r -F
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s v -d 'Say so too when there are none, and what the sandbox allows'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l strict -d 'Exit with 1 if there are warnings'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s h -l help -d 'Print help'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l peer -d 'Who sends' -r
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l from -d 'The sender' -r
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l rcpt -d 'The recipient' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s c -d 'Configuration file' -r -F
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l peer -d 'Who sends' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l from -d 'The sender' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l rcpt -d 'The recipient' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s c -d 'Configuration file' -r -F
