@@ -1,4 +1,4 @@
-//! What a recording of a connection says, read by the letter of RFC 5321 and with none of mailrecv's own code.
+//! What a recording of a connection says, read by the letter of RFC 5321 and RFC 3030 and with none of mailrecv's own code.
 
 use memchr::memmem;
 use testkit::Recording;
@@ -44,6 +44,8 @@ impl Transaction {
 pub fn transactions(recording: &Recording) -> Vec<Transaction> {
     let mut replies = replies(&recording.server).into_iter();
     let (mut rest, mut hello) = (&recording.client[..], String::new());
+    // Of a message that comes in chunks (RFC 3030).
+    let mut chunks = Vec::new();
     let mut all: Vec<Transaction> = Vec::new();
     // The greeting comes unasked.
     replies.next();
@@ -67,7 +69,17 @@ pub fn transactions(recording: &Recording) -> Vec<Transaction> {
                 rest = behind;
             }
             ("DATA", Some(transaction)) => transaction.reply = reply,
-            ("BDAT", _) => panic!("BDAT, which is not offered: {line}"),
+            ("BDAT", Some(transaction)) => {
+                let mut words = line.split_whitespace().skip(1);
+                let octets: usize = words.next().and_then(|octets| octets.parse().ok()).unwrap();
+                let Some((chunk, behind)) = rest.split_at_checked(octets) else { break };
+                chunks.extend_from_slice(chunk);
+                rest = behind;
+                if words.next().is_some() {
+                    transaction.text = Some(std::mem::take(&mut chunks));
+                }
+                transaction.reply = reply;
+            }
             _ => {}
         }
     }
