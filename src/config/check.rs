@@ -71,15 +71,16 @@ impl Rules {
     /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line.
     fn check_lines(&self, mut lines: Lines<'_>, is_whole: bool, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
         let mut findings = findings.into_iter().peekable();
-        self.sources.for_each_line(|number, text| {
+        let read = self.sources.for_each_line(|number, text| {
             while let Some(finding) = findings.next_if(|finding| finding.position.line <= number) {
                 found.push(finding.cite(text));
             }
             lines.look_at(number, text, found);
         });
-        // None are left, unless the file cannot be read any more.
+        // None are left, unless a file cannot be read any more.
         found.extend(findings.map(|finding| finding.cite("")));
-        if !is_whole {
+        let is_read = read.map_err(|error| found.push(error)).is_ok();
+        if !is_whole || !is_read {
             return;
         }
         found.extend(lines.missing());

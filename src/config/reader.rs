@@ -57,7 +57,7 @@ impl Reader {
         if let Some(file) = sources.first_changed().context("cannot be examined").map_err(whole_file)? {
             self.is_unsettled = true;
             let changed = whole_file(anyhow!(CHANGED));
-            return Err(Diagnostic { file: (file > 0).then(|| shown(sources.path(file))), ..changed });
+            return Err(Diagnostic { file: sources.shown_beside_main(file), ..changed });
         }
         // Those of a file that is included further down may have been found before.
         self.errors.sort_by_key(|error| error.line);

@@ -186,6 +186,14 @@ impl Source {
     }
 }
 
+#[cfg(test)]
+impl Source {
+    /// One of a file that was opened otherwise.
+    pub(super) fn of(file: File) -> Self {
+        Self { file, version: None }
+    }
+}
+
 /// Looks until nobody is just writing what was found. What somebody is just writing may not be whole yet, and what it does
 /// not say yet must not make us refuse mail: the first moment is waited for in which nobody does.
 pub(super) fn once_quiet<T>(

@@ -85,7 +85,7 @@ impl Sources {
 
     /// A file, the file that includes it, and so on to the main one.
     pub(super) fn way_from(&self, file: usize) -> impl Iterator<Item = usize> {
-        std::iter::successors(Some(file), |file| Some(self.piece(self.including_line(*file)?).file))
+        std::iter::successors(Some(file), |file| Some(self.place(self.including_line(*file)?).0))
     }
 
     /// That way for people: ` (included from FILE line N, included from FILE line N)`; nothing for the main file.
@@ -118,30 +118,42 @@ impl Sources {
 impl Sources {
     /// The line that began here when it was read; `None` if its file was written to since.
     pub(super) fn line_at(&self, at: LineStart) -> Option<String> {
-        self.files[self.piece(at.number).file].source.line_at(at.offset)
+        self.files.get(self.place(at.number).0)?.source.line_at(at.offset)
     }
 
-    /// Reads all of the text once more: each line with its number.
-    pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str)) {
-        if !self.files.is_empty() {
-            let (mut line, mut next) = (0, 1);
-            self.lines_of(0, &mut line, &mut next, &mut each);
-        }
+    /// Reads all of the text once more: each line with its number. The error is that of the first file that cannot be read
+    /// any more; the lines behind that are not gone through.
+    pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str)) -> Result<(), Diagnostic> {
+        let (mut line, mut next) = (0, 1);
+        if self.files.is_empty() { Ok(()) } else { self.lines_of(0, &mut line, &mut next, &mut each) }
     }
 
     /// Those of this file and of what it includes; `line` is the last one that was read, `next` the file to come.
-    fn lines_of(&self, file: usize, line: &mut u32, next: &mut usize, each: &mut dyn FnMut(u32, &str)) {
-        // What cannot be read any more cannot be looked through for mistakes either.
-        let _ = self.files[file].source.for_each_line(|text, _| {
+    fn lines_of(
+        &self,
+        file: usize,
+        line: &mut u32,
+        next: &mut usize,
+        each: &mut dyn FnMut(u32, &str),
+    ) -> Result<(), Diagnostic> {
+        let mut included = Ok(());
+        let read = self.files[file].source.for_each_line(|text, _| {
+            if included.is_err() {
+                return;
+            }
             *line = line.saturating_add(1);
             let number = *line;
             each(number, &source::text(text));
-            while self.files.get(*next).is_some_and(|file| file.included_by == number) {
-                let included = *next;
+            while included.is_ok() && self.files.get(*next).is_some_and(|file| file.included_by == number) {
                 *next += 1;
-                self.lines_of(included, line, next, each);
+                included = self.lines_of(*next - 1, line, next, each);
             }
         });
+        included?;
+        read.map_err(|error| {
+            let message = format!("cannot be read a second time, so not all of its lines were looked at: {error}");
+            Diagnostic { file: self.shown_beside_main(file), ..Diagnostic::whole_file(message) }
+        })
     }
 
     /// The paths of the included files.
@@ -175,19 +187,22 @@ impl Sources {
         for diagnostic in found.iter_mut().filter(|diagnostic| diagnostic.line > 0) {
             let (file, number) = self.place(diagnostic.line);
             diagnostic.line = number;
-            diagnostic.file = (file > 0).then(|| shown(self.path(file)));
+            diagnostic.file = self.shown_beside_main(file);
         }
     }
 
-    /// The file that a line is in, and its number there.
-    fn place(&self, line: u32) -> (usize, u32) {
-        let piece = self.piece(line);
-        (piece.file, piece.in_file + (line - piece.first))
+    /// A file as a [`Diagnostic`] has it.
+    pub(super) fn shown_beside_main(&self, file: usize) -> Option<String> {
+        (file > 0).then(|| shown(self.path(file)))
     }
 
-    fn piece(&self, line: u32) -> &Piece {
-        // The first begins with line 1.
-        &self.pieces[self.pieces.partition_point(|piece| piece.first <= line).saturating_sub(1)]
+    /// The file that a line is in, and its number there; 0, which is no line, is in the main file.
+    fn place(&self, line: u32) -> (usize, u32) {
+        let begun = self.pieces.partition_point(|piece| piece.first <= line);
+        match self.pieces[..begun].last() {
+            Some(piece) => (piece.file, piece.in_file + (line - piece.first)),
+            None => (0, line),
+        }
     }
 }
 
@@ -219,5 +234,50 @@ impl Versions {
     /// Whether each of them is still what it was.
     pub(crate) fn are_current(&self) -> bool {
         self.0.iter().all(|(path, version)| Version::at(path) == *version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::diagnostic::Severity;
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_again_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        let sound = || Source::of(File::open(&path).unwrap());
+        let unreadable = || Source::of(File::options().write(true).open(&path).unwrap());
+        let lines = |sources: &Sources| {
+            let mut lines = Vec::new();
+            let read = sources.for_each_line(|number, text| lines.push((number, text.to_owned())));
+            (lines, read)
+        };
+        let mut sources = Sources::default();
+        assert_eq!(lines(&sources), (vec![], Ok(())));
+        sources.add(Path::new("main"), sound(), 0, 1);
+        let whole = lines(&sources);
+        assert_eq!(whole.1, Ok(()));
+        assert_eq!(whole.0.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 3]);
+        sources.add(Path::new("included"), unreadable(), 2, 3);
+        let (seen, read) = lines(&sources);
+        let error = read.unwrap_err();
+        assert_eq!(seen, whole.0[..2]);
+        assert_eq!((error.severity, error.file.as_deref(), error.line), (Severity::Error, Some("included"), 0));
+        assert!(error.message.contains("Bad file descriptor"), "{error:?}");
+    }
+
+    #[test]
+    fn what_is_no_line_is_in_the_main_file() {
+        let mut sources = Sources::default();
+        assert_eq!(sources.place(0), (0, 0));
+        assert_eq!(sources.name(7).to_string(), "line 7");
+        assert_eq!(sources.line_at(LineStart { number: 7, offset: 0 }), None);
+        sources.add(Path::new("main"), Source::of(tempfile::tempfile().unwrap()), 0, 1);
+        assert_eq!(sources.place(0), (0, 0));
+        assert_eq!(sources.place(3), (0, 3));
     }
 }
