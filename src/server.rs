@@ -201,7 +201,9 @@ impl<'a> Server<'a> {
                 }
                 // Whoever has no answer yet will be sent the message again.
                 Step::Deliver(delivery) if delivery.group.start > 0 && self.is_to_stop() => {
-                    Step::Close(reply::shutting_down(&self.config.domain))
+                    let step = Step::Close(reply::shutting_down(&self.config.domain));
+                    self.count_refused_message(session, &step);
+                    step
                 }
                 Step::Deliver(delivery) => self.deliver(session, peer, delivery, runner),
                 Step::Close(reply) => {
@@ -359,11 +361,15 @@ impl<'a> Server<'a> {
         self.refusals.log(self.log, reply);
     }
 
-    /// Counts a message that nobody has, when this is the last answer to it.
+    /// Counts a message that nobody has, when this is the last answer to it: who has none yet when we close gets none.
     fn count_refused_message(&self, session: &Session<'_>, step: &Step) {
-        let (Step::Reply(reply) | Step::Close(reply)) = step else { return };
+        let (reply, is_last) = match step {
+            Step::Reply(reply) => (reply, !session.is_answering() && !session.has_text()),
+            Step::Close(reply) => (reply, true),
+            Step::Wait | Step::Continue | Step::Ask(_) | Step::Deliver(_) => return,
+        };
         let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
-        if !session.is_answering() && !session.has_text() && !has_been_delivered {
+        if is_last && !has_been_delivered {
             self.tally.count(match reply.is_permanent() {
                 true => const { Family::Messages.with("refused") },
                 false => const { Family::Messages.with("deferred") },

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use testkit::Session;
-use testkit::process::peak_memory;
+use testkit::process::{peak_memory, succeeds};
 
-use crate::support::Scratch;
+use crate::support::{CONFIG, Scratch};
 
 /// Three recipients, of whom the second takes a second.
 const SLOW: &str = "protocol lmtp
@@ -87,6 +87,35 @@ fn a_request_to_stop_between_replies() {
     assert_eq!(session.line(), None);
     assert_eq!(session.end().1, 0);
     assert!(scratch.path("slow").exists() && !scratch.path("wilma").exists());
+}
+
+/// A 421 is the last reply to a message, whoever of its recipients has none yet: nobody has it, and it is counted as that.
+#[test]
+fn a_message_that_nobody_has_when_421_is_said_is_counted() {
+    let scratch = Scratch::with_config(&format!("{SLOW}limit.smtp_data_size 10 421 Too large\nmetrics_file counted\n"));
+    let mut session = begin(&scratch, ["fred", "wilma"]);
+    session.send("Subject: x\r\n\r\n.\r\n");
+    session.expect("421 ");
+    assert_eq!(session.line(), None);
+    assert_eq!(session.end().1, 0);
+    let deferred = || {
+        let numbers = succeeds(scratch.mailrecv(&["metrics"]), "");
+        let line = numbers.lines().find_map(|line| line.strip_prefix("mailrecv_messages_total{outcome=\"deferred\"} "));
+        line.map(str::to_owned)
+    };
+    assert_eq!(deferred().as_deref(), Some("1"));
+    // Refused for one, and then we are asked to stop.
+    let refusing = SLOW.replace("append fred", "pipe sleep 1; exit 67");
+    scratch.write(CONFIG, &format!("{refusing}metrics_file counted\n"));
+    let mut session = begin(&scratch, ["fred", "wilma"]);
+    session.send("x\r\n.\r\n");
+    // So that the first is under way.
+    std::thread::sleep(Duration::from_millis(300));
+    kill(session.pid(), Signal::SIGTERM).unwrap();
+    session.expect("550 ");
+    session.expect("421 4.3.2 ");
+    assert_eq!(session.end().1, 0);
+    assert_eq!(deferred().as_deref(), Some("2"));
 }
 
 /// As many replies as recipients, however many, and in little memory; a peer that reads none of them until the end gets
