@@ -24,24 +24,14 @@ pub(crate) fn is_us(text: &str) -> Option<bool> {
     (!us.is_root()).then(|| id(text) == Some(us.as_raw()))
 }
 
-/// The number of a user who is named, or whose number is given. 4294967295 is nobody's (setuid(2)).
+/// The number of a user who is named, or whose number is given.
 pub(crate) fn parse(text: &str) -> Option<u32> {
-    match text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => text.parse().ok().filter(|uid| *uid != u32::MAX),
-        false => id(text),
-    }
+    named_or_number(&read_text("/etc/passwd").unwrap_or_default(), text)
 }
 
 /// The number of a group that is named, or whose number is given.
 pub(crate) fn group(text: &str) -> Option<u32> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().filter(|gid| *gid != u32::MAX);
-    }
-    // group(5)
-    let groups = std::fs::read_to_string("/etc/group").ok()?;
-    groups
-        .lines()
-        .find_map(|line| line.split(':').next().filter(|name| *name == text).and(line.split(':').nth(2))?.parse().ok())
+    named_or_number(&read_text("/etc/group").unwrap_or_default(), text)
 }
 
 /// Does something as this user, and is root again afterwards: for looks at files. Only in a process of one thread, which
@@ -99,7 +89,7 @@ impl Identity {
         let known = user_line(passwd, user);
         let own_group = match group_name {
             Some(name) => {
-                let Some(gid) = group_number(group, name) else { bail!("there is no group `{name}` in /etc/group") };
+                let Some(gid) = named_or_number(group, name) else { bail!("there is no group `{name}` in /etc/group") };
                 Some(gid)
             }
             None => None,
@@ -121,7 +111,8 @@ impl Identity {
 
 /// The number of a user or group; the highest stands for none (chown(2)).
 fn number(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|number| *number != u32::MAX)
+    let has_sign = text.starts_with('+');
+    text.parse().ok().filter(|number| *number != u32::MAX && !has_sign)
 }
 
 /// Who somebody is to programs (passwd(5)).
@@ -166,13 +157,14 @@ fn user_line<'p>(passwd: &'p str, user: &str) -> Option<(&'p str, u32, u32)> {
     lines.clone().find(|(name, ..)| *name == user).or_else(|| lines.find(|(_, uid, _)| Some(*uid) == number(user)))
 }
 
-/// The number of the group of this name, or else of this number, whether or not that has a name.
-fn group_number(group: &str, name: &str) -> Option<u32> {
-    let mut lines = group.lines().filter_map(|line| {
+/// The number of the user or group of this name, or else this number, whether or not that has a name. Both files have it in
+/// the same place: `name:password:number:...`
+fn named_or_number(file: &str, text: &str) -> Option<u32> {
+    let mut lines = file.lines().filter_map(|line| {
         let mut fields = line.split(':');
         Some((fields.next()?, number(fields.nth(1)?)?))
     });
-    lines.find(|(known, _)| *known == name).map(|(_, gid)| gid).or_else(|| number(name))
+    lines.find(|(name, _)| *name == text).map(|(_, number)| number).or_else(|| number(text))
 }
 
 /// group(5): `name:password:gid:member,member`
@@ -206,6 +198,8 @@ mod tests {
             (":12", None),
             ("4294967295:12", None),
             ("-1:12", None),
+            ("+8:12", None),
+            ("8:+12", None),
         ] {
             let found = Identity::looked_up(text, passwd, group).ok();
             let expected = expected.map(|(uid, gid, groups)| Identity {
@@ -221,6 +215,23 @@ mod tests {
             let passwd = format!("{passwd}news:x:9:9::/:\n");
             let account = Account { name: name.to_owned(), home: home.to_owned(), shell: shell.to_owned() };
             assert_eq!(Account::of(&passwd, Uid::from_raw(uid)), account);
+        }
+    }
+
+    #[test]
+    fn names_and_numbers() {
+        let group = "adm:x:4:\n\u{fffd}:x:5:\n7:x:70:\n";
+        for (text, expected) in [
+            ("adm", Some(4)),
+            ("4711", Some(4711)),
+            ("7", Some(70)),
+            ("", None),
+            ("ad", None),
+            ("adm:4", None),
+            ("+4", None),
+            ("4294967295", None),
+        ] {
+            assert_eq!(named_or_number(group, text), expected, "{text}");
         }
     }
 }
