@@ -162,7 +162,7 @@ pub(super) fn sandbox(words: &mut Words<'_>) -> Result<Sandbox, Problem> {
 }
 
 pub(super) fn user(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
-    words.expect("a user name").map(|word| Some(word.text.to_owned()))
+    words.expect("a user or `USER:GROUP`").map(|word| Some(word.text.to_owned()))
 }
 
 /// Names of environment variables.
