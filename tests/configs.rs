@@ -248,7 +248,7 @@ fn tables_hold_addresses() {
     std::fs::set_permissions(scratch.path("users"), PermissionsExt::from_mode(0o646)).unwrap();
     let (status, said) = check();
     assert_eq!(status, 78);
-    let why = "is writable by everybody, and it decides what becomes of mail: run chmod o-w on it";
+    let why = "is writable by everybody, and it says whose mail is taken: run chmod o-w on it";
     assert!(said.contains(&format!(":3:17: error: the table ./users {why}\n")), "{said}");
 
     // One that is not there lets nothing through, and costs no mail.
@@ -347,9 +347,9 @@ fn a_file_that_others_can_write_is_refused() {
     set(0o664);
     accepted();
     set(0o666);
-    refused("is writable by everybody, and it decides what becomes of mail: run chmod o-w on it");
+    refused("is writable by everybody, and it says which commands are run: run chmod o-w on it");
     set(0o646);
-    refused("is writable by everybody, and it decides what becomes of mail: run chmod o-w on it");
+    refused("is writable by everybody, and it says which commands are run: run chmod o-w on it");
     if !is_root("giving files away") {
         return;
     }
@@ -386,7 +386,7 @@ fn a_file_that_others_can_write_by_its_acl_is_refused() {
         assert_eq!(output.status.code(), Some(if why.is_some() { 78 } else { 0 }), "{acl}: {said}");
         let Some(writer) = why else { continue };
         let why = format!(
-            "has an ACL that lets {writer} write it, and it decides what becomes of mail: run setfacl -b {CONFIG}"
+            "has an ACL that lets {writer} write it, and it says which commands are run: run setfacl -b {CONFIG}"
         );
         assert_eq!(said, format!("{CONFIG}: error: {why}\n"));
         assert_eq!(refused_session(&scratch, CONFIG)[0], format!("[192.0.2.7] ERROR: {CONFIG}: error: {why}"));

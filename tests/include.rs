@@ -309,7 +309,7 @@ fn a_file_that_others_can_write_is_refused() {
         scratch("domain mx.example\ninclude d/*.conf\n", &[("d/a.conf", "deliver rcpt_to postmaster discard\n")]);
     assert_eq!(check(&scratch), (0, String::new()));
     fs::set_permissions(scratch.path("d/a.conf"), PermissionsExt::from_mode(0o646)).unwrap();
-    let why = "is writable by everybody, and it decides what becomes of mail: run chmod o-w on it";
+    let why = "is writable by everybody, and it says which commands are run: run chmod o-w on it";
     assert_eq!(refused(&scratch), [format!("mailrecv.conf:2:9: error: d/a.conf {why}")]);
     fs::set_permissions(scratch.path("d/a.conf"), PermissionsExt::from_mode(0o644)).unwrap();
     if !is_root("giving files away") {

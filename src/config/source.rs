@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 
 use crate::files;
 
-use super::writers::refuse_others;
+use super::writers::{Content, refuse_others};
 
 /// An open configuration file that nobody but root and ourselves could have written.
 #[derive(Debug)]
@@ -86,12 +86,21 @@ impl Source {
 
     /// Opens the file as it is now.
     pub(super) fn open_at_once(path: &Path) -> anyhow::Result<Self> {
+        Self::open_with(Content::Configuration, path)
+    }
+
+    /// The same for a table.
+    pub(super) fn open_table(path: &Path) -> anyhow::Result<Self> {
+        Self::open_with(Content::Table, path)
+    }
+
+    fn open_with(content: Content, path: &Path) -> anyhow::Result<Self> {
         let (mut file, metadata) = opened(path, OFlag::O_RDONLY)?;
         if metadata.is_dir() {
             bail!("is a folder");
         }
         if !metadata.file_type().is_char_device() {
-            refuse_others(&file, &metadata, path)?;
+            refuse_others(&file, &metadata, path, content)?;
         }
         let version = metadata.is_file().then(|| Version::of(&metadata));
         if version.is_none() {
@@ -104,7 +113,7 @@ impl Source {
         Ok(Self { file, version })
     }
 
-    /// The same for a file that another includes, which has to be a regular one: what has no end, or none yet, is not for a
+    /// Opens a file that another includes as it is now. It has to be a regular one: what has no end, or none yet, is not for a
     /// slip of the pen to wait for.
     pub(super) fn open_included_at_once(path: &Path) -> anyhow::Result<Self> {
         let (file, metadata) = opened(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
@@ -114,7 +123,7 @@ impl Source {
         if !metadata.is_file() {
             bail!("is no regular file");
         }
-        refuse_others(&file, &metadata, path)?;
+        refuse_others(&file, &metadata, path, Content::Configuration)?;
         Ok(Self { file, version: Some(Version::of(&metadata)) })
     }
 

@@ -25,7 +25,7 @@ impl Table {
 
     pub(super) fn open(name: &str) -> Self {
         // Not waiting for the end of an edit, which few recipients have to do with.
-        Self { name: name.into(), source: Source::open_at_once(Path::new(name)).map_err(|error| format!("{error:#}")) }
+        Self { name: name.into(), source: Source::open_table(Path::new(name)).map_err(|error| format!("{error:#}")) }
     }
 
     pub(super) fn name(&self) -> &str {

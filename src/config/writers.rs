@@ -16,11 +16,29 @@ use rustix::io::Errno;
 
 use crate::files::MAX_LINKS;
 
+/// What is in a file, and so what others must not write.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content {
+    /// Lines of the configuration.
+    Configuration,
+    /// The addresses of a table.
+    Table,
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Content::Configuration => "it says which commands are run",
+            Content::Table => "it says whose mail is taken",
+        })
+    }
+}
+
 /// An error if others can write this open file, which has this name.
-pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path) -> anyhow::Result<()> {
+pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path, content: Content) -> anyhow::Result<()> {
     let ours = Ours::new(None);
     if metadata.mode() & 0o002 != 0 {
-        bail!("is writable by everybody, and it decides what becomes of mail: run chmod o-w on it");
+        bail!("is writable by everybody, and {content}: run chmod o-w on it");
     }
     if !ours.has_user(metadata.uid()) {
         bail!("belongs to user {}, who is neither root nor the user we run as ({})", metadata.uid(), ours.user);
@@ -34,7 +52,7 @@ pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path) -> an
         let acl = read_acl(|value| rustix::fs::fgetxattr(file, ACL, value)).context("its ACL cannot be read")?;
         if let Some(writer) = ours.other_writer(&acl) {
             let path = path.display();
-            bail!("has an ACL that lets {writer} write it, and it decides what becomes of mail: run setfacl -b {path}");
+            bail!("has an ACL that lets {writer} write it, and {content}: run setfacl -b {path}");
         }
     }
     Ok(())
