@@ -87,7 +87,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
                 Err(unheard) => {
                     let log =
                         open_log(options, &loaded, became_user.is_ok(), &Ok(Origin::Socket(address.into())), stderr);
-                    return Err(unheard.stop(known.log.get_or_init(|| log)));
+                    return Err(unheard.stop(known.log.get_or_init(|| log), tally));
                 }
             }
         }
@@ -174,20 +174,31 @@ impl From<anyhow::Error> for Stop {
 enum Unheard {
     /// It is gone.
     Gone,
-    /// We say this.
+    /// Its time was over.
+    TimedOut,
+    /// We were asked to stop; what we say then.
+    Stopped(Reply),
+    /// We say this to what it has said, or to everybody.
     Refused(Reply),
 }
 
 impl Unheard {
-    fn stop(self, log: &Log) -> Stop {
-        match self {
-            // As who looks whether anybody is there.
+    fn stop(self, log: &Log, tally: &Tally) -> Stop {
+        let (end, reply) = match self {
             Unheard::Gone => {
+                // As who looks whether anybody is there.
                 log.event(&Event::PeerGoneBeforeGreeting);
-                Stop { reply: None, exit: Exit::Ok }
+                (const { Family::Sessions.with("gone") }, None)
             }
-            Unheard::Refused(reply) => Stop { reply: Some(reply), exit: Exit::Ok },
-        }
+            Unheard::TimedOut => {
+                let reply = reply::no_proxy_header("it has not come in time");
+                (const { Family::Sessions.with("timed_out") }, Some(reply))
+            }
+            Unheard::Stopped(reply) => (const { Family::Sessions.with("stopped") }, Some(reply)),
+            Unheard::Refused(reply) => (const { Family::Sessions.with("not_served") }, Some(reply)),
+        };
+        tally.end(end);
+        Stop { reply, exit: Exit::Ok }
     }
 }
 
@@ -220,8 +231,8 @@ fn read_header(config: &Config, connection: &mut Connection<'_>) -> Result<Optio
         match connection.fill(until) {
             Input::More => {}
             Input::End | Input::Gone(_) => return Err(Unheard::Gone),
-            Input::TimedOut => return Err(Unheard::Refused(reply::no_proxy_header("it has not come in time"))),
-            Input::Stop => return Err(Unheard::Refused(reply::shutting_down(&config.domain))),
+            Input::TimedOut => return Err(Unheard::TimedOut),
+            Input::Stop => return Err(Unheard::Stopped(reply::shutting_down(&config.domain))),
         }
     }
 }

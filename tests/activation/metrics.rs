@@ -252,6 +252,30 @@ fn sessions_that_end_early() {
     assert_eq!(numbers.get("mailrecv_sessions_uncounted_total"), 0);
 }
 
+#[test]
+fn sessions_that_end_before_a_proxy_has_said_whose_they_are() {
+    let receiver = Receiver::new("proxy_protocol from 127.0.0.1\nlimit.greet_secs 3");
+    let listener = Listener::start(&receiver, &["127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+    // Whoever looks whether anybody is there.
+    drop(listener.peer(1));
+    over(&listener);
+    assert!(listener.peer(1).rest().starts_with("421 "));
+    over(&listener);
+    let mut stopped = listener.peer(1);
+    let session = wait_until("a session", || sessions(&listener).next());
+    // So that it waits for the header.
+    std::thread::sleep(Duration::from_millis(300));
+    kill(session, Signal::SIGTERM).unwrap();
+    assert!(stopped.rest().starts_with("421 "));
+    over(&listener);
+    listener.peer(1).exchange("EHLO client.example", "421");
+    over(&listener);
+    let numbers = Numbers::of(&listener);
+    for end in ["gone", "timed_out", "stopped", "not_served"] {
+        assert_eq!(numbers.get(&format!("mailrecv_sessions_total{{end=\"{end}\"}}")), 1, "{end}");
+    }
+}
+
 /// Under a super-server that knows nothing of it.
 #[test]
 fn many_sessions_add_up_in_a_file() {
