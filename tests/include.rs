@@ -109,6 +109,7 @@ fn traces_name_the_file() {
         &[
             ("d/a.conf", "# users\ndeliver rcpt_to fred discard\ndeliver rcpt_to fred discard\n"),
             ("d/b.conf", "allowgroup +lists ^mail\\.\ndeliver allowgroup +lists rcpt_to *-list@mx.example discard\n"),
+            ("d/c.conf", "# this host\nallow remotehost uid 105\nallow remotehost 198.51.100.0/24\n"),
         ],
     );
     let explain = |recipient: &str| {
@@ -117,6 +118,8 @@ fn traces_name_the_file() {
     };
     let said = explain("fred");
     for line in [
+        "  line 2 of d/c.conf: allow remotehost: 192.0.2.7 is not local:105\n",
+        "  line 3 of d/c.conf: allow remotehost: net 198.51.100.0/24: 192.0.2.7 is outside\n",
         "  line 4: allow remotehost: 'mail.example.net' matches '.*'\n",
         "  line 2 of d/a.conf: deliver rcpt_to 'fred': the same address\n",
         "destination: discard (line 2 of d/a.conf)\n",

@@ -39,9 +39,9 @@ impl Peers {
             }
             Peers::User(uid, position) => {
                 let is_it = peer.address == Address::Local(Some(*uid));
-                trace.note(|| {
+                trace.note_of_line(position.line, || {
                     let verb = if is_it { "is" } else { "is not" };
-                    format!("line {}: {what}: {} {verb} local:{uid}", position.line, peer.address)
+                    format!("{what}: {} {verb} local:{uid}", peer.address)
                 });
                 Ok(is_it)
             }
