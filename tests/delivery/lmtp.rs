@@ -106,7 +106,7 @@ fn a_message_that_nobody_has_when_421_is_said_is_counted() {
     assert_eq!(deferred().as_deref(), Some("1"));
     // Refused for one, and then we are asked to stop.
     let refusing = SLOW.replace("append fred", "pipe sleep 1; exit 67");
-    scratch.write(CONFIG, &format!("{refusing}metrics_file counted\n"));
+    scratch.write(CONFIG, format!("{refusing}metrics_file counted\n"));
     let mut session = begin(&scratch, ["fred", "wilma"]);
     session.send("x\r\n.\r\n");
     // So that the first is under way.
