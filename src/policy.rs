@@ -121,8 +121,8 @@ const SPARE_PART: u64 = 20;
 /// Room for the recipients that a transaction puts off after asking about them, and some more.
 const MAX_REMEMBERED: usize = 16;
 
-/// The reply to what one of the rules forbids to this address. `status` goes with the administrator's own words, `not_allowed` are
-/// ours.
+/// The reply to what one of the rules forbids to this address. `status` goes with the administrator's own words,
+/// `not_allowed` are ours.
 fn denied(rules: &Rules, denial: Denial<'_>, address: &str, status: Status, not_allowed: Reply) -> Reply {
     match denial {
         Denial::Refused(refusal) => reply::worded(refusal, status).about(address),

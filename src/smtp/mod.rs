@@ -77,8 +77,8 @@ impl Delivery {
     }
 }
 
-/// What became of a delivery: the message is at every destination of its group, on stable storage, or it is at none and the reply says
-/// why. Whatever is not understood is answered 4xx, so that the sender keeps the mail.
+/// What became of a delivery: the message is at every destination of its group, on stable storage, or it is at none and the
+/// reply says why. Whatever is not understood is answered 4xx, so that the sender keeps the mail.
 pub type Outcome = Result<(), Reply>;
 
 /// What a session made of its input.
