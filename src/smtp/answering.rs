@@ -31,6 +31,15 @@ pub(super) enum Next {
     Delivery(Delivery),
 }
 
+/// What there is to know of an answer.
+pub(super) struct Noted {
+    /// Whether it is the last one.
+    pub(super) is_last: bool,
+    /// Whether it refuses in the very words that were said of this recipient before, or of the last one, because they are
+    /// about the message.
+    pub(super) is_again: bool,
+}
+
 impl Answering {
     pub(super) fn new(transaction: Transaction, refusal: Option<Reply>) -> Self {
         let (transaction, answers) = (Rc::new(transaction), Vec::new());
@@ -54,9 +63,8 @@ impl Answering {
         Next::Delivery(delivery)
     }
 
-    /// Takes note of an answer. Says whether it is the last one, and whether it refuses in the very words that were said of
-    /// this recipient before, or of the last one, because they are about the message.
-    pub(super) fn take_note(&mut self, reply: &Reply) -> (bool, bool) {
+    /// Takes note of an answer.
+    pub(super) fn take_note(&mut self, reply: &Reply) -> Noted {
         let place = self.transaction.accepted[self.answered];
         let is_known = place < self.answers.len();
         let is_again = reply.is_negative() && (is_known || self.answers.last() == Some(reply));
@@ -65,6 +73,6 @@ impl Answering {
         if !is_known && !is_last {
             self.answers.push(reply.clone());
         }
-        (is_last, is_again)
+        Noted { is_last, is_again }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! SMTP answers a message once, LMTP for each recipient (RFC 2033, 4.2): what becomes of one is [`Answering`].
 
-use super::answering::{Answering, Next};
+use super::answering::{Answering, Next, Noted};
 use super::chunk::ChunkReader;
 use super::command::{self, Command, Dialect, MailParameters, RcptParameters, SyntaxError};
 use super::credentials;
@@ -337,7 +337,7 @@ impl<'c> Session<'c> {
 
     /// Gives an answer to a message. A message counts as one command: as one that failed, if nobody has it in the end.
     fn answered(&mut self, mut answering: Answering, reply: Reply) -> Step {
-        let (is_last, is_again) = answering.take_note(&reply);
+        let Noted { is_last, is_again } = answering.take_note(&reply);
         let reply = Reply { is_echo: reply.is_echo || is_again, ..reply };
         if !is_last {
             self.state = State::Answering(answering);
