@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, umask};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::files;
 
@@ -95,7 +96,8 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     let dead = identity(path)?;
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
-    std::fs::rename(path, &aside).context("removing the socket that was left there")?;
+    renameat_with(CWD, path, CWD, Path::new(&aside), RenameFlags::NOREPLACE)
+        .context("removing the socket that was left there")?;
     if identity(Path::new(&aside))? != dead {
         // It goes back, unless its place is taken again.
         let _ = std::fs::hard_link(&aside, path);
@@ -165,5 +167,10 @@ mod tests {
         let error = OwnSocket::bind(&long, ACCESS).unwrap_err().to_string();
         assert!(error.starts_with("the path of a socket has at most 107 bytes"), "{error}");
         assert!(OwnSocket::bind(&path("missing/lmtp"), ACCESS).is_err());
+        // Where a socket that was left behind is put aside.
+        let aside = path(&format!("dead.{}", std::process::id()));
+        std::fs::write(&aside, "x").unwrap();
+        assert!(OwnSocket::bind(&path("dead"), ACCESS).is_err());
+        assert_eq!(std::fs::read_to_string(&aside).unwrap(), "x");
     }
 }
