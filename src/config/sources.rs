@@ -241,8 +241,8 @@ impl Versions {
 mod tests {
     use std::fs::File;
 
-    use super::super::diagnostic::Severity;
     use super::*;
+    use crate::config::diagnostic::Severity;
 
     #[test]
     fn a_file_that_cannot_be_read_again_is_told_of() {
