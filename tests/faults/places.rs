@@ -150,8 +150,12 @@ impl Destinations {
             sight.problems.push(format!("what was in {} before is not there any more", place.name()));
             return;
         };
-        // The line ends that close off a torn message come with the message behind it, or not at all.
-        let message = added.iter().position(|byte| *byte != b'\n').unwrap_or(0);
+        // The line ends that close off a torn message come with the message behind it, or not at all; who is killed between
+        // the two leaves them behind.
+        let message = added.iter().position(|byte| *byte != b'\n').unwrap_or(added.len());
+        if message == added.len() && message > 0 {
+            sight.torn.push((None, place, "the line ends in front of it".to_owned()));
+        }
         if message < added.len() && !content[..content.len() - added.len() + message].ends_with(place.end_before()) {
             sight.problems.push(format!("in {} the message is joined to what was there before", place.name()));
         }
