@@ -426,15 +426,12 @@ impl<'c> Session<'c> {
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
             Ok(Command::Help) => Step::Reply(reply::help(self.protocol)),
             Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
-            Ok(Command::NotImplemented) => {
-                let reply = about(reply::not_implemented(), heard);
-                if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
-            }
+            Ok(Command::NotImplemented) => self.no_command(line, about(reply::not_implemented(), heard)),
             Ok(Command::Unknown) if line.trim_ascii().is_empty() => self.unknown(reply::empty_line()),
             Ok(Command::Unknown) => self.unknown(about(reply::unknown_command(), heard)),
             Err(error) => {
-                let reply = about(reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol), heard);
-                if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
+                let reply = reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol);
+                self.no_command(line, about(reply, heard))
             }
         };
         (heard, step)
@@ -616,6 +613,11 @@ impl<'c> Session<'c> {
     fn refuse_chunk(&mut self, behind: State, octets: u64, reply: Reply) -> Step {
         self.state = State::Discarding(Box::new(behind), octets, reply);
         Step::Continue
+    }
+
+    /// Refuses a line that is no command as it stands. What follows a BDAT is none either.
+    fn no_command(&mut self, line: &[u8], reply: Reply) -> Step {
+        if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
     }
 
     /// Octets follow that are no text of a message, and it is not known how many: none of them may be taken for a command.
