@@ -1,10 +1,10 @@
-//! The peer's end of the line: standard input and output, with deadlines in both directions.
+//! The peer's end of the line: standard input and output, plain or under TLS, with deadlines in both directions.
 //!
 //! Nothing here blocks without a deadline, and once we have been asked to stop there is little time for all that is
 //! left. Nothing else in the program writes to these descriptors. Replies are collected and written when input runs dry,
 //! so that pipelined commands are answered with one `write`.
 
-use std::io::{self, Stdin, Stdout};
+use std::io::{self, Read, Stdin, Stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, send, setsockopt, shutdown, sockopt};
 
+use super::tls::{Acceptor, Tls, TlsParameters};
 use crate::signals::Signals;
 use crate::wait::{PIPE_BUF, is_ready, timeout};
 
@@ -26,6 +27,8 @@ pub struct Connection<'s> {
     /// Whether there was more input than room for it.
     last_read_was_full: bool,
     replies: Vec<u8>,
+    /// What lies between the buffers and the descriptors, once it was begun.
+    tls: Option<Tls>,
     /// What asks us to stop.
     signals: Option<&'s Signals>,
     /// When everything has to be out, since we have been asked to.
@@ -62,6 +65,7 @@ impl<'s> Connection<'s> {
             end: 0,
             last_read_was_full: false,
             replies: Vec::new(),
+            tls: None,
             signals: None,
             last_moment: None,
         }
@@ -103,34 +107,113 @@ impl<'s> Connection<'s> {
         }
         self.make_room();
         loop {
-            if self.signals.is_some_and(Signals::stop_requested) {
-                return Input::Stop;
+            // The last record may have held more than there was room for, and poll(2) does not know of that.
+            let mut read = self.decrypted();
+            if would_block(&read) {
+                if let Err(other) = self.await_input(until) {
+                    return other;
+                }
+                read = self.read();
             }
-            // Asked before poll(2), which has no eye for the time while a peer keeps sending.
-            if Instant::now() >= until {
-                return Input::TimedOut;
-            }
-            match wait(self.input.as_fd(), PollFlags::POLLIN, self.signals, until) {
-                Ok(Woken::Ready) => {}
-                Ok(Woken::Signal | Woken::Nothing) => continue,
-                Err(error) => return Input::Gone(error.into()),
-            }
-            match nix::unistd::read(&self.input, &mut self.buffer[self.end..]) {
+            match read {
                 Ok(0) => return Input::End,
                 Ok(length) => {
                     self.end += length;
                     self.last_read_was_full = self.end == self.buffer.len();
                     return Input::More;
                 }
-                Err(Errno::EINTR | Errno::EAGAIN) => {}
-                Err(error) => return Input::Gone(error.into()),
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return self.gone(error, until),
+            }
+            // Some of what is no text of the peer wants an answer.
+            if let Err(error) = self.flush(until) {
+                return Input::Gone(error);
             }
         }
+    }
+
+    /// Begins TLS, as its server, and does the handshake, which has to be over until this moment. What has come before in
+    /// the clear is forgotten: whoever sent that may be somebody else (RFC 3207, 6). What came of it instead is the error;
+    /// then the connection can only be hung up.
+    pub fn start_tls(&mut self, acceptor: Acceptor, until: Instant) -> Result<(), Input> {
+        self.flush(until).map_err(Input::Gone)?;
+        (self.start, self.end) = (0, 0);
+        // Two short writes follow each other; one must not wait until the other has arrived.
+        self.send_at_once();
+        self.tls = Some(Tls::new(acceptor).map_err(Input::Gone)?);
+        loop {
+            self.flush(until).map_err(Input::Gone)?;
+            match &mut self.tls {
+                Some(tls) if tls.is_handshaking() => {}
+                _ => return Ok(()),
+            }
+            self.await_input(until)?;
+            let Some(tls) = &mut self.tls else { return Ok(()) };
+            match tls.receive(Descriptor(self.input.as_fd())) {
+                Ok(0) => return Err(Input::End),
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(self.gone(error, until)),
+            }
+        }
+    }
+
+    /// What the two sides have agreed on, if this connection is under TLS.
+    pub fn tls_parameters(&self) -> Option<TlsParameters> {
+        self.tls.as_ref().filter(|tls| !tls.is_handshaking()).map(Tls::parameters)
+    }
+
+    /// Waits until there is something to read; what else happens is the error.
+    fn await_input(&self, until: Instant) -> Result<(), Input> {
+        loop {
+            if self.signals.is_some_and(Signals::stop_requested) {
+                return Err(Input::Stop);
+            }
+            // Asked before poll(2), which has no eye for the time while a peer keeps sending.
+            if Instant::now() >= until {
+                return Err(Input::TimedOut);
+            }
+            match wait(self.input.as_fd(), PollFlags::POLLIN, self.signals, until) {
+                Ok(Woken::Ready) => return Ok(()),
+                Ok(Woken::Signal | Woken::Nothing) => {}
+                Err(error) => return Err(Input::Gone(error.into())),
+            }
+        }
+    }
+
+    /// Reads what has come.
+    fn read(&mut self) -> io::Result<usize> {
+        let mut descriptor = Descriptor(self.input.as_fd());
+        match &mut self.tls {
+            None => descriptor.read(&mut self.buffer[self.end..]),
+            Some(tls) => {
+                tls.receive(descriptor)?;
+                self.decrypted()
+            }
+        }
+    }
+
+    /// Takes what has come under TLS and was not taken yet.
+    fn decrypted(&mut self) -> io::Result<usize> {
+        match &mut self.tls {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(tls) => tls.plaintext(&mut self.buffer[self.end..]),
+        }
+    }
+
+    /// Nothing more can be read, for this reason, which TLS may have to tell the peer.
+    fn gone(&mut self, error: io::Error, until: Instant) -> Input {
+        let _ = self.flush(until);
+        Input::Gone(error)
     }
 
     /// Writes the last replies out and ends the connection. What the peer has sent meanwhile is read and thrown away for
     /// a moment: to close a socket with input in it resets the connection, and the peer might never see our last words.
     pub fn hang_up(&mut self, until: Instant) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.close_behind(&self.replies)?;
+            self.replies.clear();
+        }
         self.flush(until)?;
         if !self.output_is_socket || shutdown(self.output.as_raw_fd(), Shutdown::Write).is_err() {
             return Ok(());
@@ -172,9 +255,13 @@ impl<'s> Connection<'s> {
 
     /// Writes the replies out. After an error there is nobody to talk to any more.
     pub fn flush(&mut self, until: Instant) -> io::Result<()> {
+        let mut outgoing = std::mem::take(&mut self.replies);
+        if let Some(tls) = &mut self.tls {
+            outgoing = tls.seal(&outgoing)?;
+        }
         let mut written = 0;
         let result = loop {
-            let rest = &self.replies[written..];
+            let rest = &outgoing[written..];
             if rest.is_empty() {
                 break Ok(());
             }
@@ -194,7 +281,8 @@ impl<'s> Connection<'s> {
                 Err(error) => break Err(error.into()),
             }
         };
-        self.replies.clear();
+        outgoing.clear();
+        self.replies = outgoing;
         result
     }
 
@@ -209,6 +297,24 @@ impl<'s> Connection<'s> {
             _ => Err(Errno::EAGAIN),
         }
     }
+}
+
+/// What is read without a buffer between.
+struct Descriptor<'d>(BorrowedFd<'d>);
+
+impl Read for Descriptor<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(nix::unistd::read(self.0, buffer)?)
+    }
+}
+
+fn would_block<T>(read: &io::Result<T>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Whether it may go better the next time.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// What ended a wait.

@@ -1,8 +1,11 @@
-//! The network: the peer's connection, what a proxy says in front of it, looking names up, and where `listen` listens.
+//! The network: the peer's connection and TLS on it, what a proxy says in front of it, looking names up, and where `listen`
+//! listens.
 
 pub mod conn;
 pub(crate) mod dns;
 mod dns_message;
 pub mod listener;
 pub mod proxy;
+pub(crate) mod ticket;
+pub mod tls;
 mod unix_socket;

@@ -1,0 +1,282 @@
+//! TLS on the peer's connection (RFC 8446, RFC 5246), by rustls with ring: certificates, keys, and what a session under
+//! TLS goes through on its way.
+//!
+//! Most sessions come without TLS, so nothing is read for them: certificate and key are opened while we may still open
+//! them, and read, parsed and held against each other when a peer asks for TLS.
+
+use std::cell::Cell;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+use nix::libc::O_NONBLOCK;
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig, ServerConnection};
+
+use super::ticket::Tickets;
+
+/// The files that TLS needs, opened and not read yet.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// Certificates and the keys to them; the first is for peers that name no server, or another.
+    pairs: Vec<(Unread, Unread)>,
+    /// What tickets are encrypted with.
+    ticket_key: Option<Unread>,
+    /// Whether the peer reads nothing any more but TLS.
+    is_begun: Cell<bool>,
+}
+
+impl Keys {
+    /// Opens the files: certificates, and as many keys in the same order. What cannot be opened is told when it is needed.
+    pub(crate) fn open(certificates: &[PathBuf], keys: &[PathBuf], ticket_key: Option<&Path>) -> Self {
+        let pairs = certificates.iter().zip(keys);
+        Self {
+            pairs: pairs.map(|(certificate, key)| (Unread::open(certificate), Unread::open(key))).collect(),
+            ticket_key: ticket_key.map(Unread::open),
+            is_begun: Cell::new(false),
+        }
+    }
+
+    /// Says that the peer reads nothing from now on but TLS.
+    pub(crate) fn begin(&self) {
+        self.is_begun.set(true);
+    }
+
+    /// Whether the peer reads nothing but TLS.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun.get()
+    }
+
+    /// Reads the files: what a handshake needs. An error if one of them cannot be read or does not fit the others.
+    pub(crate) fn acceptor(&self) -> anyhow::Result<Acceptor> {
+        let provider = ring::default_provider();
+        let identity = |(certificate, key): &(Unread, Unread)| {
+            let chain = certificate.read().and_then(|text| chain(&text).map_err(|why| anyhow!(why)));
+            let chain = chain.with_context(|| certificate.path.display().to_string())?;
+            let secret = key.read().and_then(|text| secret(&text).map_err(|why| anyhow!(why)));
+            let identity = secret.and_then(|secret| identity(chain, secret, &provider).map_err(|why| anyhow!(why)));
+            anyhow::Ok(Arc::new(identity.with_context(|| key.path.display().to_string())?))
+        };
+        let identities: Vec<_> = self.pairs.iter().map(identity).collect::<Result<_, _>>()?;
+        if identities.is_empty() {
+            bail!("there is no certificate");
+        }
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ByName(identities)));
+        // A session remembers nothing for another one, but what the peer keeps for it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if let Some(key) = &self.ticket_key {
+            let tickets = key.read().and_then(|key| Tickets::new(&key).map_err(|why| anyhow!(why)));
+            config.ticketer = Arc::new(tickets.with_context(|| key.path.display().to_string())?);
+            config.send_tls13_tickets = 1;
+        }
+        Ok(Acceptor(Arc::new(config)))
+    }
+}
+
+/// Everything that a handshake needs.
+#[derive(Debug, Clone)]
+pub struct Acceptor(Arc<ServerConfig>);
+
+/// A file that is open.
+#[derive(Debug)]
+struct Unread {
+    path: PathBuf,
+    file: io::Result<File>,
+}
+
+impl Unread {
+    /// Where it leads to is the administrator's business, who lets certbot put links there.
+    fn open(path: &Path) -> Self {
+        // Not blocking: a FIFO that nobody writes to must not hold up mail.
+        let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path);
+        Self { path: path.to_owned(), file }
+    }
+
+    fn read(&self) -> anyhow::Result<Vec<u8>> {
+        let mut file = match &self.file {
+            Ok(file) => file,
+            Err(error) => bail!("cannot be opened: {error}"),
+        };
+        let mut text = Vec::new();
+        // From its beginning, also when a peer asks a second time.
+        file.rewind().and_then(|()| file.take(LARGEST_FILE).read_to_end(&mut text)).context("cannot be read")?;
+        Ok(text)
+    }
+}
+
+/// Reads a file of certificates or of a key as sessions do.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    Unread::open(path).read()
+}
+
+/// The certificates in a text, the server's own first; why there are none.
+pub(crate) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => {
+            Err("has no certificate in PEM form, which begins with `-----BEGIN CERTIFICATE-----`".to_owned())
+        }
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(format!("has a certificate that is not PEM: {error}")),
+    }
+}
+
+/// The private key in a text; why there is none.
+pub(crate) fn secret(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    if memchr::memmem::find(text, b"ENCRYPTED").is_some() {
+        return Err("has an encrypted key, and nobody is there to type its password: decrypt it with \
+                    `openssl pkey -in FILE -out NEWFILE`"
+            .to_owned());
+    }
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        pem::Error::NoItemsFound => {
+            "has no private key in PEM form, which begins with `-----BEGIN PRIVATE KEY-----`".to_owned()
+        }
+        error => format!("has a key that is not PEM: {error}"),
+    })
+}
+
+/// A chain with its key; why they cannot be used together.
+pub(crate) fn identity(
+    chain: Vec<CertificateDer<'static>>,
+    secret: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
+    let key = provider.key_provider.load_private_key(secret);
+    let key = key.map_err(|_| "has a key that is neither RSA of 2048 to 8192 bits, nor ECDSA P-256 or P-384, nor Ed25519".to_owned())?;
+    let identity = CertifiedKey::new(chain, key);
+    match identity.keys_match() {
+        Ok(()) => Ok(identity),
+        Err(rustls::Error::InconsistentKeys(_)) => Err("has the key of another certificate".to_owned()),
+        Err(error) => Err(format!("cannot be held against the certificate: {error}")),
+    }
+}
+
+/// Chooses the certificate for the name that the peer asks for (SNI, RFC 6066, section 3).
+#[derive(Debug)]
+struct ByName(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByName {
+    /// The first that is for this name and can be used with this peer; or else the first that can.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let can_be_used = |identity: &&Arc<CertifiedKey>| identity.key.choose_scheme(hello.signature_schemes()).is_some();
+        let mut usable = self.0.iter().filter(can_be_used);
+        let first = usable.clone().next();
+        let name = hello.server_name().filter(|_| self.0.len() > 1).and_then(|name| ServerName::try_from(name).ok());
+        let for_name = name.and_then(|name| usable.find(|identity| is_for(identity, &name)));
+        for_name.or(first).cloned()
+    }
+}
+
+fn is_for(identity: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let certificate = identity.cert.first().and_then(|own| ParsedCertificate::try_from(own).ok());
+    certificate.is_some_and(|certificate| verify_server_name(&certificate, name).is_ok())
+}
+
+/// What the two sides have agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsParameters {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+    /// The cipher suite by its name in IANA's list.
+    pub cipher: String,
+    /// The server that the peer asked for.
+    pub server_name: Option<String>,
+    /// Whether an earlier session was taken up again.
+    pub is_resumed: bool,
+}
+
+impl fmt::Display for TlsParameters {
+    /// As it stands in `Received` fields.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with cipher {}", self.version, self.cipher)
+    }
+}
+
+/// One end of a connection under TLS: what comes in goes through here, and what goes out.
+pub(super) struct Tls(Box<ServerConnection>);
+
+impl Tls {
+    pub(super) fn new(acceptor: Acceptor) -> io::Result<Self> {
+        let mut tls = ServerConnection::new(acceptor.0).map_err(io::Error::other)?;
+        // Replies are short, and written out before others are made.
+        tls.set_buffer_limit(None);
+        Ok(Self(Box::new(tls)))
+    }
+
+    /// Takes what has come: how many bytes that were, none at the end. After an error there may be an alert to send.
+    pub(super) fn receive(&mut self, mut from: impl Read) -> io::Result<usize> {
+        let length = self.0.read_tls(&mut from)?;
+        self.0.process_new_packets().map_err(|error| io::Error::other(broken(&error)))?;
+        Ok(length)
+    }
+
+    /// What was in it, none at the end; [`io::ErrorKind::WouldBlock`] if more has to come first. To end without saying so
+    /// is an end, too: where a message ends is said within it.
+    pub(super) fn plaintext(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.0.reader().read(into) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            read => read,
+        }
+    }
+
+    /// Encrypts a text, and takes what there is to send.
+    pub(super) fn seal(&mut self, text: &[u8]) -> io::Result<Vec<u8>> {
+        self.0.writer().write_all(text)?;
+        let mut records = Vec::new();
+        while self.0.wants_write() {
+            self.0.write_tls(&mut records)?;
+        }
+        Ok(records)
+    }
+
+    /// Encrypts the last text, and behind it the word that nothing more will come (RFC 8446, 6.1).
+    pub(super) fn close_behind(&mut self, text: &[u8]) -> io::Result<()> {
+        self.0.writer().write_all(text)?;
+        self.0.send_close_notify();
+        Ok(())
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.0.is_handshaking()
+    }
+
+    pub(super) fn parameters(&self) -> TlsParameters {
+        let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
+        TlsParameters {
+            version: match self.0.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "TLSv1.2",
+            },
+            // Where rustls tells them apart by name, IANA does not.
+            cipher: suite.replacen("TLS13_", "TLS_", 1),
+            server_name: self.0.server_name().map(str::to_owned),
+            is_resumed: self.0.handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
+/// Why there is no TLS with this peer, for people.
+fn broken(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            "what the peer sends is not TLS".to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
+/// No certificates need more: octets of a file.
+const LARGEST_FILE: u64 = 1 << 20;
