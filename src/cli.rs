@@ -94,6 +94,8 @@ pub struct Question {
     pub from: String,
     /// The argument of RCPT TO.
     pub rcpt: String,
+    /// Whether it begins TLS first.
+    pub tls: bool,
 }
 
 /// Reads the command line. The error is also how help and version are shown.
@@ -117,7 +119,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         }
         Some(("explain", matches)) => {
             let peer = peer(matches)?.ok_or_else(|| error("--peer is missing"))?;
-            Invocation::Explain(options, Question { peer, from: text(matches, "from"), rcpt: text(matches, "rcpt") })
+            let (from, rcpt, tls) = (text(matches, "from"), text(matches, "rcpt"), matches.get_flag("tls"));
+            Invocation::Explain(options, Question { peer, from, rcpt, tls })
         }
         Some(("metrics", matches)) => Invocation::Metrics(options, matches.get_one("file").cloned()),
         _ => Invocation::Receive(options, peer(&matches)?),
@@ -281,6 +284,7 @@ fn explain_arguments(command: Command) -> Command {
         .arg(peer_argument().required(true).help("Who sends"))
         .arg(Arg::new("from").long("from").value_name("ADDRESS").default_value("").help("The sender"))
         .arg(Arg::new("rcpt").long("rcpt").value_name("ADDRESS").required(true).help("The recipient"))
+        .arg(Arg::new("tls").long("tls").action(ArgAction::SetTrue).help("The connection is under TLS"))
 }
 
 fn metrics_arguments(command: Command) -> Command {

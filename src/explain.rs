@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use crate::check::report;
 use crate::cli::{Options, Question};
-use crate::config::{Config, Flags, Protocol, Severity, Trace};
+use crate::config::{Config, Flags, Protocol, Severity, TlsUse, Trace};
 use crate::exit::Exit;
 use crate::log::{Event, Log};
 use crate::policy::Policy;
@@ -43,7 +43,11 @@ pub(crate) fn run(options: &Options, question: &Question) -> Exit {
 fn explain(config: &Config, question: &Question) -> (String, bool) {
     let peer = &question.peer;
     let mut text = String::new();
-    let _ = writeln!(text, "peer {peer}");
+    let is_secured = question.tls || config.tls() == TlsUse::Implicit;
+    let _ = writeln!(text, "peer {peer}{}", if is_secured { ", under TLS" } else { "" });
+    if question.tls && config.tls() == TlsUse::Off {
+        let _ = writeln!(text, "  note: the configuration has no TLS, so no peer comes to this");
+    }
     let is_proxy = |address| config.rules.is_proxy(address, &mut Trace::default()).unwrap_or(false);
     if peer.address.ip().is_some_and(is_proxy) {
         let _ =
@@ -59,7 +63,12 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
     });
     let mut policy = Policy::new(config, peer, Trace::new(true));
     let refusal = nameless.or_else(|| policy.refusal());
-    let mut session = Session::new(config.protocol, &config.domain, &config.limits, peer, refusal);
+    let mut session =
+        Session::new(config.protocol, &config.domain, &config.limits, peer, refusal).with_tls(config.tls().into());
+    if is_secured {
+        session.secured();
+        policy.secured();
+    }
     let hello = match config.protocol {
         Protocol::Smtp => "EHLO",
         Protocol::Lmtp => "LHLO",
@@ -85,7 +94,7 @@ fn explain(config: &Config, question: &Question) -> (String, bool) {
         let (reply, closed) = match step {
             Step::Reply(reply) => (reply, false),
             Step::Close(reply) => (reply, true),
-            Step::Wait | Step::Continue | Step::Ask(_) | Step::Deliver(_) => continue,
+            Step::Wait | Step::Continue | Step::Ask(_) | Step::Deliver(_) | Step::StartTls(_) => continue,
         };
         if line != &lines[0] || reply.is_negative() {
             show(&mut text, &reply, peer.address.to_string(), config);

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{Config, Denial, Place, Rules, Trace};
+use crate::config::{Config, Denial, Place, Rules, Trace, Who};
 use crate::files;
 use crate::peer::Peer;
 use crate::smtp::reply::{self, Reply, Status};
@@ -15,7 +15,7 @@ use crate::smtp::{Answer, Question};
 #[derive(Debug)]
 pub struct Policy<'c> {
     config: &'c Config,
-    peer: &'c Peer,
+    who: Who<'c>,
     trace: Trace,
     /// The last decisions, the oldest first.
     remembered: VecDeque<(Question, Answer)>,
@@ -24,17 +24,23 @@ pub struct Policy<'c> {
 impl<'c> Policy<'c> {
     /// The policy for this peer; how it decides is kept in the trace, if that is wanted.
     pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace) -> Self {
-        Self { config, peer, trace, remembered: VecDeque::new() }
+        Self { config, who: Who::in_the_clear(peer), trace, remembered: VecDeque::new() }
+    }
+
+    /// The connection is under TLS: whatever was decided is decided anew.
+    pub fn secured(&mut self) {
+        self.who = self.who.secured();
+        self.remembered.clear();
     }
 
     /// What to answer this peer if it may not talk to us at all.
     pub fn refusal(&mut self) -> Option<Reply> {
-        match self.config.rules.admit(self.peer, &mut self.trace) {
+        match self.config.rules.admit(self.who.peer, &mut self.trace) {
             Ok(()) => None,
             Err(Denial::Broken(broken)) => {
                 Some(reply::broken_pattern(self.config.rules.line(broken.line), &broken.message))
             }
-            Err(_) => Some(reply::peer_refused(self.peer)),
+            Err(_) => Some(reply::peer_refused(self.who.peer)),
         }
     }
 
@@ -77,7 +83,7 @@ impl<'c> Policy<'c> {
                 )),
             },
             Question::Recipient(mailbox) => {
-                match rules.route(mailbox, self.peer, &self.config.domain, &mut self.trace) {
+                match rules.route(mailbox, self.who, &self.config.domain, &mut self.trace) {
                     Ok(destinations) => Answer::Destinations(destinations),
                     Err(denial) => Answer::No(denied(
                         rules,

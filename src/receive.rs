@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
-use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
+use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, TlsUse, Trace, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::files;
@@ -27,6 +27,7 @@ use crate::net::conn::{Connection, Input};
 use crate::net::dns::{self, Lookup, NameServers};
 use crate::net::listener::SMTP_PORT;
 use crate::net::proxy::{self, NotAHeader};
+use crate::net::tls::Keys;
 use crate::peer::{self, Address, Origin, Peer};
 use crate::sandbox::{self, Flaw};
 use crate::server::Server;
@@ -50,7 +51,8 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
     };
     if let Some(reply) = &stop.reply {
         tally.refusal(reply.code, reply.status);
-        last_words(known.log.get_or_init(|| log_without_configuration(stderr)), reply);
+        let is_heard = !known.keys.get().is_some_and(Keys::is_begun);
+        last_words(known.log.get_or_init(|| log_without_configuration(stderr)), reply, is_heard);
     }
     // Who was served has said how that ended.
     tally.end(const { Family::Sessions.with("not_served") });
@@ -69,6 +71,8 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     // A request to stop waits from here on until the peer can be told, and a file size limit is no end of ours.
     let signals = Signals::new();
     let loaded = options.load();
+    // A key is mostly root's.
+    let keys = known.keys.get_or_init(|| loaded.as_ref().map(open_keys).unwrap_or_default());
 
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
@@ -106,7 +110,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    let mut server = Server::greet(&config, log, signals, tally, connection);
+    let mut server = Server::greet(&config, log, signals, tally, connection, keys);
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }
@@ -241,6 +245,7 @@ fn read_header(config: &Config, connection: &mut Connection<'_>) -> Result<Optio
 #[derive(Default)]
 struct Known {
     log: OnceCell<Log>,
+    keys: OnceCell<Keys>,
     /// Who we are, once we have said so.
     greeted_as: OnceCell<String>,
 }
@@ -265,7 +270,7 @@ pub(crate) fn cannot_start(error: &clap::Error) -> Exit {
     let log = log_without_configuration(take_stderr_off_the_connection());
     let message = error.to_string();
     let headline = message.lines().next().unwrap_or_default();
-    last_words(&log, &reply::cannot_serve(format!("command line: {}", Untrusted::new(headline.as_bytes()))));
+    last_words(&log, &reply::cannot_serve(format!("command line: {}", Untrusted::new(headline.as_bytes()))), true);
     Exit::Usage
 }
 
@@ -372,9 +377,26 @@ fn keep_files_readable() {
     umask(mask - Mode::S_IRWXU);
 }
 
-/// Says one thing to the peer and to the log, when nothing else can be done.
-fn last_words(log: &Log, reply: &Reply) {
+/// Opens what TLS needs, if the configuration wants any.
+fn open_keys(config: &Config) -> Keys {
+    let keys = match config.tls() {
+        TlsUse::Off => return Keys::default(),
+        TlsUse::Offer | TlsUse::Require | TlsUse::Implicit => {
+            Keys::open(&config.tls_certificates, &config.tls_keys, config.tls_ticket_key.as_deref())
+        }
+    };
+    if config.tls() == TlsUse::Implicit {
+        keys.begin();
+    }
+    keys
+}
+
+/// Says one thing to the log and to the peer, if it can hear it, when nothing else can be done.
+fn last_words(log: &Log, reply: &Reply, is_heard: bool) {
     log.event(&Event::Reply(reply));
+    if !is_heard {
+        return;
+    }
     let mut connection = Connection::standard_io();
     reply.encode(false, connection.replies());
     // Whether it arrives makes no difference any more.

@@ -22,7 +22,7 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::config::{Config, Level, Place};
+use crate::config::{Config, Level, Place, TlsUse};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
@@ -87,6 +87,9 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
                 None => format!("one file without a name, opened before in {folder}, for large messages"),
                 Some(error) => format!("{folder}: {error}; messages of more than 1 MiB would be deferred"),
             });
+            if config.tls() != TlsUse::Off {
+                lines.push("certificates and keys, opened before, to read them".to_owned());
+            }
             let files = if allowed.iter().any(Allowed::is_everywhere) {
                 lines.push(
                     "/ is where the folders of all destinations meet: fewer folders would make a better sandbox"

@@ -6,12 +6,13 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, Flags, Limit, Protocol, Trace};
+use crate::config::{Config, Flags, Limit, Protocol, TlsUse, Trace};
 use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
 use crate::net::conn::{Connection, Input};
+use crate::net::tls::{Acceptor, Keys, TlsParameters};
 use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::signals::Signals;
@@ -26,6 +27,9 @@ pub struct Server<'a> {
     signals: &'a Signals,
     tally: &'a Tally,
     connection: Connection<'a>,
+    keys: &'a Keys,
+    /// What TLS the connection is under.
+    tls: Option<TlsParameters>,
     /// When the message has to be over that is coming, or may be: its time runs from the greeting or the last accepted
     /// message on, and is longer the more text comes.
     deadline: Instant,
@@ -63,16 +67,22 @@ enum End {
     Stopped,
     /// The peer is gone; the text says how we know.
     PeerGone(String),
+    /// There is no TLS with anybody, and nothing can be said without it.
+    NoKey,
+    /// There is no TLS with it, for this reason, and so no way to say anything.
+    NotSecured(String),
 }
 
 impl<'a> Server<'a> {
-    /// Sends the greeting over this connection; the first message's time runs from here.
+    /// Sends the greeting over this connection, which under `tls implicit` has to wait for the handshake; the first
+    /// message's time runs from here.
     pub fn greet(
         config: &'a Config,
         log: &'a Log,
         signals: &'a Signals,
         tally: &'a Tally,
         connection: Connection<'a>,
+        keys: &'a Keys,
     ) -> Self {
         let deadline = Instant::now() + config.limits.connection_secs.value;
         if config.protocol == Protocol::Lmtp {
@@ -84,6 +94,8 @@ impl<'a> Server<'a> {
             signals,
             tally,
             connection,
+            keys,
+            tls: None,
             deadline,
             idle_since: Instant::now(),
             is_scarce: std::env::var_os(SCARCE).is_some(),
@@ -98,9 +110,11 @@ impl<'a> Server<'a> {
             spool: None,
             letter: Lines::default(),
         };
-        server.send(&reply::greeting(&config.domain, config.protocol), false);
-        // If the peer is gone already, waiting for its first command will tell.
-        let _ = server.flush();
+        if config.tls() != TlsUse::Implicit {
+            server.send(&reply::greeting(&config.domain, config.protocol), false);
+            // If the peer is gone already, waiting for its first command will tell.
+            let _ = server.flush();
+        }
         server
     }
 
@@ -123,15 +137,24 @@ impl<'a> Server<'a> {
         // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
         // ahead: the peer reads the same lines in the same order. The 421 that may come unasked (RFC 5321, 3.8) would tell
         // neither the sender nor the log that this is for good.
-        let first = match &refusal {
-            Some(refusal) if self.is_scarce => Step::Close(refusal.clone()),
-            _ if self.connection.buffered().is_empty() => Step::Wait,
-            // It came with the header of a proxy.
-            _ => Step::Continue,
-        };
+        let ahead = refusal.clone().filter(|_| self.is_scarce);
         let Config { protocol, domain, limits, .. } = self.config;
-        let mut session = Session::new(*protocol, domain, limits, peer, refusal);
-        let end = self.converse(first, &mut session, &mut policy, peer, runner);
+        let tls = self.config.tls().into();
+        let mut session = Session::new(*protocol, domain, limits, peer, refusal).with_tls(tls);
+        let greeted = match self.config.tls() {
+            TlsUse::Implicit => self.greet_under_tls(&mut session, &mut policy),
+            TlsUse::Off | TlsUse::Offer | TlsUse::Require => Ok(()),
+        };
+        let first = match ahead {
+            Some(refusal) => Step::Close(refusal),
+            None if self.connection.buffered().is_empty() => Step::Wait,
+            // It came with the header of a proxy.
+            None => Step::Continue,
+        };
+        let end = match greeted {
+            Ok(()) => self.converse(first, &mut session, &mut policy, peer, runner),
+            Err(end) => end,
+        };
         self.refusals.finish(self.log);
         // What a message that broke off had begun.
         log_letter(self.log, &mut self.letter, &[], true);
@@ -140,15 +163,20 @@ impl<'a> Server<'a> {
             End::TimedOut => const { Family::Sessions.with("timed_out") },
             End::Stopped => const { Family::Sessions.with("stopped") },
             End::PeerGone(_) => const { Family::Sessions.with("gone") },
+            End::NoKey | End::NotSecured(_) => const { Family::Sessions.with("no_tls") },
         });
-        if let End::PeerGone(how) = end {
-            if session.transaction().is_some() {
-                self.log.event(&Event::GoneInTransaction(&how));
-            } else if let Some((id, deliveries)) = &self.unconfirmed {
-                // The window that no server can close (RFC 1047).
-                self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
-            } else {
-                self.log.event(&Event::Gone(&how));
+        match end {
+            End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
+            End::NotSecured(why) => self.log.event(&Event::NotSecured(&why)),
+            End::PeerGone(how) => {
+                if session.transaction().is_some() {
+                    self.log.event(&Event::GoneInTransaction(&how));
+                } else if let Some((id, deliveries)) = &self.unconfirmed {
+                    // The window that no server can close (RFC 1047).
+                    self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
+                } else {
+                    self.log.event(&Event::Gone(&how));
+                }
             }
         }
         self.log.event(&Event::Closed(self.messages));
@@ -206,6 +234,10 @@ impl<'a> Server<'a> {
                     step
                 }
                 Step::Deliver(delivery) => self.deliver(session, peer, delivery, runner),
+                Step::StartTls(ready) => match self.start_tls(&ready, session, policy) {
+                    Ok(step) => step,
+                    Err(end) => return end,
+                },
                 Step::Close(reply) => {
                     self.send(&reply, session.is_extended());
                     return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
@@ -215,6 +247,63 @@ impl<'a> Server<'a> {
                 }
             };
         }
+    }
+
+    /// The handshake, and then the greeting (RFC 8314, 3.3).
+    fn greet_under_tls(&mut self, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
+        let acceptor = self.keys.acceptor().map_err(|error| {
+            self.log.event(&Event::NoKey(&error));
+            End::NoKey
+        })?;
+        // What came behind the header of a proxy is the beginning of the handshake.
+        self.secure(acceptor, session, policy)?;
+        self.send(&reply::greeting(&self.config.domain, self.config.protocol), false);
+        Ok(())
+    }
+
+    /// Tells the peer to begin the handshake, and does it, if that can be.
+    fn start_tls(&mut self, ready: &Reply, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<Step, End> {
+        let acceptor = match self.keys.acceptor() {
+            Ok(acceptor) => acceptor,
+            Err(error) => return Ok(session.not_secured(format!("{error:#}"))),
+        };
+        // What has come behind STARTTLS may be of somebody else than the handshake is with (RFC 3207, section 6).
+        let thrown_away = self.connection.buffered().len();
+        if thrown_away > 0 {
+            self.connection.consume(thrown_away);
+            self.log.event(&Event::PlaintextThrownAway(thrown_away));
+        }
+        self.send(ready, session.is_extended());
+        self.secure(acceptor, session, policy)?;
+        Ok(Step::Wait)
+    }
+
+    /// Does the handshake: session and policy begin anew.
+    fn secure(&mut self, acceptor: Acceptor, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
+        self.keys.begin();
+        if let Err(input) = self.connection.start_tls(acceptor, self.idle_deadline()) {
+            let why = match input {
+                Input::Gone(error) => error.to_string(),
+                Input::TimedOut => "the handshake takes too long".to_owned(),
+                Input::Stop => "we are to stop".to_owned(),
+                Input::End | Input::More => "the peer closed the connection in the handshake".to_owned(),
+            };
+            // The peer may be told by an alert.
+            let _ = self.connection.hang_up(Instant::now() + LAST_WORDS);
+            return Err(End::NotSecured(why));
+        }
+        self.tls = self.connection.tls_parameters();
+        if let Some(parameters) = &self.tls {
+            self.log.event(&Event::Secured(parameters));
+        }
+        self.idle_since = Instant::now();
+        self.unconfirmed = None;
+        // A message that was coming in chunks is forgotten with all that was said.
+        log_letter(self.log, &mut self.letter, &[], true);
+        self.spool = None;
+        session.secured();
+        policy.secured();
+        Ok(())
     }
 
     /// Gives the session what has come, and the spool what comes of it.
@@ -254,7 +343,8 @@ impl<'a> Server<'a> {
     /// Delivers the message to a group of its recipients; the session words the answer.
     fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, delivery: Delivery, runner: &Runner<'_>) -> Step {
         let id = self.id.take().unwrap_or_else(|| self.new_id());
-        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &delivery.transaction };
+        let tls = self.tls.as_ref();
+        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &delivery.transaction, tls };
         let Self { config, log, signals, tally, deadline, .. } = *self;
         let context = Context { config, log, signals, tally, deadline, runner };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
@@ -366,7 +456,7 @@ impl<'a> Server<'a> {
         let (reply, is_last) = match step {
             Step::Reply(reply) => (reply, !session.is_answering() && !session.has_text()),
             Step::Close(reply) => (reply, true),
-            Step::Wait | Step::Continue | Step::Ask(_) | Step::Deliver(_) => return,
+            Step::Wait | Step::Continue | Step::StartTls(_) | Step::Ask(_) | Step::Deliver(_) => return,
         };
         let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
         if is_last && !has_been_delivered {

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use mailrecv::address::{Mailbox, ReversePath};
-use mailrecv::config::{self, Config, Destinations, Diagnostic, Place, Severity, Trace, Unusable};
+use mailrecv::config::{self, Config, Destinations, Diagnostic, Place, Severity, Trace, Unusable, Who};
 use mailrecv::peer::Peer;
 
 /// Loads the configuration and uses it.
@@ -155,7 +155,8 @@ fn answers(config: &Config, text: &[u8]) -> Vec<String> {
     for mailbox in mailboxes(config, text) {
         let sender = config.rules.sender(&ReversePath::Mailbox(mailbox.clone()), &mut trace);
         answers.push(format!("from {mailbox}: {sender:?}"));
-        let actions = config.rules.route(&mailbox, &peer, &config.domain, &mut trace).map(|destinations| {
+        let who = Who::in_the_clear(&peer);
+        let actions = config.rules.route(&mailbox, who, &config.domain, &mut trace).map(|destinations| {
             assert!(destinations.shown().count() > 0, "{mailbox} is accepted and goes nowhere");
             assert!(are_within_reach(config, &peer, &destinations), "out of reach: {destinations:?}");
             destinations.shown().map(|(action, origin)| format!("{action} ({origin:?})")).collect::<Vec<_>>()

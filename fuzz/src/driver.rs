@@ -35,7 +35,8 @@ impl<'c> Driver<'c> {
         let mut policy = Policy::new(config, peer, trace);
         let refusal = policy.refusal();
         world.decided(policy.take_trace());
-        let session = Session::new(config.protocol, &config.domain, &config.limits, peer, refusal);
+        let session =
+            Session::new(config.protocol, &config.domain, &config.limits, peer, refusal).with_tls(config.tls().into());
         Self { session, policy, input: Vec::new(), text: Vec::new(), closed: false }
     }
 
@@ -71,6 +72,13 @@ impl<'c> Driver<'c> {
                 Step::Deliver(delivery) => {
                     let (outcome, id) = world.deliver(&delivery, &self.text);
                     self.session.delivered(outcome, &id)
+                }
+                Step::StartTls(reply) => {
+                    world.reply(&reply, self.session.is_extended());
+                    // What follows stands for what the peer sends when it has waited for that, under TLS.
+                    self.session.secured();
+                    self.policy.secured();
+                    self.receive(world)
                 }
                 Step::Close(reply) => {
                     world.reply(&reply, self.session.is_extended());

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mailrecv::address::Mailbox;
-use mailrecv::config::{Denial, Refusal, Trace};
+use mailrecv::config::{Denial, Refusal, Trace, Who};
 use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply, Status};
 
@@ -18,7 +18,7 @@ pub fn check(input: &[u8]) {
     if let Ok(config) = config::load(&[b"error rcpt_to .* ", line].concat()) {
         let peer = Peer::unnamed(IpAddr::from(Ipv4Addr::LOCALHOST));
         let recipient = Mailbox::parse("fred@mx.example").expect("an address");
-        match config.rules.route(&recipient, &peer, "mx.example", &mut Trace::default()) {
+        match config.rules.route(&recipient, Who::in_the_clear(&peer), "mx.example", &mut Trace::default()) {
             Err(Denial::Refused(refusal)) => check_refusal(refusal),
             other => panic!("the line refuses every recipient, but this came out: {other:?}"),
         }

@@ -66,8 +66,10 @@ pub fn check_ways(choice: usize, sent: &[u8], ways: &[Vec<&[u8]>]) {
 
 /// Walks through the input with the replies at hand: what each of them answers is there, and nothing is left unanswered.
 fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent: &[u8]) {
-    let ending = reference::ending(sent).unwrap_or(LineEnding::Crlf);
+    let mut ending = reference::ending(sent).unwrap_or(LineEnding::Crlf);
     let mut rest = sent;
+    // Lines begin anew under TLS.
+    let mut begun = sent;
     let mut told = 0;
     let mut in_message = false;
     // How many RCPT commands were accepted, and so how many answers LMTP has for a message (RFC 2033, 4.2).
@@ -78,8 +80,8 @@ fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent
     while let Some(reply) = replies.next() {
         let is_of_another = reply.contains(&format!("it speaks {protocol} only"));
         // The second is what a header of the PROXY protocol gets, and a peer about whom a broken pattern has to decide.
-        if is_of_another || reply.starts_with("421 4.3.5 ") && is_start(sent, rest) {
-            assert!(is_start(sent, rest) && conversation.closed, "other protocols are seen at the start only");
+        if is_of_another || reply.starts_with("421 4.3.5 ") && is_start(begun, rest) {
+            assert!(is_start(begun, rest) && conversation.closed, "other protocols are seen at the start only");
             return;
         }
         let mut answers = vec![reply];
@@ -97,6 +99,11 @@ fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent
         let (line, behind) = reference::line(ending, rest).unwrap_or_else(|| panic!("nothing asked for {reply:?}"));
         rest = behind;
         in_message = reply.starts_with("354 ");
+        if reply.contains("Ready to start TLS") {
+            ending = reference::ending(rest).unwrap_or(LineEnding::Crlf);
+            begun = rest;
+            continue;
+        }
         if reply.ends_with(" Recipient ok\r\n") {
             recipients += 1;
         } else if reply.ends_with(" Sender ok\r\n") {
@@ -131,7 +138,7 @@ fn check_against_reference(conversation: &Conversation, protocol: Protocol, sent
     }
     assert_eq!(conversation.messages.len(), told, "a message was delivered and nobody was told");
     // A first line that may become the preamble of the PROXY protocol waits until that is known.
-    let waits = is_start(sent, rest) && PROXY_2.starts_with(rest);
+    let waits = is_start(begun, rest) && PROXY_2.starts_with(rest);
     if !conversation.closed && !waits {
         let unanswered = match in_message {
             true => reference::message(ending, rest).has_ended,
@@ -181,8 +188,9 @@ fn is_start(sent: &[u8], rest: &[u8]) -> bool {
 /// What the PROXY protocol, version 2, begins with, behind two empty lines.
 const PROXY_2: &[u8] = b"\0\r\nQUIT\n";
 
-/// An ordinary configuration, a generous one, one with tight limits, two that refuse the peer; two of LMTP.
-const CONFIG_TEXTS: [&str; 7] = [
+/// An ordinary configuration, a generous one, one with tight limits, two that refuse the peer; two of LMTP; one that
+/// requires TLS.
+const CONFIG_TEXTS: [&str; 8] = [
     "domain mx.example
 deliver rcpt_to fred append fred
 deliver rcpt_to busy@mx.example append defer
@@ -234,5 +242,13 @@ limit.copies_size 40
 limit.smtp_rcpt_to 3
 deliver rcpt_to busy@mx.example append defer
 deliver rcpt_to *@mx.example append all
+",
+    "domain mx.example
+tls require
+tls_certificate own.pem
+tls_key own.key
+allowgroup +secured tls
+deliver allowgroup +secured rcpt_to fred append fred
+deliver rcpt_to other@mx.example append other
 ",
 ];

@@ -15,7 +15,7 @@ use super::lexer;
 use super::lines::Lines;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
-use super::peers::{PeerPattern, Peers};
+use super::peers::{PeerPattern, Peers, Who};
 use super::perl;
 use super::places::{self, Places};
 use super::rules::{Denial, Rules};
@@ -98,7 +98,7 @@ impl Rules {
     fn takes_mail_for_postmaster(&self, own_domain: &str) -> bool {
         let Ok(postmaster) = Mailbox::parse(&format!("postmaster@{own_domain}")) else { return true };
         let peer = Peer::unnamed(IpAddr::from(Ipv4Addr::LOCALHOST));
-        let route = self.route(&postmaster, &peer, own_domain, &mut Trace::default());
+        let route = self.route(&postmaster, Who::in_the_clear(&peer), own_domain, &mut Trace::default());
         !matches!(route, Err(Denial::Unknown | Denial::Refused(_)))
     }
 
@@ -241,7 +241,7 @@ fn check_table(matcher: &Matcher, position: Position, own_domain: &str) -> Optio
 fn check_proxies(proxies: &Peers) -> Option<Finding> {
     let (position, source, is_anybody) = match proxies {
         Peers::Network(network, position) => (*position, network.to_string(), network.is_vast()),
-        Peers::User(..) => return None,
+        Peers::User(..) | Peers::Secured(_) => return None,
         Peers::Pattern(pattern) => {
             let whole = pattern.whole();
             // Far from each other, so that no network of ours has two of them.

@@ -49,12 +49,14 @@ pub(super) struct Delivery<'t> {
     pub(super) action: Action,
 }
 
-/// Peers: those that a pattern matches, those of a network, or the user of this number at a Unix socket.
+/// Peers: those that a pattern matches, those of a network, the user of this number at a Unix socket, or those whose
+/// connection is under TLS.
 #[derive(Debug, PartialEq)]
 pub(super) enum PeersNamed<'t> {
     Pattern(Word<'t>),
     Network(Network, Word<'t>),
     User(u32, Word<'t>),
+    Secured(Word<'t>),
 }
 
 impl<'t> From<RuleLine<'t>> for Line<'t> {
@@ -194,6 +196,10 @@ fn proxy_protocol<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
         }
         None => match peers(words)? {
             PeersNamed::User(_, word) => return Err(word.problem("a proxy has an address: write `net CIDR`")),
+            // Taken for a pattern it would fit nobody.
+            PeersNamed::Pattern(word) if word.text == "tls" => {
+                return Err(word.problem("TLS begins behind the header of a proxy: write `net CIDR`"));
+            }
             named => named,
         },
     };
@@ -209,9 +215,12 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
         });
     }
     let mut ahead = *words;
-    match (ahead.next_word(), ahead.next_word()) {
-        (Some(first), _) if first.text == "auth" => Err(first.not_yet()),
-        (Some(first), None) if first.text == "tls" => Err(first.not_yet()),
+    match ahead.next_word() {
+        Some(first) if first.text == "auth" => Err(first.not_yet()),
+        Some(first) if first.text == "tls" => {
+            *words = ahead;
+            Ok(RuleLine::AllowGroup(name.text, PeersNamed::Secured(first)).into())
+        }
         _ => Ok(RuleLine::AllowGroup(name.text, peers(words)?).into()),
     }
 }
@@ -336,7 +345,7 @@ fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
 }
 
 fn unknown_directive(verb: Word<'_>) -> Problem {
-    let later = ["tls", "tls_certificate", "tls_key", "auth", "auth_file", "auth_plaintext"];
+    let later = ["auth", "auth_file", "auth_plaintext"];
     if later.contains(&verb.text) {
         return verb.not_yet();
     }

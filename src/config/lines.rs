@@ -72,7 +72,9 @@ impl<'r> Lines<'r> {
         }
         match &line {
             Line::Setting(_) | Line::Limit(_) | Line::Rule(RuleLine::DeadLetterFile(_)) => {
-                problems.extend(self.twice(&prepared, number));
+                if !matches!(&line, Line::Setting(setting) if setting.is_repeated()) {
+                    problems.extend(self.twice(&prepared, number));
+                }
                 problems.extend(self.setting_problem(&line, &prepared));
             }
             Line::Rule(RuleLine::Deliver(delivery)) => {

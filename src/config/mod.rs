@@ -34,6 +34,7 @@ mod source;
 mod sources;
 mod spelling;
 mod table;
+mod tls;
 mod trace;
 mod value;
 mod writers;
@@ -47,10 +48,11 @@ pub use flags::Flags;
 pub use limits::{Limit, Limits, Refusal};
 pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
+pub use peers::Who;
 use places::Places;
 use reader::Reader;
 pub use rules::{Denial, Rules};
-pub use settings::{Config, Level, LogTarget, Protocol, Sandbox};
+pub use settings::{Config, Level, LogTarget, Protocol, Sandbox, TlsUse};
 pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
 pub(crate) use source::{Version, would_wait};
 pub use sources::LineName;
@@ -143,6 +145,8 @@ impl Config {
                 .unwrap_or_else(|error| vec![Diagnostic::whole_file(format!("{error:#}"))]),
             None => check(None),
         };
+        // Before it becomes that user a session opens these.
+        found.extend(self.check_tls());
         found.splice(0..0, trouble.map(Diagnostic::whole_file));
         if let Some(name) = self.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
             found.insert(

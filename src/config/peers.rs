@@ -15,6 +15,27 @@ use super::trace::Trace;
 use crate::peer::{Address, Peer};
 use crate::untrusted::Untrusted;
 
+/// A peer, and what else of its connection rules ask about.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'p> {
+    /// Who it is.
+    pub peer: &'p Peer,
+    /// Whether the connection is under TLS.
+    pub is_secured: bool,
+}
+
+impl<'p> Who<'p> {
+    /// A peer in the clear.
+    pub fn in_the_clear(peer: &'p Peer) -> Self {
+        Self { peer, is_secured: false }
+    }
+
+    /// The same peer, its connection under TLS.
+    pub fn secured(self) -> Self {
+        Self { is_secured: true, ..self }
+    }
+}
+
 /// Peers that a line of the configuration names.
 #[derive(Debug)]
 pub(super) enum Peers {
@@ -22,11 +43,14 @@ pub(super) enum Peers {
     Network(Network, Position),
     /// The user of this number, at a Unix socket.
     User(u32, Position),
+    /// All whose connection is under TLS.
+    Secured(Position),
 }
 
 impl Peers {
     /// Whether this peer is one of them. `what` is the directive or group that asks, for the trace.
-    pub(super) fn include(&self, peer: &Peer, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+    pub(super) fn include(&self, who: Who<'_>, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        let Who { peer, is_secured } = who;
         match self {
             Peers::Pattern(pattern) => pattern.fits(peer, what, trace),
             Peers::Network(network, position) => {
@@ -45,6 +69,13 @@ impl Peers {
                 });
                 Ok(is_it)
             }
+            Peers::Secured(position) => {
+                trace.note_of_line(position.line, || {
+                    let verb = if is_secured { "is" } else { "is not" };
+                    format!("{what}: tls: the connection {verb} under TLS")
+                });
+                Ok(is_secured)
+            }
         }
     }
 
@@ -54,6 +85,15 @@ impl Peers {
             Peers::Pattern(pattern) => pattern.fits_with_some_name(address),
             Peers::Network(network, _) => network.contains(address),
             Peers::User(..) => false,
+            Peers::Secured(_) => true,
+        }
+    }
+
+    /// Where it stands, if it is about TLS.
+    pub(super) fn tls(&self) -> Option<Position> {
+        match self {
+            Peers::Secured(position) => Some(*position),
+            Peers::Pattern(_) | Peers::Network(..) | Peers::User(..) => None,
         }
     }
 
@@ -61,7 +101,7 @@ impl Peers {
     pub(super) fn pattern(&self) -> Option<&PeerPattern> {
         match self {
             Peers::Pattern(pattern) => Some(pattern),
-            Peers::Network(..) | Peers::User(..) => None,
+            Peers::Network(..) | Peers::User(..) | Peers::Secured(_) => None,
         }
     }
 }

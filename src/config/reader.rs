@@ -14,6 +14,7 @@ use super::lexer::{self, Word};
 use super::settings::Config;
 use super::source::{self, LineStart, Source};
 use super::sources::shown;
+use super::tls::TlsLines;
 
 /// What was read of the files.
 pub(super) struct Reader {
@@ -59,9 +60,26 @@ impl Reader {
             let changed = whole_file(anyhow!(CHANGED));
             return Err(Diagnostic { file: sources.shown_beside_main(file), ..changed });
         }
+        self.find_missing_tls_lines();
         // Those of a file that is included further down may have been found before.
         self.errors.sort_by_key(|error| error.line);
         Ok(())
+    }
+
+    /// Looks through all lines once more if those about TLS do not go together. Where there is a mistake in one of them, or
+    /// a file is missing that may have one, that is all there is to say.
+    fn find_missing_tls_lines(&mut self) {
+        let may_be_another = |error: &Diagnostic| {
+            let directive = error.source.trim_start();
+            directive.starts_with("tls") || directive.starts_with("include")
+        };
+        if self.config.lacks_tls_lines() && !self.errors.iter().any(may_be_another) {
+            let mut lines = TlsLines::default();
+            match self.config.rules.sources.for_each_line(|number, text| lines.look_at(number, text)) {
+                Ok(()) => self.errors.extend(lines.missing()),
+                Err(error) => self.errors.push(error),
+            }
+        }
     }
 
     /// Reads an open file, whose lines come next.

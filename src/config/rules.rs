@@ -15,7 +15,7 @@ use super::limits::Refusal;
 use super::needs::Needs;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Position};
-use super::peers::{PeerPattern, Peers};
+use super::peers::{PeerPattern, Peers, Who};
 use super::plain;
 use super::source::LineStart;
 use super::sources::{LineName, Sources};
@@ -90,10 +90,11 @@ pub(super) struct Group {
 }
 
 impl Rules {
-    /// Whether this peer may talk to us at all.
+    /// Whether this peer may talk to us at all, which does not depend on TLS: it is asked before there is any.
     pub fn admit<'c>(&'c self, peer: &Peer, trace: &mut Trace) -> Result<(), Denial<'c>> {
+        let who = Who::in_the_clear(peer);
         for peers in &self.denied_peers {
-            if peers.include(peer, "deny remotehost", trace)? {
+            if peers.include(who, "deny remotehost", trace)? {
                 return Err(Denial::NotAllowed);
             }
         }
@@ -101,7 +102,7 @@ impl Rules {
             return Ok(());
         }
         for peers in &self.allowed_peers {
-            if peers.include(peer, "allow remotehost", trace)? {
+            if peers.include(who, "allow remotehost", trace)? {
                 return Ok(());
             }
         }
@@ -117,7 +118,7 @@ impl Rules {
     pub fn is_proxy(&self, address: IpAddr, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let proxy = Peer::unnamed(address);
         for peers in &self.proxies {
-            if peers.include(&proxy, "proxy_protocol from", trace)? {
+            if peers.include(Who::in_the_clear(&proxy), "proxy_protocol from", trace)? {
                 return Ok(true);
             }
         }
@@ -128,7 +129,8 @@ impl Rules {
     pub fn expects(&self, address: IpAddr) -> bool {
         let peer = Peer::unnamed(address);
         let mut allowed = self.allowed_peers.iter().chain(self.groups.iter().flat_map(|group| &group.members));
-        let include = |peers: &Peers| peers.include(&peer, "", &mut Trace::default()).unwrap_or(false);
+        let who = Who::in_the_clear(&peer);
+        let include = |peers: &Peers| peers.include(who, "", &mut Trace::default()).unwrap_or(false);
         !self.denied_peers.iter().any(include) && allowed.any(include)
     }
 
@@ -155,7 +157,7 @@ impl Rules {
     pub fn route<'c>(
         &'c self,
         recipient: &Mailbox,
-        peer: &Peer,
+        who: Who<'_>,
         own_domain: &str,
         trace: &mut Trace,
     ) -> Result<Destinations, Denial<'c>> {
@@ -163,11 +165,11 @@ impl Rules {
         let local_part = recipient.domain().eq_ignore_ascii_case(own_domain).then(|| recipient.local_part());
         // A quoted one that looks like an address is not that address.
         let local_part = local_part.filter(|local_part| !local_part.contains('@'));
-        let exact = self.exact_rule(&full, local_part, peer, trace)?;
+        let exact = self.exact_rule(&full, local_part, who, trace)?;
         let mut taken_as = None;
         let decided = match exact {
             Some(destination) => Some(destination),
-            None => self.without_extension(&full, local_part, peer, own_domain, &mut taken_as, trace)?,
+            None => self.without_extension(&full, local_part, who, own_domain, &mut taken_as, trace)?,
         };
         let Some(decided) = decided else {
             let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
@@ -186,7 +188,7 @@ impl Rules {
                     None => false,
                 };
             if fits
-                && self.group_admits(copy.group, peer, trace)?
+                && self.group_admits(copy.group, who, trace)?
                 && let Effect::Deliver(action) = &copy.effect
             {
                 added = added.and(destinations.add(action.clone(), Origin::Line(copy.position.line)));
@@ -202,19 +204,19 @@ impl Rules {
         &'c self,
         full: &str,
         local_part: Option<&str>,
-        peer: &Peer,
+        who: Who<'_>,
         own_domain: &str,
         taken_as: &mut Option<(String, Option<String>)>,
         trace: &mut Trace,
     ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
         let parts = full.rsplit_once('@').and_then(|(whole, domain)| Some((whole.split_once('+')?.0, domain)));
         let Some((user, domain)) = parts.filter(|(user, _)| !user.is_empty()) else {
-            return self.ordered_rule(&self.ordered, full, local_part, peer, trace);
+            return self.ordered_rule(&self.ordered, full, local_part, who, trace);
         };
         let mut is_for_all = |rule: &OrderedRule| {
             let untold = &mut Trace::default();
             rule.matcher.is_everybody()
-                && self.group_admits(rule.group, peer, untold).unwrap_or(false)
+                && self.group_admits(rule.group, who, untold).unwrap_or(false)
                 && rule.fits(full, local_part, "", untold).unwrap_or(false)
         };
         let first_for_all = self.ordered.iter().position(&mut is_for_all).unwrap_or(self.ordered.len());
@@ -228,22 +230,22 @@ impl Rules {
             }
             answer => answer,
         };
-        if let Some(found) = decided(self.ordered_rule(before, full, local_part, peer, trace))? {
+        if let Some(found) = decided(self.ordered_rule(before, full, local_part, who, trace))? {
             return Ok(Some(found));
         }
         // As above: a quoted one that looks like an address is not that address.
         let own = domain.eq_ignore_ascii_case(own_domain).then_some(user).filter(|user| !user.contains('@'));
         let bare = format!("{user}@{domain}");
         trace.note(|| format!("nothing names '{}'", Untrusted::new(full.as_bytes())));
-        let as_user = match self.exact_rule(&bare, own, peer, trace)? {
+        let as_user = match self.exact_rule(&bare, own, who, trace)? {
             Some(found) => Some(found),
-            None => decided(self.ordered_rule(before, &bare, own, peer, trace))?,
+            None => decided(self.ordered_rule(before, &bare, own, who, trace))?,
         };
         if as_user.is_some() {
             *taken_as = Some((bare.clone(), own.map(str::to_owned)));
             return Ok(as_user);
         }
-        match decided(self.ordered_rule(behind, full, local_part, peer, trace))? {
+        match decided(self.ordered_rule(behind, full, local_part, who, trace))? {
             None if denied => Err(Denial::NotAllowed),
             found => Ok(found),
         }
@@ -255,7 +257,7 @@ impl Rules {
         &self,
         full: &str,
         local_part: Option<&str>,
-        peer: &Peer,
+        who: Who<'_>,
         trace: &mut Trace,
     ) -> Result<Option<(Action, Origin)>, Denial<'static>> {
         let spellings = [Some(full), local_part].into_iter().flatten();
@@ -272,7 +274,7 @@ impl Rules {
                 let address = Untrusted::new(wanted.as_bytes());
                 format!("deliver rcpt_to '{address}': the same address")
             });
-            if self.group_admits(group, peer, trace)? {
+            if self.group_admits(group, who, trace)? {
                 return Ok(Some((action, Origin::Line(at.number))));
             }
             denied = true;
@@ -287,7 +289,7 @@ impl Rules {
         rules: impl IntoIterator<Item = &'c OrderedRule>,
         full: &str,
         local_part: Option<&str>,
-        peer: &Peer,
+        who: Who<'_>,
         trace: &mut Trace,
     ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
         let mut denied = false;
@@ -296,7 +298,7 @@ impl Rules {
             if !rule.fits(full, local_part, what, trace)? {
                 continue;
             }
-            match (self.group_admits(rule.group, peer, trace)?, &rule.effect) {
+            match (self.group_admits(rule.group, who, trace)?, &rule.effect) {
                 (true, Effect::Refuse(refusal)) => return Err(Denial::Refused(refusal)),
                 (true, Effect::Deliver(action)) => {
                     return Ok(Some((action.clone(), Origin::Line(rule.position.line))));
@@ -308,14 +310,14 @@ impl Rules {
         if denied { Err(Denial::NotAllowed) } else { Ok(None) }
     }
 
-    fn group_admits(&self, group: Option<usize>, peer: &Peer, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+    fn group_admits(&self, group: Option<usize>, who: Who<'_>, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let Some(group) = group.map(|number| &self.groups[number]) else { return Ok(true) };
         for member in &group.members {
-            if member.include(peer, &group.name, trace)? {
+            if member.include(who, &group.name, trace)? {
                 return Ok(true);
             }
         }
-        trace.note(|| format!("{}: no member fits {peer}", group.name));
+        trace.note(|| format!("{}: no member fits {}", group.name, who.peer));
         Ok(false)
     }
 
@@ -337,10 +339,12 @@ impl Rules {
         &self.needs
     }
 
-    /// The commands within the reach of this peer, in the order of their lines.
+    /// The commands within the reach of this peer, in the order of their lines. It may still begin TLS, which lets it into
+    /// more groups and out of none.
     pub fn commands_for(&self, peer: &Peer) -> Vec<&str> {
+        let who = Who::in_the_clear(peer).secured();
         // A group whose pattern does not compile lets nobody through.
-        self.commands_of(|group| self.group_admits(Some(group), peer, &mut Trace::default()).unwrap_or(false))
+        self.commands_of(|group| self.group_admits(Some(group), who, &mut Trace::default()).unwrap_or(false))
     }
 
     /// The commands that are within the reach of a peer at this address if it has the right name.
@@ -376,6 +380,7 @@ impl Rules {
             PeersNamed::Pattern(word) => Peers::Pattern(PeerPattern::new(word.text, position(word))),
             PeersNamed::Network(network, word) => Peers::Network(network, position(word)),
             PeersNamed::User(uid, word) => Peers::User(uid, position(word)),
+            PeersNamed::Secured(word) => Peers::Secured(position(word)),
         };
         match line {
             RuleLine::AllowPeers(named) => self.allowed_peers.push(peers(named)),

@@ -13,9 +13,11 @@ use super::rules::Rules;
 use super::value;
 
 /// Makes of each row a field, a variant of [`Setting`] and what goes from one to the other. A row is: what it decides;
-/// its directive; the field, its type and its default; what reads it; advice for who wrote one word too many.
+/// its directive; the field, its type and its default; what reads it; advice for who wrote one word too many; and
+/// `each`, if every line of it counts and not the last.
 macro_rules! settings {
-    ($($(#[$doc:meta])+ $directive:literal $field:ident: $type:ty = $default:expr, $parser:expr, $advice:expr;)+) => {
+    ($($(#[$doc:meta])+ $directive:literal $field:ident: $type:ty = $default:expr, $parser:expr, $advice:expr
+       $(, $each:ident)?;)+) => {
         /// Everything the administrator decided.
         #[derive(Debug)]
         pub struct Config {
@@ -36,7 +38,7 @@ macro_rules! settings {
             /// Takes over what a line says.
             pub(super) fn set(&mut self, setting: Setting) {
                 match setting {
-                    $(Setting::$field(value) => self.$field = value,)+
+                    $(Setting::$field(value) => take!(self.$field, value $(, $each)?),)+
                 }
             }
         }
@@ -54,6 +56,16 @@ macro_rules! settings {
             parse: |words| Ok(Line::Setting(Setting::$field($parser(words)?))),
             advice: $advice,
         }),+];
+    };
+}
+
+/// Puts a value into its field, in the place of what was there or behind it.
+macro_rules! take {
+    ($field:expr, $value:expr) => {
+        $field = $value
+    };
+    ($field:expr, $value:expr, each) => {
+        $field.extend($value)
     };
 }
 
@@ -78,6 +90,22 @@ settings! {
     "metrics_file" metrics_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// Whom to become when started as root: `USER` or `USER:GROUP`, each a name or a number.
     "user" user: Option<String> = None, value::user, "";
+    /// Whether peers may, or must, use TLS; if no line says so, that depends on [`Config::tls`].
+    "tls" tls_use: Option<TlsUse> = None, value::tls_use, "";
+    /// Certificates, each with what leads to an authority behind it, in PEM form.
+    "tls_certificate" tls_certificates: Vec<PathBuf> = Vec::new(), value::another_file, QUOTE_IT, each;
+    /// The keys to them, in the same order.
+    "tls_key" tls_keys: Vec<PathBuf> = Vec::new(), value::another_file, QUOTE_IT, each;
+    /// What session tickets are encrypted with.
+    "tls_ticket_key" tls_ticket_key: Option<PathBuf> = None, value::file, QUOTE_IT;
+}
+
+impl Config {
+    /// Whether peers may, or must, use TLS: with a certificate they may, if nothing else is said.
+    pub fn tls(&self) -> TlsUse {
+        let default = if self.tls_certificates.is_empty() { TlsUse::Off } else { TlsUse::Offer };
+        self.tls_use.unwrap_or(default)
+    }
 }
 
 impl Setting {
@@ -88,6 +116,11 @@ impl Setting {
             Setting::spool_dir(Some(path)) => Some((path, false)),
             _ => None,
         }
+    }
+
+    /// Whether every line of it counts, and not the last.
+    pub(super) fn is_repeated(&self) -> bool {
+        matches!(self, Setting::tls_certificates(_) | Setting::tls_keys(_))
     }
 
     /// Whether it says who we are.
@@ -137,6 +170,19 @@ pub enum Level {
 impl Sandbox {
     /// The default: better some of it than no mail.
     pub const ON: Self = Self { level: Level::On, is_required: false };
+}
+
+/// What there is of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsUse {
+    /// Nothing.
+    Off,
+    /// Peers may begin it with STARTTLS (RFC 3207).
+    Offer,
+    /// Who does not begin it sends no mail.
+    Require,
+    /// It is begun before anything is said (RFC 8314, 3.3).
+    Implicit,
 }
 
 /// Where the log goes.

@@ -239,7 +239,7 @@ const READ_NOTHING: [&str; 14] =
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The variables that a command finds its envelope in, beside `PATH`, and whether the peer can choose their text.
-pub(crate) const VARIABLES: [(&str, bool); 12] = [
+pub(crate) const VARIABLES: [(&str, bool); 14] = [
     ("SENDER", true),
     ("RECIPIENT", true),
     ("ORIGINAL_RECIPIENT", true),
@@ -252,6 +252,8 @@ pub(crate) const VARIABLES: [(&str, bool); 12] = [
     ("CLIENT_PROTOCOL", false),
     ("AUTH_USER", true),
     ("MESSAGE_ID", false),
+    ("TLS_VERSION", false),
+    ("TLS_CIPHER", false),
 ];
 
 #[cfg(test)]

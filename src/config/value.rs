@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{NameCheck, Refusal};
-use super::settings::{Level, LogTarget, Protocol, Sandbox};
+use super::settings::{Level, LogTarget, Protocol, Sandbox, TlsUse};
 use super::shell::{self, Role};
+use super::spelling::did_you_mean;
 
 /// `CODE TEXT` as the administrator wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,25 @@ pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> 
 
 pub(super) fn file(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
     words.path("a file").map(|word| Some(PathBuf::from(word.text)))
+}
+
+/// A file, of which there may be several.
+pub(super) fn another_file(words: &mut Words<'_>) -> Result<Vec<PathBuf>, Problem> {
+    words.path("a file").map(|word| vec![PathBuf::from(word.text)])
+}
+
+pub(super) fn tls_use(words: &mut Words<'_>) -> Result<Option<TlsUse>, Problem> {
+    let word = words.expect("`off`, `offer`, `require` or `implicit`")?;
+    match word.text {
+        "off" => Ok(Some(TlsUse::Off)),
+        "offer" => Ok(Some(TlsUse::Offer)),
+        "require" => Ok(Some(TlsUse::Require)),
+        "implicit" => Ok(Some(TlsUse::Implicit)),
+        other => Err(word.problem(format!(
+            "`{other}` found where `off`, `offer`, `require` or `implicit` is expected{}",
+            did_you_mean(other, ["off", "offer", "require", "implicit"].into_iter())
+        ))),
+    }
 }
 
 /// `off`, or else how much and whether that is required, which alone means `on required`.

@@ -304,6 +304,8 @@ fn values(copy: RecipientCopy<'_>) -> [String; VARIABLES.len()] {
         envelope.protocol().to_owned(),
         String::new(),
         envelope.id.to_owned(),
+        envelope.tls.map_or("", |tls| tls.version).to_owned(),
+        envelope.tls.map_or("", |tls| &tls.cipher).to_owned(),
     ]
 }
 

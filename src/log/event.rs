@@ -11,6 +11,7 @@ use std::process::ExitStatus;
 
 use super::{Log, Severity};
 use crate::config::{Diagnostic, Flags};
+use crate::net::tls::TlsParameters;
 use crate::peer::{Address, Peer};
 use crate::smtp::reply::Reply;
 use crate::smtp::{Delivery, NOT_SHOWN};
@@ -37,6 +38,15 @@ pub enum Event<'a> {
     HostName(&'a str),
     /// The peer has none, for this reason.
     NoHostName(&'a dyn Display),
+
+    /// The connection is under TLS, on these terms.
+    Secured(&'a TlsParameters),
+    /// There is no TLS, and so no session, for this reason.
+    NotSecured(&'a dyn Display),
+    /// There can be none with any peer, for this reason, and nothing can be said without it.
+    NoKey(&'a anyhow::Error),
+    /// So many octets that had come in the clear behind STARTTLS were thrown away.
+    PlaintextThrownAway(usize),
 
     /// A command line.
     Command(&'a [u8]),
@@ -132,7 +142,7 @@ impl Event<'_> {
             Event::HostName(_) | Event::NoHostName(_) => Some(Flags::HOSTS),
             Event::Letter(_) => Some(Flags::LETTERS),
             Event::Rule(_) => Some(Flags::RULES),
-            Event::Connected(_) | Event::Command(_) | Event::SecretLine => Some(Flags::DIALOGUE),
+            Event::Connected(_) | Event::Secured(_) | Event::Command(_) | Event::SecretLine => Some(Flags::DIALOGUE),
             Event::Reply(reply) => {
                 if reply.is_negative() {
                     None
@@ -142,6 +152,8 @@ impl Event<'_> {
             }
             Event::PeerGoneBeforeGreeting
             | Event::UnofferedParameters(_)
+            | Event::NotSecured(_)
+            | Event::PlaintextThrownAway(_)
             | Event::StaleLock { .. }
             | Event::OneLockOnly { .. }
             | Event::FolderNotSynced(..)
@@ -154,6 +166,7 @@ impl Event<'_> {
             | Event::RunningAsRoot
             | Event::CannotBecome { .. }
             | Event::RefusedAgain { .. }
+            | Event::NoKey(_)
             | Event::NoSandbox(_)
             | Event::Print(_)
             | Event::NotTakenBack { .. }
@@ -178,6 +191,9 @@ impl Event<'_> {
             | Event::CannotBecome { .. }
             | Event::NotAConnection(_)
             | Event::PeerGoneBeforeGreeting
+            | Event::NotSecured(_)
+            | Event::NoKey(_)
+            | Event::PlaintextThrownAway(_)
             | Event::UnofferedParameters(_)
             | Event::NotTakenBack { .. }
             | Event::StaleLock { .. }
@@ -197,6 +213,7 @@ impl Event<'_> {
             | Event::Connected(_)
             | Event::HostName(_)
             | Event::NoHostName(_)
+            | Event::Secured(_)
             | Event::Command(_)
             | Event::SecretLine
             | Event::Reply(_)
@@ -244,6 +261,18 @@ impl Event<'_> {
             },
             Event::HostName(name) => write!(f, "DEBUG: host name '{name}' is confirmed"),
             Event::NoHostName(why) => write!(f, "DEBUG: {why}"),
+            Event::Secured(parameters) => {
+                write!(f, "DEBUG: {parameters}")?;
+                if let Some(name) = &parameters.server_name {
+                    write!(f, " for '{}'", log.untrusted(name.as_bytes()))?;
+                }
+                if parameters.is_resumed { f.write_str(", resumed") } else { Ok(()) }
+            }
+            Event::NotSecured(why) => write!(f, "WARNING: no TLS with this peer: {why}"),
+            Event::NoKey(error) => write!(f, "WARNING: no TLS, and so no mail: {error:#}"),
+            Event::PlaintextThrownAway(octets) => {
+                write!(f, "WARNING: {octets} bytes came in the clear behind STARTTLS, and are thrown away")
+            }
             Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),
             Event::SecretLine => write!(f, "DEBUG: SMTP cmd: ({NOT_SHOWN})"),
             Event::UnofferedParameters(words) => {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::Spool;
 use crate::address::Mailbox;
 use crate::date::HeaderDate;
+use crate::net::tls::TlsParameters;
 use crate::peer::{Address, Peer};
 use crate::smtp::transaction::{HelloVerb, Transaction};
 
@@ -21,17 +22,23 @@ pub struct Envelope<'a> {
     pub peer: &'a Peer,
     /// Sender and recipients.
     pub transaction: &'a Transaction,
+    /// What TLS it came under, if it did.
+    pub tls: Option<&'a TlsParameters>,
 }
 
 impl Envelope<'_> {
-    /// `SMTP`, `ESMTP` or `LMTP` (RFC 5321, 4.4; RFC 3848), or `UTF8SMTP` or `UTF8LMTP` (RFC 6531, 4.3).
+    /// What RFC 5321 (4.4), RFC 3848 and RFC 6531 (4.3) call it. There is no word for HELO under TLS.
     pub fn protocol(&self) -> &'static str {
-        match (self.transaction.hello.verb, self.transaction.utf8) {
-            (HelloVerb::Helo, _) => "SMTP",
-            (HelloVerb::Ehlo, false) => "ESMTP",
-            (HelloVerb::Lhlo, false) => "LMTP",
-            (HelloVerb::Ehlo, true) => "UTF8SMTP",
-            (HelloVerb::Lhlo, true) => "UTF8LMTP",
+        match (self.transaction.hello.verb, self.transaction.utf8, self.tls.is_some()) {
+            (HelloVerb::Helo, ..) => "SMTP",
+            (HelloVerb::Ehlo, false, false) => "ESMTP",
+            (HelloVerb::Ehlo, false, true) => "ESMTPS",
+            (HelloVerb::Ehlo, true, false) => "UTF8SMTP",
+            (HelloVerb::Ehlo, true, true) => "UTF8SMTPS",
+            (HelloVerb::Lhlo, false, false) => "LMTP",
+            (HelloVerb::Lhlo, false, true) => "LMTPS",
+            (HelloVerb::Lhlo, true, false) => "UTF8LMTP",
+            (HelloVerb::Lhlo, true, true) => "UTF8LMTPS",
         }
     }
 }
@@ -75,6 +82,9 @@ impl<'a> RecipientCopy<'a> {
             Address::Local(Some(uid)) => writeln!(headers, " user {uid})"),
             Address::Local(None) => writeln!(headers, ")"),
         };
+        if let Some(tls) = envelope.tls {
+            let _ = writeln!(headers, "\t(using {tls})");
+        }
         let _ = write!(headers, "\tby {} (mailrecv) with {} id {}", envelope.domain, envelope.protocol(), envelope.id);
         // In LMTP each recipient has a copy to itself.
         if recipients.len() == 1 || hello.is_lmtp() {

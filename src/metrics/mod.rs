@@ -43,7 +43,7 @@ families! {
     SessionsUncounted Listen "mailrecv_sessions_uncounted_total" Form::Counter,
         "Sessions that ended without a count: there was no room for one, or their version counts otherwise.";
     Sessions Session "mailrecv_sessions_total"
-        Form::By("end", &["closed", "gone", "timed_out", "stopped", "not_served", "fault"]),
+        Form::By("end", &["closed", "gone", "timed_out", "stopped", "no_tls", "not_served", "fault"]),
         "Sessions that have ended, by how.";
     SessionTime Session "mailrecv_session_duration_seconds"
         Form::Histogram(&[50_000, 250_000, 1_000_000, 5_000_000, 30_000_000, 120_000_000, 600_000_000]),
@@ -59,7 +59,7 @@ families! {
         Form::Histogram(&[1_000, 5_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000, 60_000_000]),
         "How long it took to deliver a message to all of its destinations, or to fail.";
     Refusals Session "mailrecv_refusals_total"
-        Form::By("code", &["421", "450", "451", "452", "500", "501", "502", "503", "550", "551", "552", "553", "554",
+        Form::By("code", &["421", "450", "451", "452", "454", "500", "501", "502", "503", "530", "550", "551", "552", "553", "554",
             "555", "other"]),
         "Replies that said no, by reply code.";
     EnhancedRefusals Session "mailrecv_refusals_enhanced_total"

@@ -132,24 +132,32 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Begins TLS, as its server, and does the handshake, which has to be over until this moment. What has come before in
-    /// the clear is forgotten: whoever sent that may be somebody else (RFC 3207, 6). What came of it instead is the error;
-    /// then the connection can only be hung up.
+    /// Begins TLS, as its server, and does the handshake, which has to be over until this moment. What is buffered is taken
+    /// for its beginning, never for anything that was said under TLS. What came of it instead is the error; then the
+    /// connection can only be hung up.
     pub fn start_tls(&mut self, acceptor: Acceptor, until: Instant) -> Result<(), Input> {
         self.flush(until).map_err(Input::Gone)?;
-        (self.start, self.end) = (0, 0);
         // Two short writes follow each other; one must not wait until the other has arrived.
         self.send_at_once();
         self.tls = Some(Tls::new(acceptor).map_err(Input::Gone)?);
+        let begun = self.buffered().to_vec();
+        let mut begun = begun.as_slice();
+        (self.start, self.end) = (0, 0);
         loop {
             self.flush(until).map_err(Input::Gone)?;
             match &mut self.tls {
                 Some(tls) if tls.is_handshaking() => {}
                 _ => return Ok(()),
             }
-            self.await_input(until)?;
+            if begun.is_empty() {
+                self.await_input(until)?;
+            }
             let Some(tls) = &mut self.tls else { return Ok(()) };
-            match tls.receive(Descriptor(self.input.as_fd())) {
+            let received = match begun.is_empty() {
+                true => tls.receive(Descriptor(self.input.as_fd())),
+                false => tls.receive(&mut begun),
+            };
+            match received {
                 Ok(0) => return Err(Input::End),
                 Ok(_) => {}
                 Err(error) if is_passing(&error) => {}

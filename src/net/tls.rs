@@ -155,7 +155,9 @@ pub(crate) fn identity(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, String> {
     let key = provider.key_provider.load_private_key(secret);
-    let key = key.map_err(|_| "has a key that is neither RSA of 2048 to 8192 bits, nor ECDSA P-256 or P-384, nor Ed25519".to_owned())?;
+    let key = key.map_err(|_| {
+        "has a key that is neither RSA of 2048 to 8192 bits, nor ECDSA P-256 or P-384, nor Ed25519".to_owned()
+    })?;
     let identity = CertifiedKey::new(chain, key);
     match identity.keys_match() {
         Ok(()) => Ok(identity),
@@ -171,7 +173,8 @@ struct ByName(Vec<Arc<CertifiedKey>>);
 impl ResolvesServerCert for ByName {
     /// The first that is for this name and can be used with this peer; or else the first that can.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let can_be_used = |identity: &&Arc<CertifiedKey>| identity.key.choose_scheme(hello.signature_schemes()).is_some();
+        let can_be_used =
+            |identity: &&Arc<CertifiedKey>| identity.key.choose_scheme(hello.signature_schemes()).is_some();
         let mut usable = self.0.iter().filter(can_be_used);
         let first = usable.clone().next();
         let name = hello.server_name().filter(|_| self.0.len() > 1).and_then(|name| ServerName::try_from(name).ok());

@@ -30,6 +30,8 @@ pub enum Command<'l> {
     Noop,
     /// `VRFY something`
     Vrfy,
+    /// `STARTTLS` (RFC 3207)
+    StartTls,
     /// `HELP`
     Help,
     /// `QUIT`
@@ -65,6 +67,7 @@ impl Command<'_> {
             | Command::Rset
             | Command::Noop
             | Command::Vrfy
+            | Command::StartTls
             | Command::Help
             | Command::Quit
             | Command::NotImplemented
@@ -209,7 +212,7 @@ impl Verb {
 const HELLOS: [&str; 3] = ["HELO", "EHLO", "LHLO"];
 
 /// Every verb, in the order in which HELP shows them.
-pub(super) const VERBS: [Verb; 12] = [
+pub(super) const VERBS: [Verb; 13] = [
     Verb { name: "HELO", form: "HELO name", read: |name, _| hello_name(name).map(Command::Helo) },
     Verb { name: "EHLO", form: "EHLO name", read: |name, _| hello_name(name).map(Command::Ehlo) },
     Verb { name: "LHLO", form: "LHLO name", read: |name, _| hello_name(name).map(Command::Lhlo) },
@@ -220,6 +223,7 @@ pub(super) const VERBS: [Verb; 12] = [
     Verb { name: "RSET", form: "RSET", read: |rest, _| without_argument(rest, Command::Rset) },
     Verb { name: "NOOP", form: "NOOP", read: |_, _| Ok(Command::Noop) },
     Verb { name: "VRFY", form: "VRFY", read: |address, _| with_argument(address, Command::Vrfy) },
+    Verb { name: "STARTTLS", form: "STARTTLS", read: |rest, _| without_argument(rest, Command::StartTls) },
     Verb { name: "HELP", form: "HELP", read: |_, _| Ok(Command::Help) },
     Verb { name: "QUIT", form: "QUIT", read: |_, _| Ok(Command::Quit) },
 ];

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::address::{Mailbox, ReversePath};
-use crate::config::Destinations;
+use crate::config::{Destinations, TlsUse};
 use reply::Reply;
 use transaction::{Recipient, Transaction};
 
@@ -37,8 +37,38 @@ pub enum Step {
     /// The message is complete: deliver it to these of its recipients, who have one answer, and tell the session how that
     /// went.
     Deliver(Delivery),
+    /// Send this, begin TLS, and tell the session; or tell it that this cannot be.
+    StartTls(Reply),
     /// Send this and close the connection.
     Close(Reply),
+}
+
+/// What a session has to do with TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tls {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The peer may begin it.
+    Offered,
+    /// The peer has to begin it.
+    Required,
+    /// The peer would have to, and cannot, which is our fault.
+    Unavailable,
+    /// The connection is under it.
+    On,
+}
+
+impl From<TlsUse> for Tls {
+    /// What a session has to do with it at first.
+    fn from(configured: TlsUse) -> Self {
+        match configured {
+            // Where it is implicit, it is there before the session has anything to say.
+            TlsUse::Off | TlsUse::Implicit => Tls::Off,
+            TlsUse::Offer => Tls::Offered,
+            TlsUse::Require => Tls::Required,
+        }
+    }
 }
 
 /// What the session has to know to answer a command.

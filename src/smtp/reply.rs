@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::command::{NOT_IMPLEMENTED, SyntaxError, VERBS};
+use super::command::{NOT_IMPLEMENTED, SyntaxError, VERBS, Verb};
 use crate::address::AddressError;
 use crate::config::{LineName, Protocol, Refusal};
 use crate::peer::Peer;
@@ -190,11 +190,13 @@ pub fn hello(domain: &str, peer: &Peer) -> Reply {
 }
 
 /// The answer to EHLO and LHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4); `utf8` is
-/// whether commands may have characters beyond ASCII (RFC 6531).
-pub fn extended_hello(protocol: Protocol, domain: &str, peer: &Peer, size: u64, utf8: bool) -> Reply {
+/// whether commands may have characters beyond ASCII (RFC 6531), `tls` whether TLS may begin (RFC 3207).
+pub fn extended_hello(protocol: Protocol, domain: &str, peer: &Peer, size: u64, utf8: bool, tls: bool) -> Reply {
     let chunking = if protocol == Protocol::Smtp { "CHUNKING\n" } else { "" };
     let smtputf8 = if utf8 { "SMTPUTF8\n" } else { "" };
-    let extensions = format!("PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\n{chunking}{smtputf8}HELP");
+    let starttls = if tls { "STARTTLS\n" } else { "" };
+    let extensions =
+        format!("PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\n{chunking}{smtputf8}{starttls}HELP");
     without_status(250, format!("{domain} Hello {peer}\n{extensions}"))
 }
 
@@ -265,11 +267,12 @@ pub fn verify() -> Reply {
     reply(252, Status(2, 1, 5), "Cannot verify, send some mail and see")
 }
 
-/// HELP: every verb that this protocol has.
-pub fn help(protocol: Protocol) -> Reply {
+/// HELP: every verb that this protocol has, but STARTTLS only where it is offered.
+pub fn help(protocol: Protocol, offers_tls: bool) -> Reply {
     let mut text = "Commands:\n".to_owned();
     let mut width = 0;
-    for (number, verb) in VERBS.iter().filter(|verb| verb.is_of(protocol)).enumerate() {
+    let is_shown = |verb: &&Verb| verb.is_of(protocol) && (offers_tls || verb.form != "STARTTLS");
+    for (number, verb) in VERBS.iter().filter(is_shown).enumerate() {
         let separator = match number {
             0 => "",
             _ if width + verb.form.len() > HELP_WIDTH => ",\n",
@@ -282,6 +285,27 @@ pub fn help(protocol: Protocol) -> Reply {
     text.push_str("\nNot implemented: ");
     text.push_str(&NOT_IMPLEMENTED.join(", "));
     reply(214, Status(2, 0, 0), text)
+}
+
+/// STARTTLS: the handshake may begin (RFC 3207, section 4).
+pub fn ready_for_tls() -> Reply {
+    reply(220, Status(2, 0, 0), "Ready to start TLS")
+}
+
+/// STARTTLS, or a command that has to wait for it, when certificate or key cannot be used.
+pub fn tls_not_available(cause: impl Into<String>) -> Reply {
+    Reply { is_our_fault: true, ..reply(454, Status(4, 7, 0), "TLS is not available now, try again later") }
+        .because(cause)
+}
+
+/// STARTTLS under TLS.
+pub fn tls_is_on() -> Reply {
+    reply(503, Status(5, 5, 1), "The connection is under TLS already")
+}
+
+/// A command that has to wait for TLS (RFC 3207, section 4).
+pub fn tls_required() -> Reply {
+    reply(530, Status(5, 7, 0), "Must issue a STARTTLS command first")
 }
 
 /// Commands that we know and do not carry out.

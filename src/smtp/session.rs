@@ -13,7 +13,7 @@ use super::data::{DataReader, Text};
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
 use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
-use super::{Answer, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, Turn};
+use super::{Answer, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, Tls, Turn};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limit, Limits, Protocol};
 use crate::peer::Peer;
@@ -26,6 +26,7 @@ pub struct Session<'c> {
     domain: &'c str,
     limits: &'c Limits,
     peer: &'c Peer,
+    tls: Tls,
     lines: LineReader,
     state: State,
     refused: Refused,
@@ -113,12 +114,18 @@ impl<'c> Session<'c> {
             domain,
             limits,
             peer,
+            tls: Tls::Off,
             lines,
             state,
             refused: Refused::Nothing,
             expects_secret: false,
             counters,
         }
+    }
+
+    /// The same session, which offers TLS, wants it or has it.
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls, ..self }
     }
 
     /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
@@ -193,6 +200,31 @@ impl<'c> Session<'c> {
     /// Whether a message has answers left: what is known of it is still needed.
     pub fn is_answering(&self) -> bool {
         matches!(self.state, State::Answering(_))
+    }
+
+    /// The handshake that [`Step::StartTls`] asked for is done: nothing that was said before it counts (RFC 3207, 4.2), but
+    /// that a peer is not wanted, and what it has used up of its limits.
+    pub fn secured(&mut self) {
+        self.tls = Tls::On;
+        self.lines = LineReader::default();
+        self.refused = Refused::Nothing;
+        self.expects_secret = false;
+        if !matches!(self.state, State::Refused(_)) {
+            self.state = State::Start;
+        }
+    }
+
+    /// There can be no handshake, because of this fault of ours. What was said before counts.
+    pub fn not_secured(&mut self, cause: String) -> Step {
+        if self.tls == Tls::Required {
+            self.tls = Tls::Unavailable;
+        }
+        answer(reply::tls_not_available(cause))
+    }
+
+    /// Whether the connection is under TLS.
+    pub fn is_secured(&self) -> bool {
+        self.tls == Tls::On
     }
 
     /// Whether replies carry enhanced codes.
@@ -413,6 +445,7 @@ impl<'c> Session<'c> {
             self.refused = Refused::Rcpt;
         }
         let step = match command {
+            Ok(command) if self.has_to_wait_for_tls(&command) => self.tls_first(&command),
             Ok(Command::Helo(name)) => self.hello(HelloVerb::Helo, name.into_owned()),
             Ok(Command::Ehlo(name)) => self.hello(HelloVerb::Ehlo, name.into_owned()),
             Ok(Command::Lhlo(name)) => self.hello(HelloVerb::Lhlo, name.into_owned()),
@@ -424,7 +457,8 @@ impl<'c> Session<'c> {
             Ok(Command::Rset) => self.rset(),
             Ok(Command::Noop) => Step::Reply(reply::OK),
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
-            Ok(Command::Help) => Step::Reply(reply::help(self.protocol)),
+            Ok(Command::StartTls) => self.start_tls(heard),
+            Ok(Command::Help) => Step::Reply(reply::help(self.protocol, self.offers_tls())),
             Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
             Ok(Command::NotImplemented) => self.no_command(line, about(reply::not_implemented(), heard)),
             Ok(Command::Unknown) if line.trim_ascii().is_empty() => self.unknown(reply::empty_line()),
@@ -472,9 +506,62 @@ impl<'c> Session<'c> {
             HelloVerb::Helo => reply::hello(self.domain, self.peer),
             HelloVerb::Ehlo | HelloVerb::Lhlo => {
                 let Limits { smtp_data_size, smtp_ascii, .. } = self.limits;
-                reply::extended_hello(self.protocol, self.domain, self.peer, smtp_data_size.value, !smtp_ascii.value)
+                let (size, utf8) = (smtp_data_size.value, !smtp_ascii.value);
+                reply::extended_hello(self.protocol, self.domain, self.peer, size, utf8, self.offers_tls())
             }
         })
+    }
+
+    fn start_tls(&mut self, heard: Heard<'_>) -> Step {
+        match self.tls {
+            Tls::Off => self.unknown(about(reply::unknown_command(), heard)),
+            Tls::On => self.fail(reply::tls_is_on()),
+            Tls::Offered | Tls::Required | Tls::Unavailable => Step::StartTls(reply::ready_for_tls()),
+        }
+    }
+
+    fn offers_tls(&self) -> bool {
+        match self.tls {
+            Tls::Offered | Tls::Required | Tls::Unavailable => true,
+            Tls::Off | Tls::On => false,
+        }
+    }
+
+    /// Whether this command is none of those that come before TLS where that is required (RFC 3207, section 4).
+    fn has_to_wait_for_tls(&self, command: &Command<'_>) -> bool {
+        let comes_before = matches!(
+            command,
+            Command::Ehlo(_)
+                | Command::Lhlo(_)
+                | Command::OtherHello
+                | Command::Noop
+                | Command::StartTls
+                | Command::Quit
+                | Command::NotImplemented
+                | Command::Unknown
+        );
+        !comes_before && matches!(self.tls, Tls::Required | Tls::Unavailable)
+    }
+
+    fn tls_first(&mut self, command: &Command<'_>) -> Step {
+        // RCPT, DATA and BDAT, sent behind MAIL before its refusal could be known.
+        let is_echo = self.refused == Refused::Mail && !matches!(command, Command::Mail(..));
+        if matches!(command, Command::Data | Command::Bdat(_, true)) {
+            self.refused = Refused::Nothing;
+        }
+        // Who cannot begin TLS through no fault of its own comes again.
+        let reply = match self.tls {
+            Tls::Unavailable => reply::tls_not_available("STARTTLS was answered so before"),
+            _ => Reply { is_echo, ..reply::tls_required() },
+        };
+        match command {
+            Command::Bdat(octets, _) => {
+                let behind = std::mem::take(&mut self.state);
+                self.refuse_chunk(behind, *octets, reply)
+            }
+            _ if reply.is_our_fault => answer(reply),
+            _ => self.fail(reply),
+        }
     }
 
     fn mail(&mut self, sender: ReversePath, parameters: MailParameters) -> Step {

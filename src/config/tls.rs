@@ -1,0 +1,290 @@
+//! What the lines about TLS say together, and what is in the files that they name, for `mailrecv check`.
+//!
+//! A session opens these files and reads them if a peer asks for TLS: what is wrong with one costs TLS, and mail only
+//! where there is none without.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, RootCertStore};
+use time::OffsetDateTime;
+
+use super::check::Finding;
+use super::diagnostic::{Diagnostic, Severity};
+use super::directive::{self, Line};
+use super::lexer::{self, Words};
+use super::pattern::Position;
+use super::peers::Peers;
+use super::rules::Rules;
+use super::settings::{Config, Setting, TlsUse};
+use crate::net::{ticket, tls};
+
+/// The lines about TLS, in the order of the text.
+#[derive(Debug, Default)]
+pub(super) struct TlsLines(Vec<TlsLine>);
+
+#[derive(Debug)]
+struct TlsLine {
+    number: u32,
+    text: String,
+    setting: Setting,
+    /// Where its value stands once variables are replaced, and that value.
+    start: usize,
+    value: String,
+}
+
+impl TlsLines {
+    /// Takes in a line, if it is about TLS.
+    pub(super) fn look_at(&mut self, number: u32, text: &str) {
+        let Ok(prepared) = lexer::prepared(text) else { return };
+        let Ok(Some(Line::Setting(setting))) = directive::line(&prepared) else { return };
+        match setting {
+            Setting::tls_use(_) | Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::tls_ticket_key(_) => {}
+            _ => return,
+        }
+        let mut words = Words::new(&prepared);
+        words.next_word();
+        if let Some(value) = words.next_word() {
+            let (start, value) = (value.start, value.text.to_owned());
+            self.0.push(TlsLine { number, text: text.to_owned(), setting, start, value });
+        }
+    }
+
+    fn of<'l>(&'l self, is_such: impl Fn(&Setting) -> bool + 'l) -> impl Iterator<Item = &'l TlsLine> {
+        self.0.iter().filter(move |line| is_such(&line.setting))
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = &TlsLine> {
+        self.of(|setting| matches!(setting, Setting::tls_certificates(_)))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &TlsLine> {
+        self.of(|setting| matches!(setting, Setting::tls_keys(_)))
+    }
+
+    /// What of a pair is missing.
+    pub(super) fn missing(&self) -> Vec<Diagnostic> {
+        let (certificates, keys) = (self.certificates().count(), self.keys().count());
+        let error = |line: &TlsLine, message: &str| line.cite(Severity::Error, message.to_owned());
+        let without_key = self.certificates().skip(keys).map(|line| {
+            error(
+                line,
+                "this certificate has no key: write `tls_key FILE` for each `tls_certificate`, in the same order",
+            )
+        });
+        let without_certificate = self.keys().skip(certificates).map(|line| {
+            error(
+                line,
+                "this key has no certificate: write `tls_certificate FILE` for each `tls_key`, in the same order",
+            )
+        });
+        let without_any =
+            self.of(|setting| matches!(setting, Setting::tls_use(Some(wanted)) if *wanted != TlsUse::Off));
+        let without_any = without_any
+            .last()
+            .filter(|_| certificates + keys == 0)
+            .map(|line| error(line, "this needs a certificate: write `tls_certificate FILE` and `tls_key FILE`"));
+        without_key.chain(without_certificate).chain(without_any).collect()
+    }
+}
+
+impl TlsLine {
+    fn path(&self) -> &Path {
+        Path::new(&self.value)
+    }
+
+    fn cite(&self, severity: Severity, message: String) -> Diagnostic {
+        let position = Position { line: self.number, start: self.start };
+        Finding::new(severity, position, &self.value, message).cite(&self.text)
+    }
+
+    fn warn(&self, message: String) -> Diagnostic {
+        self.cite(Severity::Warning, message)
+    }
+
+    /// Something about its file.
+    fn about(&self, severity: Severity, what: impl fmt::Display) -> Diagnostic {
+        self.cite(severity, format!("{} {what}", self.value))
+    }
+
+    /// A secret that everybody can read.
+    fn public_secret(&self) -> Option<Diagnostic> {
+        let mode = self.path().metadata().ok()?.permissions().mode();
+        let message = || format!("can be read by everybody, who can then pass for us: run chmod o-r {}", self.value);
+        (mode & 0o004 != 0).then(|| self.about(Severity::Warning, message()))
+    }
+}
+
+impl Config {
+    /// Whether a line about TLS is missing.
+    pub(super) fn lacks_tls_lines(&self) -> bool {
+        let (certificates, keys) = (self.tls_certificates.len(), self.tls_keys.len());
+        certificates != keys || (certificates == 0 && self.tls() != TlsUse::Off)
+    }
+
+    /// Looks into the files that TLS needs.
+    pub(super) fn check_tls(&self) -> Vec<Diagnostic> {
+        let mut lines = TlsLines::default();
+        // A file that cannot be read a second time is told of where the rules are checked.
+        if self.rules.sources.for_each_line(|number, text| lines.look_at(number, text)).is_err() {
+            return Vec::new();
+        }
+        let severity = match self.tls() {
+            TlsUse::Off => return self.rules.useless_tls_groups(),
+            TlsUse::Offer => Severity::Warning,
+            // Without TLS there is no mail either.
+            TlsUse::Require | TlsUse::Implicit => Severity::Error,
+        };
+        let mut found = Vec::new();
+        let mut is_named = self.domain.starts_with('[');
+        for (certificate, key) in lines.certificates().zip(lines.keys()) {
+            found.extend(key.public_secret());
+            let secret = read(key).and_then(|text| tls::secret(&text));
+            match read(certificate).and_then(|text| tls::chain(&text)) {
+                Err(why) => {
+                    // Its name is not known.
+                    is_named = true;
+                    found.push(certificate.about(severity, why));
+                    found.extend(secret.err().map(|why| key.about(severity, why)));
+                }
+                Ok(chain) => {
+                    let is_readable = secret.is_ok();
+                    let flaw = check_key(chain.clone(), secret);
+                    // A key that does not fit may well be the right one, and the certificate not.
+                    let is_meant = flaw.is_none() || !is_readable;
+                    is_named |= !is_meant || is_for(&chain, &self.domain);
+                    found.extend(flaw.map(|why| key.about(severity, why)));
+                    found.extend(match check_chain(&chain) {
+                        Err(why) => Some(certificate.about(severity, why)),
+                        Ok(oddity) => oddity
+                            .filter(|_| is_meant)
+                            .map(|what| certificate.warn(format!("{} {what}", certificate.value))),
+                    });
+                }
+            }
+        }
+        if let Some(first) = lines.certificates().next().filter(|_| !is_named) {
+            found.push(first.warn(format!(
+                "no certificate is for `{}`, as this host calls itself (`domain`): a peer that checks names may send \
+                 no mail",
+                self.domain
+            )));
+        }
+        if let Some(line) = lines.of(|setting| matches!(setting, Setting::tls_ticket_key(_))).last() {
+            found.extend(line.public_secret());
+            let flaw = read(line).map_or_else(Some, |key| ticket::flaw(&key));
+            found.extend(flaw.map(|why| line.about(severity, why)));
+        }
+        found
+    }
+}
+
+impl Rules {
+    /// Lines about peers under TLS where nobody is.
+    fn useless_tls_groups(&self) -> Vec<Diagnostic> {
+        let mut places: Vec<_> = self.groups.iter().flat_map(|group| &group.members).filter_map(Peers::tls).collect();
+        places.sort_by_key(|position| position.line);
+        let mut found = Vec::new();
+        // A file that cannot be read a second time is told of where the rules are checked.
+        _ = self.sources.for_each_line(|number, text| {
+            if let Ok(at) = places.binary_search_by_key(&number, |position| position.line) {
+                let message = "no peer is under TLS here: write `tls_certificate FILE` and `tls_key FILE`";
+                found.push(Finding::new(Severity::Warning, places[at], "tls", message.to_owned()).cite(text));
+            }
+        });
+        found
+    }
+}
+
+fn read(line: &TlsLine) -> Result<Vec<u8>, String> {
+    tls::read(line.path()).map_err(|error| format!("{error:#}"))
+}
+
+/// What is wrong with the key of a chain.
+fn check_key(chain: Vec<CertificateDer<'static>>, secret: Result<PrivateKeyDer<'static>, String>) -> Option<String> {
+    secret.and_then(|secret| tls::identity(chain, secret, &ring::default_provider())).err()
+}
+
+fn is_for(chain: &[CertificateDer<'_>], domain: &str) -> bool {
+    let name = ServerName::try_from(domain);
+    let own = chain.first().and_then(|own| ParsedCertificate::try_from(own).ok());
+    matches!((name, own), (Ok(name), Some(own)) if verify_server_name(&own, &name).is_ok())
+}
+
+/// What is odd about a chain; an error if peers could not use it.
+fn check_chain(chain: &[CertificateDer<'_>]) -> Result<Option<String>, String> {
+    let now = UnixTime::now();
+    let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + NOTICE);
+    for (certificate, number) in chain.iter().zip(1..) {
+        let certificate = ParsedCertificate::try_from(certificate)
+            .map_err(|error| format!("has a certificate, number {number}, that cannot be read: {error}"))?;
+        let what = match (validity(&certificate, now), validity(&certificate, soon)) {
+            (Validity::Ended(when), _) => format!("ended on {}: renew it", day(when)),
+            (Validity::NotYet(when), _) => format!("is not valid before {}", day(when)),
+            (Validity::Valid, Validity::Ended(when)) => format!("ends on {}: it is time to renew it", day(when)),
+            _ => continue,
+        };
+        return Ok(Some(if number == 1 { what } else { format!("has a certificate, number {number}, that {what}") }));
+    }
+    Ok((1..chain.len()).find_map(|issuer| check_issuer(chain, issuer, now)))
+}
+
+/// Whether a certificate is in its time.
+enum Validity {
+    Valid,
+    Ended(UnixTime),
+    NotYet(UnixTime),
+}
+
+fn validity(own: &ParsedCertificate<'_>, time: UnixTime) -> Validity {
+    // Its time comes before its issuer, who is not asked about here.
+    match verify(own, &RootCertStore::empty(), &[], time) {
+        Err(CertificateError::ExpiredContext { not_after, .. }) => Validity::Ended(not_after),
+        Err(CertificateError::NotValidYetContext { not_before, .. }) => Validity::NotYet(not_before),
+        _ => Validity::Valid,
+    }
+}
+
+/// What is wrong with the way from the first certificate to this one.
+fn check_issuer(chain: &[CertificateDer<'_>], issuer: usize, now: UnixTime) -> Option<String> {
+    let mut trusted = RootCertStore::empty();
+    let own = ParsedCertificate::try_from(&chain[0]).ok()?;
+    let is_sound = trusted.add(chain[issuer].clone().into_owned()).is_ok()
+        && verify(&own, &trusted, &chain[1..issuer], now).is_ok();
+    let number = issuer + 1;
+    (!is_sound).then(|| {
+        format!(
+            "has a certificate, number {number}, that did not issue the one before it: the server's own comes first, \
+             then the one that issued it, and so on"
+        )
+    })
+}
+
+fn verify(
+    own: &ParsedCertificate<'_>,
+    trusted: &RootCertStore,
+    between: &[CertificateDer<'_>],
+    time: UnixTime,
+) -> Result<(), CertificateError> {
+    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    match verify_server_cert_signed_by_trust_anchor(own, trusted, between, time, algorithms) {
+        Ok(()) => Ok(()),
+        Err(rustls::Error::InvalidCertificate(error)) => Err(error),
+        Err(_) => Err(CertificateError::BadEncoding),
+    }
+}
+
+/// `2026-12-31`
+fn day(time: UnixTime) -> String {
+    let time = i64::try_from(time.as_secs()).ok().and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
+    time.map_or_else(|| "a day beyond all calendars".to_owned(), |time| time.date().to_string())
+}
+
+/// How long before its end a certificate is worth a warning: certbot renews a month before.
+const NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
