@@ -106,6 +106,18 @@ impl Client {
         }
     }
 
+    /// Copies of both ends, for somebody who comes in between.
+    pub(crate) fn ends(&self) -> (File, File) {
+        let output = self.output.as_ref().expect("a connection that is not half closed");
+        (self.input.try_clone().expect("a copy of the descriptor"), output.try_clone().expect("the same"))
+    }
+
+    /// Goes on over this socket.
+    pub(crate) fn replace_ends(&mut self, socket: OwnedFd) {
+        let other = Self::on(socket);
+        (self.input, self.output) = (other.input, other.output);
+    }
+
     /// Ends its lines with LF, as a person does who types.
     pub fn types(&mut self) {
         self.line_end = "\n";

@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub mod certificates;
 pub mod client;
 pub mod daemon;
 pub mod debian;
@@ -26,6 +27,7 @@ pub mod session;
 pub mod strace;
 pub mod syslog;
 mod tap;
+pub mod tls;
 mod wait;
 
 pub use client::{Broken, Client};
@@ -37,6 +39,7 @@ pub use random::Random;
 pub use request::{Form, Request};
 pub use session::Session;
 pub use tap::{Recording, Tap};
+pub use tls::TlsClient;
 pub use wait::{PATIENCE, wait_until};
 
 /// Both loopback addresses.

@@ -131,6 +131,7 @@ fn master_cf(address: SocketAddr) -> String {
          anvil unix - - n - 1 anvil\n\
          proxymap unix - - n - - proxymap\n\
          showq unix n - n - - showq\n\
+         tlsmgr unix - - n 1000? 1 tlsmgr\n\
          postlog unix-dgram n - n - 1 postlogd\n"
     )
 }
