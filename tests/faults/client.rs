@@ -5,14 +5,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::unistd::Pid;
-use testkit::Broken;
 use testkit::client::{Reply, on_the_wire};
+use testkit::{Broken, TlsClient};
 
 use crate::support::{LOG, MAILRECV, PEER};
 
 /// A running receiver and the client's end of its connection.
 pub struct Session {
     session: testkit::Session,
+    /// What it begins TLS with, if it does.
+    tls: Option<TlsClient>,
     /// Whether greeting and EHLO are behind us.
     introduced: bool,
 }
@@ -55,7 +57,12 @@ impl Session {
             [] => testkit::Session::start(command),
             _ => testkit::Session::start_with_stderr(command, Stdio::null()),
         };
-        Self { session, introduced: false }
+        Self { session, tls: None, introduced: false }
+    }
+
+    /// The same session, which begins TLS before it sends a message.
+    pub fn secured(self, tls: &TlsClient) -> Self {
+        Self { tls: Some(tls.clone()), ..self }
     }
 
     /// The process that was started: the wrapper, if there is one.
@@ -132,7 +139,17 @@ impl Session {
     pub fn introduce(&mut self) -> Result<Reply, Broken> {
         let greeting = self.session.try_reply()?;
         self.introduced = true;
-        if !greeting.starts_with("220") { Ok(greeting) } else { self.ask("EHLO client.example") }
+        if !greeting.starts_with("220") {
+            return Ok(greeting);
+        }
+        let reply = self.ask("EHLO client.example")?;
+        let Some(tls) = self.tls.take() else { return Ok(reply) };
+        let reply = self.ask("STARTTLS")?;
+        if !reply.starts_with("220") {
+            return Ok(reply);
+        }
+        self.session.try_begin_tls(&tls).map_err(|error| Broken::Failed(error.kind()))?;
+        self.ask("EHLO client.example")
     }
 
     /// Sends a command line and returns the reply, or why there is none.

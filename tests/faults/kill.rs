@@ -7,15 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::certificates::{Authority, Request};
 use testkit::client::Reply;
-use testkit::{Form, Random};
+use testkit::{Form, Random, TlsClient};
 
 use crate::client::{Moment, Session};
 use crate::letters::{Copy, Format, Letter, examine, without_separator};
@@ -46,9 +47,16 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     tally
 }
 
+/// What issues the certificate of the receivers.
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+
+/// The name that it is for.
+const NAME: &str = "receiver.example";
+
 /// Some sessions at a time with the same destinations, and then a look at these.
 struct Batch<'a> {
     scratch: Scratch,
+    tls: TlsClient,
     /// How many sessions are to be hit by a signal.
     faults: u64,
     hits: AtomicU64,
@@ -112,9 +120,12 @@ impl<'a> Batch<'a> {
                 writeln!(config, "{directive} rcpt_to {recipient}@receiver.example {action}").unwrap();
             }
         }
+        config += "tls_certificate own.pem\ntls_key own.key\n";
+        AUTHORITY.issue(&scratch.path(""), "own", &Request::of(&[NAME]));
         scratch.write(CONFIG, config);
         Self {
             scratch,
+            tls: TlsClient::new(&AUTHORITY.root(), NAME),
             faults,
             hits: AtomicU64::new(0),
             runs: AtomicU64::new(0),
@@ -153,6 +164,10 @@ impl<'a> Batch<'a> {
         let letters: Vec<_> = (0..=random.below(3)).map(|n| self.letter(run * 8 + n, &mut random)).collect();
         let plan = Plan::new(&mut random, &letters, self.habits);
         let mut session = Session::start(&self.scratch.path(CONFIG), &[]);
+        // Every other one of those that are not asked first: in a handshake there is no way to say 421.
+        if plan.signal == Signal::SIGKILL && run.is_multiple_of(2) {
+            session = session.secured(&self.tls);
+        }
         let mut killer = Killer { pid: session.pid(), signal: plan.signal, thread: None };
         if plan.point == Point::Start {
             killer.strike_after(plan.delay);
