@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -23,7 +24,8 @@ use super::pattern::Position;
 use super::peers::Peers;
 use super::rules::Rules;
 use super::settings::{Config, Setting, TlsUse};
-use crate::net::{ticket, tls};
+use crate::net::ticket::Tickets;
+use crate::net::tls;
 
 /// The lines about TLS, in the order of the text.
 #[derive(Debug, Default)]
@@ -110,7 +112,11 @@ impl TlsLine {
 
     /// Something about its file.
     fn about(&self, severity: Severity, what: impl fmt::Display) -> Diagnostic {
-        self.cite(severity, format!("{} {what}", self.value))
+        self.cite(severity, format!("{} {what:#}", self.value))
+    }
+
+    fn read(&self) -> anyhow::Result<Vec<u8>> {
+        tls::read(self.path())
     }
 
     /// A secret that everybody can read.
@@ -145,8 +151,8 @@ impl Config {
         let mut is_named = self.domain.starts_with('[');
         for (certificate, key) in lines.certificates().zip(lines.keys()) {
             found.extend(key.public_secret());
-            let secret = read(key).and_then(|text| tls::secret(&text));
-            match read(certificate).and_then(|text| tls::chain(&text)) {
+            let secret = key.read().and_then(|text| tls::secret(&text));
+            match certificate.read().and_then(|text| tls::chain(&text)) {
                 Err(why) => {
                     // Its name is not known.
                     is_named = true;
@@ -162,9 +168,9 @@ impl Config {
                     found.extend(flaw.map(|why| key.about(severity, why)));
                     found.extend(match check_chain(&chain) {
                         Err(why) => Some(certificate.about(severity, why)),
-                        Ok(oddity) => oddity
-                            .filter(|_| is_meant)
-                            .map(|what| certificate.warn(format!("{} {what}", certificate.value))),
+                        Ok(oddity) => {
+                            oddity.filter(|_| is_meant).map(|what| certificate.about(Severity::Warning, what))
+                        }
                     });
                 }
             }
@@ -178,8 +184,8 @@ impl Config {
         }
         if let Some(line) = lines.of(|setting| matches!(setting, Setting::tls_ticket_key(_))).last() {
             found.extend(line.public_secret());
-            let flaw = read(line).map_or_else(Some, |key| ticket::flaw(&key));
-            found.extend(flaw.map(|why| line.about(severity, why)));
+            let tickets = line.read().and_then(|key| Tickets::new(&key));
+            found.extend(tickets.err().map(|why| line.about(severity, why)));
         }
         found
     }
@@ -202,12 +208,11 @@ impl Rules {
     }
 }
 
-fn read(line: &TlsLine) -> Result<Vec<u8>, String> {
-    tls::read(line.path()).map_err(|error| format!("{error:#}"))
-}
-
 /// What is wrong with the key of a chain.
-fn check_key(chain: Vec<CertificateDer<'static>>, secret: Result<PrivateKeyDer<'static>, String>) -> Option<String> {
+fn check_key(
+    chain: Vec<CertificateDer<'static>>,
+    secret: anyhow::Result<PrivateKeyDer<'static>>,
+) -> Option<anyhow::Error> {
     secret.and_then(|secret| tls::identity(chain, secret, &ring::default_provider())).err()
 }
 
@@ -218,12 +223,12 @@ fn is_for(chain: &[CertificateDer<'_>], domain: &str) -> bool {
 }
 
 /// What is odd about a chain; an error if peers could not use it.
-fn check_chain(chain: &[CertificateDer<'_>]) -> Result<Option<String>, String> {
+fn check_chain(chain: &[CertificateDer<'_>]) -> anyhow::Result<Option<String>> {
     let now = UnixTime::now();
     let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + NOTICE);
     for (certificate, number) in chain.iter().zip(1..) {
         let certificate = ParsedCertificate::try_from(certificate)
-            .map_err(|error| format!("has a certificate, number {number}, that cannot be read: {error}"))?;
+            .with_context(|| format!("has a certificate, number {number}, that cannot be read"))?;
         let what = match (validity(&certificate, now), validity(&certificate, soon)) {
             (Validity::Ended(when), _) => format!("ended on {}: renew it", day(when)),
             (Validity::NotYet(when), _) => format!("is not valid before {}", day(when)),

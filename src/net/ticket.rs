@@ -7,24 +7,25 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::bail;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::server::ProducesTickets;
 
 /// Makes tickets, and reads those of other processes with the same key.
-pub(super) struct Tickets {
+pub(crate) struct Tickets {
     master: hmac::Key,
 }
 
 impl Tickets {
     /// Takes the content of a key file; what is wrong with it.
-    pub(super) fn new(key: &[u8]) -> Result<Self, String> {
+    pub(crate) fn new(key: &[u8]) -> anyhow::Result<Self> {
         match key.len() {
             KEY_LEN => Ok(Self { master: hmac::Key::new(hmac::HMAC_SHA256, key) }),
-            other => Err(format!(
+            other => bail!(
                 "has {other} bytes, and a key for tickets has {KEY_LEN}: make one with `head -c {KEY_LEN} /dev/urandom`"
-            )),
+            ),
         }
     }
 
@@ -83,11 +84,6 @@ impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tickets")
     }
-}
-
-/// What is wrong with the content of a key file, if anything is.
-pub(crate) fn flaw(key: &[u8]) -> Option<String> {
-    Tickets::new(key).err()
 }
 
 /// The number of a period since 1970.

@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use nix::libc::O_NONBLOCK;
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
@@ -60,11 +60,8 @@ impl Keys {
     pub(crate) fn acceptor(&self) -> anyhow::Result<Acceptor> {
         let provider = ring::default_provider();
         let identity = |(certificate, key): &(Unread, Unread)| {
-            let chain = certificate.read().and_then(|text| chain(&text).map_err(|why| anyhow!(why)));
-            let chain = chain.with_context(|| certificate.path.display().to_string())?;
-            let secret = key.read().and_then(|text| secret(&text).map_err(|why| anyhow!(why)));
-            let identity = secret.and_then(|secret| identity(chain, secret, &provider).map_err(|why| anyhow!(why)));
-            anyhow::Ok(Arc::new(identity.with_context(|| key.path.display().to_string())?))
+            let chain = certificate.parsed(chain)?;
+            key.parsed(|text| identity(chain, secret(text)?, &provider)).map(Arc::new)
         };
         let identities: Vec<_> = self.pairs.iter().map(identity).collect::<Result<_, _>>()?;
         if identities.is_empty() {
@@ -77,8 +74,7 @@ impl Keys {
         // A session remembers nothing for another one, but what the peer keeps for it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(key) = &self.ticket_key {
-            let tickets = key.read().and_then(|key| Tickets::new(&key).map_err(|why| anyhow!(why)));
-            config.ticketer = Arc::new(tickets.with_context(|| key.path.display().to_string())?);
+            config.ticketer = Arc::new(key.parsed(Tickets::new)?);
             config.send_tls13_tickets = 1;
         }
         Ok(Acceptor(Arc::new(config)))
@@ -104,6 +100,11 @@ impl Unread {
         Self { path: path.to_owned(), file }
     }
 
+    /// What its content is; an error names it.
+    fn parsed<T>(&self, parse: impl FnOnce(&[u8]) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.read().and_then(|text| parse(&text)).with_context(|| self.path.display().to_string())
+    }
+
     fn read(&self) -> anyhow::Result<Vec<u8>> {
         let mut file = match &self.file {
             Ok(file) => file,
@@ -122,30 +123,29 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The certificates in a text, the server's own first; why there are none.
-pub(crate) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn chain(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    match chain {
-        Ok(chain) if chain.is_empty() => {
-            Err("has no certificate in PEM form, which begins with `-----BEGIN CERTIFICATE-----`".to_owned())
-        }
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(format!("has a certificate that is not PEM: {error}")),
+    let chain = chain.context("has a certificate that is not PEM")?;
+    if chain.is_empty() {
+        bail!("has no certificate in PEM form, which begins with `-----BEGIN CERTIFICATE-----`");
     }
+    Ok(chain)
 }
 
 /// The private key in a text; why there is none.
-pub(crate) fn secret(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+pub(crate) fn secret(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
     if memchr::memmem::find(text, b"ENCRYPTED").is_some() {
-        return Err("has an encrypted key, and nobody is there to type its password: decrypt it with \
-                    `openssl pkey -in FILE -out NEWFILE`"
-            .to_owned());
+        bail!(
+            "has an encrypted key, and nobody is there to type its password: decrypt it with \
+             `openssl pkey -in FILE -out NEWFILE`"
+        );
     }
-    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
-        pem::Error::NoItemsFound => {
-            "has no private key in PEM form, which begins with `-----BEGIN PRIVATE KEY-----`".to_owned()
+    match PrivateKeyDer::from_pem_slice(text) {
+        Err(pem::Error::NoItemsFound) => {
+            bail!("has no private key in PEM form, which begins with `-----BEGIN PRIVATE KEY-----`")
         }
-        error => format!("has a key that is not PEM: {error}"),
-    })
+        secret => secret.context("has a key that is not PEM"),
+    }
 }
 
 /// A chain with its key; why they cannot be used together.
@@ -153,16 +153,15 @@ pub(crate) fn identity(
     chain: Vec<CertificateDer<'static>>,
     secret: PrivateKeyDer<'static>,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, String> {
-    let key = provider.key_provider.load_private_key(secret);
-    let key = key.map_err(|_| {
-        "has a key that is neither RSA of 2048 to 8192 bits, nor ECDSA P-256 or P-384, nor Ed25519".to_owned()
-    })?;
+) -> anyhow::Result<CertifiedKey> {
+    let Ok(key) = provider.key_provider.load_private_key(secret) else {
+        bail!("has a key that is neither RSA of 2048 to 8192 bits, nor ECDSA P-256 or P-384, nor Ed25519");
+    };
     let identity = CertifiedKey::new(chain, key);
     match identity.keys_match() {
         Ok(()) => Ok(identity),
-        Err(rustls::Error::InconsistentKeys(_)) => Err("has the key of another certificate".to_owned()),
-        Err(error) => Err(format!("cannot be held against the certificate: {error}")),
+        Err(rustls::Error::InconsistentKeys(_)) => bail!("has the key of another certificate"),
+        Err(error) => Err(error).context("cannot be held against the certificate"),
     }
 }
 
