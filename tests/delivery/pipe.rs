@@ -312,6 +312,8 @@ fn commands_get_a_clean_environment() {
         "PATH=/usr/local/bin:/usr/bin:/bin",
         "RECIPIENT=\"Fred x+tag+more\"@MX.example",
         "SENDER=\"a $(id) b\"@c.example",
+        "TLS_CIPHER=",
+        "TLS_VERSION=",
     ];
     expected.sort_unstable();
     assert_eq!(environment, expected);
