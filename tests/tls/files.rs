@@ -30,14 +30,7 @@ fn about<'c>(calls: &'c [Call], scratch: &Scratch, name: &str) -> Vec<&'c str> {
 #[test]
 fn a_session_without_tls_reads_no_key() {
     let scratch = scratch("");
-    // The first one makes the mailbox.
-    let mut session = scratch.greeted();
-    assert!(session.deliver(&["fred@mx.example"]).starts_with("250 "));
-    session.quit();
-    let calls = traced(&scratch, |session| {
-        session.expect("220 ");
-        assert!(session.deliver(&["fred@mx.example"]).starts_with("250 "));
-    });
+    let calls = of_a_message(&scratch);
     let mut of_keys = 0;
     for name in ["own.pem", "own.key"] {
         let about = about(&calls, &scratch, name);
@@ -45,15 +38,23 @@ fn a_session_without_tls_reads_no_key() {
         // A build for debugging looks whether it is open before it closes it.
         assert_eq!(about.iter().filter(|call| **call != "fcntl").collect::<Vec<_>>(), [&"openat", &"close"], "{name}");
     }
-    let with = calls.len() - of_keys;
     // Nor is there anything else that it would not do without a certificate.
     scratch.write(CONFIG, scratch.read(CONFIG).replace("tls_", "#tls_"));
-    let calls = traced(&scratch, |session| {
+    let without = of_a_message(&scratch);
+    assert_eq!(about(&without, &scratch, "own.pem").len() + about(&without, &scratch, "own.key").len(), 0);
+    assert_eq!(calls.len() - of_keys, without.len());
+}
+
+/// The calls of a session with one message, in the clear.
+fn of_a_message(scratch: &Scratch) -> Vec<Call> {
+    // One before it makes the mailbox, and waits until the configuration is no longer new.
+    let mut session = scratch.greeted();
+    assert!(session.deliver(&["fred@mx.example"]).starts_with("250 "));
+    session.quit();
+    traced(scratch, |session| {
         session.expect("220 ");
         assert!(session.deliver(&["fred@mx.example"]).starts_with("250 "));
-    });
-    assert_eq!(about(&calls, &scratch, "own.pem").len() + about(&calls, &scratch, "own.key").len(), 0);
-    assert_eq!(with, calls.len());
+    })
 }
 
 #[test]
