@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, send, setsockopt, shutdown, sockopt};
+use rustix::net::sockopt::set_tcp_quickack;
 
 use super::tls::{Acceptor, Tls, TlsParameters};
 use crate::signals::Signals;
@@ -147,12 +148,12 @@ impl<'s> Connection<'s> {
             self.flush(until).map_err(Input::Gone)?;
             match &mut self.tls {
                 Some(tls) if tls.is_handshaking() => {}
-                _ => return Ok(()),
+                _ => break,
             }
             if begun.is_empty() {
                 self.await_input(until)?;
             }
-            let Some(tls) = &mut self.tls else { return Ok(()) };
+            let Some(tls) = &mut self.tls else { break };
             let received = match begun.is_empty() {
                 true => tls.receive(Descriptor(self.input.as_fd())),
                 false => tls.receive(&mut begun),
@@ -164,6 +165,9 @@ impl<'s> Connection<'s> {
                 Err(error) => return Err(self.gone(error, until)),
             }
         }
+        // Many a peer's next words wait until its last have arrived (Nagle), and we have nothing to say that would tell it.
+        let _ = set_tcp_quickack(&self.output, true);
+        Ok(())
     }
 
     /// What the two sides have agreed on, if this connection is under TLS.
