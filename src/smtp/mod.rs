@@ -45,7 +45,7 @@ pub enum Step {
 
 /// What a session has to do with TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Tls {
+pub enum TlsStatus {
     /// Nothing.
     #[default]
     Off,
@@ -59,14 +59,14 @@ pub enum Tls {
     On,
 }
 
-impl From<TlsUse> for Tls {
+impl From<TlsUse> for TlsStatus {
     /// What a session has to do with it at first.
     fn from(configured: TlsUse) -> Self {
         match configured {
             // Where it is implicit, it is there before the session has anything to say.
-            TlsUse::Off | TlsUse::Implicit => Tls::Off,
-            TlsUse::Offer => Tls::Offered,
-            TlsUse::Require => Tls::Required,
+            TlsUse::Off | TlsUse::Implicit => TlsStatus::Off,
+            TlsUse::Offer => TlsStatus::Offered,
+            TlsUse::Require => TlsStatus::Required,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::data::{DataReader, Text};
 use super::line::{Found, LineReader};
 use super::reply::{self, Reply};
 use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
-use super::{Answer, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, Tls, Turn};
+use super::{Answer, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, TlsStatus, Turn};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limit, Limits, Protocol};
 use crate::peer::Peer;
@@ -26,7 +26,7 @@ pub struct Session<'c> {
     domain: &'c str,
     limits: &'c Limits,
     peer: &'c Peer,
-    tls: Tls,
+    tls: TlsStatus,
     lines: LineReader,
     state: State,
     refused: Refused,
@@ -114,7 +114,7 @@ impl<'c> Session<'c> {
             domain,
             limits,
             peer,
-            tls: Tls::Off,
+            tls: TlsStatus::Off,
             lines,
             state,
             refused: Refused::Nothing,
@@ -124,7 +124,7 @@ impl<'c> Session<'c> {
     }
 
     /// The same session, which offers TLS, wants it or has it.
-    pub fn with_tls(self, tls: Tls) -> Self {
+    pub fn with_tls(self, tls: TlsStatus) -> Self {
         Self { tls, ..self }
     }
 
@@ -205,7 +205,7 @@ impl<'c> Session<'c> {
     /// The handshake that [`Step::StartTls`] asked for is done: nothing that was said before it counts (RFC 3207, 4.2), but
     /// that a peer is not wanted, and what it has used up of its limits.
     pub fn secured(&mut self) {
-        self.tls = Tls::On;
+        self.tls = TlsStatus::On;
         self.lines = LineReader::default();
         self.refused = Refused::Nothing;
         self.expects_secret = false;
@@ -216,15 +216,15 @@ impl<'c> Session<'c> {
 
     /// There can be no handshake, because of this fault of ours. What was said before counts.
     pub fn not_secured(&mut self, cause: String) -> Step {
-        if self.tls == Tls::Required {
-            self.tls = Tls::Unavailable;
+        if self.tls == TlsStatus::Required {
+            self.tls = TlsStatus::Unavailable;
         }
         answer(reply::tls_not_available(cause))
     }
 
     /// Whether the connection is under TLS.
     pub fn is_secured(&self) -> bool {
-        self.tls == Tls::On
+        self.tls == TlsStatus::On
     }
 
     /// Whether replies carry enhanced codes.
@@ -514,16 +514,16 @@ impl<'c> Session<'c> {
 
     fn start_tls(&mut self, heard: Heard<'_>) -> Step {
         match self.tls {
-            Tls::Off => self.unknown(about(reply::unknown_command(), heard)),
-            Tls::On => self.fail(reply::tls_is_on()),
-            Tls::Offered | Tls::Required | Tls::Unavailable => Step::StartTls(reply::ready_for_tls()),
+            TlsStatus::Off => self.unknown(about(reply::unknown_command(), heard)),
+            TlsStatus::On => self.fail(reply::tls_is_on()),
+            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => Step::StartTls(reply::ready_for_tls()),
         }
     }
 
     fn offers_tls(&self) -> bool {
         match self.tls {
-            Tls::Offered | Tls::Required | Tls::Unavailable => true,
-            Tls::Off | Tls::On => false,
+            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => true,
+            TlsStatus::Off | TlsStatus::On => false,
         }
     }
 
@@ -540,7 +540,7 @@ impl<'c> Session<'c> {
                 | Command::NotImplemented
                 | Command::Unknown
         );
-        !comes_before && matches!(self.tls, Tls::Required | Tls::Unavailable)
+        !comes_before && matches!(self.tls, TlsStatus::Required | TlsStatus::Unavailable)
     }
 
     fn tls_first(&mut self, command: &Command<'_>) -> Step {
@@ -551,7 +551,7 @@ impl<'c> Session<'c> {
         }
         // Who cannot begin TLS through no fault of its own comes again.
         let reply = match self.tls {
-            Tls::Unavailable => reply::tls_not_available("STARTTLS was answered so before"),
+            TlsStatus::Unavailable => reply::tls_not_available("STARTTLS was answered so before"),
             _ => Reply { is_echo, ..reply::tls_required() },
         };
         match command {
