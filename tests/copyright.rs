@@ -33,8 +33,13 @@ fn the_copyright_file_names_every_crate_that_is_linked() {
     }
     let shipped = fs::read_to_string(&file).unwrap();
     assert!(shipped == expected, "{} is out of date: run REGENERATE=1 cargo test --test copyright", file.display());
-    for text in paragraphs.iter().filter_map(|paragraph| paragraph.lines().find(|line| line.starts_with("License: "))) {
-        assert!(shipped.contains(&format!("\n\n{text}\n ")), "the text of this licence is missing: {text}");
+    let licences =
+        paragraphs.iter().flat_map(|paragraph| paragraph.lines()).filter_map(|line| line.strip_prefix("License: "));
+    for licence in licences.flat_map(|licences| licences.split(" and ")) {
+        assert!(
+            shipped.contains(&format!("\n\nLicense: {licence}\n ")),
+            "the text of this licence is missing: {licence}"
+        );
     }
 }
 
@@ -84,7 +89,15 @@ impl Crate {
     /// The licence that we take of those that are offered, by Debian's name for it.
     fn licence(&self) -> &'static str {
         let offers = |licence: &str| self.offered.split(" OR ").any(|offered| offered == licence);
-        [("MIT", "Expat"), ("BSD-3-Clause", "BSD-3-clause"), ("Zlib", "Zlib"), ("Apache-2.0", "Apache-2.0")]
+        let known = [
+            ("MIT", "Expat"),
+            ("BSD-3-Clause", "BSD-3-clause"),
+            ("ISC", "ISC"),
+            ("Zlib", "Zlib"),
+            ("Apache-2.0", "Apache-2.0"),
+            ("Apache-2.0 AND ISC", "Apache-2.0 and ISC"),
+        ];
+        known
             .into_iter()
             .find_map(|(licence, name)| offers(licence).then_some(name))
             .unwrap_or_else(|| panic!("{}: a licence that nobody has looked at: {}", self.name, self.offered))
@@ -101,7 +114,9 @@ impl Crate {
         };
         let texts = files.iter().filter(is_licence).map(|file| fs::read_to_string(file).unwrap());
         let mut holders = Vec::new();
-        for line in texts.flat_map(|text| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()) {
+        for line in texts.flat_map(|text| {
+            text.lines().map(|line| line.trim_start_matches('/').trim().to_owned()).collect::<Vec<_>>()
+        }) {
             let Some(holder) = line.strip_prefix("Copyright ") else { continue };
             let marked = holder.strip_prefix("(c) ");
             let holder = marked.unwrap_or(holder);
