@@ -298,9 +298,6 @@ impl<'a> Server<'a> {
         }
         self.idle_since = Instant::now();
         self.unconfirmed = None;
-        // A message that was coming in chunks is forgotten with all that was said.
-        log_letter(self.log, &mut self.letter, &[], true);
-        self.spool = None;
         session.secured();
         policy.secured();
         Ok(())

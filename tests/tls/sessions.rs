@@ -1,9 +1,11 @@
 //! What a session says and forgets.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use testkit::wait_until;
+use testkit::{Session, wait_until};
 
+use crate::support::PEER;
 use crate::{client, implicit, scratch, secured, warnings};
 
 #[test]
@@ -171,4 +173,70 @@ fn many_replies_come_under_tls() {
     }
     session.expect("221 ");
     wait_until("the end", || (session.line().is_none()).then_some(()));
+}
+
+/// A message that was coming in chunks is forgotten with all else, and its text with it.
+#[test]
+fn chunks_that_came_in_the_clear_are_forgotten() {
+    let scratch = scratch("debug sw+Fl\n");
+    let mut session = scratch.greeted();
+    session.offer("fred@mx.example");
+    session.exchange("BDAT 16\r\nSubject: clear", "250 2.0.0 16 octets received");
+    session.start_tls(&client());
+    session.exchange("BDAT 6 LAST\r\nNOOP", "503 Bad sequence of commands -- missing MAIL FROM");
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<fred@mx.example>", "250 ");
+    session.exchange("BDAT 20 LAST\r\nSubject: secured\r\n", "250 2.0.0 Message accepted");
+    session.quit();
+    let inbox = scratch.read("inbox");
+    assert!(inbox.contains("\nSubject: secured\n") && !inbox.contains("clear"), "{inbox}");
+}
+
+#[test]
+fn lmtp_comes_under_tls() {
+    let scratch = scratch("protocol lmtp\nlimit.smtp_ascii off\n");
+    let mut session = scratch.session(&["--peer", PEER]);
+    session.expect("220 mx.example LMTP");
+    assert!(session.ask("LHLO client.example").contains("\n250-STARTTLS\n"));
+    session.start_tls(&client());
+    session.exchange("EHLO client.example", "500 5.5.1 This is LMTP");
+    for (parameter, protocol) in [("", "LMTPS"), (" SMTPUTF8", "UTF8LMTPS")] {
+        session.exchange("LHLO client.example", "250-");
+        session.exchange(&format!("MAIL FROM:<a@b.example>{parameter}"), "250 ");
+        session.exchange("RCPT TO:<fred@mx.example>", "250 ");
+        session.exchange("DATA", "354 ");
+        session.exchange("Subject: one\r\n.", "250 2.0.0 ");
+        let inbox = scratch.read("inbox");
+        assert!(inbox.contains(&format!(" with {protocol} id ")), "{inbox}");
+    }
+    session.quit();
+}
+
+/// TLS begins behind the header of a proxy, also where both come at once.
+#[test]
+fn a_proxys_header_is_in_front_of_tls() {
+    for directives in ["tls implicit\n", "tls require\n"] {
+        let scratch = scratch(&format!("{directives}limit.fcrdns_check off\nproxy_protocol from 127.0.0.1\n"));
+        let mut session = Session::start_at(scratch.mailrecv(&[]), SocketAddr::from(([127, 0, 0, 1], 0)));
+        session.send("PROXY TCP4 192.0.2.9 192.0.2.1 1025 25\r\n");
+        match directives {
+            "tls implicit\n" => {
+                session.begin_tls(&client());
+                session.expect("220 mx.example ESMTP");
+            }
+            _ => {
+                session.expect("220 mx.example ESMTP");
+                session.exchange("EHLO client.example", "250-");
+                session.start_tls(&client());
+            }
+        }
+        assert!(session.deliver(&["fred@mx.example"]).starts_with("250 "));
+        session.quit();
+        let inbox = scratch.read("inbox");
+        assert!(
+            inbox.contains("[192.0.2.9])\n\t(using TLSv1.3 with ") && inbox.contains(" with ESMTPS id "),
+            "{inbox}"
+        );
+    }
 }
