@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use testkit::{Session, wait_until};
 
-use crate::support::PEER;
 use crate::{client, implicit, scratch, secured, warnings};
 
 #[test]
@@ -194,9 +193,9 @@ fn chunks_that_came_in_the_clear_are_forgotten() {
 }
 
 #[test]
-fn lmtp_comes_under_tls() {
+fn lmtp_at_a_unix_socket_comes_under_tls() {
     let scratch = scratch("protocol lmtp\nlimit.smtp_ascii off\n");
-    let mut session = scratch.session(&["--peer", PEER]);
+    let mut session = Session::at_unix_socket(scratch.mailrecv(&[]), &scratch.path("socket"));
     session.expect("220 mx.example LMTP");
     assert!(session.ask("LHLO client.example").contains("\n250-STARTTLS\n"));
     session.start_tls(&client());
