@@ -10,14 +10,14 @@ use crate::config;
 use crate::exit::Exit;
 use crate::metrics::{Counts, Flaw, Record, exposition};
 
-/// Writes the numbers in this file, or in the one that the configuration names, to standard output: all 0 if nothing has
-/// been counted yet.
+/// Writes the numbers in this file, or in the one that the configuration names, to standard output. The latter need not
+/// be there: nothing has been counted yet then.
 pub(crate) fn run(options: &Options, file: Option<&Path>) -> Exit {
-    let file = match file.map_or_else(|| named(options), |file| Ok(file.to_owned())) {
-        Ok(file) => file,
+    let told = match file.map_or_else(|| named(options), |file| Ok(file.to_owned())) {
+        Ok(named) => tell(&named, file.is_none()),
         Err(error) => return failed(&error, Exit::Config),
     };
-    match tell(&file) {
+    match told {
         Ok(()) => Exit::Ok,
         Err(error) => failed(&error, Exit::OsErr),
     }
@@ -28,8 +28,8 @@ fn failed(error: &anyhow::Error, exit: Exit) -> Exit {
     exit
 }
 
-fn tell(file: &Path) -> anyhow::Result<()> {
-    let counts = counts(file).with_context(|| file.display().to_string())?;
+fn tell(file: &Path, may_be_missing: bool) -> anyhow::Result<()> {
+    let counts = counts(file, may_be_missing).with_context(|| file.display().to_string())?;
     io::stdout().write_all(exposition(&counts, false).as_bytes()).context("standard output")
 }
 
@@ -44,11 +44,11 @@ fn named(options: &Options) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn counts(file: &Path) -> io::Result<Counts> {
+fn counts(file: &Path, may_be_missing: bool) -> io::Result<Counts> {
     match Record::to_read(file).map(|record| record.read()) {
         Ok(Err(Flaw::Empty)) => Ok(Counts::default()),
         Ok(read) => Ok(read?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Counts::default()),
+        Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => Ok(Counts::default()),
         Err(error) => Err(error),
     }
 }

@@ -518,7 +518,7 @@ fn sessions_of_another_version() {
     assert_ne!(fs::read(&file).unwrap()[8..16], form);
 }
 
-/// What is asked for and is not there; a file that is not there yet has nothing in it.
+/// What is asked for and is not there; the configuration's file may be missing, and has nothing in it then.
 #[test]
 fn numbers_that_there_are_not() {
     let receiver = Receiver::new("");
@@ -532,9 +532,13 @@ fn numbers_that_there_are_not() {
     assert!(status == 78 && said.contains("no `metrics_file`") && shown.is_empty(), "{status} {said}{shown}");
     let (status, [said, shown]) = ask(&[receiver.config().to_str().unwrap()]);
     assert!(status == 71 && said.contains("is no file of metrics") && shown.is_empty(), "{status} {said}{shown}");
-    let (status, [said, shown]) = ask(&[receiver.path("new").to_str().unwrap()]);
+    let new = receiver.path("new");
+    let (status, [said, shown]) = ask(&[new.to_str().unwrap()]);
+    assert!(status == 71 && said.contains("new: No such file") && shown.is_empty(), "{status} {said}{shown}");
+    receiver.configure(&format!("metrics_file {}", new.display()));
+    let (status, [said, shown]) = ask(&[]);
     assert_eq!((status, &*said, Numbers::read(&shown).changed()), (0, "", BTreeMap::new()));
-    assert!(!receiver.path("new").exists());
+    assert!(!new.exists());
     receiver.configure("nonsense");
     let (status, [said, shown]) = ask(&[]);
     assert!(status == 78 && said.contains("`mailrecv check`") && shown.is_empty(), "{status} {said}{shown}");
