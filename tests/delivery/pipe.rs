@@ -75,17 +75,9 @@ fn commands_that_cannot_run_keep_the_mail_with_the_sender() {
 #[test]
 fn a_shell_that_is_missing_is_named() {
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * pipe cat > piped\n");
-    let options = ["--quiet=all", "-f", "-o", "calls", "-P", "/bin/sh", "-e", "inject=execve:error=ENOENT"];
-    let mut command = scratch.command(debian::program("strace", "strace"), &options);
-    command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
-    let mut session = Session::start(command);
-    session.expect("220 ");
-    let reply = session.deliver(&["fred@mx.example"]);
-    assert!(reply.starts_with("451 4.3.0 "), "{reply}");
-    session.quit();
-    let log = scratch.log();
+    let told = refused_with_fault(&scratch, &["-P", "/bin/sh", "-e", "inject=execve:error=ENOENT"]);
     let why = "(starting /bin/sh for 'cat > piped': No such file or directory (os error 2))";
-    assert!(log.last().unwrap().ends_with(why), "{log:?}");
+    assert!(told.ends_with(why), "{told}");
 
     let options = ["--quiet=all", "-o", "calls", "-P", "/bin/sh", "-e", "inject=stat,statx,newfstatat:error=ENOENT"];
     let mut check = scratch.command(debian::program("strace", "strace"), &options);
@@ -97,31 +89,29 @@ fn a_shell_that_is_missing_is_named() {
 /// What the system says is told, and no guess with it.
 #[test]
 fn why_the_process_that_runs_commands_cannot_be_started_is_told() {
-    for (error, words, is_of_the_program) in [
-        ("EAGAIN", "Resource temporarily unavailable (os error 11)", false),
-        ("ENOENT", "No such file or directory (os error 2)", true),
+    let busy: &[_] = &["-e", "inject=clone,clone3,vfork:error=EAGAIN"];
+    let missing: &[_] = &["-P", "/proc/self/exe", "-e", "inject=execve:error=ENOENT"];
+    for (fault, words, is_of_the_program) in [
+        (busy, "Resource temporarily unavailable (os error 11)", false),
+        (missing, "No such file or directory (os error 2)", true),
     ] {
         let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * pipe cat > piped\n");
-        let injection = match is_of_the_program {
-            true => format!("inject=execve:error={error}"),
-            false => format!("inject=clone,clone3,vfork:error={error}"),
-        };
-        let options = ["--quiet=all", "-f", "-o", "calls", "-e", &injection];
-        let mut command = scratch.command(debian::program("strace", "strace"), &options);
-        if is_of_the_program {
-            command.args(["-P", "/proc/self/exe"]);
-        }
-        command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
-        let mut session = Session::start(command);
-        session.expect("220 ");
-        let reply = session.deliver(&["fred@mx.example"]);
-        assert!(reply.starts_with("451 4.3.0 "), "{reply}");
-        session.quit();
-        let log = scratch.log();
-        let line = log.last().unwrap();
-        assert!(line.contains(words), "{log:?}");
-        assert_eq!(line.contains("/proc/self/exe has to be there"), is_of_the_program, "{log:?}");
+        let told = refused_with_fault(&scratch, fault);
+        assert!(told.contains(words), "{told}");
+        assert_eq!(told.contains("/proc/self/exe has to be there"), is_of_the_program, "{told}");
     }
+}
+
+/// The last line of the log of a session whose system calls fail in this way, in strace's words.
+fn refused_with_fault(scratch: &Scratch, fault: &[&str]) -> String {
+    let mut command = scratch.command(debian::program("strace", "strace"), &["--quiet=all", "-f", "-o", "calls"]);
+    command.args(fault).args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    let reply = session.deliver(&["fred@mx.example"]);
+    assert!(reply.starts_with("451 4.3.0 "), "{reply}");
+    session.quit();
+    scratch.log().pop().unwrap()
 }
 
 /// A command need not read what it does not want; its exit status is what counts.
