@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, setsockopt, sockopt,
+};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, tcp, wait_until};
 
 /// The client's end of an SMTP session.
 pub struct Client {
@@ -156,6 +158,20 @@ impl Client {
     pub fn send_without_reading(&mut self, bytes: &[u8], time: Duration) {
         setsockopt(&self.input, sockopt::RcvBuf, &4096).expect("SO_RCVBUF");
         self.send_within(bytes, time);
+    }
+
+    /// Waits until the other end has read everything that was sent, or has closed the connection: what is sent then comes by
+    /// itself. For TCP to a process in this network, before a half-close.
+    #[track_caller]
+    pub fn until_read(&self) {
+        let port = |address: SockaddrStorage| {
+            let ipv4 = address.as_sockaddr_in().map(SockaddrIn::port);
+            ipv4.or(address.as_sockaddr_in6().map(SockaddrIn6::port)).expect("a connection over TCP")
+        };
+        let ours = port(socket::getsockname(self.input.as_raw_fd()).expect("our address"));
+        // One that was reset has no other end.
+        let Ok(theirs) = socket::getpeername(self.input.as_raw_fd()).map(port) else { return };
+        wait_until("the other end to read", || tcp::is_all_read(ours, theirs).then_some(()));
     }
 
     /// Says that nothing more will be sent.

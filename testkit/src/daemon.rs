@@ -96,18 +96,3 @@ pub fn free_port(address: IpAddr) -> SocketAddr {
         TcpListener::bind(address).is_ok().then_some(address)
     })
 }
-
-/// Whether something listens on this port. It looks at the kernel's table: a connection would start a session.
-pub fn is_listening(address: SocketAddr) -> bool {
-    let port = format!(":{:04X}", address.port());
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        fs::read_to_string(table).unwrap_or_default().lines().any(|line| {
-            let mut columns = line.split_whitespace().skip(1);
-            let (local, _remote, state) = (columns.next(), columns.next(), columns.next());
-            local.is_some_and(|local| local.ends_with(&port)) && state == Some(LISTEN)
-        })
-    })
-}
-
-/// TCP_LISTEN, as the kernel's tables have it.
-const LISTEN: &str = "0A";

@@ -27,6 +27,7 @@ pub mod session;
 pub mod strace;
 pub mod syslog;
 mod tap;
+pub mod tcp;
 pub mod tls;
 mod wait;
 
@@ -40,7 +41,7 @@ pub use request::{Form, Request};
 pub use session::Session;
 pub use tap::{Recording, Tap};
 pub use tls::TlsClient;
-pub use wait::{PATIENCE, wait_until};
+pub use wait::{PATIENCE, a_few_at_a_time, wait_until};
 
 /// Both loopback addresses.
 pub const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

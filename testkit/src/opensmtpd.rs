@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::daemon::{free_port, is_listening};
+use crate::daemon::free_port;
+use crate::tcp::is_listening;
 use crate::{Daemon, Folder, LOOPBACK, debian, wait_until};
 
 /// A running OpenSMTPD, which sees files of its own.

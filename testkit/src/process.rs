@@ -61,7 +61,7 @@ pub fn output(command: Command) -> Output {
 /// Runs a program that has to succeed, with this on its standard input; what it prints.
 #[track_caller]
 pub fn succeeds(command: Command, input: &str) -> String {
-    succeeds_within(command, input, Duration::from_mins(1))
+    succeeds_within(command, input, PATIENCE)
 }
 
 /// Like [`succeeds`], for one that takes longer.

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::daemon::{free_port, is_listening};
+use testkit::daemon::free_port;
 use testkit::process::{children, output, succeeds};
+use testkit::tcp::is_listening;
 use testkit::{Client, LOOPBACK, debian, wait_until};
 
 use crate::support::receiver::{FRED, Receiver};

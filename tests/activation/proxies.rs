@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use testkit::daemon::{free_port, is_listening};
+use testkit::daemon::free_port;
+use testkit::tcp::is_listening;
 use testkit::{Client, Daemon, Folder, debian, wait_until};
 
 use crate::bans::hits;

@@ -26,8 +26,6 @@ mod room;
 mod support;
 mod swaps;
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
 use testkit::Session;
 use testkit::client::Reply;
 
@@ -43,20 +41,6 @@ fn text_of(size: usize) -> Vec<u8> {
 
 fn with_lf(text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(|byte| *byte != b'\r').collect()
-}
-
-/// Does this with all of them, a few at a time: they wait most of the time.
-fn several_at_a_time<T: Sync>(items: &[T], run: impl Fn(&T) + Sync) {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, SeqCst)) {
-                    run(item);
-                }
-            });
-        }
-    });
 }
 
 /// Sends the text to fred and returns the final reply.

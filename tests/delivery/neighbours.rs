@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use testkit::Session;
 use testkit::client::Reply;
 use testkit::halts::Halts;
+use testkit::{Session, a_few_at_a_time};
 
 use crate::support::{CONFIG, MAILRECV, PEER, Scratch};
-use crate::{several_at_a_time, text_of};
+use crate::text_of;
 
 /// What stood in the mailbox before.
 const OLD: &str = "From old@example.org Sat Nov 21 01:32:50 2026\nSubject: old\n\nold\n\n";
@@ -69,7 +69,7 @@ fn what_careless_programs_do_to_a_mailbox_costs_no_mail() {
         assert!(calls > 3, "a delivery makes more calls than {calls}");
         runs.extend(DEEDS.iter().flat_map(|deed| (0..calls).map(move |call| (deed, refuses, call))));
     }
-    several_at_a_time(&runs, |(deed, refuses, call)| _ = delivered_beside(deed, *refuses, *call));
+    a_few_at_a_time(&runs, |(deed, refuses, call)| _ = delivered_beside(deed, *refuses, *call));
 }
 
 /// A program that protects itself by `FILE.lock` alone may have read the mailbox before the message was whole. One that

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use testkit::halts::Halts;
-use testkit::{Session, is_root};
+use testkit::{Session, a_few_at_a_time, is_root};
 
-use crate::several_at_a_time;
 use crate::support::{PEER, Scratch};
 
 /// Calls that take a path.
@@ -44,7 +43,7 @@ fn a_link_that_comes_and_goes_leads_no_mail_elsewhere() {
             }
         }
     }
-    several_at_a_time(&runs, |(attack, swaps, begins_with_link)| _ = attack.run(swaps, *begins_with_link));
+    a_few_at_a_time(&runs, |(attack, swaps, begins_with_link)| _ = attack.run(swaps, *begins_with_link));
 }
 
 /// Mail for a destination, one name of which is swapped for a link of another user and back.

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use nix::unistd::Pid;
-use testkit::daemon::{free_port, is_listening};
+use testkit::daemon::free_port;
 use testkit::repository::{self, replaced};
+use testkit::tcp::is_listening;
 use testkit::{Client, Daemon, debian};
 
 use super::receiver::Receiver;
