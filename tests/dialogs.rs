@@ -16,12 +16,13 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use regex::Regex;
 use support::{CONFIG, LOG, PEER, Scratch};
-use testkit::{Session, panic_text, repository};
+use testkit::{Session, a_few_at_a_time, panic_text, repository};
 
 #[test]
 fn every_dialog_goes_as_written() {
@@ -29,15 +30,12 @@ fn every_dialog_goes_as_written() {
     let mut files = repository::files("tests/dialogs", "txt");
     files.retain(|file| file.to_string_lossy().contains(&wanted));
     assert!(!files.is_empty(), "no dialog has `{wanted}` in its name");
-    let failures: Vec<String> = std::thread::scope(|scope| {
-        let running: Vec<_> = files.iter().map(|file| scope.spawn(|| run(file))).collect();
-        running.into_iter().zip(&files).filter_map(|(thread, file)| failure(thread.join(), file)).collect()
-    });
+    let failures: Vec<String> = a_few_at_a_time(&files, |file| failure(file)).into_iter().flatten().collect();
     assert!(failures.is_empty(), "{} of {} dialogs:\n{}", failures.len(), files.len(), failures.join("\n"));
 }
 
-fn failure(ended: std::thread::Result<Result<(), String>>, file: &Path) -> Option<String> {
-    match ended {
+fn failure(file: &Path) -> Option<String> {
+    match catch_unwind(|| run(file)) {
         Ok(result) => result.err(),
         Err(panic) => Some(format!("{}: {}", file.display(), panic_text(&*panic))),
     }
@@ -167,7 +165,7 @@ impl<'f> Dialog<'f> {
             "raw" => self.outgoing.extend(bytes_of(value)),
             "pause" => {
                 self.flush();
-                std::thread::sleep(Duration::from_millis(50));
+                self.session().until_read();
             }
             "S" => self.reply(value)?,
             "log" => {
@@ -230,8 +228,8 @@ impl<'f> Dialog<'f> {
         let Some(got) = got else {
             return if expected == "<EOF>" { Ok(()) } else { Err(self.mismatch(expected, "<EOF>")) };
         };
-        let well_formed = Regex::new("^[2-5][0-5][0-9][ -]").unwrap();
-        if !well_formed.is_match(&got) || got.len() + 2 > 512 {
+        static WELL_FORMED: LazyLock<Regex> = LazyLock::new(|| Regex::new("^[2-5][0-5][0-9][ -]").unwrap());
+        if !WELL_FORMED.is_match(&got) || got.len() + 2 > 512 {
             return Err(self.error(&format!("not a line of a reply: `{got}`")));
         }
         if matches!(got.as_bytes()[0], b'4' | b'5') {
@@ -358,9 +356,10 @@ and is in the log as
 
     /// Compares a line with what the dialog expects, in which `...`, `<ID>`, `<DATE>` and `<ASCTIME>` stand for more.
     fn compare(&mut self, expected: &str, got: &str) -> Result<(), String> {
-        let token = Regex::new(r"\.\.\.|<ID[0-9]?>|<DATE>|<ASCTIME>|<N>").unwrap();
+        static TOKEN: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(r"\.\.\.|<ID[0-9]?>|<DATE>|<ASCTIME>|<N>").unwrap());
         let (mut pattern, mut at, mut unbound) = ("^".to_owned(), 0, Vec::new());
-        for found in token.find_iter(expected) {
+        for found in TOKEN.find_iter(expected) {
             pattern += &regex::escape(&expected[at..found.start()]);
             at = found.end();
             pattern += &match found.as_str() {
@@ -398,14 +397,16 @@ and is in the log as
 
 /// `550 5.1.1 No one` is `550 No one` in the log. (An enhanced code that belongs to the text is there as well.)
 fn without_enhanced_code(line: &str) -> String {
-    Regex::new(r"^([0-9]{3}) [245]\.[0-9]{1,3}\.[0-9]{1,3} ").unwrap().replace(line, "$1 ").into_owned()
+    static CODES: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^([0-9]{3}) [245]\.[0-9]{1,3}\.[0-9]{1,3} ").unwrap());
+    CODES.replace(line, "$1 ").into_owned()
 }
 
 /// A value of the dialog with `<x*3>` written out as `xxx`.
 fn repetitions(value: &str) -> String {
-    let repetition = Regex::new(r"<([^<>*]+)\*([0-9]+)>").unwrap();
+    static REPETITION: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<([^<>*]+)\*([0-9]+)>").unwrap());
     let repeat = |found: &regex::Captures<'_>| found[1].repeat(found[2].parse().expect("a number of times"));
-    repetition.replace_all(value, repeat).into_owned()
+    REPETITION.replace_all(value, repeat).into_owned()
 }
 
 /// A value of the dialog with its escapes resolved as well.
