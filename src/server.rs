@@ -141,6 +141,8 @@ impl<'a> Server<'a> {
         let Config { protocol, domain, limits, .. } = self.config;
         let tls = self.config.tls().into();
         let mut session = Session::new(*protocol, domain, limits, peer, refusal).with_tls(tls);
+        // What we did since the greeting, as looking up a name, was no silence of the peer.
+        self.idle_since = Instant::now();
         let greeted = match self.config.tls() {
             TlsUse::Implicit => self.greet_under_tls(&mut session, &mut policy),
             TlsUse::Off | TlsUse::Offer | TlsUse::Require => Ok(()),

@@ -649,6 +649,22 @@ fn look_ups_are_bounded_and_beside_the_greeting() {
     }
 }
 
+/// A peer that has said something has not been silent, however long we took to look at it.
+#[test]
+fn the_time_of_a_look_up_is_not_the_silence_of_the_peer() {
+    if !can_have_names() {
+        return;
+    }
+    let limits = "limit.fcrdns_check off\nlimit.dns_secs 4\nlimit.greet_secs 3\n";
+    let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}{limits}"));
+    let mut session = session(&scratch, "{'mode': 'silent'}", IPV4);
+    session.send("HELO client.example\r\nQUIT\r\n");
+    session.expect("220 mx.example ");
+    session.expect("250 mx.example Hello unknown [192.0.2.7]");
+    session.expect("221 ");
+    assert_eq!(session.end(), (Vec::new(), 0));
+}
+
 /// A peer that is not wanted by name or address is told so, with the name only if it is confirmed.
 #[test]
 fn rules_about_peers_see_confirmed_names_only() {
