@@ -164,14 +164,26 @@ impl Client {
     /// itself. For TCP to a process in this network, before a half-close.
     #[track_caller]
     pub fn until_read(&self) {
+        // One that was reset has no other end.
+        let Some((ours, theirs)) = self.ports() else { return };
+        wait_until("the other end to read", || tcp::is_all_read(ours, theirs).then_some(()));
+    }
+
+    /// How much of what was sent has come and is not read at the other end; none if the connection is over there. Like
+    /// [`Client::until_read`], it is for TCP in this network.
+    pub(crate) fn unread(&self) -> Option<u32> {
+        self.ports().and_then(|(ours, theirs)| tcp::unread(ours, theirs))
+    }
+
+    /// Our end's and the other's.
+    fn ports(&self) -> Option<(u16, u16)> {
         let port = |address: SockaddrStorage| {
             let ipv4 = address.as_sockaddr_in().map(SockaddrIn::port);
             ipv4.or(address.as_sockaddr_in6().map(SockaddrIn6::port)).expect("a connection over TCP")
         };
-        let ours = port(socket::getsockname(self.input.as_raw_fd()).expect("our address"));
-        // One that was reset has no other end.
-        let Ok(theirs) = socket::getpeername(self.input.as_raw_fd()).map(port) else { return };
-        wait_until("the other end to read", || tcp::is_all_read(ours, theirs).then_some(()));
+        let ours = socket::getsockname(self.input.as_raw_fd()).expect("our address");
+        let theirs = socket::getpeername(self.input.as_raw_fd()).ok()?;
+        Some((port(ours), port(theirs)))
     }
 
     /// Says that nothing more will be sent.

@@ -127,6 +127,12 @@ pub fn peak_memory(pid: Pid) -> Option<u64> {
     Some(memory(pid, "status", "VmHWM")?.saturating_sub(memory(pid, "status", "RssFile")?))
 }
 
+/// Whether a process of one thread waits for something (proc_pid_stat(5)).
+pub fn is_asleep(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S'))
+}
+
 /// The children of a running process, zombies among them.
 pub fn children(pid: Pid) -> String {
     fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("a running process")

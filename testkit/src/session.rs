@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::Pid;
 
-use crate::{Client, LOOPBACK, Process};
+use crate::process::is_asleep;
+use crate::{Client, LOOPBACK, Process, wait_until};
 
 /// The running program and its client.
 pub struct Session {
@@ -66,6 +67,16 @@ impl Session {
     #[track_caller]
     pub fn exit_code(&mut self) -> i32 {
         self.process.exit_code()
+    }
+
+    /// Waits until the program sleeps although there is input for it: until its replies are read, it does nothing more.
+    #[track_caller]
+    pub fn until_replies_wait(&self) {
+        wait_until("replies that wait to be read", || {
+            let unread = self.client.unread().filter(|octets| *octets > 0)?;
+            // Whoever had waited for input, and not woken yet, would have read it by then.
+            (is_asleep(self.pid()) && self.client.unread() == Some(unread)).then_some(())
+        });
     }
 
     /// Closes the connection without a word.

@@ -13,7 +13,13 @@ pub fn is_listening(address: SocketAddr) -> bool {
 pub(crate) fn is_all_read(from: u16, to: u16) -> bool {
     // In this order: what has not been acknowledged may not have come yet.
     let has_come = row(from, to).is_none_or(|ours| ours.unacknowledged == 0);
-    has_come && row(to, from).is_none_or(|theirs| theirs.unread == 0)
+    has_come && unread(from, to).is_none_or(|octets| octets == 0)
+}
+
+/// How many octets that were sent from the one port to the other have come and are not read; none if the connection is over
+/// at that end.
+pub(crate) fn unread(from: u16, to: u16) -> Option<u32> {
+    row(to, from).map(|theirs| theirs.unread)
 }
 
 fn row(local_port: u16, remote_port: u16) -> Option<Row> {

@@ -230,8 +230,8 @@ fn a_fifo_is_written_to_as_fast_as_it_is_read() {
 fn a_request_to_stop_reaches_who_waits_for_the_reader_of_a_fifo() {
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * append fifo\n");
     assert!(scratch.run("mkfifo", &["fifo"]).status.success());
-    let trickle =
-        "import os, time\nfifo = os.open('fifo', os.O_RDONLY)\nwhile True: os.read(fifo, 4096); time.sleep(0.2)\n";
+    let trickle = "import os, time\nfifo = os.open('fifo', os.O_RDONLY)\n\
+        while True:\n  if os.read(fifo, 4096): open('begun', 'w').close()\n  time.sleep(0.2)\n";
     let _reader = Process::start(scratch.command(debian::program("python3", "python3"), &["-c", trickle]));
     let mut session = scratch.greeted();
     session.begin_message(&["fred@mx.example"]);
@@ -240,6 +240,7 @@ fn a_request_to_stop_reaches_who_waits_for_the_reader_of_a_fifo() {
     });
     session.send(text_of(3_000_000));
     session.send("\r\n.\r\n");
+    wait_until("the beginning of a delivery", || scratch.path("begun").exists().then_some(()));
     assert!(session.is_silent_for(Duration::from_millis(500)), "the reader is slow");
     nix::sys::signal::kill(session.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
     session.expect("451 4.3.0 ");

@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use testkit::Session;
 use testkit::process::{peak_memory, succeeds};
+use testkit::{Session, wait_until};
 
+use crate::SLOW;
 use crate::support::{CONFIG, Scratch};
 
-/// Three recipients, of whom the second takes a second.
-const SLOW: &str = "protocol lmtp
-domain mx.example
-debug -
-deliver rcpt_to fred@mx.example append fred
-deliver rcpt_to slow@mx.example pipe sleep 1; cat > slow
-deliver rcpt_to wilma@mx.example append wilma
-";
+/// Three recipients, of whom the second takes its time.
+fn with_a_slow_one() -> String {
+    format!(
+        "protocol lmtp\ndomain mx.example\ndebug -\n\
+         deliver rcpt_to fred@mx.example append fred\n\
+         deliver rcpt_to slow@mx.example pipe {SLOW}\n\
+         deliver rcpt_to wilma@mx.example append wilma\n"
+    )
+}
 
 fn begin(scratch: &Scratch, recipients: impl IntoIterator<Item = impl AsRef<str>>) -> Session {
     let mut session = scratch.greeted();
@@ -31,12 +33,13 @@ fn begin(scratch: &Scratch, recipients: impl IntoIterator<Item = impl AsRef<str>
 /// Each reply leaves when its delivery is over, and not with the last.
 #[test]
 fn a_reply_does_not_wait_for_the_next() {
-    let scratch = Scratch::with_config(SLOW);
+    let scratch = Scratch::with_config(&with_a_slow_one());
     let mut session = begin(&scratch, ["fred", "slow", "wilma"]);
     session.send("x\r\n.\r\n");
     session.expect("250 ");
     assert!(scratch.path("fred").exists());
     assert!(!scratch.path("wilma").exists());
+    scratch.write("go", "");
     session.expect("250 ");
     session.expect("250 ");
     assert!(scratch.path("slow").exists() && scratch.path("wilma").exists());
@@ -47,11 +50,13 @@ fn a_reply_does_not_wait_for_the_next() {
 /// message again, and the log says whom the peer may not know of.
 #[test]
 fn a_peer_that_vanishes_between_replies() {
-    let scratch = Scratch::with_config(SLOW);
+    let scratch = Scratch::with_config(&with_a_slow_one());
     let mut session = begin(&scratch, ["fred", "slow", "wilma"]);
     session.send("x\r\n.\r\n");
     session.expect("250 ");
-    assert_eq!(session.reset().exit_code(), 0);
+    let mut process = session.reset();
+    scratch.write("go", "");
+    assert_eq!(process.exit_code(), 0);
     assert!(scratch.path("fred").exists() && scratch.path("slow").exists());
     assert!(!scratch.path("wilma").exists());
     let log = scratch.log();
@@ -75,13 +80,13 @@ fn a_peer_that_vanishes_between_replies() {
 /// SIGTERM: the delivery under way is brought to its end and answered, and no other is begun.
 #[test]
 fn a_request_to_stop_between_replies() {
-    let scratch = Scratch::with_config(SLOW);
+    let scratch = Scratch::with_config(&with_a_slow_one());
     let mut session = begin(&scratch, ["fred", "slow", "wilma"]);
     session.send("x\r\n.\r\n");
     session.expect("250 ");
-    // So that the next one is under way.
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until("the next one", || scratch.path("begun").exists().then_some(()));
     kill(session.pid(), Signal::SIGTERM).unwrap();
+    scratch.write("go", "");
     session.expect("250 ");
     session.expect("421 4.3.2 ");
     assert_eq!(session.line(), None);
@@ -92,7 +97,9 @@ fn a_request_to_stop_between_replies() {
 /// A 421 is the last reply to a message, whoever of its recipients has none yet: nobody has it, and it is counted as that.
 #[test]
 fn a_message_that_nobody_has_when_421_is_said_is_counted() {
-    let scratch = Scratch::with_config(&format!("{SLOW}limit.smtp_data_size 10 421 Too large\nmetrics_file counted\n"));
+    let config = with_a_slow_one();
+    let scratch =
+        Scratch::with_config(&format!("{config}limit.smtp_data_size 10 421 Too large\nmetrics_file counted\n"));
     let mut session = begin(&scratch, ["fred", "wilma"]);
     session.send("Subject: x\r\n\r\n.\r\n");
     session.expect("421 ");
@@ -105,13 +112,13 @@ fn a_message_that_nobody_has_when_421_is_said_is_counted() {
     };
     assert_eq!(deferred().as_deref(), Some("1"));
     // Refused for one, and then we are asked to stop.
-    let refusing = SLOW.replace("append fred", "pipe sleep 1; exit 67");
+    let refusing = config.replace("append fred", &format!("pipe {SLOW}; exit 67"));
     scratch.write(CONFIG, format!("{refusing}metrics_file counted\n"));
     let mut session = begin(&scratch, ["fred", "wilma"]);
     session.send("x\r\n.\r\n");
-    // So that the first is under way.
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until("the first one", || scratch.path("begun").exists().then_some(()));
     kill(session.pid(), Signal::SIGTERM).unwrap();
+    scratch.write("go", "");
     session.expect("550 ");
     session.expect("421 4.3.2 ");
     assert_eq!(session.end().1, 0);

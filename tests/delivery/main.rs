@@ -31,6 +31,9 @@ use testkit::client::Reply;
 
 const INBOX: &str = "domain mx.example\ndeliver rcpt_to fred@mx.example append inbox\n";
 
+/// A command that says when it has begun, and goes on when it is told to.
+const SLOW: &str = "touch begun; until test -e go; do sleep 0.02; done; cat > slow";
+
 /// A message of about this size with lines that are all different.
 fn text_of(size: usize) -> Vec<u8> {
     let line = |number: usize| format!("{number:09} {}\r\n", "abcdefghij".repeat(5)).into_bytes();

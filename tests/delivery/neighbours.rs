@@ -170,7 +170,8 @@ fn who_holds_one_mailbox_does_not_hold_up_another() {
         let mut waiting = scratch.greeted();
         waiting.begin_message(&["fred@mx.example"]);
         waiting.send("x\r\n.\r\n");
-        for number in 1..=20 {
+        // Few: the one that waits does so for half a minute at most.
+        for number in 1..=5 {
             let mut session = scratch.greeted();
             let reply = session.deliver(&["jim@mx.example"]);
             assert!(reply.starts_with("250 "), "{number}: {reply}");
@@ -179,7 +180,7 @@ fn who_holds_one_mailbox_does_not_hold_up_another() {
         drop(held);
         waiting.expect("250 ");
         waiting.quit();
-        assert_eq!(scratch.read("archive").matches("\nDelivered-To: ").count(), 21);
+        assert_eq!(scratch.read("archive").matches("\nDelivered-To: ").count(), 6);
     }
 }
 
