@@ -60,7 +60,7 @@ fn few_descriptors() {
 #[test]
 fn signals_left_blocked_or_ignored() {
     let scratch = Scratch::with_config(
-        "domain mx.example\nlimit.pipe_secs 5\n\
+        "domain mx.example\nlimit.pipe_secs 60\n\
          deliver rcpt_to command@mx.example pipe exec >&- 2>&-; cat > piped; sleep 0.2\n\
          deliver rcpt_to signals@mx.example pipe exec grep -e ^SigBlk -e ^SigIgn /proc/self/status > signals\n",
     );

@@ -46,7 +46,7 @@ fn can_have_names() -> bool {
 
 /// Starts a session with a receiver that asks for no name, says HELO and returns what it is called.
 fn name_in(zone: &str, peer: &str) -> (String, Scratch) {
-    let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check off\nlimit.dns_secs 2\n"));
+    let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check off\nlimit.dns_secs 60\n"));
     let mut session = session(&scratch, zone, peer);
     session.expect("220 mx.example ");
     let reply = session.exchange("HELO client.example", "250 mx.example Hello ");
@@ -427,7 +427,7 @@ fn names_are_found_on_winding_ways() {
         // The first server says nothing.
         format!(
             "{{'ptr': [[b'mail', b'example']], {confirmed}, \
-             'resolv.conf': 'nameserver 127.0.0.9\\nnameserver 127.0.0.1\\noptions timeout:1\\n'}}"
+             'resolv.conf': 'nameserver 127.0.0.9\\nnameserver 127.0.0.1\\noptions timeout:3\\n'}}"
         ),
     ] {
         let (name, scratch) = name_in(&zone, IPV4);
@@ -553,7 +553,7 @@ fn a_name_server_may_have_a_link_local_address() {
         return;
     }
     for (server, is_found) in [("fe80::53%lo", true), ("fe80::53%1", true), ("fe80::53%nowhere0", false)] {
-        let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check off\nlimit.dns_secs 5\n"));
+        let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.fcrdns_check off\nlimit.dns_secs 60\n"));
         scratch.write(
             "unbound.conf",
             UNBOUND.replace("127.0.0.2", "127.0.0.2\n    interface: fe80::53%lo\n    access-control: fe80::/10 allow"),
@@ -625,24 +625,42 @@ fn the_hosts_file_comes_first() {
     assert_eq!(name, "mail.example [192.0.2.7]");
 }
 
-/// `limit.dns_secs` bounds all look-ups together, whatever the server does; and the greeting does not wait for them.
+/// Each is asked twice, and waited for five seconds each time: half a minute in all.
+const SLOW_SERVERS: &str = "'resolv.conf': 'nameserver 127.0.0.1\\nnameserver 127.0.0.1\\nnameserver 127.0.0.1\\n'";
+
+/// The name server has no answer until the peer has the greeting.
 #[test]
-fn look_ups_are_bounded_and_beside_the_greeting() {
+fn the_greeting_does_not_wait_for_the_look_up() {
+    if !can_have_names() {
+        return;
+    }
+    let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.dns_secs 60\n"));
+    let confirmed = "'ptr': [[b'mail', b'example']], 'hosts': {'mail.example': ['192.0.2.7']}";
+    let zone = format!("{{{confirmed}, {SLOW_SERVERS}, 'mode': 'when told'}}");
+    let mut session = session(&scratch, &zone, IPV4);
+    session.expect("220 mx.example ");
+    scratch.write("answer", "");
+    session.exchange("HELO client.example", "250 mx.example Hello mail.example ");
+    session.quit();
+}
+
+/// `limit.dns_secs` bounds all look-ups together, whatever the server does.
+#[test]
+fn look_ups_are_bounded() {
     if !can_have_names() {
         return;
     }
     let confirmed = "'ptr': [[b'mail', b'example']], 'hosts': {'*': ['192.0.2.7']}";
     for mode in ["silent", "PTR only", "slow TCP"] {
         let scratch = Scratch::with_config(&format!("{CONFIG_TEXT}limit.dns_secs 1\n"));
-        let zone = format!("{{{confirmed}, 'mode': '{mode}'}}");
+        let zone = format!("{{{confirmed}, {SLOW_SERVERS}, 'mode': '{mode}'}}");
         let mut session = session(&scratch, &zone, IPV4);
         session.expect("220 mx.example ");
         let greeted = Instant::now();
         let reply = session.ask("EHLO client.example");
         let time = greeted.elapsed();
         assert_eq!(reply, "450 Failed FcrDNS, try again later", "{mode}");
-        assert!(time < Duration::from_secs(4), "{mode}: took {time:?}");
-        assert!(time > Duration::from_millis(500), "{mode}: the greeting waited for the look-up ({time:?} left)");
+        assert!(time < Duration::from_secs(20), "{mode}: took {time:?}");
         assert_eq!(session.end(), (Vec::new(), 0));
         let log = scratch.log();
         assert!(log.last().unwrap().contains("(the host name look-up failed: "), "{mode}: {log:?}");
