@@ -13,7 +13,6 @@ mod support;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
@@ -676,37 +675,31 @@ fn a_file_that_is_being_written_refuses_no_mail() {
     let config = format!("domain mx.example\n{filler}deliver rcpt_to fred@mx.example append the-longer-name\n");
     let scratch = Scratch::with_config(&config);
     // As editors, cp and shells do it: cut to nothing, then filled piece by piece. Each piece ends in the last line.
-    let write = |piece: usize| {
+    let edit = || {
         let mut file = std::fs::File::create(scratch.path(CONFIG)).unwrap();
-        for text in config.as_bytes().chunks(piece) {
+        for text in config.as_bytes().chunks(config.len() - 10) {
             std::thread::sleep(Duration::from_millis(20));
             file.write_all(text).unwrap();
         }
     };
-    let rounds = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while rounds.load(Ordering::Relaxed) < 8 {
-                write(config.len() - 10);
-                std::thread::sleep(Duration::from_millis(150));
-            }
-        });
-        for _ in 0..8 {
-            let mut session = scratch.session(&["--peer", PEER]);
-            if session.reply().starts_with("220 ") {
-                session.exchange("EHLO client.example", "250-");
-                session.exchange("MAIL FROM:<a@b.example>", "250 ");
-                let reply = session.ask("RCPT TO:<fred@mx.example>");
-                assert!(reply.starts_with("250 ") || reply.starts_with('4'), "{reply}");
-                if reply.starts_with("250 ") {
-                    session.exchange("DATA", "354 ");
-                    session.exchange("Subject: x\r\n\r\nx\r\n.", "250 ");
-                }
-            }
-            drop(session);
-            rounds.fetch_add(1, Ordering::Relaxed);
+    let ask = || {
+        let mut session = scratch.session(&["--peer", PEER]);
+        let greeting = session.reply();
+        if !greeting.starts_with("220 ") {
+            return greeting;
         }
-    });
+        session.exchange("EHLO client.example", "250-");
+        session.exchange("MAIL FROM:<a@b.example>", "250 ");
+        let reply = session.ask("RCPT TO:<fred@mx.example>");
+        if reply.starts_with("250 ") {
+            session.exchange("DATA", "354 ");
+            session.exchange("Subject: x\r\n\r\nx\r\n.", "250 ");
+        }
+        reply
+    };
+    for reply in scratch.replies_beside(edit, 8, ask) {
+        assert!(reply.starts_with("250 ") || reply.starts_with('4'), "{reply}");
+    }
     let names = std::fs::read_dir(scratch.path("")).unwrap().map(|entry| entry.unwrap().file_name());
     let strange: Vec<_> =
         names.filter(|name| name.to_string_lossy().starts_with("the-") && *name != *"the-longer-name").collect();

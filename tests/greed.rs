@@ -106,8 +106,9 @@ fn very_many_commands_take_little_memory() {
 /// `limit.smtp_commands` counts exactly, however large it is.
 #[test]
 fn the_limit_of_commands_is_exact() {
-    let scratch =
-        Scratch::with_config(&format!("domain mx.example\nlimit.smtp_commands {COMMANDS}\nlimit.connection_secs 86400\n"));
+    let scratch = Scratch::with_config(&format!(
+        "domain mx.example\nlimit.smtp_commands {COMMANDS}\nlimit.connection_secs 86400\n"
+    ));
     let mut session = scratch.greeted();
     for _ in 0..COMMANDS / BATCH {
         session.send("NOOP\r\n".repeat(BATCH));

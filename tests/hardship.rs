@@ -110,7 +110,8 @@ fn logs_that_take_nothing() {
         let reply = session.deliver(&["file@mx.example"]);
         assert!(reply.starts_with("250 "), "{log}: {reply}");
         session.quit();
-        assert!(start.elapsed() < Duration::from_secs(5), "{log} held up the mail");
+        // A second for all of its two dozen lines is what it may take, and not one for each.
+        assert!(start.elapsed() < Duration::from_secs(15), "{log} held up the mail");
         assert!(scratch.read("inbox").contains("Delivered-To: file@mx.example"), "{log}");
         assert!(!scratch.path("target").exists() || !is_root("a link of somebody else"), "{log}");
     }

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -216,28 +216,25 @@ fn an_edit_during_a_session_refuses_no_mail() {
 fn a_file_that_is_being_written_refuses_no_mail() {
     let users = "deliver rcpt_to fred append inbox\n";
     let scratch = scratch("domain mx.example\ninclude d/*.conf\n", &[("d/a.conf", users)]);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..4 {
-                let mut file = fs::File::create(scratch.path("d/a.conf")).unwrap();
-                file.write_all(b"deliver rcpt_to wilma append inbox\n").unwrap();
-                std::thread::sleep(Duration::from_millis(60));
-                file.write_all(b"deliver rcpt_to fred append inbox\n").unwrap();
-                std::thread::sleep(Duration::from_millis(300));
-            }
-        });
-        let started = Instant::now();
-        std::thread::sleep(Duration::from_millis(10));
-        while started.elapsed() < Duration::from_millis(1300) {
-            let mut session = scratch.session(&["--peer", PEER]);
-            if session.reply().starts_with("220 ") {
-                session.exchange("EHLO client.example", "250-");
-                session.exchange("MAIL FROM:<a@b.example>", "250 ");
-                let reply = session.ask("RCPT TO:<fred>");
-                assert!(reply.starts_with("250 ") || reply.starts_with('4'), "{reply}");
-            }
+    let edit = || {
+        let mut file = fs::File::create(scratch.path("d/a.conf")).unwrap();
+        file.write_all(b"deliver rcpt_to wilma append inbox\n").unwrap();
+        std::thread::sleep(Duration::from_millis(40));
+        file.write_all(b"deliver rcpt_to fred append inbox\n").unwrap();
+    };
+    let ask = || {
+        let mut session = scratch.session(&["--peer", PEER]);
+        let greeting = session.reply();
+        if !greeting.starts_with("220 ") {
+            return greeting;
         }
-    });
+        session.exchange("EHLO client.example", "250-");
+        session.exchange("MAIL FROM:<a@b.example>", "250 ");
+        session.ask("RCPT TO:<fred>")
+    };
+    for reply in scratch.replies_beside(edit, 8, ask) {
+        assert!(reply.starts_with("250 ") || reply.starts_with('4'), "{reply}");
+    }
     // One that stays empty is a mistake, as an empty main file is.
     scratch.write("d/a.conf", "\n");
     let errors = refused(&scratch);
@@ -256,15 +253,13 @@ fn a_file_that_is_being_replaced_refuses_no_mail() {
         session.exchange("MAIL FROM:<a@b.example>", "250 ");
         session.ask("RCPT TO:<fred>")
     };
-    for _ in 0..3 {
+    let edit = || {
         fs::rename(scratch.path("d/a.conf"), scratch.path("d/a.conf~")).unwrap();
-        std::thread::scope(|scope| {
-            let asked = scope.spawn(reply);
-            std::thread::sleep(Duration::from_millis(30));
-            scratch.write("d/a.conf", users);
-            let reply = asked.join().unwrap();
-            assert!(reply.starts_with("250 "), "{reply}");
-        });
+        std::thread::sleep(Duration::from_millis(40));
+        scratch.write("d/a.conf", users);
+    };
+    for reply in scratch.replies_beside(edit, 3, reply) {
+        assert!(reply.starts_with("250 "), "{reply}");
     }
     // What is gone for longer is meant to be.
     fs::remove_file(scratch.path("d/a.conf")).unwrap();

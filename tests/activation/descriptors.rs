@@ -3,7 +3,6 @@
 
 use std::io::Write;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,20 +47,18 @@ fn what_a_command_leaves_behind_does_not_hold_the_connection() {
         let receiver = Receiver::new("");
         let number = receiver.path("number");
         receiver.configure(&format!(
-            "deliver rcpt_to slow@example.com pipe cat >/dev/null; setsid sleep 60 & echo $! >{}",
+            "deliver rcpt_to slow@example.com pipe cat >/dev/null; setsid sleep 600 & echo $! >{}",
             number.display()
         ));
         let service = super_server.start(&receiver, address, "");
-        let begun = Instant::now();
         let mut peer = Client::connect(service.address);
         peer.reply();
         peer.deliver_subject("slow@example.com", "x");
         peer.exchange("QUIT", "221");
         assert_eq!(peer.rest(), "");
-        let took = begun.elapsed();
         let left_behind = Pid::from_raw(receiver.read(&number).trim().parse().unwrap());
+        // The connection was over before it.
         assert!(kill(left_behind, Signal::SIGKILL).is_ok(), "{super_server:?}: the test left nothing behind");
-        assert!(took < Duration::from_secs(20), "{super_server:?}: the connection was held for {took:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use testkit::daemon::free_port;
 use testkit::process::children;
 use testkit::tcp::is_listening;
-use testkit::{Client, Daemon, LOOPBACK, debian, is_root, network, output, wait_until};
+use testkit::{Client, Daemon, LOOPBACK, PATIENCE, debian, is_root, network, output, wait_until};
 
 use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
@@ -278,7 +278,7 @@ fn a_flood_leaves_the_sessions_inside_alone() {
 fn a_signal_lets_sessions_finish() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let receiver = Receiver::new("");
-        let mut listener = Listener::start(&receiver, &["--grace", "20", "127.0.0.1:0"]);
+        let mut listener = Listener::start(&receiver, &["--grace", "3600", "127.0.0.1:0"]);
         let mut peer = listener.peer(1);
         peer.reply();
         assert!(peer.offer("fred@example.com").starts_with("250"));
@@ -288,10 +288,9 @@ fn a_signal_lets_sessions_finish() {
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         peer.exchange("DATA", "354");
         peer.exchange("Subject: last\r\n\r\nx\r\n.", "250");
-        let finished = Instant::now();
         peer.exchange("QUIT", "221");
+        // It does not wait when nobody is left.
         assert_eq!(listener.daemon.exit_code(), 0, "{signal}");
-        assert!(finished.elapsed() < Duration::from_secs(10), "{signal}: it waited although nobody was left");
         assert!(receiver.read(receiver.mailbox()).contains("\nSubject: last\n"), "{signal}");
     }
 }
@@ -300,7 +299,7 @@ fn a_signal_lets_sessions_finish() {
 #[test]
 fn a_signal_from_the_terminal_lets_sessions_finish() {
     let receiver = Receiver::new("");
-    let mut listener = Listener::start(&receiver, &["--grace", "20", "127.0.0.1:0"]);
+    let mut listener = Listener::start(&receiver, &["--grace", "3600", "127.0.0.1:0"]);
     let mut peer = listener.peer(1);
     peer.reply();
     assert!(peer.offer("fred@example.com").starts_with("250"));
@@ -328,7 +327,7 @@ for end in ['interrupt', 'hangup']:
         os.write(terminal, b'\x03')
     else:
         os.close(terminal)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     status = (0, 0)
     while status[0] == 0 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -505,6 +504,12 @@ fn no_process_for_a_session() {
     assert!(receiver.read(receiver.log()).contains("]: [listen] WARNING: cannot accept connections: "));
 }
 
+/// How many peers in turn are told that they are too many: without anybody's help in a moment.
+const TURNED_AWAY: u32 = 300;
+
+/// Half of what that takes if each of them waits until nobody writes (`MOMENT` in `src/listen/configuration.rs`).
+const HELD_UP: Duration = Duration::from_millis(200 * 300 / 2);
+
 /// A configuration that somebody is always just writing, or that is no file at all, holds nobody up.
 #[test]
 fn a_configuration_that_is_waited_for_holds_nobody_up() {
@@ -525,9 +530,9 @@ fn a_configuration_that_is_waited_for_holds_nobody_up() {
             }
         });
         let start = Instant::now();
-        (0..50).for_each(|_| assert_turned_away(&mut listener.peer(1)));
+        (0..TURNED_AWAY).for_each(|_| assert_turned_away(&mut listener.peer(1)));
         is_over.store(true, Ordering::Relaxed);
-        assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+        assert!(start.elapsed() < HELD_UP, "it took {:?}", start.elapsed());
     });
     std::fs::remove_file(&config).unwrap();
     nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -635,14 +640,14 @@ fn an_included_file_that_is_waited_for_holds_nobody_up() {
     thread::scope(|scope| {
         scope.spawn(|| {
             // Bounded, for when an assertion fails.
-            while !is_over.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(15) {
+            while !is_over.load(Ordering::Relaxed) && start.elapsed() < PATIENCE {
                 receiver.write("more.conf", "# nobody\n");
                 thread::sleep(Duration::from_millis(10));
             }
         });
         thread::sleep(Duration::from_millis(50));
-        (0..50).for_each(|_| assert_turned_away(&mut listener.peer(1)));
-        assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+        (0..TURNED_AWAY).for_each(|_| assert_turned_away(&mut listener.peer(1)));
+        assert!(start.elapsed() < HELD_UP, "it took {:?}", start.elapsed());
         // It gets a session, which waits for the file.
         assert!(!listener.peer(7).reply().contains("Too many connections"));
         is_over.store(true, Ordering::Relaxed);

@@ -255,17 +255,19 @@ fn sessions_that_end_early() {
 
 #[test]
 fn sessions_that_end_before_a_proxy_has_said_whose_they_are() {
-    let receiver = Receiver::new("proxy_protocol from 127.0.0.1\nlimit.greet_secs 3");
+    let receiver = Receiver::new("proxy_protocol from 127.0.0.1\nlimit.greet_secs 1");
     let listener = Listener::start(&receiver, &["127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
     // Whoever looks whether anybody is there.
     drop(listener.peer(1));
     over(&listener);
     assert!(listener.peer(1).rest().starts_with("421 "));
     over(&listener);
+    receiver.configure("proxy_protocol from 127.0.0.1\nlimit.greet_secs 600");
     let mut stopped = listener.peer(1);
     let session = wait_until("a session", || sessions(&listener).next());
-    // So that it waits for the header.
-    std::thread::sleep(Duration::from_millis(300));
+    // It has set everything up, and waits for the rest of the header.
+    stopped.send("PROXY ");
+    stopped.until_read();
     kill(session, Signal::SIGTERM).unwrap();
     assert!(stopped.rest().starts_with("421 "));
     over(&listener);

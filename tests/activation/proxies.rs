@@ -27,7 +27,7 @@ impl Haproxy {
             "haproxy.cfg",
             format!(
                 "global\n  maxconn 100\n\
-                 defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n\
+                 defaults\n  mode tcp\n  timeout connect 1m\n  timeout client 1m\n  timeout server 1m\n\
                  listen smtp\n  bind {address}\n  server mx {server} {options}\n"
             ),
         );

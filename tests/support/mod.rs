@@ -4,8 +4,11 @@
 
 use std::ops::Deref;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use testkit::{Folder, Session};
+use testkit::client::Reply;
+use testkit::{Folder, Session, wait_until};
 
 /// The binary under test.
 pub const MAILRECV: &str = env!("CARGO_BIN_EXE_mailrecv");
@@ -18,6 +21,9 @@ pub const LOG: &str = "log";
 
 /// A peer with a name, so that no test depends on the machine's resolver.
 pub const PEER: &str = "192.0.2.7=mail.example.net";
+
+/// How long a file has to be left alone to count as written (`src/config/source.rs`).
+const QUIET: Duration = Duration::from_millis(100);
 
 /// A folder of one test, with a configuration and a log in it; it is the current folder of what the test starts.
 pub struct Scratch(Folder);
@@ -53,6 +59,30 @@ impl Scratch {
     /// Starts the receiver with a connection from this machine; `arguments` follow those for configuration and log.
     pub fn session(&self, arguments: &[&str]) -> Session {
         Session::start(self.mailrecv(arguments))
+    }
+
+    /// What sessions answer while somebody edits the configuration, which is not fit for use meanwhile: so many, each asked
+    /// beside an edit of its own. An edit that takes longer than sessions wait for, because the machine is busy, does not
+    /// count.
+    pub fn replies_beside(&self, edit: impl Fn(), times: usize, ask: impl Fn() -> Reply + Sync) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        wait_until("quick edits", || {
+            // The session may begin before.
+            thread::sleep(2 * QUIET);
+            thread::scope(|scope| {
+                let asked = scope.spawn(&ask);
+                let begun = Instant::now();
+                edit();
+                let took = begun.elapsed();
+                let reply = asked.join().unwrap();
+                // File systems' clocks are some milliseconds behind.
+                if took < QUIET * 9 / 10 {
+                    replies.push(reply);
+                }
+            });
+            (replies.len() == times).then_some(())
+        });
+        replies
     }
 
     /// Like [`Scratch::session`], with a peer of which nothing has to be looked up, and the greeting read.
