@@ -49,8 +49,8 @@ fn a_client_behind_haproxy_is_known_by_its_own_address() {
         "send-proxy",
         "send-proxy-v2",
         "send-proxy-v2 proxy-v2-options crc32c,unique-id",
-        "send-proxy check inter 100ms check-send-proxy",
-        "send-proxy-v2 check inter 100ms check-send-proxy",
+        "send-proxy check inter 100ms fall 1000 check-send-proxy",
+        "send-proxy-v2 check inter 100ms fall 1000 check-send-proxy",
     ];
     for options in options {
         for client in [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7)), Ipv6Addr::LOCALHOST.into()] {

@@ -104,4 +104,4 @@ pub fn built(name: &str) -> PathBuf {
 }
 
 /// How long a client may take for a message.
-const LONGEST: Duration = Duration::from_mins(2);
+const LONGEST: Duration = Duration::from_mins(10);

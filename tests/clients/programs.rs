@@ -171,4 +171,4 @@ pub fn git_send_email(mail: &Mail<'_>) -> String {
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
 /// How long it may take to build a program, on a machine that has to fetch what it needs.
-const LONGEST_BUILD: Duration = Duration::from_mins(10);
+const LONGEST_BUILD: Duration = Duration::from_mins(30);

@@ -521,5 +521,5 @@ const LARGEST: u32 = 5_000_000;
 const CLIENTS: usize = 4;
 
 /// Better to fail than to hang.
-const LONGEST_SHORT: Duration = Duration::from_secs(300);
+const LONGEST_SHORT: Duration = Duration::from_secs(3600);
 const LONGEST_LONG: Duration = Duration::from_secs(4 * 3600);
