@@ -272,7 +272,7 @@ mod tests {
     fn many_add_up() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics");
-        let patience = Duration::from_secs(30);
+        let patience = Duration::from_mins(3);
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

@@ -140,7 +140,7 @@ fn swaks_and_python_deliver() {
     let (port, socket) = (lmtp.address().port().to_string(), lmtp.socket().display().to_string());
     for (subject, place) in [
         ("swaks-tcp", ["--server", "127.0.0.1", "--port", &port]),
-        ("swaks-unix", ["--socket", &socket, "--timeout", "30"]),
+        ("swaks-unix", ["--socket", &socket, "--timeout", "180"]),
     ] {
         let mut swaks = debian::command("swaks", "swaks");
         swaks.args(["--protocol", "LMTP", "--from", "a@b.example", "--to", "fred@example.com,wilma@example.com"]);

@@ -686,7 +686,7 @@ impl std::fmt::Debug for Numbers {
 
 fn curl(arguments: &[&str]) -> String {
     let mut curl = debian::command("curl", "curl");
-    curl.args(["--silent", "--show-error", "--max-time", "20"]).args(arguments);
+    curl.args(["--silent", "--show-error", "--max-time", "180"]).args(arguments);
     succeeds(curl, "")
 }
 

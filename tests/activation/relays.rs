@@ -254,7 +254,7 @@ message['From'] = '\u{e9}lan@b.example'
 message['To'] = 'j\u{fc}rgen@b\u{fc}cher.example'
 message['Subject'] = 'gr\u{fc}\u{df}e'
 message.set_content('x')
-with smtplib.SMTP(host, int(port), local_hostname='client.example', timeout=30) as server:
+with smtplib.SMTP(host, int(port), local_hostname='client.example', timeout=180) as server:
     assert server.send_message(message) == {}
 ";
 

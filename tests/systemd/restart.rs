@@ -96,7 +96,7 @@ fn what_was_killed_comes_back() {
 /// One that does not say that it is alive is replaced, and no other.
 #[test]
 fn a_stuck_listener_is_replaced() {
-    let time = Duration::from_secs(4);
+    let time = Duration::from_secs(10);
     let installation = Installation::boot_with(Pair::OneService, CONFIG, &format!("WatchdogSec={}", time.as_secs()));
     installation.deliver("before");
     let stuck = installation.main_process();

@@ -130,7 +130,7 @@ fn metrics_of_a_second_socket() {
     installation.machine.systemctl(&["start", "mailrecv-metrics.socket"]);
     let told = || {
         let mut curl = debian::command("curl", "curl");
-        curl.args(["--silent", "--show-error", "--max-time", "10", "http://127.0.0.1:9025/metrics"]);
+        curl.args(["--silent", "--show-error", "--max-time", "180", "http://127.0.0.1:9025/metrics"]);
         installation.machine.in_its_network(|| succeeds(curl, ""))
     };
     // Who asks starts it, too.

@@ -10,7 +10,7 @@ chown root:mail /var/spool/dma
 chmod 2775 /var/spool/dma
 dma -D -i -f "$sender" "$@"
 # A process of its own may still be busy with a message that tells of a failure.
-for _ in $(seq 300); do
+for _ in $(seq 1800); do
     [ -n "$(find /var/spool/dma -type f ! -name flush)" ] || break
     sleep 0.1
 done

@@ -14,7 +14,7 @@ nullmailer-inject -f "$sender" "$@"
 nullmailer-send &
 # Until the queue is empty, and stays so: it makes a message that tells of a failure, too.
 empty=0
-for _ in $(seq 300); do
+for _ in $(seq 1800); do
     sleep 0.1
     if [ -n "$(ls nullmailer/queue)" ]; then empty=0; else empty=$((empty + 1)); fi
     [ $empty -lt 5 ] || break

@@ -6,7 +6,7 @@ use Net::SMTP;
 my ($host, $port, $sender, @recipients) = @ARGV;
 binmode STDIN;
 my $message = do { local $/; <STDIN> } // '';
-my $smtp = Net::SMTP->new($host, Port => $port, Hello => 'client.example', Timeout => 30) or die $@;
+my $smtp = Net::SMTP->new($host, Port => $port, Hello => 'client.example', Timeout => 180) or die $@;
 $smtp->mail($sender, Bits => 8) or die $smtp->message;
 for my $recipient (@recipients) {
     $smtp->to($recipient) or print "refused: $recipient ", $smtp->message;

@@ -4,7 +4,7 @@ import sys
 
 host, port, sender, *recipients = sys.argv[1:]
 message = sys.stdin.buffer.read()
-with smtplib.SMTP(host, int(port), local_hostname="client.example", timeout=30) as server:
+with smtplib.SMTP(host, int(port), local_hostname="client.example", timeout=180) as server:
     refused = server.sendmail(sender, recipients, message, mail_options=["BODY=8BITMIME"])
 for recipient, reply in refused.items():
     print("refused:", recipient, reply)
