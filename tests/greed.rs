@@ -271,8 +271,9 @@ impl Memory {
     fn watch(pid: Pid) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&ended);
+        // Once now: it may have ended before the thread runs.
+        let mut peak = peak_memory(pid).unwrap_or(0);
         let watch = move || {
-            let mut peak = 0;
             while !seen.load(Ordering::Relaxed) {
                 peak = peak.max(peak_memory(pid).unwrap_or(0));
                 thread::sleep(Duration::from_millis(20));
