@@ -48,7 +48,7 @@ fn a_mailbox_that_stays_locked_keeps_the_mail_with_the_sender() {
     let start = Instant::now();
     session.send("x\r\n.\r\n");
     session.expect("451 4.2.0 ");
-    assert!(start.elapsed() >= Duration::from_secs(25));
+    assert!((25..120).contains(&start.elapsed().as_secs()), "after {:?}", start.elapsed());
     session.quit();
 }
 
