@@ -284,15 +284,19 @@ impl<'a> Server<'a> {
     fn secure(&mut self, acceptor: Acceptor, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
         self.keys.begin();
         if let Err(input) = self.connection.start_tls(acceptor, self.idle_deadline()) {
-            let why = match input {
-                Input::Gone(error) => error.to_string(),
-                Input::TimedOut => "the handshake takes too long".to_owned(),
-                Input::Stop => "we are to stop".to_owned(),
-                Input::End | Input::More => "the peer closed the connection in the handshake".to_owned(),
-            };
             // The peer may be told by an alert.
             let _ = self.connection.hang_up(Instant::now() + LAST_WORDS);
-            return Err(End::NotSecured(why));
+            return Err(match input {
+                Input::Gone(error) => End::NotSecured(error.to_string()),
+                Input::TimedOut => End::NotSecured("the handshake takes too long".to_owned()),
+                Input::End | Input::More => {
+                    End::NotSecured("the peer closed the connection in the handshake".to_owned())
+                }
+                Input::Stop => {
+                    self.log.event(&Event::NotSecured(&"we are to stop"));
+                    End::Stopped
+                }
+            });
         }
         self.tls = self.connection.tls_parameters();
         if let Some(parameters) = &self.tls {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use testkit::tls::Ending;
 use testkit::{Session, wait_until};
 
-use crate::support::{PEER, Scratch};
+use crate::support::{CONFIG, MAILRECV, PEER, Scratch};
 use crate::{client, scratch, secured, warnings};
 
 /// A session under TLS in the middle of a message, whose client will end like this.
@@ -86,6 +86,24 @@ fn a_peer_that_is_gone_in_the_handshake_is_no_fault() {
     assert_eq!(session.exit_code(), 0);
     let expected = "[192.0.2.7] WARNING: no TLS with this peer: the peer closed the connection in the handshake";
     assert_eq!(warnings(&scratch), [expected]);
+}
+
+/// A session that is asked to stop in the handshake ends as any other that is, and not for want of TLS.
+#[test]
+fn a_handshake_ends_when_we_are_to_stop() {
+    let scratch = scratch("metrics_file numbers\n");
+    let mut session = scratch.greeted();
+    session.exchange("STARTTLS", "220 ");
+    session.send([0x16, 0x03, 0x01]);
+    nix::sys::signal::kill(session.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let alert = session.try_rest().unwrap();
+    assert_eq!(alert.first(), Some(&0x15), "{alert:?}");
+    assert_eq!(session.exit_code(), 0);
+    assert_eq!(warnings(&scratch), ["[192.0.2.7] WARNING: no TLS with this peer: we are to stop"]);
+    let numbers = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "metrics"]).stdout).unwrap();
+    for (end, count) in [("stopped", 1), ("no_tls", 0)] {
+        assert!(numbers.contains(&format!("mailrecv_sessions_total{{end=\"{end}\"}} {count}\n")), "{numbers}");
+    }
 }
 
 /// Who is slow under TLS is told so under TLS.
