@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use testkit::{Session, wait_until};
 
+use crate::support::{LOG, PEER};
 use crate::{client, implicit, scratch, secured, warnings};
 
 #[test]
@@ -121,6 +122,51 @@ fn what_comes_in_the_clear_behind_starttls_is_thrown_away() {
     let expected = "[192.0.2.7] WARNING: 66 bytes came in the clear behind STARTTLS, and are thrown away";
     assert!(warnings(&scratch).contains(&expected.to_owned()), "{:#?}", scratch.log());
     assert!(!scratch.log().iter().any(|line| line.contains("injected")), "{:#?}", scratch.log());
+}
+
+/// Wherever what was sent at once is torn apart, in LMTP as well, and behind the header of a proxy.
+#[test]
+fn commands_behind_starttls_are_never_executed() {
+    for (directives, header, hello) in [
+        ("", "", "EHLO"),
+        (
+            "limit.fcrdns_check off\nproxy_protocol from 127.0.0.1\n",
+            "PROXY TCP4 192.0.2.9 192.0.2.1 1025 25\r\n",
+            "EHLO",
+        ),
+        ("protocol lmtp\n", "", "LHLO"),
+    ] {
+        let scratch = scratch(directives);
+        let before = format!("{header}{hello} client.example\r\nSTARTTLS\r\n");
+        let injected = format!(
+            "{hello} injected.example\r\nMAIL FROM:<injected@b.example>\r\nRCPT TO:<fred@mx.example>\r\nDATA\r\nx\r\n.\r\n"
+        );
+        let whole = before.clone() + &injected;
+        let cuts = [whole.len(), header.len() + 1, before.len() - 2, before.len() - 1, before.len(), before.len() + 1];
+        for cut in cuts.into_iter().chain((before.len()..whole.len()).step_by(17)) {
+            let mut session = match header {
+                "" => scratch.session(&["--peer", PEER]),
+                _ => Session::start_at(scratch.mailrecv(&[]), SocketAddr::from(([127, 0, 0, 1], 0))),
+            };
+            session.send(&whole[..cut]);
+            std::thread::sleep(Duration::from_millis(2));
+            session.send(&whole[cut..]);
+            session.expect("220 mx.example");
+            session.expect("250-");
+            session.expect("220 ");
+            // What comes once the line is read takes the place of a handshake.
+            let may_fail = (before.len()..whole.len()).contains(&cut);
+            let handshake = session.try_begin_tls(&client());
+            assert!(handshake.is_ok() || may_fail, "{directives} {cut}: {handshake:?}");
+            if handshake.is_ok() {
+                session.exchange("NOOP", "250 OK");
+                session.exchange("MAIL FROM:<a@b.example>", "503 Bad sequence of commands -- missing ");
+                session.quit();
+            }
+        }
+        let log = scratch.read(LOG);
+        assert!(!log.contains("injected") && !scratch.path("inbox").exists(), "{directives}: {log}");
+    }
 }
 
 /// Those that come a moment later are no handshake.
