@@ -124,7 +124,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// The certificates in a text, the server's own first; why there are none.
 pub(crate) fn chain(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(without_mark(text)).collect();
     let chain = chain.context("has a certificate that is not PEM")?;
     if chain.is_empty() {
         bail!("has no certificate in PEM form, which begins with `-----BEGIN CERTIFICATE-----`");
@@ -134,18 +134,22 @@ pub(crate) fn chain(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>>
 
 /// The private key in a text; why there is none.
 pub(crate) fn secret(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
-    if memchr::memmem::find(text, b"ENCRYPTED").is_some() {
-        bail!(
+    match PrivateKeyDer::from_pem_slice(without_mark(text)) {
+        // In the line that it begins with (RFC 7468, 11), or else the next (RFC 1421, 4.6.1.1).
+        Err(_) if memchr::memmem::find(text, b"ENCRYPTED").is_some() => bail!(
             "has an encrypted key, and nobody is there to type its password: decrypt it with \
              `openssl pkey -in FILE -out NEWFILE`"
-        );
-    }
-    match PrivateKeyDer::from_pem_slice(text) {
+        ),
         Err(pem::Error::NoItemsFound) => {
             bail!("has no private key in PEM form, which begins with `-----BEGIN PRIVATE KEY-----`")
         }
         secret => secret.context("has a key that is not PEM"),
     }
+}
+
+/// A text without the byte order mark that some editors put in front, behind which its first line would be none of PEM.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// A chain with its key; why they cannot be used together.

@@ -7,7 +7,7 @@ use testkit::certificates::{Key, Request};
 use testkit::{debian, succeeds};
 
 use crate::support::{CONFIG, MAILRECV, Scratch};
-use crate::{AUTHORITY, NAME, scratch};
+use crate::{AUTHORITY, NAME, scratch, secured};
 
 /// What `check` says, without the lines that are cited, and its exit status.
 fn check(scratch: &Scratch) -> (Vec<String>, i32) {
@@ -186,6 +186,15 @@ fn chains_in_disorder() {
     assert_warns(&spoil(&|own, between| format!("{own}{between}{own}")), CERTIFICATE, "number 3, that did not issue");
     // The first is what the key has to fit.
     assert_says(&spoil(&|own, between| format!("{between}{own}")), KEY, "has the key of another certificate");
+    // As openssl(1) and people comment it, and as some editors of Windows write it.
+    scratch.write("own.key", "# It was ENCRYPTED.\n".to_owned() + &scratch.read("own.key"));
+    assert_eq!(check(&scratch), (vec![], 0));
+    for name in ["own.pem", "own.key"] {
+        let text = scratch.read(name).replace("# It was ENCRYPTED.\n", "").replace('\n', "\r\n");
+        scratch.write(name, "\u{feff}".to_owned() + &text);
+    }
+    assert_eq!(check(&scratch), (vec![], 0));
+    assert!(secured(&scratch).ask("NOOP").starts_with("250 "));
     for sound in [spoil(&|own, between| format!("{own}{between}{root}")), spoil(&|own, _| own.to_owned())] {
         assert_eq!(check(&sound), (vec![], 0));
     }
