@@ -20,7 +20,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{
+    AlertDescription, HandshakeKind, InvalidMessage, PeerIncompatible, ProtocolVersion, ServerConfig, ServerConnection,
+};
 
 use super::ticket::Tickets;
 
@@ -174,7 +176,8 @@ pub(crate) fn identity(
 struct ByName(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for ByName {
-    /// The first that is for this name and can be used with this peer; or else the first that can.
+    /// The first that is for this name and can be used with this peer; or else the first that can. Where none can the
+    /// handshake fails, by what rustls finds not to be in common; without a certificate it would find nothing.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let can_be_used =
             |identity: &&Arc<CertifiedKey>| identity.key.choose_scheme(hello.signature_schemes()).is_some();
@@ -182,7 +185,7 @@ impl ResolvesServerCert for ByName {
         let first = usable.clone().next();
         let name = hello.server_name().filter(|_| self.0.len() > 1).and_then(|name| ServerName::try_from(name).ok());
         let for_name = name.and_then(|name| usable.find(|identity| is_for(identity, &name)));
-        for_name.or(first).cloned()
+        for_name.or(first).or(self.0.first()).cloned()
     }
 }
 
@@ -276,12 +279,29 @@ impl Tls {
 
 /// Why there is no TLS with this peer, for people.
 fn broken(error: &rustls::Error) -> String {
-    match error {
+    let meaning = match error {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
-            "what the peer sends is not TLS".to_owned()
+            return "what the peer sends is not TLS".to_owned();
         }
-        error => error.to_string(),
-    }
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        ) => "the peer's TLS is too old",
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::NoCipherSuitesInCommon
+            | PeerIncompatible::NoKxGroupsInCommon
+            | PeerIncompatible::NoSignatureSchemesInCommon,
+        ) => "we have no cipher, curve or signature in common",
+        rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) => "the peer does not trust our certificate",
+        error => return error.to_string(),
+    };
+    format!("{meaning} ({error})")
 }
 
 /// No certificates need more: octets of a file.

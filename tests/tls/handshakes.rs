@@ -5,7 +5,7 @@ use std::process::Command;
 
 use testkit::certificates::{Key, Request};
 use testkit::tls::Agreed;
-use testkit::{Daemon, TlsClient, debian, output};
+use testkit::{Daemon, TlsClient, debian, output, wait_until};
 
 use crate::support::{CONFIG, LOG, MAILRECV, Scratch};
 use crate::{AUTHORITY, NAME, client, scratch, warnings};
@@ -149,6 +149,45 @@ fn nothing_old_or_weak_is_agreed_on() {
     found.sort_unstable();
     assert_eq!(found, expected);
     assert!(!warnings(&scratch).iter().any(|line| line.contains("ERROR")), "{:#?}", warnings(&scratch));
+}
+
+/// Why there is no TLS stands in the log in words, and the peer hears which side has to do something.
+#[test]
+fn both_sides_hear_why_a_handshake_fails() {
+    let scratch = scratch("");
+    let server = Server::start(&scratch);
+    for (arguments, alert, why) in [
+        (
+            &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"][..],
+            "alert handshake failure",
+            "we have no cipher, curve or signature in common (peer is incompatible: NoCipherSuitesInCommon)",
+        ),
+        (
+            &["-tls1_3", "-sigalgs", "RSA-PSS+SHA256"],
+            "alert handshake failure",
+            "we have no cipher, curve or signature in common (peer is incompatible: NoSignatureSchemesInCommon)",
+        ),
+        (
+            &["-groups", "P-521"],
+            "alert handshake failure",
+            "we have no cipher, curve or signature in common (peer is incompatible: NoKxGroupsInCommon)",
+        ),
+        (
+            &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+            "alert handshake failure",
+            "the peer's TLS is too old (peer is incompatible: SignatureAlgorithmsExtensionRequired)",
+        ),
+        (
+            &["-tls1_2", "-verify_return_error"],
+            "certificate verify failed",
+            "the peer does not trust our certificate (received fatal alert: UnknownCA)",
+        ),
+    ] {
+        let said = server.handshake(arguments);
+        assert!(said.contains(alert), "{arguments:?}: {said}");
+        let line = format!("[127.0.0.1] WARNING: no TLS with this peer: {why}");
+        wait_until(&line, || scratch.log().contains(&line).then_some(()));
+    }
 }
 
 /// A peer that asks for new keys again and again, or once for another handshake, gets no further.

@@ -161,6 +161,6 @@ fn a_client_of_long_ago() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("alert handshake failure"), "{said}");
     // The alert leaves before the line is written.
-    let why = "WARNING: no TLS with this peer: peer is incompatible: ";
+    let why = "WARNING: no TLS with this peer: the peer's TLS is too old ";
     wait_until(why, || scratch.log().iter().any(|line| line.contains(why)).then_some(()));
 }
