@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use testkit::certificates::{Key, Request};
 use testkit::exim::Exim;
 use testkit::postfix::Postfix;
 use testkit::{debian, succeeds, wait_until};
@@ -163,4 +164,23 @@ fn a_client_of_long_ago() {
     // The alert leaves before the line is written.
     let why = "WARNING: no TLS with this peer: the peer's TLS is too old ";
     wait_until(why, || scratch.log().iter().any(|line| line.contains(why)).then_some(()));
+}
+
+/// What people look with who want to know how safe a server is, with both ways to TLS and both kinds of keys.
+#[test]
+fn nmap() {
+    for (tls, service, key) in [("offer", "smtp", Key::P256), ("implicit", "smtps", Key::Rsa)] {
+        let scratch = open_to_all(&format!("tls {tls}\n"));
+        AUTHORITY.issue(&scratch.path(""), "own", &Request { key, ..Request::of(&[NAME]) });
+        let server = Server::start(&scratch);
+        // It tries STARTTLS where a port is known for SMTP.
+        scratch.write("nmap-services", format!("{service} {}/tcp 1\n", server.port));
+        let mut nmap = scratch.command(debian::program("nmap", "nmap"), &["-n", "-Pn", "-sT", "--datadir", "."]);
+        nmap.args(["-p", &server.port, "--script", "ssl-enum-ciphers", "127.0.0.1"]);
+        let said = String::from_utf8(testkit::output(nmap).stdout).unwrap();
+        let versions: Vec<&str> =
+            said.lines().filter(|line| line.starts_with("|   TLS") || line.starts_with("|   SSL")).collect();
+        assert_eq!(versions, ["|   TLSv1.2: ", "|   TLSv1.3: "], "{tls}: {said}");
+        assert!(said.contains("least strength: A\n") && !said.contains("warnings:"), "{tls}: {said}");
+    }
 }
