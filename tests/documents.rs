@@ -14,6 +14,7 @@ use clap_complete::Shell;
 use mailrecv::config::{self, Flags, Limits};
 use mailrecv::metrics;
 use support::{CONFIG, MAILRECV, Scratch};
+use testkit::certificates::{Authority, Request};
 use testkit::{debian, repository};
 
 /// `mailrecv check` has nothing to say about this text.
@@ -46,9 +47,18 @@ fn the_examples_in_the_reference_are_sound() {
     let uncommented: Vec<&str> =
         reference.lines().map(|line| if is_example(line) { &line[1..] } else { line }).collect();
     assert!(uncommented.iter().filter(|line| !line.is_empty() && !line.starts_with('#')).count() > 20);
-    let scratch = Scratch::with_config(&uncommented.join("\n"));
+    let scratch = Scratch::new();
     // What it includes is in a folder beside it.
     std::fs::create_dir(scratch.path("mailrecv.d")).unwrap();
+    // And so are here the files that TLS needs.
+    Authority::new().issue(&scratch.path(""), "fullchain", &Request::of(&["example.com"]));
+    std::fs::rename(scratch.path("fullchain.key"), scratch.path("privkey.pem")).unwrap();
+    scratch.write("tickets", [7; 32]);
+    let beside = |line: &&str| match line.starts_with("tls_") {
+        true => line.replace("/etc/mailrecv/", "./"),
+        false => (*line).to_owned(),
+    };
+    scratch.write(CONFIG, uncommented.iter().map(beside).collect::<Vec<_>>().join("\n"));
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     for directive in config::directives().chain(FORMS) {

@@ -1,14 +1,14 @@
 //! What the lines about TLS say together, and what is in the files that they name, for `mailrecv check`.
 //!
 //! A session opens these files and reads them if a peer asks for TLS: what is wrong with one costs TLS, and mail only
-//! where there is none without.
+//! where there is none without. Who wrote these lines wants TLS, so for `check` it is an error.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -22,6 +22,7 @@ use super::directive::{self, Line};
 use super::lexer::{self, Words};
 use super::pattern::Position;
 use super::peers::Peers;
+use super::places;
 use super::rules::Rules;
 use super::settings::{Config, Setting, TlsUse};
 use crate::net::ticket::Tickets;
@@ -70,6 +71,11 @@ impl TlsLines {
         self.of(|setting| matches!(setting, Setting::tls_keys(_)))
     }
 
+    /// Certificates with their keys, as far as there are both.
+    fn pairs(&self) -> impl Iterator<Item = (&TlsLine, &TlsLine)> {
+        self.certificates().zip(self.keys())
+    }
+
     /// What of a pair is missing.
     pub(super) fn missing(&self) -> Vec<Diagnostic> {
         let (certificates, keys) = (self.certificates().count(), self.keys().count());
@@ -110,9 +116,14 @@ impl TlsLine {
         self.cite(Severity::Warning, message)
     }
 
-    /// Something about its file.
-    fn about(&self, severity: Severity, what: impl fmt::Display) -> Diagnostic {
-        self.cite(severity, format!("{} {what:#}", self.value))
+    /// What makes its file useless.
+    fn error(&self, what: impl fmt::Display) -> Diagnostic {
+        self.cite(Severity::Error, format!("{} {what:#}", self.value))
+    }
+
+    /// What is odd about its file.
+    fn warning(&self, what: impl fmt::Display) -> Diagnostic {
+        self.warn(format!("{} {what:#}", self.value))
     }
 
     fn read(&self) -> anyhow::Result<Vec<u8>> {
@@ -123,7 +134,11 @@ impl TlsLine {
     fn public_secret(&self) -> Option<Diagnostic> {
         let mode = self.path().metadata().ok()?.permissions().mode();
         let message = || format!("can be read by everybody, who can then pass for us: run chmod o-r {}", self.value);
-        (mode & 0o004 != 0).then(|| self.about(Severity::Warning, message()))
+        (mode & 0o004 != 0).then(|| self.warning(message()))
+    }
+
+    fn written_oddly(&self) -> Option<Diagnostic> {
+        places::written_oddly(self.path()).map(|message| self.warn(message))
     }
 }
 
@@ -141,41 +156,34 @@ impl Config {
         if self.rules.sources.for_each_line(|number, text| lines.look_at(number, text)).is_err() {
             return Vec::new();
         }
-        let severity = match self.tls() {
-            TlsUse::Off => return self.rules.useless_tls_groups(),
-            TlsUse::Offer => Severity::Warning,
-            // Without TLS there is no mail either.
-            TlsUse::Require | TlsUse::Implicit => Severity::Error,
-        };
+        if self.tls() == TlsUse::Off {
+            return self.rules.useless_tls_groups();
+        }
         let mut found = Vec::new();
         let mut is_named = self.domain.starts_with('[');
-        for (certificate, key) in lines.certificates().zip(lines.keys()) {
+        for (certificate, key) in lines.pairs() {
             found.extend(key.public_secret());
             let secret = key.read().and_then(|text| tls::secret(&text));
-            match certificate.read().and_then(|text| tls::chain(&text)) {
+            let chain = certificate.read().and_then(|text| tls::chain(&text));
+            match chain.and_then(|chain| check_chain(&chain).map(|oddity| (chain, oddity))) {
                 Err(why) => {
                     // Its name is not known.
                     is_named = true;
-                    found.push(certificate.about(severity, why));
-                    found.extend(secret.err().map(|why| key.about(severity, why)));
+                    found.push(certificate.error(why));
+                    found.extend(secret.err().map(|why| key.error(why)));
                 }
-                Ok(chain) => {
+                Ok((chain, oddity)) => {
                     let is_readable = secret.is_ok();
                     let flaw = check_key(chain.clone(), secret);
                     // A key that does not fit may well be the right one, and the certificate not.
                     let is_meant = flaw.is_none() || !is_readable;
                     is_named |= !is_meant || is_for(&chain, &self.domain);
-                    found.extend(flaw.map(|why| key.about(severity, why)));
-                    found.extend(match check_chain(&chain) {
-                        Err(why) => Some(certificate.about(severity, why)),
-                        Ok(oddity) => {
-                            oddity.filter(|_| is_meant).map(|what| certificate.about(Severity::Warning, what))
-                        }
-                    });
+                    found.extend(flaw.map(|why| key.error(why)));
+                    found.extend(oddity.filter(|_| is_meant).map(|what| certificate.warning(what)));
                 }
             }
         }
-        if let Some(first) = lines.certificates().next().filter(|_| !is_named) {
+        if let Some((first, _)) = lines.pairs().next().filter(|_| !is_named) {
             found.push(first.warn(format!(
                 "no certificate is for `{}`, as this host calls itself (`domain`): a peer that checks names may send \
                  no mail",
@@ -185,8 +193,9 @@ impl Config {
         if let Some(line) = lines.of(|setting| matches!(setting, Setting::tls_ticket_key(_))).last() {
             found.extend(line.public_secret());
             let tickets = line.read().and_then(|key| Tickets::new(&key));
-            found.extend(tickets.err().map(|why| line.about(severity, why)));
+            found.extend(tickets.err().map(|why| line.error(why)));
         }
+        found.extend(lines.of(|setting| !matches!(setting, Setting::tls_use(_))).filter_map(TlsLine::written_oddly));
         found
     }
 }
@@ -227,8 +236,9 @@ fn check_chain(chain: &[CertificateDer<'_>]) -> anyhow::Result<Option<String>> {
     let now = UnixTime::now();
     let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + NOTICE);
     for (certificate, number) in chain.iter().zip(1..) {
-        let certificate = ParsedCertificate::try_from(certificate)
-            .with_context(|| format!("has a certificate, number {number}, that cannot be read"))?;
+        let certificate = ParsedCertificate::try_from(certificate).map_err(|error| {
+            anyhow!("has a certificate, number {number}, that cannot be read: {}", tls::flaw(error))
+        })?;
         let what = match (validity(&certificate, now), validity(&certificate, soon)) {
             (Validity::Ended(when), _) => format!("ended on {}: renew it", day(when)),
             (Validity::NotYet(when), _) => format!("is not valid before {}", day(when)),

@@ -21,7 +21,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, HandshakeKind, InvalidMessage, PeerIncompatible, ProtocolVersion, ServerConfig, ServerConnection,
+    AlertDescription, CertificateError, HandshakeKind, InvalidMessage, PeerIncompatible, ProtocolVersion, ServerConfig,
+    ServerConnection,
 };
 
 use super::ticket::Tickets;
@@ -167,7 +168,16 @@ pub(crate) fn identity(
     match identity.keys_match() {
         Ok(()) => Ok(identity),
         Err(rustls::Error::InconsistentKeys(_)) => bail!("has the key of another certificate"),
-        Err(error) => Err(error).context("cannot be held against the certificate"),
+        Err(error) => bail!("cannot be held against the certificate, which cannot be read: {}", flaw(error)),
+    }
+}
+
+/// What is wrong with a certificate of ours, which rustls takes for one of a peer.
+pub(crate) fn flaw(error: rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(error)) => error.to_string(),
+        rustls::Error::InvalidCertificate(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 

@@ -18,16 +18,16 @@ fn check(scratch: &Scratch) -> (Vec<String>, i32) {
     (said.lines().filter(own).map(str::to_owned).collect(), output.status.code().unwrap())
 }
 
-/// That it says this one thing, as an error only where there is no mail without TLS.
+/// That it says this one thing, as an error.
 #[track_caller]
 fn assert_says(scratch: &Scratch, place: &str, what: &str) {
     let config = scratch.read(CONFIG);
-    for (how, severity, status) in [("offer", "warning", 0), ("require", "error", 78), ("implicit", "error", 78)] {
+    for how in ["offer", "require", "implicit"] {
         scratch.write(CONFIG, format!("{config}tls {how}\n"));
         let (said, code) = check(scratch);
-        assert!(said.len() == 1 && said[0].starts_with(&format!("{CONFIG}:{place}: {severity}: ")), "{how}: {said:#?}");
+        assert!(said.len() == 1 && said[0].starts_with(&format!("{CONFIG}:{place}: error: ")), "{how}: {said:#?}");
         assert!(said[0].contains(what), "{how}: {said:#?}");
-        assert_eq!(code, status, "{how}");
+        assert_eq!(code, 78, "{how}");
     }
 }
 
@@ -92,6 +92,64 @@ fn files_that_cannot_be_used() {
         scratch.write("own.pem", &text[..text.len() / 3]);
     });
     assert_says(&torn, CERTIFICATE, "has a certificate that is not PEM");
+    // Told once, and in words about ours.
+    let empty = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let junk = spoiled(|scratch| fs::write(scratch.path("own.pem"), empty).unwrap());
+    assert_says(&junk, CERTIFICATE, "own.pem has a certificate, number 1, that cannot be read: BadEncoding");
+    let junk = spoiled(|scratch| {
+        scratch.write("own.pem", scratch.read("own.pem") + empty);
+    });
+    assert_says(&junk, CERTIFICATE, "own.pem has a certificate, number 3, that cannot be read: BadEncoding");
+    let first = spoiled(|scratch| {
+        openssl(scratch, "req -new -key own.key -subj /CN=mx.example", "request");
+        openssl(scratch, "x509 -req -in request -signkey own.key", "own.pem");
+    });
+    assert_says(
+        &first,
+        CERTIFICATE,
+        "own.pem has a certificate, number 1, that cannot be read: UnsupportedCertVersion",
+    );
+}
+
+/// Below which folder a session is started is hardly known.
+#[test]
+fn files_below_an_unknown_folder() {
+    let scratch = scratch("tls_ticket_key tickets\n");
+    scratch.write("tickets", [7; 32]);
+    let said = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "check"]).stderr).unwrap();
+    for (place, name) in [(CERTIFICATE, "own.pem"), (KEY, "own.key"), ("6:16", "tickets")] {
+        let expected = format!("{CONFIG}:{place}: warning: this is below the folder in which mailrecv is started");
+        assert!(said.contains(&expected) && said.contains(&format!("or `./{name}` if that is meant")), "{said}");
+    }
+}
+
+/// What is wrong with files that included lines name is told with the places of these.
+#[test]
+fn files_named_in_included_files() {
+    let scratch = scratch("");
+    let lines = scratch.read(CONFIG);
+    let (rules, lines) = lines.split_once("tls_certificate").unwrap();
+    scratch.write(CONFIG, format!("{rules}include *.tls\n"));
+    scratch.write("1.tls", format!("# ours\n\ntls_certificate{lines}"));
+    scratch.write("2.tls", "\ttls_certificate  \"second.pem\"\ntls_key second.key # RSA\ntls require\n");
+    AUTHORITY.issue(&scratch.path(""), "second", &Request { key: Key::Rsa, ..Request::of(&[NAME]) });
+    fs::remove_file(scratch.path("own.key")).unwrap();
+    scratch.write("second.key", "no key");
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    for expected in [
+        "1.tls:4:9: error: own.key cannot be opened: No such file or directory (os error 2)\n    4 | tls_key own.key\n      |         ^^^^^^^\n",
+        "2.tls:2:9: error: second.key has no private key in PEM form, which begins with `-----BEGIN PRIVATE KEY-----`\n    2 | tls_key second.key # RSA\n      |         ^^^^^^^^^^\n",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!(output.status.code(), Some(78));
+    // One that has no key is told at its line, and is not asked for its name.
+    fs::remove_file(scratch.path("2.tls")).unwrap();
+    scratch.write("1.tls", "\ttls_certificate  \"own.pem\"\n");
+    let said = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "check"]).stderr).unwrap();
+    let expected = "1.tls:1:19: error: this certificate has no key";
+    assert!(said.contains(expected) && !said.contains("no certificate is for"), "{said}");
 }
 
 #[test]
@@ -128,6 +186,15 @@ fn keys_in_every_form() {
     // With the certificate in the same file, as some authorities have it.
     scratch.write("own.key", scratch.read("own.pem") + &scratch.read("own.key"));
     assert_eq!(check(&scratch), (vec![], 0));
+    // As openssl(1) and people comment it, and as some editors of Windows write it.
+    scratch.write("own.key", "# It was ENCRYPTED.\n".to_owned() + &scratch.read("own.key"));
+    assert_eq!(check(&scratch), (vec![], 0));
+    for name in ["own.pem", "own.key"] {
+        let text = scratch.read(name).replace("# It was ENCRYPTED.\n", "").replace('\n', "\r\n");
+        scratch.write(name, "\u{feff}".to_owned() + &text);
+    }
+    assert_eq!(check(&scratch), (vec![], 0));
+    assert!(secured(&scratch).ask("NOOP").starts_with("250 "));
 }
 
 #[test]
@@ -186,15 +253,6 @@ fn chains_in_disorder() {
     assert_warns(&spoil(&|own, between| format!("{own}{between}{own}")), CERTIFICATE, "number 3, that did not issue");
     // The first is what the key has to fit.
     assert_says(&spoil(&|own, between| format!("{between}{own}")), KEY, "has the key of another certificate");
-    // As openssl(1) and people comment it, and as some editors of Windows write it.
-    scratch.write("own.key", "# It was ENCRYPTED.\n".to_owned() + &scratch.read("own.key"));
-    assert_eq!(check(&scratch), (vec![], 0));
-    for name in ["own.pem", "own.key"] {
-        let text = scratch.read(name).replace("# It was ENCRYPTED.\n", "").replace('\n', "\r\n");
-        scratch.write(name, "\u{feff}".to_owned() + &text);
-    }
-    assert_eq!(check(&scratch), (vec![], 0));
-    assert!(secured(&scratch).ask("NOOP").starts_with("250 "));
     for sound in [spoil(&|own, between| format!("{own}{between}{root}")), spoil(&|own, _| own.to_owned())] {
         assert_eq!(check(&sound), (vec![], 0));
     }
