@@ -92,10 +92,21 @@ pub struct Question {
     pub peer: Peer,
     /// The argument of MAIL FROM.
     pub from: String,
-    /// The argument of RCPT TO.
-    pub rcpt: String,
+    /// The arguments of RCPT TO, in their order.
+    pub recipients: Vec<String>,
     /// Whether it begins TLS first.
     pub tls: bool,
+    /// How to answer.
+    pub format: Format,
+}
+
+/// How `explain` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs: one object of JSON (RFC 8259).
+    Json,
 }
 
 /// Reads the command line. The error is also how help and version are shown.
@@ -119,8 +130,10 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         }
         Some(("explain", matches)) => {
             let peer = peer(matches)?.ok_or_else(|| error("--peer is missing"))?;
-            let (from, rcpt, tls) = (text(matches, "from"), text(matches, "rcpt"), matches.get_flag("tls"));
-            Invocation::Explain(options, Question { peer, from, rcpt, tls })
+            let recipients = matches.get_many("rcpt").into_iter().flatten().cloned().collect();
+            let format = if matches.get_flag("json") { Format::Json } else { Format::Text };
+            let (from, tls) = (text(matches, "from"), matches.get_flag("tls"));
+            Invocation::Explain(options, Question { peer, from, recipients, tls, format })
         }
         Some(("metrics", matches)) => Invocation::Metrics(options, matches.get_one("file").cloned()),
         _ => Invocation::Receive(options, peer(&matches)?),
@@ -283,8 +296,16 @@ fn explain_arguments(command: Command) -> Command {
     command
         .arg(peer_argument().required(true).help("Who sends"))
         .arg(Arg::new("from").long("from").value_name("ADDRESS").default_value("").help("The sender"))
-        .arg(Arg::new("rcpt").long("rcpt").value_name("ADDRESS").required(true).help("The recipient"))
+        .arg(
+            Arg::new("rcpt")
+                .long("rcpt")
+                .value_name("ADDRESS")
+                .action(ArgAction::Append)
+                .required(true)
+                .help("The recipient, or one of several"),
+        )
         .arg(Arg::new("tls").long("tls").action(ArgAction::SetTrue).help("The connection is under TLS"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Answer with one object of JSON"))
 }
 
 fn metrics_arguments(command: Command) -> Command {

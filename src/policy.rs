@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{Config, Denial, Place, Rules, Trace, Who};
+use crate::config::{Config, Denial, Finding, Note, Place, Rules, Trace, Who};
 use crate::files;
 use crate::peer::Peer;
 use crate::smtp::reply::{self, Reply, Status};
@@ -55,7 +55,7 @@ impl<'c> Policy<'c> {
 
     fn rules_answer(&mut self, question: &Question) -> Answer {
         if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| known == question) {
-            self.trace.note(|| "decided as before".to_owned());
+            self.trace.note(Note::as_before);
             return answer.clone();
         }
         let answer = self.decide(question);
@@ -115,8 +115,8 @@ impl<'c> Policy<'c> {
         })
     }
 
-    /// Hands out how the last decisions came about, a line each.
-    pub fn take_trace(&mut self) -> Vec<String> {
+    /// Hands out how the last decisions came about.
+    pub fn take_trace(&mut self) -> Vec<Finding<'c>> {
         self.trace.take(&self.config.rules)
     }
 }

@@ -493,8 +493,8 @@ impl<'a> Server<'a> {
     }
 
     fn log_trace(&self, policy: &mut Policy<'_>) {
-        for line in policy.take_trace() {
-            self.log.event(&Event::Rule(&line));
+        for finding in policy.take_trace() {
+            self.log.event(&Event::Rule(&finding));
         }
     }
 

@@ -163,7 +163,7 @@ fn answers(config: &Config, text: &[u8]) -> Vec<String> {
         });
         answers.push(format!("to {mailbox}: {actions:?}"));
     }
-    assert!(trace.take(&config.rules).iter().all(|line| !line.contains('\n')));
+    assert!(trace.take(&config.rules).iter().all(|finding| !finding.to_string().contains('\n')));
     answers
 }
 

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
-use mailrecv::config::{Config, Flags, LogTarget, Protocol, Trace};
+use mailrecv::config::{Config, Finding, Flags, LogTarget, Protocol, Trace};
 use mailrecv::log::{Event, Log};
 use mailrecv::message::{Envelope, RecipientCopy, Spool, SpoolFile};
 use mailrecv::peer::Peer;
@@ -103,8 +103,8 @@ impl World for Host<'_> {
         self.is_behind_bdat = is_bdat;
     }
 
-    fn decided(&mut self, trace: Vec<String>) {
-        trace.into_iter().for_each(|line| self.note(&Event::Rule(&line)));
+    fn decided(&mut self, trace: Vec<Finding<'_>>) {
+        trace.iter().for_each(|finding| self.note(&Event::Rule(finding)));
     }
 
     fn deliver(&mut self, delivery: &Delivery, text: &[u8]) -> (Outcome, String) {

@@ -1,6 +1,6 @@
 //! A session in memory: what src/server.rs does with the steps, without descriptors, clock and disk.
 
-use mailrecv::config::{Config, Trace};
+use mailrecv::config::{Config, Finding, Trace};
 use mailrecv::peer::Peer;
 use mailrecv::policy::Policy;
 use mailrecv::smtp::command::MAX_COMMAND_LINE;
@@ -13,7 +13,7 @@ pub trait World {
     /// It has used so much of its input, as that.
     fn heard(&mut self, used: usize, heard: Heard<'_>);
     /// It asked for a decision, which came about like this.
-    fn decided(&mut self, trace: Vec<String>);
+    fn decided(&mut self, trace: Vec<Finding<'_>>);
     /// A message is complete. Returns what becomes of it for these of its recipients, and its name.
     fn deliver(&mut self, delivery: &Delivery, text: &[u8]) -> (Outcome, String);
     /// It answers.

@@ -42,12 +42,13 @@ pub(crate) enum HandOver {
     PipeRaw(String),
 }
 
-/// What is to be known of an action but how to do it.
-struct Facts<'a> {
+/// What is to be known of an action but how to do it. Its `Display` is the action as the configuration has it, its operand
+/// in quotes.
+pub struct Facts<'a> {
     /// Its name in the configuration.
-    name: &'static str,
-    /// What follows the name.
-    operand: Option<&'a str>,
+    pub name: &'static str,
+    /// What follows the name: a file, a folder or a command.
+    pub operand: Option<&'a str>,
     /// What the sandbox must leave to a session that may do it.
     need: Need<'a>,
 }
@@ -175,25 +176,12 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The action as the configuration has it, its operand in quotes.
 impl fmt::Display for Facts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.operand {
             Some(operand) => write!(f, "{} '{operand}'", self.name),
             None => f.write_str(self.name),
         }
-    }
-}
-
-impl fmt::Display for Keep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.facts().fmt(f)
-    }
-}
-
-impl fmt::Display for HandOver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.facts().fmt(f)
     }
 }
 
@@ -217,9 +205,15 @@ pub(crate) struct Destination<A> {
     origin: Origin,
 }
 
-impl<A: fmt::Display> Destination<A> {
-    fn shown(&self) -> (&dyn fmt::Display, Origin) {
-        (&self.action, self.origin)
+impl Destination<Keep> {
+    fn shown(&self) -> (Facts<'_>, Origin) {
+        (self.action.facts(), self.origin)
+    }
+}
+
+impl Destination<HandOver> {
+    fn shown(&self) -> (Facts<'_>, Origin) {
+        (self.action.facts(), self.origin)
     }
 }
 
@@ -270,10 +264,14 @@ impl Destinations {
     }
 
     /// Each of them for people, that of the `deliver` line first, and where it was found.
-    pub fn shown(&self) -> impl Iterator<Item = (&dyn fmt::Display, Origin)> {
+    pub fn shown(&self) -> impl Iterator<Item = (Facts<'_>, Origin)> {
         let (before, behind) = self.keep.split_at(self.handed_over_behind);
-        let hand_over = self.hand_over.iter().map(Destination::shown);
-        before.iter().map(Destination::shown).chain(hand_over).chain(behind.iter().map(Destination::shown))
+        let hand_over = self.hand_over.iter().map(Destination::<HandOver>::shown);
+        before
+            .iter()
+            .map(Destination::<Keep>::shown)
+            .chain(hand_over)
+            .chain(behind.iter().map(Destination::<Keep>::shown))
     }
 }
 

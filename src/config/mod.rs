@@ -41,7 +41,7 @@ mod writers;
 
 use std::path::Path;
 
-pub use action::{Destinations, Origin};
+pub use action::{Destinations, Facts, Origin};
 pub(crate) use action::{HandOver, Keep};
 pub use diagnostic::{Diagnostic, Severity};
 pub use flags::Flags;
@@ -57,7 +57,8 @@ pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
 pub(crate) use source::{Version, would_wait};
 pub use sources::LineName;
 pub(crate) use sources::Versions;
-pub use trace::Trace;
+pub(crate) use trace::Note;
+pub use trace::{Finding, Trace, Verdict};
 
 use crate::{files, user};
 

@@ -8,7 +8,7 @@ use super::lexer::Word;
 use super::limits::Refusal;
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::table::Table;
-use super::trace::Trace;
+use super::trace::{Note, Trace};
 use crate::untrusted::Untrusted;
 
 #[derive(Debug)]
@@ -90,10 +90,10 @@ impl Matcher {
             // One that cannot be read lets nothing through, as a pattern that does not compile.
             Matcher::Table(table) => table.has(full, local_part).map_err(|message| BrokenPattern { line, message })?,
         };
-        trace.note_of_line(line, || {
+        trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
             let full = Untrusted::new(full.as_bytes());
-            format!("{what}: '{full}' {verb} '{}'", self.source())
+            Note::of_line(line, what, fits, format_args!("'{full}' {verb} '{}'", self.source()))
         });
         Ok(fits)
     }

@@ -9,7 +9,7 @@ use regex::bytes::Regex;
 
 use super::compiler::{self, compile};
 use super::literal::{self, PlainText};
-use super::trace::Trace;
+use super::trace::{Note, Trace};
 use crate::untrusted::Untrusted;
 
 /// A regular expression that is looked at when it is first needed, and compiled only if it must be.
@@ -88,10 +88,10 @@ impl Pattern {
 
     /// Notes whether a text fits.
     pub(super) fn note(&self, text: &str, fits: bool, what: &str, trace: &mut Trace) {
-        trace.note_of_line(self.position.line, || {
+        trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
             let text = Untrusted::new(text.as_bytes());
-            format!("{what}: '{text}' {verb} '{}'", self.source)
+            Note::of_line(self.position.line, what, fits, format_args!("'{text}' {verb} '{}'", self.source))
         });
     }
 

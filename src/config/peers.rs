@@ -11,7 +11,7 @@ use super::address_only::{self, Meanings};
 use super::compiler;
 use super::network::Network;
 use super::pattern::{BrokenPattern, Pattern, Position};
-use super::trace::Trace;
+use super::trace::{Note, Trace};
 use crate::peer::{Address, Peer};
 use crate::untrusted::Untrusted;
 
@@ -55,24 +55,27 @@ impl Peers {
             Peers::Pattern(pattern) => pattern.fits(peer, what, trace),
             Peers::Network(network, position) => {
                 let is_inside = peer.address.ip().is_some_and(|address| network.contains(address));
-                trace.note_of_line(position.line, || {
+                trace.note(|| {
                     let verb = if is_inside { "inside" } else { "outside" };
-                    format!("{what}: net {network}: {} is {verb}", peer.address)
+                    let said = format_args!("net {network}: {} is {verb}", peer.address);
+                    Note::of_line(position.line, what, is_inside, said)
                 });
                 Ok(is_inside)
             }
             Peers::User(uid, position) => {
                 let is_it = peer.address == Address::Local(Some(*uid));
-                trace.note_of_line(position.line, || {
+                trace.note(|| {
                     let verb = if is_it { "is" } else { "is not" };
-                    format!("{what}: {} {verb} local:{uid}", peer.address)
+                    let said = format_args!("{} {verb} local:{uid}", peer.address);
+                    Note::of_line(position.line, what, is_it, said)
                 });
                 Ok(is_it)
             }
             Peers::Secured(position) => {
-                trace.note_of_line(position.line, || {
+                trace.note(|| {
                     let verb = if is_secured { "is" } else { "is not" };
-                    format!("{what}: tls: the connection {verb} under TLS")
+                    let said = format_args!("tls: the connection {verb} under TLS");
+                    Note::of_line(position.line, what, is_secured, said)
                 });
                 Ok(is_secured)
             }
@@ -202,10 +205,11 @@ impl PeerPattern {
         let is_found = self.whole.is_match(name)?;
         // Most patterns are not found in the name at all, so most are never taken apart.
         if is_found && !self.is_match_for_name(name)? {
-            trace.note_of_line(self.whole.position().line, || {
+            trace.note(|| {
                 let source = self.whole.source();
                 let name = Untrusted::new(name.as_bytes());
-                format!("{what}: '{name}' is a name, and '{source}' would match it as an address only")
+                let said = format_args!("'{name}' is a name, and '{source}' would match it as an address only");
+                Note::of_line(self.whole.position().line, what, false, said)
             });
             return Ok(false);
         }

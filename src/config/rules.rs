@@ -20,7 +20,7 @@ use super::plain;
 use super::source::LineStart;
 use super::sources::{LineName, Sources};
 use super::spelling::closest;
-use super::trace::Trace;
+use super::trace::{Note, Trace};
 use crate::address::{Mailbox, ReversePath};
 use crate::peer::Peer;
 use crate::untrusted::Untrusted;
@@ -173,7 +173,10 @@ impl Rules {
         };
         let Some(decided) = decided else {
             let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
-            trace.note(|| format!("no rule fits '{}': dead letter file '{file}'", Untrusted::new(full.as_bytes())));
+            trace.note(|| {
+                let text = format!("no rule fits '{}': dead letter file '{file}'", Untrusted::new(full.as_bytes()));
+                Note::beside_lines(Some("deadletter_file"), true, text)
+            });
             let mut destinations = Destinations::default();
             destinations.add(Action::Keep(Keep::Append(file.to_owned())), Origin::DeadLetterFile)?;
             return Ok(destinations);
@@ -236,7 +239,10 @@ impl Rules {
         // As above: a quoted one that looks like an address is not that address.
         let own = domain.eq_ignore_ascii_case(own_domain).then_some(user).filter(|user| !user.contains('@'));
         let bare = format!("{user}@{domain}");
-        trace.note(|| format!("nothing names '{}'", Untrusted::new(full.as_bytes())));
+        trace.note(|| {
+            let text = format!("nothing names '{}'", Untrusted::new(full.as_bytes()));
+            Note::beside_lines(None, false, text)
+        });
         let as_user = match self.exact_rule(&bare, own, who, trace)? {
             Some(found) => Some(found),
             None => decided(self.ordered_rule(before, &bare, own, who, trace))?,
@@ -270,9 +276,10 @@ impl Rules {
                 Some((group, delivery.action))
             });
             let Some((group, action)) = read? else { continue };
-            trace.note_of_line(at.number, || {
+            trace.note(|| {
                 let address = Untrusted::new(wanted.as_bytes());
-                format!("deliver rcpt_to '{address}': the same address")
+                let text = format!("deliver rcpt_to '{address}': the same address");
+                Note::of_line(at.number, "deliver rcpt_to", true, "").worded(text)
             });
             if self.group_admits(group, who, trace)? {
                 return Ok(Some((action, Origin::Line(at.number))));
@@ -317,7 +324,10 @@ impl Rules {
                 return Ok(true);
             }
         }
-        trace.note(|| format!("{}: no member fits {}", group.name, who.peer));
+        trace.note(|| {
+            let text = format!("{}: no member fits {}", group.name, who.peer);
+            Note::beside_lines(Some(&group.name), false, text)
+        });
         Ok(false)
     }
 

@@ -211,7 +211,17 @@ pub(super) fn shown(path: &Path) -> String {
     path.display().to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-impl LineName<'_> {
+impl<'s> LineName<'s> {
+    /// The number of the line in its file.
+    pub fn number(self) -> u32 {
+        self.number
+    }
+
+    /// Its file, if that is not the one that is understood.
+    pub fn file(self) -> Option<&'s Path> {
+        self.file
+    }
+
     /// The same where no file is understood: `line 7 of the configuration`.
     pub fn of_the_configuration(self) -> impl Display {
         fmt::from_fn(move |f| match self.file {

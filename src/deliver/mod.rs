@@ -73,7 +73,7 @@ pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery) {
     let Transaction { reverse_path, size, .. } = &*delivery.transaction;
     for recipient in delivery.recipients() {
         for (action, _) in recipient.destinations.shown() {
-            log.event(&Event::Delivered { id, from: reverse_path, to: &recipient.mailbox, size, action });
+            log.event(&Event::Delivered { id, from: reverse_path, to: &recipient.mailbox, size, action: &action });
         }
     }
 }

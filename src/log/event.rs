@@ -6,6 +6,7 @@
 use nix::sys::signal::Signal;
 use std::fmt::{self, Display};
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitStatus;
 
@@ -59,7 +60,7 @@ pub enum Event<'a> {
     /// A reply that puts the peer off, and how many have said the same in this session.
     RefusedAgain { reply: &'a Reply, count: u64 },
     /// How a decision came about.
-    Rule(&'a str),
+    Rule(&'a dyn Display),
     /// A line of a message that is coming in.
     Letter(&'a [u8]),
     /// A line of a message for people (the `print` action).
@@ -233,6 +234,17 @@ impl Event<'_> {
         }
     }
 
+    /// Whether etc/fail2ban/filter.d/mailrecv.conf counts this line of this log against the peer: a refusal for good, or a
+    /// peer that is put off again and again. It knows peers of the network only.
+    pub(crate) fn is_counted(&self, log: &Log) -> bool {
+        let counts = match self {
+            Event::Reply(reply) => reply.is_permanent() && is_error(reply),
+            Event::RefusedAgain { reply, count } => !reply.is_permanent() && is_error(reply) && *count >= 1000,
+            _ => false,
+        };
+        counts && log.peer.parse::<IpAddr>().is_ok()
+    }
+
     /// The line, without date and peer, as this log has it. Whoever wrote what is in it, no address but the peer's stands in
     /// brackets.
     pub fn text<'e>(&'e self, log: &'e Log) -> impl Display + 'e {
@@ -355,7 +367,7 @@ impl Event<'_> {
 /// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, or
 /// follows from one that has its line, because peers are banned for the others.
 fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let kind = if reply.is_our_fault || reply.is_echo { "WARNING" } else { "ERROR" };
+    let kind = if is_error(reply) { "ERROR" } else { "WARNING" };
     write!(f, "{kind}: {} {}", reply.code, reply.text)?;
     if let Some(subject) = &reply.subject {
         write!(f, " '{}'", log.untrusted(subject))?;
@@ -364,6 +376,11 @@ fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::R
         Some(cause) => write!(f, " ({cause})"),
         None => Ok(()),
     }
+}
+
+/// Whether a refusal is the peer's doing, and has no line yet.
+fn is_error(reply: &Reply) -> bool {
+    !reply.is_our_fault && !reply.is_echo
 }
 
 /// How a command ended, with the first line of what it wrote, in log lines and in what is logged of a reply.
@@ -411,7 +428,7 @@ mod tests {
             (Event::UnofferedParameters(b"ERROR: 550 No one here"), false),
             (Event::Letter(b"ERROR: 550 No one here"), false),
             (Event::Print(b"ERROR: 550 No one here"), false),
-            (Event::Rule("ERROR: 550 No one here"), false),
+            (Event::Rule(&"ERROR: 550 No one here"), false),
             (Event::Gone("ERROR: 550 No one here"), false),
             (Event::NoHostName(&forged), false),
             (Event::CannotAccept(&error), false),

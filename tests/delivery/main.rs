@@ -10,6 +10,7 @@
 
 mod all_or_nothing;
 mod append;
+mod decisions;
 mod explain;
 mod file_systems;
 mod large;

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::rc::Rc;
 
-use mailrecv::config::{self, Config, Trace};
+use mailrecv::config::{self, Config, Finding, Trace};
 use mailrecv::message::{Spool, SpoolFile};
 use mailrecv::peer::Peer;
 use mailrecv::smtp::reply::{self, Reply};
@@ -126,7 +126,7 @@ struct Outside {
 impl World for Outside {
     fn heard(&mut self, _: usize, _: Heard<'_>) {}
 
-    fn decided(&mut self, _: Vec<String>) {}
+    fn decided(&mut self, _: Vec<Finding<'_>>) {}
 
     /// Stands in for the destinations: a file below `missing/` cannot be written, and a message goes in circles once 100
     /// servers have had it.
@@ -137,7 +137,7 @@ impl World for Outside {
         let is_missing = |action: &dyn Display| action.to_string().starts_with("append 'missing/");
         let outcome = if spool.hops() > 100 {
             Err(reply::too_many_hops(spool.hops()))
-        } else if shown().any(|(action, _)| is_missing(action)) {
+        } else if shown().any(|(action, _)| is_missing(&action)) {
             Err(reply::try_again(String::new()))
         } else {
             // Recipients with a place in common share one copy, but not in LMTP.
