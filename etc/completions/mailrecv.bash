@@ -109,7 +109,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__explain)
-            opts="-c -d -l -h --lmtp --peer --from --rcpt --tls --help"
+            opts="-c -d -l -h --lmtp --peer --from --rcpt --tls --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -59,9 +59,10 @@ complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s d -d 'What
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l peer -d 'Who sends' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l from -d 'The sender' -r
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l rcpt -d 'The recipient' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l rcpt -d 'The recipient, or one of several' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l tls -d 'The connection is under TLS'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l json -d 'Answer with one object of JSON'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s c -d 'Configuration file' -r -F
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r

@@ -440,6 +440,7 @@ mod tests {
         ] {
             let text = event.text(&log).to_string();
             assert_eq!(text.starts_with("ERROR: 5"), is_refusal, "{text}");
+            assert_eq!(event.is_counted(&log), is_refusal, "{text}");
         }
     }
 
