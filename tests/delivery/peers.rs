@@ -209,28 +209,29 @@ fn data_that_came_fast_gives_no_time_to_come_slowly() {
     }
 }
 
-/// A peer that sends commands and never reads the replies is given up, and costs no memory.
+/// A peer that sends commands and never reads the replies is given up.
 #[test]
 fn a_peer_that_does_not_read_is_given_up() {
     let scratch = Scratch::with_config("limit.smtp_commands 1000000000\nlimit.idle_secs 2\nlimit.connection_secs 5\n");
     let mut session = scratch.greeted();
     session.send_without_reading(&b"HELP\r\n".repeat(1_000_000), Duration::from_secs(1));
-    let memory = peak_memory(session.pid());
     assert_eq!(session.exit_code(), 0);
-    if let Some(memory) = memory {
-        assert!(memory < 2 * 1024, "{memory} KiB");
-    }
 }
 
-/// SIGTERM is heard while replies wait for somebody who does not read them.
+/// SIGTERM is heard while replies wait for somebody who does not read them. Meanwhile they cost little memory.
 #[test]
 fn a_peer_that_does_not_read_does_not_keep_a_session_that_is_to_stop() {
     let scratch = Scratch::with_config(
         "limit.smtp_commands 1000000000\nlimit.idle_secs 300\nlimit.connection_secs 600\ndebug w\n",
     );
     let mut session = scratch.greeted();
+    // All at once, so that the session reads as much at a time as it ever does.
+    kill(session.pid(), Signal::SIGSTOP).unwrap();
     session.send_without_reading(&b"HELP\r\n".repeat(1_000_000), Duration::from_secs(1));
+    kill(session.pid(), Signal::SIGCONT).unwrap();
     session.until_replies_wait();
+    let memory = peak_memory(session.pid()).unwrap();
+    assert!(memory < 4 * 1024, "{memory} KiB");
     kill(session.pid(), Signal::SIGTERM).unwrap();
     assert_eq!(session.exit_code(), 0);
     let log = scratch.log();
