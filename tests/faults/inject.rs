@@ -42,9 +42,10 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let mut notes: BTreeMap<String, usize> = BTreeMap::new();
     std::mem::take(&mut tally.notes).into_iter().for_each(|note| *notes.entry(note).or_default() += 1);
     tally.notes = notes.into_iter().map(|(note, count)| format!("{count} x {note}")).collect();
-    // How often the connection is read, and with it how often the spool is written, is not the same every time.
+    // How often the connection is read, and with it how often the spool is written, is not the same every time, least of
+    // all on a busy machine.
     let missed = tally.runs - tally.faults;
-    if missed * 50 > tally.runs {
+    if missed * 10 > tally.runs {
         tally.problems.push(format!("{missed} of {} faults did not come about", tally.runs));
     }
     tally
@@ -146,6 +147,9 @@ impl Fault {
         let is_sent_with = |call: &Call| call.name == self.name && call.occurrence == self.occurrence;
         let hit = calls.iter().position(|call| call.injected.is_some() || self.is_signal && is_sent_with(call));
         tally.faults += u64::from(hit.is_some());
+        if hit.is_none() && calls.iter().any(is_sent_with) {
+            problems.push("the call was made, and the fault did not come about".to_owned());
+        }
         let excuse = hit.map_or(Excuse::None, |at| Excuse::new(&calls[..at], &calls[at]));
         let first = self.judge(&destinations, letter.number, &attempt, &excuse, &mut tally, &mut problems);
         if attempt.accepted() {
