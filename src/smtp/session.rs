@@ -5,6 +5,8 @@
 //!
 //! SMTP answers a message once, LMTP for each recipient (RFC 2033, 4.2): what becomes of one is [`Answering`].
 
+mod chunks;
+
 use super::answering::{Answering, Next, Noted};
 use super::chunk::ChunkReader;
 use super::command::{self, Command, Dialect, MailParameters, RcptParameters, SyntaxError};
@@ -286,55 +288,6 @@ impl<'c> Session<'c> {
             }
         };
         Turn { used, heard: Heard::Text, step }
-    }
-
-    /// Takes a piece of a chunk, but nothing of what is behind it.
-    fn chunk<'i>(
-        &mut self,
-        transaction: Transaction,
-        mut reader: ChunkReader,
-        input: &[u8],
-        text: &mut Vec<u8>,
-    ) -> Turn<'i> {
-        let (used, has_ended) = reader.read(input, text);
-        let step = match has_ended {
-            true => self.end_of_chunk(transaction, reader),
-            false => {
-                self.state = State::Data(transaction, Body::Chunks(reader));
-                Step::Wait
-            }
-        };
-        Turn { used, heard: Heard::Text, step }
-    }
-
-    fn end_of_chunk(&mut self, transaction: Transaction, reader: ChunkReader) -> Step {
-        if reader.is_last() {
-            return self.end_of_message(transaction, reader.text());
-        }
-        match self.refusal_of(reader.text()) {
-            Some(reply) => {
-                self.state = State::Ready(transaction.hello);
-                self.refused = Refused::Bdat;
-                self.fail(reply)
-            }
-            None => {
-                let octets = reader.octets();
-                self.state = State::Chunks(transaction, reader);
-                Step::Reply(reply::chunk_received(octets))
-            }
-        }
-    }
-
-    /// Passes over a piece of a chunk that is refused.
-    fn discard<'i>(&mut self, behind: State, left: u64, reply: Reply, input: &[u8]) -> Turn<'i> {
-        let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        let left = left - used as u64;
-        if left > 0 {
-            self.state = State::Discarding(Box::new(behind), left, reply);
-            return Turn { used, heard: Heard::Discarded, step: Step::Wait };
-        }
-        self.state = behind;
-        Turn { used, heard: Heard::Discarded, step: self.fail(reply) }
     }
 
     /// The text is whole.
@@ -669,50 +622,9 @@ impl<'c> Session<'c> {
         }
     }
 
-    fn bdat(&mut self, octets: u64, is_last: bool) -> Step {
-        if octets >= SMALLEST_CHUNK {
-            // There may be very many in a message, which has a size limit of its own.
-            self.counters.since_message.commands -= 1;
-        }
-        let (transaction, mut reader) = match std::mem::take(&mut self.state) {
-            State::Mail(transaction) if !transaction.recipients.is_empty() => {
-                (transaction, ChunkReader::new(self.lines.ending(), self.limits.smtp_data_size.value))
-            }
-            State::Chunks(transaction, reader) => (transaction, reader),
-            other => {
-                let reply = self.no_text(&other);
-                self.refused = if is_last { Refused::Nothing } else { Refused::Bdat };
-                return self.refuse_chunk(other, octets, reply);
-            }
-        };
-        self.refused = Refused::Nothing;
-        if !reader.begin(octets, is_last) {
-            let limit = &self.limits.smtp_data_size;
-            self.refused = if is_last { Refused::Nothing } else { Refused::Bdat };
-            let reply = reply::worded(&limit.refusal, reply::MESSAGE_TOO_LARGE);
-            return self.refuse_chunk(State::Ready(transaction.hello), octets, reply);
-        }
-        self.state = State::Data(transaction, Body::Chunks(reader));
-        Step::Continue
-    }
-
-    /// Refuses a chunk, which comes all the same. Then the state is this one.
-    fn refuse_chunk(&mut self, behind: State, octets: u64, reply: Reply) -> Step {
-        self.state = State::Discarding(Box::new(behind), octets, reply);
-        Step::Continue
-    }
-
     /// Refuses a line that is no command as it stands. What follows a BDAT is none either.
     fn no_command(&mut self, line: &[u8], reply: Reply) -> Step {
         if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
-    }
-
-    /// Octets follow that are no text of a message, and it is not known how many: none of them may be taken for a command.
-    fn bad_chunk(&mut self, reply: Reply) -> Step {
-        match &self.state {
-            State::Refused(reply) => Step::Close(reply.clone()),
-            _ => Step::Close(reply),
-        }
     }
 
     /// Why there can be no text in this state.
@@ -794,9 +706,6 @@ const MAX_ENVELOPE: u64 = 2000;
 /// So many recipients of a transaction are asked about and then put off; what follows is put off unasked. The sender comes
 /// back with all of them in the next transaction, which there would be in any case.
 const MAX_PUT_OFF: usize = 10;
-
-/// Chunks smaller than this count as commands.
-const SMALLEST_CHUNK: u64 = 512;
 
 /// What may be sent between two chunks is the next one, or RSET.
 const CHUNKS: &str = "this message comes in BDAT chunks";
