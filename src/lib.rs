@@ -6,6 +6,7 @@
 //! and at the final dot [`deliver`] takes it to every destination, or to none. Every line of the [`log`] is an event.
 //! docs/architecture.md tells more.
 
+pub mod accounts;
 pub mod address;
 mod check;
 pub mod cli;
@@ -30,6 +31,7 @@ pub mod signals;
 pub mod smtp;
 mod system_calls;
 mod systemd;
+mod unread;
 pub mod untrusted;
 mod user;
 mod wait;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// The modules, from the ground up: each imports from floors below its own only.
 const FLOORS: [&[&str]; 10] = [
-    &["date", "exit", "files", "signals", "system_calls", "untrusted", "wait"],
-    &["metrics", "user"],
+    &["date", "exit", "files", "signals", "system_calls", "unread", "untrusted", "wait"],
+    &["accounts", "metrics", "user"],
     &["address", "peer"],
     &["net"],
     &["config", "systemd"],

@@ -52,7 +52,7 @@ pub use peers::Who;
 use places::Places;
 use reader::Reader;
 pub use rules::{Denial, Rules};
-pub use settings::{Config, Level, LogTarget, Protocol, Sandbox, TlsUse};
+pub use settings::{AuthUse, Config, Level, LogTarget, Protocol, Sandbox, TlsUse};
 pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
 pub(crate) use source::{Version, would_wait};
 pub use sources::LineName;

@@ -98,6 +98,12 @@ settings! {
     "tls_key" tls_keys: Vec<PathBuf> = Vec::new(), value::another_file, QUOTE_IT, each;
     /// What session tickets are encrypted with.
     "tls_ticket_key" tls_ticket_key: Option<PathBuf> = None, value::file, QUOTE_IT;
+    /// Who may log in, with which password.
+    "auth_file" auth_file: Option<PathBuf> = None, value::file, QUOTE_IT;
+    /// Whether peers may, or must, log in; if no line says so, that depends on [`Config::auth`].
+    "auth" auth_use: Option<AuthUse> = None, value::auth_use, "";
+    /// Whether they may without TLS, where everybody on the way can hear it.
+    "auth_plaintext" auth_plaintext: bool = false, value::on_or_off, "";
 }
 
 impl Config {
@@ -105,6 +111,12 @@ impl Config {
     pub fn tls(&self) -> TlsUse {
         let default = if self.tls_certificates.is_empty() { TlsUse::Off } else { TlsUse::Offer };
         self.tls_use.unwrap_or(default)
+    }
+
+    /// Whether peers may, or must, log in: with accounts they may, if nothing else is said.
+    pub fn auth(&self) -> AuthUse {
+        let default = if self.auth_file.is_none() { AuthUse::Off } else { AuthUse::Offer };
+        self.auth_use.unwrap_or(default)
     }
 }
 
@@ -183,6 +195,17 @@ pub enum TlsUse {
     Require,
     /// It is begun before anything is said (RFC 8314, 3.3).
     Implicit,
+}
+
+/// What there is of authentication (RFC 4954).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthUse {
+    /// Nothing.
+    Off,
+    /// Peers may log in.
+    Offer,
+    /// Who does not sends no mail.
+    Require,
 }
 
 /// Where the log goes.

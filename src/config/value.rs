@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{NameCheck, Refusal};
-use super::settings::{Level, LogTarget, Protocol, Sandbox, TlsUse};
+use super::settings::{AuthUse, Level, LogTarget, Protocol, Sandbox, TlsUse};
 use super::shell::{self, Role};
 use super::spelling::did_you_mean;
 
@@ -158,6 +158,19 @@ pub(super) fn tls_use(words: &mut Words<'_>) -> Result<Option<TlsUse>, Problem> 
         other => Err(word.problem(format!(
             "`{other}` found where `off`, `offer`, `require` or `implicit` is expected{}",
             did_you_mean(other, ["off", "offer", "require", "implicit"].into_iter())
+        ))),
+    }
+}
+
+pub(super) fn auth_use(words: &mut Words<'_>) -> Result<Option<AuthUse>, Problem> {
+    let word = words.expect("`off`, `offer` or `require`")?;
+    match word.text {
+        "off" => Ok(Some(AuthUse::Off)),
+        "offer" => Ok(Some(AuthUse::Offer)),
+        "require" => Ok(Some(AuthUse::Require)),
+        other => Err(word.problem(format!(
+            "`{other}` found where `off`, `offer` or `require` is expected{}",
+            did_you_mean(other, ["off", "offer", "require"].into_iter())
         ))),
     }
 }

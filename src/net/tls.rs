@@ -6,14 +6,11 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use nix::libc::O_NONBLOCK;
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -26,6 +23,7 @@ use rustls::{
 };
 
 use super::ticket::Tickets;
+use crate::unread::Unread;
 
 /// The files that TLS needs, opened and not read yet.
 #[derive(Debug, Default)]
@@ -87,38 +85,6 @@ impl Keys {
 /// Everything that a handshake needs.
 #[derive(Debug, Clone)]
 pub struct Acceptor(Arc<ServerConfig>);
-
-/// A file that is open.
-#[derive(Debug)]
-struct Unread {
-    path: PathBuf,
-    file: io::Result<File>,
-}
-
-impl Unread {
-    /// Where it leads to is the administrator's business, who lets certbot put links there.
-    fn open(path: &Path) -> Self {
-        // Not blocking: a FIFO that nobody writes to must not hold up mail.
-        let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path);
-        Self { path: path.to_owned(), file }
-    }
-
-    /// What its content is; an error names it.
-    fn parsed<T>(&self, parse: impl FnOnce(&[u8]) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.read().and_then(|text| parse(&text)).with_context(|| self.path.display().to_string())
-    }
-
-    fn read(&self) -> anyhow::Result<Vec<u8>> {
-        let mut file = match &self.file {
-            Ok(file) => file,
-            Err(error) => bail!("cannot be opened: {error}"),
-        };
-        let mut text = Vec::new();
-        // From its beginning, also when a peer asks a second time.
-        file.rewind().and_then(|()| file.take(LARGEST_FILE).read_to_end(&mut text)).context("cannot be read")?;
-        Ok(text)
-    }
-}
 
 /// Reads a file of certificates or of a key as sessions do.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -313,6 +279,3 @@ fn broken(error: &rustls::Error) -> String {
     };
     format!("{meaning} ({error})")
 }
-
-/// No certificates need more: octets of a file.
-const LARGEST_FILE: u64 = 1 << 20;
