@@ -96,6 +96,8 @@ pub struct Question {
     pub recipients: Vec<String>,
     /// Whether it begins TLS first.
     pub tls: bool,
+    /// Who it has logged in as, if it has.
+    pub user: Option<String>,
     /// How to answer.
     pub format: Format,
 }
@@ -133,7 +135,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
             let recipients = matches.get_many("rcpt").into_iter().flatten().cloned().collect();
             let format = if matches.get_flag("json") { Format::Json } else { Format::Text };
             let (from, tls) = (text(matches, "from"), matches.get_flag("tls"));
-            Invocation::Explain(options, Question { peer, from, recipients, tls, format })
+            let user = matches.get_one("auth").cloned();
+            Invocation::Explain(options, Question { peer, from, recipients, tls, user, format })
         }
         Some(("metrics", matches)) => Invocation::Metrics(options, matches.get_one("file").cloned()),
         _ => Invocation::Receive(options, peer(&matches)?),
@@ -305,6 +308,7 @@ fn explain_arguments(command: Command) -> Command {
                 .help("The recipient, or one of several"),
         )
         .arg(Arg::new("tls").long("tls").action(ArgAction::SetTrue).help("The connection is under TLS"))
+        .arg(Arg::new("auth").long("auth").value_name("NAME").help("The user that the peer has logged in as"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Answer with one object of JSON"))
 }
 

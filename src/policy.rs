@@ -1,13 +1,19 @@
-//! What the administrator decided, asked by the session: who may send what to whom, and where it goes.
+//! What the administrator decided, asked by the session: who may send what to whom, where it goes, and who is who.
 //!
 //! The session asks with a [`Question`] and waits; everything that an answer needs (rules, patterns, lines of the
 //! configuration that are read again) is here or below here, and so is the trace of how it came about.
 
 use std::collections::VecDeque;
 
+use anyhow::Context;
+use base64ct::{Base64, Encoding};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::accounts::Accounts;
 use crate::config::{Config, Denial, Finding, Note, Place, Rules, Trace, Who};
 use crate::files;
 use crate::peer::Peer;
+use crate::smtp::auth::Credentials;
 use crate::smtp::reply::{self, Reply, Status};
 use crate::smtp::{Answer, Question};
 
@@ -15,7 +21,11 @@ use crate::smtp::{Answer, Question};
 #[derive(Debug)]
 pub struct Policy<'c> {
     config: &'c Config,
-    who: Who<'c>,
+    accounts: Option<&'c Accounts>,
+    peer: &'c Peer,
+    is_secured: bool,
+    /// Who the peer has shown to be.
+    user: Option<String>,
     trace: Trace,
     /// The last decisions, the oldest first.
     remembered: VecDeque<(Question, Answer)>,
@@ -24,32 +34,49 @@ pub struct Policy<'c> {
 impl<'c> Policy<'c> {
     /// The policy for this peer; how it decides is kept in the trace, if that is wanted.
     pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace) -> Self {
-        Self { config, who: Who::in_the_clear(peer), trace, remembered: VecDeque::new() }
+        let remembered = VecDeque::new();
+        Self { config, accounts: None, peer, is_secured: false, user: None, trace, remembered }
     }
 
-    /// The connection is under TLS: whatever was decided is decided anew.
+    /// The same policy, with these accounts.
+    pub fn with_accounts(self, accounts: &'c Accounts) -> Self {
+        Self { accounts: Some(accounts), ..self }
+    }
+
+    /// The connection is under TLS: whatever was decided is decided anew, and the peer is nobody in particular.
     pub fn secured(&mut self) {
-        self.who = self.who.secured();
+        (self.is_secured, self.user) = (true, None);
+        self.remembered.clear();
+    }
+
+    /// The peer is this user: likewise.
+    pub fn authenticated(&mut self, user: &str) {
+        self.user = Some(user.to_owned());
         self.remembered.clear();
     }
 
     /// What to answer this peer if it may not talk to us at all.
     pub fn refusal(&mut self) -> Option<Reply> {
-        match self.config.rules.admit(self.who.peer, &mut self.trace) {
+        match self.config.rules.admit(self.peer, &mut self.trace) {
             Ok(()) => None,
             Err(Denial::Broken(broken)) => {
                 Some(reply::broken_pattern(self.config.rules.line(broken.line), &broken.message))
             }
-            Err(_) => Some(reply::peer_refused(self.who.peer)),
+            Err(_) => Some(reply::peer_refused(self.peer)),
         }
     }
 
     /// Answers what the session asks. What was asked a moment ago has the same answer: who is put off comes back, and who
     /// repeats itself to keep us busy costs nothing.
     pub fn answer(&mut self, question: &Question) -> Answer {
-        match (question, self.rules_answer(question)) {
-            (Question::Sender(_), Answer::Admitted) => self.room_refusal().map_or(Answer::Admitted, Answer::No),
-            (_, answer) => answer,
+        match question {
+            Question::Sender(_) => match self.rules_answer(question) {
+                Answer::Admitted => self.room_refusal().map_or(Answer::Admitted, Answer::No),
+                answer => answer,
+            },
+            Question::Recipient(_) => self.rules_answer(question),
+            // A password is not kept, and whoever tries it again is to find out nothing by that.
+            Question::Mechanisms | Question::Password(_) | Question::ScramKeys(_) => self.decide(question),
         }
     }
 
@@ -83,7 +110,8 @@ impl<'c> Policy<'c> {
                 )),
             },
             Question::Recipient(mailbox) => {
-                match rules.route(mailbox, self.who, &self.config.domain, &mut self.trace) {
+                let who = Who { peer: self.peer, is_secured: self.is_secured, user: self.user.as_deref() };
+                match rules.route(mailbox, who, &self.config.domain, &mut self.trace) {
                     Ok(destinations) => Answer::Destinations(destinations),
                     Err(denial) => Answer::No(denied(
                         rules,
@@ -94,7 +122,20 @@ impl<'c> Policy<'c> {
                     )),
                 }
             }
+            Question::Mechanisms => Answer::Mechanisms { scram: self.accounts.is_some_and(Accounts::takes_scram) },
+            Question::Password(Credentials { name, password }) => {
+                self.of_accounts(|accounts| accounts.is_password(name, password).map(Answer::Password))
+            }
+            Question::ScramKeys(name) => {
+                self.of_accounts(|accounts| Ok(Answer::ScramKeys(accounts.scram_keys(name)?, nonce()?)))
+            }
         }
+    }
+
+    /// What the accounts say; that they cannot is no fault of the peer.
+    fn of_accounts(&self, ask: impl FnOnce(&Accounts) -> anyhow::Result<Answer>) -> Answer {
+        let answer = self.accounts.context("there are no accounts").and_then(ask);
+        answer.unwrap_or_else(|error| Answer::No(reply::cannot_authenticate(format!("{error:#}"))))
     }
 
     /// What to answer if there is too little room somewhere that messages are written to.
@@ -119,6 +160,13 @@ impl<'c> Policy<'c> {
     pub fn take_trace(&mut self) -> Vec<Finding<'c>> {
         self.trace.take(&self.config.rules)
     }
+}
+
+/// Our part of what makes an exchange another each time (RFC 5802, 5.1).
+fn nonce() -> anyhow::Result<String> {
+    let mut octets = [0; 18];
+    SystemRandom::new().fill(&mut octets).ok().context("the system gives no random numbers")?;
+    Ok(Base64::encode_string(&octets))
 }
 
 /// The part of a small file system that has to be free, where that is less than `limit.min_free`: a twentieth.

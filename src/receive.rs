@@ -16,8 +16,9 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, umask};
 
+use crate::accounts::Accounts;
 use crate::cli::Options;
-use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, TlsUse, Trace, Unusable};
+use crate::config::{AuthUse, BrokenPattern, Config, Flags, Level, LogTarget, Protocol, TlsUse, Trace, Unusable};
 use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::files;
@@ -73,6 +74,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let loaded = options.load();
     // A key is mostly root's.
     let keys = known.keys.get_or_init(|| loaded.as_ref().map(open_keys).unwrap_or_default());
+    let accounts = loaded.as_ref().map(open_accounts).unwrap_or_default();
 
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
@@ -110,7 +112,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    let mut server = Server::greet(&config, log, signals, tally, connection, keys);
+    let mut server = Server::greet(&config, log, signals, tally, connection, keys, &accounts);
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }
@@ -389,6 +391,14 @@ fn open_keys(config: &Config) -> Keys {
         keys.begin();
     }
     keys
+}
+
+/// Opens the accounts, if anybody may log in.
+fn open_accounts(config: &Config) -> Accounts {
+    match config.auth() {
+        AuthUse::Off => Accounts::default(),
+        AuthUse::Offer | AuthUse::Require => Accounts::open(config.auth_file.as_deref()),
+    }
 }
 
 /// Says one thing to the log and to the peer, if it can hear it, when nothing else can be done.

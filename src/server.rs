@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::accounts::Accounts;
 use crate::config::{Config, Flags, Limit, Protocol, TlsUse, Trace};
 use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
@@ -28,6 +29,7 @@ pub struct Server<'a> {
     tally: &'a Tally,
     connection: Connection<'a>,
     keys: &'a Keys,
+    accounts: &'a Accounts,
     /// What TLS the connection is under.
     tls: Option<TlsParameters>,
     /// When the message has to be over that is coming, or may be: its time runs from the greeting or the last accepted
@@ -83,6 +85,7 @@ impl<'a> Server<'a> {
         tally: &'a Tally,
         connection: Connection<'a>,
         keys: &'a Keys,
+        accounts: &'a Accounts,
     ) -> Self {
         let deadline = Instant::now() + config.limits.connection_secs.value;
         if config.protocol == Protocol::Lmtp {
@@ -95,6 +98,7 @@ impl<'a> Server<'a> {
             tally,
             connection,
             keys,
+            accounts,
             tls: None,
             deadline,
             idle_since: Instant::now(),
@@ -131,7 +135,8 @@ impl<'a> Server<'a> {
     /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted; `runner`
     /// runs commands.
     pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
-        let mut policy = Policy::new(self.config, peer, Trace::new(self.log.wants(Flags::RULES)));
+        let trace = Trace::new(self.log.wants(Flags::RULES));
+        let mut policy = Policy::new(self.config, peer, trace).with_accounts(self.accounts);
         let refusal = refusal.or_else(|| policy.refusal());
         self.log_trace(&mut policy);
         // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
@@ -140,7 +145,9 @@ impl<'a> Server<'a> {
         let ahead = refusal.clone().filter(|_| self.is_scarce);
         let Config { protocol, domain, limits, .. } = self.config;
         let tls = self.config.tls().into();
-        let mut session = Session::new(*protocol, domain, limits, peer, refusal).with_tls(tls);
+        let mut session = Session::new(*protocol, domain, limits, peer, refusal)
+            .with_tls(tls)
+            .with_auth(self.config.auth(), self.config.auth_plaintext);
         // What we did since the greeting, as looking up a name, was no silence of the peer.
         self.idle_since = Instant::now();
         let greeted = match self.config.tls() {
@@ -240,6 +247,13 @@ impl<'a> Server<'a> {
                     Ok(step) => step,
                     Err(end) => return end,
                 },
+                Step::Authenticated(user, mechanism, reply) => {
+                    self.log.event(&Event::Authenticated { user: &user, mechanism });
+                    self.tally.count(Family::Authentications.with_any(mechanism.name()));
+                    session.authenticated(&user);
+                    policy.authenticated(&user);
+                    Step::Reply(reply)
+                }
                 Step::Close(reply) => {
                     self.send(&reply, session.is_extended());
                     return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
@@ -347,7 +361,8 @@ impl<'a> Server<'a> {
     fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, delivery: Delivery, runner: &Runner<'_>) -> Step {
         let id = self.id.take().unwrap_or_else(|| self.new_id());
         let tls = self.tls.as_ref();
-        let envelope = Envelope { id: &id, domain: &self.config.domain, peer, transaction: &delivery.transaction, tls };
+        let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
+        let envelope = Envelope { id: &id, domain, peer, transaction, tls, user };
         let Self { config, log, signals, tally, deadline, .. } = *self;
         let context = Context { config, log, signals, tally, deadline, runner };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
@@ -459,7 +474,12 @@ impl<'a> Server<'a> {
         let (reply, is_last) = match step {
             Step::Reply(reply) => (reply, !session.is_answering() && !session.has_text()),
             Step::Close(reply) => (reply, true),
-            Step::Wait | Step::Continue | Step::StartTls(_) | Step::Ask(_) | Step::Deliver(_) => return,
+            Step::Wait
+            | Step::Continue
+            | Step::StartTls(_)
+            | Step::Authenticated(..)
+            | Step::Ask(_)
+            | Step::Deliver(_) => return,
         };
         let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
         if is_last && !has_been_delivered {

@@ -112,7 +112,8 @@ impl World for Host<'_> {
         let id = format!("id{}", self.conversation.messages.len());
         check_transaction(self.config, transaction);
         check_group(self.config, delivery);
-        let envelope = Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction, tls: None };
+        let envelope =
+            Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction, tls: None, user: None };
         check_headers(&envelope, text);
         let outcome = outcome(delivery.recipients());
         if outcome.is_ok() {

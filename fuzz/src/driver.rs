@@ -3,7 +3,7 @@
 use mailrecv::config::{Config, Finding, Trace};
 use mailrecv::peer::Peer;
 use mailrecv::policy::Policy;
-use mailrecv::smtp::command::MAX_COMMAND_LINE;
+use mailrecv::smtp::auth::MAX_RESPONSE_LINE;
 use mailrecv::smtp::reply::Reply;
 use mailrecv::smtp::session::Session;
 use mailrecv::smtp::{Delivery, Heard, Outcome, Step, Turn};
@@ -37,6 +37,7 @@ impl<'c> Driver<'c> {
         world.decided(policy.take_trace());
         let session =
             Session::new(config.protocol, &config.domain, &config.limits, peer, refusal).with_tls(config.tls().into());
+        let session = session.with_auth(config.auth(), config.auth_plaintext);
         Self { session, policy, input: Vec::new(), text: Vec::new(), closed: false }
     }
 
@@ -80,6 +81,11 @@ impl<'c> Driver<'c> {
                     self.policy.secured();
                     self.receive(world)
                 }
+                Step::Authenticated(user, _, reply) => {
+                    self.session.authenticated(&user);
+                    self.policy.authenticated(&user);
+                    Step::Reply(reply)
+                }
                 Step::Close(reply) => {
                     world.reply(&reply, self.session.is_extended());
                     self.closed = true;
@@ -97,5 +103,5 @@ impl<'c> Driver<'c> {
     }
 }
 
-/// How much may wait for the end of a line: the longest command, and a CR.
-const LONGEST_REST: usize = MAX_COMMAND_LINE - 1;
+/// How much may wait for the end of a line: the longest response of AUTH, and a CR.
+const LONGEST_REST: usize = MAX_RESPONSE_LINE - 1;

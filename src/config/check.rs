@@ -241,7 +241,7 @@ fn check_table(matcher: &Matcher, position: Position, own_domain: &str) -> Optio
 fn check_proxies(proxies: &Peers) -> Option<Finding> {
     let (position, source, is_anybody) = match proxies {
         Peers::Network(network, position) => (*position, network.to_string(), network.is_vast()),
-        Peers::User(..) | Peers::Secured(_) => return None,
+        Peers::User(..) | Peers::Secured(_) | Peers::Authenticated(_) => return None,
         Peers::Pattern(pattern) => {
             let whole = pattern.whole();
             // Far from each other, so that no network of ours has two of them.

@@ -49,14 +49,15 @@ pub(super) struct Delivery<'t> {
     pub(super) action: Action,
 }
 
-/// Peers: those that a pattern matches, those of a network, the user of this number at a Unix socket, or those whose
-/// connection is under TLS.
+/// Peers: those that a pattern matches, those of a network, the user of this number at a Unix socket, those whose
+/// connection is under TLS, or those who have logged in by a name that a pattern matches.
 #[derive(Debug, PartialEq)]
 pub(super) enum PeersNamed<'t> {
     Pattern(Word<'t>),
     Network(Network, Word<'t>),
     User(u32, Word<'t>),
     Secured(Word<'t>),
+    Authenticated(Word<'t>),
 }
 
 impl<'t> From<RuleLine<'t>> for Line<'t> {
@@ -200,6 +201,9 @@ fn proxy_protocol<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
             PeersNamed::Pattern(word) if word.text == "tls" => {
                 return Err(word.problem("TLS begins behind the header of a proxy: write `net CIDR`"));
             }
+            PeersNamed::Pattern(word) if word.text == "auth" => {
+                return Err(word.problem("nobody logs in before the header of a proxy: write `net CIDR`"));
+            }
             named => named,
         },
     };
@@ -216,7 +220,11 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     }
     let mut ahead = *words;
     match ahead.next_word() {
-        Some(first) if first.text == "auth" => Err(first.not_yet()),
+        Some(first) if first.text == "auth" => {
+            let name_of_user = ahead.expect("a pattern for names of users, or `.*` for all of them")?;
+            *words = ahead;
+            Ok(RuleLine::AllowGroup(name.text, PeersNamed::Authenticated(name_of_user)).into())
+        }
         Some(first) if first.text == "tls" => {
             *words = ahead;
             Ok(RuleLine::AllowGroup(name.text, PeersNamed::Secured(first)).into())

@@ -88,11 +88,13 @@ impl Pattern {
 
     /// Notes whether a text fits.
     pub(super) fn note(&self, text: &str, fits: bool, what: &str, trace: &mut Trace) {
-        trace.note(|| {
-            let verb = if fits { "matches" } else { "does not match" };
-            let text = Untrusted::new(text.as_bytes());
-            Note::of_line(self.position.line, what, fits, format_args!("'{text}' {verb} '{}'", self.source))
-        });
+        trace.note(|| Note::of_line(self.position.line, what, fits, self.said(text, fits)));
+    }
+
+    /// Whether a text fits, in words.
+    pub(super) fn said(&self, text: &str, fits: bool) -> String {
+        let verb = if fits { "matches" } else { "does not match" };
+        format!("'{}' {verb} '{}'", Untrusted::new(text.as_bytes()), self.source)
     }
 
     /// Compiles the pattern and says what is wrong with it, if anything.

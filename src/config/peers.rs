@@ -1,5 +1,6 @@
 //! Who is meant by `allow remotehost`, `deny remotehost` and `allowgroup`: peers whose name or address a pattern matches,
-//! those of a network, or a user of this machine at a Unix socket. To patterns these are all `local`.
+//! those of a network, a user of this machine at a Unix socket,
+//! or who has begun TLS or logged in. To patterns these are all `local`.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -22,17 +23,14 @@ pub struct Who<'p> {
     pub peer: &'p Peer,
     /// Whether the connection is under TLS.
     pub is_secured: bool,
+    /// Who it has shown to be (AUTH).
+    pub user: Option<&'p str>,
 }
 
 impl<'p> Who<'p> {
-    /// A peer in the clear.
+    /// A peer in the clear, which is nobody in particular.
     pub fn in_the_clear(peer: &'p Peer) -> Self {
-        Self { peer, is_secured: false }
-    }
-
-    /// The same peer, its connection under TLS.
-    pub fn secured(self) -> Self {
-        Self { is_secured: true, ..self }
+        Self { peer, is_secured: false, user: None }
     }
 }
 
@@ -45,12 +43,14 @@ pub(super) enum Peers {
     User(u32, Position),
     /// All whose connection is under TLS.
     Secured(Position),
+    /// Users with a name that the pattern matches.
+    Authenticated(Pattern),
 }
 
 impl Peers {
     /// Whether this peer is one of them. `what` is the directive or group that asks, for the trace.
     pub(super) fn include(&self, who: Who<'_>, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
-        let Who { peer, is_secured } = who;
+        let Who { peer, is_secured, user } = who;
         match self {
             Peers::Pattern(pattern) => pattern.fits(peer, what, trace),
             Peers::Network(network, position) => {
@@ -79,6 +79,27 @@ impl Peers {
                 });
                 Ok(is_secured)
             }
+            Peers::Authenticated(pattern) => {
+                let fits = match user {
+                    Some(name) => pattern.is_match(name)?,
+                    // One that does not compile lets nobody through, whoever asks.
+                    None => pattern.check().map(|()| false)?,
+                };
+                trace.note(|| {
+                    let said = user.map_or_else(|| "nobody has logged in".to_owned(), |name| pattern.said(name, fits));
+                    Note::of_line(pattern.position().line, what, fits, format_args!("auth: {said}"))
+                });
+                Ok(fits)
+            }
+        }
+    }
+
+    /// Whether this peer could be one of them, whatever it does.
+    pub(super) fn could_come_to_include(&self, peer: &Peer) -> bool {
+        match self {
+            Peers::Secured(_) | Peers::Authenticated(_) => true,
+            // A pattern that does not compile lets nobody through.
+            _ => self.include(Who::in_the_clear(peer), "", &mut Trace::default()).unwrap_or(false),
         }
     }
 
@@ -88,7 +109,7 @@ impl Peers {
             Peers::Pattern(pattern) => pattern.fits_with_some_name(address),
             Peers::Network(network, _) => network.contains(address),
             Peers::User(..) => false,
-            Peers::Secured(_) => true,
+            Peers::Secured(_) | Peers::Authenticated(_) => true,
         }
     }
 
@@ -96,7 +117,15 @@ impl Peers {
     pub(super) fn tls(&self) -> Option<Position> {
         match self {
             Peers::Secured(position) => Some(*position),
-            Peers::Pattern(_) | Peers::Network(..) | Peers::User(..) => None,
+            Peers::Pattern(_) | Peers::Network(..) | Peers::User(..) | Peers::Authenticated(_) => None,
+        }
+    }
+
+    /// The pattern for names of users, if it is one.
+    pub(super) fn auth(&self) -> Option<&Pattern> {
+        match self {
+            Peers::Authenticated(pattern) => Some(pattern),
+            Peers::Pattern(_) | Peers::Network(..) | Peers::User(..) | Peers::Secured(_) => None,
         }
     }
 
@@ -104,7 +133,7 @@ impl Peers {
     pub(super) fn pattern(&self) -> Option<&PeerPattern> {
         match self {
             Peers::Pattern(pattern) => Some(pattern),
-            Peers::Network(..) | Peers::User(..) | Peers::Secured(_) => None,
+            Peers::Network(..) | Peers::User(..) | Peers::Secured(_) | Peers::Authenticated(_) => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::lexer::{Problem, Word};
 use super::limits::Refusal;
 use super::needs::Needs;
 use super::ordered::{Effect, Matcher, OrderedRule};
-use super::pattern::{BrokenPattern, Position};
+use super::pattern::{BrokenPattern, Pattern, Position};
 use super::peers::{PeerPattern, Peers, Who};
 use super::plain;
 use super::source::LineStart;
@@ -349,12 +349,10 @@ impl Rules {
         &self.needs
     }
 
-    /// The commands within the reach of this peer, in the order of their lines. It may still begin TLS, which lets it into
-    /// more groups and out of none.
+    /// The commands within the reach of this peer, in the order of their lines. It may still begin TLS and log in, which
+    /// lets it into more groups and out of none.
     pub fn commands_for(&self, peer: &Peer) -> Vec<&str> {
-        let who = Who::in_the_clear(peer).secured();
-        // A group whose pattern does not compile lets nobody through.
-        self.commands_of(|group| self.group_admits(Some(group), who, &mut Trace::default()).unwrap_or(false))
+        self.commands_of(|group| self.groups[group].members.iter().any(|member| member.could_come_to_include(peer)))
     }
 
     /// The commands that are within the reach of a peer at this address if it has the right name.
@@ -391,6 +389,7 @@ impl Rules {
             PeersNamed::Network(network, word) => Peers::Network(network, position(word)),
             PeersNamed::User(uid, word) => Peers::User(uid, position(word)),
             PeersNamed::Secured(word) => Peers::Secured(position(word)),
+            PeersNamed::Authenticated(word) => Peers::Authenticated(Pattern::new(word.text, position(word))),
         };
         match line {
             RuleLine::AllowPeers(named) => self.allowed_peers.push(peers(named)),

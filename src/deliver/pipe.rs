@@ -302,7 +302,7 @@ fn values(copy: RecipientCopy<'_>) -> [String; VARIABLES.len()] {
         peer.name().to_owned(),
         transaction.hello.name.clone(),
         envelope.protocol().to_owned(),
-        String::new(),
+        envelope.user.unwrap_or_default().to_owned(),
         envelope.id.to_owned(),
         envelope.tls.map_or("", |tls| tls.version).to_owned(),
         envelope.tls.map_or("", |tls| &tls.cipher).to_owned(),

@@ -24,14 +24,14 @@ struct Teller<'t> {
 
 impl Teller<'_> {
     fn whole(&self) -> Value {
-        let Explanation { peer, protocol, is_secured, notes, connection, sender, recipients } = self.explanation;
+        let Explanation { peer, protocol, is_secured, user, notes, connection, sender, recipients } = self.explanation;
         let stages = || self.explanation.stages().filter(|stage| stage.answer.is_some());
         // What decides is the first refusal, or else the last word.
         let decisive = stages().find(|stage| !stage.is_accepted()).or_else(|| stages().last());
         json!({
             "accepted": self.explanation.is_accepted(),
             "peer": told_peer(peer),
-            "user": null,
+            "user": user,
             "protocol": match protocol { Protocol::Smtp => "smtp", Protocol::Lmtp => "lmtp" },
             "tls": is_secured,
             "notes": notes.iter().map(|note| note.replace('\n', " ")).collect::<Vec<_>>(),

@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 use crate::check::report;
 use crate::cli::{Format, Options, Question};
-use crate::config::{Config, Facts, Finding, Flags, Origin, Protocol, Severity, TlsUse, Trace};
+use crate::config::{AuthUse, Config, Facts, Finding, Flags, Origin, Protocol, Severity, TlsUse, Trace};
 use crate::exit::Exit;
 use crate::log::{Event, Log};
 use crate::peer::Peer;
@@ -25,6 +25,8 @@ struct Explanation<'c> {
     peer: &'c Peer,
     protocol: Protocol,
     is_secured: bool,
+    /// Who the peer has logged in as.
+    user: Option<&'c str>,
     /// What else is to be known, for people; each of one or more lines.
     notes: Vec<&'static str>,
     /// Whether the peer may talk to us at all.
@@ -115,6 +117,12 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
     if question.tls && config.tls() == TlsUse::Off {
         notes.push(NO_TLS);
     }
+    let user = question.user.as_deref();
+    if user.is_some() && config.auth() == AuthUse::Off {
+        notes.push(NO_ACCOUNTS);
+    } else if user.is_some() && !is_secured && !config.auth_plaintext {
+        notes.push(NOT_IN_THE_CLEAR);
+    }
     let is_proxy = |address| config.rules.is_proxy(address, &mut Trace::default()).unwrap_or(false);
     if peer.address.ip().is_some_and(is_proxy) {
         notes.push(A_PROXY);
@@ -128,11 +136,16 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
     });
     let mut policy = Policy::new(config, peer, Trace::new(true));
     let refusal = nameless.or_else(|| policy.refusal());
-    let mut session =
-        Session::new(config.protocol, &config.domain, &config.limits, peer, refusal).with_tls(config.tls().into());
+    let mut session = Session::new(config.protocol, &config.domain, &config.limits, peer, refusal)
+        .with_tls(config.tls().into())
+        .with_auth(config.auth(), config.auth_plaintext);
     if is_secured {
         session.secured();
         policy.secured();
+    }
+    if let Some(user) = user {
+        session.authenticated(user);
+        policy.authenticated(user);
     }
     let hello = match config.protocol {
         Protocol::Smtp => "EHLO",
@@ -150,7 +163,7 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
         .map(|recipient| bare(recipient))
         .map(|recipient| dialogue.stage("RCPT", Some(recipient), format!("RCPT TO:<{recipient}>")));
     let recipients = recipients.collect();
-    Explanation { peer, protocol: config.protocol, is_secured, notes, connection, sender, recipients }
+    Explanation { peer, protocol: config.protocol, is_secured, user, notes, connection, sender, recipients }
 }
 
 /// A session that is asked command by command.
@@ -185,7 +198,12 @@ impl<'c> Dialogue<'c, '_> {
                 self.is_over = true;
                 reply
             }
-            Step::Wait | Step::Continue | Step::Ask(_) | Step::Deliver(_) | Step::StartTls(_) => return None,
+            Step::Wait
+            | Step::Continue
+            | Step::Ask(_)
+            | Step::Deliver(_)
+            | Step::StartTls(_)
+            | Step::Authenticated(..) => return None,
         };
         let mut sent = Vec::new();
         reply.encode(self.session.is_extended(), &mut sent);
@@ -255,6 +273,10 @@ fn bare(address: &str) -> &str {
 const OUR_NAME: &str = "explain.invalid";
 
 const NO_TLS: &str = "the configuration has no TLS, so no peer comes to this";
+
+const NO_ACCOUNTS: &str = "the configuration has no accounts, so no peer comes to this";
+
+const NOT_IN_THE_CLEAR: &str = "nobody logs in without TLS (auth_plaintext): `--tls` asks about TLS";
 
 const A_PROXY: &str = "a proxy (proxy_protocol); this is about mail that it sends itself, the rules see\n\
     whom its header names: `--peer` asks about one of those";

@@ -10,7 +10,11 @@ use crate::untrusted::Untrusted;
 pub(super) fn of(explanation: &Explanation<'_>, config: &Config, log: &Log) -> String {
     let mut text = String::new();
     let tls = if explanation.is_secured { ", under TLS" } else { "" };
-    let _ = writeln!(text, "peer {}{tls}", explanation.peer);
+    let _ = write!(text, "peer {}{tls}", explanation.peer);
+    let _ = match explanation.user {
+        Some(user) => writeln!(text, ", logged in as '{}'", Untrusted::new(user.as_bytes())),
+        None => writeln!(text),
+    };
     for note in &explanation.notes {
         let _ = writeln!(text, "  note: {}", note.replace('\n', "\n        "));
     }

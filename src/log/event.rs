@@ -14,7 +14,8 @@ use super::{Log, Severity};
 use crate::config::{Diagnostic, Flags};
 use crate::net::tls::TlsParameters;
 use crate::peer::{Address, Peer};
-use crate::smtp::reply::Reply;
+use crate::smtp::auth::Mechanism;
+use crate::smtp::reply::{self, Reply};
 use crate::smtp::{Delivery, NOT_SHOWN};
 use crate::untrusted::{Untrusted, with_one_address};
 
@@ -49,6 +50,8 @@ pub enum Event<'a> {
     /// So many octets that had come in the clear behind STARTTLS were thrown away.
     PlaintextThrownAway(usize),
 
+    /// The peer has shown by this mechanism that it is this user.
+    Authenticated { user: &'a str, mechanism: Mechanism },
     /// A command line.
     Command(&'a [u8]),
     /// A line that may be a password.
@@ -161,7 +164,7 @@ impl Event<'_> {
             | Event::PartialSandbox(_)
             | Event::NotCounted(_)
             | Event::Gone(_) => Some(Flags::WARNINGS),
-            Event::Delivered { .. } => Some(Flags::DELIVERIES),
+            Event::Authenticated { .. } | Event::Delivered { .. } => Some(Flags::DELIVERIES),
             Event::ConfigurationError(..)
             | Event::NotAConnection(_)
             | Event::RunningAsRoot
@@ -215,6 +218,7 @@ impl Event<'_> {
             | Event::HostName(_)
             | Event::NoHostName(_)
             | Event::Secured(_)
+            | Event::Authenticated { .. }
             | Event::Command(_)
             | Event::SecretLine
             | Event::Reply(_)
@@ -285,12 +289,19 @@ impl Event<'_> {
             Event::PlaintextThrownAway(octets) => {
                 write!(f, "WARNING: {octets} bytes came in the clear behind STARTTLS, and are thrown away")
             }
+            Event::Authenticated { user, mechanism } => {
+                write!(f, "INFO: authenticated as '{}' by {}", log.untrusted(user.as_bytes()), mechanism.name())
+            }
             Event::Command(words) => write!(f, "DEBUG: SMTP cmd: '{}'", log.untrusted(words)),
             Event::SecretLine => write!(f, "DEBUG: SMTP cmd: ({NOT_SHOWN})"),
             Event::UnofferedParameters(words) => {
                 write!(f, "WARNING: parameters that were not offered: '{}'", log.untrusted(words))
             }
             Event::Reply(reply) if reply.is_negative() => write_refusal(reply, log, f),
+            // From a challenge of SCRAM passwords could be guessed (RFC 5802, section 9).
+            Event::Reply(Reply { code: reply::CHALLENGE, .. }) => {
+                write!(f, "DEBUG: SMTP reply: {} (not shown)", reply::CHALLENGE)
+            }
             Event::Reply(reply) => write!(f, "DEBUG: SMTP reply: {} {}", reply.code, reply.text.replace('\n', " / ")),
             Event::RefusedAgain { reply, count } => {
                 write_refusal(reply, log, f)?;
@@ -409,7 +420,6 @@ pub(crate) fn said(output: &[u8]) -> impl Display {
 mod tests {
     use super::*;
     use crate::config::LogTarget;
-    use crate::smtp::reply;
 
     /// What the administrator's filters act on.
     #[test]
@@ -424,6 +434,9 @@ mod tests {
             (Event::Reply(&reply::behind_refused("RCPT")), false),
             (Event::Reply(&reply::try_again(forged.to_owned())), false),
             (Event::Reply(&reply::OK), false),
+            (Event::Reply(&reply::not_authenticated(false).about(forged)), true),
+            (Event::Reply(&reply::cannot_authenticate(forged)), false),
+            (Event::Authenticated { user: "ERROR: 550", mechanism: Mechanism::Plain }, false),
             (Event::Command(b"ERROR: 550 No one here"), false),
             (Event::UnofferedParameters(b"ERROR: 550 No one here"), false),
             (Event::Letter(b"ERROR: 550 No one here"), false),

@@ -24,21 +24,34 @@ pub struct Envelope<'a> {
     pub transaction: &'a Transaction,
     /// What TLS it came under, if it did.
     pub tls: Option<&'a TlsParameters>,
+    /// Who sent it, if the peer has shown that (AUTH): for commands, and in no header.
+    pub user: Option<&'a str>,
 }
 
 impl Envelope<'_> {
-    /// What RFC 5321 (4.4), RFC 3848 and RFC 6531 (4.3) call it. There is no word for HELO under TLS.
+    /// What RFC 5321 (4.4), RFC 3848 and RFC 6531 (4.3) call it. There is no word for HELO under TLS, or behind AUTH.
     pub fn protocol(&self) -> &'static str {
-        match (self.transaction.hello.verb, self.transaction.utf8, self.tls.is_some()) {
-            (HelloVerb::Helo, ..) => "SMTP",
-            (HelloVerb::Ehlo, false, false) => "ESMTP",
-            (HelloVerb::Ehlo, false, true) => "ESMTPS",
-            (HelloVerb::Ehlo, true, false) => "UTF8SMTP",
-            (HelloVerb::Ehlo, true, true) => "UTF8SMTPS",
-            (HelloVerb::Lhlo, false, false) => "LMTP",
-            (HelloVerb::Lhlo, false, true) => "LMTPS",
-            (HelloVerb::Lhlo, true, false) => "UTF8LMTP",
-            (HelloVerb::Lhlo, true, true) => "UTF8LMTPS",
+        let (is_utf8, is_lmtp) = (self.transaction.utf8, self.transaction.hello.is_lmtp());
+        if self.transaction.hello.verb == HelloVerb::Helo {
+            return "SMTP";
+        }
+        match (is_utf8, is_lmtp, self.tls.is_some(), self.user.is_some()) {
+            (false, false, false, false) => "ESMTP",
+            (false, false, false, true) => "ESMTPA",
+            (false, false, true, false) => "ESMTPS",
+            (false, false, true, true) => "ESMTPSA",
+            (false, true, false, false) => "LMTP",
+            (false, true, false, true) => "LMTPA",
+            (false, true, true, false) => "LMTPS",
+            (false, true, true, true) => "LMTPSA",
+            (true, false, false, false) => "UTF8SMTP",
+            (true, false, false, true) => "UTF8SMTPA",
+            (true, false, true, false) => "UTF8SMTPS",
+            (true, false, true, true) => "UTF8SMTPSA",
+            (true, true, false, false) => "UTF8LMTP",
+            (true, true, false, true) => "UTF8LMTPA",
+            (true, true, true, false) => "UTF8LMTPS",
+            (true, true, true, true) => "UTF8LMTPSA",
         }
     }
 }

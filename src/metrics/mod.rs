@@ -58,13 +58,16 @@ families! {
     DeliveryTime Session "mailrecv_delivery_duration_seconds"
         Form::Histogram(&[1_000, 5_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000, 60_000_000]),
         "How long it took to deliver a message to all of its destinations, or to fail.";
+    Authentications Session "mailrecv_authentications_total"
+        Form::By("mechanism", &["SCRAM-SHA-256", "PLAIN", "LOGIN"]),
+        "Peers that have shown who they are, by how; who has not is among the refusals, with code 535.";
     Refusals Session "mailrecv_refusals_total"
-        Form::By("code", &["421", "450", "451", "452", "454", "500", "501", "502", "503", "530", "550", "551", "552", "553", "554",
+        Form::By("code", &["421", "450", "451", "452", "454", "500", "501", "502", "503", "504", "530", "535", "538", "550", "551", "552", "553", "554",
             "555", "other"]),
         "Replies that said no, by reply code.";
     EnhancedRefusals Session "mailrecv_refusals_enhanced_total"
         Form::By("status", &["4.2.0", "4.3.0", "4.3.1", "4.3.2", "4.3.5", "4.4.2", "4.5.3", "4.7.0", "4.7.1", "4.7.25",
-            "5.1.1", "5.1.3", "5.1.7", "5.3.4", "5.4.6", "5.5.1", "5.5.2", "5.5.4", "5.6.11", "5.7.0", "5.7.1",
+            "5.1.1", "5.1.3", "5.1.7", "5.3.4", "5.4.6", "5.5.1", "5.5.2", "5.5.4", "5.5.6", "5.6.11", "5.7.0", "5.7.1", "5.7.8", "5.7.11",
             "other"]),
         "The same replies, by enhanced code.";
 }

@@ -32,6 +32,8 @@ pub enum Command<'l> {
     Vrfy,
     /// `STARTTLS` (RFC 3207)
     StartTls,
+    /// `AUTH mechanism initial-response` (RFC 4954, section 4), and what follows the verb.
+    Auth(&'l str),
     /// `HELP`
     Help,
     /// `QUIT`
@@ -43,9 +45,9 @@ pub enum Command<'l> {
 }
 
 impl Command<'_> {
-    /// Whether it is one that is carried out.
+    /// Whether it is one that is carried out, and no secret can be in it or behind it.
     pub fn is_known(&self) -> bool {
-        !matches!(self, Command::NotImplemented | Command::Unknown)
+        !matches!(self, Command::Auth(_) | Command::NotImplemented | Command::Unknown)
     }
 
     /// Whether it has an argument that can be anything.
@@ -68,6 +70,7 @@ impl Command<'_> {
             | Command::Noop
             | Command::Vrfy
             | Command::StartTls
+            | Command::Auth(_)
             | Command::Help
             | Command::Quit
             | Command::NotImplemented
@@ -188,7 +191,7 @@ pub(super) fn is_meant_as(line: &[u8], verb: &str) -> bool {
 
 /// A verb that is carried out.
 pub(super) struct Verb {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// What HELP says of it.
     pub(super) form: &'static str,
     /// Reads what follows it.
@@ -212,7 +215,7 @@ impl Verb {
 const HELLOS: [&str; 3] = ["HELO", "EHLO", "LHLO"];
 
 /// Every verb, in the order in which HELP shows them.
-pub(super) const VERBS: [Verb; 13] = [
+pub(super) const VERBS: [Verb; 14] = [
     Verb { name: "HELO", form: "HELO name", read: |name, _| hello_name(name).map(Command::Helo) },
     Verb { name: "EHLO", form: "EHLO name", read: |name, _| hello_name(name).map(Command::Ehlo) },
     Verb { name: "LHLO", form: "LHLO name", read: |name, _| hello_name(name).map(Command::Lhlo) },
@@ -224,12 +227,17 @@ pub(super) const VERBS: [Verb; 13] = [
     Verb { name: "NOOP", form: "NOOP", read: |_, _| Ok(Command::Noop) },
     Verb { name: "VRFY", form: "VRFY", read: |address, _| with_argument(address, Command::Vrfy) },
     Verb { name: "STARTTLS", form: "STARTTLS", read: |rest, _| without_argument(rest, Command::StartTls) },
+    Verb { name: "AUTH", form: "AUTH mechanism", read: |argument, _| text(argument).map(Command::Auth) },
     Verb { name: "HELP", form: "HELP", read: |_, _| Ok(Command::Help) },
     Verb { name: "QUIT", form: "QUIT", read: |_, _| Ok(Command::Quit) },
 ];
 
 /// Verbs that are known and not carried out here.
 pub(super) const NOT_IMPLEMENTED: [&str; 5] = ["EXPN", "SEND", "SOML", "SAML", "TURN"];
+
+fn text(argument: &[u8]) -> Result<&str, SyntaxError> {
+    std::str::from_utf8(argument).map_err(|_| SyntaxError::NotText)
+}
 
 fn without_argument<'l>(rest: &[u8], command: Command<'l>) -> Result<Command<'l>, SyntaxError> {
     if rest.is_empty() { Ok(command) } else { Err(SyntaxError::UnexpectedArgument) }
@@ -369,8 +377,7 @@ fn bdat<'l>(argument: &[u8]) -> Result<Command<'l>, SyntaxError> {
 
 /// What follows `FROM:` or `TO:`, if that is there; a blank before or after the colon does not matter.
 fn keyword<'a>(argument: &'a [u8], keyword: &str) -> Result<Option<&'a str>, SyntaxError> {
-    let argument = std::str::from_utf8(argument).map_err(|_| SyntaxError::NotText)?;
-    Ok(argument
+    Ok(text(argument)?
         .split_once(':')
         .and_then(|(name, rest)| name.trim_ascii_end().eq_ignore_ascii_case(keyword).then(|| rest.trim_ascii_start())))
 }

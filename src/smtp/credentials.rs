@@ -10,7 +10,7 @@ use super::command;
 /// secrets. A CR or LF may stand in the middle of a line that was meant as two.
 pub fn are_announced(line: &[u8]) -> bool {
     let pieces = line.split(|byte| byte.is_ascii_control() && *byte != b'\t');
-    pieces.filter(|piece| !command::has_verb(piece)).any(|piece| {
+    pieces.filter(|piece| command::is_meant_as(piece, AUTH) || !command::has_verb(piece)).any(|piece| {
         let mut words = piece.split(|byte| b" \t:".contains(byte)).filter(|word| !word.is_empty());
         words.next().is_some_and(|verb| is_login(verb) || is_mechanism(verb))
             || words.next().is_some_and(|second| is_login(second) || is_mechanism(second))

@@ -4,7 +4,6 @@
 //! end and reported once, so that the session stays in step and memory stays bounded.
 
 use super::LineEnding;
-use super::command::MAX_COMMAND_LINE;
 
 /// Finds lines in a buffer and remembers what the first one decided.
 #[derive(Debug, Default)]
@@ -43,8 +42,8 @@ impl LineReader {
         !self.skipping
     }
 
-    /// Looks for a line at the beginning of the buffer.
-    pub fn find<'b>(&mut self, buffer: &'b [u8]) -> Found<'b> {
+    /// Looks for a line at the beginning of the buffer, which may have so many octets, its end not included.
+    pub fn find<'b>(&mut self, buffer: &'b [u8], longest: usize) -> Found<'b> {
         let may_begin = !self.has_begun && !self.skipping;
         if may_begin && is_other_protocol(buffer) {
             return Found::OtherProtocol;
@@ -58,7 +57,7 @@ impl LineReader {
         }
         loop {
             let Some(length) = memchr::memchr(b'\n', &buffer[self.scanned..]) else {
-                return self.no_end(buffer);
+                return self.no_end(buffer, longest);
             };
             let end = self.scanned + length;
             let has_cr = end > 0 && buffer[end - 1] == b'\r';
@@ -71,15 +70,15 @@ impl LineReader {
             self.scanned = 0;
             let line = &buffer[..if has_cr { end - 1 } else { end }];
             self.has_begun |= !line.is_empty();
-            if std::mem::take(&mut self.skipping) || line.len() > LONGEST {
+            if std::mem::take(&mut self.skipping) || line.len() > longest {
                 return Found::TooLong(end + 1);
             }
             return Found::Line(line, end + 1);
         }
     }
 
-    fn no_end<'b>(&mut self, buffer: &[u8]) -> Found<'b> {
-        if !self.skipping && buffer.len() <= LONGEST + 1 {
+    fn no_end<'b>(&mut self, buffer: &[u8], longest: usize) -> Found<'b> {
+        if !self.skipping && buffer.len() <= longest + 1 {
             self.scanned = buffer.len();
             return Found::Nothing(0);
         }
@@ -115,12 +114,11 @@ fn is_other_protocol(start: &[u8]) -> bool {
 /// What the PROXY protocol, version 2, begins with, behind two line ends that are empty commands to us.
 const PROXY_2: &[u8] = b"\0\r\nQUIT\n";
 
-/// The longest line that can be a command, without its end.
-const LONGEST: usize = MAX_COMMAND_LINE - 2;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LONGEST: usize = 2046;
 
     /// Feeds the input in pieces of `piece` bytes and collects what is found.
     fn lines(input: &[u8], piece: usize) -> (Vec<Vec<u8>>, LineEnding) {
@@ -129,7 +127,7 @@ mod tests {
         for piece in input.chunks(piece) {
             buffer.extend_from_slice(piece);
             loop {
-                let used = match reader.find(&buffer) {
+                let used = match reader.find(&buffer, LONGEST) {
                     Found::Line(line, used) => {
                         lines.push(line.to_vec());
                         used

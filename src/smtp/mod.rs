@@ -6,20 +6,24 @@
 //! know by itself it asks for ([`Step::Ask`]), so nothing in here reads a file or a rule.
 
 mod answering;
+pub mod auth;
 pub mod chunk;
 pub mod command;
 pub mod credentials;
 pub mod data;
 pub mod line;
 pub mod reply;
+pub mod scram;
 pub mod session;
 pub mod transaction;
 
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::accounts::scram::ScramKeys;
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Destinations, TlsUse};
+use auth::{Credentials, Mechanism};
 use reply::Reply;
 use transaction::{Recipient, Transaction};
 
@@ -39,6 +43,9 @@ pub enum Step {
     Deliver(Delivery),
     /// Send this, begin TLS, and tell the session; or tell it that this cannot be.
     StartTls(Reply),
+    /// The peer has shown by this mechanism that it is this user: tell the session and whoever else wants to know, and send
+    /// this.
+    Authenticated(String, Mechanism, Reply),
     /// Send this and close the connection.
     Close(Reply),
 }
@@ -78,6 +85,12 @@ pub enum Question {
     Sender(ReversePath),
     /// Where mail for this recipient goes.
     Recipient(Mailbox),
+    /// Whether SCRAM-SHA-256 is for everybody who has an account.
+    Mechanisms,
+    /// Whether the password is right.
+    Password(Credentials),
+    /// What is kept of the password of this name, or what looks like it.
+    ScramKeys(String),
 }
 
 /// The answer to a [`Question`].
@@ -87,6 +100,15 @@ pub enum Answer {
     Admitted,
     /// The recipient's mail goes there.
     Destinations(Destinations),
+    /// Whether SCRAM-SHA-256 is to be offered.
+    Mechanisms {
+        /// It is.
+        scram: bool,
+    },
+    /// Whether the password is right.
+    Password(bool),
+    /// The keys, and a nonce that was never used before: printable ASCII without a comma.
+    ScramKeys(ScramKeys, String),
     /// No, in these words.
     No(Reply),
 }

@@ -5,6 +5,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64ct::{Base64, Encoding};
+
+use super::NOT_SHOWN;
+use super::auth::Mechanism;
 use super::command::{NOT_IMPLEMENTED, SyntaxError, VERBS, Verb};
 use crate::address::AddressError;
 use crate::config::{LineName, Protocol, Refusal};
@@ -89,7 +93,8 @@ impl Reply {
             }
             // Whatever a text was made from: a line of a reply is one line, and short enough (4.5.3.1.5).
             let printable = line.chars().map(|c| if c.is_control() { '?' } else { c });
-            let mut room = MAX_TEXT;
+            // But what a program reads is of use as a whole only (RFC 4954, section 4).
+            let mut room = if self.code == CHALLENGE { usize::MAX } else { MAX_TEXT };
             for character in printable {
                 room = match room.checked_sub(character.len_utf8()) {
                     Some(room) => room,
@@ -189,14 +194,29 @@ pub fn hello(domain: &str, peer: &Peer) -> Reply {
     without_status(250, format!("{domain} Hello {peer}"))
 }
 
-/// The answer to EHLO and LHLO: what we can do beyond RFC 5321. `size` 0 is "no limit" (RFC 1870, section 4); `utf8` is
-/// whether commands may have characters beyond ASCII (RFC 6531), `tls` whether TLS may begin (RFC 3207).
-pub fn extended_hello(protocol: Protocol, domain: &str, peer: &Peer, size: u64, utf8: bool, tls: bool) -> Reply {
+/// What is offered beyond RFC 5321, of that which is not always the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Extensions<'m> {
+    /// The most octets of a message; 0 is "no limit" (RFC 1870, section 4).
+    pub size: u64,
+    /// Whether commands may have characters beyond ASCII (RFC 6531).
+    pub utf8: bool,
+    /// Whether TLS may begin (RFC 3207).
+    pub tls: bool,
+    /// By what the peer may log in (RFC 4954).
+    pub auth: &'m [Mechanism],
+}
+
+/// The answer to EHLO and LHLO: what we can do beyond RFC 5321.
+pub fn extended_hello(protocol: Protocol, domain: &str, peer: &Peer, extensions: Extensions<'_>) -> Reply {
+    let Extensions { size, utf8, tls, auth } = extensions;
     let chunking = if protocol == Protocol::Smtp { "CHUNKING\n" } else { "" };
     let smtputf8 = if utf8 { "SMTPUTF8\n" } else { "" };
     let starttls = if tls { "STARTTLS\n" } else { "" };
+    let mechanisms: String = auth.iter().flat_map(|mechanism| [" ", mechanism.name()]).collect();
+    let auth = if auth.is_empty() { String::new() } else { format!("AUTH{mechanisms}\n") };
     let extensions =
-        format!("PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\n{chunking}{smtputf8}{starttls}HELP");
+        format!("PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\n{chunking}{smtputf8}{starttls}{auth}HELP");
     without_status(250, format!("{domain} Hello {peer}\n{extensions}"))
 }
 
@@ -267,11 +287,18 @@ pub fn verify() -> Reply {
     reply(252, Status(2, 1, 5), "Cannot verify, send some mail and see")
 }
 
-/// HELP: every verb that this protocol has, but STARTTLS only where it is offered.
-pub fn help(protocol: Protocol, offers_tls: bool) -> Reply {
+/// HELP: every verb that this protocol has, but STARTTLS and AUTH only where they are offered.
+pub fn help(protocol: Protocol, offers_tls: bool, offers_auth: bool) -> Reply {
     let mut text = "Commands:\n".to_owned();
     let mut width = 0;
-    let is_shown = |verb: &&Verb| verb.is_of(protocol) && (offers_tls || verb.form != "STARTTLS");
+    let is_shown = |verb: &&Verb| {
+        verb.is_of(protocol)
+            && match verb.name {
+                "STARTTLS" => offers_tls,
+                "AUTH" => offers_auth,
+                _ => true,
+            }
+    };
     for (number, verb) in VERBS.iter().filter(is_shown).enumerate() {
         let separator = match number {
             0 => "",
@@ -306,6 +333,67 @@ pub fn tls_is_on() -> Reply {
 /// A command that has to wait for TLS (RFC 3207, section 4).
 pub fn tls_required() -> Reply {
     reply(530, Status(5, 7, 0), "Must issue a STARTTLS command first")
+}
+
+/// AUTH: a challenge of the exchange (RFC 4954, section 4).
+pub fn challenge(challenge: &str) -> Reply {
+    without_status(CHALLENGE, Base64::encode_string(challenge.as_bytes()))
+}
+
+/// The code of a challenge, whose text a log must not have: from what it says a password could be guessed.
+pub const CHALLENGE: u16 = 334;
+
+/// AUTH: the peer has shown who it is.
+pub const AUTHENTICATED: Reply = fixed(235, Some(Status(2, 7, 0)), "Authentication succeeded");
+
+/// AUTH: it has not. `is_last` if it has tried often enough.
+pub fn not_authenticated(is_last: bool) -> Reply {
+    let text = match is_last {
+        true => "Authentication failed too often",
+        false => "Authentication failed: wrong name or password",
+    };
+    reply(535, Status(5, 7, 8), text)
+}
+
+/// AUTH, when the accounts cannot be read.
+pub fn cannot_authenticate(cause: impl Into<String>) -> Reply {
+    Reply { is_our_fault: true, ..reply(454, Status(4, 7, 0), "Cannot authenticate anybody now, try again later") }
+        .because(cause)
+}
+
+/// The peer has ended the exchange with `*`.
+pub fn authentication_cancelled() -> Reply {
+    reply(501, Status(5, 7, 0), "Authentication cancelled")
+}
+
+/// What the peer sent is no base64, or no response of the mechanism.
+pub fn not_a_response() -> Reply {
+    reply(501, Status(5, 5, 2), "Not a response of this mechanism in base64").because(NOT_SHOWN)
+}
+
+/// A response that does not end within its limit.
+pub fn response_too_long() -> Reply {
+    reply(500, Status(5, 5, 6), "Authentication exchange line is too long")
+}
+
+/// AUTH without the name of a mechanism, or with more than one response.
+pub fn auth_syntax() -> Reply {
+    reply(501, Status(5, 5, 4), "Write AUTH mechanism, or AUTH mechanism response").because(NOT_SHOWN)
+}
+
+/// AUTH with a mechanism that is not offered.
+pub fn no_such_mechanism() -> Reply {
+    reply(504, Status(5, 5, 4), "Unrecognized authentication type")
+}
+
+/// AUTH in the clear.
+pub fn tls_required_for_auth() -> Reply {
+    reply(538, Status(5, 7, 11), "Encryption required for requested authentication mechanism")
+}
+
+/// MAIL of somebody who has to log in first.
+pub fn authentication_required() -> Reply {
+    reply(530, Status(5, 7, 0), "Authentication required")
 }
 
 /// Commands that we know and do not carry out.

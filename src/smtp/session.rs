@@ -5,19 +5,24 @@
 //!
 //! SMTP answers a message once, LMTP for each recipient (RFC 2033, 4.2): what becomes of one is [`Answering`].
 
+mod authentication;
 mod chunks;
 
+use authentication::Authentication;
+
 use super::answering::{Answering, Next, Noted};
+use super::auth::{Exchange, Mechanism};
 use super::chunk::ChunkReader;
-use super::command::{self, Command, Dialect, MailParameters, RcptParameters, SyntaxError};
+use super::command::{self, Command, Dialect, MAX_COMMAND_LINE, MailParameters, RcptParameters, SyntaxError};
 use super::credentials;
 use super::data::{DataReader, Text};
 use super::line::{Found, LineReader};
-use super::reply::{self, Reply};
+use super::reply::{self, Extensions, Reply};
+use super::scram::ClientFirst;
 use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
 use super::{Answer, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, TlsStatus, Turn};
 use crate::address::{Mailbox, ReversePath};
-use crate::config::{Limit, Limits, Protocol};
+use crate::config::{AuthUse, Limit, Limits, Protocol};
 use crate::peer::Peer;
 
 /// A session with one peer.
@@ -29,6 +34,7 @@ pub struct Session<'c> {
     limits: &'c Limits,
     peer: &'c Peer,
     tls: TlsStatus,
+    authentication: Authentication,
     lines: LineReader,
     state: State,
     refused: Refused,
@@ -46,6 +52,8 @@ enum State {
     Start,
     /// Between transactions.
     Ready(Hello),
+    /// AUTH was accepted, and its responses are coming.
+    Authenticating(Hello, Exchange),
     /// A command waits for the answer to a question.
     Asking(Asked),
     /// MAIL was accepted.
@@ -83,6 +91,9 @@ enum Refused {
 enum Asked {
     Sender(Transaction),
     Recipient(Mailbox, Option<String>, Transaction),
+    Mechanisms(Hello),
+    Password(Hello, Mechanism, String),
+    ScramKeys(Hello, ClientFirst),
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +128,7 @@ impl<'c> Session<'c> {
             limits,
             peer,
             tls: TlsStatus::Off,
+            authentication: Authentication::new(AuthUse::Off, false),
             lines,
             state,
             refused: Refused::Nothing,
@@ -128,6 +140,11 @@ impl<'c> Session<'c> {
     /// The same session, which offers TLS, wants it or has it.
     pub fn with_tls(self, tls: TlsStatus) -> Self {
         Self { tls, ..self }
+    }
+
+    /// The same session, which offers authentication or wants it, where it is allowed in the clear also there.
+    pub fn with_auth(self, wanted: AuthUse, is_allowed_in_the_clear: bool) -> Self {
+        Self { authentication: Authentication::new(wanted, is_allowed_in_the_clear), ..self }
     }
 
     /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
@@ -146,6 +163,7 @@ impl<'c> Session<'c> {
             State::Data(transaction, Body::Dots(reader)) => self.data(transaction, reader, input, text),
             State::Data(transaction, Body::Chunks(reader)) => self.chunk(transaction, reader, input, text),
             State::Discarding(behind, left, reply) => self.discard(*behind, left, reply, input),
+            State::Authenticating(hello, exchange) => self.response(hello, exchange, input),
             State::Answering(answering) => {
                 Turn { used: 0, heard: Heard::Nothing, step: self.answer_message(answering) }
             }
@@ -167,21 +185,29 @@ impl<'c> Session<'c> {
             (State::Asking(Asked::Recipient(mailbox, original, transaction)), Answer::Destinations(destinations)) => {
                 self.recipient(Recipient { mailbox, original, destinations }, transaction)
             }
-            (State::Asking(asked), answer) => {
-                self.state = match asked {
-                    Asked::Sender(transaction) => State::Ready(transaction.hello),
-                    Asked::Recipient(_, _, transaction) => State::Mail(transaction),
-                };
-                match answer {
-                    Answer::No(reply) if reply.is_our_fault => self.not_counted(reply),
-                    Answer::No(reply) => self.fail(reply),
-                    Answer::Admitted | Answer::Destinations(_) => self.fail(reply::wrong_answer()),
-                }
-            }
+            (State::Asking(asked), answer) => self.found_out(asked, answer),
             (state, _) => {
                 self.state = state;
                 self.fail(reply::wrong_answer())
             }
+        }
+    }
+
+    /// A question has no answer that goes on: the command is refused, and all is as before it.
+    fn unanswered(&mut self, asked: Asked, answer: Answer) -> Step {
+        self.state = match asked {
+            Asked::Sender(transaction) => State::Ready(transaction.hello),
+            Asked::Recipient(_, _, transaction) => State::Mail(transaction),
+            Asked::Mechanisms(hello) | Asked::Password(hello, ..) | Asked::ScramKeys(hello, _) => State::Ready(hello),
+        };
+        match answer {
+            Answer::No(reply) if reply.is_our_fault => self.not_counted(reply),
+            Answer::No(reply) => self.fail(reply),
+            Answer::Admitted
+            | Answer::Destinations(_)
+            | Answer::Mechanisms { .. }
+            | Answer::Password(_)
+            | Answer::ScramKeys(..) => self.fail(reply::wrong_answer()),
         }
     }
 
@@ -208,6 +234,7 @@ impl<'c> Session<'c> {
     /// that a peer is not wanted, and what it has used up of its limits.
     pub fn secured(&mut self) {
         self.tls = TlsStatus::On;
+        self.authentication.secured();
         self.lines = LineReader::default();
         self.refused = Refused::Nothing;
         self.expects_secret = false;
@@ -232,7 +259,11 @@ impl<'c> Session<'c> {
     /// Whether replies carry enhanced codes.
     pub fn is_extended(&self) -> bool {
         match self.state_behind() {
-            State::Ready(hello) => hello.is_extended(),
+            State::Ready(hello)
+            | State::Authenticating(hello, _)
+            | State::Asking(Asked::Mechanisms(hello) | Asked::Password(hello, ..) | Asked::ScramKeys(hello, _)) => {
+                hello.is_extended()
+            }
             State::Asking(Asked::Sender(transaction) | Asked::Recipient(_, _, transaction))
             | State::Mail(transaction)
             | State::Data(transaction, _)
@@ -253,7 +284,8 @@ impl<'c> Session<'c> {
             State::Refused(_)
             | State::Start
             | State::Ready(_)
-            | State::Asking(Asked::Sender(_))
+            | State::Authenticating(..)
+            | State::Asking(Asked::Sender(_) | Asked::Mechanisms(_) | Asked::Password(..) | Asked::ScramKeys(..))
             | State::Discarding(..) => None,
         }
     }
@@ -351,7 +383,7 @@ impl<'c> Session<'c> {
     /// Takes a command line, if there is a whole one.
     fn line<'i>(&mut self, input: &'i [u8]) -> Turn<'i> {
         let is_at_start = self.lines.is_at_start();
-        let found = self.lines.find(input);
+        let found = self.lines.find(input, MAX_COMMAND_LINE - 2);
         // The first piece of a line that is too long has its verb, and what may be a password is none of the log's business
         // even if it does not begin there.
         let too_long = match found {
@@ -411,7 +443,8 @@ impl<'c> Session<'c> {
             Ok(Command::Noop) => Step::Reply(reply::OK),
             Ok(Command::Vrfy) => Step::Reply(reply::verify()),
             Ok(Command::StartTls) => self.start_tls(heard),
-            Ok(Command::Help) => Step::Reply(reply::help(self.protocol, self.offers_tls())),
+            Ok(Command::Auth(argument)) => self.auth(argument, heard),
+            Ok(Command::Help) => Step::Reply(reply::help(self.protocol, self.offers_tls(), self.offers_auth())),
             Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
             Ok(Command::NotImplemented) => self.no_command(line, about(reply::not_implemented(), heard)),
             Ok(Command::Unknown) if line.trim_ascii().is_empty() => self.unknown(reply::empty_line()),
@@ -454,15 +487,33 @@ impl<'c> Session<'c> {
 
     fn hello(&mut self, verb: HelloVerb, name: String) -> Step {
         self.refused = Refused::Nothing;
-        self.state = State::Ready(Hello { name, verb });
-        Step::Reply(match verb {
-            HelloVerb::Helo => reply::hello(self.domain, self.peer),
-            HelloVerb::Ehlo | HelloVerb::Lhlo => {
-                let Limits { smtp_data_size, smtp_ascii, .. } = self.limits;
-                let (size, utf8) = (smtp_data_size.value, !smtp_ascii.value);
-                reply::extended_hello(self.protocol, self.domain, self.peer, size, utf8, self.offers_tls())
+        let hello = Hello { name, verb };
+        match verb {
+            HelloVerb::Ehlo | HelloVerb::Lhlo if self.offers_auth() => {
+                self.state = State::Asking(Asked::Mechanisms(hello));
+                Step::Ask(Question::Mechanisms)
             }
-        })
+            HelloVerb::Ehlo | HelloVerb::Lhlo => {
+                self.state = State::Ready(hello);
+                self.extended_hello()
+            }
+            HelloVerb::Helo => {
+                self.state = State::Ready(hello);
+                Step::Reply(reply::hello(self.domain, self.peer))
+            }
+        }
+    }
+
+    /// The answer to EHLO or LHLO, once it is known what there is to offer.
+    fn extended_hello(&self) -> Step {
+        let Limits { smtp_data_size, smtp_ascii, .. } = self.limits;
+        let extensions = Extensions {
+            size: smtp_data_size.value,
+            utf8: !smtp_ascii.value,
+            tls: self.offers_tls(),
+            auth: &self.mechanisms(),
+        };
+        Step::Reply(reply::extended_hello(self.protocol, self.domain, self.peer, extensions))
     }
 
     fn start_tls(&mut self, heard: Heard<'_>) -> Step {
@@ -493,6 +544,8 @@ impl<'c> Session<'c> {
                 | Command::NotImplemented
                 | Command::Unknown
         );
+        // Where there is no such thing, it is unknown.
+        let comes_before = comes_before || matches!(command, Command::Auth(_)) && self.authentication.is_off();
         !comes_before && matches!(self.tls, TlsStatus::Required | TlsStatus::Unavailable)
     }
 
@@ -523,6 +576,9 @@ impl<'c> Session<'c> {
             State::Mail(_) | State::Chunks(..) => return self.fail(reply::bad_sequence("one MAIL FROM at a time")),
             _ => return self.fail(reply::missing_hello(self.protocol)),
         };
+        if self.has_to_authenticate() {
+            return self.fail(reply::authentication_required());
+        }
         if self.counters.envelope >= self.max_envelope() {
             return Step::Close(reply::enough_for_one_connection());
         }
