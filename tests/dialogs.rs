@@ -175,6 +175,12 @@ impl<'f> Dialog<'f> {
                 }
             }
             "session" => self.end_session()?,
+            _ if word.starts_with("put ") => {
+                let name = &word["put ".len()..];
+                let before = if self.scratch.path(name).exists() { self.scratch.read(name) } else { String::new() };
+                self.scratch.write(name, before + value + "\n");
+                self.known_files.insert(name.into());
+            }
             _ => match (word.strip_prefix("mailbox ").or(word.strip_prefix("file ")), value) {
                 (Some(name), "absent") if self.scratch.path(name).exists() => {
                     return Err(self.error("the file is there"));
