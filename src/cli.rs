@@ -4,9 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::accounts;
+use crate::accounts::hash::Kind;
 use crate::config::{self, Config, Flags, LogTarget, Protocol, Unusable};
 use crate::net::listener::{ListenAddress, SocketAccess};
 use crate::peer::Peer;
@@ -26,6 +29,8 @@ pub enum Invocation {
     Explain(Options, Question),
     /// Show what sessions have counted in this file, or in that of the configuration.
     Metrics(Options, Option<PathBuf>),
+    /// Make a line for the file of accounts, for this name, with this kind of hash.
+    Passwd(String, Kind),
     /// Run commands for the session at standard input, which started us; nobody types that.
     RunCommands,
 }
@@ -139,6 +144,10 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
             Invocation::Explain(options, Question { peer, from, recipients, tls, user, format })
         }
         Some(("metrics", matches)) => Invocation::Metrics(options, matches.get_one("file").cloned()),
+        Some(("passwd", matches)) => {
+            let kind = matches.get_one("hash").copied().unwrap_or(Kind::ALL[0]);
+            Invocation::Passwd(text(matches, "name"), kind)
+        }
         _ => Invocation::Receive(options, peer(&matches)?),
     })
 }
@@ -177,7 +186,8 @@ fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<
         let argument = arguments.next()?;
         let has_flags = arguments.peek().is_some_and(|next| {
             let is_option = next.len() > 1 && next.as_encoded_bytes().starts_with(b"-");
-            !is_option && !["listen", "check", "explain", "metrics"].iter().any(|subcommand| *subcommand == next)
+            !is_option
+                && !["listen", "check", "explain", "metrics", "passwd"].iter().any(|subcommand| *subcommand == next)
         });
         Some(if argument == "-d" && !has_flags { "-da".into() } else { argument })
     })
@@ -244,6 +254,7 @@ pub fn command() -> Command {
                 .about("Show what sessions have counted, as Prometheus reads it")
                 .defer(metrics_arguments),
         )
+        .subcommand(Command::new("passwd").about("Make a line for the file of accounts").defer(passwd_arguments))
 }
 
 fn listen_arguments(command: Command) -> Command {
@@ -319,6 +330,36 @@ fn metrics_arguments(command: Command) -> Command {
             .value_parser(value_parser!(PathBuf))
             .help("Where they count [default: the configuration's `metrics_file`]"),
     )
+}
+
+fn passwd_arguments(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("name")
+                .value_name("NAME")
+                .required(true)
+                .value_parser(account_name)
+                .help("Who logs in; the password is read from standard input"),
+        )
+        .arg(
+            Arg::new("hash")
+                .long("hash")
+                .value_name("KIND")
+                .default_value(Kind::ALL[0].name())
+                .value_parser(
+                    PossibleValuesParser::new(Kind::ALL.map(Kind::name))
+                        .map(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(Kind::ALL[0])),
+                )
+                .help("In which form the password is kept"),
+        )
+}
+
+/// Reads the name of an account.
+fn account_name(text: &str) -> Result<String, String> {
+    match accounts::misnamed(text) {
+        Some(why) => Err(why.to_owned()),
+        None => Ok(text.to_owned()),
+    }
 }
 
 fn peer_argument() -> Arg {

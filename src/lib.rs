@@ -21,6 +21,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod net;
+mod passwd;
 pub mod peer;
 pub mod policy;
 mod receive;
@@ -61,6 +62,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Invocation::Check(options, verbosity, is_strict) => check::run(&options, verbosity, is_strict),
         Invocation::Explain(options, question) => explain::run(&options, &question),
         Invocation::Metrics(options, file) => scrape::run(&options, file.as_deref()),
+        Invocation::Passwd(name, kind) => passwd::run(&name, kind),
         Invocation::RunCommands => deliver::runner::run(),
     };
     exit.into()

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 10] = [
     &["cli", "smtp"],
     &["log", "message", "policy"],
     &["deliver", "sandbox"],
-    &["check", "scrape", "server"],
+    &["check", "passwd", "scrape", "server"],
     &["explain", "listen", "receive"],
 ];
 

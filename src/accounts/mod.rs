@@ -6,9 +6,10 @@
 pub mod hash;
 pub mod scram;
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::unread::Unread;
 use hash::Hash;
@@ -47,11 +48,102 @@ impl Accounts {
     }
 }
 
+/// What the file of accounts is like.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// How many accounts can be used.
+    pub(crate) accounts: usize,
+    /// How many of these have keys of SCRAM.
+    pub(crate) with_scram: usize,
+    /// What is wrong, in the order of the file.
+    pub(crate) mistakes: Vec<Mistake>,
+}
+
+/// What is wrong with a line of the file.
+#[derive(Debug)]
+pub(crate) struct Mistake {
+    /// The line, counted from 1.
+    pub(crate) line: u32,
+    /// The column of what is wrong in `shown`, counted from 1, and how many characters that has.
+    pub(crate) column: usize,
+    /// See `column`.
+    pub(crate) width: usize,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// The line without its secret.
+    pub(crate) shown: String,
+}
+
+/// Reads the file as a session does and looks at every line; an error if it cannot be read.
+pub(crate) fn check(path: &Path) -> anyhow::Result<Checked> {
+    let text = Unread::open(path).read()?;
+    let (mut checked, mut names) = (Checked::default(), HashSet::new());
+    for (line, number) in List(&text).lines().zip(1..) {
+        let (name, wrong) = match line {
+            Line::Nothing => continue,
+            Line::Account(Account { name, hash }) => {
+                if !names.insert(name) {
+                    (name, Wrong::Name("this account is there already, and the first line counts".to_owned()))
+                } else if let Some(why) = misnamed(name) {
+                    (name, Wrong::Name(why.to_owned()))
+                } else {
+                    match Hash::parse(hash) {
+                        Ok(hash) => {
+                            checked.accounts += 1;
+                            checked.with_scram += usize::from(matches!(hash, Hash::Scram(_)));
+                            continue;
+                        }
+                        Err(why) => (name, Wrong::Hash(why.to_string())),
+                    }
+                }
+            }
+            Line::Other(beginning) => (
+                beginning,
+                Wrong::Hash("a colon and a hash are missing: make a line with `mailrecv passwd NAME`".to_owned()),
+            ),
+        };
+        let length = name.chars().count();
+        let (shown, column, width, message) = match wrong {
+            Wrong::Name(message) => (format!("{name}:..."), 1, length, message),
+            Wrong::Hash(message) => (format!("{name}:..."), length + 2, 3, message),
+        };
+        checked.mistakes.push(Mistake { line: number, column, width, message, shown });
+    }
+    Ok(checked)
+}
+
+/// Which part of a line is wrong.
+enum Wrong {
+    Name(String),
+    Hash(String),
+}
+
+/// Why nobody can have this name.
+pub(crate) fn misnamed(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        return Some("a name is missing");
+    }
+    if name.contains(|c: char| c == ':' || c.is_whitespace() || c.is_control()) {
+        return Some("a name has no colon, no blanks and no control characters");
+    }
+    name.starts_with('#').then_some("a line that begins with `#` is a comment, so no name does")
+}
+
 /// The text of the file.
 #[derive(Debug, Clone, Copy)]
 struct List<'t>(&'t [u8]);
 
-/// A line of the file: the name, and what is kept of the password.
+/// A line of the file.
+#[derive(Debug, Clone, Copy)]
+enum Line<'t> {
+    /// Empty, or a comment.
+    Nothing,
+    Account(Account<'t>),
+    /// Something else, and how it begins.
+    Other(&'t str),
+}
+
+/// A name, and what is kept of the password.
 #[derive(Debug, Clone, Copy)]
 struct Account<'t> {
     name: &'t str,
@@ -59,11 +151,28 @@ struct Account<'t> {
 }
 
 impl<'t> List<'t> {
-    /// The accounts, in the order of the file; what is no account is left out.
+    fn lines(self) -> impl Iterator<Item = Line<'t>> {
+        self.0.split(|octet| *octet == b'\n').map(|line| {
+            let line = line.trim_ascii_end();
+            if line.is_empty() || line.starts_with(b"#") {
+                return Line::Nothing;
+            }
+            let text = match std::str::from_utf8(line) {
+                Ok(text) => text,
+                Err(error) => std::str::from_utf8(&line[..error.valid_up_to()]).unwrap_or_default(),
+            };
+            match text.split_once(':').filter(|_| text.len() == line.len()) {
+                Some((name, hash)) => Line::Account(Account { name, hash }),
+                None => Line::Other(text.split([':', ' ', '\t']).next().unwrap_or_default()),
+            }
+        })
+    }
+
+    /// The accounts, in the order of the file.
     fn accounts(self) -> impl Iterator<Item = Account<'t>> {
-        self.0.split(|octet| *octet == b'\n').filter_map(|line| {
-            let (name, hash) = std::str::from_utf8(line).ok()?.split_once(':')?;
-            (!name.is_empty() && !name.starts_with('#')).then_some(Account { name, hash: hash.trim_ascii_end() })
+        self.lines().filter_map(|line| match line {
+            Line::Account(account) => Some(account),
+            Line::Nothing | Line::Other(_) => None,
         })
     }
 
@@ -73,28 +182,33 @@ impl<'t> List<'t> {
     }
 
     fn is_password(self, name: &str, password: &[u8]) -> anyhow::Result<bool> {
-        let (hash, is_known) = match self.find(name) {
-            Some(hash) => (Some(hash?), true),
-            None => (self.stand_in(name), false),
-        };
-        let is_right = hash.is_some_and(|hash| hash.is_of(password));
-        Ok(is_right && is_known)
+        let (hash, is_known) = self.hash_to_try(name)?;
+        let is_of = hash.map(|hash| hash.is_of(password)).transpose().with_context(|| of_account(name))?;
+        Ok(is_of == Some(true) && is_known)
     }
 
     fn scram_keys(self, name: &str) -> anyhow::Result<ScramKeys> {
+        match self.hash_to_try(name)? {
+            (Some(Hash::Scram(keys)), true) => Ok(keys),
+            (Some(Hash::Scram(like)), false) => Ok(self.made_up(name, like)),
+            _ => bail!("{} has no keys of SCRAM-SHA-256", of_account(name)),
+        }
+    }
+
+    /// What a password is held against, and whether this is somebody's: for a name that has no account it is that of
+    /// another, which costs as much. There is none where there are no accounts.
+    fn hash_to_try(self, name: &str) -> anyhow::Result<(Option<Hash>, bool)> {
+        let stand_in = self.stand_in(name);
         match self.find(name) {
-            Some(hash) => match hash? {
-                Hash::Scram(keys) => Ok(keys),
-                _ => anyhow::bail!("the account `{name}` has no keys of SCRAM-SHA-256"),
-            },
-            None => self.made_up(name),
+            Some(hash) => Ok((Some(hash?), true)),
+            None => Ok((stand_in, false)),
         }
     }
 
     /// What is kept of somebody's password.
     fn find(self, name: &str) -> Option<anyhow::Result<Hash>> {
         let account = self.accounts().find(|account| account.name == name)?;
-        Some(Hash::parse(account.hash).with_context(|| format!("the account `{name}`")))
+        Some(Hash::parse(account.hash).with_context(|| of_account(name)))
     }
 
     /// An account that is tried for a name that has none, always the same one.
@@ -103,15 +217,14 @@ impl<'t> List<'t> {
         let [first, second, ..] = self.secret(name);
         let start = usize::from(u16::from_be_bytes([first, second])) % count;
         let in_turn = self.accounts().skip(start).chain(self.accounts().take(start));
-        in_turn.filter_map(|account| Hash::parse(account.hash).ok()).next()
+        in_turn.into_iter().find_map(|account| Hash::parse(account.hash).ok())
     }
 
-    /// Keys for a name that has none.
-    fn made_up(self, name: &str) -> anyhow::Result<ScramKeys> {
-        let Some(Hash::Scram(like)) = self.stand_in(name) else { anyhow::bail!("has no keys of SCRAM-SHA-256") };
+    /// Keys for a name that has none, like these.
+    fn made_up(self, name: &str, like: ScramKeys) -> ScramKeys {
         let secret = self.secret(name);
-        let salt = like.salt.iter().zip(mac(&secret, b"salt").iter().cycle()).map(|(_, octet)| *octet).collect();
-        Ok(ScramKeys { salt, stored_key: mac(&secret, b"stored"), server_key: mac(&secret, b"server"), ..like })
+        let salt = mac(&secret, b"salt").into_iter().cycle().take(like.salt.len()).collect();
+        ScramKeys { salt, stored_key: mac(&secret, b"stored"), server_key: mac(&secret, b"server"), ..like }
     }
 
     /// What nobody outside can foretell about a name. It changes with the first account only: if it did with any, what is
@@ -119,5 +232,121 @@ impl<'t> List<'t> {
     fn secret(self, name: &str) -> scram::Key {
         let first = self.accounts().next().map(|account| account.hash).unwrap_or_default();
         mac(first.as_bytes(), name.as_bytes())
+    }
+}
+
+fn of_account(name: &str) -> String {
+    format!("the account `{name}`")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    /// Keys of SCRAM for these passwords, cheap ones.
+    fn scram(password: &str) -> String {
+        let salt = format!("salt of {password}").into_bytes();
+        Hash::Scram(ScramKeys::of_password(password.as_bytes(), salt, 10.try_into().unwrap())).to_string()
+    }
+
+    fn answers(text: &str, names: [&str; 4], password: &str) -> [bool; 4] {
+        names.map(|name| List(text.as_bytes()).is_password(name, password.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn passwords() {
+        let text = format!("# comment:\n\nfred:{}\r\njane@mx.example:{}", scram("one"), scram("two"));
+        let names = ["fred", "jane@mx.example", "Fred", "nobody"];
+        assert_eq!(answers(&text, names, "one"), [true, false, false, false]);
+        assert_eq!(answers(&text, names, "two"), [false, true, false, false]);
+        assert_eq!(answers(&text, names, ""), [false; 4]);
+        assert_eq!(answers(&text, ["", "#", "# comment", "\n"], "one"), [false; 4]);
+        assert_eq!(answers("", names, "one"), [false; 4]);
+    }
+
+    #[test]
+    fn the_first_of_two_lines_counts() {
+        let text = format!("fred:{}\nfred:{}\n", scram("one"), scram("two"));
+        let list = List(text.as_bytes());
+        assert!(list.is_password("fred", b"one").unwrap() && !list.is_password("fred", b"two").unwrap());
+    }
+
+    /// For a name that has no account the work is that for one that has: a password is held against a hash of the file.
+    #[test]
+    fn work_for_unknown_names() {
+        let passwords = ["one", "two", "three"];
+        let hashes = passwords.map(scram);
+        let text: String = hashes.iter().enumerate().map(|(number, hash)| format!("user{number}:{hash}\n")).collect();
+        let list = List(text.as_bytes());
+        let mut tried = [0; 3];
+        for number in 0..300 {
+            let name = format!("nobody{number}");
+            let (hash, is_known) = list.hash_to_try(&name).unwrap();
+            let hash = hash.unwrap().to_string();
+            assert!(!is_known);
+            tried[hashes.iter().position(|known| *known == hash).unwrap()] += 1;
+            assert_eq!(list.hash_to_try(&name).unwrap().0.unwrap().to_string(), hash, "always the same");
+            // Not even with the password of the one whose hash that is.
+            assert!(passwords.iter().all(|password| !list.is_password(&name, password.as_bytes()).unwrap()));
+        }
+        assert!(tried.iter().all(|count| *count > 50), "{tried:?}");
+    }
+
+    #[test]
+    fn keys_for_unknown_names() {
+        let text = format!("fred:{}\njane:{}\n", scram("one"), scram("other"));
+        let list = List(text.as_bytes());
+        assert_eq!(
+            list.scram_keys("fred").unwrap(),
+            ScramKeys::of_password(b"one", b"salt of one".into(), 10.try_into().unwrap())
+        );
+        let nobody = list.scram_keys("nobody").unwrap();
+        assert_eq!(nobody, list.scram_keys("nobody").unwrap());
+        let others = ["nobodz", "fred", "jane"].map(|name| list.scram_keys(name).unwrap());
+        assert!(others.iter().all(|other| other.salt != nobody.salt && other.stored_key != nobody.stored_key));
+        assert!(["salt of one".len(), "salt of other".len()].contains(&nobody.salt.len()));
+        // Another account later on does not change it.
+        let more = format!("{text}bob:{}\n", scram("three"));
+        let same = (0..40).filter(|number| {
+            let name = format!("nobody{number}");
+            let [before, after] = [list, List(more.as_bytes())].map(|list| list.scram_keys(&name).unwrap().stored_key);
+            before == after
+        });
+        assert_eq!(same.count(), 40);
+        assert!(List(b"").scram_keys("nobody").is_err());
+    }
+
+    #[test]
+    fn what_can_be_offered() {
+        let (scram, other) = (scram("one"), "$5$Tmm./NhCs2fOE7vn$89QSU20HHzltHKDdhxcjj.Kel5SQIm777Mp5YT6Vce8");
+        for (text, takes_scram) in [
+            (format!("fred:{scram}\n"), true),
+            (format!("fred:{scram}\njane:{other}\n"), false),
+            (format!("fred:{other}\n"), false),
+            (format!("fred:{scram}\njane:damaged\n"), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(List(text.as_bytes()).takes_scram(), takes_scram, "{text}");
+        }
+    }
+
+    /// Where our own file is at fault, nobody is told that a password is wrong.
+    #[test]
+    fn own_faults() {
+        let list =
+            List(b"fred:{PLAIN}secret\njane:$5$rounds=999999999$a$89QSU20HHzltHKDdhxcjj.Kel5SQIm777Mp5YT6Vce8\n");
+        for name in ["fred", "jane"] {
+            let error = format!("{:#}", list.is_password(name, b"secret").unwrap_err());
+            assert!(error.starts_with(&format!("the account `{name}`: this ")), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+            assert!(list.scram_keys(name).is_err());
+        }
+        assert!(!list.is_password("nobody", b"secret").unwrap());
+        let gone = Accounts::open(Some(Path::new("/no/such/file")));
+        let error = format!("{:#}", gone.is_password("fred", b"secret").unwrap_err());
+        assert!(error.starts_with("/no/such/file: cannot be opened: "), "{error}");
+        assert!(!gone.takes_scram() && gone.scram_keys("fred").is_err());
     }
 }
