@@ -6,6 +6,7 @@
 
 mod action;
 mod address_only;
+mod auth;
 mod check;
 mod compiler;
 mod diagnostic;
@@ -27,6 +28,7 @@ mod places;
 mod plain;
 mod reader;
 mod rules;
+mod setting_lines;
 mod settings;
 mod shadow;
 mod shell;
@@ -120,7 +122,8 @@ pub fn check(path: &Path) -> Checked {
     let mut found = config.check_ways_to(path);
     found.extend(config.find(is_usable));
     found.extend(errors);
-    found.sort_by_key(|diagnostic| diagnostic.line);
+    // Those that have a file of their own already come last.
+    found.sort_by_key(|diagnostic| (diagnostic.file.is_some() && diagnostic.line > 0, diagnostic.line));
     config.rules.sources.locate(&mut found);
     Checked { config: is_usable.then_some(config), found }
 }
@@ -148,6 +151,7 @@ impl Config {
         };
         // Before it becomes that user a session opens these.
         found.extend(self.check_tls());
+        found.extend(self.check_auth());
         found.splice(0..0, trouble.map(Diagnostic::whole_file));
         if let Some(name) = self.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
             found.insert(

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 
+use super::auth::AuthLines;
 use super::diagnostic::Diagnostic;
 use super::directive::{self, Line};
 use super::include::{self, Fitting, MAX_DEPTH, MAX_FILES, Named};
@@ -60,26 +61,31 @@ impl Reader {
             let changed = whole_file(anyhow!(CHANGED));
             return Err(Diagnostic { file: sources.shown_beside_main(file), ..changed });
         }
-        self.find_missing_tls_lines();
+        self.find_missing_lines();
         // Those of a file that is included further down may have been found before.
         self.errors.sort_by_key(|error| error.line);
         Ok(())
     }
 
-    /// Looks through all lines once more if those about TLS do not go together. Where there is a mistake in one of them, or
-    /// a file is missing that may have one, that is all there is to say.
-    fn find_missing_tls_lines(&mut self) {
-        let may_be_another = |error: &Diagnostic| {
-            let directive = error.source.trim_start();
-            directive.starts_with("tls") || directive.starts_with("include")
-        };
-        if self.config.lacks_tls_lines() && !self.errors.iter().any(may_be_another) {
-            let mut lines = TlsLines::default();
-            match self.config.rules.sources.for_each_line(|number, text| lines.look_at(number, text)) {
-                Ok(()) => self.errors.extend(lines.missing()),
-                Err(error) => self.errors.push(error),
-            }
+    /// Looks through all lines once more if those about TLS, or about authentication, do not go together.
+    fn find_missing_lines(&mut self) {
+        let Config { rules, .. } = &self.config;
+        if self.config.lacks_tls_lines() && !self.may_have_another("tls") {
+            self.errors.extend(TlsLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing()));
         }
+        if self.config.lacks_auth_lines() && !self.may_have_another("auth") {
+            let missing = AuthLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing(&self.config));
+            self.errors.extend(missing);
+        }
+    }
+
+    /// Whether there is a mistake in a line that begins so, or a file is missing that may have one: that is all there is
+    /// to say then.
+    fn may_have_another(&self, directive: &str) -> bool {
+        self.errors.iter().any(|error| {
+            let line = error.source.trim_start();
+            line.starts_with(directive) || line.starts_with("include")
+        })
     }
 
     /// Reads an open file, whose lines come next.

@@ -184,7 +184,7 @@ impl Sources {
 
     /// Says of findings about lines of the text which lines of which files they are about.
     pub(super) fn locate(&self, found: &mut [Diagnostic]) {
-        for diagnostic in found.iter_mut().filter(|diagnostic| diagnostic.line > 0) {
+        for diagnostic in found.iter_mut().filter(|diagnostic| diagnostic.line > 0 && diagnostic.file.is_none()) {
             let (file, number) = self.place(diagnostic.line);
             diagnostic.line = number;
             diagnostic.file = self.shown_beside_main(file);

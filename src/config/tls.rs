@@ -3,9 +3,6 @@
 //! A session opens these files and reads them if a peer asks for TLS: what is wrong with one costs TLS, and mail only
 //! where there is none without. Who wrote these lines wants TLS, so for `check` it is an error.
 
-use std::fmt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -18,68 +15,45 @@ use time::OffsetDateTime;
 
 use super::check::Finding;
 use super::diagnostic::{Diagnostic, Severity};
-use super::directive::{self, Line};
-use super::lexer::{self, Words};
-use super::pattern::Position;
 use super::peers::Peers;
-use super::places;
 use super::rules::Rules;
+use super::setting_lines::{SettingLine, SettingLines};
 use super::settings::{Config, Setting, TlsUse};
 use crate::net::ticket::Tickets;
 use crate::net::tls;
 
-/// The lines about TLS, in the order of the text.
-#[derive(Debug, Default)]
-pub(super) struct TlsLines(Vec<TlsLine>);
-
+/// The lines about TLS.
 #[derive(Debug)]
-struct TlsLine {
-    number: u32,
-    text: String,
-    setting: Setting,
-    /// Where its value stands once variables are replaced, and that value.
-    start: usize,
-    value: String,
-}
+pub(super) struct TlsLines(SettingLines);
 
 impl TlsLines {
-    /// Takes in a line, if it is about TLS.
-    pub(super) fn look_at(&mut self, number: u32, text: &str) {
-        let Ok(prepared) = lexer::prepared(text) else { return };
-        let Ok(Some(Line::Setting(setting))) = directive::line(&prepared) else { return };
-        match setting {
-            Setting::tls_use(_) | Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::tls_ticket_key(_) => {}
-            _ => return,
-        }
-        let mut words = Words::new(&prepared);
-        words.next_word();
-        if let Some(value) = words.next_word() {
-            let (start, value) = (value.start, value.text.to_owned());
-            self.0.push(TlsLine { number, text: text.to_owned(), setting, start, value });
-        }
+    pub(super) fn find(rules: &Rules) -> Result<Self, Diagnostic> {
+        SettingLines::find(rules, |setting| match setting {
+            Setting::tls_use(_) | Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::tls_ticket_key(_) => {
+                true
+            }
+            _ => false,
+        })
+        .map(Self)
     }
 
-    fn of<'l>(&'l self, is_such: impl Fn(&Setting) -> bool + 'l) -> impl Iterator<Item = &'l TlsLine> {
-        self.0.iter().filter(move |line| is_such(&line.setting))
+    fn certificates(&self) -> impl Iterator<Item = &SettingLine> {
+        self.0.of(|setting| matches!(setting, Setting::tls_certificates(_)))
     }
 
-    fn certificates(&self) -> impl Iterator<Item = &TlsLine> {
-        self.of(|setting| matches!(setting, Setting::tls_certificates(_)))
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &TlsLine> {
-        self.of(|setting| matches!(setting, Setting::tls_keys(_)))
+    fn keys(&self) -> impl Iterator<Item = &SettingLine> {
+        self.0.of(|setting| matches!(setting, Setting::tls_keys(_)))
     }
 
     /// Certificates with their keys, as far as there are both.
-    fn pairs(&self) -> impl Iterator<Item = (&TlsLine, &TlsLine)> {
+    fn pairs(&self) -> impl Iterator<Item = (&SettingLine, &SettingLine)> {
         self.certificates().zip(self.keys())
     }
 
     /// What of a pair is missing.
     pub(super) fn missing(&self) -> Vec<Diagnostic> {
         let (certificates, keys) = (self.certificates().count(), self.keys().count());
-        let error = |line: &TlsLine, message: &str| line.cite(Severity::Error, message.to_owned());
+        let error = |line: &SettingLine, message: &str| line.cite(Severity::Error, message.to_owned());
         let without_key = self.certificates().skip(keys).map(|line| {
             error(
                 line,
@@ -93,52 +67,12 @@ impl TlsLines {
             )
         });
         let without_any =
-            self.of(|setting| matches!(setting, Setting::tls_use(Some(wanted)) if *wanted != TlsUse::Off));
+            self.0.of(|setting| matches!(setting, Setting::tls_use(Some(wanted)) if *wanted != TlsUse::Off));
         let without_any = without_any
             .last()
             .filter(|_| certificates + keys == 0)
             .map(|line| error(line, "this needs a certificate: write `tls_certificate FILE` and `tls_key FILE`"));
         without_key.chain(without_certificate).chain(without_any).collect()
-    }
-}
-
-impl TlsLine {
-    fn path(&self) -> &Path {
-        Path::new(&self.value)
-    }
-
-    fn cite(&self, severity: Severity, message: String) -> Diagnostic {
-        let position = Position { line: self.number, start: self.start };
-        Finding::new(severity, position, &self.value, message).cite(&self.text)
-    }
-
-    fn warn(&self, message: String) -> Diagnostic {
-        self.cite(Severity::Warning, message)
-    }
-
-    /// What makes its file useless.
-    fn error(&self, what: impl fmt::Display) -> Diagnostic {
-        self.cite(Severity::Error, format!("{} {what:#}", self.value))
-    }
-
-    /// What is odd about its file.
-    fn warning(&self, what: impl fmt::Display) -> Diagnostic {
-        self.warn(format!("{} {what:#}", self.value))
-    }
-
-    fn read(&self) -> anyhow::Result<Vec<u8>> {
-        tls::read(self.path())
-    }
-
-    /// A secret that everybody can read.
-    fn public_secret(&self) -> Option<Diagnostic> {
-        let mode = self.path().metadata().ok()?.permissions().mode();
-        let message = || format!("can be read by everybody, who can then pass for us: run chmod o-r {}", self.value);
-        (mode & 0o004 != 0).then(|| self.warning(message()))
-    }
-
-    fn written_oddly(&self) -> Option<Diagnostic> {
-        places::written_oddly(self.path()).map(|message| self.warn(message))
     }
 }
 
@@ -151,26 +85,23 @@ impl Config {
 
     /// Looks into the files that TLS needs.
     pub(super) fn check_tls(&self) -> Vec<Diagnostic> {
-        let mut lines = TlsLines::default();
         // A file that cannot be read a second time is told of where the rules are checked.
-        if self.rules.sources.for_each_line(|number, text| lines.look_at(number, text)).is_err() {
-            return Vec::new();
-        }
+        let Ok(lines) = TlsLines::find(&self.rules) else { return Vec::new() };
         if self.tls() == TlsUse::Off {
             return self.rules.useless_tls_groups();
         }
         let mut found = Vec::new();
         let mut is_named = self.domain.starts_with('[');
         for (certificate, key) in lines.pairs() {
-            found.extend(key.public_secret());
-            let secret = key.read().and_then(|text| tls::secret(&text));
-            let chain = certificate.read().and_then(|text| tls::chain(&text));
+            found.extend(key.public_secret(PASS_FOR_US));
+            let secret = tls::read(key.path()).and_then(|text| tls::secret(&text));
+            let chain = tls::read(certificate.path()).and_then(|text| tls::chain(&text));
             match chain.and_then(|chain| check_chain(&chain).map(|oddity| (chain, oddity))) {
                 Err(why) => {
                     // Its name is not known.
                     is_named = true;
-                    found.push(certificate.error(why));
-                    found.extend(secret.err().map(|why| key.error(why)));
+                    found.push(certificate.about(Severity::Error, why));
+                    found.extend(secret.err().map(|why| key.about(Severity::Error, why)));
                 }
                 Ok((chain, oddity)) => {
                     let is_readable = secret.is_ok();
@@ -178,24 +109,25 @@ impl Config {
                     // A key that does not fit may well be the right one, and the certificate not.
                     let is_meant = flaw.is_none() || !is_readable;
                     is_named |= !is_meant || is_for(&chain, &self.domain);
-                    found.extend(flaw.map(|why| key.error(why)));
-                    found.extend(oddity.filter(|_| is_meant).map(|what| certificate.warning(what)));
+                    found.extend(flaw.map(|why| key.about(Severity::Error, why)));
+                    found.extend(oddity.filter(|_| is_meant).map(|what| certificate.about(Severity::Warning, what)));
                 }
             }
         }
         if let Some((first, _)) = lines.pairs().next().filter(|_| !is_named) {
-            found.push(first.warn(format!(
+            found.push(first.cite(Severity::Warning, format!(
                 "no certificate is for `{}`, as this host calls itself (`domain`): a peer that checks names may send \
                  no mail",
                 self.domain
             )));
         }
-        if let Some(line) = lines.of(|setting| matches!(setting, Setting::tls_ticket_key(_))).last() {
-            found.extend(line.public_secret());
-            let tickets = line.read().and_then(|key| Tickets::new(&key));
-            found.extend(tickets.err().map(|why| line.error(why)));
+        if let Some(line) = lines.0.of(|setting| matches!(setting, Setting::tls_ticket_key(_))).last() {
+            found.extend(line.public_secret(PASS_FOR_US));
+            let tickets = tls::read(line.path()).and_then(|key| Tickets::new(&key));
+            found.extend(tickets.err().map(|why| line.about(Severity::Error, why)));
         }
-        found.extend(lines.of(|setting| !matches!(setting, Setting::tls_use(_))).filter_map(TlsLine::written_oddly));
+        let files = lines.0.of(|setting| !matches!(setting, Setting::tls_use(_)));
+        found.extend(files.filter_map(SettingLine::written_oddly));
         found
     }
 }
@@ -300,6 +232,9 @@ fn day(time: UnixTime) -> String {
     let time = i64::try_from(time.as_secs()).ok().and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
     time.map_or_else(|| "a day beyond all calendars".to_owned(), |time| time.date().to_string())
 }
+
+/// What can be done with a key of ours.
+const PASS_FOR_US: &str = "pass for us";
 
 /// How long before its end a certificate is worth a warning: certbot renews a month before.
 const NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);

@@ -23,6 +23,8 @@ pub(super) enum Content {
     Configuration,
     /// The addresses of a table.
     Table,
+    /// Names and hashes of passwords.
+    Accounts,
 }
 
 impl fmt::Display for Content {
@@ -30,6 +32,7 @@ impl fmt::Display for Content {
         f.write_str(match self {
             Content::Configuration => "it says which commands are run",
             Content::Table => "it says whose mail is taken",
+            Content::Accounts => "it says who may log in",
         })
     }
 }

@@ -1,0 +1,123 @@
+//! What the lines about authentication say together, and what is in the file of accounts, for `mailrecv check`.
+//!
+//! A session opens that file and reads it if a peer asks to log in: what is wrong with a line costs one account, and
+//! whoever has it is answered 454.
+
+use std::fs::File;
+
+use super::diagnostic::{Diagnostic, Severity};
+use super::rules::Rules;
+use super::setting_lines::{SettingLine, SettingLines};
+use super::settings::{AuthUse, Config, Setting, TlsUse};
+use super::sources;
+use super::writers::{self, Content};
+use crate::accounts::{self, Mistake};
+
+/// The lines about authentication.
+#[derive(Debug)]
+pub(super) struct AuthLines(SettingLines);
+
+impl AuthLines {
+    pub(super) fn find(rules: &Rules) -> Result<Self, Diagnostic> {
+        SettingLines::find(rules, |setting| match setting {
+            Setting::auth_file(_) | Setting::auth_use(_) | Setting::auth_plaintext(_) => true,
+            _ => false,
+        })
+        .map(Self)
+    }
+
+    /// The line that counts of those that ask for authentication: `auth`, or else `auth_file`.
+    fn asking(&self) -> Option<&SettingLine> {
+        self.0.of(|setting| matches!(setting, Setting::auth_use(_))).last().or_else(|| self.file())
+    }
+
+    fn file(&self) -> Option<&SettingLine> {
+        self.0.of(|setting| matches!(setting, Setting::auth_file(_))).last()
+    }
+
+    /// What is missing for what the last `auth` wants.
+    pub(super) fn missing(&self, config: &Config) -> Vec<Diagnostic> {
+        let message = if config.auth_file.is_none() {
+            "this needs accounts: write `auth_file FILE`, and make its lines with `mailrecv passwd NAME`".to_owned()
+        } else {
+            format!("nobody could ever send mail: {NOBODY}")
+        };
+        self.asking().map(|line| line.cite(Severity::Error, message)).into_iter().collect()
+    }
+}
+
+impl Config {
+    /// Whether a line about authentication is missing.
+    pub(super) fn lacks_auth_lines(&self) -> bool {
+        match self.auth() {
+            AuthUse::Off => false,
+            AuthUse::Offer => self.auth_file.is_none(),
+            AuthUse::Require => self.auth_file.is_none() || !self.can_authenticate(),
+        }
+    }
+
+    /// Whether there are connections on which a password may be sent.
+    fn can_authenticate(&self) -> bool {
+        self.auth_plaintext || self.tls() != TlsUse::Off
+    }
+
+    /// Looks into the file of accounts.
+    pub(super) fn check_auth(&self) -> Vec<Diagnostic> {
+        if self.auth() == AuthUse::Off {
+            return Vec::new();
+        }
+        // A file that cannot be read a second time is told of where the rules are checked.
+        let Ok(lines) = AuthLines::find(&self.rules) else { return Vec::new() };
+        let mut found = Vec::new();
+        if let Some(line) = lines.asking().filter(|_| !self.can_authenticate()) {
+            found.push(line.cite(Severity::Warning, format!("nobody can log in here: {NOBODY}")));
+        }
+        found.extend(lines.file().into_iter().flat_map(check_file));
+        found
+    }
+}
+
+/// What is wrong with the file that this line names.
+fn check_file(line: &SettingLine) -> Vec<Diagnostic> {
+    let mut found: Vec<_> = line.public_secret("try passwords at leisure").into_iter().collect();
+    found.extend(writable(line));
+    let checked = match accounts::check(line.path()) {
+        Ok(checked) => checked,
+        Err(why) => {
+            found.push(line.about(Severity::Error, why));
+            return found;
+        }
+    };
+    if checked.accounts == 0 && checked.mistakes.is_empty() {
+        let what = "has no account: make a line for one with `mailrecv passwd NAME`";
+        found.push(line.about(Severity::Warning, what));
+    }
+    if checked.with_scram > 0 && checked.with_scram < checked.accounts {
+        let what = format!(
+            "keeps {} of {} passwords in another form than scram-sha-256, so that SCRAM-SHA-256 is not offered: clients \
+             prefer it, and it would fail for these",
+            checked.accounts - checked.with_scram,
+            checked.accounts
+        );
+        found.push(line.about(Severity::Warning, what));
+    }
+    let file = sources::shown(line.path());
+    found.extend(checked.mistakes.into_iter().map(|mistake| {
+        let Mistake { line, column, width, message, shown } = mistake;
+        let severity = Severity::Error;
+        Diagnostic { severity, file: Some(file.clone()), line, column, width, message, source: shown }
+    }));
+    found
+}
+
+/// A warning if others can write the file.
+fn writable(line: &SettingLine) -> Option<Diagnostic> {
+    let file = line.path().is_file().then(|| File::open(line.path()).ok())??;
+    let metadata = file.metadata().ok()?;
+    let others = writers::refuse_others(&file, &metadata, line.path(), Content::Accounts);
+    others.err().map(|why| line.about(Severity::Warning, why))
+}
+
+/// Why there is no authentication.
+const NOBODY: &str = "passwords are taken under TLS only, and there is none; write `tls_certificate FILE` and \
+                      `tls_key FILE`, or `auth_plaintext on`";
