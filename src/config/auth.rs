@@ -64,7 +64,10 @@ impl Config {
     /// Looks into the file of accounts.
     pub(super) fn check_auth(&self) -> Vec<Diagnostic> {
         if self.auth() == AuthUse::Off {
-            return Vec::new();
+            return self.rules.warn_of_members(
+                |member| member.auth().map(|pattern| (pattern.position(), pattern.source())),
+                "nobody logs in here: write `auth_file FILE`",
+            );
         }
         // A file that cannot be read a second time is told of where the rules are checked.
         let Ok(lines) = AuthLines::find(&self.rules) else { return Vec::new() };

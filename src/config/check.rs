@@ -108,6 +108,8 @@ impl Rules {
         let admitted = admitted.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, lets_in_more));
         let denied = denied.filter_map(Peers::pattern).filter_map(|pattern| check_peers(pattern, turns_all_away));
         let proxies = self.proxies.iter().filter_map(check_proxies);
+        let users = self.groups.iter().flat_map(|group| &group.members).filter_map(Peers::auth);
+        let users = users.filter_map(|pattern| check_pattern(pattern, lets_in_more));
         let (delivering, refusing): (Vec<_>, Vec<_>) =
             self.ordered.iter().partition(|rule| matches!(rule.effect, Effect::Deliver(_)));
         let delivering = delivering.into_iter().filter_map(OrderedRule::pattern);
@@ -120,7 +122,26 @@ impl Rules {
         let keeping_out = senders.chain(refusing);
         let keeping_out = keeping_out.filter_map(|pattern| check_pattern(pattern, is_another_notation));
         let copying = copying.filter_map(|pattern| check_pattern(pattern, |_| None));
-        admitted.chain(denied).chain(proxies).chain(letting_in).chain(keeping_out).chain(copying).collect()
+        admitted.chain(denied).chain(proxies).chain(users).chain(letting_in).chain(keeping_out).chain(copying).collect()
+    }
+
+    /// Warns of lines about members of groups of whom there are none.
+    pub(super) fn warn_of_members(
+        &self,
+        place: impl Fn(&Peers) -> Option<(Position, &str)>,
+        message: &str,
+    ) -> Vec<Diagnostic> {
+        let mut places: Vec<_> = self.groups.iter().flat_map(|group| &group.members).filter_map(place).collect();
+        places.sort_by_key(|(position, _)| position.line);
+        let mut found = Vec::new();
+        // A file that cannot be read a second time is told of where the rules are checked.
+        _ = self.sources.for_each_line(|number, text| {
+            if let Ok(at) = places.binary_search_by_key(&number, |(position, _)| position.line) {
+                let (position, shown) = places[at];
+                found.push(Finding::new(Severity::Warning, position, shown, message.to_owned()).cite(text));
+            }
+        });
+        found
     }
 
     fn check_tables(&self, own_domain: &str) -> Vec<Finding> {

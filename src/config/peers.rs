@@ -113,10 +113,10 @@ impl Peers {
         }
     }
 
-    /// Where it stands, if it is about TLS.
-    pub(super) fn tls(&self) -> Option<Position> {
+    /// Where it stands, and the word for it, if it is about TLS.
+    pub(super) fn tls(&self) -> Option<(Position, &str)> {
         match self {
-            Peers::Secured(position) => Some(*position),
+            Peers::Secured(position) => Some((*position, "tls")),
             Peers::Pattern(_) | Peers::Network(..) | Peers::User(..) | Peers::Authenticated(_) => None,
         }
     }

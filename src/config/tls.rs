@@ -13,7 +13,6 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, RootCertStore};
 use time::OffsetDateTime;
 
-use super::check::Finding;
 use super::diagnostic::{Diagnostic, Severity};
 use super::peers::Peers;
 use super::rules::Rules;
@@ -88,7 +87,8 @@ impl Config {
         // A file that cannot be read a second time is told of where the rules are checked.
         let Ok(lines) = TlsLines::find(&self.rules) else { return Vec::new() };
         if self.tls() == TlsUse::Off {
-            return self.rules.useless_tls_groups();
+            let message = "no peer is under TLS here: write `tls_certificate FILE` and `tls_key FILE`";
+            return self.rules.warn_of_members(Peers::tls, message);
         }
         let mut found = Vec::new();
         let mut is_named = self.domain.starts_with('[');
@@ -128,23 +128,6 @@ impl Config {
         }
         let files = lines.0.of(|setting| !matches!(setting, Setting::tls_use(_)));
         found.extend(files.filter_map(SettingLine::written_oddly));
-        found
-    }
-}
-
-impl Rules {
-    /// Lines about peers under TLS where nobody is.
-    fn useless_tls_groups(&self) -> Vec<Diagnostic> {
-        let mut places: Vec<_> = self.groups.iter().flat_map(|group| &group.members).filter_map(Peers::tls).collect();
-        places.sort_by_key(|position| position.line);
-        let mut found = Vec::new();
-        // A file that cannot be read a second time is told of where the rules are checked.
-        _ = self.sources.for_each_line(|number, text| {
-            if let Ok(at) = places.binary_search_by_key(&number, |position| position.line) {
-                let message = "no peer is under TLS here: write `tls_certificate FILE` and `tls_key FILE`";
-                found.push(Finding::new(Severity::Warning, places[at], "tls", message.to_owned()).cite(text));
-            }
-        });
         found
     }
 }

@@ -1,5 +1,5 @@
-//! TLS with the built binary: handshakes, what a session under TLS forgets and what it says, peers that break off, and
-//! the programs that people send mail with.
+//! TLS with the built binary: handshakes, what a session under TLS forgets and what it says, peers that break off, who
+//! logs in, and the programs that people send mail with.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +12,7 @@ mod breaking_off;
 mod checks;
 mod files;
 mod handshakes;
+mod logins;
 mod programs;
 mod rules;
 mod sessions;
