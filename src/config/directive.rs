@@ -221,7 +221,7 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     let mut ahead = *words;
     match ahead.next_word() {
         Some(first) if first.text == "auth" => {
-            let name_of_user = ahead.expect("a pattern for names of users, or `.*` for all of them")?;
+            let name_of_user = ahead.expect("a pattern for names of users, or `.*` for all of them,")?;
             *words = ahead;
             Ok(RuleLine::AllowGroup(name.text, PeersNamed::Authenticated(name_of_user)).into())
         }
