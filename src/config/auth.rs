@@ -61,8 +61,9 @@ impl Config {
         self.auth_plaintext || self.tls() != TlsUse::Off
     }
 
-    /// Looks into the file of accounts.
-    pub(super) fn check_auth(&self) -> Vec<Diagnostic> {
+    /// Looks into the file of accounts. Where lines are missing because they have errors (`is_whole`), nothing is said of
+    /// what lines have to do with each other.
+    pub(super) fn check_auth(&self, is_whole: bool) -> Vec<Diagnostic> {
         if self.auth() == AuthUse::Off {
             return self.rules.warn_of_members(
                 |member| member.auth().map(|pattern| (pattern.position(), pattern.source())),
@@ -72,7 +73,7 @@ impl Config {
         // A file that cannot be read a second time is told of where the rules are checked.
         let Ok(lines) = AuthLines::find(&self.rules) else { return Vec::new() };
         let mut found = Vec::new();
-        if let Some(line) = lines.asking().filter(|_| !self.can_authenticate()) {
+        if let Some(line) = lines.asking().filter(|_| is_whole && !self.can_authenticate()) {
             found.push(line.cite(Severity::Warning, format!("nobody can log in here: {NOBODY}")));
         }
         found.extend(lines.file().into_iter().flat_map(check_file));

@@ -151,7 +151,7 @@ impl Config {
         };
         // Before it becomes that user a session opens these.
         found.extend(self.check_tls());
-        found.extend(self.check_auth());
+        found.extend(self.check_auth(is_whole));
         found.splice(0..0, trouble.map(Diagnostic::whole_file));
         if let Some(name) = self.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
             found.insert(

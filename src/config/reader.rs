@@ -73,7 +73,8 @@ impl Reader {
         if self.config.lacks_tls_lines() && !self.may_have_another("tls") {
             self.errors.extend(TlsLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing()));
         }
-        if self.config.lacks_auth_lines() && !self.may_have_another("auth") {
+        // Whether there is authentication depends on whether there is TLS.
+        if self.config.lacks_auth_lines() && !self.may_have_another("auth") && !self.may_have_another("tls") {
             let missing = AuthLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing(&self.config));
             self.errors.extend(missing);
         }
