@@ -31,6 +31,9 @@ _mailrecv() {
             mailrecv,metrics)
                 cmd="mailrecv__subcmd__metrics"
                 ;;
+            mailrecv,passwd)
+                cmd="mailrecv__subcmd__passwd"
+                ;;
             mailrecv__subcmd__help,check)
                 cmd="mailrecv__subcmd__help__subcmd__check"
                 ;;
@@ -46,6 +49,9 @@ _mailrecv() {
             mailrecv__subcmd__help,metrics)
                 cmd="mailrecv__subcmd__help__subcmd__metrics"
                 ;;
+            mailrecv__subcmd__help,passwd)
+                cmd="mailrecv__subcmd__help__subcmd__passwd"
+                ;;
             *)
                 ;;
         esac
@@ -53,7 +59,7 @@ _mailrecv() {
 
     case "${cmd}" in
         mailrecv)
-            opts="-c -d -l -h -V --lmtp --peer --help --version listen check explain metrics help"
+            opts="-c -d -l -h -V --lmtp --peer --help --version listen check explain metrics passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -139,6 +145,10 @@ _mailrecv() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --auth)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -147,7 +157,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__help)
-            opts="listen check explain metrics help"
+            opts="listen check explain metrics passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -230,6 +240,20 @@ _mailrecv() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mailrecv__subcmd__help__subcmd__passwd)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mailrecv__subcmd__listen)
             opts="-c -d -l -h --lmtp --metrics --socket-mode --socket-group --max-processes --max-per-address --grace --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -297,6 +321,36 @@ _mailrecv() {
                     ;;
                 -l)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mailrecv__subcmd__passwd)
+            opts="-c -d -l -h --lmtp --hash --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -l)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hash)
+                    COMPREPLY=($(compgen -W "argon2id scram-sha-256" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -35,6 +35,7 @@ complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "listen" -d 'Accep
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "check" -d 'Look for mistakes in the configuration'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "metrics" -d 'Show what sessions have counted, as Prometheus reads it'
+complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "passwd" -d 'Make a line for the file of accounts'
 complete -c mailrecv -n "__fish_mailrecv_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s c -d 'Configuration file' -r -F
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
@@ -69,8 +70,16 @@ complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s d -d 'What
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand metrics" -s h -l help -d 'Print help'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "listen" -d 'Accept connections and start a receiver for each'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "check" -d 'Look for mistakes in the configuration'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "metrics" -d 'Show what sessions have counted, as Prometheus reads it'
-complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand passwd" -s c -d 'Configuration file' -r -F
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand passwd" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand passwd" -s l -d 'Where to log, in place of the configuration\'s `logfile`' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand passwd" -l hash -d 'In which form the password is kept' -r -f -a "argon2id\t''
+scram-sha-256\t''"
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand passwd" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand passwd" -s h -l help -d 'Print help'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics passwd help" -f -a "listen" -d 'Accept connections and start a receiver for each'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics passwd help" -f -a "check" -d 'Look for mistakes in the configuration'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics passwd help" -f -a "explain" -d 'Say what would happen to a message, and why, without doing anything'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics passwd help" -f -a "metrics" -d 'Show what sessions have counted, as Prometheus reads it'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics passwd help" -f -a "passwd" -d 'Make a line for the file of accounts'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand help; and not __fish_seen_subcommand_from listen check explain metrics passwd help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
