@@ -76,7 +76,10 @@ impl Hash {
             ["", kind @ ("5" | "6"), salt, hash] => sha_crypt(text, kind, None, salt, hash),
             ["", kind @ ("5" | "6"), rounds, salt, hash] => sha_crypt(text, kind, Some(rounds), salt, hash),
             ["", "y" | "5" | "6", ..] => bail!(DAMAGED),
-            _ => bail!("this is no hash of a kind that mailrecv knows: {KINDS}; `mailrecv passwd NAME` makes a line"),
+            _ => bail!(
+                "this is no hash of a kind that mailrecv knows: {KINDS}; `mailrecv passwd NAME` makes a \
+                    line, and `mkpasswd` a hash"
+            ),
         }
     }
 

@@ -76,19 +76,24 @@ impl Config {
         if let Some(line) = lines.asking().filter(|_| is_whole && !self.can_authenticate()) {
             found.push(line.cite(Severity::Warning, format!("nobody can log in here: {NOBODY}")));
         }
-        found.extend(lines.file().into_iter().flat_map(check_file));
+        let unreadable = match self.auth() {
+            AuthUse::Off | AuthUse::Offer => Severity::Warning,
+            // Without accounts there is no mail either.
+            AuthUse::Require => Severity::Error,
+        };
+        found.extend(lines.file().into_iter().flat_map(|line| check_file(line, unreadable)));
         found
     }
 }
 
-/// What is wrong with the file that this line names.
-fn check_file(line: &SettingLine) -> Vec<Diagnostic> {
+/// What is wrong with the file that this line names; how bad it is that it cannot be read.
+fn check_file(line: &SettingLine, unreadable: Severity) -> Vec<Diagnostic> {
     let mut found: Vec<_> = line.public_secret("try passwords at leisure").into_iter().collect();
     found.extend(writable(line));
     let checked = match accounts::check(line.path()) {
         Ok(checked) => checked,
         Err(why) => {
-            found.push(line.about(Severity::Error, why));
+            found.push(line.about(unreadable, why));
             return found;
         }
     };

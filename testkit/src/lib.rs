@@ -35,7 +35,7 @@ pub use client::{Broken, Client};
 pub use daemon::Daemon;
 pub use folder::Folder;
 pub use machine::Machine;
-pub use process::{Process, output, succeeds};
+pub use process::{Process, output, output_of_input, succeeds};
 pub use random::Random;
 pub use request::{Form, Request};
 pub use session::Session;
