@@ -19,9 +19,8 @@ pub(super) struct AuthLines(SettingLines);
 
 impl AuthLines {
     pub(super) fn find(rules: &Rules) -> Result<Self, Diagnostic> {
-        SettingLines::find(rules, |setting| match setting {
-            Setting::auth_file(_) | Setting::auth_use(_) | Setting::auth_plaintext(_) => true,
-            _ => false,
+        SettingLines::find(rules, |setting| {
+            matches!(setting, Setting::auth_file(_) | Setting::auth_use(_) | Setting::auth_plaintext(_))
         })
         .map(Self)
     }

@@ -353,10 +353,6 @@ fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
 }
 
 fn unknown_directive(verb: Word<'_>) -> Problem {
-    let later = ["auth", "auth_file", "auth_plaintext"];
-    if later.contains(&verb.text) {
-        return verb.not_yet();
-    }
     let meant =
         closest(verb.text, names()).or_else(|| names().find(|name| name.strip_prefix("limit.") == Some(verb.text)));
     let meant = meant.map_or_else(String::new, |name| format!(": did you mean `{name}`?"));

@@ -27,11 +27,11 @@ pub(super) struct TlsLines(SettingLines);
 
 impl TlsLines {
     pub(super) fn find(rules: &Rules) -> Result<Self, Diagnostic> {
-        SettingLines::find(rules, |setting| match setting {
-            Setting::tls_use(_) | Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::tls_ticket_key(_) => {
-                true
-            }
-            _ => false,
+        SettingLines::find(rules, |setting| {
+            matches!(
+                setting,
+                Setting::tls_use(_) | Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::tls_ticket_key(_)
+            )
         })
         .map(Self)
     }
