@@ -199,7 +199,7 @@ const SALT: usize = 16;
 /// As often as RFC 7677, section 4, advises.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(15_000).unwrap();
 
-/// Octets of memory. With each of these bounds a password takes up to about a second, twice that where the machine is busy.
+/// Octets of memory. With each of these bounds an ordinary password takes up to about a second.
 const MOST_MEMORY: u64 = 64 << 20;
 
 /// KiB times passes of argon2id, of which the default, 38,912, takes 50 ms.
