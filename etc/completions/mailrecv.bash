@@ -115,7 +115,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__explain)
-            opts="-c -d -l -h --lmtp --peer --from --rcpt --tls --json --help"
+            opts="-c -d -l -h --lmtp --peer --from --rcpt --tls --auth --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

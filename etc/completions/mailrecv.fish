@@ -61,6 +61,7 @@ complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s l -d 'Wher
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l peer -d 'Who sends' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l from -d 'The sender' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l rcpt -d 'The recipient, or one of several' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l auth -d 'The user that the peer has logged in as' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l tls -d 'The connection is under TLS'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -l json -d 'Answer with one object of JSON'
