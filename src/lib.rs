@@ -26,6 +26,7 @@ pub mod peer;
 pub mod policy;
 mod receive;
 mod sandbox;
+pub mod scram_keys;
 mod scrape;
 pub mod server;
 pub mod signals;

@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use sha_crypt::ShaCrypt;
 use yescrypt::{Mode, Yescrypt};
 
-use super::scram::{Key, ScramKeys};
+use crate::scram_keys::{Key, ScramKeys};
 
 /// What is kept of a password.
 #[derive(Debug)]

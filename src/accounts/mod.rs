@@ -4,16 +4,15 @@
 //! open it, and read when a peer asks to log in.
 
 pub mod hash;
-pub mod scram;
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::scram_keys::{self, ScramKeys, mac};
 use crate::unread::Unread;
 use hash::Hash;
-use scram::{ScramKeys, mac};
 
 /// The file of accounts, opened and not read yet; or none.
 #[derive(Debug, Default)]
@@ -229,7 +228,7 @@ impl<'t> List<'t> {
 
     /// What nobody outside can foretell about a name. It changes with the first account only: if it did with any, what is
     /// made up would change when something else does, and show by that that it is made up.
-    fn secret(self, name: &str) -> scram::Key {
+    fn secret(self, name: &str) -> scram_keys::Key {
         let first = self.accounts().next().map(|account| account.hash).unwrap_or_default();
         mac(first.as_bytes(), name.as_bytes())
     }

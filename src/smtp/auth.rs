@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::scram::{self, ClientFirst, Expected, Refused};
-use crate::accounts::scram::ScramKeys;
+use crate::scram_keys::ScramKeys;
 
 /// A way to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

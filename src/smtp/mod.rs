@@ -20,9 +20,9 @@ pub mod transaction;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::accounts::scram::ScramKeys;
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Destinations, TlsUse};
+use crate::scram_keys::ScramKeys;
 use auth::{Credentials, Mechanism};
 use reply::Reply;
 use transaction::{Recipient, Transaction};

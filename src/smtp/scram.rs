@@ -1,7 +1,7 @@
 //! The messages of SCRAM-SHA-256 (RFC 5802, section 7; RFC 7677): read from the client, written for it.
 //!
 //! Neither side ever sends a password. What is computed from these messages and the keys of an account is in
-//! `accounts/scram.rs`. Channel binding is not offered, so a client that asks for it is refused, as is an extension that
+//! `scram_keys.rs`. Channel binding is not offered, so a client that asks for it is refused, as is an extension that
 //! must be understood (`m=`).
 
 use base64ct::{Base64, Encoding};

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
-use mailrecv::accounts::scram::ScramKeys;
+use mailrecv::scram_keys::ScramKeys;
 use testkit::certificates::Request;
 use testkit::process::output_of_input;
 use testkit::{debian, wait_until};

@@ -52,7 +52,7 @@ impl ScramKeys {
 }
 
 /// HMAC-SHA-256.
-pub(super) fn mac(key: &[u8], text: &[u8]) -> Key {
+pub(crate) fn mac(key: &[u8], text: &[u8]) -> Key {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text);
     sized(tag.as_ref())
 }
