@@ -93,7 +93,7 @@ usage: cargo bench --bench budget -- [OPTION]...
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)
-  --baseline PATH   measure an older mailrecv in the same turns, and show its figures as \"before\"
+  --baseline PATH   compare with an older mailrecv, too: what both can do
   --dir PATH        where mail is written (default: below target/; /dev/shm shows the figures without the disk)
 ";
 

@@ -108,14 +108,15 @@ impl Bench {
         ours.iter().chain(&self.against).cloned().collect()
     }
 
-    /// The same with the older mailrecv, if there is one and it can be other than the same.
+    /// The same with the older mailrecv, if there is one.
     fn before(&self, contestant: &Contestant) -> Option<Contestant> {
-        let program = self.baseline.clone().filter(|_| contestant.program == self.mailrecv)?;
-        Some(Contestant { program, name: format!("{} before", contestant.name), ..contestant.clone() })
+        let program = self.baseline.clone()?;
+        Some(Contestant { program, ..contestant.clone() }.named(&format!("{} before", contestant.name)))
     }
 
     /// Takes a sample of each contestant in turn, and again, and adds a row for each that the first one, mailrecv, is
-    /// compared with. The first turn fills caches and does not count; a contestant that failed once is out.
+    /// compared with; the older mailrecv is one more. The first turn fills caches and does not count; a contestant that
+    /// failed once is out.
     pub(crate) fn measure<const N: usize>(
         &mut self,
         figures: [Figure; N],
@@ -123,27 +124,22 @@ impl Bench {
         contestants: &[Contestant],
         sample: impl Fn(&Contestant, &TcpListener) -> Result<[f64; N]>,
     ) {
-        let older: Vec<_> = contestants.iter().map(|contestant| self.before(contestant)).collect();
-        let mut now: Vec<Series<N>> = contestants.iter().map(|_| Ok(Vec::new())).collect();
-        let mut before: Vec<Series<N>> = contestants.iter().map(|_| Ok(Vec::new())).collect();
+        let before = contestants.first().and_then(|contestant| self.before(contestant));
+        let contestants: Vec<_> = contestants.iter().chain(&before).collect();
+        let mut taken: Vec<Series<N>> = contestants.iter().map(|_| Ok(Vec::new())).collect();
         for turn in 0..=runs {
-            let take = |contestant: &Contestant, series: &mut Series<N>| {
-                let Ok(samples) = series else { return };
-                match sample(contestant, &self.listener) {
+            for place in 0..contestants.len() {
+                // There and back again, so that nobody always comes behind the same one.
+                let place = if turn % 2 == 0 { place } else { contestants.len() - 1 - place };
+                let Ok(samples) = &mut taken[place] else { continue };
+                match sample(contestants[place], &self.listener) {
                     Ok(values) if turn > 0 => samples.push(values),
                     Ok(_) => {}
-                    Err(problem) => *series = Err(problem),
-                }
-            };
-            for (place, contestant) in contestants.iter().enumerate() {
-                take(contestant, &mut now[place]);
-                if let Some(older) = &older[place] {
-                    take(older, &mut before[place]);
+                    Err(problem) => taken[place] = Err(problem),
                 }
             }
         }
-        let all = contestants.iter().zip(&now).chain(older.iter().flatten().zip(&before));
-        for (contestant, series) in all {
+        for (contestant, series) in contestants.iter().zip(&taken) {
             if let Err(problem) = series {
                 let what: Vec<_> = figures.iter().map(|figure| figure.what.as_str()).collect();
                 self.failures.push(format!("{}: {}: {problem}", what.join("; "), contestant.name));
@@ -151,20 +147,18 @@ impl Bench {
         }
         for (place, figure) in figures.into_iter().enumerate() {
             for index in 1..contestants.len() {
-                // A rival that is no mailrecv is the same for both.
-                let then = if older[index].is_some() { &before[index] } else { &now[index] };
-                let pairs = pairs(place, &now[0], &now[index]);
+                let pairs = pairs(place, &taken[0], &taken[index]);
                 if pairs.is_empty() {
                     continue;
                 }
-                // The first rival is the yardstick that targets speak of.
-                let target = figure.target.filter(|_| index == 1);
-                self.rows.push(Row {
-                    figure: Figure { target, ..figure.clone() },
-                    rival: contestants[index].name.clone(),
-                    pairs,
-                    before: older[0].is_some().then(|| self::pairs(place, &before[0], then)),
-                });
+                let target = match index {
+                    _ if before.is_some() && index + 1 == contestants.len() => figure.unit.target_beside_older(),
+                    // The first rival is the yardstick that targets speak of.
+                    1 => figure.target,
+                    _ => None,
+                };
+                let figure = Figure { target, ..figure.clone() };
+                self.rows.push(Row { figure, rival: contestants[index].name.clone(), pairs });
             }
         }
     }

@@ -105,7 +105,7 @@ fn measure(bench: &mut Bench, ways: &[Way<'_>]) -> Result<()> {
             let pairs: Vec<_> = own.iter().copied().zip(values[0].iter().copied()).collect();
             if pairs.iter().all(|(own, _)| own.is_finite()) {
                 let figure = Figure::new(&format!("{}: {what}", way.name), unit, target);
-                bench.rows.push(Row { figure, rival: LISTEN.to_owned(), pairs, before: None });
+                bench.rows.push(Row { figure, rival: LISTEN.to_owned(), pairs });
             }
         }
     }

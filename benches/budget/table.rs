@@ -49,6 +49,11 @@ impl Unit {
         }
     }
 
+    /// What an older mailrecv may be exceeded by.
+    pub(crate) fn target_beside_older(self) -> Option<Target> {
+        matches!(self, Self::Milliseconds).then_some(Target::RatioAtMost(1.05))
+    }
+
     fn compare(self, (ours, theirs): (f64, f64)) -> f64 {
         if matches!(self, Self::AddedMilliseconds) { ours - theirs } else { ours / theirs }
     }
@@ -76,12 +81,10 @@ pub(crate) struct Row {
     pub(crate) figure: Figure,
     pub(crate) rival: String,
     pub(crate) pairs: Vec<(f64, f64)>,
-    /// The same with an older mailrecv, if one was measured.
-    pub(crate) before: Option<Vec<(f64, f64)>>,
 }
 
 impl Row {
-    fn cells(&self, with_before: bool) -> Vec<String> {
+    fn cells(&self) -> Vec<String> {
         let unit = self.figure.unit;
         let (ours, theirs, compared) = medians(unit, &self.pairs);
         let (target, met) = match self.figure.target {
@@ -92,7 +95,7 @@ impl Row {
             Some(Target::AtMost(limit)) => (format!("at most {}", unit.show(limit)), yes_or_no(ours <= limit)),
             Some(Target::AtLeast(limit)) => (format!("at least {}", unit.show(limit)), yes_or_no(ours >= limit)),
         };
-        let mut cells = vec![
+        vec![
             self.figure.what.clone(),
             unit.show(ours),
             format!("{} ({})", unit.show(theirs), self.rival),
@@ -100,15 +103,7 @@ impl Row {
             unit.show_comparison(unit.compare(best(unit, &self.pairs))),
             target,
             met.to_owned(),
-        ];
-        if with_before {
-            let pairs = self.before.as_deref().unwrap_or_default();
-            let (before, _, compared) = medians(unit, pairs);
-            cells.splice(1..1, [unit.show(before)]);
-            cells.splice(4..4, [unit.show_comparison(compared)]);
-            cells.splice(6..6, [unit.show_comparison(unit.compare(best(unit, pairs)))]);
-        }
-        cells
+        ]
     }
 }
 
@@ -139,15 +134,9 @@ fn at_tenth(tenth: usize, pairs: &[(f64, f64)]) -> (f64, f64) {
 
 /// A Markdown table, so that it can go into a README as it is.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let with_before = rows.iter().any(|row| row.before.is_some());
-    let mut head = vec!["what", "mailrecv", "compared with", "ratio or added", "best tenth", "target", "met"];
-    if with_before {
-        head.splice(1..1, ["before"]);
-        head.splice(4..4, ["before"]);
-        head.splice(6..6, ["before"]);
-    }
-    let mut lines = vec![head.into_iter().map(str::to_owned).collect()];
-    lines.extend(rows.iter().map(|row| row.cells(with_before)));
+    let head = ["what", "mailrecv", "compared with", "ratio or added", "best tenth", "target", "met"];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    lines.extend(rows.iter().map(Row::cells));
     let mut widths = vec![3; lines[0].len()];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
