@@ -23,6 +23,8 @@ mod contest;
 mod counts;
 #[path = "budget/greed.rs"]
 mod greed;
+#[path = "budget/peer.rs"]
+mod peer;
 #[path = "budget/rules.rs"]
 mod rules;
 #[path = "budget/sessions.rs"]
@@ -31,6 +33,8 @@ mod sessions;
 mod super_servers;
 #[path = "budget/table.rs"]
 mod table;
+#[path = "budget/tls.rs"]
+mod tls;
 
 use bench::Bench;
 
@@ -70,10 +74,12 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 12] = [
+const SECTIONS: [(&str, Section); 14] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("50mb", sessions::fifty_megabytes),
+    ("tls", tls::tls),
+    ("lmtp", sessions::lmtp),
     ("writers", sessions::writers),
     ("rules", rules::exact_addresses),
     ("error-patterns", rules::error_patterns),
@@ -88,8 +94,8 @@ const SECTIONS: [(&str, Section); 12] = [
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, 50mb, writers, rules, error-patterns, greed, check, idle, sandbox,
-                    super-servers, counts
+  --only NAME       one of: greeting, small-mail, 50mb, tls, lmtp, writers, rules, error-patterns, greed, check, idle,
+                    sandbox, super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::{fs, process};
 
-use crate::contest::{Contestant, build_do_nothing, build_mailrecv, install};
+use crate::contest::{Contestant, Session, build_do_nothing, build_mailrecv, install};
+use crate::peer::Opening;
 use crate::table::{Figure, Row};
 use crate::{Options, Result};
 
@@ -85,12 +86,21 @@ impl Bench {
             program: self.mailrecv.clone(),
             arguments: vec!["-c".to_owned(), config.display().to_string()],
             mailbox: Some(self.scratch.join("mailbox-mailrecv")),
+            opening: Opening::default(),
         })
     }
 
     pub(crate) fn do_nothing(&self) -> Contestant {
         let name = "do-nothing".to_owned();
-        Contestant { name, program: self.do_nothing.clone(), arguments: Vec::new(), mailbox: None }
+        let (arguments, opening) = Default::default();
+        Contestant { name, program: self.do_nothing.clone(), arguments, mailbox: None, opening }
+    }
+
+    /// A session that nobody measures.
+    pub(crate) fn try_out(&self, contestant: &Contestant) -> Result<()> {
+        let mut session = Session::open(contestant, &self.listener)?;
+        session.hello()?;
+        session.quit()
     }
 
     /// What the disk costs: the same, but the mail is written and synced.
@@ -101,6 +111,7 @@ impl Bench {
             program: self.do_nothing.clone(),
             arguments: vec!["-w".to_owned(), mailbox.display().to_string()],
             mailbox: Some(mailbox),
+            opening: Opening::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use testkit::{Client, PATIENCE};
 
 use crate::Result;
+use crate::peer::{Opening, Peer, Protocol, Tls};
 
 #[derive(Clone)]
 pub(crate) struct Contestant {
@@ -21,6 +22,8 @@ pub(crate) struct Contestant {
     pub(crate) arguments: Vec<String>,
     /// Where its mail must lie afterwards, where we know it: a refused mail is fast, and no result.
     pub(crate) mailbox: Option<PathBuf>,
+    /// How a session with it begins.
+    pub(crate) opening: Opening,
 }
 
 impl Contestant {
@@ -32,11 +35,21 @@ impl Contestant {
         } else {
             find_program(&program).map_err(|problem| format!("--against {problem}"))?
         };
-        Ok(Self { name: command.to_owned(), program, arguments: words.collect(), mailbox: None })
+        Ok(Self {
+            name: command.to_owned(),
+            program,
+            arguments: words.collect(),
+            mailbox: None,
+            opening: Opening::default(),
+        })
     }
 
     pub(crate) fn named(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
+    }
+
+    pub(crate) fn opened_by(self, opening: Opening) -> Self {
+        Self { opening, ..self }
     }
 
     /// The same, watched by a tool that is given the program to start behind its options.
@@ -72,7 +85,10 @@ impl Contestant {
 /// A child and the other end of its connection.
 pub(crate) struct Session {
     child: Child,
-    client: Client,
+    peer: Peer,
+    opening: Opening,
+    /// Of the message that was offered last.
+    recipients: usize,
     pub(crate) connected: Instant,
     pub(crate) started: Instant,
     /// From `started` to the last byte of the greeting.
@@ -81,10 +97,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(contestant: &Contestant, listener: &TcpListener) -> Result<Self> {
+        let opening = contestant.opening.clone();
         let connected = Instant::now();
         let peer = TcpStream::connect(listener.local_addr()?)?;
         let accepted = OwnedFd::from(listener.accept()?.0);
-        let client = Client::on_tcp(peer);
+        let peer = Peer::Clear(Client::on_tcp(peer.try_clone()?), peer);
 
         let mut command = Command::new(&contestant.program);
         command.args(&contestant.arguments).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -93,27 +110,55 @@ impl Session {
         let child = command.spawn().map_err(|problem| format!("{}: {problem}", contestant.program.display()))?;
         drop(command); // and with it our copy of the child's end
 
-        let mut session = Self { child, client, connected, started, to_greeting: Duration::ZERO };
+        let mut session = Self { child, peer, opening, recipients: 0, connected, started, to_greeting: Duration::ZERO };
+        if let Some(Tls::Implicit(handshake)) = &session.opening.tls {
+            session.peer.begin_tls(handshake)?;
+        }
         session.expect("220")?;
         session.to_greeting = session.started.elapsed();
         Ok(session)
     }
 
+    /// Everything up to where MAIL may follow.
     pub(crate) fn hello(&mut self) -> Result<()> {
-        self.command("EHLO bench.localhost", "250")
+        self.say_hello()?;
+        self.start_tls()
+    }
+
+    pub(crate) fn say_hello(&mut self) -> Result<()> {
+        let verb = match self.opening.protocol {
+            Protocol::Smtp => "EHLO",
+            Protocol::Lmtp => "LHLO",
+        };
+        self.command(&format!("{verb} bench.localhost"), "250")
+    }
+
+    /// STARTTLS, the handshake and EHLO, if that is how a session with it begins.
+    pub(crate) fn start_tls(&mut self) -> Result<()> {
+        if let Some(Tls::StartTls(handshake)) = self.opening.tls.clone() {
+            self.command("STARTTLS", "220")?;
+            self.peer.begin_tls(&handshake)?;
+            self.say_hello()?;
+        }
+        Ok(())
     }
 
     /// EHLO to RCPT.
-    pub(crate) fn offer(&mut self, recipient: &str) -> Result<()> {
+    pub(crate) fn offer(&mut self, recipients: &[&str]) -> Result<()> {
         self.hello()?;
         self.command("MAIL FROM:<bench@localhost>", "250")?;
-        self.command(&format!("RCPT TO:<{recipient}>"), "250")
+        self.recipients = recipients.len();
+        recipients.iter().try_for_each(|recipient| self.command(&format!("RCPT TO:<{recipient}>"), "250"))
     }
 
     pub(crate) fn data(&mut self, message: &[u8]) -> Result<()> {
         self.command("DATA", "354")?;
-        self.client.send(message);
-        self.expect("250")
+        self.peer.send(message);
+        let replies = match self.opening.protocol {
+            Protocol::Smtp => 1,
+            Protocol::Lmtp => self.recipients,
+        };
+        (0..replies).try_for_each(|_| self.expect("250"))
     }
 
     /// Returns when the child has exited.
@@ -138,9 +183,9 @@ impl Session {
         let (mut octets, mut commands) = (0, commands.chain(["QUIT\r\n".to_owned()]).peekable());
         'session: while commands.peek().is_some() {
             let batch: Vec<String> = commands.by_ref().take(100).collect();
-            self.client.send(batch.concat());
+            self.peer.send(batch.concat());
             for command in batch {
-                let reply = self.client.try_reply().map_err(|problem| format!("{command}: {problem}"))?;
+                let reply = self.peer.try_reply().map_err(|problem| format!("{command}: {problem}"))?;
                 octets += command.len();
                 if reply.starts_with("421") {
                     break 'session;
@@ -148,7 +193,7 @@ impl Session {
             }
         }
         // It may have been closed with input unread.
-        let _ = self.client.try_rest();
+        let _ = self.peer.try_rest();
         // Documentation/scheduler/sched-stats: nanoseconds, first.
         let statistics = self.at_exit("schedstat")?;
         self.reap()?;
@@ -165,7 +210,7 @@ impl Session {
 
     fn say_quit(&mut self) -> Result<()> {
         self.command("QUIT", "221")?;
-        self.client.try_rest()?;
+        self.peer.try_rest()?;
         Ok(())
     }
 
@@ -183,12 +228,12 @@ impl Session {
     }
 
     fn command(&mut self, command: &str, code: &str) -> Result<()> {
-        self.client.send(format!("{command}\r\n"));
+        self.peer.send(format!("{command}\r\n"));
         self.expect(code).map_err(|problem| format!("{command}: {problem}").into())
     }
 
     fn expect(&mut self, code: &str) -> Result<()> {
-        let reply = self.client.try_reply().map_err(|problem| format!("{problem}, where {code} was expected"))?;
+        let reply = self.peer.try_reply().map_err(|problem| format!("{problem}, where {code} was expected"))?;
         if reply.starts_with(code) { Ok(()) } else { Err(format!("expected {code}, got {reply}").into()) }
     }
 

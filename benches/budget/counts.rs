@@ -7,21 +7,32 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
+use testkit::certificates::{Authority, Key};
+
 use crate::Result;
 use crate::bench::Bench;
 use crate::contest::{Contestant, Session, find_program};
 use crate::rules::{IN_A_GROUP, PLAIN};
 use crate::sessions::{ONE_RULE, PIPE, RECIPIENT, message};
 use crate::table::{Figure, Unit};
+use crate::tls::{Secured, name};
 
 pub(crate) fn counts(bench: &mut Bench) -> Result<()> {
     let nothing = |_: &mut Session| Ok(());
     count(bench, "exec to greeting and QUIT", ONE_RULE, nothing)?;
     let mail = message(1_000);
     count(bench, "one small mail", ONE_RULE, |session| {
-        session.offer(RECIPIENT)?;
+        session.offer(&[RECIPIENT])?;
         session.data(&mail)
     })?;
+    let authority = Authority::new();
+    for key in [Key::P256, Key::Rsa] {
+        let Secured { anew, resumed, in_the_clear, .. } = Secured::new(bench, &authority, key)?;
+        for (what, contestant) in [("STARTTLS", anew), ("STARTTLS with a ticket", resumed)] {
+            let what = format!("EHLO, {what}, EHLO, {}", name(key));
+            count_beside(bench, &what, &[contestant, in_the_clear.clone()], Session::hello)?;
+        }
+    }
     for (what, more) in [("a pipe within reach, the session alone", PIPE), ("sandbox strict", "sandbox strict\n")] {
         count(bench, what, &format!("{ONE_RULE}{more}"), nothing)?;
     }
@@ -35,16 +46,25 @@ pub(crate) fn counts(bench: &mut Bench) -> Result<()> {
 
 /// Adds the rows of sessions in which `talk` comes between greeting and QUIT.
 fn count(bench: &mut Bench, what: &str, rules: &str, talk: impl Fn(&mut Session) -> Result<()>) -> Result<()> {
+    let contestants = [bench.mailrecv(rules)?, bench.do_nothing()];
+    count_beside(bench, what, &contestants, talk)
+}
+
+fn count_beside(
+    bench: &mut Bench,
+    what: &str,
+    contestants: &[Contestant],
+    talk: impl Fn(&mut Session) -> Result<()>,
+) -> Result<()> {
     let figures =
         [(Unit::Instructions, "instructions"), (Unit::PageFaults, "page faults"), (Unit::SystemCalls, "system calls")]
             .map(|(unit, counted)| Figure::new(&format!("{what}, {counted}"), unit, None));
-    let contestants = [bench.mailrecv(rules)?, bench.do_nothing()];
     let counter = Counter {
         valgrind: find_program("valgrind").ok(),
         strace: find_program("strace").ok(),
         file: bench.scratch.join("counted"),
     };
-    bench.measure(figures, TURNS, &contestants, |contestant, listener| {
+    bench.measure(figures, TURNS, contestants, |contestant, listener| {
         Ok([
             counter.instructions(contestant, listener, &talk)?,
             page_faults(contestant, listener, &talk)?,

@@ -23,7 +23,7 @@ pub(crate) fn exact_addresses(bench: &mut Bench) -> Result<()> {
                 [bench.mailrecv(&form.rules(1..=count))?, bench.mailrecv(&form.rules(count..=count))?.named(ONE_RULE)];
             bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
                 let mut session = Session::open(contestant, listener)?;
-                session.offer(&format!("user{count}@example.com"))?; // and no DATA: nothing is written there
+                session.offer(&[&format!("user{count}@example.com")])?; // and no DATA: nothing is written there
                 let to_recipient = session.started.elapsed();
                 session.quit()?;
                 Ok([milliseconds(session.to_greeting), milliseconds(to_recipient)])
@@ -89,7 +89,7 @@ pub(crate) fn error_patterns(bench: &mut Bench) -> Result<()> {
     let contestants = [bench.mailrecv(&config(1000))?, bench.mailrecv(&config(1))?.named("mailrecv, 1 pattern")];
     bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
         let mut session = Session::open(contestant, listener)?;
-        session.offer(RECIPIENT)?;
+        session.offer(&[RECIPIENT])?;
         let to_recipient = session.started.elapsed();
         session.quit()?;
         Ok([milliseconds(to_recipient)])

@@ -1,22 +1,26 @@
 //! What sessions cost: the start, one mail, much mail, many at once, and waiting.
 
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::bench::Bench;
-use crate::contest::Session;
+use crate::contest::{Contestant, Session};
+use crate::peer::{Opening, Protocol};
 use crate::table::{Figure, Target, Unit};
 
 pub(crate) fn greeting(bench: &mut Bench) -> Result<()> {
     let figures = [Figure::new("exec to greeting", Unit::Milliseconds, Some(Target::RatioAtMost(1.45)))];
     let contestants = bench.contestants(&[bench.mailrecv(ONE_RULE)?, bench.do_nothing()]);
-    bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
-        let mut session = Session::open(contestant, listener)?;
-        session.quit()?;
-        Ok([milliseconds(session.to_greeting)])
-    });
+    bench.measure(figures, bench.runs(), &contestants, time_to_greeting);
     Ok(())
+}
+
+pub(crate) fn time_to_greeting(contestant: &Contestant, listener: &TcpListener) -> Result<[f64; 1]> {
+    let mut session = Session::open(contestant, listener)?;
+    session.quit()?;
+    Ok([milliseconds(session.to_greeting)])
 }
 
 pub(crate) fn small_mail(bench: &mut Bench) -> Result<()> {
@@ -25,16 +29,47 @@ pub(crate) fn small_mail(bench: &mut Bench) -> Result<()> {
     let contestants = bench.contestants(&[bench.mailrecv(ONE_RULE)?, bench.do_nothing(), bench.do_nothing_durable()]);
     let mail = message(1_000);
     bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
-        let mailbox = contestant.mailbox_length();
-        let mut session = Session::open(contestant, listener)?;
-        session.offer(RECIPIENT)?;
-        session.data(&mail)?;
-        session.quit()?;
-        let connect_to_exit = session.connected.elapsed();
-        contestant.check_mailbox_grew(mailbox, mail.len())?;
-        Ok([milliseconds(connect_to_exit)])
+        time_of_mail(contestant, listener, &[RECIPIENT], &mail)
     });
     Ok(())
+}
+
+/// LMTP, which answers for each recipient by itself, beside SMTP, which answers for all of them at once.
+pub(crate) fn lmtp(bench: &mut Bench) -> Result<()> {
+    let recipients = ["one@localhost", "two@localhost", "three@localhost", "four@localhost", RECIPIENT];
+    let mailboxes = recipients.map(|recipient| {
+        let mailbox = if recipient == RECIPIENT { "mailbox-mailrecv" } else { recipient };
+        format!("deliver rcpt_to {recipient} append \"{{dir}}/{mailbox}\"\n")
+    });
+    let rules = mailboxes.concat();
+    let by_lmtp = Opening { protocol: Protocol::Lmtp, ..Opening::default() };
+    let contestants = [
+        bench.mailrecv(&format!("{rules}protocol lmtp\n"))?.opened_by(by_lmtp),
+        bench.mailrecv(&rules)?.named("mailrecv, SMTP"),
+    ];
+    let figures = [Figure::new("LMTP, one small mail for five, connect to exit", Unit::Milliseconds, None)];
+    let mail = message(1_000);
+    bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
+        time_of_mail(contestant, listener, &recipients, &mail)
+    });
+    Ok(())
+}
+
+/// From connecting to the exit.
+pub(crate) fn time_of_mail(
+    contestant: &Contestant,
+    listener: &TcpListener,
+    recipients: &[&str],
+    mail: &[u8],
+) -> Result<[f64; 1]> {
+    let mailbox = contestant.mailbox_length();
+    let mut session = Session::open(contestant, listener)?;
+    session.offer(recipients)?;
+    session.data(mail)?;
+    session.quit()?;
+    let connect_to_exit = session.connected.elapsed();
+    contestant.check_mailbox_grew(mailbox, mail.len())?;
+    Ok([milliseconds(connect_to_exit)])
 }
 
 pub(crate) fn fifty_megabytes(bench: &mut Bench) -> Result<()> {
@@ -46,20 +81,25 @@ pub(crate) fn fifty_megabytes(bench: &mut Bench) -> Result<()> {
     let contestants = bench.contestants(&[bench.mailrecv(ONE_RULE)?, bench.do_nothing(), bench.do_nothing_durable()]);
     let mail = message(50_000_000);
     bench.measure(figures, bench.few_runs(), &contestants, |contestant, listener| {
-        contestant.empty_mailbox()?;
-        let mut session = Session::open(contestant, listener)?;
-        session.offer(RECIPIENT)?;
-        let began = Instant::now();
-        session.data(&mail)?;
-        let rate = 50.0 / began.elapsed().as_secs_f64();
-        // Not ru_maxrss: that starts from the size of the process that forked, and ours holds the 50 MB.
-        let peak = session.memory("status", "VmHWM:")?;
-        session.quit()?;
-        contestant.check_mailbox_grew(0, mail.len())?;
-        contestant.empty_mailbox()?;
-        Ok([rate, peak])
+        rate_and_memory(contestant, listener, &mail)
     });
     Ok(())
+}
+
+/// Of one message, in MB/s and KiB.
+pub(crate) fn rate_and_memory(contestant: &Contestant, listener: &TcpListener, mail: &[u8]) -> Result<[f64; 2]> {
+    contestant.empty_mailbox()?;
+    let mut session = Session::open(contestant, listener)?;
+    session.offer(&[RECIPIENT])?;
+    let began = Instant::now();
+    session.data(mail)?;
+    let rate = mail.len() as f64 / 1e6 / began.elapsed().as_secs_f64();
+    // Not ru_maxrss: that starts from the size of the process that forked, and ours holds the message.
+    let peak = session.memory("status", "VmHWM:")?;
+    session.quit()?;
+    contestant.check_mailbox_grew(0, mail.len())?;
+    contestant.empty_mailbox()?;
+    Ok([rate, peak])
 }
 
 /// What waiting for each other costs those who append to one mailbox at once.
@@ -78,7 +118,7 @@ pub(crate) fn writers(bench: &mut Bench) -> Result<()> {
         let sent: Result<()> = thread::scope(|scope| {
             let send = |session: &mut Session| {
                 (0..MESSAGES / count).try_for_each(|_| {
-                    session.offer(RECIPIENT)?;
+                    session.offer(&[RECIPIENT])?;
                     session.data(&mail)
                 })
             };
@@ -136,7 +176,7 @@ pub(crate) fn sandbox(bench: &mut Bench) -> Result<()> {
             session.quit()?;
             let without_mail = session.connected.elapsed();
             let mut session = Session::open(contestant, listener)?;
-            session.offer(RECIPIENT)?;
+            session.offer(&[RECIPIENT])?;
             session.data(&mail)?;
             session.quit()?;
             Ok([milliseconds(without_mail), milliseconds(session.connected.elapsed())])

@@ -49,7 +49,7 @@ impl Unit {
         }
     }
 
-    /// What an older mailrecv may be exceeded by.
+    /// How far a figure may be from that of an older mailrecv.
     pub(crate) fn target_beside_older(self) -> Option<Target> {
         matches!(self, Self::Milliseconds).then_some(Target::RatioAtMost(1.05))
     }

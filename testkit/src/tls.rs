@@ -68,6 +68,11 @@ impl TlsClient {
         Self { config: Arc::new(config), name, ending: Ending::Orderly }
     }
 
+    /// A connection of it that nothing has been sent on.
+    pub fn connection(&self) -> Result<ClientConnection, rustls::Error> {
+        ClientConnection::new(self.config.clone(), self.name.clone())
+    }
+
     /// The same with another end.
     pub fn ending(&self, ending: Ending) -> Self {
         Self { ending, ..self.clone() }
@@ -90,7 +95,7 @@ impl Client {
 
     /// Does the handshake. From then on everything goes over TLS.
     pub fn try_begin_tls(&mut self, tls: &TlsClient) -> io::Result<Agreed> {
-        let connection = ClientConnection::new(tls.config.clone(), tls.name.clone()).map_err(io::Error::other)?;
+        let connection = tls.connection().map_err(io::Error::other)?;
         let (input, output) = self.ends();
         let mut bridge = Bridge { connection, input, output, ending: tls.ending };
         while bridge.connection.is_handshaking() {
