@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 // In a folder of their own: cargo takes every file beside this one for another benchmark.
+#[path = "budget/auth.rs"]
+mod auth;
 #[path = "budget/bench.rs"]
 mod bench;
 #[path = "budget/contest.rs"]
@@ -74,11 +76,12 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 14] = [
+const SECTIONS: [(&str, Section); 15] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("50mb", sessions::fifty_megabytes),
     ("tls", tls::tls),
+    ("auth", auth::auth),
     ("lmtp", sessions::lmtp),
     ("writers", sessions::writers),
     ("rules", rules::exact_addresses),
@@ -94,8 +97,8 @@ const SECTIONS: [(&str, Section); 14] = [
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, 50mb, tls, lmtp, writers, rules, error-patterns, greed, check, idle,
-                    sandbox, super-servers, counts
+  --only NAME       one of: greeting, small-mail, 50mb, tls, auth, lmtp, writers, rules, error-patterns, greed, check,
+                    idle, sandbox, super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

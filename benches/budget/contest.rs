@@ -122,7 +122,8 @@ impl Session {
     /// Everything up to where MAIL may follow.
     pub(crate) fn hello(&mut self) -> Result<()> {
         self.say_hello()?;
-        self.start_tls()
+        self.start_tls()?;
+        self.opening.login.map_or(Ok(()), |login| login.log_in(self))
     }
 
     pub(crate) fn say_hello(&mut self) -> Result<()> {
@@ -158,7 +159,7 @@ impl Session {
             Protocol::Smtp => 1,
             Protocol::Lmtp => self.recipients,
         };
-        (0..replies).try_for_each(|_| self.expect("250"))
+        (0..replies).try_for_each(|_| self.expect("250").map(drop))
     }
 
     /// Returns when the child has exited.
@@ -228,13 +229,18 @@ impl Session {
     }
 
     fn command(&mut self, command: &str, code: &str) -> Result<()> {
-        self.peer.send(format!("{command}\r\n"));
-        self.expect(code).map_err(|problem| format!("{command}: {problem}").into())
+        self.ask(command, code).map(drop)
     }
 
-    fn expect(&mut self, code: &str) -> Result<()> {
+    /// Sends a line and returns the reply, which has to begin with this code.
+    pub(crate) fn ask(&mut self, line: &str, code: &str) -> Result<String> {
+        self.peer.send(format!("{line}\r\n"));
+        self.expect(code).map_err(|problem| format!("{line}: {problem}").into())
+    }
+
+    fn expect(&mut self, code: &str) -> Result<String> {
         let reply = self.peer.try_reply().map_err(|problem| format!("{problem}, where {code} was expected"))?;
-        if reply.starts_with(code) { Ok(()) } else { Err(format!("expected {code}, got {reply}").into()) }
+        if reply.starts_with(code) { Ok(reply) } else { Err(format!("expected {code}, got {reply}").into()) }
     }
 
     /// A figure in KiB from the child's `file` in /proc.

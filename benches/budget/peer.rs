@@ -10,12 +10,14 @@ use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 use testkit::{Client, PATIENCE, TlsClient};
 
 use crate::Result;
+use crate::auth::Login;
 
 /// How a session begins: with a greeting and EHLO, unless something else is said here.
 #[derive(Clone, Default)]
 pub(crate) struct Opening {
     pub(crate) protocol: Protocol,
     pub(crate) tls: Option<Tls>,
+    pub(crate) login: Option<Login>,
 }
 
 #[derive(Clone, Copy, Default)]
