@@ -1,5 +1,8 @@
 //! A session in memory: what src/server.rs does with the steps, without descriptors, clock and disk.
 
+use std::io::Write;
+
+use mailrecv::accounts::Accounts;
 use mailrecv::config::{Config, Finding, Trace};
 use mailrecv::peer::Peer;
 use mailrecv::policy::Policy;
@@ -32,7 +35,7 @@ pub struct Driver<'c> {
 
 impl<'c> Driver<'c> {
     pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace, world: &mut impl World) -> Self {
-        let mut policy = Policy::new(config, peer, trace);
+        let mut policy = Policy::new(config, peer, trace).with_accounts(ACCOUNTS.with(|accounts| *accounts));
         let refusal = policy.refusal();
         world.decided(policy.take_trace());
         let session =
@@ -102,6 +105,18 @@ impl<'c> Driver<'c> {
         step
     }
 }
+
+thread_local! {
+    /// Whoever may log in, whatever file a configuration names: each thread reads it for itself.
+    static ACCOUNTS: &'static Accounts = {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(ACCOUNT.as_bytes()).expect("writing a temporary file");
+        Box::leak(Box::new(Accounts::open(Some(file.path()))))
+    };
+}
+
+/// Of the password `x`, at the least cost.
+const ACCOUNT: &str = "tim:SCRAM-SHA-256$1:c2FsdA==$LzZnpJx9nyllHcButE6xdMfvR0D6Q/nY1+IfZB/t0N0=:DHjdQWhf2UfGb66KdZjVrwxEI6+FrasCnM9Yoswga4o=\n";
 
 /// How much may wait for the end of a line: the longest response of AUTH, and a CR.
 const LONGEST_REST: usize = MAX_RESPONSE_LINE - 1;
