@@ -82,7 +82,7 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<Checked> {
             Line::Nothing => continue,
             Line::Account(Account { name, hash }) => {
                 if !names.insert(name) {
-                    (name, Wrong::Name("this account is there already, and the first line counts".to_owned()))
+                    (name, Wrong::Name("this account is there already: the first line counts, remove one".to_owned()))
                 } else if let Some(why) = misnamed(name) {
                     (name, Wrong::Name(why.to_owned()))
                 } else {

@@ -92,7 +92,7 @@ fn check_file(line: &SettingLine, unreadable: Severity) -> Vec<Diagnostic> {
     let checked = match accounts::check(line.path()) {
         Ok(checked) => checked,
         Err(why) => {
-            found.push(line.about(unreadable, why));
+            found.push(line.about(unreadable, format_args!("{why:#}: nobody can log in")));
             return found;
         }
     };

@@ -93,8 +93,9 @@ impl Config {
         let mut found = Vec::new();
         let mut is_named = self.domain.starts_with('[');
         for (certificate, key) in lines.pairs() {
-            found.extend(key.public_secret(PASS_FOR_US));
             let secret = tls::read(key.path()).and_then(|text| tls::secret(&text));
+            // A certificate that stands in the place of the key is no secret.
+            found.extend(secret.is_ok().then(|| key.public_secret(PASS_FOR_US)).flatten());
             let chain = tls::read(certificate.path()).and_then(|text| tls::chain(&text));
             match chain.and_then(|chain| check_chain(&chain).map(|oddity| (chain, oddity))) {
                 Err(why) => {

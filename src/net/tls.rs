@@ -96,6 +96,9 @@ pub(crate) fn chain(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>>
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(without_mark(text)).collect();
     let chain = chain.context("has a certificate that is not PEM")?;
     if chain.is_empty() {
+        if memchr::memmem::find(text, b"PRIVATE KEY-----").is_some() {
+            bail!("has a private key and no certificate: name it behind `tls_key`");
+        }
         bail!("has no certificate in PEM form, which begins with `-----BEGIN CERTIFICATE-----`");
     }
     Ok(chain)
@@ -109,6 +112,9 @@ pub(crate) fn secret(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
             "has an encrypted key, and nobody is there to type its password: decrypt it with \
              `openssl pkey -in FILE -out NEWFILE`"
         ),
+        Err(pem::Error::NoItemsFound) if memchr::memmem::find(text, b"BEGIN CERTIFICATE-----").is_some() => {
+            bail!("has a certificate and no private key: name it behind `tls_certificate`")
+        }
         Err(pem::Error::NoItemsFound) => {
             bail!("has no private key in PEM form, which begins with `-----BEGIN PRIVATE KEY-----`")
         }
@@ -133,7 +139,11 @@ pub(crate) fn identity(
     let identity = CertifiedKey::new(chain, key);
     match identity.keys_match() {
         Ok(()) => Ok(identity),
-        Err(rustls::Error::InconsistentKeys(_)) => bail!("has the key of another certificate"),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            bail!(
+                "has the key of another certificate than the first in its `tls_certificate`: pairs are in the same order"
+            )
+        }
         Err(error) => bail!("cannot be held against the certificate, which cannot be read: {}", flaw(error)),
     }
 }

@@ -82,11 +82,11 @@ fn files_that_cannot_be_used() {
         fs::rename(scratch.path("own.pem"), scratch.path("x")).unwrap();
         fs::copy(scratch.path("own.key"), scratch.path("own.pem")).unwrap();
     });
-    assert_says(&swapped, CERTIFICATE, "has no certificate in PEM form");
+    assert_says(&swapped, CERTIFICATE, "own.pem has a private key and no certificate: name it behind `tls_key`");
     let swapped = spoiled(|scratch| {
         fs::write(scratch.path("own.key"), scratch.read("own.pem")).unwrap();
     });
-    assert_says(&swapped, KEY, "has no private key in PEM form");
+    assert_says(&swapped, KEY, "own.key has a certificate and no private key: name it behind `tls_certificate`");
     let torn = spoiled(|scratch| {
         let text = scratch.read("own.pem");
         scratch.write("own.pem", &text[..text.len() / 3]);
