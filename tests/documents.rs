@@ -15,7 +15,7 @@ use mailrecv::config::{self, Flags, Limits};
 use mailrecv::metrics;
 use support::{CONFIG, MAILRECV, Scratch};
 use testkit::certificates::{Authority, Request};
-use testkit::{debian, repository};
+use testkit::{debian, repository, succeeds};
 
 /// `mailrecv check` has nothing to say about this text.
 fn assert_sound(text: &str, what: &str) {
@@ -50,13 +50,15 @@ fn the_examples_in_the_reference_are_sound() {
     let scratch = Scratch::new();
     // What it includes is in a folder beside it.
     std::fs::create_dir(scratch.path("mailrecv.d")).unwrap();
-    // And so are here the files that TLS needs.
+    // And so are here the files that TLS and authentication need: what this machine has is not asked about.
     Authority::new().issue(&scratch.path(""), "fullchain", &Request::of(&["example.com"]));
     std::fs::rename(scratch.path("fullchain.key"), scratch.path("privkey.pem")).unwrap();
     scratch.write("tickets", [7; 32]);
-    let beside = |line: &&str| match line.starts_with("tls_") {
-        true => line.replace("/etc/mailrecv/", "./"),
-        false => (*line).to_owned(),
+    scratch.write("mailrecv.passwd", succeeds(scratch.command(MAILRECV, &["passwd", "fred"]), "secret\n"));
+    let beside = |line: &&str| match line.split('_').next() {
+        Some("tls") => line.replace("/etc/mailrecv/", "./"),
+        Some("auth") => line.replace("/etc/", "./"),
+        _ => (*line).to_owned(),
     };
     scratch.write(CONFIG, uncommented.iter().map(beside).collect::<Vec<_>>().join("\n"));
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
