@@ -4,6 +4,7 @@
 mod bans;
 mod caps;
 mod journal;
+mod keys;
 mod leftovers;
 mod lmtp;
 mod restart;
