@@ -156,6 +156,7 @@ fn check_chain(chain: &[CertificateDer<'_>]) -> anyhow::Result<Option<String>> {
             anyhow!("has a certificate, number {number}, that cannot be read: {}", tls::flaw(error))
         })?;
         let what = match (validity(&certificate, now), validity(&certificate, soon)) {
+            (Validity::Never, _) => "ends before it begins: make another".to_owned(),
             (Validity::Ended(when), _) => format!("ended on {}: renew it", day(when)),
             (Validity::NotYet(when), _) => format!("is not valid before {}", day(when)),
             (Validity::Valid, Validity::Ended(when)) => format!("ends on {}: it is time to renew it", day(when)),
@@ -169,6 +170,8 @@ fn check_chain(chain: &[CertificateDer<'_>]) -> anyhow::Result<Option<String>> {
 /// Whether a certificate is in its time.
 enum Validity {
     Valid,
+    /// It ends before it begins.
+    Never,
     Ended(UnixTime),
     NotYet(UnixTime),
 }
@@ -178,6 +181,8 @@ fn validity(own: &ParsedCertificate<'_>, time: UnixTime) -> Validity {
     match verify(own, &RootCertStore::empty(), &[], time) {
         Err(CertificateError::ExpiredContext { not_after, .. }) => Validity::Ended(not_after),
         Err(CertificateError::NotValidYetContext { not_before, .. }) => Validity::NotYet(not_before),
+        // rustls has this for an end before the beginning alone.
+        Err(CertificateError::Expired) => Validity::Never,
         _ => Validity::Valid,
     }
 }

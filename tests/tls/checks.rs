@@ -199,9 +199,13 @@ fn keys_in_every_form() {
 
 #[test]
 fn certificates_beyond_their_time() {
-    for (days, what) in
-        [((-10, 0), "own.pem ended on "), ((2, 300), "own.pem is not valid before "), ((-10, 13), "own.pem ends on ")]
-    {
+    for (days, what) in [
+        ((-10, 0), "own.pem ended on "),
+        ((2, 300), "own.pem is not valid before "),
+        ((-10, 13), "own.pem ends on "),
+        // As `openssl req -x509 -days -1` makes them.
+        ((0, -1), "own.pem ends before it begins: "),
+    ] {
         let scratch = spoiled(|scratch| {
             AUTHORITY.issue(&scratch.path(""), "own", &Request { days, ..Request::of(&[NAME]) });
             keep_secret(scratch, "own.key");
