@@ -217,14 +217,7 @@ impl<'a> Server<'a> {
                 },
                 Step::Continue => self.receive(session),
                 Step::Reply(reply) => {
-                    let answered = match session.has_text() {
-                        true => {
-                            self.send(&reply, session.is_extended());
-                            Ok(())
-                        }
-                        false => self.answer(&reply, session),
-                    };
-                    if let Err(error) = answered {
+                    if let Err(error) = self.answer(&reply, session) {
                         return broken(&error);
                     }
                     self.receive(session)
@@ -424,9 +417,9 @@ impl<'a> Server<'a> {
         reply::worded(&limit.refusal, reply::TIMED_OUT)
     }
 
-    /// Queues the reply to a command. The one to a message leaves at once, whatever else the peer has sent already, and
-    /// before the spool is given up and, if it is good, before the log hears of it, which both may take time: until it
-    /// leaves, the message is delivered and the peer does not know.
+    /// Queues the reply to a command, or to a chunk that others follow. The one to a message leaves at once, whatever else
+    /// the peer has sent already, and before the spool is given up and, if it is good, before the log hears of it, which
+    /// both may take time: until it leaves, the message is delivered and the peer does not know.
     fn answer(&mut self, reply: &Reply, session: &Session<'_>) -> std::io::Result<()> {
         let enhanced = session.is_extended();
         let sent = match self.delivered.take() {
@@ -439,8 +432,11 @@ impl<'a> Server<'a> {
             }
             None => {
                 self.send(reply, enhanced);
-                if self.spool.is_none() {
-                    return Ok(());
+                if self.spool.is_none() || session.has_text() {
+                    return match self.connection.replies().len() < MAX_QUEUED_REPLIES {
+                        true => Ok(()),
+                        false => self.flush(),
+                    };
                 }
                 let sent = self.flush();
                 // What a message that was given up between its chunks had begun.
@@ -562,6 +558,10 @@ const SCARCE_FRACTION: u32 = 3;
 /// The least rate at which the text of a message may come for longer than `limit.connection_secs`: 500 octets a second, as
 /// in Postfix (smtpd_min_data_rate).
 const TIME_FOR_AN_OCTET: Duration = Duration::from_millis(2);
+
+/// So many octets of replies leave although there is more input: a few of these may be short and their replies long. It is
+/// far more than a group of commands that somebody pipelines to send mail is answered with.
+const MAX_QUEUED_REPLIES: usize = 64 * 1024;
 
 /// How long the last reply may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
 //! The peer's end of the line: standard input and output, plain or under TLS, with deadlines in both directions.
 //!
 //! Nothing here blocks without a deadline, and once we have been asked to stop there is little time for all that is
-//! left. Nothing else in the program writes to these descriptors. Replies are collected and written when input runs dry,
-//! so that pipelined commands are answered with one `write`.
+//! left. Nothing else in the program writes to these descriptors. Replies are collected until input runs dry, so that
+//! pipelined commands are answered with one `write`; whoever collects them bounds how many there can be.
 
 use std::io::{self, Read, Stdin, Stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
