@@ -2,12 +2,17 @@
 //!
 //! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
 
+mod deadlines;
+
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use deadlines::Deadlines;
+pub(crate) use deadlines::SCARCE;
+
 use crate::accounts::Accounts;
-use crate::config::{Config, Flags, Limit, Protocol, TlsUse, Trace};
+use crate::config::{Config, Flags, Protocol, TlsUse, Trace};
 use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
@@ -32,15 +37,7 @@ pub struct Server<'a> {
     accounts: &'a Accounts,
     /// What TLS the connection is under.
     tls: Option<TlsParameters>,
-    /// When the message has to be over that is coming, or may be: its time runs from the greeting or the last accepted
-    /// message on, and is longer the more text comes.
-    deadline: Instant,
-    /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
-    idle_since: Instant,
-    /// Whether others may be waiting for this place.
-    is_scarce: bool,
-    /// Whether the peer has shown that it has mail for us.
-    has_had_recipient: bool,
+    deadlines: Deadlines<'a>,
     messages: u32,
     refusals: Refusals,
     /// Our name for the message that is being answered.
@@ -87,7 +84,7 @@ impl<'a> Server<'a> {
         keys: &'a Keys,
         accounts: &'a Accounts,
     ) -> Self {
-        let deadline = Instant::now() + config.limits.connection_secs.value;
+        let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
             connection.send_at_once();
         }
@@ -100,10 +97,7 @@ impl<'a> Server<'a> {
             keys,
             accounts,
             tls: None,
-            deadline,
-            idle_since: Instant::now(),
-            is_scarce: std::env::var_os(SCARCE).is_some(),
-            has_had_recipient: false,
+            deadlines,
             messages: 0,
             refusals: Refusals::default(),
             id: None,
@@ -127,9 +121,9 @@ impl<'a> Server<'a> {
         self.spool_file = Some(Rc::new(SpoolFile::open(self.config.spool_dir.as_ref())));
     }
 
-    /// When the time is over.
+    /// When the peer's time is over, if no message comes.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.deadlines.message()
     }
 
     /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted; `runner`
@@ -142,14 +136,14 @@ impl<'a> Server<'a> {
         // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
         // ahead: the peer reads the same lines in the same order. The 421 that may come unasked (RFC 5321, 3.8) would tell
         // neither the sender nor the log that this is for good.
-        let ahead = refusal.clone().filter(|_| self.is_scarce);
+        let ahead = refusal.clone().filter(|_| self.deadlines.is_scarce());
         let Config { protocol, domain, limits, .. } = self.config;
         let tls = self.config.tls().into();
         let mut session = Session::new(*protocol, domain, limits, peer, refusal)
             .with_tls(tls)
             .with_auth(self.config.auth(), self.config.auth_plaintext);
         // What we did since the greeting, as looking up a name, was no silence of the peer.
-        self.idle_since = Instant::now();
+        self.deadlines.not_idle();
         let greeted = match self.config.tls() {
             TlsUse::Implicit => self.greet_under_tls(&mut session, &mut policy),
             TlsUse::Off | TlsUse::Offer | TlsUse::Require => Ok(()),
@@ -212,7 +206,7 @@ impl<'a> Server<'a> {
                     }
                     Input::TimedOut => {
                         end = End::TimedOut;
-                        Step::Close(self.timed_out())
+                        Step::Close(self.deadlines.refusal())
                     }
                 },
                 Step::Continue => self.receive(session),
@@ -226,7 +220,9 @@ impl<'a> Server<'a> {
                     let answer = policy.answer(&question);
                     self.log_trace(policy);
                     let step = session.answer(answer);
-                    self.has_had_recipient |= session.transaction().is_some_and(|open| !open.recipients.is_empty());
+                    if session.transaction().is_some_and(|open| !open.recipients.is_empty()) {
+                        self.deadlines.recipient_accepted();
+                    }
                     step
                 }
                 // Whoever has no answer yet will be sent the message again.
@@ -290,7 +286,7 @@ impl<'a> Server<'a> {
     /// Does the handshake: session and policy begin anew.
     fn secure(&mut self, acceptor: Acceptor, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
         self.keys.begin();
-        if let Err(input) = self.connection.start_tls(acceptor, self.idle_deadline()) {
+        if let Err(input) = self.connection.start_tls(acceptor, self.deadlines.idle()) {
             // The peer may be told by an alert.
             let _ = self.connection.hang_up(Instant::now() + LAST_WORDS);
             return Err(match input {
@@ -309,7 +305,7 @@ impl<'a> Server<'a> {
         if let Some(parameters) = &self.tls {
             self.log.event(&Event::Secured(parameters));
         }
-        self.idle_since = Instant::now();
+        self.deadlines.not_idle();
         self.unconfirmed = None;
         session.secured();
         policy.secured();
@@ -332,7 +328,8 @@ impl<'a> Server<'a> {
             Heard::Text => {
                 let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
                 spool.push(&self.text);
-                self.deadline = self.deadline_with_text();
+                // What is thrown away, because the message is too large already, gives it no time.
+                self.deadlines.text_came(self.text.len());
                 if self.log.wants(Flags::LETTERS) {
                     let has_ended = !session.has_text();
                     log_letter(self.log, &mut self.letter, &self.text, has_ended);
@@ -344,7 +341,7 @@ impl<'a> Server<'a> {
         }
         // A line that is too long to be a command is no progress until it ends.
         if heard != Heard::Nothing || !matches!(step, Step::Wait) {
-            self.idle_since = Instant::now();
+            self.deadlines.not_idle();
         }
         self.connection.consume(used);
         step
@@ -356,17 +353,17 @@ impl<'a> Server<'a> {
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
         let envelope = Envelope { id: &id, domain, peer, transaction, tls, user };
-        let Self { config, log, signals, tally, deadline, .. } = *self;
-        let context = Context { config, log, signals, tally, deadline, runner };
+        let Self { config, log, signals, tally, .. } = *self;
+        let context = Context { config, log, signals, tally, deadline: self.deadlines.message(), runner };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
         let began = Instant::now();
         let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);
-        self.idle_since = Instant::now();
+        self.deadlines.not_idle();
         tally.observe(Family::DeliveryTime, began);
         let is_delivered = outcome.is_ok();
         let step = session.delivered(outcome, &id);
         if is_delivered {
-            self.deadline = Instant::now() + self.config.limits.connection_secs.value;
+            self.deadlines.message_accepted();
             match &mut self.unconfirmed {
                 Some((message, deliveries)) if *message == id => deliveries.push(delivery.clone()),
                 unconfirmed => {
@@ -386,7 +383,7 @@ impl<'a> Server<'a> {
 
     /// Sends what is to be sent and waits for more.
     fn wait(&mut self) -> Input {
-        let input = self.connection.fill(self.idle_deadline());
+        let input = self.connection.fill(self.deadlines.idle());
         if let Input::More = input {
             self.unconfirmed = None;
         }
@@ -397,24 +394,6 @@ impl<'a> Server<'a> {
     fn is_to_stop(&self) -> bool {
         self.signals.clear();
         self.signals.stop_requested()
-    }
-
-    /// The deadline with the time that the text which has come may take, so that a slow link gets through. There is never
-    /// more left than there was at first, and what is thrown away, because the message is too large already, gives none.
-    /// Where places are scarce there is no more time at all, or little data would hold one for long.
-    fn deadline_with_text(&self) -> Instant {
-        if self.is_scarce || self.text.is_empty() {
-            return self.deadline;
-        }
-        let octets = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
-        let most = Instant::now() + self.config.limits.connection_secs.value;
-        most.min(self.deadline + octets * TIME_FOR_AN_OCTET)
-    }
-
-    fn timed_out(&self) -> Reply {
-        let is_over = Instant::now() >= self.deadline;
-        let limit = if is_over { &self.config.limits.connection_secs } else { self.idle_limit() };
-        reply::worded(&limit.refusal, reply::TIMED_OUT)
     }
 
     /// Queues the reply to a command, or to a chunk that others follow. The one to a message leaves at once, whatever else
@@ -487,25 +466,7 @@ impl<'a> Server<'a> {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.connection.flush(self.idle_deadline())
-    }
-
-    fn idle_deadline(&self) -> Instant {
-        let mut time = self.idle_limit().value;
-        if self.is_scarce && !self.has_had_recipient {
-            time = time.min(self.config.limits.greet_secs.value / SCARCE_FRACTION);
-        }
-        self.deadline.min(self.idle_since + time)
-    }
-
-    /// How long the peer may be silent. Who has not named anybody yet whom we take mail for has to get on with it: to hold
-    /// a place with silence costs next to nothing.
-    fn idle_limit(&self) -> &'a Limit<Duration> {
-        let limits = &self.config.limits;
-        match self.has_had_recipient || limits.idle_secs.value <= limits.greet_secs.value {
-            true => &limits.idle_secs,
-            false => &limits.greet_secs,
-        }
+        self.connection.flush(self.deadlines.idle())
     }
 
     fn log_trace(&self, policy: &mut Policy<'_>) {
@@ -547,17 +508,6 @@ fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], has_ended: bool) {
         let _ = letter.finish(log_line);
     }
 }
-
-/// The variable of the environment by which `listen` tells a session that places are scarce, whatever its value.
-pub const SCARCE: &str = "MAILRECV_SCARCE";
-
-/// The part of its time that a peer may then be silent before it has named a recipient that is accepted: with the
-/// defaults ten seconds, as in Postfix under stress (smtpd_timeout).
-const SCARCE_FRACTION: u32 = 3;
-
-/// The least rate at which the text of a message may come for longer than `limit.connection_secs`: 500 octets a second, as
-/// in Postfix (smtpd_min_data_rate).
-const TIME_FOR_AN_OCTET: Duration = Duration::from_millis(2);
 
 /// So many octets of replies leave although there is more input: a few of these may be short and their replies long. It is
 /// far more than a group of commands that somebody pipelines to send mail is answered with.
