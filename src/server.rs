@@ -3,6 +3,7 @@
 //! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
 
 mod deadlines;
+mod tls;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
 use crate::net::conn::{Connection, Input};
-use crate::net::tls::{Acceptor, Keys, TlsParameters};
+use crate::net::tls::{Keys, TlsParameters};
 use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::signals::Signals;
@@ -158,33 +159,10 @@ impl<'a> Server<'a> {
             Ok(()) => self.converse(first, &mut session, &mut policy, peer, runner),
             Err(end) => end,
         };
-        self.refusals.finish(self.log);
-        // What a message that broke off had begun.
-        log_letter(self.log, &mut self.letter, &[], true);
-        self.tally.end(match end {
-            End::Closed => const { Family::Sessions.with("closed") },
-            End::TimedOut => const { Family::Sessions.with("timed_out") },
-            End::Stopped => const { Family::Sessions.with("stopped") },
-            End::PeerGone(_) => const { Family::Sessions.with("gone") },
-            End::NoKey | End::NotSecured(_) => const { Family::Sessions.with("no_tls") },
-        });
-        match end {
-            End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
-            End::NotSecured(why) => self.log.event(&Event::NotSecured(&why)),
-            End::PeerGone(how) => {
-                if session.transaction().is_some() {
-                    self.log.event(&Event::GoneInTransaction(&how));
-                } else if let Some((id, deliveries)) = &self.unconfirmed {
-                    // The window that no server can close (RFC 1047).
-                    self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
-                } else {
-                    self.log.event(&Event::Gone(&how));
-                }
-            }
-        }
-        self.log.event(&Event::Closed(self.messages));
+        self.finish(end, &session);
     }
 
+    /// Executes one step after the other; says why the last one was the last.
     fn converse<'s>(
         &mut self,
         first: Step,
@@ -252,64 +230,6 @@ impl<'a> Server<'a> {
                 }
             };
         }
-    }
-
-    /// The handshake, and then the greeting (RFC 8314, 3.3).
-    fn greet_under_tls(&mut self, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
-        let acceptor = self.keys.acceptor().map_err(|error| {
-            self.log.event(&Event::NoKey(&error));
-            End::NoKey
-        })?;
-        // What came behind the header of a proxy is the beginning of the handshake.
-        self.secure(acceptor, session, policy)?;
-        self.send(&reply::greeting(&self.config.domain, self.config.protocol), false);
-        Ok(())
-    }
-
-    /// Tells the peer to begin the handshake, and does it, if that can be.
-    fn start_tls(&mut self, ready: &Reply, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<Step, End> {
-        let acceptor = match self.keys.acceptor() {
-            Ok(acceptor) => acceptor,
-            Err(error) => return Ok(session.not_secured(format!("{error:#}"))),
-        };
-        // What has come behind STARTTLS may be of somebody else than the handshake is with (RFC 3207, section 6).
-        let thrown_away = self.connection.buffered().len();
-        if thrown_away > 0 {
-            self.connection.consume(thrown_away);
-            self.log.event(&Event::PlaintextThrownAway(thrown_away));
-        }
-        self.send(ready, session.is_extended());
-        self.secure(acceptor, session, policy)?;
-        Ok(Step::Wait)
-    }
-
-    /// Does the handshake: session and policy begin anew.
-    fn secure(&mut self, acceptor: Acceptor, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
-        self.keys.begin();
-        if let Err(input) = self.connection.start_tls(acceptor, self.deadlines.idle()) {
-            // The peer may be told by an alert.
-            let _ = self.connection.hang_up(Instant::now() + LAST_WORDS);
-            return Err(match input {
-                Input::Gone(error) => End::NotSecured(error.to_string()),
-                Input::TimedOut => End::NotSecured("the handshake takes too long".to_owned()),
-                Input::End | Input::More => {
-                    End::NotSecured("the peer closed the connection in the handshake".to_owned())
-                }
-                Input::Stop => {
-                    self.log.event(&Event::NotSecured(&"we are to stop"));
-                    End::Stopped
-                }
-            });
-        }
-        self.tls = self.connection.tls_parameters();
-        if let Some(parameters) = &self.tls {
-            self.log.event(&Event::Secured(parameters));
-        }
-        self.deadlines.not_idle();
-        self.unconfirmed = None;
-        session.secured();
-        policy.secured();
-        Ok(())
     }
 
     /// Gives the session what has come, and the spool what comes of it.
@@ -388,6 +308,35 @@ impl<'a> Server<'a> {
             self.unconfirmed = None;
         }
         input
+    }
+
+    /// Counts how the session has ended, and tells the log what it does not know yet.
+    fn finish(&mut self, end: End, session: &Session<'_>) {
+        self.refusals.finish(self.log);
+        // What a message that broke off had begun.
+        log_letter(self.log, &mut self.letter, &[], true);
+        self.tally.end(match end {
+            End::Closed => const { Family::Sessions.with("closed") },
+            End::TimedOut => const { Family::Sessions.with("timed_out") },
+            End::Stopped => const { Family::Sessions.with("stopped") },
+            End::PeerGone(_) => const { Family::Sessions.with("gone") },
+            End::NoKey | End::NotSecured(_) => const { Family::Sessions.with("no_tls") },
+        });
+        match end {
+            End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
+            End::NotSecured(why) => self.log.event(&Event::NotSecured(&why)),
+            End::PeerGone(how) => {
+                if session.transaction().is_some() {
+                    self.log.event(&Event::GoneInTransaction(&how));
+                } else if let Some((id, deliveries)) = &self.unconfirmed {
+                    // The window that no server can close (RFC 1047).
+                    self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
+                } else {
+                    self.log.event(&Event::Gone(&how));
+                }
+            }
+        }
+        self.log.event(&Event::Closed(self.messages));
     }
 
     /// Whether we have been asked to stop, where nothing waits that would take note of that.
