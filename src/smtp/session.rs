@@ -7,13 +7,15 @@
 
 mod authentication;
 mod chunks;
+mod envelope;
+mod tls;
 
 use authentication::Authentication;
 
 use super::answering::{Answering, Next, Noted};
 use super::auth::{Exchange, Mechanism};
 use super::chunk::ChunkReader;
-use super::command::{self, Command, Dialect, MAX_COMMAND_LINE, MailParameters, RcptParameters, SyntaxError};
+use super::command::{self, Command, Dialect, MAX_COMMAND_LINE, SyntaxError};
 use super::credentials;
 use super::data::{DataReader, Text};
 use super::line::{Found, LineReader};
@@ -21,7 +23,7 @@ use super::reply::{self, Extensions, Reply};
 use super::scram::ClientFirst;
 use super::transaction::{Hello, HelloVerb, Recipient, Transaction};
 use super::{Answer, Heard, LineEnding, NOT_SHOWN, Outcome, Question, Step, TlsStatus, Turn};
-use crate::address::{Mailbox, ReversePath};
+use crate::address::Mailbox;
 use crate::config::{AuthUse, Limit, Limits, Protocol};
 use crate::peer::Peer;
 
@@ -228,32 +230,6 @@ impl<'c> Session<'c> {
     /// Whether a message has answers left: what is known of it is still needed.
     pub fn is_answering(&self) -> bool {
         matches!(self.state, State::Answering(_))
-    }
-
-    /// The handshake that [`Step::StartTls`] asked for is done: nothing that was said before it counts (RFC 3207, 4.2), but
-    /// that a peer is not wanted, and what it has used up of its limits.
-    pub fn secured(&mut self) {
-        self.tls = TlsStatus::On;
-        self.authentication.secured();
-        self.lines = LineReader::default();
-        self.refused = Refused::Nothing;
-        self.expects_secret = false;
-        if !matches!(self.state, State::Refused(_)) {
-            self.state = State::Start;
-        }
-    }
-
-    /// There can be no handshake, because of this fault of ours. What was said before counts.
-    pub fn not_secured(&mut self, cause: String) -> Step {
-        if self.tls == TlsStatus::Required {
-            self.tls = TlsStatus::Unavailable;
-        }
-        answer(reply::tls_not_available(cause))
-    }
-
-    /// Whether the connection is under TLS.
-    pub fn is_secured(&self) -> bool {
-        self.tls == TlsStatus::On
     }
 
     /// Whether replies carry enhanced codes.
@@ -516,152 +492,6 @@ impl<'c> Session<'c> {
         Step::Reply(reply::extended_hello(self.protocol, self.domain, self.peer, extensions))
     }
 
-    fn start_tls(&mut self, heard: Heard<'_>) -> Step {
-        match self.tls {
-            TlsStatus::Off => self.unknown(about(reply::unknown_command(), heard)),
-            TlsStatus::On => self.fail(reply::tls_is_on()),
-            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => Step::StartTls(reply::ready_for_tls()),
-        }
-    }
-
-    fn offers_tls(&self) -> bool {
-        match self.tls {
-            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => true,
-            TlsStatus::Off | TlsStatus::On => false,
-        }
-    }
-
-    /// Whether this command is none of those that come before TLS where that is required (RFC 3207, section 4).
-    fn has_to_wait_for_tls(&self, command: &Command<'_>) -> bool {
-        let comes_before = matches!(
-            command,
-            Command::Ehlo(_)
-                | Command::Lhlo(_)
-                | Command::OtherHello
-                | Command::Noop
-                | Command::StartTls
-                | Command::Quit
-                | Command::NotImplemented
-                | Command::Unknown
-        );
-        // Where there is no such thing, it is unknown.
-        let comes_before = comes_before || matches!(command, Command::Auth(_)) && self.authentication.is_off();
-        !comes_before && matches!(self.tls, TlsStatus::Required | TlsStatus::Unavailable)
-    }
-
-    fn tls_first(&mut self, command: &Command<'_>) -> Step {
-        // RCPT, DATA and BDAT, sent behind MAIL before its refusal could be known.
-        let is_echo = self.refused == Refused::Mail && !matches!(command, Command::Mail(..));
-        if matches!(command, Command::Data | Command::Bdat(_, true)) {
-            self.refused = Refused::Nothing;
-        }
-        // Who cannot begin TLS through no fault of its own comes again.
-        let reply = match self.tls {
-            TlsStatus::Unavailable => reply::tls_not_available("STARTTLS was answered so before"),
-            _ => Reply { is_echo, ..reply::tls_required() },
-        };
-        match command {
-            Command::Bdat(octets, _) => {
-                let behind = std::mem::take(&mut self.state);
-                self.refuse_chunk(behind, *octets, reply)
-            }
-            _ if reply.is_our_fault => answer(reply),
-            _ => self.fail(reply),
-        }
-    }
-
-    fn mail(&mut self, sender: ReversePath, parameters: MailParameters) -> Step {
-        let hello = match &self.state {
-            State::Ready(hello) => hello.clone(),
-            State::Mail(_) | State::Chunks(..) => return self.fail(reply::bad_sequence("one MAIL FROM at a time")),
-            _ => return self.fail(reply::missing_hello(self.protocol)),
-        };
-        if self.has_to_authenticate() {
-            return self.fail(reply::authentication_required());
-        }
-        if self.counters.envelope >= self.max_envelope() {
-            return Step::Close(reply::enough_for_one_connection());
-        }
-        self.counters.envelope += 1;
-        if !hello.is_extended() && parameters != MailParameters::default() {
-            return self.fail(reply::parameter_not_recognized());
-        }
-        let limit = &self.limits.smtp_data_size;
-        if limit.value != 0 && parameters.size.is_some_and(|size| size > limit.value) {
-            return self.fail(reply::worded(&limit.refusal, reply::MESSAGE_TOO_LARGE));
-        }
-        let mut transaction = Transaction::new(sender.clone(), hello, parameters.size.unwrap_or(0));
-        transaction.utf8 = parameters.utf8;
-        self.state = State::Asking(Asked::Sender(transaction));
-        Step::Ask(Question::Sender(sender))
-    }
-
-    fn rcpt(&mut self, mailbox: Mailbox, parameters: RcptParameters) -> Step {
-        match std::mem::take(&mut self.state) {
-            State::Mail(transaction) if !transaction.hello.is_extended() && parameters != RcptParameters::default() => {
-                self.counters.envelope += 1;
-                self.state = State::Mail(transaction);
-                self.fail(reply::parameter_not_recognized())
-            }
-            State::Mail(mut transaction) => {
-                self.counters.envelope += 1;
-                let limit = &self.limits.smtp_rcpt_to;
-                let known = transaction.place_of(&mailbox);
-                if known.is_some() && !transaction.hello.is_lmtp() {
-                    self.state = State::Mail(transaction);
-                    return self.accept_recipient();
-                }
-                if transaction.accepted.len() as u64 >= limit.value {
-                    self.state = State::Mail(transaction);
-                    let reply = reply::worded(&limit.refusal, reply::TOO_MANY_RECIPIENTS);
-                    return self.not_counted(reply.about(mailbox.bare()));
-                }
-                if let Some(place) = known {
-                    // One more answer is wanted then (RFC 2033, 4.2).
-                    transaction.accepted.push(place);
-                    self.state = State::Mail(transaction);
-                    return self.accept_recipient();
-                }
-                if transaction.put_off >= MAX_PUT_OFF {
-                    return self.put_off(reply::one_at_a_time(), &mailbox, transaction);
-                }
-                self.state = State::Asking(Asked::Recipient(mailbox.clone(), parameters.original, transaction));
-                Step::Ask(Question::Recipient(mailbox))
-            }
-            state => {
-                let has_begun = matches!(state, State::Chunks(..));
-                self.state = state;
-                self.fail(match self.refused {
-                    _ if has_begun => reply::bad_sequence(CHUNKS),
-                    Refused::Mail => reply::behind_refused("MAIL"),
-                    Refused::Rcpt | Refused::Bdat | Refused::Nothing => reply::bad_sequence("missing MAIL FROM"),
-                })
-            }
-        }
-    }
-
-    /// Takes the recipient in, unless both it and another one go to somebody who will not give the message back.
-    fn recipient(&mut self, recipient: Recipient, mut transaction: Transaction) -> Step {
-        let Recipient { mailbox, destinations, .. } = &recipient;
-        if transaction.collides_with(destinations) {
-            return self.put_off(reply::one_at_a_time(), mailbox, transaction);
-        }
-        let limit = &self.limits.copies_size;
-        let is_first = transaction.recipients.is_empty();
-        if !is_first && limit.value != 0 && transaction.octets(transaction.size, Some(destinations)) > limit.value {
-            return self.put_off(reply::worded(&limit.refusal, reply::TOO_MANY_COPIES), mailbox, transaction);
-        }
-        transaction.add(recipient);
-        self.state = State::Mail(transaction);
-        self.accept_recipient()
-    }
-
-    fn put_off(&mut self, reply: Reply, mailbox: &Mailbox, mut transaction: Transaction) -> Step {
-        transaction.put_off += 1;
-        self.state = State::Mail(transaction);
-        self.not_counted(reply.about(mailbox.bare()))
-    }
-
     fn data_command(&mut self) -> Step {
         match std::mem::take(&mut self.state) {
             State::Mail(transaction) if !transaction.recipients.is_empty() => {
@@ -711,27 +541,6 @@ impl<'c> Session<'c> {
         Step::Reply(reply::OK)
     }
 
-    /// An accepted recipient has a limit of its own and does not count as a command.
-    fn accept_recipient(&mut self) -> Step {
-        self.refused = Refused::Nothing;
-        self.not_counted(reply::RECIPIENT_OK)
-    }
-
-    /// Answers an RCPT that does not count as a command, unless there are very many in this connection. A transaction
-    /// that [`Session::mail`] has let begin has room for all of its recipients.
-    fn not_counted(&mut self, reply: Reply) -> Step {
-        if self.counters.envelope <= self.max_envelope().saturating_add(self.limits.smtp_rcpt_to.value) {
-            self.counters.since_message.commands -= 1;
-        }
-        answer(reply)
-    }
-
-    /// Behind how many MAIL and RCPT commands no other transaction begins; more only where the administrator lets a peer
-    /// have more commands than that between two messages.
-    fn max_envelope(&self) -> u64 {
-        MAX_ENVELOPE.max(self.limits.smtp_commands.value)
-    }
-
     fn fail(&mut self, reply: Reply) -> Step {
         self.counters.since_message.failed += 1;
         let limit = &self.limits.smtp_failcmds;
@@ -751,17 +560,6 @@ impl<'c> Session<'c> {
         }
     }
 }
-
-/// How many MAIL and RCPT commands a connection has before it is told to go on with another one; only between
-/// transactions, so that nothing is lost. Each may have every rule tried, and an accepted message does not start this anew.
-/// It is a thousand messages for one recipient each, as many as Exim takes over a connection
-/// (smtp_accept_max_per_connection) and twice what it sends (connection_max_messages); and twice the recipients above the
-/// limit of one message that Postfix lets pass (smtpd_recipient_overshoot_limit).
-const MAX_ENVELOPE: u64 = 2000;
-
-/// So many recipients of a transaction are asked about and then put off; what follows is put off unasked. The sender comes
-/// back with all of them in the next transaction, which there would be in any case.
-const MAX_PUT_OFF: usize = 10;
 
 /// What may be sent between two chunks is the next one, or RSET.
 const CHUNKS: &str = "this message comes in BDAT chunks";

@@ -1,0 +1,92 @@
+//! TLS (STARTTLS, RFC 3207): the session's part of it. The handshake is the server's.
+//!
+//! What was said before it counts for nothing behind it, and where it is required little can be said before.
+
+use super::{Refused, Session, State, about, answer};
+use crate::smtp::command::Command;
+use crate::smtp::line::LineReader;
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::{Heard, Step, TlsStatus};
+
+impl Session<'_> {
+    /// The handshake that [`Step::StartTls`] asked for is done: nothing that was said before it counts (RFC 3207, 4.2), but
+    /// that a peer is not wanted, and what it has used up of its limits.
+    pub fn secured(&mut self) {
+        self.tls = TlsStatus::On;
+        self.authentication.secured();
+        self.lines = LineReader::default();
+        self.refused = Refused::Nothing;
+        self.expects_secret = false;
+        if !matches!(self.state, State::Refused(_)) {
+            self.state = State::Start;
+        }
+    }
+
+    /// There can be no handshake, because of this fault of ours. What was said before counts.
+    pub fn not_secured(&mut self, cause: String) -> Step {
+        if self.tls == TlsStatus::Required {
+            self.tls = TlsStatus::Unavailable;
+        }
+        answer(reply::tls_not_available(cause))
+    }
+
+    /// Whether the connection is under TLS.
+    pub fn is_secured(&self) -> bool {
+        self.tls == TlsStatus::On
+    }
+
+    pub(super) fn offers_tls(&self) -> bool {
+        match self.tls {
+            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => true,
+            TlsStatus::Off | TlsStatus::On => false,
+        }
+    }
+
+    pub(super) fn start_tls(&mut self, heard: Heard<'_>) -> Step {
+        match self.tls {
+            TlsStatus::Off => self.unknown(about(reply::unknown_command(), heard)),
+            TlsStatus::On => self.fail(reply::tls_is_on()),
+            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => Step::StartTls(reply::ready_for_tls()),
+        }
+    }
+
+    /// Whether this command is none of those that come before TLS where that is required (RFC 3207, section 4).
+    pub(super) fn has_to_wait_for_tls(&self, command: &Command<'_>) -> bool {
+        let comes_before = match command {
+            Command::Ehlo(_)
+            | Command::Lhlo(_)
+            | Command::OtherHello
+            | Command::Noop
+            | Command::StartTls
+            | Command::Quit
+            | Command::NotImplemented
+            | Command::Unknown => true,
+            // Where there is no such thing, it is unknown.
+            Command::Auth(_) => self.authentication.is_off(),
+            _ => false,
+        };
+        !comes_before && matches!(self.tls, TlsStatus::Required | TlsStatus::Unavailable)
+    }
+
+    /// Refuses a command that has to wait.
+    pub(super) fn tls_first(&mut self, command: &Command<'_>) -> Step {
+        // RCPT, DATA and BDAT, sent behind MAIL before its refusal could be known.
+        let is_echo = self.refused == Refused::Mail && !matches!(command, Command::Mail(..));
+        if matches!(command, Command::Data | Command::Bdat(_, true)) {
+            self.refused = Refused::Nothing;
+        }
+        // Who cannot begin TLS through no fault of its own comes again.
+        let reply = match self.tls {
+            TlsStatus::Unavailable => reply::tls_not_available("STARTTLS was answered so before"),
+            _ => Reply { is_echo, ..reply::tls_required() },
+        };
+        match command {
+            Command::Bdat(octets, _) => {
+                let behind = std::mem::take(&mut self.state);
+                self.refuse_chunk(behind, *octets, reply)
+            }
+            _ if reply.is_our_fault => answer(reply),
+            _ => self.fail(reply),
+        }
+    }
+}
