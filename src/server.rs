@@ -324,7 +324,13 @@ impl<'a> Server<'a> {
         });
         match end {
             End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
-            End::NotSecured(why) => self.log.event(&Event::NotSecured(&why)),
+            End::NotSecured(why) => {
+                self.log.event(&Event::NotSecured(&why));
+                // STARTTLS may have come together with it.
+                if let Some((id, deliveries)) = &self.unconfirmed {
+                    self.log.event(&Event::GoneUnconfirmed { how: &why, id, deliveries });
+                }
+            }
             End::PeerGone(how) => {
                 if session.transaction().is_some() {
                     self.log.event(&Event::GoneInTransaction(&how));

@@ -88,6 +88,24 @@ fn a_peer_that_is_gone_in_the_handshake_is_no_fault() {
     assert_eq!(warnings(&scratch), [expected]);
 }
 
+/// The reply to a message may be lost with a handshake that was asked for behind it, and then the message may come again.
+#[test]
+fn a_peer_that_is_gone_in_the_handshake_may_not_know_of_its_message() {
+    let scratch = scratch("");
+    let mut session = scratch.greeted();
+    session.begin_message(&["fred@mx.example"]);
+    session.send("Subject: x\r\n\r\nx\r\n.\r\nSTARTTLS\r\n");
+    session.until_read();
+    assert_eq!(session.hang_up().exit_code(), 0);
+    let warnings = warnings(&scratch);
+    assert!(warnings.len() == 2 && warnings[0].contains("no TLS with this peer: "), "{warnings:#?}");
+    assert!(
+        warnings[1].ends_with(" is delivered, but if the peer has not read that it will send it again"),
+        "{warnings:#?}"
+    );
+    assert!(scratch.read("inbox").contains("Subject: x\n"));
+}
+
 /// A session that is asked to stop in the handshake ends as any other that is, and not for want of TLS.
 #[test]
 fn a_handshake_ends_when_we_are_to_stop() {
