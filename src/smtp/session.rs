@@ -197,13 +197,16 @@ impl<'c> Session<'c> {
 
     /// A question has no answer that goes on: the command is refused, and all is as before it.
     fn unanswered(&mut self, asked: Asked, answer: Answer) -> Step {
+        // MAIL and RCPT have a bound of their own.
+        let is_of_envelope = matches!(asked, Asked::Sender(_) | Asked::Recipient(..));
         self.state = match asked {
             Asked::Sender(transaction) => State::Ready(transaction.hello),
             Asked::Recipient(_, _, transaction) => State::Mail(transaction),
             Asked::Mechanisms(hello) | Asked::Password(hello, ..) | Asked::ScramKeys(hello, _) => State::Ready(hello),
         };
         match answer {
-            Answer::No(reply) if reply.is_our_fault => self.not_counted(reply),
+            Answer::No(reply) if reply.is_our_fault && is_of_envelope => self.not_counted(reply),
+            Answer::No(reply) if reply.is_our_fault => reply_or_close(reply),
             Answer::No(reply) => self.fail(reply),
             Answer::Admitted
             | Answer::Destinations(_)
@@ -334,14 +337,14 @@ impl<'c> Session<'c> {
         let reply = Reply { is_echo: reply.is_echo || is_again, ..reply };
         if !is_last {
             self.state = State::Answering(answering);
-            return answer(reply);
+            return reply_or_close(reply);
         }
         self.state = State::Ready(answering.transaction.hello.clone());
         if !answering.is_delivered {
             return self.fail(reply);
         }
         self.counters.since_message = SinceMessage::default();
-        answer(reply)
+        reply_or_close(reply)
     }
 
     /// Why no message may have this text.
@@ -548,7 +551,7 @@ impl<'c> Session<'c> {
             let last = format!("the last one: {} {}", reply.code, reply.text);
             return Step::Close(Reply { subject: reply.subject, ..over_limit(limit).because(last) });
         }
-        answer(reply)
+        reply_or_close(reply)
     }
 
     fn unknown(&mut self, reply: Reply) -> Step {
@@ -574,7 +577,7 @@ fn about(reply: Reply, heard: Heard<'_>) -> Reply {
 }
 
 /// 421 is the last word, whoever worded it (RFC 5321, 3.8).
-fn answer(reply: Reply) -> Step {
+fn reply_or_close(reply: Reply) -> Step {
     if reply.code == 421 { Step::Close(reply) } else { Step::Reply(reply) }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Rules decide about a sender and each recipient, which may cost something; whoever is put off comes again with more.
 
-use super::{Asked, CHUNKS, Refused, Session, State, answer};
+use super::{Asked, CHUNKS, Refused, Session, State, reply_or_close};
 use crate::address::{Mailbox, ReversePath};
 use crate::smtp::command::{MailParameters, RcptParameters};
 use crate::smtp::reply::{self, Reply};
@@ -108,13 +108,13 @@ impl Session<'_> {
         self.not_counted(reply.about(mailbox.bare()))
     }
 
-    /// Answers an RCPT that does not count as a command, unless there are very many in this connection. A transaction
+    /// Answers a MAIL or RCPT that does not count as a command, unless there are very many in this connection. A transaction
     /// that [`Session::mail`] has let begin has room for all of its recipients.
     pub(super) fn not_counted(&mut self, reply: Reply) -> Step {
         if self.counters.envelope <= self.max_envelope().saturating_add(self.limits.smtp_rcpt_to.value) {
             self.counters.since_message.commands -= 1;
         }
-        answer(reply)
+        reply_or_close(reply)
     }
 
     /// Behind how many MAIL and RCPT commands no other transaction begins; more only where the administrator lets a peer

@@ -2,7 +2,7 @@
 //!
 //! What was said before it counts for nothing behind it, and where it is required little can be said before.
 
-use super::{Refused, Session, State, about, answer};
+use super::{Refused, Session, State, about, reply_or_close};
 use crate::smtp::command::Command;
 use crate::smtp::line::LineReader;
 use crate::smtp::reply::{self, Reply};
@@ -27,7 +27,7 @@ impl Session<'_> {
         if self.tls == TlsStatus::Required {
             self.tls = TlsStatus::Unavailable;
         }
-        answer(reply::tls_not_available(cause))
+        reply_or_close(reply::tls_not_available(cause))
     }
 
     /// Whether the connection is under TLS.
@@ -85,7 +85,7 @@ impl Session<'_> {
                 let behind = std::mem::take(&mut self.state);
                 self.refuse_chunk(behind, *octets, reply)
             }
-            _ if reply.is_our_fault => answer(reply),
+            _ if reply.is_our_fault => reply_or_close(reply),
             _ => self.fail(reply),
         }
     }
