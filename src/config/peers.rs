@@ -1,6 +1,6 @@
 //! Who is meant by `allow remotehost`, `deny remotehost` and `allowgroup`: peers whose name or address a pattern matches,
-//! those of a network, a user of this machine at a Unix socket,
-//! or who has begun TLS or logged in. To patterns these are all `local`.
+//! those of a network, a user of this machine at a Unix socket (to patterns all of these are `local`), whoever is under
+//! TLS, and whoever has logged in with a name that a pattern matches.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
