@@ -205,9 +205,7 @@ impl<'a> Server<'a> {
                 }
                 // Whoever has no answer yet will be sent the message again.
                 Step::Deliver(delivery) if delivery.group.start > 0 && self.is_to_stop() => {
-                    let step = Step::Close(reply::shutting_down(&self.config.domain));
-                    self.count_refused_message(session, &step);
-                    step
+                    Step::Close(reply::shutting_down(&self.config.domain))
                 }
                 Step::Deliver(delivery) => self.deliver(session, peer, delivery, runner),
                 Step::StartTls(ready) => match self.start_tls(&ready, session, policy) {
@@ -223,6 +221,9 @@ impl<'a> Server<'a> {
                 }
                 Step::Close(reply) => {
                     self.send(&reply, session.is_extended());
+                    if !session.has_text() {
+                        self.count_refused_message(&reply);
+                    }
                     return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
                         Ok(()) => end,
                         Err(error) => broken(&error),
@@ -235,7 +236,6 @@ impl<'a> Server<'a> {
     /// Gives the session what has come, and the spool what comes of it.
     fn receive<'s>(&mut self, session: &mut Session<'s>) -> Step {
         self.text.clear();
-        let was_answering = session.is_answering();
         let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
         match heard {
             Heard::Nothing | Heard::Discarded => {}
@@ -255,9 +255,6 @@ impl<'a> Server<'a> {
                     log_letter(self.log, &mut self.letter, &self.text, has_ended);
                 }
             }
-        }
-        if was_answering || heard == Heard::Text {
-            self.count_refused_message(session, &step);
         }
         // A line that is too long to be a command is no progress until it ends.
         if heard != Heard::Nothing || !matches!(step, Step::Wait) {
@@ -297,7 +294,6 @@ impl<'a> Server<'a> {
             self.delivered = Some((id.clone(), delivery));
         }
         self.id = Some(id);
-        self.count_refused_message(session, &step);
         step
     }
 
@@ -372,14 +368,12 @@ impl<'a> Server<'a> {
                         false => self.flush(),
                     };
                 }
-                let sent = self.flush();
-                // What a message that was given up between its chunks had begun.
-                log_letter(self.log, &mut self.letter, &[], true);
-                sent
+                self.flush()
             }
         };
         if !session.is_answering() {
-            self.spool = None;
+            self.count_refused_message(reply);
+            self.give_up_text();
             // One that is killed later has been counted until here.
             if self.id.take().is_some()
                 && let Some(why) = self.tally.hand_over()
@@ -399,21 +393,17 @@ impl<'a> Server<'a> {
         self.refusals.log(self.log, reply);
     }
 
-    /// Counts a message that nobody has, when this is the last answer to it: who has none yet when we close gets none.
-    fn count_refused_message(&self, session: &Session<'_>, step: &Step) {
-        let (reply, is_last) = match step {
-            Step::Reply(reply) => (reply, !session.is_answering() && !session.has_text()),
-            Step::Close(reply) => (reply, true),
-            Step::Wait
-            | Step::Continue
-            | Step::StartTls(_)
-            | Step::Authenticated(..)
-            | Step::Ask(_)
-            | Step::Deliver(_) => return,
-        };
+    /// Lets go of the text of a message, which is answered, or was given up between its chunks.
+    fn give_up_text(&mut self) {
+        self.spool = None;
+        log_letter(self.log, &mut self.letter, &[], true);
+    }
+
+    /// Counts the message of which text has come, if there is one and this, the last word about it, leaves it with nobody.
+    fn count_refused_message(&self, last_word: &Reply) {
         let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
-        if is_last && !has_been_delivered {
-            self.tally.count(match reply.is_permanent() {
+        if self.spool.is_some() && last_word.is_negative() && !has_been_delivered {
+            self.tally.count(match last_word.is_permanent() {
                 true => const { Family::Messages.with("refused") },
                 false => const { Family::Messages.with("deferred") },
             });

@@ -49,7 +49,7 @@ families! {
         Form::Histogram(&[50_000, 250_000, 1_000_000, 5_000_000, 30_000_000, 120_000_000, 600_000_000]),
         "How long sessions took.";
     Messages Session "mailrecv_messages_total" Form::By("outcome", &["accepted", "deferred", "refused"]),
-        "Messages that came whole, by whether they were answered 2xx, 4xx or 5xx.";
+        "Messages that came, whole or up to a chunk that was refused, by whether they were answered 2xx, 4xx or 5xx.";
     AcceptedOctets Session "mailrecv_accepted_bytes_total" Form::Counter, "Size of the accepted messages.";
     Deliveries Session "mailrecv_deliveries_total" ACTIONS,
         "Deliveries, one for each recipient and destination of an accepted message.";

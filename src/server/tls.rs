@@ -72,6 +72,7 @@ impl Server<'_> {
         }
         self.deadlines.not_idle();
         self.unconfirmed = None;
+        self.give_up_text();
         session.secured();
         policy.secured();
         Ok(())

@@ -26,6 +26,7 @@ fn numbers_are_what_happened() {
         "sandbox strict\n\
          metrics_file {}\n\
          limit.smtp_data_size 1000 552 Too large\n\
+         limit.smtp_commands 100\n\
          deny remotehost ^127\\.0\\.0\\.9$\n\
          deliver rcpt_to maildir@example.com maildir {}\n\
          deliver rcpt_to pipe@example.com pipe cat >/dev/null\n\
@@ -65,6 +66,14 @@ fn numbers_are_what_happened() {
     }
     first.begin_message(&[FRED]);
     first.exchange(&format!("Subject: x\r\n\r\n{}\r\n.", "x".repeat(1000)), "552");
+    // In chunks: one that is given up counts for nothing, one of which a chunk is refused counts once.
+    first.offer(FRED);
+    first.exchange("BDAT 12\r\nSubject: x", "250");
+    first.exchange("RSET", "250");
+    first.offer(FRED);
+    first.exchange("BDAT 12\r\nSubject: x", "250");
+    first.exchange(&format!("BDAT 1002\r\n{}", "x".repeat(1000)), "552");
+    first.exchange("BDAT 0 LAST", "503");
     first.exchange("MAIL FROM:<a@example.net>", "250");
     for _ in 0..3 {
         first.exchange("RCPT TO:<nobody@example.com>", "550");
@@ -98,7 +107,7 @@ fn numbers_are_what_happened() {
         ("mailrecv_session_duration_seconds_count", 4),
         ("mailrecv_messages_total{outcome=\"accepted\"}", 3),
         ("mailrecv_messages_total{outcome=\"deferred\"}", 2),
-        ("mailrecv_messages_total{outcome=\"refused\"}", 2),
+        ("mailrecv_messages_total{outcome=\"refused\"}", 3),
         ("mailrecv_accepted_bytes_total", 3 * TEXT.len() as u64),
         ("mailrecv_deliveries_total{action=\"append\"}", 2),
         ("mailrecv_deliveries_total{action=\"maildir\"}", 1),
@@ -111,14 +120,15 @@ fn numbers_are_what_happened() {
         ("mailrecv_refusals_total{code=\"421\"}", 1),
         ("mailrecv_refusals_total{code=\"451\"}", 2),
         ("mailrecv_refusals_total{code=\"502\"}", 1),
+        ("mailrecv_refusals_total{code=\"503\"}", 1),
         ("mailrecv_refusals_total{code=\"550\"}", 5),
-        ("mailrecv_refusals_total{code=\"552\"}", 1),
+        ("mailrecv_refusals_total{code=\"552\"}", 2),
         ("mailrecv_refusals_total{code=\"other\"}", 1),
         ("mailrecv_refusals_enhanced_total{status=\"4.3.0\"}", 2),
         ("mailrecv_refusals_enhanced_total{status=\"4.3.2\"}", 1),
         ("mailrecv_refusals_enhanced_total{status=\"5.1.1\"}", 4),
-        ("mailrecv_refusals_enhanced_total{status=\"5.3.4\"}", 1),
-        ("mailrecv_refusals_enhanced_total{status=\"5.5.1\"}", 1),
+        ("mailrecv_refusals_enhanced_total{status=\"5.3.4\"}", 2),
+        ("mailrecv_refusals_enhanced_total{status=\"5.5.1\"}", 2),
         ("mailrecv_refusals_enhanced_total{status=\"5.7.1\"}", 1),
         // The administrator has worded one of his own.
         ("mailrecv_refusals_enhanced_total{status=\"other\"}", 1),

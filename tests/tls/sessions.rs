@@ -226,7 +226,9 @@ fn chunks_that_came_in_the_clear_are_forgotten() {
     let scratch = scratch("debug sw+Fl\n");
     let mut session = scratch.greeted();
     session.offer("fred@mx.example");
-    session.exchange("BDAT 16\r\nSubject: clear", "250 2.0.0 16 octets received");
+    // Half a line of it.
+    session.send("BDAT 12\r\nSubject: cle");
+    session.expect("250 2.0.0 12 octets received");
     session.start_tls(&client());
     session.exchange("BDAT 6 LAST\r\nNOOP", "503 Bad sequence of commands -- missing MAIL FROM");
     session.exchange("EHLO client.example", "250-");
@@ -235,7 +237,10 @@ fn chunks_that_came_in_the_clear_are_forgotten() {
     session.exchange("BDAT 20 LAST\r\nSubject: secured\r\n", "250 2.0.0 Message accepted");
     session.quit();
     let inbox = scratch.read("inbox");
-    assert!(inbox.contains("\nSubject: secured\n") && !inbox.contains("clear"), "{inbox}");
+    assert!(inbox.contains("\nSubject: secured\n") && !inbox.contains("cle"), "{inbox}");
+    let log = scratch.log();
+    let letter = log.iter().filter_map(|line| line.split_once(" Letter: ")).map(|(_, text)| text);
+    assert_eq!(letter.collect::<Vec<_>>(), ["'Subject: cle'", "'Subject: secured'", "''"]);
 }
 
 #[test]
