@@ -61,7 +61,7 @@ impl Server<'_> {
                     End::NotSecured("the peer closed the connection in the handshake".to_owned())
                 }
                 Input::Stop => {
-                    self.log.event(&Event::NotSecured(&"we are to stop"));
+                    self.log.event(&Event::NotSecured(&"we were asked to stop"));
                     End::Stopped
                 }
             });

@@ -117,7 +117,7 @@ fn a_handshake_ends_when_we_are_to_stop() {
     let alert = session.try_rest().unwrap();
     assert_eq!(alert.first(), Some(&0x15), "{alert:?}");
     assert_eq!(session.exit_code(), 0);
-    assert_eq!(warnings(&scratch), ["[192.0.2.7] WARNING: no TLS with this peer: we are to stop"]);
+    assert_eq!(warnings(&scratch), ["[192.0.2.7] WARNING: no TLS with this peer: we were asked to stop"]);
     let numbers = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "metrics"]).stdout).unwrap();
     for (end, count) in [("stopped", 1), ("no_tls", 0)] {
         assert!(numbers.contains(&format!("mailrecv_sessions_total{{end=\"{end}\"}} {count}\n")), "{numbers}");
