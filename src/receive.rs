@@ -123,23 +123,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
         log.event(&Event::NotCounted(&why));
     }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
-    let (mut peer, lookup) = match origin {
-        Origin::Named(peer) => (peer, None),
-        Origin::Terminal => (Peer::at_terminal(), None),
-        Origin::Socket(address) => {
-            let lookup = address.ip().map(|address| (address, dns::look_into_files(address)));
-            (Peer::unnamed(address), lookup)
-        }
-    };
-    let name_servers = match lookup {
-        Some((_, Lookup::Known(name))) => {
-            log.event(&Event::HostName(&name));
-            peer.hostname = Some(name);
-            None
-        }
-        Some((address, Lookup::Ask(servers))) => Some((address, servers)),
-        None => None,
-    };
+    let (mut peer, name_servers) = peer_of(origin, log);
     // What runs commands stays outside the sandbox. Inside is read whatever others chose: the answers of name servers,
     // and then what the peer has to say. Which commands there are is fixed before either.
     let commands = match name_servers {
@@ -342,6 +326,25 @@ fn unconfined(flaw: Flaw) -> Stop {
     Stop {
         reply: Some(reply::cannot_serve(format!("the configuration requires a sandbox: {flaw}"))),
         exit: Exit::OsErr,
+    }
+}
+
+/// The peer, and whom to ask for its name, at which address, if no file of this host knows it.
+fn peer_of(origin: Origin, log: &Log) -> (Peer, Option<(IpAddr, NameServers)>) {
+    let address = match origin {
+        Origin::Named(peer) => return (peer, None),
+        Origin::Terminal => return (Peer::at_terminal(), None),
+        Origin::Socket(address) => address,
+    };
+    let mut peer = Peer::unnamed(address);
+    let Some(address) = address.ip() else { return (peer, None) };
+    match dns::look_into_files(address) {
+        Lookup::Known(name) => {
+            log.event(&Event::HostName(&name));
+            peer.hostname = Some(name);
+            (peer, None)
+        }
+        Lookup::Ask(servers) => (peer, Some((address, servers))),
     }
 }
 
