@@ -93,20 +93,20 @@ impl Config {
         let mut found = Vec::new();
         let mut is_named = self.domain.starts_with('[');
         for (certificate, key) in lines.pairs() {
-            let secret = tls::read(key.path()).and_then(|text| tls::secret(&text));
+            let private_key = tls::read(key.path()).and_then(|text| tls::private_key(&text));
             // A certificate that stands in the place of the key is no secret.
-            found.extend(secret.is_ok().then(|| key.public_secret(PASS_FOR_US)).flatten());
+            found.extend(private_key.is_ok().then(|| key.public_secret(PASS_FOR_US)).flatten());
             let chain = tls::read(certificate.path()).and_then(|text| tls::chain(&text));
             match chain.and_then(|chain| check_chain(&chain).map(|oddity| (chain, oddity))) {
                 Err(why) => {
                     // Its name is not known.
                     is_named = true;
                     found.push(certificate.about(Severity::Error, why));
-                    found.extend(secret.err().map(|why| key.about(Severity::Error, why)));
+                    found.extend(private_key.err().map(|why| key.about(Severity::Error, why)));
                 }
                 Ok((chain, oddity)) => {
-                    let is_readable = secret.is_ok();
-                    let flaw = check_key(chain.clone(), secret);
+                    let is_readable = private_key.is_ok();
+                    let flaw = check_key(chain.clone(), private_key);
                     // A key that does not fit may well be the right one, and the certificate not.
                     let is_meant = flaw.is_none() || !is_readable;
                     is_named |= !is_meant || is_for(&chain, &self.domain);
@@ -136,9 +136,9 @@ impl Config {
 /// What is wrong with the key of a chain.
 fn check_key(
     chain: Vec<CertificateDer<'static>>,
-    secret: anyhow::Result<PrivateKeyDer<'static>>,
+    private_key: anyhow::Result<PrivateKeyDer<'static>>,
 ) -> Option<anyhow::Error> {
-    secret.and_then(|secret| tls::identity(chain, secret, &ring::default_provider())).err()
+    private_key.and_then(|key| tls::identity(chain, key, &ring::default_provider())).err()
 }
 
 fn is_for(chain: &[CertificateDer<'_>], domain: &str) -> bool {

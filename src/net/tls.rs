@@ -62,7 +62,7 @@ impl Keys {
         let provider = ring::default_provider();
         let identity = |(certificate, key): &(Unread, Unread)| {
             let chain = certificate.parsed(chain)?;
-            key.parsed(|text| identity(chain, secret(text)?, &provider)).map(Arc::new)
+            key.parsed(|text| identity(chain, private_key(text)?, &provider)).map(Arc::new)
         };
         let identities: Vec<_> = self.pairs.iter().map(identity).collect::<Result<_, _>>()?;
         if identities.is_empty() {
@@ -105,7 +105,7 @@ pub(crate) fn chain(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>>
 }
 
 /// The private key in a text; why there is none.
-pub(crate) fn secret(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
+pub(crate) fn private_key(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
     match PrivateKeyDer::from_pem_slice(without_mark(text)) {
         // In the line that it begins with (RFC 7468, 11), or else the next (RFC 1421, 4.6.1.1).
         Err(_) if memchr::memmem::find(text, b"ENCRYPTED").is_some() => bail!(
@@ -118,7 +118,7 @@ pub(crate) fn secret(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
         Err(pem::Error::NoItemsFound) => {
             bail!("has no private key in PEM form, which begins with `-----BEGIN PRIVATE KEY-----`")
         }
-        secret => secret.context("has a key that is not PEM"),
+        private_key => private_key.context("has a key that is not PEM"),
     }
 }
 
@@ -130,10 +130,10 @@ fn without_mark(text: &[u8]) -> &[u8] {
 /// A chain with its key; why they cannot be used together.
 pub(crate) fn identity(
     chain: Vec<CertificateDer<'static>>,
-    secret: PrivateKeyDer<'static>,
+    private_key: PrivateKeyDer<'static>,
     provider: &CryptoProvider,
 ) -> anyhow::Result<CertifiedKey> {
-    let Ok(key) = provider.key_provider.load_private_key(secret) else {
+    let Ok(key) = provider.key_provider.load_private_key(private_key) else {
         bail!("has a key that is neither RSA of 2048 to 8192 bits, nor ECDSA P-256 or P-384, nor Ed25519");
     };
     let identity = CertifiedKey::new(chain, key);
