@@ -19,7 +19,7 @@ pub(crate) struct Unread {
 }
 
 impl Unread {
-    /// Where it leads to is the administrator's business, who lets certbot put links there.
+    /// Opens a file, wherever links lead: to put them there is the business of the administrator, and of certbot.
     pub(crate) fn open(path: &Path) -> Self {
         // Not blocking: a FIFO that nobody writes to must not hold up mail.
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path);
