@@ -347,9 +347,10 @@ impl<'a> Server<'a> {
         self.signals.stop_requested()
     }
 
-    /// Queues the reply to a command, or to a chunk that others follow. The one to a message leaves at once, whatever else
-    /// the peer has sent already, and before the spool is given up and, if it is good, before the log hears of it, which
-    /// both may take time: until it leaves, the message is delivered and the peer does not know.
+    /// Queues the reply to a command, or to a chunk that others follow, unless many wait already. The one to a message
+    /// leaves at once, whatever else the peer has sent already, and before the spool is given up and, if it is good,
+    /// before the log hears of it, which both may take time: until it leaves, the message is delivered and the peer does
+    /// not know.
     fn answer(&mut self, reply: &Reply, session: &Session<'_>) -> std::io::Result<()> {
         let enhanced = session.is_extended();
         let sent = match self.delivered.take() {
@@ -362,11 +363,10 @@ impl<'a> Server<'a> {
             }
             None => {
                 self.send(reply, enhanced);
+                // No message ends with this one.
                 if self.spool.is_none() || session.has_text() {
-                    return match self.connection.replies().len() < MAX_QUEUED_REPLIES {
-                        true => Ok(()),
-                        false => self.flush(),
-                    };
+                    let may_wait = self.connection.replies().len() < MAX_QUEUED_REPLIES;
+                    return if may_wait { Ok(()) } else { self.flush() };
                 }
                 self.flush()
             }
@@ -454,8 +454,8 @@ fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], has_ended: bool) {
     }
 }
 
-/// So many octets of replies leave although there is more input: a few of these may be short and their replies long. It is
-/// far more than a group of commands that somebody pipelines to send mail is answered with.
+/// So many octets of replies leave although there is more input: 64 KiB of it may be `HELP` ten thousand times. It is far
+/// more than the replies to a group of commands that send mail (RFC 2920, 3.2).
 const MAX_QUEUED_REPLIES: usize = 64 * 1024;
 
 /// How long the last reply may take to leave.
