@@ -233,6 +233,65 @@ fn explain_agrees_with_itself() {
     }
 }
 
+/// Who has logged in reaches what nobody else does, and what is said of it, for people and for programs, is what a session
+/// does.
+#[test]
+fn explain_knows_who_has_logged_in() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\n\
+         auth_file accounts\n\
+         auth_plaintext on\n\
+         limit.fcrdns_check off\n\
+         allowgroup +users auth ^fred$\n\
+         deliver allowgroup +users rcpt_to far@mx.example discard\n\
+         deliver rcpt_to postmaster discard\n",
+    );
+    scratch.write("accounts", "");
+    let explain = |more: &[&str]| {
+        let arguments = ["-c", "mailrecv.conf", "explain", "--peer", PEER, "--rcpt", "far@mx.example"];
+        let output = scratch.run(MAILRECV, &[&arguments, more].concat());
+        assert!(output.stderr.is_empty(), "{output:?}");
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    for (user, status, decision, reply) in [
+        (Some("fred"), 0, "+users: auth: 'fred' matches '^fred$'", "250 2.1.5 Recipient ok"),
+        (Some("alfred"), 1, "+users: auth: 'alfred' does not match '^fred$'", "550 5.7.1 Remote not configured"),
+        (None, 1, "+users: auth: nobody has logged in", "550 5.7.1 Remote not configured"),
+    ] {
+        let options = user.map_or(Vec::new(), |user| vec!["--auth", user]);
+        let (code, text) = explain(&options);
+        assert_eq!(code, status, "{text}");
+        assert!(text.contains(&format!("  line 5: {decision}\n")), "{decision}: {text}");
+        assert!(text.contains(&format!("  reply: {reply}")), "{reply}: {text}");
+        let (code, text) = explain(&[&options[..], &["--json"]].concat());
+        assert_eq!(code, status, "{text}");
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(told["user"].as_str(), user, "{told}");
+        assert_eq!(told["accepted"], status == 0, "{told}");
+        let rules = told["recipients"][0]["rules"].as_array().unwrap();
+        let rule = rules.iter().find(|rule| rule["rule"] == "+users" && rule["line"] == 5).unwrap();
+        let verdict = if status == 0 { "matches" } else { "does_not_match" };
+        assert_eq!(rule["verdict"], verdict, "{rule}");
+    }
+    // With the lines that are missing for it.
+    for (config, note) in [
+        ("auth_plaintext off\n", "note: nobody logs in without TLS (auth_plaintext): `--tls` asks about TLS"),
+        ("auth off\n", "note: the configuration has no accounts, so no peer comes to this"),
+    ] {
+        let whole = scratch.read("mailrecv.conf");
+        scratch.write("mailrecv.conf", format!("{whole}{config}"));
+        let (_, text) = explain(&["--auth", "fred"]);
+        assert!(text.contains(note), "{text}");
+        scratch.write("mailrecv.conf", whole);
+    }
+    // Where everybody has to, nobody sends mail without.
+    scratch.write("mailrecv.conf", format!("{}auth require\n", scratch.read("mailrecv.conf")));
+    let (status, text) = explain(&[]);
+    assert_eq!(status, 1);
+    assert!(text.contains("  reply: 530 5.7.0 Authentication required\n"), "{text}");
+    assert_eq!(explain(&["--auth", "fred"]).0, 0);
+}
+
 /// LMTP begins otherwise, and a peer at a Unix socket is asked about by its user.
 #[test]
 fn explain_knows_lmtp_and_users_of_this_host() {
