@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 
 use crate::scram_keys::{self, ScramKeys, mac};
 use crate::unread::Unread;
+use crate::untrusted::is_invisible;
 use hash::Hash;
 
 /// The file of accounts, opened and not read yet; or none.
@@ -122,8 +123,8 @@ pub(crate) fn misnamed(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         return Some("a name is missing");
     }
-    if name.contains(|c: char| c == ':' || c.is_whitespace() || c.is_control()) {
-        return Some("a name has no colon, no blanks and no control characters");
+    if name.contains(|c: char| c == ':' || c.is_whitespace() || is_invisible(c)) {
+        return Some("a name has no colon, no blanks and nothing that cannot be seen");
     }
     name.starts_with('#').then_some("a line that begins with `#` is a comment, so no name does")
 }
