@@ -86,8 +86,9 @@ impl Hash {
     /// Whether it is the hash of this password. The work does not depend on the answer. An error if the hash is damaged in
     /// a way that only using it shows.
     pub(crate) fn is_of(&self, password: &[u8]) -> anyhow::Result<bool> {
-        // `mailrecv passwd` takes no longer one.
-        let (password, is_possible) = (&password[..password.len().min(LONGEST)], password.len() <= LONGEST);
+        // `mailrecv passwd` takes no others, and mkpasswd whose input was empty by mistake makes no account for everybody.
+        let is_possible = (1..=LONGEST).contains(&password.len());
+        let password = &password[..password.len().min(LONGEST)];
         let verified = match self {
             Hash::Argon2id(hash) => Argon2::default().verify_password(password, &**hash),
             Hash::Yescrypt(hash) => Yescrypt::default().verify_password(password, &**hash),
@@ -279,6 +280,20 @@ mod tests {
             assert_ne!(one, other, "the salt is new each time");
             let hash = Hash::parse(&one).unwrap();
             assert!(hash.is_of(b"correct horse").unwrap() && !hash.is_of(b"").unwrap(), "{one}");
+        }
+    }
+
+    /// Whoever made a hash of it.
+    #[test]
+    fn passwords_that_nobody_has() {
+        for kind in Kind::ALL {
+            for password in [&[b'x'; LONGEST + 1][..], b""] {
+                let hash = Hash::parse(&kind.hash(password).unwrap()).unwrap();
+                assert!(!hash.is_of(password).unwrap(), "{hash}");
+                assert!(!hash.is_of(&password[..password.len().min(LONGEST)]).unwrap(), "{hash}");
+            }
+            let longest = [b'x'; LONGEST];
+            assert!(Hash::parse(&kind.hash(&longest).unwrap()).unwrap().is_of(&longest).unwrap());
         }
     }
 
