@@ -206,7 +206,8 @@ fn who_can_read_and_write_the_file() {
 fn the_file_is_read_anew() {
     let scratch = scratch();
     let accounts = accounts(&scratch);
-    assert!(!accounts.is_password("fred", b"correct horse").unwrap());
+    let error = format!("{:#}", accounts.is_password("fred", b"correct horse").unwrap_err());
+    assert!(error.ends_with("accounts: has no account that can be used"), "{error}");
     add(&scratch, &made(&["fred"], b"correct horse\n"));
     assert!(accounts.is_password("fred", b"correct horse").unwrap());
     // Of more than 4 MiB nothing is believed.
