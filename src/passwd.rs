@@ -1,12 +1,17 @@
 //! `mailrecv passwd`: makes a line for the file of accounts out of a password that is typed or piped.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::accounts::hash::{Kind, LONGEST};
 use crate::exit::Exit;
+use crate::wait::is_ready;
 
 /// Reads a password from standard input, and writes `NAME:HASH` to standard output.
 pub(crate) fn run(name: &str, kind: Kind) -> Exit {
@@ -48,9 +53,10 @@ fn unfit(password: &[u8], kind: Kind) -> Option<String> {
 
 /// Asks twice, without showing what is typed.
 fn typed_twice(name: &str) -> anyhow::Result<Vec<u8>> {
-    let _silence = Silence::begin()?;
+    let silence = Silence::begin()?;
     let ask = |prompt: &str| {
         let _ = io::stderr().write_all(prompt.as_bytes());
+        silence.until_typed()?;
         next_line()
     };
     let password = ask(&format!("Password for {name}: "))?;
@@ -66,23 +72,42 @@ fn next_line() -> anyhow::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// While there is one, the terminal shows nothing of what is typed but the ends of lines.
-struct Silence(Termios);
+/// While there is one, the terminal shows nothing of what is typed but the ends of lines, and signals wait: they strike
+/// when the terminal is as it was.
+struct Silence {
+    terminal: Termios,
+    mask: SigSet,
+    waiting: SignalFd,
+}
 
 impl Silence {
     fn begin() -> anyhow::Result<Self> {
-        let before = tcgetattr(io::stdin()).context("the terminal")?;
-        let mut silent = before.clone();
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP]);
+        let waiting = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).context("waiting for signals")?;
+        let terminal = tcgetattr(io::stdin()).context("the terminal")?;
+        let mut silent = terminal.clone();
         silent.local_flags.remove(LocalFlags::ECHO);
         silent.local_flags.insert(LocalFlags::ECHONL);
+        let mask = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("blocking signals")?;
+        let silence = Self { terminal, mask, waiting };
         // What was typed too early is not meant for this.
         tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent).context("the terminal")?;
-        Ok(Self(before))
+        Ok(silence)
+    }
+
+    /// Waits until there is a line to read; an error if a signal comes first.
+    fn until_typed(&self) -> anyhow::Result<()> {
+        let stdin = io::stdin();
+        let mut ready = [&self.waiting.as_fd(), &stdin.as_fd()].map(|it| PollFd::new(*it, PollFlags::POLLIN));
+        poll(&mut ready, PollTimeout::NONE).context("the terminal")?;
+        ensure!(!is_ready(&ready[0]), "nothing is written");
+        Ok(())
     }
 }
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.0);
+        let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.terminal);
+        let _ = self.mask.thread_set_mask();
     }
 }

@@ -156,10 +156,31 @@ fn at_a_terminal_it_asks_twice_and_shows_nothing() {
     assert_eq!((status, &*scratch.read("made")), (Some(1), ""));
 }
 
+/// Ctrl-C, and whatever else ends it, leaves a terminal that shows what is typed.
+#[test]
+fn who_gives_up_has_a_terminal_as_it_was() {
+    let scratch = scratch();
+    for signal in ["INT", "QUIT"] {
+        let key = if signal == "INT" { "\x03" } else { "\x1c" };
+        let commands = format!(
+            "trap : {signal}; ulimit -c 0; {MAILRECV} passwd fred > made; echo \"$?\" > status; stty -a > terminal"
+        );
+        at_a_terminal_by(&scratch, &commands, [key]);
+        let number = if signal == "INT" { 130 } else { 131 };
+        assert_eq!((scratch.read("made"), scratch.read("status")), (String::new(), format!("{number}\n")));
+        let terminal = scratch.read("terminal");
+        assert!(terminal.contains(" echo ") && terminal.contains(" -echonl "), "{terminal}");
+    }
+}
+
 /// Types each of these when it is asked; the line goes to the file `made`. Returns what the terminal has shown.
 fn at_a_terminal(scratch: &Scratch, typed: [&str; 2]) -> (String, Option<i32>) {
-    let passwd = format!("{MAILRECV} passwd fred > made");
-    let mut script = scratch.command("script", &["-q", "-e", "-c", &passwd, "/dev/null"]);
+    at_a_terminal_by(scratch, &format!("{MAILRECV} passwd fred > made"), typed)
+}
+
+/// The same with other commands of the shell.
+fn at_a_terminal_by<const N: usize>(scratch: &Scratch, commands: &str, typed: [&str; N]) -> (String, Option<i32>) {
+    let mut script = scratch.command("script", &["-q", "-e", "-c", commands, "/dev/null"]);
     script.env("SHELL", "/bin/sh").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = script.spawn().unwrap();
     let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
