@@ -197,7 +197,7 @@ impl<'c> Session<'c> {
 
     /// A question has no answer that goes on: the command is refused, and all is as before it.
     fn unanswered(&mut self, asked: Asked, answer: Answer) -> Step {
-        // MAIL and RCPT have a bound of their own.
+        // MAIL and RCPT have a bound of their own. Who asks on and on would have us read the accounts each time.
         let is_of_envelope = matches!(asked, Asked::Sender(_) | Asked::Recipient(..));
         self.state = match asked {
             Asked::Sender(transaction) => State::Ready(transaction.hello),
