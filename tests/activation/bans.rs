@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64ct::{Base64, Encoding};
 use regex::Regex;
 
 use crate::hostile::{self, LineEnd};
@@ -16,7 +17,7 @@ use testkit::repository::{self, replaced};
 use testkit::syslog::Syslog;
 use testkit::{Client, Daemon, LOOPBACK, Random, debian, wait_until};
 
-use crate::support::receiver::{FRED, Receiver};
+use crate::support::receiver::{ACCOUNTS, FRED, Receiver};
 use crate::support::super_server::{Service, SuperServer};
 
 /// How often each address was hit.
@@ -107,6 +108,69 @@ fn the_filter_finds_a_peer_that_is_put_off_a_thousand_times() {
     assert_eq!(log.lines().filter(|line| line.contains("ERROR: 452 ")).count(), 2 * 12, "{log}");
     assert_eq!(hits(&receiver.log(), &shipped), Hits::from([(OFFENDER, 1)]), "{log}");
 }
+
+/// Whatever names they try, in whichever way. Where the accounts cannot be read nobody is an offender.
+#[test]
+fn the_filter_finds_every_failed_login_once() {
+    for log_options in LOG_OPTIONS {
+        let receiver = Receiver::new("");
+        let accounts = receiver.path("accounts");
+        receiver.configure(&format!(
+            "{}auth_plaintext on\nauth_file {}\n{log_options}",
+            hostile::EVERYTHING_IS_LOGGED,
+            accounts.display()
+        ));
+        let service = SuperServer::Listen.start(&receiver, LOOPBACK[0], "");
+        let put_off = failed_logins(&service);
+        receiver.write("accounts", ACCOUNTS);
+        let refused = failed_logins(&service);
+        let count = |replies: &[String], beginning| replies.iter().filter(|reply| reply.starts_with(beginning)).count();
+        // NUL separates what is in one response, and is in no name.
+        let (failed, malformed) = (count(&refused, "535 5.7.8 "), count(&refused, "501 5.5.2 "));
+        assert!(failed > 60 && malformed == 3 && failed + malformed == refused.len(), "{refused:#?}");
+        assert_eq!((count(&put_off, "454 4.7.0 "), count(&put_off, "501 5.5.2 ")), (failed, malformed), "{put_off:#?}");
+        let sessions = 2 * refused.len() / TRIES;
+        wait_until("the end of all sessions", || {
+            let log = receiver.read(receiver.log());
+            (log.matches("INFO: connection closed").count() == sessions).then_some(())
+        });
+        let refusals = Hits::from([(OFFENDER, failed + 2 * malformed)]);
+        assert_filters_find(
+            &receiver,
+            &receiver.log(),
+            &Expected { refusals, unknown_recipients: Hits::new(), sessions },
+        );
+    }
+}
+
+/// Tries to log in by all kinds of names; what each try was answered.
+fn failed_logins(service: &Service) -> Vec<String> {
+    let mut replies = Vec::new();
+    let encoded = |text: &[u8]| Base64::encode_string(text);
+    let long = format!("[8.8.8.8] ERROR: 535 {}", "x".repeat(9_000)).into_bytes();
+    let others = [long, "j\u{f6}rg [192.0.2.1] '\"".into(), b"fred".into()];
+    // What is no UTF-8 is no name.
+    let names = hostile::payloads().into_iter().chain(others).filter_map(|name| String::from_utf8(name).ok());
+    for name in names {
+        let mut peer = Client::connect_from(OFFENDER, service.address);
+        peer.expect("220 ");
+        peer.exchange("EHLO client.example", "250-");
+        let plain = format!("AUTH PLAIN\r\n{}", encoded(format!("\0{name}\0wrong").as_bytes()));
+        let login = format!("AUTH LOGIN\r\n{}\r\n{}", encoded(name.as_bytes()), encoded(b"wrong"));
+        for (line, challenges) in [(&plain, 1), (&login, 2), (&plain, 1)] {
+            // A name that is none ends the exchange.
+            let line = if name.contains('\0') { &plain } else { line };
+            let challenges = if name.contains('\0') { 1 } else { challenges };
+            peer.send(format!("{line}\r\n"));
+            (0..challenges).for_each(|_| drop(peer.expect("334 ")));
+            replies.push(peer.reply());
+        }
+    }
+    replies
+}
+
+/// How often [`failed_logins`] tries each name, in a session of its own.
+const TRIES: usize = 3;
 
 #[test]
 fn a_running_server_bans_from_the_log_file() {

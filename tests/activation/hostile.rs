@@ -108,7 +108,7 @@ fn script(line_end: LineEnd) -> Vec<u8> {
 }
 
 /// What is typed, as the whole of an argument or as its beginning or end.
-fn payloads() -> Vec<Vec<u8>> {
+pub(crate) fn payloads() -> Vec<Vec<u8>> {
     let forged = [
         "[8.8.8.8] ERROR: 550 No one here by that name 'x'",
         "MAILRECV[1]: [8.8.8.8] ERROR: 550 x",

@@ -137,5 +137,9 @@ impl Deref for Receiver {
 /// Mail to it is delivered under every configuration.
 pub(crate) const FRED: &str = "fred@example.com";
 
+/// A file of accounts, with the one that the examples of RFC 4954 have: `tim`, whose password is `tanstaaftanstaaf`.
+pub(crate) const ACCOUNTS: &str = "tim:SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==\
+    $eGf3QsUQprwRVd3Z2I1U3Z7fhbTwo48uIgmtK4BYHLA=:pOv3AQOcdi8aSdNG2ImIfZmIsgzailiwxq7PcHO2oq4=\n";
+
 const CONFIG: &str = "mailrecv.conf";
 const LOG: &str = "mailrecv.log";
