@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64ct::{Base64, Encoding};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::daemon::free_port;
@@ -17,6 +18,50 @@ use testkit::{Client, Daemon, LOOPBACK, PATIENCE, debian, is_root, network, outp
 
 use crate::support::receiver::{FRED, Receiver};
 use crate::support::super_server::Listener;
+
+/// However a password is kept, it can be tried within the narrowest sandbox, by a user who could not open the file.
+#[test]
+fn logins_in_a_strict_sandbox() {
+    if !is_root("a file of accounts that only root can read") {
+        return;
+    }
+    const ARGON2ID: &str =
+        "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0$uYQQtFzU847rVOhVuuSJYayEiaN9phiSarX38vUXOcY";
+    const YESCRYPT: &str = "$y$j75$MNYM77NpbimzvLTR8.f3G/$mzpb2cikOP7fEPMQLEzrWmPkRZuCiarJw1zbnuvJ36D";
+    const SHA_CRYPT: &str =
+        "$6$abcdefgh$yIZAF3gQPvtKZO/9qOJKffAKKbtS3ef3qmwyugk4uWVjX8YZf/GV3A8SkFxEPY0T56CcilGrHKLffBsp6dLMG.";
+    const SCRAM: &str = "SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$\
+        tSgetjYW5SQlNzIxJAKMryuDGH8Snw5oWcj1eOW0ZyI=:bbZ1dJMgYYaKKR1fU1oGHkWJzi9OQY4yU8Fuksa1t70=";
+    let receiver = Receiver::new("");
+    let accounts = receiver.write("accounts", format!("a:{ARGON2ID}\ny:{YESCRYPT}\ns:{SHA_CRYPT}\nfred:{SCRAM}\n"));
+    std::fs::set_permissions(&accounts, PermissionsExt::from_mode(0o600)).unwrap();
+    receiver.configure(&format!(
+        "user {}\nsandbox strict required\nauth_plaintext on\nauth_file {}",
+        debian::USER,
+        accounts.display()
+    ));
+    let listener = Listener::start(&receiver, &["127.0.0.1:0"]);
+    for name in ["a", "y", "s", "fred"] {
+        for (password, reply) in [("correct horse", "235 2.7.0 "), ("correct horsf", "535 5.7.8 ")] {
+            let mut peer = listener.peer(1);
+            peer.expect("220 ");
+            assert!(peer.exchange("EHLO client.example", "250-").contains("\n250-AUTH PLAIN LOGIN\n"));
+            let plain = Base64::encode_string(format!("\0{name}\0{password}").as_bytes());
+            peer.exchange(&format!("AUTH PLAIN {plain}"), reply);
+            peer.deliver(&[FRED]);
+            peer.exchange("QUIT", "221 ");
+        }
+    }
+    // Where everybody has the keys, SCRAM is offered, and begins.
+    receiver.write("accounts", format!("fred:{SCRAM}\n"));
+    let mut peer = listener.peer(1);
+    peer.expect("220 ");
+    assert!(peer.exchange("EHLO client.example", "250-").contains("\n250-AUTH SCRAM-SHA-256 PLAIN LOGIN\n"));
+    peer.exchange("AUTH SCRAM-SHA-256 biwsbj1mcmVkLHI9eA==", "334 cj14");
+    peer.exchange("*", "501 5.7.0 ");
+    let log = receiver.read(receiver.log());
+    assert!(!log.contains("WARNING"), "{log}");
+}
 
 #[test]
 fn says_where_it_listens() {

@@ -12,7 +12,7 @@ use testkit::exim::Exim;
 use testkit::postfix::Postfix;
 use testkit::{Client, Process, debian, is_root, network, output, succeeds, wait_until};
 
-use crate::support::receiver::{FRED, Receiver};
+use crate::support::receiver::{ACCOUNTS, FRED, Receiver};
 use crate::support::super_server::Listener;
 
 /// A `listen` at a free port and at a Unix socket, that speaks LMTP. Of five recipients it delivers for two, refuses
@@ -108,6 +108,46 @@ fn postfix_learns_of_each_recipient() {
     }
     let log = lmtp.receiver.read(lmtp.receiver.log());
     assert!(log.contains("[127.0.0.1] Mail id=") && log.contains("[local:"), "{log}");
+}
+
+/// At a Unix socket and over TCP, where each recipient has a reply of its own.
+#[test]
+fn a_peer_logs_in() {
+    let lmtp = Lmtp::start();
+    let accounts = lmtp.receiver.write("accounts", ACCOUNTS).display().to_string();
+    let folder = lmtp.receiver.path("").display().to_string();
+    lmtp.receiver.configure(&format!(
+        "protocol lmtp\nauth_file {accounts}\nauth_plaintext on\nallowgroup +users auth ^tim$\n\
+         deliver allowgroup +users rcpt_to far@example.com pipe env >{folder}/environment"
+    ));
+    for mut peer in [Client::connect(lmtp.address()), Client::connect_unix(lmtp.socket())] {
+        peer.expect("220 ");
+        peer.exchange("AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm", "503 Bad sequence of commands -- missing LHLO");
+        let hello = peer.exchange("LHLO client.example", "250-");
+        assert!(hello.contains("\n250-AUTH SCRAM-SHA-256 PLAIN LOGIN\n"), "{hello}");
+        peer.exchange("AUTH PLAIN AHRpbQB4", "535 5.7.8 ");
+        peer.exchange("AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm", "235 2.7.0 ");
+        for line in ["MAIL FROM:<a@b.example>", "RCPT TO:<far@example.com>", &format!("RCPT TO:<{FRED}>")] {
+            peer.exchange(line, "250 ");
+        }
+        peer.exchange("DATA", "354 ");
+        peer.exchange("Subject: hello\r\n.", "250 ");
+        peer.expect("250 ");
+        peer.exchange("QUIT", "221 ");
+        let environment = lmtp.receiver.read("environment");
+        for variable in ["AUTH_USER=tim", "CLIENT_PROTOCOL=LMTPA"] {
+            assert!(environment.lines().any(|line| line == variable), "{environment}");
+        }
+        std::fs::remove_file(lmtp.receiver.path("environment")).unwrap();
+    }
+    assert_eq!(lmtp.receiver.read("fred").matches(" with LMTPA id ").count(), 2);
+    let log = lmtp.receiver.read(lmtp.receiver.log());
+    for peer in ["127.0.0.1".to_owned(), format!("local:{}", nix::unistd::geteuid())] {
+        assert!(
+            log.contains(&format!("[{peer}] ERROR: 535 Authentication failed: wrong name or password 'tim'\n")),
+            "{log}"
+        );
+    }
 }
 
 #[test]

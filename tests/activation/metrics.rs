@@ -15,7 +15,7 @@ use testkit::process::{children, output, succeeds};
 use testkit::tcp::is_listening;
 use testkit::{Client, LOOPBACK, debian, wait_until};
 
-use crate::support::receiver::{FRED, Receiver};
+use crate::support::receiver::{ACCOUNTS, FRED, Receiver};
 use crate::support::super_server::{Listener, SuperServer};
 
 #[test]
@@ -149,6 +149,41 @@ fn numbers_are_what_happened() {
             && name != "process_start_time_seconds"
     });
     assert_eq!(Numbers::in_file(&receiver).0, of_sessions);
+}
+
+#[test]
+fn logins_are_counted() {
+    let receiver = Receiver::new("");
+    let accounts = receiver.write("accounts", ACCOUNTS).display().to_string();
+    receiver.configure(&format!("auth_file {accounts}\nauth_plaintext on"));
+    let listener = Listener::start(&receiver, &["127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+    for (script, reply) in [
+        ("AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm", "235 "),
+        ("AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm", "235 "),
+        ("AUTH LOGIN dGlt\r\ndGFuc3RhYWZ0YW5zdGFhZg==", "334 "),
+        ("AUTH PLAIN AHRpbQB4", "535 "),
+        ("AUTH PLAIN x", "501 "),
+    ] {
+        let mut peer = listener.peer(1);
+        peer.reply();
+        peer.exchange("EHLO client.example", "250-");
+        peer.exchange(script, reply);
+        if reply == "334 " {
+            peer.expect("235 ");
+        }
+        peer.exchange("QUIT", "221");
+        over(&listener);
+    }
+    let numbers = Numbers::of(&listener);
+    for (name, number) in [
+        ("mailrecv_authentications_total{mechanism=\"PLAIN\"}", 2),
+        ("mailrecv_authentications_total{mechanism=\"LOGIN\"}", 1),
+        ("mailrecv_authentications_total{mechanism=\"SCRAM-SHA-256\"}", 0),
+        ("mailrecv_refusals_total{code=\"535\"}", 1),
+        ("mailrecv_refusals_enhanced_total{status=\"5.7.8\"}", 1),
+    ] {
+        assert_eq!(numbers.get(name), number, "{name}\n{numbers:?}");
+    }
 }
 
 /// By the library that Prometheus' own documentation recommends for Python, every line.
