@@ -91,7 +91,9 @@ mod tests {
         assert_eq!(signature, "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
         assert!(keys.is_of(b"pencil") && !keys.is_of(b"Pencil"));
         assert!(!keys.is_proof(b"another message", &proof));
-        assert!(!keys.is_proof(message, &proof[1..]));
+        for other in [&proof[1..], &proof[..31], &[&proof[..], &[0]].concat(), b""] {
+            assert!(!keys.is_proof(message, other), "{other:?}");
+        }
         proof[0] ^= 1;
         assert!(!keys.is_proof(message, &proof));
     }

@@ -265,6 +265,50 @@ fn who_has_logged_in_is_forgotten_at_starttls() {
 }
 
 #[test]
+fn a_header_says_that_somebody_has_logged_in() {
+    let scratch = with_accounts("limit.smtp_ascii off\n");
+    let mut session = secured(&scratch);
+    let plain = Base64::encode_string(format!("\0fred\0{PASSWORD}").as_bytes());
+    session.exchange("EHLO client.example", "250-");
+    session.exchange(&format!("AUTH PLAIN {plain}"), "235 2.7.0 ");
+    for (parameters, protocol) in [("", "ESMTPSA"), (" SMTPUTF8", "UTF8SMTPSA")] {
+        session.exchange(&format!("MAIL FROM:<a@b.example>{parameters}"), "250 ");
+        session.exchange("RCPT TO:<far@mx.example>", "250 ");
+        session.exchange("DATA", "354 ");
+        session.exchange("Subject: hello\r\n.", "250 ");
+        let far = scratch.read("far");
+        assert!(far.contains(&format!(" with {protocol} id ")), "{far}");
+    }
+    session.quit();
+}
+
+/// What somebody has heard of an exchange leads nowhere in the next one.
+#[test]
+fn our_part_of_the_nonce_is_another_each_time() {
+    let scratch = with_accounts("");
+    let first = format!("AUTH SCRAM-SHA-256 {}", Base64::encode_string(b"n,,n=fred,r=x"));
+    let mut nonces = Vec::new();
+    for _ in 0..2 {
+        let mut session = secured(&scratch);
+        session.exchange("EHLO client.example", "250-");
+        for _ in 0..2 {
+            let challenge = session.exchange(&first, "334 ");
+            let challenge = Base64::decode_vec(challenge.trim_start_matches("334 ").trim_end()).unwrap();
+            let challenge = String::from_utf8(challenge).unwrap();
+            let (nonce, rest) = challenge.split_once(',').unwrap();
+            assert!(nonce.starts_with("r=x") && nonce.len() >= "r=x".len() + 18, "{challenge}");
+            assert_eq!(rest, format!("s={},i=4096", Base64::encode_string(b"salt of an account")));
+            nonces.push(nonce.to_owned());
+            session.exchange("*", "501 5.7.0 ");
+        }
+        session.quit();
+    }
+    nonces.sort();
+    nonces.dedup();
+    assert_eq!(nonces.len(), 4, "{nonces:?}");
+}
+
+#[test]
 fn three_failures_end_the_session() {
     let scratch = with_accounts("");
     let mut session = secured(&scratch);
