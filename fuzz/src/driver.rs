@@ -116,7 +116,7 @@ thread_local! {
 }
 
 /// Of the password `x`, at the least cost.
-const ACCOUNT: &str = "tim:SCRAM-SHA-256$1:c2FsdA==$LzZnpJx9nyllHcButE6xdMfvR0D6Q/nY1+IfZB/t0N0=:DHjdQWhf2UfGb66KdZjVrwxEI6+FrasCnM9Yoswga4o=\n";
+pub const ACCOUNT: &str = "tim:SCRAM-SHA-256$1:c2FsdA==$LzZnpJx9nyllHcButE6xdMfvR0D6Q/nY1+IfZB/t0N0=:DHjdQWhf2UfGb66KdZjVrwxEI6+FrasCnM9Yoswga4o=\n";
 
 /// How much may wait for the end of a line: the longest response of AUTH, and a CR.
 const LONGEST_REST: usize = MAX_RESPONSE_LINE - 1;

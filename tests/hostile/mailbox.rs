@@ -44,8 +44,9 @@ fn without_variables(headers: &str) -> String {
     let replace =
         |text: String, pattern: &str, word: &str| Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
     let headers = replace(headers.to_owned(), "^(From [!-~]+) [A-Z][a-z]{2} [A-Z][a-z]{2} .*", "${1} <ASCTIME>");
-    let headers = replace(headers, "(?m)((?:E?SMTP|LMTP) id [0-9a-f.]+|>); [A-Z][a-z]{2}, [^\n;]*$", "${1}; <DATE>");
-    replace(headers, "(?m)^(\\\\tby [^ ]+ \\(mailrecv\\) with (?:E?SMTP|LMTP)) id [0-9a-f.]+", "${1} id <ID>")
+    let headers =
+        replace(headers, "(?m)((?:E?SMTPA?|LMTPA?) id [0-9a-f.]+|>); [A-Z][a-z]{2}, [^\n;]*$", "${1}; <DATE>");
+    replace(headers, "(?m)^(\\\\tby [^ ]+ \\(mailrecv\\) with (?:E?SMTPA?|LMTPA?)) id [0-9a-f.]+", "${1} id <ID>")
 }
 
 /// What every delivery begins with: exactly these lines and no other, as they look through [`shown`]. No field body has
@@ -54,7 +55,7 @@ const TRACE: &str = "^From [!-~]+ [A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]
     Return-Path: <[^\n]*>\n\
     (?:Delivered-To: [^\n]+\n)+\
     Received: from [^\n]+ \\([^\n()]+\\)\n\
-    \\\\tby [^\n]+ \\(mailrecv\\) with (?:E?SMTP|LMTP) id [0-9a-f.]+(\n\\\\tfor <[^\n]+>)?; \
+    \\\\tby [^\n]+ \\(mailrecv\\) with (?:E?SMTPA?|LMTPA?) id [0-9a-f.]+(\n\\\\tfor <[^\n]+>)?; \
     [A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}\n";
 
 const USUAL: &str = "From a@b.example <ASCTIME>\n\

@@ -15,6 +15,7 @@ use testkit::session::attach;
 use testkit::{Broken, Client, PATIENCE, Process, repository};
 
 use crate::cuts::RECORD;
+use crate::driver::ACCOUNT;
 use crate::support::{CONFIG, LOG, PEER, Scratch};
 use crate::{case, log, mailbox};
 
@@ -86,6 +87,7 @@ impl Receiver {
     pub fn new(config: &str) -> Self {
         let scratch = Scratch::with_config(&repository::text(&format!("tests/hostile/{config}.conf")));
         std::fs::create_dir(scratch.path(SPOOL)).unwrap();
+        scratch.write(ACCOUNTS, ACCOUNT);
         Self(scratch)
     }
 
@@ -165,7 +167,7 @@ impl Receiver {
         }
         for entry in std::fs::read_dir(self.path("")).unwrap() {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-            if [CONFIG, SPOOL].contains(&name.as_str()) {
+            if [ACCOUNTS, CONFIG, SPOOL].contains(&name.as_str()) {
                 continue;
             }
             let content = std::fs::read(self.path(&name)).unwrap();
@@ -239,6 +241,9 @@ pub fn reply_lines(replies: &[u8]) -> Result<Vec<String>, String> {
 fn without_id(text: &str) -> String {
     Regex::new("(, id|MESSAGE_ID)=[0-9a-f.]+").unwrap().replace_all(text, "${1}=<ID>").into_owned()
 }
+
+/// Who may log in, where the configuration lets anybody.
+const ACCOUNTS: &str = "accounts";
 
 const SPOOL: &str = "spool";
 
