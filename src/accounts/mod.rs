@@ -295,6 +295,16 @@ mod tests {
         assert!(tried.iter().all(|count| *count > 50), "{tried:?}");
     }
 
+    /// A hash that only using it shows to be damaged tells that it was used.
+    #[test]
+    fn a_password_of_nobody_is_tried() {
+        let text = b"fred:$y$j9T$z$0gfT0FjVfrIg4rr5f77A6H7CWPHcdyxhrjcvMSC/S83\n";
+        for name in ["fred", "nobody"] {
+            let error = format!("{:#}", List(text).is_password(name, b"secret").unwrap_err());
+            assert!(error.contains(": this hash is damaged: "), "{name}: {error}");
+        }
+    }
+
     #[test]
     fn keys_for_unknown_names() {
         let text = format!("fred:{}\njane:{}\n", scram("one"), scram("other"));
