@@ -221,7 +221,8 @@ fn a_password_that_comes_all_the_same_is_in_no_log() {
         format!(
             "EHLO client.example\r\nAUTH PLAIN {plain}\r\nAUTH PLAIN\r\n{plain}\r\nAUTH LOGIN\r\nZnJlZA==\r\n{encoded}\r\n\
              AUTH LOGIN {plain} {encoded}\r\nAUTH {encoded}\r\nAUTH SCRAM-SHA-256 {encoded}\r\n{password}\r\n\
-             AUTH CRAM-MD5\r\n{encoded}\r\nauth\tplain\t{plain}\r\n"
+             AUTH CRAM-MD5\r\n{encoded}\r\nauth\tplain\t{plain}\r\nAUTH PLAIN\r\n{}\r\n",
+            encoded.repeat(500)
         )
     });
     for directives in ["", "auth off\n", "auth_plaintext on\n", "auth require\nauth_plaintext on\n", "tls require\n"] {
@@ -323,4 +324,19 @@ fn three_failures_end_the_session() {
         log.iter().any(|line| line.contains("connection closed")).then_some(log)
     });
     assert_eq!(log.iter().filter(|line| line.contains("ERROR: 535 ")).count(), 3, "{log:#?}");
+}
+
+/// STARTTLS, behind which everything begins anew, gives nobody more tries.
+#[test]
+fn failures_are_remembered_at_starttls() {
+    let scratch = with_accounts("auth_plaintext on\n");
+    let plain = format!("AUTH PLAIN {}", Base64::encode_string(format!("\0fred\0{WRONG}").as_bytes()));
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange(&plain, "535 5.7.8 Authentication failed: wrong");
+    session.exchange(&plain, "535 5.7.8 Authentication failed: wrong");
+    session.start_tls(&client());
+    session.exchange("EHLO client.example", "250-");
+    session.exchange(&plain, "535 5.7.8 Authentication failed too often");
+    assert_eq!(session.rest(), "");
 }
