@@ -218,11 +218,11 @@ fn a_password_that_comes_all_the_same_is_in_no_log() {
     let lines = [PASSWORD, WRONG].map(|password| {
         let plain = Base64::encode_string(format!("\0fred\0{password}").as_bytes());
         let encoded = Base64::encode_string(password.as_bytes());
+        let long = encoded.repeat(500);
         format!(
-            "EHLO client.example\r\nAUTH PLAIN {plain}\r\nAUTH PLAIN\r\n{plain}\r\nAUTH LOGIN\r\nZnJlZA==\r\n{encoded}\r\n\
-             AUTH LOGIN {plain} {encoded}\r\nAUTH {encoded}\r\nAUTH SCRAM-SHA-256 {encoded}\r\n{password}\r\n\
-             AUTH CRAM-MD5\r\n{encoded}\r\nauth\tplain\t{plain}\r\nAUTH PLAIN\r\n{}\r\n",
-            encoded.repeat(500)
+            "EHLO client.example\r\nAUTH PLAIN\r\n{long}\r\nAUTH PLAIN {plain}\r\nAUTH PLAIN\r\n{plain}\r\nAUTH LOGIN\r\n\
+             ZnJlZA==\r\n{encoded}\r\nAUTH LOGIN {plain} {encoded}\r\nAUTH {encoded}\r\nAUTH SCRAM-SHA-256 {encoded}\r\n\
+             {password}\r\nAUTH CRAM-MD5\r\n{encoded}\r\nauth\tplain\t{plain}\r\n"
         )
     });
     for directives in ["", "auth off\n", "auth_plaintext on\n", "auth require\nauth_plaintext on\n", "tls require\n"] {
