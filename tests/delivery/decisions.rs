@@ -195,8 +195,10 @@ fn session(scratch: &Scratch, case: &Case, peer: &str) -> (Vec<String>, Vec<Stri
             break;
         }
     }
-    drop(session.hang_up());
-    (replies, scratch.log())
+    // A line is there before the reply that it is about; behind that is what the log says of a peer without QUIT.
+    let log = scratch.log();
+    drop(session);
+    (replies, log)
 }
 
 /// Every rule, reply, line of the log and destination of one form is in the other.
