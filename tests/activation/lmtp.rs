@@ -275,7 +275,7 @@ fn a_unix_socket_that_is_handed_over() {
             activate.arg("listen");
         }
         let mut daemon = receiver.launch(activate);
-        daemon.until("listening", |_| path.exists().then_some(()));
+        daemon.until("listening", |said| said.contains("Listening on ").then_some(()));
         deliver_to_fred(&path, "EHLO");
         let mailbox = receiver.read(receiver.mailbox());
         assert!(mailbox.contains(&format!("(local user {})\n", nix::unistd::geteuid())), "{mailbox}");
