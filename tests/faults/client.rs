@@ -3,12 +3,24 @@
 use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use nix::unistd::Pid;
+use testkit::certificates::{Authority, Request};
 use testkit::client::{Reply, on_the_wire};
 use testkit::{Broken, TlsClient};
 
-use crate::support::{LOG, MAILRECV, PEER};
+use crate::support::{LOG, MAILRECV, PEER, Scratch};
+
+/// Makes a certificate for receivers with this folder, and adds to their configuration that they offer TLS. Returns who
+/// can speak it with them.
+pub fn offer_tls(scratch: &Scratch, config: &mut String) -> TlsClient {
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+    const NAME: &str = "receiver.example";
+    config.push_str("tls_certificate own.pem\ntls_key own.key\n");
+    AUTHORITY.issue(&scratch.path(""), "own", &Request::of(&[NAME]));
+    TlsClient::new(&AUTHORITY.root(), NAME)
+}
 
 /// A running receiver and the client's end of its connection.
 pub struct Session {

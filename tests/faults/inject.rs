@@ -2,11 +2,12 @@
 //! disk agree: with a 250 the message is at every destination, whole, once; without it is at none.
 //!
 //! The calls are taken from the log of the same delivery without a fault. Calls on the connection are left alone: what
-//! fails there is the peer. After each fault a second message, undisturbed, has to arrive.
+//! fails there is the peer. After each fault a second message, undisturbed, has to arrive. One of the deliveries is done
+//! under TLS, where certificate and key are read as well.
 //!
 //! Two things no program could make good: what fails may be the undoing itself; and a command, which cannot be asked to
-//! give back what it has taken, may have taken it before the fault. Then a copy is left of a
-//! message without 250, which comes again: no loss, counted as `window`.
+//! give back what it has taken, may have taken it before the fault. Then a copy is left of a message without 250, which
+//! comes again: no loss, counted as `window`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,8 +29,9 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     if form == Form::Short {
         routes.push((SPOOLED_ROUTE, SPOOLED));
     }
-    for (route, size) in routes {
-        match plan(form, route, size) {
+    let in_the_clear = routes.iter().map(|(route, size)| (*route, *size, false));
+    for (route, size, is_secured) in in_the_clear.chain([(ROUTES[0], SMALL, true)]) {
+        match plan(form, route, size, is_secured) {
             // In the short form, of a large message only what is different.
             Ok(planned) if form == Form::Short && size == SPOOLED => {
                 faults.extend(planned.into_iter().filter(|fault| fault.is_of_the_spool));
@@ -55,6 +57,8 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
 struct Fault {
     route: &'static [Place],
     size: usize,
+    /// Whether it comes under TLS.
+    is_secured: bool,
     /// The call, as it was in the delivery without a fault.
     call: String,
     /// As strace wants it.
@@ -66,8 +70,8 @@ struct Fault {
 }
 
 /// What to do to a delivery: its calls, and what can happen to each.
-fn plan(form: Form, route: &'static [Place], size: usize) -> Result<Vec<Fault>, String> {
-    let mut destinations = Destinations::new();
+fn plan(form: Form, route: &'static [Place], size: usize, is_secured: bool) -> Result<Vec<Fault>, String> {
+    let mut destinations = destinations(is_secured);
     let letter = destinations.letter(route, size);
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
     if attempt.accepted() != is_deliverable(route) {
@@ -96,6 +100,7 @@ fn plan(form: Form, route: &'static [Place], size: usize) -> Result<Vec<Fault>, 
             faults.push(Fault {
                 route,
                 size,
+                is_secured,
                 call: call.brief(),
                 injection: format!("{}:{outcome}:when={}", call.name, call.occurrence),
                 name: call.name.clone(),
@@ -106,6 +111,11 @@ fn plan(form: Form, route: &'static [Place], size: usize) -> Result<Vec<Fault>, 
         }
     }
     Ok(faults)
+}
+
+fn destinations(is_secured: bool) -> Destinations {
+    let destinations = Destinations::new();
+    if is_secured { destinations.under_tls() } else { destinations }
 }
 
 /// What a call can fail with; nothing if it is none of those that can, or on the connection.
@@ -139,7 +149,7 @@ impl Fault {
     fn run(&self) -> Tally {
         let mut tally = Tally { runs: 1, ..Tally::default() };
         let mut problems = Vec::new();
-        let mut destinations = Destinations::new();
+        let mut destinations = destinations(self.is_secured);
         let before: BTreeSet<PathBuf> = destinations.tree().into_keys().collect();
         let letter = destinations.letter(self.route, self.size);
         let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(&self.injection));
@@ -171,7 +181,8 @@ impl Fault {
             problems.push(format!("{} lost, {} doubled, {} torn", tally.lost, tally.doubled, tally.torn));
         }
         problems.dedup();
-        let what = format!("{:?}, {} bytes, {} in {}", self.route, self.size, self.injection, self.call);
+        let tls = if self.is_secured { " under TLS" } else { "" };
+        let what = format!("{:?}, {} bytes{tls}, {} in {}", self.route, self.size, self.injection, self.call);
         let answer = attempt.answer();
         tally.problems.extend(problems.into_iter().map(|problem| format!("{what}, answered {answer}: {problem}")));
         tally

@@ -7,18 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::certificates::{Authority, Request};
 use testkit::client::Reply;
 use testkit::{Form, Random, TlsClient};
 
-use crate::client::{Moment, Session};
+use crate::client::{Moment, Session, offer_tls};
 use crate::letters::{Copy, Format, Letter, examine, without_separator};
 use crate::readers;
 use crate::report::Tally;
@@ -46,12 +45,6 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     tally.notes.push(format!("{rests} beginnings of messages without 250 lie about, each one apart from all others"));
     tally
 }
-
-/// What issues the certificate of the receivers.
-static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
-
-/// The name that it is for.
-const NAME: &str = "receiver.example";
 
 /// Some sessions at a time with the same destinations, and then a look at these.
 struct Batch<'a> {
@@ -120,12 +113,11 @@ impl<'a> Batch<'a> {
                 writeln!(config, "{directive} rcpt_to {recipient}@receiver.example {action}").unwrap();
             }
         }
-        config += "tls_certificate own.pem\ntls_key own.key\n";
-        AUTHORITY.issue(&scratch.path(""), "own", &Request::of(&[NAME]));
+        let tls = offer_tls(&scratch, &mut config);
         scratch.write(CONFIG, config);
         Self {
             scratch,
-            tls: TlsClient::new(&AUTHORITY.root(), NAME),
+            tls,
             faults,
             hits: AtomicU64::new(0),
             runs: AtomicU64::new(0),

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use testkit::TlsClient;
 use testkit::client::Reply;
 
-use crate::client::{Lost, Session};
+use crate::client::{Lost, Session, offer_tls};
 use crate::letters::{Copy, Format, Letter, examine, without_separator};
 use crate::readers;
 use crate::support::{CONFIG, Scratch};
@@ -42,6 +43,8 @@ pub enum Place {
 pub struct Destinations {
     pub scratch: Scratch,
     letters: Vec<Letter>,
+    /// What messages are sent under TLS with, if they are.
+    tls: Option<TlsClient>,
 }
 
 /// The files below the folder of the destinations, by their paths in it.
@@ -73,7 +76,7 @@ impl Destinations {
     /// The places as they are before anything is delivered.
     pub fn new() -> Self {
         let scratch = Scratch::new();
-        let destinations = Self { scratch, letters: Vec::new() };
+        let destinations = Self { scratch, letters: Vec::new(), tls: None };
         let mail = destinations.mail();
         fs::create_dir(&mail).expect("a folder");
         fs::create_dir(destinations.scratch.path("spool")).expect("a folder");
@@ -89,6 +92,14 @@ impl Destinations {
         }
         destinations.scratch.write(CONFIG, config);
         destinations
+    }
+
+    /// The same, for messages under TLS.
+    pub fn under_tls(self) -> Self {
+        let mut config = self.scratch.read(CONFIG);
+        let tls = Some(offer_tls(&self.scratch, &mut config));
+        self.scratch.write(CONFIG, config);
+        Self { tls, ..self }
     }
 
     /// The folder that everything is delivered into.
@@ -107,6 +118,9 @@ impl Destinations {
     /// Sends a message in a session of its own, and waits until everything that has to do with it has ended.
     pub fn deliver(&self, letter: &Letter, wrapper: &[String]) -> Attempt {
         let mut session = Session::start(&self.scratch.path(CONFIG), wrapper);
+        if let Some(tls) = &self.tls {
+            session = session.secured(tls);
+        }
         let addresses = letter.addresses();
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
         let answer = session.send_message(&letter.sender(), &addresses, &letter.text());
