@@ -180,7 +180,9 @@ fn at_a_terminal(scratch: &Scratch, typed: [&str; 2]) -> (String, Option<i32>) {
 
 /// The same with other commands of the shell.
 fn at_a_terminal_by<const N: usize>(scratch: &Scratch, commands: &str, typed: [&str; N]) -> (String, Option<i32>) {
-    let mut script = scratch.command("script", &["-q", "-e", "-c", commands, "/dev/null"]);
+    // A shell that starts tests in the background has them ignore these signals, and so whatever they start.
+    let arguments = ["--default-signal=INT,QUIT", "script", "-q", "-e", "-c", commands, "/dev/null"];
+    let mut script = scratch.command("env", &arguments);
     script.env("SHELL", "/bin/sh").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = script.spawn().unwrap();
     let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
