@@ -1,4 +1,5 @@
-//! How the source is laid out (docs/architecture.md): an import leads down, and the protocol touches nothing.
+//! How the source is laid out (docs/architecture.md): an import leads down, and the protocol touches nothing. And that no
+//! crate costs a start what no test of behaviour would see.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The modules, from the ground up: each imports from floors below its own only.
 const FLOORS: [&[&str]; 10] = [
@@ -59,6 +61,19 @@ fn every_module_has_its_floor() {
     let modules: BTreeSet<String> = sources().iter().map(|file| module_of(file)).collect();
     let listed: BTreeSet<String> = FLOORS.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(modules, listed);
+}
+
+/// With its feature `std`, which any crate can ask for on behalf of all, `memchr` has the processor tell at each start what
+/// it can; a virtual machine answers that slowly (Cargo.toml).
+#[test]
+fn no_start_asks_the_processor() {
+    let arguments = "tree --locked --offline --package=mailrecv --edges=normal,features --invert=memchr";
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments.split(' ')).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.output().unwrap();
+    let tree = String::from_utf8(output.stdout).unwrap();
+    assert!(tree.starts_with("memchr "), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!tree.contains("memchr feature \"std\""), "{tree}");
 }
 
 fn floor(module: &str) -> usize {
