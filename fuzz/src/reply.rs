@@ -54,14 +54,15 @@ fn encoded(reply: &Reply, enhanced: bool) -> String {
 }
 
 /// One whole reply: every line but the last goes on, all have one code, none is too long (RFC 5321, 4.2.1 and
-/// 4.5.3.1.5). An enhanced code is of the class of the code (RFC 2034, section 4), which the administrator may ignore.
+/// 4.5.3.1.5). An enhanced code is of the class of the code (RFC 2034, section 4), and no code has a second digit above 5;
+/// the administrator may ignore both.
 pub fn check_wire_form(wire: &[u8]) {
     let shown = wire.escape_ascii();
     let text = std::str::from_utf8(wire).unwrap_or_else(|_| panic!("not text: {shown}"));
     let lines: Vec<&str> = text.strip_suffix("\r\n").expect("an end").split("\r\n").collect();
     for (number, line) in lines.iter().enumerate() {
         let (code, rest) = line.split_at_checked(3).unwrap_or_else(|| panic!("no code: {shown}"));
-        assert!(matches!(code.as_bytes(), [b'2'..=b'5', b'0'..=b'5', b'0'..=b'9']), "a bad code: {shown}");
+        assert!(matches!(code.as_bytes(), [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9']), "a bad code: {shown}");
         assert_eq!(code, &text[..3], "two codes: {shown}");
         let separator = if number + 1 < lines.len() { '-' } else { ' ' };
         assert!(rest.starts_with(separator), "a bad separator: {shown}");
