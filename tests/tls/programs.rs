@@ -45,7 +45,7 @@ fn swaks_and_msmtp_and_curl() {
             "--from",
             "me@client.example",
         ]);
-        swaks.args(["--to", "fred@mx.example", if is_implicit { "--tls-on-connect" } else { "--tls" }]);
+        swaks.args(["--to", "fred@mx.example", if is_implicit { "--tls-on-connect" } else { "--tls" }, "--pipeline"]);
         swaks.args(["--tls-verify", "--tls-ca-path", root, "--tls-sni", NAME]);
         succeeds(swaks, "");
         let mut msmtp = debian::command("msmtp", "msmtp");
