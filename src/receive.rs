@@ -19,7 +19,7 @@ use nix::sys::stat::{Mode, fstat, umask};
 use crate::accounts::Accounts;
 use crate::cli::Options;
 use crate::config::{AuthUse, BrokenPattern, Config, Flags, Level, LogTarget, Protocol, TlsUse, Trace, Unusable};
-use crate::deliver::Runner;
+use crate::deliver::{Brokers, Runner};
 use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event, Log};
@@ -75,6 +75,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     // A key is mostly root's.
     let keys = known.keys.get_or_init(|| loaded.as_ref().map(open_keys).unwrap_or_default());
     let accounts = loaded.as_ref().map(open_accounts).unwrap_or_default();
+    let brokers = loaded.as_ref().map(Brokers::open).unwrap_or_default();
 
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
@@ -112,7 +113,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    let mut server = Server::greet(&config, log, signals, tally, connection, keys, &accounts);
+    let mut server = Server::greet(&config, log, signals, tally, connection, keys, &accounts, &brokers);
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }

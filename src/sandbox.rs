@@ -2,7 +2,7 @@
 //!
 //! Landlock (landlock(7)) takes from this process, for good, every file but those in the folders of
 //! the destinations, running programs, making
-//! TCP connections and sending signals to others; what is open stays open. What Landlock does not know a list of system
+//! TCP connections but those to the ports of brokers, and sending signals to others; what is open stays open. What Landlock does not know a list of system
 //! calls forbids, for those who ask for it. So a flaw in what follows would lead to little. The command of a `pipe` would
 //! inherit all that, and may well be a set-user-id program that writes anywhere: commands are run by a process that was
 //! started before (src/deliver/runner.rs).
@@ -22,13 +22,13 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::config::{Config, Level, Place, TlsUse};
+use crate::config::{Config, Connections, Level, Place, TlsUse};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
 use crate::message::SpoolFile;
 use crate::net::dns::DNS_PORT;
-use crate::system_calls;
+use crate::system_calls::{self, Network};
 
 /// Enters the sandbox that the configuration asks for. One who has still to ask name servers can reach them, over TCP as
 /// well, until [`forbid_tcp`]. If it does not come to be what it should be, that is logged, or, where it is required, an
@@ -40,25 +40,47 @@ pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Resu
     // A stream to the system log's cannot be opened where the list of system calls is.
     log.open(config.sandbox.level == Level::Strict);
     date::learn_time_zone();
-    let restricted = restrict(&allowed(config), asks_name_servers.then_some(DNS_PORT));
+    let mut ports = ports(config);
+    if asks_name_servers && !ports.contains(&DNS_PORT) {
+        ports.push(DNS_PORT);
+    }
+    let restricted = restrict(&allowed(config), &ports);
     tolerate(Flaw::of(restricted), config, log)?;
     if asks_name_servers { Ok(()) } else { forbid_system_calls(config, log) }
 }
 
-/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more. What this
-/// kernel cannot enforce was logged by [`enter`].
+/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more but those that
+/// deliveries need. What this kernel cannot enforce was logged by [`enter`].
 pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), Flaw> {
     if config.sandbox.level == Level::Off {
         return Ok(());
     }
-    tolerate(restrict_to_no_tcp().err().map(Flaw::from), config, log)?;
+    tolerate(restrict_tcp_to(&ports(config)).err().map(Flaw::from), config, log)?;
     forbid_system_calls(config, log)
 }
 
 fn forbid_system_calls(config: &Config, log: &Log) -> Result<(), Flaw> {
     match config.sandbox.level {
         Level::Off | Level::On => Ok(()),
-        Level::Strict => tolerate(system_calls::forbid_others().err().map(Flaw::from), config, log),
+        Level::Strict => tolerate(system_calls::forbid_others(network(config)).err().map(Flaw::from), config, log),
+    }
+}
+
+/// The ports that deliveries may connect to, that of name servers among them if they have to ask some.
+fn ports(config: &Config) -> Vec<u16> {
+    let Connections { mut ports, has_names } = config.connections();
+    if has_names && !ports.contains(&DNS_PORT) {
+        ports.push(DNS_PORT);
+    }
+    ports
+}
+
+/// What sockets deliveries need.
+fn network(config: &Config) -> Network {
+    match config.connections() {
+        Connections { ports, .. } if ports.is_empty() => Network::None,
+        Connections { has_names: false, .. } => Network::Tcp,
+        Connections { has_names: true, .. } => Network::TcpAndNames,
     }
 }
 
@@ -90,6 +112,13 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
             if config.tls() != TlsUse::Off {
                 lines.push("certificates and keys, opened before, to read them".to_owned());
             }
+            let Connections { ports, has_names } = config.connections();
+            if !ports.is_empty() {
+                let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+                let names = if has_names { ", and to name servers" } else { "" };
+                lines.push(format!("TCP connections to the ports of brokers, {}{names}", ports.join(", ")));
+                lines.push("what those need, opened before, to read it: secrets, certificates, hosts(5)".to_owned());
+            }
             let files = if allowed.iter().any(Allowed::is_everywhere) {
                 lines.push(
                     "/ is where the folders of all destinations meet: fewer folders would make a better sandbox"
@@ -99,13 +128,21 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
             } else {
                 "no other file, "
             };
-            lines.push(format!("nothing else: {files}no program, no TCP connection, no signal; no new privileges"));
-            let more = if level == Level::Strict {
-                "and no system call but those of a list; of new sockets, only local ones for datagrams"
+            let other = if ports.is_empty() { "" } else { "other " };
+            lines.push(format!(
+                "nothing else: {files}no program, no {other}TCP connection, no signal; no new privileges"
+            ));
+            lines.push(if level == Level::Strict {
+                let sockets = match network(config) {
+                    Network::None => "only local ones for datagrams",
+                    Network::Tcp => "only local ones for datagrams, and those of TCP",
+                    Network::TcpAndNames => "only local ones for datagrams, and those of TCP and UDP",
+                };
+                format!("and no system call but those of a list; of new sockets, {sockets}")
             } else {
                 "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners"
-            };
-            lines.push(more.to_owned());
+                    .to_owned()
+            });
         }
     }
     for group in config.rules.groups_with_commands() {
@@ -124,10 +161,11 @@ pub(crate) fn shortcomings(config: &Config) -> Vec<String> {
         return Vec::new();
     }
     let (allowed, is_strict) = (allowed(config), config.sandbox.level == Level::Strict);
+    // Those of brokers may be allowed: what the system enforces does not depend on them.
     let trial = || {
-        let mut said: Vec<_> = Flaw::of(restrict(&allowed, None)).iter().map(Flaw::to_string).collect();
+        let mut said: Vec<_> = Flaw::of(restrict(&allowed, &[])).iter().map(Flaw::to_string).collect();
         if is_strict {
-            said.extend(system_calls::forbid_others().err().map(|error| Flaw::from(error).to_string()));
+            said.extend(system_calls::forbid_others(Network::None).err().map(|error| Flaw::from(error).to_string()));
         }
         if said.is_empty() {
             said = what_gets_through(is_strict);
@@ -365,7 +403,7 @@ fn of_maildir(directory: &Path) -> Allowed {
     }
 }
 
-fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RestrictionStatus, RulesetError> {
+fn restrict(allowed: &[Allowed], ports: &[u16]) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::from_all(KNOWN))?
@@ -379,8 +417,8 @@ fn restrict(allowed: &[Allowed], connect_to: Option<u16>) -> Result<RestrictionS
             ruleset = ruleset.add_rule(PathBeneath::new(found, place.what.access()))?;
         }
     }
-    if let Some(port) = connect_to {
-        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+    for port in ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     ruleset.restrict_self()
 }
@@ -395,12 +433,15 @@ fn is_pipe_or_socket_of_a_process(found: &OwnedFd) -> bool {
 const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
 const SOCKFS_MAGIC: FsType = FsType(0x534f_434b);
 
-fn restrict_to_no_tcp() -> Result<(), RulesetError> {
+fn restrict_tcp_to(ports: &[u16]) -> Result<(), RulesetError> {
     let mut ruleset =
         Ruleset::default().handle_access(AccessNet::from_all(KNOWN))?.handle_access(AccessFs::Refer)?.create()?;
     // To rename from folder to folder, as maildirs need it, every sandbox has to allow, also one that is not about files.
     if let Ok(root) = files::open_folder(Path::new("/"), OFlag::O_PATH) {
         ruleset = ruleset.add_rule(PathBeneath::new(root, AccessFs::Refer))?;
+    }
+    for port in ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     ruleset.restrict_self().map(drop)
 }
@@ -442,7 +483,7 @@ mod tests {
         let mut open_before = File::create(outside.path().join("log")).unwrap();
         let places = [Allowed::folder(inside.path(), What::Append)];
         assert_eq!(
-            restrict(&places, None).unwrap().ruleset,
+            restrict(&places, &[]).unwrap().ruleset,
             RulesetStatus::FullyEnforced,
             "these tests need a kernel with Landlock"
         );
@@ -476,7 +517,7 @@ mod tests {
             what: What::Write,
             found: Ok(found),
         });
-        restrict(&nameless, None).unwrap();
+        restrict(&nameless, &[]).unwrap();
         assert!(fs::read("/etc/passwd").is_err());
     }
 
@@ -484,11 +525,14 @@ mod tests {
     fn name_servers_can_be_reached_for_a_while() {
         let (server, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let connect = |to: &TcpListener| TcpStream::connect(to.local_addr().unwrap()).map_err(|error| error.kind());
-        restrict(&[], Some(server.local_addr().unwrap().port())).unwrap();
+        let broker = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = |of: &TcpListener| of.local_addr().unwrap().port();
+        restrict(&[], &[port(&server), port(&broker)]).unwrap();
         assert!(connect(&server).is_ok());
         assert_eq!(connect(&other).unwrap_err(), ErrorKind::PermissionDenied);
-        restrict_to_no_tcp().unwrap();
+        restrict_tcp_to(&[port(&broker)]).unwrap();
         assert_eq!(connect(&server).unwrap_err(), ErrorKind::PermissionDenied);
+        assert!(connect(&broker).is_ok());
     }
 
     /// What Landlock does not know, and this system does. Each is a way out that `sandbox strict` closes.
@@ -513,7 +557,7 @@ mod tests {
             ("modes", &|| fs::set_permissions(&file, fs::Permissions::from_mode(0o4777))),
             ("owners", &|| std::os::unix::fs::chown(&file, Some(nix::unistd::geteuid().as_raw()), None)),
         ];
-        restrict(&[], None).unwrap();
+        restrict(&[], &[]).unwrap();
         // That it does know, so that the rest is not for want of a sandbox.
         assert_eq!(TcpStream::connect(tcp.local_addr().unwrap()).unwrap_err().kind(), ErrorKind::PermissionDenied);
         for (what, way) in &ways {
@@ -521,13 +565,35 @@ mod tests {
                 panic!("{what} should be possible here, for this test to mean something: {error}")
             });
         }
-        system_calls::forbid_others().unwrap();
+        system_calls::forbid_others(Network::None).unwrap();
         for (what, way) in &ways {
             assert_eq!(way().unwrap_err().raw_os_error(), Some(Errno::EPERM as i32), "{what}");
         }
         // And what the log and the deliveries need is there.
         let log = UnixDatagram::unbound().unwrap();
         log.set_nonblocking(true).unwrap();
+    }
+
+    /// Who publishes may use TCP as far as Landlock allows it, and nothing that it does not know.
+    #[test]
+    fn a_strict_sandbox_leaves_what_brokers_need() {
+        let broker = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = broker.local_addr().unwrap();
+        restrict(&[], &[address.port()]).unwrap();
+        system_calls::forbid_others(Network::TcpAndNames).unwrap();
+        drop(TcpStream::connect(address).unwrap());
+        drop(UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert_eq!(TcpStream::connect("127.0.0.1:1").unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert_eq!(TcpListener::bind("127.0.0.1:0").unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert_eq!(mptcp().unwrap_err(), rustix::io::Errno::PERM);
+    }
+
+    #[test]
+    fn a_broker_whose_address_is_known_needs_no_udp() {
+        system_calls::forbid_others(Network::Tcp).unwrap();
+        let refused = TcpStream::connect("127.0.0.1:1").unwrap_err().kind();
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        assert_eq!(UdpSocket::bind("127.0.0.1:0").unwrap_err().raw_os_error(), Some(Errno::EPERM as i32));
     }
 
     type Way<'a> = &'a dyn Fn() -> io::Result<()>;
@@ -550,7 +616,7 @@ mod tests {
     fn a_maildir_can_be_made_and_delivered_to() {
         let folder = tempfile::tempdir().unwrap();
         let maildir = folder.path().join("maildir");
-        restrict(&[of_place(&Place::Maildir(maildir.clone()))], None).unwrap();
+        restrict(&[of_place(&Place::Maildir(maildir.clone()))], &[]).unwrap();
         for name in ["", "tmp", "new", "cur"] {
             fs::create_dir(maildir.join(name)).unwrap();
         }

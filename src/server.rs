@@ -14,7 +14,7 @@ pub(crate) use deadlines::SCARCE;
 
 use crate::accounts::Accounts;
 use crate::config::{Config, Flags, Protocol, TlsUse, Trace};
-use crate::deliver::{self, Context, Runner};
+use crate::deliver::{self, Brokers, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
@@ -36,6 +36,7 @@ pub struct Server<'a> {
     connection: Connection<'a>,
     keys: &'a Keys,
     accounts: &'a Accounts,
+    brokers: &'a Brokers,
     /// What TLS the connection is under.
     tls: Option<TlsParameters>,
     deadlines: Deadlines<'a>,
@@ -84,6 +85,7 @@ impl<'a> Server<'a> {
         connection: Connection<'a>,
         keys: &'a Keys,
         accounts: &'a Accounts,
+        brokers: &'a Brokers,
     ) -> Self {
         let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
@@ -97,6 +99,7 @@ impl<'a> Server<'a> {
             connection,
             keys,
             accounts,
+            brokers,
             tls: None,
             deadlines,
             messages: 0,
@@ -270,8 +273,8 @@ impl<'a> Server<'a> {
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
         let envelope = Envelope { id: &id, domain, peer, transaction, tls, user };
-        let Self { config, log, signals, tally, .. } = *self;
-        let context = Context { config, log, signals, tally, deadline: self.deadlines.message(), runner };
+        let Self { config, log, signals, tally, brokers, .. } = *self;
+        let context = Context { config, log, signals, tally, deadline: self.deadlines.message(), runner, brokers };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
         let began = Instant::now();
         let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);

@@ -4,44 +4,70 @@
 //! it fails with EPERM and kills nobody, so that a call that was forgotten here costs a 451 and no mail. One by the
 //! table of another architecture (32-bit x86) ends the process.
 
+use std::collections::BTreeMap;
+
 use nix::libc;
 use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
-/// Forbids this thread, for good, every system call but those of a session that delivers, logs and ends.
-pub(crate) fn forbid_others() -> Result<(), seccompiler::Error> {
-    seccompiler::apply_filter(&program()?)
+/// What sockets deliveries make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// None.
+    None,
+    /// Those of TCP, for brokers.
+    Tcp,
+    /// And those of UDP, for the name servers that know where they are.
+    TcpAndNames,
 }
 
-fn program() -> Result<BpfProgram, BackendError> {
+/// Forbids this thread, for good, every system call but those of a session that delivers, logs and ends.
+pub(crate) fn forbid_others(network: Network) -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter(&program(network)?)
+}
+
+fn program(network: Network) -> Result<BpfProgram, BackendError> {
     let architecture: TargetArch = std::env::consts::ARCH.try_into()?;
-    let always = ALLOWED.iter().chain(OLDER).map(|call| Ok((*call, Vec::new())));
-    let sometimes = conditions().into_iter().map(|(call, conditions)| {
+    let for_names: &[i64] = if network == Network::TcpAndNames { &[libc::SYS_bind] } else { &[] };
+    let always = ALLOWED.iter().chain(OLDER).chain(for_names);
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = always.map(|call| (*call, Vec::new())).collect();
+    for (call, conditions) in conditions(network) {
         let conditions: Result<Vec<_>, _> =
             conditions.into_iter().map(|(place, cmp, value)| SeccompCondition::new(place, Dword, cmp, value)).collect();
-        Ok((call, vec![SeccompRule::new(conditions?)?]))
-    });
-    let rules = always.chain(sometimes).collect::<Result<_, BackendError>>()?;
+        rules.entry(call).or_default().push(SeccompRule::new(conditions?)?);
+    }
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?.try_into()
 }
 
-/// Calls that are allowed if all of this holds of the arguments in these places.
+/// Calls that are allowed if all of this holds of the arguments in these places; of several for one call, one has to.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
-fn conditions() -> Vec<(i64, Vec<Condition>)> {
+fn conditions(network: Network) -> Vec<(i64, Vec<Condition>)> {
     let not_executable = || vec![(2, MaskedEq(flag(libc::PROT_EXEC)), 0)];
-    vec![
+    let types: &[i32] = match network {
+        Network::None => &[],
+        Network::Tcp => &[libc::SOCK_STREAM],
+        Network::TcpAndNames => &[libc::SOCK_STREAM, libc::SOCK_DGRAM],
+    };
+    // The usual protocol of its type, and no other: of MPTCP Landlock knows nothing.
+    let socket = |family, of_type| {
+        let arguments = vec![(0, Eq, flag(family)), (1, MaskedEq(0xf), flag(of_type)), (2, Eq, 0)];
+        (libc::SYS_socket, arguments)
+    };
+    let mut conditions = vec![
         (libc::SYS_mmap, not_executable()),
         (libc::SYS_mprotect, not_executable()),
         // The system log's, which may have been started anew. The type has flags beside it.
         (libc::SYS_socket, vec![(0, Eq, flag(libc::AF_UNIX)), (1, MaskedEq(0xf), flag(libc::SOCK_DGRAM))]),
         (libc::SYS_ioctl, vec![(1, Eq, libc::FIONBIO)]),
-    ]
+    ];
+    conditions.extend(types.iter().flat_map(|it| [socket(libc::AF_INET, *it), socket(libc::AF_INET6, *it)]));
+    conditions
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
-fn conditions() -> Vec<(i64, Vec<Condition>)> {
+fn conditions(_: Network) -> Vec<(i64, Vec<Condition>)> {
     Vec::new()
 }
 
@@ -192,7 +218,7 @@ mod tests {
             ("bind", libc::SYS_bind),
         ] {
             assert!(!ALLOWED.contains(&call) && !OLDER.contains(&call), "{what}");
-            assert!(conditions().iter().all(|(known, _)| *known != call), "{what}");
+            assert!(conditions(Network::TcpAndNames).iter().all(|(known, _)| *known != call), "{what}");
         }
     }
 }

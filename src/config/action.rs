@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::lexer::{Problem, Word, Words};
 use super::spelling::closest;
+use super::value;
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) enum HandOver {
     Pipe(String),
     /// Give to this shell command on its standard input, as it is.
     PipeRaw(String),
+    /// Publish in this channel of the hpfeeds broker.
+    Hpfeeds(String),
 }
 
 /// What is to be known of an action but how to do it. Its `Display` is the action as the configuration has it, its operand
@@ -62,8 +65,17 @@ pub(super) enum Need<'a> {
     Maildir(&'a Path),
     /// To have this command run, outside the sandbox.
     Command(&'a str),
+    /// To connect to this broker.
+    Broker(Broker),
     /// What every session has.
     Nothing,
+}
+
+/// Somebody who passes messages on to subscribers; where, other lines say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broker {
+    /// `hpfeeds_broker`
+    Hpfeeds,
 }
 
 impl Keep {
@@ -92,6 +104,7 @@ impl HandOver {
         match self {
             HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Command(command)),
             HandOver::PipeRaw(command) => Facts::new("pipe_raw", Some(command), Need::Command(command)),
+            HandOver::Hpfeeds(channel) => Facts::new("hpfeeds", Some(channel), Need::Broker(Broker::Hpfeeds)),
         }
     }
 }
@@ -107,6 +120,7 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
     }),
     ("pipe", " COMMAND", |words| Ok(Action::HandOver(HandOver::Pipe(command(words)?)))),
     ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::PipeRaw(command(words)?)))),
+    ("hpfeeds", " CHANNEL", |words| Ok(Action::HandOver(HandOver::Hpfeeds(channel(words)?)))),
     ("print", "", |_| Ok(Action::Keep(Keep::Print))),
     ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
 ];
@@ -114,6 +128,11 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
 /// Reads a command, to the end of the line.
 fn command(words: &mut Words<'_>) -> Result<String, Problem> {
     Ok(words.rest("the shell command")?.text.to_owned())
+}
+
+/// Reads the name of a channel, which has a length of one byte on the wire.
+fn channel(words: &mut Words<'_>) -> Result<String, Problem> {
+    value::short_text(words.expect("the channel")?)
 }
 
 impl Action {
@@ -149,7 +168,7 @@ impl Action {
 }
 
 fn unknown(name: Word<'_>) -> Problem {
-    if ["relay", "hpfeeds", "amqp"].contains(&name.text) {
+    if ["relay", "amqp"].contains(&name.text) {
         return name.not_yet();
     }
     let names = listed(Action::names().map(str::to_owned));

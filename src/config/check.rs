@@ -329,6 +329,7 @@ impl Finding {
         };
         let column = source.char_indices().take_while(|(byte, _)| *byte < self.position.start).count() + 1;
         let Self { severity, position: Position { line, .. }, width, message } = self;
+        let source = lexer::without_secret(&source).into_owned();
         Diagnostic { severity, file: None, line, column, width, message, source }
     }
 }

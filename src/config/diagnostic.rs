@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::lexer::Problem;
+use super::lexer::{self, Problem};
 
 /// How much a [`Diagnostic`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Problem {
             column: source[..start].chars().count() + 1,
             width: source[start..end].chars().count(),
             message: self.message,
-            source: source.to_owned(),
+            source: lexer::without_secret(source).into_owned(),
         })
     }
 }

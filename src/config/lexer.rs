@@ -195,6 +195,19 @@ pub(super) fn look_alike(line: &str) -> Option<Problem> {
 /// What is said of a word that begins with a quote and does not end with one.
 const UNCLOSED: &str = "this quote is not closed";
 
+/// The line as it can be shown, with stars in the place of a secret.
+pub(super) fn without_secret(line: &str) -> Cow<'_, str> {
+    let mut words = Words::new(line);
+    match words.next_word() {
+        Some(verb) if verb.text == "hpfeeds_secret" => {
+            let (shown, secret) = line.split_at(verb.end);
+            let hidden = |character: char| if matches!(character, ' ' | '\t') { character } else { '*' };
+            Cow::Owned(shown.chars().chain(secret.chars().map(hidden)).collect())
+        }
+        _ => Cow::Borrowed(line),
+    }
+}
+
 /// The line as its words are read, its comment taken off and its variables replaced.
 pub(super) fn prepared(line: &str) -> Result<Cow<'_, str>, Problem> {
     let line = without_comment(line);

@@ -132,6 +132,8 @@ limits! {
     /// Bytes that have to be free wherever messages are written to, or a twentieth of the file system if that is less; 0 to
     /// take what there is.
     min_free: u64 = any_number("100000000"), 452 "Not enough room for messages, try again later.";
+    /// What a broker may take for a message, from the look-up of its name to its last word.
+    broker_secs: Duration = seconds("60"), 451 "The broker that takes this mail does not answer, try again later.";
     /// Whether commands must be ASCII.
     smtp_ascii: bool = switch("on"), 500 "Binary data (non-ASCII) unsupported.";
     /// Who needs a forward-confirmed name.

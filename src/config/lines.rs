@@ -192,20 +192,24 @@ impl<'r> Lines<'r> {
             Action::Keep(Keep::Append(file)) => (file, self.places.file(file.as_ref())),
             Action::Keep(Keep::Maildir(folder)) => (folder, self.places.maildir(folder.as_ref())),
             Action::Keep(Keep::Print | Keep::Discard) => return Vec::new(),
-            Action::HandOver(to) => return self.command_problems(to, prepared),
+            Action::HandOver(HandOver::Pipe(command)) => {
+                return self.command_problems(command, Form::Mailbox, prepared);
+            }
+            Action::HandOver(HandOver::PipeRaw(command)) => return self.command_problems(command, Form::Raw, prepared),
+            // What there is to say of the broker is said once.
+            Action::HandOver(HandOver::Hpfeeds(_)) => return Vec::new(),
         };
         // The path is the last word, or nearly.
         trouble.map(|trouble| about(prepared.rfind(&**path).unwrap_or_default(), path, trouble)).into_iter().collect()
     }
 
-    fn command_problems(&mut self, to: &HandOver, prepared: &str) -> Vec<Problem> {
-        let (HandOver::Pipe(text) | HandOver::PipeRaw(text)) = to;
+    fn command_problems(&mut self, text: &str, form: Form, prepared: &str) -> Vec<Problem> {
         // The command runs to the end of the line.
         let begins = prepared.trim_ascii_end().len() - text.len();
         let command = Command::parse(text);
         let mut problems = unquoted_problems(&command, begins);
         problems.extend(self.places.shell().map(|trouble| about(begins, text, trouble)));
-        if let HandOver::Pipe(_) = to {
+        if let Form::Mailbox = form {
             problems.extend(mailbox_form_problem(&command, begins));
         }
         let programs = command.programs.iter();
@@ -270,6 +274,15 @@ impl<'r> Lines<'r> {
             ))
         })
     }
+}
+
+/// What a command reads.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A message of a mailbox.
+    Mailbox,
+    /// The message itself.
+    Raw,
 }
 
 /// Something about a part of a line that stands here.

@@ -7,6 +7,7 @@
 mod action;
 mod address_only;
 mod auth;
+mod brokers;
 mod check;
 mod compiler;
 mod diagnostic;
@@ -45,6 +46,7 @@ use std::path::Path;
 
 pub use action::{Destinations, Facts, Origin};
 pub(crate) use action::{HandOver, Keep};
+pub(crate) use brokers::{Connections, secret};
 pub use diagnostic::{Diagnostic, Severity};
 pub use flags::Flags;
 pub use limits::{Limit, Limits, Refusal};
@@ -54,13 +56,14 @@ pub use peers::Who;
 use places::Places;
 use reader::Reader;
 pub use rules::{Denial, Rules};
-pub use settings::{AuthUse, Config, Level, LogTarget, Protocol, Sandbox, TlsUse};
+pub use settings::{AuthUse, Config, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse};
 pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
 pub(crate) use source::{Version, would_wait};
 pub use sources::LineName;
 pub(crate) use sources::Versions;
 pub(crate) use trace::Note;
 pub use trace::{Finding, Trace, Verdict};
+pub(crate) use value::Secret;
 
 use crate::{files, user};
 
@@ -121,6 +124,7 @@ pub fn check(path: &Path) -> Checked {
     let is_usable = errors.is_empty();
     let mut found = config.check_ways_to(path);
     found.extend(config.find(is_usable));
+    found.extend(config.check_broker_addresses());
     found.extend(errors);
     // Those that have a file of their own already come last.
     found.sort_by_key(|diagnostic| (diagnostic.file.is_some() && diagnostic.line > 0, diagnostic.line));
@@ -152,6 +156,7 @@ impl Config {
         // Before it becomes that user a session opens these.
         found.extend(self.check_tls());
         found.extend(self.check_auth(is_whole));
+        found.extend(self.check_brokers());
         found.splice(0..0, trouble.map(Diagnostic::whole_file));
         if let Some(name) = self.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
             found.insert(

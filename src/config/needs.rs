@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::action::Need;
+use super::action::{Broker, Need};
 
 /// What the destinations of a configuration need.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Needs {
     known_folder: Option<PathBuf>,
     /// The commands, in the order of their lines, each with the allow group of its line; `None` stands for everybody.
     pub(super) commands: Vec<(Option<usize>, Box<str>)>,
+    /// Each broker once.
+    brokers: Vec<Broker>,
 }
 
 /// A place that mail is written to.
@@ -34,6 +36,11 @@ impl Needs {
         &self.places
     }
 
+    /// The brokers that mail may go to.
+    pub(super) fn brokers(&self) -> &[Broker] {
+        &self.brokers
+    }
+
     /// Takes in what a line of this group, or of none, needs.
     pub(super) fn add(&mut self, need: Need<'_>, group: Option<usize>) {
         match need {
@@ -50,6 +57,8 @@ impl Needs {
             // Many lines in a row may be about one command.
             Need::Command(text) if self.commands.last().is_some_and(|(of, last)| *of == group && **last == *text) => {}
             Need::Command(text) => self.commands.push((group, text.into())),
+            Need::Broker(broker) if self.brokers.contains(&broker) => {}
+            Need::Broker(broker) => self.brokers.push(broker),
             Need::Nothing => {}
         }
     }

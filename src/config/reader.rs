@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 
 use super::auth::AuthLines;
+use super::brokers::BrokerLines;
 use super::diagnostic::Diagnostic;
 use super::directive::{self, Line};
 use super::include::{self, Fitting, MAX_DEPTH, MAX_FILES, Named};
@@ -62,6 +63,7 @@ impl Reader {
             return Err(Diagnostic { file: sources.shown_beside_main(file), ..changed });
         }
         self.find_missing_lines();
+        self.find_missing_broker_lines();
         // Those of a file that is included further down may have been found before.
         self.errors.sort_by_key(|error| error.line);
         Ok(())
@@ -87,6 +89,17 @@ impl Reader {
             let line = error.source.trim_start();
             line.starts_with(directive) || line.starts_with("include")
         })
+    }
+
+    /// Looks through all lines once more if one needs a broker and those that say where it is are missing, or some of them.
+    fn find_missing_broker_lines(&mut self) {
+        if self.config.lacks_broker_lines() && self.errors.is_empty() {
+            let mut lines = BrokerLines::default();
+            match self.config.rules.sources.for_each_line(|number, text| lines.look_at(number, text)) {
+                Ok(()) => self.errors.extend(lines.missing(&self.config)),
+                Err(error) => self.errors.push(error),
+            }
+        }
     }
 
     /// Reads an open file, whose lines come next.

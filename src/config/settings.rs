@@ -10,7 +10,8 @@ use super::directive::{Directive, Line, QUOTE_IT};
 use super::flags::Flags;
 use super::limits::Limits;
 use super::rules::Rules;
-use super::value;
+use super::value::{self, Secret};
+use crate::net::client::Endpoint;
 
 /// Makes of each row a field, a variant of [`Setting`] and what goes from one to the other. A row is: what it decides;
 /// its directive; the field, its type and its default; what reads it; advice for who wrote one word too many; and
@@ -90,6 +91,20 @@ settings! {
     "metrics_file" metrics_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// Whom to become when started as root: `USER` or `USER:GROUP`, each a name or a number.
     "user" user: Option<String> = None, value::user, "";
+    /// Where the hpfeeds broker is.
+    "hpfeeds_broker" hpfeeds_broker: Option<Endpoint> = None, value::endpoint, "";
+    /// Who we are there.
+    "hpfeeds_ident" hpfeeds_ident: Option<String> = None, value::identity, QUOTE_IT;
+    /// What shows it that we are.
+    "hpfeeds_secret" hpfeeds_secret: Option<Secret> = None, value::secret, "";
+    /// The file that has that in it.
+    "hpfeeds_secret_file" hpfeeds_secret_file: Option<PathBuf> = None, value::file, QUOTE_IT;
+    /// In what form its subscribers get messages.
+    "hpfeeds_payload" hpfeeds_payload: Payload = Payload::Json, value::payload, "";
+    /// Whether the connection to it is under TLS.
+    "hpfeeds_tls" hpfeeds_tls: bool = false, value::on_or_off, "";
+    /// The authorities that servers have their certificates from, to which we connect.
+    "ca_file" ca_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// Whether peers may, or must, use TLS; if no line says so, that depends on [`Config::tls`].
     "tls" tls_use: Option<TlsUse> = None, value::tls_use, "";
     /// Certificates, each with what leads to an authority behind it, in PEM form.
@@ -139,6 +154,15 @@ impl Setting {
     pub(super) fn is_domain(&self) -> bool {
         matches!(self, Setting::domain(_))
     }
+}
+
+/// In what form subscribers get a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// `{"msg": "...", "sha256": "..."}`
+    Json,
+    /// Its bytes.
+    Raw,
 }
 
 /// What is spoken with peers.

@@ -1,7 +1,8 @@
 //! The values that directives take: numbers, times, switches, names, reply texts.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,9 +10,27 @@ use std::time::Duration;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{NameCheck, Refusal};
-use super::settings::{AuthUse, Level, LogTarget, Protocol, Sandbox, TlsUse};
+use super::settings::{AuthUse, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse};
 use super::shell::{self, Role};
 use super::spelling::did_you_mean;
+use crate::net::client::Endpoint;
+
+/// What nobody is to read: no log and no message shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// For who has to show that he knows it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
 
 /// `CODE TEXT` as the administrator wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +165,86 @@ pub(super) fn file(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
 /// A file, of which there may be several.
 pub(super) fn another_file(words: &mut Words<'_>) -> Result<Vec<PathBuf>, Problem> {
     words.path("a file").map(|word| vec![PathBuf::from(word.text)])
+}
+
+/// `HOST:PORT`, the address of IPv6 in brackets.
+pub(super) fn endpoint(words: &mut Words<'_>) -> Result<Option<Endpoint>, Problem> {
+    let word = words.expect("the broker, `HOST:PORT`,")?;
+    let Some((host, port)) = word.text.rsplit_once(':').filter(|(host, _)| !host.is_empty()) else {
+        return Err(word.problem("write `HOST:PORT`, as in `broker.example.net:10000` or `[::1]:10000`"));
+    };
+    let end = word.text.len() - port.len() - 1;
+    let host = host_name(part(word, 0..end))?;
+    let port = port_number(part(word, end + 1..word.text.len()))?;
+    Ok(Some(Endpoint { host, port }))
+}
+
+/// A part of a word, by its place in the word's text.
+fn part(word: Word<'_>, range: std::ops::Range<usize>) -> Word<'_> {
+    let quote = usize::from(word.end - word.start > word.text.len());
+    let start = word.start + quote + range.start;
+    Word { text: &word.text[range.clone()], start, end: start + range.len() }
+}
+
+/// A host: its name, its address of IPv4, or that of IPv6 in brackets, which are taken off.
+fn host_name(word: Word<'_>) -> Result<String, Problem> {
+    let text = word.text;
+    if let Some(address) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return match address.parse::<Ipv6Addr>() {
+            Ok(_) => Ok(address.to_owned()),
+            Err(_) => Err(word.problem("in brackets stands an address of IPv6, as in `[2001:db8::1]`")),
+        };
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(word.problem(format!("an address of IPv6 stands in brackets: write `[{text}]`")));
+    }
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    match text.parse::<IpAddr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) if is_number || !is_name => Err(word.problem("this is neither the name of a host nor an address")),
+        Err(_) => Ok(text.to_owned()),
+    }
+}
+
+fn port_number(word: Word<'_>) -> Result<u16, Problem> {
+    match word.text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(word.problem("a port is a number from 1 to 65535")),
+    }
+}
+
+/// Who we are somewhere.
+pub(super) fn identity(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
+    short_text(words.expect("the name that the broker knows us by")?).map(Some)
+}
+
+/// A text whose length is a byte on the wire.
+pub(super) fn short_text(word: Word<'_>) -> Result<String, Problem> {
+    match word.text.len() {
+        ..=LONGEST_SHORT_TEXT => Ok(word.text.to_owned()),
+        _ => Err(word.problem(format!("at most {LONGEST_SHORT_TEXT} bytes are possible here"))),
+    }
+}
+
+/// A secret, in one word: no message quotes the others.
+pub(super) fn secret(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
+    let word = words.expect("the secret")?;
+    if words.is_at_end() {
+        return Ok(Some(Secret(word.text.to_owned())));
+    }
+    let rest = words.rest("the secret")?;
+    Err(Word { end: rest.end, ..word }.problem("a secret is one word: put one with blanks in quotes"))
+}
+
+pub(super) fn payload(words: &mut Words<'_>) -> Result<Payload, Problem> {
+    let word = words.expect("`json` or `raw`")?;
+    match word.text {
+        "json" => Ok(Payload::Json),
+        "raw" => Ok(Payload::Raw),
+        other => Err(word.problem(format!("`{other}` found where `json` or `raw` is expected"))),
+    }
 }
 
 pub(super) fn tls_use(words: &mut Words<'_>) -> Result<Option<TlsUse>, Problem> {
@@ -329,6 +428,9 @@ const LONGEST_LABEL: usize = 63;
 
 /// Ten years; what is meant to last for ever lasts no longer.
 const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
+
+/// The longest text that has its length in front of it as one byte.
+const LONGEST_SHORT_TEXT: usize = 255;
 
 /// What is sent where a line has a code alone.
 const NO_TEXT: &str = "Refused";

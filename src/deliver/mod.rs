@@ -1,12 +1,14 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
 //! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
-//! [`print`]), then the one destination that cannot ([`pipe`]) has its say, and only then is the rest committed, which is
+//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`]) has its say, and only then is the rest committed, which is
 //! no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
 //!
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
+mod brokers;
 mod frames;
+mod hpfeeds;
 mod maildir;
 mod mbox;
 pub mod mboxrd;
@@ -20,6 +22,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+pub use brokers::Brokers;
 use pipe::Form;
 pub use pipe::Runner;
 
@@ -48,6 +51,8 @@ pub struct Context<'a> {
     pub deadline: Instant,
     /// What runs commands.
     pub runner: &'a Runner<'a>,
+    /// What reaching brokers needs.
+    pub brokers: &'a Brokers,
 }
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
@@ -157,6 +162,7 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
         let taken_over = match &to.action {
             HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
             HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
+            HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
         };
         let counter = Family::DeliveryFailures.with_any(to.action.name());
         taken_over.map_err(about(&recipient.mailbox)).inspect_err(failed(context, counter))?;

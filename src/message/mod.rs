@@ -3,6 +3,7 @@
 mod amend;
 mod headers;
 mod lines;
+pub(crate) mod payload;
 mod spool;
 
 pub use headers::{Envelope, RecipientCopy};

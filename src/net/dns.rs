@@ -1,4 +1,5 @@
-//! From an address to a forward-confirmed name, within a deadline: /etc/hosts first, then DNS.
+//! From an address to a forward-confirmed name, and from a name to its addresses, within a deadline: /etc/hosts first, then
+//! DNS.
 //!
 //! A static binary cannot load the C library's resolver plug-ins, and the C library's resolver cannot be stopped at a
 //! deadline, so the few queries needed (PTR, then A or AAAA) are sent from here; resolv.conf(5) is read by `resolv-conf`.
@@ -79,11 +80,76 @@ pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
         // Not every hosts file says so for both (RFC 6761, 6.3).
         return Lookup::Known("localhost".to_owned());
     }
-    let text = read_text(RESOLV_CONF).unwrap_or_default();
-    let text = numbered_zones(&text, |zone| if_nametoindex(zone).ok());
-    // As the C library does, what is no good is passed over.
-    let (config, _) = resolv_conf::Config::parse_with_errors(text.as_bytes());
+    let config = resolver_configuration(&read_text(RESOLV_CONF).unwrap_or_default());
     Lookup::Ask(NameServers { unfit, ..NameServers::of(&config) })
+}
+
+/// What resolv.conf(5) says. As the C library does, what is no good is passed over.
+fn resolver_configuration(text: &str) -> resolv_conf::Config {
+    let text = numbered_zones(text, |zone| if_nametoindex(zone).ok());
+    let (config, _) = resolv_conf::Config::parse_with_errors(text.as_bytes());
+    config
+}
+
+/// Every address of a host that is a server of ours, in the order in which they are to be tried; `hosts` and `resolv_conf`
+/// are the texts of those files. At least one, or why there is none.
+pub(crate) fn addresses(host: &str, hosts: &str, resolv_conf: &str, until: Instant) -> Result<Vec<IpAddr>, String> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    let found = addresses_in_hosts(hosts, host);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let lower = host.trim_end_matches('.').to_ascii_lowercase();
+    match lower.rsplit('.').next() {
+        // No name server is to be asked about these (RFC 6761, 6.3 and 6.4).
+        Some("localhost") => return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
+        Some("invalid") => return Err(NO_SUCH_HOST.to_owned()),
+        _ => {}
+    }
+    let config = resolver_configuration(resolv_conf);
+    let servers = NameServers::of(&config);
+    let resolver = Resolver { servers: &servers, deadline: until };
+    let mut failure = None;
+    for name in candidates(host, &config) {
+        let mut found = Vec::new();
+        for like in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+            match resolver.addresses(&name, like) {
+                Ok(addresses) => found.extend(addresses),
+                Err(NoName::Failed(why)) => _ = failure.get_or_insert(why),
+                Err(why) => _ = failure.get_or_insert(why.to_string()),
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Err(failure.unwrap_or_else(|| NO_SUCH_HOST.to_owned()))
+}
+
+/// The names that a host may be meant by: one with dots is mostly whole, one without is in one of our own domains
+/// (resolv.conf(5), `search`).
+fn candidates(host: &str, config: &resolv_conf::Config) -> Vec<String> {
+    if let Some(whole) = host.strip_suffix('.') {
+        return vec![whole.to_owned()];
+    }
+    let searched = config.get_last_search_or_domain().map(|domain| format!("{host}.{domain}"));
+    let mut names: Vec<String> = searched.take(MAX_NAMES).collect();
+    let place = if host.contains('.') { 0 } else { names.len() };
+    names.insert(place, host.to_owned());
+    names
+}
+
+/// The addresses of all lines of hosts(5) with this name.
+fn addresses_in_hosts(hosts: &str, host: &str) -> Vec<IpAddr> {
+    let host = host.trim_end_matches('.');
+    let addresses = hosts.lines().filter_map(|line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+    });
+    addresses.collect()
 }
 
 /// The text of resolv.conf(5) with numbers for the names of interfaces (`fe80::1%br-lan`), some of which `resolv-conf` does
@@ -306,17 +372,49 @@ fn random_bits() -> impl Iterator<Item = bool> {
     std::iter::repeat_with(random).flat_map(|bits| (0..u64::BITS).map(move |number| bits >> number & 1 == 1))
 }
 
-const HOSTS: &str = "/etc/hosts";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(super) const HOSTS: &str = "/etc/hosts";
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where name servers listen (RFC 1035, 4.2).
 pub(crate) const DNS_PORT: u16 = 53;
 
-/// How many of an address's names are tried: more than one is rare, and each costs a query.
+/// What there is to say of a name that leads nowhere.
+const NO_SUCH_HOST: &str = "there is no such host";
+
+/// How many of an address's names are tried, and how many domains of ours a host may be in: more than one is rare, and each costs a query.
 const MAX_NAMES: usize = 5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_have_addresses() {
+        let hosts =
+            "127.0.0.1 localhost\n192.0.2.1 broker.example Broker # 192.0.2.9 broker\n2001:db8::1\tbroker\nx broker";
+        let ask = |host: &str| {
+            addresses(host, hosts, "nameserver 127.0.0.1", Instant::now()).map(|found| {
+                let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+                found.join(" ")
+            })
+        };
+        assert_eq!(ask("192.0.2.7").unwrap(), "192.0.2.7");
+        assert_eq!(ask("::1").unwrap(), "::1");
+        assert_eq!(ask("BROKER").unwrap(), "192.0.2.1 2001:db8::1");
+        assert_eq!(ask("broker.example.").unwrap(), "192.0.2.1");
+        assert_eq!(ask("localhost").unwrap(), "127.0.0.1");
+        assert_eq!(ask("mq.localhost").unwrap(), "127.0.0.1 ::1");
+        assert_eq!(ask("broker.invalid").unwrap_err(), "there is no such host");
+        // There is no time to ask anybody.
+        assert_eq!(ask("example.org").unwrap_err(), "no answer in time");
+    }
+
+    #[test]
+    fn a_host_without_dots_is_in_a_domain_of_ours() {
+        let (config, _) = resolv_conf::Config::parse_with_errors(b"search a.example b.example");
+        assert_eq!(candidates("mq", &config), ["mq.a.example", "mq.b.example", "mq"]);
+        assert_eq!(candidates("mq.lan", &config), ["mq.lan", "mq.lan.a.example", "mq.lan.b.example"]);
+        assert_eq!(candidates("mq.lan.", &config), ["mq.lan"]);
+    }
 
     #[test]
     fn interfaces_have_numbers() {

@@ -563,6 +563,8 @@ pub const TIMED_OUT: Status = Status(4, 4, 2);
 pub const NO_CONFIRMED_NAME: Status = Status(4, 7, 25);
 /// What goes with `limit.pipe_secs`.
 pub const COMMAND_TOO_SLOW: Status = Status(4, 3, 0);
+/// What goes with `limit.broker_secs`.
+pub const BROKER_TOO_SLOW: Status = Status(4, 4, 2);
 /// What goes with `error rcpt_to`.
 pub const RECIPIENT_REFUSED: Status = Status(5, 1, 1);
 /// What goes with `error mail_from`.
@@ -589,6 +591,11 @@ pub fn no_room(cause: String) -> Reply {
 pub fn too_many_hops(hops: usize) -> Reply {
     reply(554, Status(5, 4, 6), "Too many hops, this message goes in circles")
         .because(format!("{hops} Received fields"))
+}
+
+/// A broker takes no message of this size.
+pub fn too_large_for_broker(cause: String) -> Reply {
+    reply(552, MESSAGE_TOO_LARGE, "The message is too large for where it goes").because(cause)
 }
 
 /// A `pipe` command refused the message for good; the code says why.

@@ -15,6 +15,7 @@ pub mod debian;
 pub mod exim;
 mod folder;
 pub mod halts;
+pub mod hpfeeds;
 mod machine;
 pub mod network;
 pub mod opensmtpd;

@@ -1,0 +1,224 @@
+//! What the lines about brokers say together: where they are, and what a connection to one needs.
+//!
+//! A line that publishes and a broker that nobody can find would defer all mail; without a broker at all that is an error.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::action::{Action, Broker, HandOver};
+use super::check::Finding;
+use super::diagnostic::{Diagnostic, Severity};
+use super::directive::{self, Line, RuleLine};
+use super::lexer::{self, Words};
+use super::pattern::Position;
+use super::settings::{Config, Setting};
+use crate::unread::Unread;
+use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
+
+/// Where a session may connect to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Connections {
+    /// The ports, each once.
+    pub(crate) ports: Vec<u16>,
+    /// Whether name servers may have to be asked where.
+    pub(crate) has_names: bool,
+}
+
+/// The lines about brokers, in the order of the text.
+#[derive(Debug, Default)]
+pub(super) struct BrokerLines {
+    /// The first that publishes with each.
+    publishing: Vec<(Broker, BrokerLine)>,
+    settings: Vec<(Setting, BrokerLine)>,
+}
+
+#[derive(Debug)]
+struct BrokerLine {
+    number: u32,
+    text: String,
+    /// Where the word stands that it is about once variables are replaced, and that word.
+    start: usize,
+    word: String,
+}
+
+impl BrokerLines {
+    /// Takes in a line, if it is about brokers.
+    pub(super) fn look_at(&mut self, number: u32, text: &str) {
+        let Ok(prepared) = lexer::prepared(text) else { return };
+        let mut words = Words::new(&prepared);
+        let mut line = |place: usize| {
+            let word = std::iter::from_fn(|| words.next_word()).nth(place)?;
+            Some(BrokerLine { number, text: text.to_owned(), start: word.start, word: word.text.to_owned() })
+        };
+        match directive::line(&prepared) {
+            Ok(Some(Line::Rule(RuleLine::Deliver(delivery) | RuleLine::Copy(delivery)))) => {
+                let Action::HandOver(HandOver::Hpfeeds(_)) = delivery.action else { return };
+                let broker = Broker::Hpfeeds;
+                if self.publishing.iter().all(|(known, _)| *known != broker) {
+                    // Behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to PATTERN`.
+                    let place = if delivery.group.is_some() { 5 } else { 3 };
+                    self.publishing.extend(line(place).map(|line| (broker, line)));
+                }
+            }
+            Ok(Some(Line::Setting(setting))) if is_about_brokers(&setting) => {
+                self.settings.extend(line(1).map(|line| (setting, line)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What of a broker is missing.
+    pub(super) fn missing(&self, config: &Config) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        for (broker, line) in &self.publishing {
+            let message = match broker {
+                Broker::Hpfeeds if config.hpfeeds_broker.is_none() => {
+                    "this needs a broker: write `hpfeeds_broker HOST:PORT`, `hpfeeds_ident NAME` and \
+                     `hpfeeds_secret_file FILE`"
+                }
+                Broker::Hpfeeds if config.hpfeeds_ident.is_none() => {
+                    "the broker wants to know who publishes: write `hpfeeds_ident NAME`"
+                }
+                Broker::Hpfeeds if config.hpfeeds_secret.is_none() && config.hpfeeds_secret_file.is_none() => {
+                    "the broker wants a secret: write `hpfeeds_secret_file FILE`, or `hpfeeds_secret SECRET`"
+                }
+                Broker::Hpfeeds => continue,
+            };
+            found.push(line.cite(Severity::Error, message.to_owned()));
+        }
+        let both = config.hpfeeds_secret.is_some() && config.hpfeeds_secret_file.is_some();
+        let file = self.last(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))).filter(|_| both);
+        found.extend(file.map(|line| {
+            let message = "there is a line `hpfeeds_secret` as well: leave one of them out";
+            line.cite(Severity::Error, message.to_owned())
+        }));
+        found
+    }
+
+    fn last(&self, is_such: impl Fn(&Setting) -> bool) -> Option<&BrokerLine> {
+        self.settings.iter().rfind(|(setting, _)| is_such(setting)).map(|(_, line)| line)
+    }
+}
+
+fn is_about_brokers(setting: &Setting) -> bool {
+    matches!(
+        setting,
+        Setting::hpfeeds_broker(_) | Setting::hpfeeds_secret(_) | Setting::hpfeeds_secret_file(_) | Setting::ca_file(_)
+    )
+}
+
+impl BrokerLine {
+    fn cite(&self, severity: Severity, message: String) -> Diagnostic {
+        let position = Position { line: self.number, start: self.start };
+        Finding::new(severity, position, &self.word, message).cite(&self.text)
+    }
+
+    fn warn(&self, message: String) -> Diagnostic {
+        self.cite(Severity::Warning, message)
+    }
+}
+
+impl Config {
+    /// Whether rules publish at all.
+    pub(crate) fn publishes(&self) -> bool {
+        !self.rules.needs().brokers().is_empty()
+    }
+
+    /// Where deliveries may connect to.
+    pub(crate) fn connections(&self) -> Connections {
+        let mut connections = Connections::default();
+        for (endpoint, _) in self.endpoints() {
+            if !connections.ports.contains(&endpoint.port) {
+                connections.ports.push(endpoint.port);
+            }
+            connections.has_names |= endpoint.has_name();
+        }
+        connections
+    }
+
+    /// Every broker that rules publish with, and whether that is under TLS.
+    fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, bool)> {
+        self.rules.needs().brokers().iter().filter_map(|broker| match broker {
+            Broker::Hpfeeds => Some((self.hpfeeds_broker.as_ref()?, self.hpfeeds_tls)),
+        })
+    }
+
+    /// Whether lines about brokers are missing, or there are too many.
+    pub(super) fn lacks_broker_lines(&self) -> bool {
+        let (secret, file) = (self.hpfeeds_secret.is_some(), self.hpfeeds_secret_file.is_some());
+        let lacks = self.rules.needs().brokers().iter().any(|broker| match broker {
+            Broker::Hpfeeds => self.hpfeeds_broker.is_none() || self.hpfeeds_ident.is_none() || !(secret || file),
+        });
+        lacks || (secret && file)
+    }
+
+    /// Looks into the files that connections to brokers need.
+    pub(super) fn check_brokers(&self) -> Vec<Diagnostic> {
+        if !self.publishes() {
+            return Vec::new();
+        }
+        let lines = self.broker_lines();
+        let mut found = Vec::new();
+        if let Some(line) = lines.last(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))) {
+            found.extend(check_secret(line));
+        }
+        if self.endpoints().any(|(_, uses_tls)| uses_tls) {
+            let path = self.ca_file.as_deref().unwrap_or(Path::new(AUTHORITIES));
+            if let Err(why) = Unread::open(path).read().and_then(|text| client::authorities(&text)) {
+                let message = format!("{} {why:#}; no broker under TLS can be believed", path.display());
+                found.push(match lines.last(|setting| matches!(setting, Setting::ca_file(_))) {
+                    Some(line) => line.warn(message),
+                    None => Diagnostic::warning(message),
+                });
+            }
+        }
+        found
+    }
+
+    /// Asks where brokers are, which may take a moment.
+    pub(super) fn check_broker_addresses(&self) -> Vec<Diagnostic> {
+        let lines = self.broker_lines();
+        let mut found = Vec::new();
+        for (endpoint, _) in self.endpoints().filter(|(endpoint, _)| endpoint.has_name()) {
+            let until = Instant::now() + PATIENCE;
+            if let Err(why) = endpoint.addresses(&ClientFiles::open(None), until) {
+                let line = lines.last(|setting| *setting == Setting::hpfeeds_broker(Some(endpoint.clone())));
+                found.extend(line.map(|line| line.warn(format!("{why:#}: mail for it would be deferred"))));
+            }
+        }
+        found
+    }
+
+    fn broker_lines(&self) -> BrokerLines {
+        let mut lines = BrokerLines::default();
+        // A file that cannot be read a second time is told of where the rules are checked.
+        _ = self.rules.sources.for_each_line(|number, text| lines.look_at(number, text));
+        lines
+    }
+}
+
+/// A file without a secret, or whose secret everybody can read.
+fn check_secret(line: &BrokerLine) -> Option<Diagnostic> {
+    let path = Path::new(&line.word);
+    let message = match Unread::open(path).parsed(secret) {
+        Err(why) => format!("{why:#}"),
+        Ok(_) if path.metadata().ok()?.permissions().mode() & 0o004 != 0 => {
+            format!("{0} can be read by everybody, who can then pass for us: run chmod o-r {0}", line.word)
+        }
+        Ok(_) => return None,
+    };
+    Some(line.warn(message))
+}
+
+/// The secret in a text: its first line.
+pub(crate) fn secret(text: &[u8]) -> anyhow::Result<String> {
+    let text = std::str::from_utf8(text).map_err(|_| anyhow::anyhow!("is not UTF-8 text"))?;
+    match text.lines().next() {
+        Some(secret) if !secret.is_empty() => Ok(secret.to_owned()),
+        _ => anyhow::bail!("has no secret in its first line"),
+    }
+}
+
+/// How long name servers are asked by who checks a configuration.
+const PATIENCE: Duration = Duration::from_secs(5);

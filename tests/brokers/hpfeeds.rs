@@ -1,0 +1,309 @@
+//! `hpfeeds CHANNEL`, with the broker and the client that are on PyPI.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use testkit::client::on_the_wire;
+use testkit::daemon::free_port;
+use testkit::hpfeeds::{Broker, CHANNEL, SECRET};
+use testkit::{LOOPBACK, Tap};
+
+use crate::support::{LOG, Scratch};
+use crate::{message, send};
+
+/// A receiver whose mail all goes to the broker at this address.
+fn scratch(broker: impl std::fmt::Display, directives: &str) -> Scratch {
+    Scratch::with_config(&format!(
+        "domain mx.example\n\
+         hpfeeds_broker {broker}\n\
+         hpfeeds_ident writer\n\
+         hpfeeds_secret {SECRET}\n\
+         debug a\n\
+         deliver rcpt_to * hpfeeds {CHANNEL}\n\
+         {directives}\n"
+    ))
+}
+
+/// The seed of this form wrote it with Python, and its subscribers read it with Python.
+#[test]
+fn json_is_what_python_writes_and_reads_back() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let scratch = scratch(broker.address, "limit.smtp_ascii off");
+    let mut session = scratch.greeted();
+    let all_bytes: Vec<u8> = (0..=255).filter(|byte| !b"\r\n".contains(byte)).collect();
+    let texts: Vec<Vec<u8>> = vec![
+        message("plain"),
+        "Subject: gr\u{fc}n \u{20ac} \u{1f600}\r\n\r\n\"quoted\" \\ \t/\r\n".as_bytes().to_vec(),
+        b"Subject: gr\xfcn in ISO 8859-1\r\n\r\n\xe4\xf6\xfc\r\n".to_vec(),
+        [b"Subject: all\r\n\r\n", &all_bytes[..], b"\r\n\xed\xb2\x80 \xf0\x9f\x98\r\n"].concat(),
+        b".leading dot\r\n..\r\n".to_vec(),
+    ];
+    for text in &texts {
+        let reply = send(&mut session, &on_the_wire(text));
+        assert!(reply.starts_with("250 "), "{reply:?}");
+    }
+    session.quit();
+    for (payload, text) in subscriber.until(texts.len()).iter().zip(&texts) {
+        scratch.write("payload", payload);
+        scratch.write("text", text);
+        let said = scratch.python(
+            "import hashlib, json\n\
+             payload, text = open('payload', 'rb').read(), open('text', 'rb').read()\n\
+             read = json.loads(payload)\n\
+             assert read['msg'].encode('utf-8', 'surrogateescape') == text, read\n\
+             assert read['sha256'] == hashlib.sha256(text).hexdigest(), read\n\
+             assert list(read) == ['msg', 'sha256'], read\n\
+             assert json.dumps(read).encode() == payload, payload\n\
+             print('same')\n",
+            &[],
+        );
+        assert_eq!(said, "same\n");
+    }
+}
+
+#[test]
+fn raw_is_the_message_as_it_came() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let scratch = scratch(broker.address, "hpfeeds_payload raw");
+    let mut session = scratch.greeted();
+    let text = b"From someone\r\nSubject: raw\r\n\r\n\xe9\x00\r\n.\r\n".to_vec();
+    assert!(send(&mut session, &on_the_wire(&text)).starts_with("250 "));
+    session.quit();
+    assert_eq!(subscriber.until(1), [text]);
+    let log = scratch.log();
+    assert!(log.iter().any(|line| line.contains(&format!("hpfeeds '{CHANNEL}': delivered"))), "{log:?}");
+}
+
+/// 1,048,576 bytes behind the header of a frame, which is what the broker takes.
+#[test]
+fn a_message_is_as_large_as_the_broker_takes() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let scratch = scratch(broker.address, "hpfeeds_payload raw");
+    let mut session = scratch.greeted();
+    let room = 1_048_576 - (1 + "writer".len()) - (1 + CHANNEL.len());
+    let text = |size: usize| {
+        let mut text = b"Subject: large\r\n\r\n".to_vec();
+        while text.len() < size - 2 {
+            let length = (size - 2 - text.len()).min(900);
+            text.extend(vec![b'x'; length.saturating_sub(2)]);
+            text.extend(if length < 2 { &b"x"[..length] } else { b"\r\n" });
+        }
+        text.extend(b"\r\n");
+        assert_eq!(text.len(), size);
+        text
+    };
+    assert!(send(&mut session, &text(room)).starts_with("250 "));
+    let reply = send(&mut session, &text(room + 1));
+    assert_eq!(reply, "552 5.3.4 The message is too large for where it goes");
+    assert!(send(&mut session, &message("small")).starts_with("250 "));
+    session.quit();
+    let payloads = subscriber.until(2);
+    assert!(payloads == [text(room), message("small")]);
+    let log = scratch.log();
+    assert!(log.iter().any(|line| line.contains(&format!("(a broker of hpfeeds takes {room} bytes)"))), "{log:?}");
+}
+
+/// Whatever the broker says, the sender keeps the mail and the backup has none of it; the log says what it was, and never
+/// the secret.
+#[test]
+fn what_the_broker_refuses_stays_with_the_sender() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let nobody = free_port(LOOPBACK[0]);
+    // Somebody else's port: a server that says something else first.
+    let smtp = TcpListener::bind((LOOPBACK[0], 0)).unwrap();
+    let other = smtp.local_addr().unwrap();
+    thread::spawn(move || {
+        smtp.incoming().flatten().for_each(|mut peer| _ = peer.write_all(b"220 mx.example ESMTP\r\n"))
+    });
+    let (at, secret, ident) = (broker.address.to_string(), format!("hpfeeds_secret {SECRET}"), "hpfeeds_ident writer");
+    let channel = format!("hpfeeds {CHANNEL}");
+    for (replaced, with, cause) in [
+        (&*secret, "hpfeeds_secret wrong", "the broker says 'Authentication failed for writer'"),
+        (ident, "hpfeeds_ident nobody", "the broker says 'Authentication failed for nobody'"),
+        (
+            ident,
+            "hpfeeds_ident reader",
+            "the broker says 'Authkey not allowed to pub here. ident=reader, chan=spam.mails'",
+        ),
+        (&channel, "hpfeeds other", "the broker says 'Authkey not allowed to pub here. ident=writer, chan=other'"),
+        (&at, &nobody.to_string(), "Connection refused"),
+        (&at, &other.to_string(), "the broker announces 842149920 bytes: that is not hpfeeds"),
+        (&at, "broker.invalid:10000", "the address of broker.invalid cannot be found: there is no such host"),
+    ] {
+        let scratch = scratch(&at, "copy rcpt_to * maildir backup");
+        let config = scratch.read(crate::support::CONFIG);
+        assert!(config.contains(replaced), "{replaced}");
+        scratch.write(crate::support::CONFIG, config.replace(replaced, with));
+        let mut session = scratch.greeted();
+        let reply = send(&mut session, &message(with));
+        assert_eq!(reply, "451 4.3.0 Cannot deliver this message now, try again later", "{with}");
+        session.quit();
+        let log = scratch.read(LOG);
+        assert!(log.contains(cause), "{with}: {log}");
+        assert!(!log.contains(SECRET), "{with}: {log}");
+        assert_eq!(scratch.count_files("backup"), 0, "{with}");
+    }
+    assert_eq!(subscriber.payloads(), Vec::<Vec<u8>>::new());
+    // And nothing of that is the fault of anything else.
+    let scratch = scratch(&at, "copy rcpt_to * maildir backup");
+    let mut session = scratch.greeted();
+    assert!(send(&mut session, &message("taken")).starts_with("250 "));
+    session.quit();
+    assert_eq!(subscriber.until(1).len(), 1);
+    assert_eq!(scratch.count_files("backup"), 1);
+    let backup = scratch.read(format!(
+        "backup/new/{}",
+        std::fs::read_dir(scratch.path("backup/new")).unwrap().next().unwrap().unwrap().file_name().display()
+    ));
+    assert!(backup.starts_with("Return-Path: <") && backup.ends_with("Subject: taken\n\ntext\n"), "{backup}");
+}
+
+/// The connection breaks at every place there is: after so many bytes from the broker, or from us. What was not taken with
+/// a 250 may have been published, what was taken has been.
+#[test]
+fn a_connection_that_breaks_off_takes_no_mail() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    // What is said on one that does not break off.
+    let tap = Tap::start(broker.address);
+    let scratch = scratch(tap.address(), "hpfeeds_payload raw");
+    let mut session = scratch.greeted();
+    assert!(send(&mut session, &message("whole")).starts_with("250 "));
+    let whole = tap.recordings().pop().unwrap();
+    assert!(!whole.client.is_empty() && !whole.server.is_empty());
+    let auth = 5 + 1 + "writer".len() + 20;
+    let cuts = [0, 3, whole.server.len() - 1].map(|place| (Side::Broker, place)).into_iter().chain(
+        [0, 4, auth - 1, auth, auth + 3, auth + 20, whole.client.len() - 1].map(|place| (Side::Receiver, place)),
+    );
+    let mut count = 0;
+    for (number, (side, place)) in cuts.enumerate() {
+        for reset in [false, true] {
+            let cutter = Cutter::start(broker.address, side, place, reset);
+            let config = scratch.read(crate::support::CONFIG);
+            let old = config.lines().find(|line| line.starts_with("hpfeeds_broker")).unwrap();
+            scratch.write(crate::support::CONFIG, config.replace(old, &format!("hpfeeds_broker {}", cutter.address)));
+            let mut session = scratch.greeted();
+            let reply = send(&mut session, &message(&format!("cut {number} {reset}")));
+            assert_eq!(reply, "451 4.3.0 Cannot deliver this message now, try again later", "{side:?} {place} {reset}");
+            session.quit();
+            count += 1;
+        }
+    }
+    assert_eq!(count, 20);
+    // Nothing of a frame that was cut.
+    assert_eq!(subscriber.payloads(), [message("whole")]);
+}
+
+/// Who sends what is cut off.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Broker,
+    Receiver,
+}
+
+/// A wire that breaks after so many bytes of one side.
+struct Cutter {
+    address: SocketAddr,
+}
+
+impl Cutter {
+    fn start(broker: SocketAddr, side: Side, place: usize, reset: bool) -> Self {
+        let listener = TcpListener::bind((LOOPBACK[0], 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (client, _) = listener.accept().unwrap();
+            let server = TcpStream::connect(broker).unwrap();
+            let (mut from, mut to) = match side {
+                Side::Broker => (server.try_clone().unwrap(), client.try_clone().unwrap()),
+                Side::Receiver => (client.try_clone().unwrap(), server.try_clone().unwrap()),
+            };
+            let (mut other, mut back) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+            let backwards = thread::spawn(move || std::io::copy(&mut other, &mut back));
+            let _ = std::io::copy(&mut (&mut from).take(place as u64), &mut to);
+            if reset {
+                // Unread input makes a reset of it where there is some; this makes one in any case.
+                let _ = nix::sys::socket::setsockopt(
+                    &client,
+                    nix::sys::socket::sockopt::Linger,
+                    &nix::libc::linger { l_onoff: 1, l_linger: 0 },
+                );
+            }
+            // All at once, both ways.
+            let _ = server.shutdown(Shutdown::Both);
+            if !reset {
+                let _ = client.shutdown(Shutdown::Both);
+            }
+            drop((client, server, from, to));
+            let _ = backwards.join();
+        });
+        Self { address }
+    }
+}
+
+#[test]
+fn a_broker_that_does_nothing_is_not_waited_for_without_end() {
+    let broker = Broker::start();
+    let scratch = scratch(broker.address, "limit.broker_secs 1 450 The feed sleeps.\ncopy rcpt_to * maildir backup");
+    broker.daemon.signal(Signal::SIGSTOP);
+    let mut session = scratch.greeted();
+    assert_eq!(send(&mut session, &message("slow")), "450 4.4.2 The feed sleeps.");
+    broker.daemon.signal(Signal::SIGCONT);
+    assert!(send(&mut session, &message("awake")).starts_with("250 "));
+    session.quit();
+    assert_eq!(scratch.count_files("backup"), 1);
+    let log = scratch.log();
+    assert!(log.iter().any(|line| line.contains("waiting for the broker: no answer in time)")), "{log:?}");
+}
+
+/// By address and by name, with no more of the system than that takes.
+#[test]
+fn publishing_goes_on_inside_the_strictest_sandbox() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let port = broker.address.port();
+    for host in ["127.0.0.1", "localhost", "collector.localhost"] {
+        let scratch = scratch(format!("{host}:{port}"), "sandbox strict required");
+        scratch.write("secret", format!("{SECRET}\n"));
+        std::fs::set_permissions(scratch.path("secret"), PermissionsExt::from_mode(0o600)).unwrap();
+        let config = scratch.read(crate::support::CONFIG);
+        let secret = format!("hpfeeds_secret_file {}", scratch.path("secret").display());
+        scratch.write(crate::support::CONFIG, config.replace(&format!("hpfeeds_secret {SECRET}"), &secret));
+        let mut session = scratch.greeted();
+        let reply = send(&mut session, &message(host));
+        assert!(reply.starts_with("250 "), "{host}: {reply:?} {}", scratch.read(LOG));
+        session.quit();
+    }
+    assert_eq!(subscriber.until(3).len(), 3);
+}
+
+/// Neither a message about the line nor what a session says of itself has it.
+#[test]
+fn a_secret_is_never_shown() {
+    for line in [
+        format!("hpfeeds_secret {SECRET} {SECRET}"),
+        format!("hpfeeds_secret \"{SECRET} {SECRET}"),
+        format!("hpfeeds_secret {SECRET}"),
+    ] {
+        let scratch =
+            Scratch::with_config(&format!("domain mx.example\nhpfeeds_secret_file nowhere\n{line}\nnonsense\n"));
+        for command in [scratch.mailrecv(&["check"]), scratch.mailrecv(&["explain", "--rcpt", "a@mx.example"])] {
+            let output = testkit::output(command);
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(said.contains("nonsense"), "{said}");
+            assert!(!said.contains(SECRET), "{said}");
+        }
+        let mut session = scratch.session(&["--peer", crate::support::PEER]);
+        session.expect("421 ");
+        drop(session);
+        let log = scratch.read(LOG);
+        assert!(!log.contains(SECRET), "{log}");
+    }
+}
