@@ -43,6 +43,17 @@ pub(crate) enum HandOver {
     PipeRaw(String),
     /// Publish in this channel of the hpfeeds broker.
     Hpfeeds(String),
+    /// Publish with the AMQP broker.
+    Amqp(Topic),
+}
+
+/// What an AMQP broker is told of where a message is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Topic {
+    /// The exchange; empty for the one that knows every queue by its name.
+    pub(crate) exchange: String,
+    /// The routing key.
+    pub(crate) key: String,
 }
 
 /// What is to be known of an action but how to do it. Its `Display` is the action as the configuration has it, its operand
@@ -50,8 +61,8 @@ pub(crate) enum HandOver {
 pub struct Facts<'a> {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// What follows the name: a file, a folder or a command.
-    pub operand: Option<&'a str>,
+    /// What follows the name: a file, a folder, a command, or where a broker is to put a message.
+    pub operands: [Option<&'a str>; 2],
     /// What the sandbox must leave to a session that may do it.
     need: Need<'a>,
 }
@@ -76,6 +87,8 @@ pub(super) enum Need<'a> {
 pub(super) enum Broker {
     /// `hpfeeds_broker`
     Hpfeeds,
+    /// `amqp_url`
+    Amqp,
 }
 
 impl Keep {
@@ -105,6 +118,9 @@ impl HandOver {
             HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Command(command)),
             HandOver::PipeRaw(command) => Facts::new("pipe_raw", Some(command), Need::Command(command)),
             HandOver::Hpfeeds(channel) => Facts::new("hpfeeds", Some(channel), Need::Broker(Broker::Hpfeeds)),
+            HandOver::Amqp(Topic { exchange, key }) => {
+                Facts { name: "amqp", operands: [Some(exchange), Some(key)], need: Need::Broker(Broker::Amqp) }
+            }
         }
     }
 }
@@ -121,6 +137,7 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
     ("pipe", " COMMAND", |words| Ok(Action::HandOver(HandOver::Pipe(command(words)?)))),
     ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::PipeRaw(command(words)?)))),
     ("hpfeeds", " CHANNEL", |words| Ok(Action::HandOver(HandOver::Hpfeeds(channel(words)?)))),
+    ("amqp", " EXCHANGE KEY", |words| Ok(Action::HandOver(HandOver::Amqp(topic(words)?)))),
     ("print", "", |_| Ok(Action::Keep(Keep::Print))),
     ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
 ];
@@ -133,6 +150,13 @@ fn command(words: &mut Words<'_>) -> Result<String, Problem> {
 /// Reads the name of a channel, which has a length of one byte on the wire.
 fn channel(words: &mut Words<'_>) -> Result<String, Problem> {
     value::short_text(words.expect("the channel")?)
+}
+
+/// Reads an exchange, which may be `""`, and a routing key.
+fn topic(words: &mut Words<'_>) -> Result<Topic, Problem> {
+    let exchange = words.next_word().ok_or_else(|| words.missing("the exchange"))?;
+    let (exchange, key) = (value::short_text(exchange)?, value::short_text(words.expect("the routing key")?)?);
+    Ok(Topic { exchange, key })
 }
 
 impl Action {
@@ -168,7 +192,7 @@ impl Action {
 }
 
 fn unknown(name: Word<'_>) -> Problem {
-    if ["relay", "amqp"].contains(&name.text) {
+    if name.text == "relay" {
         return name.not_yet();
     }
     let names = listed(Action::names().map(str::to_owned));
@@ -191,16 +215,14 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 
 impl<'a> Facts<'a> {
     fn new(name: &'static str, operand: Option<&'a str>, need: Need<'a>) -> Self {
-        Self { name, operand, need }
+        Self { name, operands: [operand, None], need }
     }
 }
 
 impl fmt::Display for Facts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.operand {
-            Some(operand) => write!(f, "{} '{operand}'", self.name),
-            None => f.write_str(self.name),
-        }
+        f.write_str(self.name)?;
+        self.operands.into_iter().flatten().try_for_each(|operand| write!(f, " '{operand}'"))
     }
 }
 

@@ -53,8 +53,11 @@ impl BrokerLines {
         };
         match directive::line(&prepared) {
             Ok(Some(Line::Rule(RuleLine::Deliver(delivery) | RuleLine::Copy(delivery)))) => {
-                let Action::HandOver(HandOver::Hpfeeds(_)) = delivery.action else { return };
-                let broker = Broker::Hpfeeds;
+                let broker = match delivery.action {
+                    Action::HandOver(HandOver::Hpfeeds(_)) => Broker::Hpfeeds,
+                    Action::HandOver(HandOver::Amqp(_)) => Broker::Amqp,
+                    Action::HandOver(HandOver::Pipe(_) | HandOver::PipeRaw(_)) | Action::Keep(_) => return,
+                };
                 if self.publishing.iter().all(|(known, _)| *known != broker) {
                     // Behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to PATTERN`.
                     let place = if delivery.group.is_some() { 5 } else { 3 };
@@ -84,15 +87,16 @@ impl BrokerLines {
                     "the broker wants a secret: write `hpfeeds_secret_file FILE`, or `hpfeeds_secret SECRET`"
                 }
                 Broker::Hpfeeds => continue,
+                Broker::Amqp if config.amqp_urls.is_empty() => {
+                    "this needs a broker: write `amqp_url amqp://USER@HOST/VHOST` and `amqp_password_file FILE`"
+                }
+                Broker::Amqp if config.lacks_amqp_password() => {
+                    "the broker wants a password: write `amqp_password_file FILE`, or `amqp://USER:PASSWORD@HOST`"
+                }
+                Broker::Amqp => continue,
             };
             found.push(line.cite(Severity::Error, message.to_owned()));
         }
-        let both = config.hpfeeds_secret.is_some() && config.hpfeeds_secret_file.is_some();
-        let file = self.last(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))).filter(|_| both);
-        found.extend(file.map(|line| {
-            let message = "there is a line `hpfeeds_secret` as well: leave one of them out";
-            line.cite(Severity::Error, message.to_owned())
-        }));
         found
     }
 
@@ -104,7 +108,12 @@ impl BrokerLines {
 fn is_about_brokers(setting: &Setting) -> bool {
     matches!(
         setting,
-        Setting::hpfeeds_broker(_) | Setting::hpfeeds_secret(_) | Setting::hpfeeds_secret_file(_) | Setting::ca_file(_)
+        Setting::hpfeeds_broker(_)
+            | Setting::hpfeeds_secret(_)
+            | Setting::hpfeeds_secret_file(_)
+            | Setting::amqp_urls(_)
+            | Setting::amqp_password_file(_)
+            | Setting::ca_file(_)
     )
 }
 
@@ -139,18 +148,24 @@ impl Config {
 
     /// Every broker that rules publish with, and whether that is under TLS.
     fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, bool)> {
-        self.rules.needs().brokers().iter().filter_map(|broker| match broker {
-            Broker::Hpfeeds => Some((self.hpfeeds_broker.as_ref()?, self.hpfeeds_tls)),
-        })
+        let brokers = self.rules.needs().brokers();
+        let hpfeeds = self.hpfeeds_broker.iter().filter(|_| brokers.contains(&Broker::Hpfeeds));
+        let amqp = self.amqp_urls.iter().filter(|_| brokers.contains(&Broker::Amqp));
+        hpfeeds.map(|broker| (broker, self.hpfeeds_tls)).chain(amqp.map(|url| (&url.endpoint, url.uses_tls)))
     }
 
-    /// Whether lines about brokers are missing, or there are too many.
+    /// Whether there is a user at an AMQP broker without a password.
+    fn lacks_amqp_password(&self) -> bool {
+        self.amqp_password_file.is_none() && self.amqp_urls.iter().any(|url| url.password.is_none())
+    }
+
+    /// Whether lines about brokers are missing.
     pub(super) fn lacks_broker_lines(&self) -> bool {
-        let (secret, file) = (self.hpfeeds_secret.is_some(), self.hpfeeds_secret_file.is_some());
-        let lacks = self.rules.needs().brokers().iter().any(|broker| match broker {
-            Broker::Hpfeeds => self.hpfeeds_broker.is_none() || self.hpfeeds_ident.is_none() || !(secret || file),
-        });
-        lacks || (secret && file)
+        let has_secret = self.hpfeeds_secret.is_some() || self.hpfeeds_secret_file.is_some();
+        self.rules.needs().brokers().iter().any(|broker| match broker {
+            Broker::Hpfeeds => self.hpfeeds_broker.is_none() || self.hpfeeds_ident.is_none() || !has_secret,
+            Broker::Amqp => self.amqp_urls.is_empty() || self.lacks_amqp_password(),
+        })
     }
 
     /// Looks into the files that connections to brokers need.
@@ -160,9 +175,20 @@ impl Config {
         }
         let lines = self.broker_lines();
         let mut found = Vec::new();
-        if let Some(line) = lines.last(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))) {
-            found.extend(check_secret(line));
+        if self.hpfeeds_secret_file.is_some() {
+            let line = lines.last(|setting| matches!(setting, Setting::hpfeeds_secret(_)));
+            found.extend(line.map(|line| {
+                line.warn(
+                    "`hpfeeds_secret_file` says what the secret is, and not this line: leave one of them out"
+                        .to_owned(),
+                )
+            }));
         }
+        let secrets = [
+            lines.last(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))),
+            lines.last(|setting| matches!(setting, Setting::amqp_password_file(_))),
+        ];
+        found.extend(secrets.into_iter().flatten().filter_map(check_secret));
         if self.endpoints().any(|(_, uses_tls)| uses_tls) {
             let path = self.ca_file.as_deref().unwrap_or(Path::new(AUTHORITIES));
             if let Err(why) = Unread::open(path).read().and_then(|text| client::authorities(&text)) {
@@ -183,7 +209,11 @@ impl Config {
         for (endpoint, _) in self.endpoints().filter(|(endpoint, _)| endpoint.has_name()) {
             let until = Instant::now() + PATIENCE;
             if let Err(why) = endpoint.addresses(&ClientFiles::open(None), until) {
-                let line = lines.last(|setting| *setting == Setting::hpfeeds_broker(Some(endpoint.clone())));
+                let line = lines.last(|setting| match setting {
+                    Setting::hpfeeds_broker(Some(broker)) => broker == endpoint,
+                    Setting::amqp_urls(urls) => urls.iter().any(|url| url.endpoint == *endpoint),
+                    _ => false,
+                });
                 found.extend(line.map(|line| line.warn(format!("{why:#}: mail for it would be deferred"))));
             }
         }

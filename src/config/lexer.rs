@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 
 /// A word of the line and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,8 +205,21 @@ pub(super) fn without_secret(line: &str) -> Cow<'_, str> {
             let hidden = |character: char| if matches!(character, ' ' | '\t') { character } else { '*' };
             Cow::Owned(shown.chars().chain(secret.chars().map(hidden)).collect())
         }
+        Some(verb) if verb.text == "amqp_url" => {
+            let Some(password) = password_in_url(line) else { return Cow::Borrowed(line) };
+            let stars = "*".repeat(line[password.clone()].chars().count());
+            Cow::Owned([&line[..password.start], &stars, &line[password.end..]].concat())
+        }
         _ => Cow::Borrowed(line),
     }
+}
+
+/// Where a password may stand in a line with a URL: between the first colon of what is in front of the host and its last `@`.
+fn password_in_url(line: &str) -> Option<Range<usize>> {
+    let begins = line.find("://")? + "://".len();
+    let end = line.rfind('@').filter(|end| *end > begins)?;
+    let colon = begins + line[begins..end].find(':')?;
+    Some(colon + 1..end)
 }
 
 /// The line as its words are read, its comment taken off and its variables replaced.

@@ -6,6 +6,7 @@
 
 mod action;
 mod address_only;
+mod amqp_url;
 mod auth;
 mod brokers;
 mod check;
@@ -45,7 +46,8 @@ mod writers;
 use std::path::Path;
 
 pub use action::{Destinations, Facts, Origin};
-pub(crate) use action::{HandOver, Keep};
+pub(crate) use action::{HandOver, Keep, Topic};
+pub use amqp_url::AmqpUrl;
 pub(crate) use brokers::{Connections, secret};
 pub use diagnostic::{Diagnostic, Severity};
 pub use flags::Flags;
@@ -63,7 +65,7 @@ pub use sources::LineName;
 pub(crate) use sources::Versions;
 pub(crate) use trace::Note;
 pub use trace::{Finding, Trace, Verdict};
-pub(crate) use value::Secret;
+pub use value::Secret;
 
 use crate::{files, user};
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::amqp_url::AmqpUrl;
 use super::directive::{Directive, Line, QUOTE_IT};
 use super::flags::Flags;
 use super::limits::Limits;
@@ -103,6 +104,10 @@ settings! {
     "hpfeeds_payload" hpfeeds_payload: Payload = Payload::Json, value::payload, "";
     /// Whether the connection to it is under TLS.
     "hpfeeds_tls" hpfeeds_tls: bool = false, value::on_or_off, "";
+    /// Where the AMQP brokers are, and who we are there; in this order, until one lets us in.
+    "amqp_url" amqp_urls: Vec<AmqpUrl> = Vec::new(), value::amqp_url, "", each;
+    /// The file with the password for those of them that have none.
+    "amqp_password_file" amqp_password_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// The authorities that servers have their certificates from, to which we connect.
     "ca_file" ca_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// Whether peers may, or must, use TLS; if no line says so, that depends on [`Config::tls`].
@@ -147,7 +152,7 @@ impl Setting {
 
     /// Whether every line of it counts, and not the last.
     pub(super) fn is_repeated(&self) -> bool {
-        matches!(self, Setting::tls_certificates(_) | Setting::tls_keys(_))
+        matches!(self, Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::amqp_urls(_))
     }
 
     /// Whether it says who we are.

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::amqp_url::AmqpUrl;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words};
 use super::limits::{NameCheck, Refusal};
@@ -17,7 +18,7 @@ use crate::net::client::Endpoint;
 
 /// What nobody is to read: no log and no message shows it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(pub(super) String);
 
 impl Secret {
     /// For who has to show that he knows it.
@@ -170,24 +171,23 @@ pub(super) fn another_file(words: &mut Words<'_>) -> Result<Vec<PathBuf>, Proble
 /// `HOST:PORT`, the address of IPv6 in brackets.
 pub(super) fn endpoint(words: &mut Words<'_>) -> Result<Option<Endpoint>, Problem> {
     let word = words.expect("the broker, `HOST:PORT`,")?;
-    let Some((host, port)) = word.text.rsplit_once(':').filter(|(host, _)| !host.is_empty()) else {
+    let Some(end) = word.text.rfind(':').filter(|end| *end > 0) else {
         return Err(word.problem("write `HOST:PORT`, as in `broker.example.net:10000` or `[::1]:10000`"));
     };
-    let end = word.text.len() - port.len() - 1;
     let host = host_name(part(word, 0..end))?;
     let port = port_number(part(word, end + 1..word.text.len()))?;
     Ok(Some(Endpoint { host, port }))
 }
 
 /// A part of a word, by its place in the word's text.
-fn part(word: Word<'_>, range: std::ops::Range<usize>) -> Word<'_> {
+pub(super) fn part(word: Word<'_>, range: std::ops::Range<usize>) -> Word<'_> {
     let quote = usize::from(word.end - word.start > word.text.len());
     let start = word.start + quote + range.start;
     Word { text: &word.text[range.clone()], start, end: start + range.len() }
 }
 
 /// A host: its name, its address of IPv4, or that of IPv6 in brackets, which are taken off.
-fn host_name(word: Word<'_>) -> Result<String, Problem> {
+pub(super) fn host_name(word: Word<'_>) -> Result<String, Problem> {
     let text = word.text;
     if let Some(address) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         return match address.parse::<Ipv6Addr>() {
@@ -208,11 +208,22 @@ fn host_name(word: Word<'_>) -> Result<String, Problem> {
     }
 }
 
-fn port_number(word: Word<'_>) -> Result<u16, Problem> {
+pub(super) fn port_number(word: Word<'_>) -> Result<u16, Problem> {
     match word.text.parse() {
         Ok(port @ 1..) => Ok(port),
         _ => Err(word.problem("a port is a number from 1 to 65535")),
     }
+}
+
+/// The URL of an AMQP broker, of which there may be several.
+pub(super) fn amqp_url(words: &mut Words<'_>) -> Result<Vec<AmqpUrl>, Problem> {
+    let word = words.expect("the broker, `amqp://USER@HOST/VHOST`,")?;
+    if !words.is_at_end() {
+        // As for a secret: what follows may be a part of the password.
+        let rest = words.rest("the broker")?;
+        return Err(Word { end: rest.end, ..word }.problem("a URL is one word: write `%20` for a blank"));
+    }
+    AmqpUrl::parse(word).map(|url| vec![url])
 }
 
 /// Who we are somewhere.

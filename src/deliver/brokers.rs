@@ -19,6 +19,7 @@ pub struct Brokers(Option<Opened>);
 struct Opened {
     files: ClientFiles,
     hpfeeds_secret: Option<Unread>,
+    amqp_password: Option<Unread>,
 }
 
 impl Brokers {
@@ -27,6 +28,7 @@ impl Brokers {
         Self(config.publishes().then(|| Opened {
             files: ClientFiles::open(config.ca_file.as_deref()),
             hpfeeds_secret: config.hpfeeds_secret_file.as_deref().map(Unread::open),
+            amqp_password: config.amqp_password_file.as_deref().map(Unread::open),
         }))
     }
 
@@ -38,6 +40,11 @@ impl Brokers {
     /// The secret that is in a file.
     pub(super) fn hpfeeds_secret(&self) -> anyhow::Result<String> {
         self.opened()?.hpfeeds_secret.as_ref().context(NOT_OPENED)?.parsed(secret)
+    }
+
+    /// The password that is in a file.
+    pub(super) fn amqp_password(&self) -> anyhow::Result<String> {
+        self.opened()?.amqp_password.as_ref().context(NOT_OPENED)?.parsed(secret)
     }
 
     fn opened(&self) -> anyhow::Result<&Opened> {

@@ -13,7 +13,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::brokers::in_time;
 use super::{Context, failure};
-use crate::config::{Payload, Secret};
+use crate::config::Payload;
 use crate::message::Spool;
 use crate::message::payload::{as_received, json};
 use crate::net::client::Client;
@@ -37,8 +37,8 @@ pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -
         let broker = config.hpfeeds_broker.as_ref().context("there is no `hpfeeds_broker`")?;
         let doing = || format!("publishing with the hpfeeds broker {broker}");
         let secret = match &config.hpfeeds_secret {
-            Some(secret) => Secret::reveal(secret).to_owned(),
-            None => context.brokers.hpfeeds_secret()?,
+            Some(secret) if config.hpfeeds_secret_file.is_none() => secret.reveal().to_owned(),
+            _ => context.brokers.hpfeeds_secret()?,
         };
         let connection = context.brokers.connect(broker, config.hpfeeds_tls, until).with_context(doing)?;
         Publisher { ident, secret: &secret, connection }.publish(channel, &payload).with_context(doing)
@@ -68,7 +68,7 @@ impl Publisher<'_> {
             (_, Ok(Some((Kind::Error, text)))) => bail!(refused(&text)),
             (Err(error), _) => Err(error).context("sending"),
             (Ok(()), Ok(Some((Kind::Info, _)))) => bail!("the broker has said twice who it is"),
-            (Ok(()), Ok(None)) => Ok(()),
+            (Ok(()), Ok(None)) => self.connection.verify_end().context("waiting for the broker"),
             (Ok(()), Err(error)) => Err(error),
         }
     }

@@ -1,11 +1,12 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
 //! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
-//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`]) has its say, and only then is the rest committed, which is
+//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`]) has its say, and only then is the rest committed, which is
 //! no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
 //!
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
+mod amqp;
 mod brokers;
 mod frames;
 mod hpfeeds;
@@ -163,6 +164,7 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
             HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
             HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
             HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
+            HandOver::Amqp(topic) => amqp::publish(context, topic, copy, spool),
         };
         let counter = Family::DeliveryFailures.with_any(to.action.name());
         taken_over.map_err(about(&recipient.mailbox)).inspect_err(failed(context, counter))?;

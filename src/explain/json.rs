@@ -84,14 +84,14 @@ impl Teller<'_> {
         })
     }
 
-    fn destination(&self, Destination { action, argument, origin, .. }: &Destination) -> Value {
+    fn destination(&self, Destination { action, arguments, origin, .. }: &Destination) -> Value {
         let line = match origin {
             Origin::Line(number) => Some(self.config.rules.line(*number)),
             Origin::DeadLetterFile => None,
         };
         json!({
             "action": action,
-            "argument": argument,
+            "arguments": arguments,
             "file": line.map(|line| self.file(line)),
             "line": line.map(LineName::number),
         })

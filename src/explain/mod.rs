@@ -59,7 +59,7 @@ struct Answer<'c> {
 
 struct Destination {
     action: &'static str,
-    argument: Option<String>,
+    arguments: Vec<String>,
     /// Both, as the configuration has them.
     shown: String,
     origin: Origin,
@@ -226,8 +226,8 @@ impl<'c> Dialogue<'c, '_> {
             let (from, to) = (&transaction.reverse_path, mailbox);
             let event = Event::Delivered { id: "...", from, to, size: &"...", action: &action };
             let log = self.log.wants(Flags::DELIVERIES).then(|| LogLine::of(&event, self.log));
-            let argument = action.operand.map(str::to_owned);
-            Destination { action: action.name, argument, shown: action.to_string(), origin, log }
+            let arguments = action.operands.into_iter().flatten().map(str::to_owned).collect();
+            Destination { action: action.name, arguments, shown: action.to_string(), origin, log }
         };
         destinations.shown().map(destination).collect()
     }

@@ -22,8 +22,18 @@ pub(crate) fn as_received(spool: &mut Spool, limit: usize) -> io::Result<Option<
     Ok((!is_too_large).then_some(text))
 }
 
-/// Adds a text whose lines end by LF.
-fn with_crlf(text: &[u8], into: &mut Vec<u8>) {
+/// How many bytes that is.
+pub(crate) fn length_as_received(spool: &mut Spool) -> io::Result<u64> {
+    let mut length = 0;
+    for_each_piece(spool.text()?, |piece| {
+        length += piece.len() as u64 + memchr::memchr_iter(b'\n', piece).count() as u64;
+        Ok(())
+    })?;
+    Ok(length)
+}
+
+/// Adds a text whose lines end by LF, with CRLF in its place.
+pub(crate) fn with_crlf(text: &[u8], into: &mut Vec<u8>) {
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         match line.strip_suffix(b"\n") {
             Some(line) => {

@@ -1,7 +1,7 @@
 //! The network: the peer's connection and TLS on it, what a proxy says in front of it, connections to servers, looking names
 //! up, and where `listen` listens.
 
-pub(crate) mod client;
+pub mod client;
 pub mod conn;
 pub(crate) mod dns;
 mod dns_message;

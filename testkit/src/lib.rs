@@ -21,6 +21,7 @@ pub mod network;
 pub mod opensmtpd;
 pub mod postfix;
 pub mod process;
+pub mod rabbitmq;
 mod random;
 pub mod repository;
 mod request;

@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
 use nix::sys::signal::Signal;
-use testkit::client::on_the_wire;
+use nix::sys::socket::{setsockopt, sockopt};
+use testkit::certificates::{Authority, Request};
 use testkit::daemon::free_port;
 use testkit::hpfeeds::{Broker, CHANNEL, SECRET};
-use testkit::{LOOPBACK, Tap};
+use testkit::{Daemon, Folder, LOOPBACK, Tap, debian};
 
 use crate::support::{LOG, Scratch};
 use crate::{message, send};
@@ -43,7 +44,7 @@ fn json_is_what_python_writes_and_reads_back() {
         b".leading dot\r\n..\r\n".to_vec(),
     ];
     for text in &texts {
-        let reply = send(&mut session, &on_the_wire(text));
+        let reply = send(&mut session, text);
         assert!(reply.starts_with("250 "), "{reply:?}");
     }
     session.quit();
@@ -72,7 +73,7 @@ fn raw_is_the_message_as_it_came() {
     let scratch = scratch(broker.address, "hpfeeds_payload raw");
     let mut session = scratch.greeted();
     let text = b"From someone\r\nSubject: raw\r\n\r\n\xe9\x00\r\n.\r\n".to_vec();
-    assert!(send(&mut session, &on_the_wire(&text)).starts_with("250 "));
+    assert!(send(&mut session, &text).starts_with("250 "));
     session.quit();
     assert_eq!(subscriber.until(1), [text]);
     let log = scratch.log();
@@ -171,7 +172,7 @@ fn what_the_broker_refuses_stays_with_the_sender() {
 fn a_connection_that_breaks_off_takes_no_mail() {
     let broker = Broker::start();
     let subscriber = broker.subscriber();
-    // What is said on one that does not break off.
+    // What is said on one that does not break off, which the session closes first.
     let tap = Tap::start(broker.address);
     let scratch = scratch(tap.address(), "hpfeeds_payload raw");
     let mut session = scratch.greeted();
@@ -228,18 +229,12 @@ impl Cutter {
             let backwards = thread::spawn(move || std::io::copy(&mut other, &mut back));
             let _ = std::io::copy(&mut (&mut from).take(place as u64), &mut to);
             if reset {
-                // Unread input makes a reset of it where there is some; this makes one in any case.
-                let _ = nix::sys::socket::setsockopt(
-                    &client,
-                    nix::sys::socket::sockopt::Linger,
-                    &nix::libc::linger { l_onoff: 1, l_linger: 0 },
-                );
+                let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+                setsockopt(&client, sockopt::Linger, &at_once).unwrap();
             }
-            // All at once, both ways.
+            // Nobody is told but by the kernel, as when a process dies.
+            let _ = client.shutdown(Shutdown::Read);
             let _ = server.shutdown(Shutdown::Both);
-            if !reset {
-                let _ = client.shutdown(Shutdown::Both);
-            }
             drop((client, server, from, to));
             let _ = backwards.join();
         });
@@ -307,3 +302,73 @@ fn a_secret_is_never_shown() {
         assert!(!log.contains(SECRET), "{log}");
     }
 }
+
+/// The broker itself has no TLS under today's Python, so somebody stands in front of it, as it is done.
+#[test]
+fn tls_is_with_the_broker_and_nobody_else() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let folder = Folder::new();
+    let (certificate, key) = authority.issue(&folder.path(""), "broker", &Request::of(&["localhost"]));
+    let port = free_port(LOOPBACK[0]).port();
+    let mut command = debian::command("python3", "python3");
+    command.args(["-c", TERMINATOR]).arg(certificate).arg(key);
+    command.args([port.to_string(), broker.address.port().to_string()]);
+    let mut terminator = Daemon::start(command, folder.path("terminator.out"));
+    terminator.until("listening", |said| said.contains("ready").then_some(()));
+    let root = authority.root().display().to_string();
+    let large: String =
+        (0..8_000).map(|line| format!("line {line} of a message that takes many records\r\n")).collect();
+    let large = format!("Subject: large\r\n\r\n{large}");
+    let run = |host: &str, port: u16, root: &str| {
+        let directives = format!("hpfeeds_tls on\nca_file {root}\nhpfeeds_payload raw\nsandbox strict required");
+        let scratch = scratch(format!("{host}:{port}"), &directives);
+        let mut session = scratch.greeted();
+        let replies = [send(&mut session, &message("secured")), send(&mut session, large.as_bytes())];
+        session.quit();
+        (replies, scratch.read(LOG))
+    };
+    let (replies, log) = run("localhost", port, &root);
+    assert!(replies.iter().all(|reply| reply.starts_with("250 ")), "{replies:?} {log}");
+    let payloads = subscriber.until(2);
+    assert!(payloads == [message("secured"), large.clone().into_bytes()]);
+    for (host, port, root, cause) in [
+        ("localhost", port, &other.root().display().to_string(), "invalid peer certificate: UnknownIssuer"),
+        ("127.0.0.1", port, &root, "certificate not valid for name"),
+        ("localhost", broker.address.port(), &root, "TLS: "),
+        ("localhost", port, &"/nowhere".to_owned(), "/nowhere: cannot be opened"),
+    ] {
+        let (replies, log) = run(host, port, root);
+        assert!(replies.iter().all(|reply| reply.starts_with("451 ")), "{replies:?}");
+        assert!(log.contains(cause), "{cause}: {log}");
+    }
+    assert_eq!(subscriber.payloads().len(), 2);
+}
+
+const TERMINATOR: &str = "
+import socket, ssl, sys, threading
+certificate, key, port, broker = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+listener = socket.create_server(('127.0.0.1', int(port)))
+print('ready', flush=True)
+def serve(connection):
+    try:
+        client = context.wrap_socket(connection, server_side=True)
+        server = socket.create_connection(('127.0.0.1', int(broker)))
+        client.sendall(server.recv(65536))
+        while data := client.recv(65536):
+            server.sendall(data)
+        server.shutdown(socket.SHUT_WR)
+        while data := server.recv(65536):
+            client.sendall(data)
+        client.unwrap()
+    except OSError as error:
+        print(error, flush=True)
+    finally:
+        connection.close()
+while True:
+    connection, _ = listener.accept()
+    threading.Thread(target=serve, args=[connection], daemon=True).start()
+";

@@ -8,6 +8,7 @@
     reason = "a test may panic, and is nobody's interface"
 )]
 
+mod amqp;
 mod hpfeeds;
 #[path = "../support/mod.rs"]
 mod support;
@@ -15,11 +16,16 @@ mod support;
 use testkit::Session;
 use testkit::client::Reply;
 
-/// Sends the text, lines and all, to collector@mx.example; the final reply.
+/// Sends the text, whose lines end by CRLF, to collector@mx.example; the final reply.
 fn send(session: &mut Session, text: &[u8]) -> Reply {
     session.begin_message(&["collector@mx.example"]);
-    session.send(text);
-    session.send(".\r\n");
+    let mut stuffed = Vec::with_capacity(text.len() + 16);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        stuffed.extend(line.first().filter(|byte| **byte == b'.'));
+        stuffed.extend_from_slice(line);
+    }
+    stuffed.extend(b".\r\n");
+    session.send(stuffed);
     session.reply()
 }
 

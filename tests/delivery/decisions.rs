@@ -151,8 +151,8 @@ fn explain_for_programs_names_places() {
         }])
     );
     let destination = |place: usize| explained["recipients"][place]["destinations"].clone();
-    assert_eq!(destination(0), json!([{ "action": "append", "argument": "in box", "file": "more.conf", "line": 2 }]));
-    assert_eq!(destination(1), json!([{ "action": "append", "argument": "dead", "file": null, "line": null }]));
+    assert_eq!(destination(0), json!([{ "action": "append", "arguments": ["in box"], "file": "more.conf", "line": 2 }]));
+    assert_eq!(destination(1), json!([{ "action": "append", "arguments": ["dead"], "file": null, "line": null }]));
 }
 
 /// The configuration that all have.
@@ -225,12 +225,13 @@ fn assert_same_facts(explained: &Value, text: &str) {
             writeln!(facts, "  log:   {line}\n  ban:   the fail2ban filter {counts} that line").unwrap();
         }
         for destination in stage["destinations"].as_array().into_iter().flatten() {
-            let argument = destination["argument"].as_str().map_or(String::new(), |it| format!(" '{it}'"));
+            let arguments = destination["arguments"].as_array().unwrap().iter();
+            let arguments: String = arguments.map(|it| format!(" '{}'", it.as_str().unwrap())).collect();
             let origin = match &destination["line"] {
                 Value::Null => "deadletter_file".to_owned(),
                 line => format!("line {line}"),
             };
-            writeln!(facts, "destination: {}{argument} ({origin})", destination["action"].as_str().unwrap()).unwrap();
+            writeln!(facts, "destination: {}{arguments} ({origin})", destination["action"].as_str().unwrap()).unwrap();
             let line = log.next().unwrap_or("nothing, without debug flag +");
             writeln!(facts, "  log:   {line}").unwrap();
         }
