@@ -33,17 +33,19 @@ fn the_sandbox_is_tight() {
     succeeds(analyze, "");
 }
 
-/// The sink's service is confined as mailrecv.service is.
+/// The services of sink and collector are confined as mailrecv.service is.
 #[test]
-fn the_sink_is_confined_as_well() {
+fn the_others_are_confined_as_well() {
     let lines = |unit: &str| -> BTreeSet<String> {
         let text = repository::text(&format!("systemd-socket/{unit}"));
         text.lines().filter(|line| line.contains('=') && !line.starts_with('#')).map(str::to_owned).collect()
     };
-    let own: Vec<String> = lines("mailrecv.service").difference(&lines("mailrecv-sink@.service")).cloned().collect();
-    let differs = |line: &&String| !OWN.iter().any(|own| line.starts_with(own));
-    let missing: Vec<&String> = own.iter().filter(differs).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+    for other in ["mailrecv-sink@.service", "mailrecv-collector.service"] {
+        let own: Vec<String> = lines("mailrecv.service").difference(&lines(other)).cloned().collect();
+        let differs = |line: &&String| !OWN.iter().any(|own| line.starts_with(own));
+        let missing: Vec<&String> = own.iter().filter(differs).collect();
+        assert!(missing.is_empty(), "{other}: {missing:?}");
+    }
 }
 
 /// What a service has of its own: who it is, what it depends on, what it may write, how long it may take to end.
@@ -71,6 +73,8 @@ fn the_settings_that_protect_the_service_are_there() {
             &["StartLimitIntervalSec=0", "OOMPolicy=continue", "KillMode=mixed", "TimeoutStopSec=6min"],
         ),
         ("mailrecv-percon.socket", &["MaxConnections=200", "MaxConnectionsPerSource=50", "TriggerLimitIntervalSec=0"]),
+        ("mailrecv-collector.socket", &["SocketMode=0660", "TriggerLimitIntervalSec=0"]),
+        ("mailrecv-collector.service", &["StartLimitIntervalSec=0", "KillMode=mixed", "TimeoutStopSec=2min"]),
         ("mailrecv-lmtp.socket", &["SocketMode=0660", "MaxConnections=200", "TriggerLimitIntervalSec=0"]),
         ("mailrecv-lmtp@.service", &["CollectMode=inactive-or-failed", "KillMode=mixed", "TimeoutStopSec=6min"]),
         ("mailrecv-percon@.service", &["CollectMode=inactive-or-failed", "KillMode=mixed", "TimeoutStopSec=6min"]),

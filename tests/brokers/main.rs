@@ -9,6 +9,7 @@
 )]
 
 mod amqp;
+mod front;
 mod hpfeeds;
 #[path = "../support/mod.rs"]
 mod support;

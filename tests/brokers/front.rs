@@ -1,0 +1,169 @@
+//! Postfix in front, with the shipped configurations of both sides, and a subscriber behind: only paths, ports and times are
+//! replaced.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use testkit::hpfeeds::{Broker, SECRET, Subscriber};
+use testkit::postfix::Postfix;
+use testkit::repository::{self, replaced};
+use testkit::{Client, Daemon, Folder};
+
+use crate::support::MAILRECV;
+
+/// A collector as it is shipped, in a folder of its own.
+struct Collector {
+    // First, as it is stopped before its folder goes.
+    _listen: Daemon,
+    address: SocketAddr,
+    folder: Folder,
+}
+
+impl Collector {
+    fn start(broker: &Broker) -> Self {
+        let folder = Folder::new();
+        // Postfix's processes, which run as other users, have to get in.
+        fs::set_permissions(folder.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+        configure(&folder, broker);
+        let socket = format!("unix:{}", folder.path("socket").display());
+        let mut command = folder.command(MAILRECV, &["-c", "collector.conf", "listen", "127.0.0.1:0", &socket]);
+        command.env("HPFEEDS_SECRET", SECRET);
+        let mut listen = Daemon::start(command, folder.path("listen.out"));
+        let address = listen.until("the ready line", |said| {
+            let (line, _) = said.split_once('\n')?;
+            line.strip_prefix("mailrecv: listening on ")?.split(' ').next()?.parse().ok()
+        });
+        Self { _listen: listen, address, folder }
+    }
+
+    /// How many messages the backup has.
+    fn kept(&self) -> usize {
+        self.folder.count_files("collected/new")
+    }
+}
+
+/// Writes the shipped configuration for this broker, in one step: sessions may be reading it.
+fn configure(folder: &Folder, broker: &Broker) {
+    let text = repository::text("etc/mailrecv-collector.conf");
+    let text = replaced(
+        &text,
+        &[
+            ("/var/mail/collected", &folder.path("collected").display().to_string()),
+            ("hpfeeds_broker localhost:10000", &format!("hpfeeds_broker {}", broker.address)),
+            ("hpfeeds_ident collector", "hpfeeds_ident writer"),
+            ("logfile stderr", &format!("logfile {}", folder.path("log").display())),
+        ],
+    );
+    let new = folder.write("collector.new", text);
+    fs::rename(new, folder.path("collector.conf")).unwrap();
+}
+
+/// Postfix as etc/postfix has it, but in a hurry.
+fn front(collector: &Collector) -> Postfix {
+    let folder = &collector.folder;
+    let table = |name: &str, text: String| folder.write(name, text).display().to_string();
+    let domains = table("domains", repository::text("etc/postfix/collector-domains"));
+    let transport = repository::text("etc/postfix/collector-transport");
+    let transport = replaced(&transport, &[("127.0.0.1:24", &collector.address.to_string())]);
+    let transport = table("transport", transport);
+    let settings = replaced(
+        &repository::text("etc/postfix/collector.cf"),
+        &[
+            ("/etc/postfix/collector-domains", &domains),
+            ("/etc/postfix/collector-transport", &transport),
+            ("minimal_backoff_time = 1m", "minimal_backoff_time = 1s"),
+            ("maximal_backoff_time = 10m", "maximal_backoff_time = 2s"),
+            ("queue_run_delay = 1m", "queue_run_delay = 1s"),
+        ],
+    );
+    Postfix::start(collector.address, &(settings + "smtputf8_enable = no\n"))
+}
+
+/// Sends messages that are told apart by these numbers.
+fn submit(postfix: &Postfix, numbers: std::ops::Range<usize>) {
+    let mut client = Client::connect(postfix.address());
+    client.expect("220 ");
+    client.exchange("EHLO client.example", "250-");
+    for number in numbers {
+        client.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        client.exchange(&format!("RCPT TO:<victim{number}@trap.example>"), "250 ");
+        client.exchange("DATA", "354 ");
+        client.send(format!("Subject: spam {number};\r\n\r\nbuy\r\n.\r\n"));
+        client.expect("250 ");
+    }
+}
+
+/// The numbers of what was published.
+fn numbers(subscribers: &[&Subscriber]) -> BTreeSet<usize> {
+    let payloads = subscribers.iter().flat_map(|subscriber| subscriber.payloads());
+    let number = |payload: Vec<u8>| {
+        let text = String::from_utf8(payload).unwrap();
+        let (_, rest) = text.split_once("Subject: spam ").unwrap_or_else(|| panic!("{text}"));
+        rest.split_once(';').unwrap().0.parse().unwrap()
+    };
+    payloads.map(number).collect()
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(3);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_broker_that_is_killed_and_started_again_costs_no_mail() {
+    const MESSAGES: usize = 200;
+    let mut broker = Broker::start();
+    let before = broker.subscriber();
+    let collector = Collector::start(&broker);
+    let postfix = front(&collector);
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let postfix = &postfix;
+            scope.spawn(move || submit(postfix, part * MESSAGES / 4..(part + 1) * MESSAGES / 4));
+        }
+        until("the first messages", || before.payloads().len() >= MESSAGES / 4);
+        broker.daemon.signal(Signal::SIGKILL);
+        let _ = broker.daemon.exit_code();
+    });
+    let at_the_kill = numbers(&[&before]);
+    assert!((1..MESSAGES).contains(&at_the_kill.len()), "{}", at_the_kill.len());
+    until("messages that are put off", || postfix.log().contains("status=deferred"));
+    // It is found at another port, so that nothing is published before somebody subscribes.
+    let broker = Broker::start();
+    let after = broker.subscriber();
+    configure(&collector.folder, &broker);
+    until("all messages", || numbers(&[&before, &after]).len() >= MESSAGES);
+    assert_eq!(numbers(&[&before, &after]), (0..MESSAGES).collect());
+    postfix.until_queue_is_empty();
+    // The backup has what was taken, each once: what was put off was taken back.
+    assert_eq!(collector.kept(), MESSAGES, "{}", collector.folder.read("log"));
+    let log = postfix.log();
+    assert_eq!(log.matches("status=sent").count(), MESSAGES);
+    assert!(!log.contains("status=bounced"), "{log}");
+    assert!(!collector.folder.read("log").contains(SECRET));
+}
+
+/// The other way in.
+#[test]
+fn the_unix_socket_takes_mail_for_everybody() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let collector = Collector::start(&broker);
+    let mut peer = Client::connect_unix(collector.folder.path("socket"));
+    peer.expect("220 localhost LMTP");
+    peer.exchange("LHLO client.example", "250-");
+    peer.exchange("MAIL FROM:<>", "250 ");
+    peer.exchange("RCPT TO:<anybody@anywhere.example>", "250 ");
+    peer.exchange("DATA", "354 ");
+    peer.exchange("Subject: spam 7;\r\n\r\n.", "250 ");
+    assert_eq!(subscriber.until(1).len(), 1);
+    assert_eq!((numbers(&[&subscriber]), collector.kept()), (BTreeSet::from([7]), 1));
+}
