@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(
             text_of(b"a\"\\\r\n\t\x08\x0c\x00\x1b\x7f/ b"),
             "{\"msg\": \"a\\\"\\\\\\r\\n\\t\\b\\f\\u0000\\u001b\\u007f/ b\", \
-             \"sha256\": \"fe59e80d3c0e1b32ff3a3e8b38e0c2e6f3d0b3d2b5f70a1bf3ae5b5ae3ad0eb0\"}"
+             \"sha256\": \"63f242c1694a60bb822ca2c7603197da0bbae4b5d5ddd08193dba245ef4001b9\"}"
         );
         assert!(text_of("ä\u{20ac}\u{1f600}".as_bytes()).starts_with(r#"{"msg": "\u00e4\u20ac\ud83d\ude00","#));
     }
