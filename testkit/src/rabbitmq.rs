@@ -181,7 +181,7 @@ fn scripts() -> PathBuf {
 }
 
 /// Erlang starts slowly, and a cluster more so.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(15);
 
 const PIKA: &str = "
 import pika, time, sys
