@@ -1,11 +1,10 @@
 //! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
 //!
-//! Landlock (landlock(7)) takes from this process, for good, every file but those in the folders of
-//! the destinations, running programs, making
-//! TCP connections but those to the ports of brokers, and sending signals to others; what is open stays open. What Landlock does not know a list of system
-//! calls forbids, for those who ask for it. So a flaw in what follows would lead to little. The command of a `pipe` would
-//! inherit all that, and may well be a set-user-id program that writes anywhere: commands are run by a process that was
-//! started before (src/deliver/runner.rs).
+//! Landlock (landlock(7)) takes from this process, for good, every file but those in the folders of the destinations,
+//! running programs, making TCP connections but those to the ports of brokers, and sending signals to others; what is open
+//! stays open. What Landlock does not know a list of system calls forbids, for those who ask for it. So a flaw in what
+//! follows would lead to little. The command of a `pipe` would inherit all that, and may well be a set-user-id program
+//! that writes anywhere: commands are run by a process that was started before (src/deliver/runner.rs).
 
 use std::fmt;
 use std::io::{self, ErrorKind};

@@ -1,6 +1,7 @@
 //! `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS: where an AMQP broker is, and who we are there.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::lexer::{Problem, Word};
@@ -42,8 +43,9 @@ impl AmqpUrl {
             Some(ends) => user_and_password(word, begins..ends)?,
             None => (GUEST.to_owned(), Some(Secret(GUEST.to_owned()))),
         };
+        let is_address = text[host_begins..host_ends].parse::<Ipv6Addr>().is_ok();
         let colon = text[host_begins..host_ends].rfind(':').map(|at| host_begins + at);
-        let colon = colon.filter(|at| !text[*at..host_ends].contains(']'));
+        let colon = colon.filter(|at| !is_address && !text[*at..host_ends].contains(']'));
         let (host, port) = match colon {
             Some(colon) => (host_begins..colon, port_number(part(word, colon + 1..host_ends))?),
             None => (host_begins..host_ends, if uses_tls { PORT_OF_TLS } else { PORT }),

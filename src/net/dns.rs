@@ -378,7 +378,7 @@ pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(crate) const DNS_PORT: u16 = 53;
 
 /// What there is to say of a name that leads nowhere.
-const NO_SUCH_HOST: &str = "there is no such host";
+const NO_SUCH_HOST: &str = "no host has this name";
 
 /// How many of an address's names are tried, and how many domains of ours a host may be in: more than one is rare, and each costs a query.
 const MAX_NAMES: usize = 5;
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(ask("broker.example.").unwrap(), "192.0.2.1");
         assert_eq!(ask("localhost").unwrap(), "127.0.0.1");
         assert_eq!(ask("mq.localhost").unwrap(), "127.0.0.1 ::1");
-        assert_eq!(ask("broker.invalid").unwrap_err(), "there is no such host");
+        assert_eq!(ask("broker.invalid").unwrap_err(), "no host has this name");
         // There is no time to ask anybody.
         assert_eq!(ask("example.org").unwrap_err(), "no answer in time");
     }

@@ -136,7 +136,7 @@ fn what_the_broker_refuses_stays_with_the_sender() {
         (&channel, "hpfeeds other", "the broker says 'Authkey not allowed to pub here. ident=writer, chan=other'"),
         (&at, &nobody.to_string(), "Connection refused"),
         (&at, &other.to_string(), "the broker announces 842149920 bytes: that is not hpfeeds"),
-        (&at, "broker.invalid:10000", "the address of broker.invalid cannot be found: there is no such host"),
+        (&at, "broker.invalid:10000", "the address of broker.invalid cannot be found: no host has this name"),
     ] {
         let scratch = scratch(&at, "copy rcpt_to * maildir backup");
         let config = scratch.read(crate::support::CONFIG);
