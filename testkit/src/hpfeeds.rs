@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::daemon::free_port;
 use crate::{Daemon, Folder, LOOPBACK, repository, wait_until};
@@ -43,8 +45,13 @@ impl Broker {
         command.args(["--endpoint", &format!("tcp:interface=127.0.0.1:port={}", address.port())]);
         command.args(["--exporter", &metrics.to_string()]).current_dir(folder.path(""));
         let mut daemon = Daemon::start(command, folder.path("broker.out"));
-        // A connection in place of a look at the kernel's table: it has to answer.
-        daemon.until("listening", |_| TcpStream::connect(address).ok()?.read(&mut [0]).ok());
+        // A connection in place of a look at the kernel's table: it has to answer. Python takes its time on a busy machine.
+        let deadline = Instant::now() + STARTING;
+        while TcpStream::connect(address).and_then(|mut broker| broker.read(&mut [0])).is_err() {
+            let (ended, said) = (daemon.ended(), daemon.output());
+            assert!(ended.is_none() && Instant::now() < deadline, "no broker ({ended:?}): {said}");
+            thread::sleep(Duration::from_millis(20));
+        }
         Self { address, metrics, daemon, _folder: folder }
     }
 
@@ -55,7 +62,11 @@ impl Broker {
         command.args(["-c", SUBSCRIBER, "127.0.0.1", &self.address.port().to_string(), SECRET, CHANNEL]);
         let daemon = Daemon::start(command, folder.path("subscriber.out"));
         let subscription = format!("hpfeeds_broker_subscriptions{{chan=\"{CHANNEL}\",ident=\"reader\"}} 1.0");
-        wait_until("a subscription", || self.metrics().contains(&subscription).then_some(()));
+        let deadline = Instant::now() + STARTING;
+        while !self.metrics().contains(&subscription) {
+            assert!(Instant::now() < deadline, "no subscription: {}", daemon.output());
+            thread::sleep(Duration::from_millis(20));
+        }
         Subscriber { daemon, _folder: folder }
     }
 
@@ -103,6 +114,9 @@ pub fn program(name: &str) -> PathBuf {
     assert!(fs::exists(&path).unwrap_or(false), "{} is missing: run tests/run, which installs it", path.display());
     path
 }
+
+/// How long a broker may take to start.
+const STARTING: Duration = Duration::from_mins(3);
 
 const SUBSCRIBER: &str = "
 import asyncio, sys

