@@ -16,10 +16,9 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, umask};
 
-use crate::accounts::Accounts;
 use crate::cli::Options;
-use crate::config::{AuthUse, BrokenPattern, Config, Flags, Level, LogTarget, Protocol, TlsUse, Trace, Unusable};
-use crate::deliver::{Brokers, Runner};
+use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
+use crate::deliver::Runner;
 use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event, Log};
@@ -28,10 +27,9 @@ use crate::net::conn::{Connection, Input};
 use crate::net::dns::{self, Lookup, NameServers};
 use crate::net::listener::SMTP_PORT;
 use crate::net::proxy::{self, NotAHeader};
-use crate::net::tls::Keys;
 use crate::peer::{self, Address, Origin, Peer};
 use crate::sandbox::{self, Flaw};
-use crate::server::Server;
+use crate::server::{Opened, Server};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
@@ -52,7 +50,7 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
     };
     if let Some(reply) = &stop.reply {
         tally.refusal(reply.code, reply.status);
-        let is_heard = !known.keys.get().is_some_and(Keys::is_begun);
+        let is_heard = !known.opened.get().is_some_and(|opened| opened.keys.is_begun());
         last_words(known.log.get_or_init(|| log_without_configuration(stderr)), reply, is_heard);
     }
     // Who was served has said how that ended.
@@ -72,10 +70,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     // A request to stop waits from here on until the peer can be told, and a file size limit is no end of ours.
     let signals = Signals::new();
     let loaded = options.load();
-    // A key is mostly root's.
-    let keys = known.keys.get_or_init(|| loaded.as_ref().map(open_keys).unwrap_or_default());
-    let accounts = loaded.as_ref().map(open_accounts).unwrap_or_default();
-    let brokers = loaded.as_ref().map(Brokers::open).unwrap_or_default();
+    let opened = known.opened.get_or_init(|| loaded.as_ref().map(Opened::open).unwrap_or_default());
 
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
@@ -113,7 +108,7 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    let mut server = Server::greet(&config, log, signals, tally, connection, keys, &accounts, &brokers);
+    let mut server = Server::greet(&config, log, signals, tally, connection, opened);
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }
@@ -232,7 +227,7 @@ fn read_header(config: &Config, connection: &mut Connection<'_>) -> Result<Optio
 #[derive(Default)]
 struct Known {
     log: OnceCell<Log>,
-    keys: OnceCell<Keys>,
+    opened: OnceCell<Opened>,
     /// Who we are, once we have said so.
     greeted_as: OnceCell<String>,
 }
@@ -381,28 +376,6 @@ fn look_up(
 fn keep_files_readable() {
     let mask = umask(Mode::S_IRWXO | Mode::S_IRWXG);
     umask(mask - Mode::S_IRWXU);
-}
-
-/// Opens what TLS needs, if the configuration wants any.
-fn open_keys(config: &Config) -> Keys {
-    let keys = match config.tls() {
-        TlsUse::Off => return Keys::default(),
-        TlsUse::Offer | TlsUse::Require | TlsUse::Implicit => {
-            Keys::open(&config.tls_certificates, &config.tls_keys, config.tls_ticket_key.as_deref())
-        }
-    };
-    if config.tls() == TlsUse::Implicit {
-        keys.begin();
-    }
-    keys
-}
-
-/// Opens the accounts, if anybody may log in.
-fn open_accounts(config: &Config) -> Accounts {
-    match config.auth() {
-        AuthUse::Off => Accounts::default(),
-        AuthUse::Offer | AuthUse::Require => Accounts::open(config.auth_file.as_deref()),
-    }
 }
 
 /// Says one thing to the log and to the peer, if it can hear it, when nothing else can be done.

@@ -3,6 +3,7 @@
 //! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
 
 mod deadlines;
+mod opened;
 mod tls;
 
 use std::convert::Infallible;
@@ -11,15 +12,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadlines::Deadlines;
 pub(crate) use deadlines::SCARCE;
+pub(crate) use opened::Opened;
 
-use crate::accounts::Accounts;
 use crate::config::{Config, Flags, Protocol, TlsUse, Trace};
-use crate::deliver::{self, Brokers, Context, Runner};
+use crate::deliver::{self, Context, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
 use crate::net::conn::{Connection, Input};
-use crate::net::tls::{Keys, TlsParameters};
+use crate::net::tls::TlsParameters;
 use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::signals::Signals;
@@ -34,9 +35,7 @@ pub struct Server<'a> {
     signals: &'a Signals,
     tally: &'a Tally,
     connection: Connection<'a>,
-    keys: &'a Keys,
-    accounts: &'a Accounts,
-    brokers: &'a Brokers,
+    opened: &'a Opened,
     /// What TLS the connection is under.
     tls: Option<TlsParameters>,
     deadlines: Deadlines<'a>,
@@ -83,9 +82,7 @@ impl<'a> Server<'a> {
         signals: &'a Signals,
         tally: &'a Tally,
         connection: Connection<'a>,
-        keys: &'a Keys,
-        accounts: &'a Accounts,
-        brokers: &'a Brokers,
+        opened: &'a Opened,
     ) -> Self {
         let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
@@ -97,9 +94,7 @@ impl<'a> Server<'a> {
             signals,
             tally,
             connection,
-            keys,
-            accounts,
-            brokers,
+            opened,
             tls: None,
             deadlines,
             messages: 0,
@@ -134,7 +129,7 @@ impl<'a> Server<'a> {
     /// runs commands.
     pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
         let trace = Trace::new(self.log.wants(Flags::RULES));
-        let mut policy = Policy::new(self.config, peer, trace).with_accounts(self.accounts);
+        let mut policy = Policy::new(self.config, peer, trace).with_accounts(&self.opened.accounts);
         let refusal = refusal.or_else(|| policy.refusal());
         self.log_trace(&mut policy);
         // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
@@ -273,8 +268,16 @@ impl<'a> Server<'a> {
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
         let envelope = Envelope { id: &id, domain, peer, transaction, tls, user };
-        let Self { config, log, signals, tally, brokers, .. } = *self;
-        let context = Context { config, log, signals, tally, deadline: self.deadlines.message(), runner, brokers };
+        let Self { config, log, signals, tally, opened, .. } = *self;
+        let context = Context {
+            config,
+            log,
+            signals,
+            tally,
+            deadline: self.deadlines.message(),
+            runner,
+            brokers: &opened.brokers,
+        };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
         let began = Instant::now();
         let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);

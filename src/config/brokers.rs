@@ -13,8 +13,8 @@ use super::directive::{self, Line, RuleLine};
 use super::lexer::{self, Words};
 use super::pattern::Position;
 use super::settings::{Config, Setting};
-use crate::unread::Unread;
 use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
+use crate::unread::Unread;
 
 /// Where a session may connect to.
 #[derive(Debug, Default, PartialEq, Eq)]

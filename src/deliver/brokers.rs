@@ -6,10 +6,11 @@ use anyhow::Context as _;
 
 use super::Context;
 use crate::config::{Config, secret};
-use crate::unread::Unread;
+
 use crate::net::client::{Client, ClientFiles, Endpoint};
 use crate::smtp::Outcome;
 use crate::smtp::reply;
+use crate::unread::Unread;
 
 /// The files of those brokers that rules publish with.
 #[derive(Debug, Default)]

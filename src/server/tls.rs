@@ -16,7 +16,7 @@ use crate::smtp::session::Session;
 impl Server<'_> {
     /// The handshake, and then the greeting (RFC 8314, 3.3).
     pub(super) fn greet_under_tls(&mut self, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
-        let acceptor = self.keys.acceptor().map_err(|error| {
+        let acceptor = self.opened.keys.acceptor().map_err(|error| {
             self.log.event(&Event::NoKey(&error));
             End::NoKey
         })?;
@@ -33,7 +33,7 @@ impl Server<'_> {
         session: &mut Session<'_>,
         policy: &mut Policy<'_>,
     ) -> Result<Step, End> {
-        let acceptor = match self.keys.acceptor() {
+        let acceptor = match self.opened.keys.acceptor() {
             Ok(acceptor) => acceptor,
             Err(error) => return Ok(session.not_secured(format!("{error:#}"))),
         };
@@ -50,7 +50,7 @@ impl Server<'_> {
 
     /// Does the handshake: session and policy begin anew.
     fn secure(&mut self, acceptor: Acceptor, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
-        self.keys.begin();
+        self.opened.keys.begin();
         if let Err(input) = self.connection.start_tls(acceptor, self.deadlines.idle()) {
             // The peer may be told by an alert.
             let _ = self.connection.hang_up(Instant::now() + LAST_WORDS);

@@ -151,7 +151,10 @@ fn explain_for_programs_names_places() {
         }])
     );
     let destination = |place: usize| explained["recipients"][place]["destinations"].clone();
-    assert_eq!(destination(0), json!([{ "action": "append", "arguments": ["in box"], "file": "more.conf", "line": 2 }]));
+    assert_eq!(
+        destination(0),
+        json!([{ "action": "append", "arguments": ["in box"], "file": "more.conf", "line": 2 }])
+    );
     assert_eq!(destination(1), json!([{ "action": "append", "arguments": ["dead"], "file": null, "line": null }]));
 }
 

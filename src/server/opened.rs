@@ -1,0 +1,44 @@
+//! What a session opens before it becomes its user and gives up the files of the system.
+
+use crate::accounts::Accounts;
+use crate::config::{AuthUse, Config, TlsUse};
+use crate::deliver::Brokers;
+use crate::net::tls::Keys;
+
+/// Files that a configuration names, open and not read yet. What cannot be opened is told when it is needed.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Certificates and keys, if there is TLS.
+    pub keys: Keys,
+    /// Who may log in, if anybody may.
+    pub accounts: Accounts,
+    /// What reaching brokers takes, if a rule publishes.
+    pub brokers: Brokers,
+}
+
+impl Opened {
+    /// Opens them. A key is mostly root's, so this comes before root is given up.
+    pub fn open(config: &Config) -> Self {
+        Self { keys: keys(config), accounts: accounts(config), brokers: Brokers::open(config) }
+    }
+}
+
+fn keys(config: &Config) -> Keys {
+    let keys = match config.tls() {
+        TlsUse::Off => return Keys::default(),
+        TlsUse::Offer | TlsUse::Require | TlsUse::Implicit => {
+            Keys::open(&config.tls_certificates, &config.tls_keys, config.tls_ticket_key.as_deref())
+        }
+    };
+    if config.tls() == TlsUse::Implicit {
+        keys.begin();
+    }
+    keys
+}
+
+fn accounts(config: &Config) -> Accounts {
+    match config.auth() {
+        AuthUse::Off => Accounts::default(),
+        AuthUse::Offer | AuthUse::Require => Accounts::open(config.auth_file.as_deref()),
+    }
+}
