@@ -1,8 +1,9 @@
 //! `hpfeeds CHANNEL`: publishes the message with a broker (hpfeeds.org).
 //!
-//! The protocol has no word for "taken". But a broker that refuses says so and closes, and one that has been told that
-//! nothing more comes reads all there is and closes too: so after the message we close our side and wait. Nothing but an
-//! orderly end, without an error before it, counts as taken.
+//! The protocol has no word for "taken", but one for "refused", and a broker handles frame after frame. So behind the message
+//! goes an empty one in a name that is not ours, [`NOBODY`], which a broker refuses whatever we may do there: when it says
+//! so, it has passed the message on. Nothing else counts as taken. In particular not that it closes the connection, as a
+//! broker does as well that is killed with the message in its hands.
 //!
 //! A frame is its length with these five bytes, its kind, and what is in it; a string has its length in front, one byte.
 
@@ -63,14 +64,22 @@ impl Publisher<'_> {
         let mut frames = Vec::new();
         put_frame(AUTH, &[&string(self.ident), proof.as_ref()], &mut frames)?;
         put_frame(PUBLISH, &[&string(self.ident), &string(channel), payload], &mut frames)?;
-        let sent = self.connection.write_all(&frames).and_then(|()| self.connection.end_sending());
+        put_frame(PUBLISH, &[&string(NOBODY), &string(NOBODY)], &mut frames)?;
+        let sent = self.connection.write_all(&frames).and_then(|()| self.connection.flush());
         match (sent, self.frame(MAX_ERROR)) {
+            (Ok(()), Ok(Some((Kind::Error, text)))) if self.is_about_nobody(&text, channel) => Ok(()),
             (_, Ok(Some((Kind::Error, text)))) => bail!(refused(&text)),
             (Err(error), _) => Err(error).context("sending"),
             (Ok(()), Ok(Some((Kind::Info, _)))) => bail!("the broker has said twice who it is"),
-            (Ok(()), Ok(None)) => self.connection.verify_end().context("waiting for the broker"),
+            (Ok(()), Ok(None)) => bail!("the broker has closed the connection without an answer to the message"),
             (Ok(()), Err(error)) => Err(error),
         }
+    }
+
+    /// Whether an error is about what was sent behind the message, and can be about nothing else.
+    fn is_about_nobody(&self, text: &[u8], channel: &str) -> bool {
+        let names_us = [self.ident, channel].iter().any(|name| name.contains(NOBODY));
+        !names_us && String::from_utf8_lossy(text).contains(NOBODY)
     }
 
     /// Reads the next frame; `None` if the broker has closed the connection in place of beginning one.
@@ -133,6 +142,9 @@ const ERROR: u8 = 0;
 const INFO: u8 = 1;
 const AUTH: u8 = 2;
 const PUBLISH: u8 = 3;
+
+/// Whom no broker knows. The same for all: brokers count errors by name.
+const NOBODY: &str = "mailrecv-confirm";
 
 /// Length and kind.
 const HEADER: usize = 5;

@@ -6,10 +6,9 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -109,8 +108,7 @@ impl Client {
         until: Instant,
     ) -> anyhow::Result<Self> {
         let addresses = server.addresses(files, until)?;
-        let (stream, round_trip) = first_that_answers(&addresses, until)?;
-        let stream = Timed { stream, until, round_trip };
+        let stream = Timed { stream: first_that_answers(&addresses, until)?, until };
         if !uses_tls {
             return Ok(Self(Stream::Plain(stream)));
         }
@@ -134,32 +132,6 @@ impl Client {
             Stream::Plain(stream) => stream.until = until,
             Stream::Tls(stream) => stream.sock.until = until,
         }
-    }
-
-    /// To be asked at the end of what the server says: an error if it had made that before it got all that we sent. A server
-    /// that dies closes its connections, and what arrives then is answered by a reset, which is here after the end, as much
-    /// later as a packet takes there and back at the most. Reading does not tell: at the end it says nothing but that.
-    pub(crate) fn verify_end(&self) -> io::Result<()> {
-        let stream = match &self.0 {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => &stream.sock,
-        };
-        thread::sleep((stream.round_trip + MARGIN).min(remaining(stream.until)?));
-        stream.stream.take_error()?.map_or(Ok(()), Err)
-    }
-
-    /// Says that nothing more will be sent. What the server has still to say can be read.
-    pub(crate) fn end_sending(&mut self) -> io::Result<()> {
-        self.flush()?;
-        let stream = match &mut self.0 {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => {
-                stream.conn.send_close_notify();
-                stream.flush()?;
-                &mut stream.sock
-            }
-        };
-        stream.stream.shutdown(Shutdown::Write)
     }
 }
 
@@ -189,15 +161,14 @@ impl Write for Client {
     }
 }
 
-/// Connects to one of these, and says how long that took. An address that nobody answers from must leave time for the next.
-fn first_that_answers(addresses: &[SocketAddr], until: Instant) -> anyhow::Result<(TcpStream, Duration)> {
+/// Connects to one of these. An address that nobody answers from must leave time for the next.
+fn first_that_answers(addresses: &[SocketAddr], until: Instant) -> anyhow::Result<TcpStream> {
     let mut failures = Vec::new();
     for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
         let share = remaining(until)? / u32::try_from(left).unwrap_or(u32::MAX);
-        let began = Instant::now();
         let connected = TcpStream::connect_timeout(address, share.max(Duration::from_millis(1)));
         match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-            Ok(stream) => return Ok((stream, began.elapsed())),
+            Ok(stream) => return Ok(stream),
             Err(error) => failures.push(format!("{address}: {error}")),
         }
     }
@@ -208,8 +179,6 @@ fn first_that_answers(addresses: &[SocketAddr], until: Instant) -> anyhow::Resul
 struct Timed {
     stream: TcpStream,
     until: Instant,
-    /// How long a packet took there and back.
-    round_trip: Duration,
 }
 
 impl Read for Timed {
@@ -245,9 +214,6 @@ fn as_timeout(error: io::Error) -> io::Error {
 fn too_late() -> io::Error {
     io::Error::new(ErrorKind::TimedOut, "no answer in time")
 }
-
-/// How much longer that may take the next time.
-const MARGIN: Duration = Duration::from_millis(5);
 
 /// Where Debian and most others have the certificates of all authorities that are commonly believed.
 pub(crate) const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";

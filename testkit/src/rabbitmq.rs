@@ -68,7 +68,8 @@ impl RabbitMq {
             running.map_or(0, |list| list.matches('@').count())
         };
         let deadline = Instant::now() + PATIENCE;
-        while running(&rabbit) < count {
+        // One alone runs when it answers.
+        while count > 1 && running(&rabbit) < count {
             assert!(Instant::now() < deadline, "{count} nodes are no cluster");
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -181,11 +182,9 @@ impl RabbitMq {
 fn scripts() -> PathBuf {
     let versions = debian::root("rabbitmq-server").join("usr/lib/rabbitmq/lib");
     let mut found = fs::read_dir(&versions).into_iter().flatten().flatten().map(|entry| entry.path().join("sbin"));
-    found.find(|path| path.is_dir()).unwrap_or_else(|| {
-        panic!(
-            "RabbitMQ of Debian's package rabbitmq-server is missing: tests/run --test brokers -- --ignored installs it"
-        )
-    })
+    found
+        .find(|path| path.is_dir())
+        .unwrap_or_else(|| panic!("RabbitMQ of Debian's package rabbitmq-server is missing: tests/run installs it"))
 }
 
 /// Erlang starts slowly, and a cluster more so.

@@ -5,18 +5,18 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
 use testkit::certificates::{Authority, Request};
 use testkit::daemon::free_port;
 use testkit::hpfeeds::{Broker, CHANNEL, SECRET};
-use testkit::{Daemon, Folder, LOOPBACK, Tap, debian};
+use testkit::{Daemon, Folder, LOOPBACK, Tap, debian, wait_until};
 
 use crate::support::{LOG, Scratch};
 use crate::{message, send};
 
 /// A receiver whose mail all goes to the broker at this address.
-fn scratch(broker: impl std::fmt::Display, directives: &str) -> Scratch {
+pub fn scratch(broker: impl std::fmt::Display, directives: &str) -> Scratch {
     Scratch::with_config(&format!(
         "domain mx.example\n\
          hpfeeds_broker {broker}\n\
@@ -166,56 +166,171 @@ fn what_the_broker_refuses_stays_with_the_sender() {
     assert!(backup.starts_with("Return-Path: <") && backup.ends_with("Subject: taken\n\ntext\n"), "{backup}");
 }
 
-/// The connection breaks at every place there is: after so many bytes from the broker, or from us. What was not taken with
-/// a 250 may have been published, what was taken has been.
+/// Servers that read the whole message and then say anything but that they refuse what is behind it.
+#[test]
+fn nothing_but_the_answer_to_what_is_behind_the_message_is_a_confirmation() {
+    let error = |text: &str| [&[0, 0, 0, 5 + u8::try_from(text.len()).unwrap(), 0], text.as_bytes()].concat();
+    for (answer, cause) in [
+        // As a broker ends that is killed with the message in its hands.
+        (Vec::new(), "the broker has closed the connection without an answer to the message"),
+        (error("go away\r\n"), "the broker says 'go away<0x0d><0x0a>'"),
+        (error(""), "the broker says ''"),
+        (HELLO.to_vec(), "the broker has said twice who it is"),
+        (vec![0, 0, 0, 9, 0, b'h'], "the broker has closed the connection in the middle of a frame"),
+        (vec![0, 0, 0], "the broker has closed the connection in the middle of a frame"),
+        (vec![0, 0, 0, 5, 3], "the broker sends a frame of kind 3, which is for subscribers"),
+        (vec![0, 0, 0, 4, 0], "the broker announces 4 bytes: that is not hpfeeds"),
+        (vec![0, 0x10, 0, 6, 0], "the broker announces 1048582 bytes: that is not hpfeeds"),
+    ] {
+        let scratch = scratch(server_that_says(answer), "copy rcpt_to * maildir backup");
+        let mut session = scratch.greeted();
+        let reply = send(&mut session, &message("text"));
+        assert_eq!(reply, "451 4.3.0 Cannot deliver this message now, try again later", "{cause}");
+        session.quit();
+        let log = scratch.read(LOG);
+        assert!(log.contains(cause), "{cause}: {log}");
+        assert_eq!(scratch.count_files("backup"), 0, "{cause}");
+    }
+    // It has to be about that and nothing else.
+    for (replaced, with, is_confirmed) in [
+        ("hpfeeds_ident writer", "hpfeeds_ident writer", true),
+        ("hpfeeds_ident writer", "hpfeeds_ident mailrecv-confirm", false),
+        ("hpfeeds spam.mails", "hpfeeds mailrecv-confirm", false),
+    ] {
+        let scratch = scratch(server_that_says(error("no mailrecv-confirm here")), "");
+        let config = scratch.read(crate::support::CONFIG);
+        assert!(config.contains(replaced));
+        scratch.write(crate::support::CONFIG, config.replace(replaced, with));
+        let mut session = scratch.greeted();
+        let reply = send(&mut session, &message("text"));
+        assert_eq!(reply.starts_with("250 "), is_confirmed, "{with}: {reply:?}");
+        session.quit();
+    }
+}
+
+/// A server that says hello, reads a message and what is behind it, says this and closes.
+fn server_that_says(answer: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind((LOOPBACK[0], 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.write_all(HELLO).unwrap();
+        // Authentication, message, and what is behind it.
+        for _ in 0..3 {
+            let mut length = [0; 4];
+            client.read_exact(&mut length).unwrap();
+            let mut frame = vec![0; u32::from_be_bytes(length) as usize - 4];
+            client.read_exact(&mut frame).unwrap();
+        }
+        client.write_all(&answer).unwrap();
+    });
+    address
+}
+
+/// What a broker says first.
+const HELLO: &[u8] = b"\0\0\0\x0c\x01\x02@01234";
+
+/// It finishes with the message that it has, which is taken or not, and takes no more.
+#[test]
+fn a_session_that_is_asked_to_stop_finishes_with_the_broker() {
+    for (wakes_up, expected) in [(true, "250 "), (false, "450 4.4.2 The feed sleeps.")] {
+        let broker = Broker::start();
+        let subscriber = broker.subscriber();
+        let limit = if wakes_up { 60 } else { 2 };
+        let scratch = scratch(
+            broker.address,
+            &format!("limit.broker_secs {limit} 450 The feed sleeps.\ncopy rcpt_to * maildir backup"),
+        );
+        broker.daemon.signal(Signal::SIGSTOP);
+        let mut session = scratch.greeted();
+        session.begin_message(&["collector@mx.example"]);
+        session.send("Subject: text\r\n\r\ntext\r\n.\r\n");
+        // The message is kept, and its session waits for the broker.
+        wait_until("the backup", || (scratch.count_files("backup/tmp") > 0).then_some(()));
+        kill(session.pid(), Signal::SIGTERM).unwrap();
+        if wakes_up {
+            broker.daemon.signal(Signal::SIGCONT);
+        }
+        let reply = session.reply();
+        assert!(reply.starts_with(expected), "{reply:?}");
+        session.expect("421 4.3.2 ");
+        assert_eq!(session.exit_code(), 0);
+        broker.daemon.signal(Signal::SIGCONT);
+        assert_eq!(scratch.count_files("backup"), usize::from(wakes_up));
+        if wakes_up {
+            assert_eq!(subscriber.until(1).len(), 1);
+        }
+    }
+}
+
+/// The connection breaks at every kind of place: after so many bytes from the broker, or from us. Whoever gets a 451 sends the
+/// message again; a part of it is never published.
 #[test]
 fn a_connection_that_breaks_off_takes_no_mail() {
     let broker = Broker::start();
     let subscriber = broker.subscriber();
-    // What is said on one that does not break off, which the session closes first.
+    // What is said on one that does not break off.
     let tap = Tap::start(broker.address);
     let scratch = scratch(tap.address(), "hpfeeds_payload raw");
     let mut session = scratch.greeted();
     assert!(send(&mut session, &message("whole")).starts_with("250 "));
     let whole = tap.recordings().pop().unwrap();
-    assert!(!whole.client.is_empty() && !whole.server.is_empty());
-    let auth = 5 + 1 + "writer".len() + 20;
-    let cuts = [0, 3, whole.server.len() - 1].map(|place| (Side::Broker, place)).into_iter().chain(
-        [0, 4, auth - 1, auth, auth + 3, auth + 20, whole.client.len() - 1].map(|place| (Side::Receiver, place)),
-    );
-    let mut count = 0;
-    for (number, (side, place)) in cuts.enumerate() {
+    let frames = |text: &[u8]| u32::from_be_bytes(*text.first_chunk().unwrap()) as usize;
+    let hello = frames(&whole.server);
+    let auth = frames(&whole.client);
+    // The other messages have names of this length.
+    let publish = frames(&whole.client[auth..]);
+    let behind = auth + publish;
+    assert!(whole.server.len() > hello + 5 && whole.client.len() > behind + 5);
+    let mut expected = Vec::new();
+    for (side, place) in [0, 3, hello - 1, hello, hello + 4, whole.server.len() - 1]
+        .map(|place| (Side::Broker, place))
+        .into_iter()
+        .chain(
+            [0, 4, auth - 1, auth, auth + 3, auth + 20, behind - 1, behind, behind + 3, whole.client.len() - 1]
+                .map(|place| (Side::Receiver, place)),
+        )
+    {
         for reset in [false, true] {
+            let subject = format!("{expected:>5}", expected = expected.len());
             let cutter = Cutter::start(broker.address, side, place, reset);
             let config = scratch.read(crate::support::CONFIG);
             let old = config.lines().find(|line| line.starts_with("hpfeeds_broker")).unwrap();
             scratch.write(crate::support::CONFIG, config.replace(old, &format!("hpfeeds_broker {}", cutter.address)));
             let mut session = scratch.greeted();
-            let reply = send(&mut session, &message(&format!("cut {number} {reset}")));
+            let reply = send(&mut session, &message(&subject));
             assert_eq!(reply, "451 4.3.0 Cannot deliver this message now, try again later", "{side:?} {place} {reset}");
             session.quit();
-            count += 1;
+            let is_whole = match side {
+                Side::Broker => place >= hello,
+                Side::Receiver => place >= behind,
+            };
+            expected.push((message(&subject), is_whole));
         }
     }
-    assert_eq!(count, 20);
-    // Nothing of a frame that was cut.
-    assert_eq!(subscriber.payloads(), [message("whole")]);
+    let published = subscriber.payloads();
+    for (text, is_whole) in &expected {
+        assert!(*is_whole || !published.contains(text), "{}", text.escape_ascii());
+    }
+    assert!(published.iter().all(|text| *text == message("whole") || expected.iter().any(|(known, _)| known == text)));
+    // The broker is asked for something that it refuses, in the place of an answer: that alone is none.
+    assert_eq!(published.iter().filter(|text| **text == message("whole")).count(), 1);
 }
 
 /// Who sends what is cut off.
 #[derive(Debug, Clone, Copy)]
-enum Side {
+pub enum Side {
     Broker,
     Receiver,
 }
 
 /// A wire that breaks after so many bytes of one side.
-struct Cutter {
-    address: SocketAddr,
+pub struct Cutter {
+    pub address: SocketAddr,
 }
 
 impl Cutter {
-    fn start(broker: SocketAddr, side: Side, place: usize, reset: bool) -> Self {
+    pub fn start(broker: SocketAddr, side: Side, place: usize, reset: bool) -> Self {
         let listener = TcpListener::bind((LOOPBACK[0], 0)).unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
@@ -313,13 +428,18 @@ fn tls_is_with_the_broker_and_nobody_else() {
     let subscriber = broker.subscriber();
     let (authority, other) = (Authority::new(), Authority::new());
     let folder = Folder::new();
-    let (certificate, key) = authority.issue(&folder.path(""), "broker", &Request::of(&["localhost"]));
-    let port = free_port(LOOPBACK[0]).port();
-    let mut command = debian::command("python3", "python3");
-    command.args(["-c", TERMINATOR]).arg(certificate).arg(key);
-    command.args([port.to_string(), broker.address.port().to_string()]);
-    let mut terminator = Daemon::start(command, folder.path("terminator.out"));
-    terminator.until("listening", |said| said.contains("ready").then_some(()));
+    let in_front = |stem: &str, days: (i64, i64)| {
+        let request = Request { days, ..Request::of(&["localhost"]) };
+        let (certificate, key) = authority.issue(&folder.path(""), stem, &request);
+        let port = free_port(LOOPBACK[0]).port();
+        let mut command = debian::command("python3", "python3");
+        command.args(["-c", TERMINATOR]).arg(certificate).arg(key);
+        command.args([port.to_string(), broker.address.port().to_string()]);
+        let mut terminator = Daemon::start(command, folder.path(format!("{stem}.out")));
+        terminator.until("listening", |said| said.contains("ready").then_some(()));
+        (terminator, port)
+    };
+    let ((_terminator, port), (_other, expired)) = (in_front("broker", (-1, 30)), in_front("expired", (-10, -1)));
     let root = authority.root().display().to_string();
     let large: String =
         (0..8_000).map(|line| format!("line {line} of a message that takes many records\r\n")).collect();
@@ -340,6 +460,7 @@ fn tls_is_with_the_broker_and_nobody_else() {
     for (host, port, root, cause) in [
         ("localhost", port, &other.root().display().to_string(), "invalid peer certificate: "),
         ("127.0.0.1", port, &root, "certificate not valid for name"),
+        ("localhost", expired, &root, "certificate expired"),
         ("localhost", broker.address.port(), &root, "TLS: "),
         ("localhost", port, &"/nowhere".to_owned(), "/nowhere: cannot be opened"),
     ] {
@@ -357,17 +478,21 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(certificate, key)
 listener = socket.create_server(('127.0.0.1', int(port)))
 print('ready', flush=True)
+def back(server, client):
+    try:
+        while data := server.recv(65536):
+            client.sendall(data)
+        client.unwrap()
+    except OSError as error:
+        print(error, flush=True)
 def serve(connection):
     try:
         client = context.wrap_socket(connection, server_side=True)
         server = socket.create_connection(('127.0.0.1', int(broker)))
-        client.sendall(server.recv(65536))
+        threading.Thread(target=back, args=[server, client], daemon=True).start()
         while data := client.recv(65536):
             server.sendall(data)
         server.shutdown(socket.SHUT_WR)
-        while data := server.recv(65536):
-            client.sendall(data)
-        client.unwrap()
     except OSError as error:
         print(error, flush=True)
     finally:

@@ -11,6 +11,7 @@
 mod amqp;
 mod front;
 mod hpfeeds;
+mod kills;
 #[path = "../support/mod.rs"]
 mod support;
 
