@@ -290,12 +290,27 @@ impl Destinations {
         self.hand_over.is_some()
     }
 
+    /// Whether what cannot be taken back is one and the same for both: a channel, whose subscribers hear of no recipient.
+    pub fn share_hand_over(&self, other: &Self) -> bool {
+        let (own, others) = (self.channel(), other.channel());
+        own.is_some() && own == others
+    }
+
+    /// The channel that it is published in, if it is.
+    fn channel(&self) -> Option<&str> {
+        match &self.hand_over.as_ref()?.action {
+            HandOver::Hpfeeds(channel) => Some(channel),
+            HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Amqp(_) => None,
+        }
+    }
+
     /// How many of these places are none of the others'. A command is always one of its own.
     pub fn places_beyond<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> u64 {
         let is_new = |place: &&Destination<Keep>| {
             !others.clone().flat_map(|others| &others.keep).any(|other| other.action == place.action)
         };
-        self.keep.iter().filter(is_new).count() as u64 + u64::from(self.are_handed_over())
+        let is_handed_over = self.are_handed_over() && !others.clone().any(|other| self.share_hand_over(other));
+        self.keep.iter().filter(is_new).count() as u64 + u64::from(is_handed_over)
     }
 
     /// The name of each action.

@@ -21,8 +21,12 @@ use crate::net::client::Client;
 use crate::smtp::{Outcome, reply};
 use crate::untrusted::Untrusted;
 
-/// Publishes the message in a channel. One that is larger than brokers take is refused for good.
+/// Publishes the message in a channel, unless it was published there for another recipient: subscribers hear of none. One that
+/// is larger than brokers take is refused for good.
 pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -> Outcome {
+    if spool.is_published(channel) {
+        return Ok(());
+    }
     let ident = context.config.hpfeeds_ident.as_deref().unwrap_or_default();
     let room = MAX_BODY.saturating_sub(ident.len() + channel.len() + 2);
     let message = as_received(spool, room).map_err(|error| failure(&error, "reading the message again"))?;
@@ -43,7 +47,9 @@ pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -
         };
         let connection = context.brokers.connect(broker, config.hpfeeds_tls, until).with_context(doing)?;
         Publisher { ident, secret: &secret, connection }.publish(channel, &payload).with_context(doing)
-    })
+    })?;
+    spool.set_published(channel);
+    Ok(())
 }
 
 /// A connection to a broker, and who we are there.

@@ -1,8 +1,8 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
 //! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
-//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`]) has its say, and only then is the rest committed, which is
-//! no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
+//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`]) has its say, and only then is the
+//! rest committed, which is no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
 //!
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
@@ -155,7 +155,7 @@ fn copies(group: &[Recipient]) -> Vec<Copy<'_>> {
     copies
 }
 
-/// Gives the message to whoever will not give it back: one at the most, as the session sees to.
+/// Gives the message to whoever will not give it back: one at the most, as the session sees to, for one or more recipients.
 fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     for recipient in group {
         let Some(to) = &recipient.destinations.hand_over else { continue };

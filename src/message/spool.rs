@@ -58,6 +58,8 @@ pub struct Spool {
     header: HeaderScan,
     length: usize,
     failure: Option<io::Error>,
+    /// The channels in which it was published.
+    published: Vec<String>,
 }
 
 impl Spool {
@@ -71,7 +73,18 @@ impl Spool {
             header: HeaderScan::default(),
             length: 0,
             failure: None,
+            published: Vec::new(),
         }
+    }
+
+    /// Whether the message was published in this channel: for all of its recipients that is once.
+    pub(crate) fn is_published(&self, channel: &str) -> bool {
+        self.published.iter().any(|known| known == channel)
+    }
+
+    /// Takes note that it was.
+    pub(crate) fn set_published(&mut self, channel: &str) {
+        self.published.push(channel.to_owned());
     }
 
     /// Adds text. A failure is kept until [`Spool::failure`] is asked, because the peer is only told at the end.

@@ -80,6 +80,46 @@ fn raw_is_the_message_as_it_came() {
     assert!(log.iter().any(|line| line.contains(&format!("hpfeeds '{CHANNEL}': delivered"))), "{log:?}");
 }
 
+/// Subscribers hear of no recipient, so that more payloads would tell them nothing. Each recipient has its own backup.
+#[test]
+fn a_message_is_published_once_however_many_it_is_for() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let copies = "copy rcpt_to one@mx.example maildir one\n\
+                  copy rcpt_to two@mx.example maildir two\n\
+                  copy rcpt_to three@mx.example append .";
+    let recipients = ["one@mx.example", "two@mx.example"];
+    let smtp = scratch(broker.address, &format!("{copies}\nhpfeeds_payload raw"));
+    let mut session = smtp.greeted();
+    session.begin_message(&recipients);
+    session.send("Subject: SMTP\r\n\r\ntext\r\n.\r\n");
+    session.expect("250 ");
+    session.begin_message(&recipients);
+    session.send("Subject: again\r\n\r\ntext\r\n.\r\n");
+    session.expect("250 ");
+    session.quit();
+
+    // The one in the middle is not deliverable, and holds nobody up.
+    let lmtp = scratch(broker.address, &format!("protocol lmtp\n{copies}\nhpfeeds_payload raw"));
+    let mut session = lmtp.session(&["--peer", crate::support::PEER]);
+    session.expect("220 ");
+    session.exchange("LHLO client.example", "250-");
+    session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+    for recipient in ["one@mx.example", "three@mx.example", "two@mx.example"] {
+        session.exchange(&format!("RCPT TO:<{recipient}>"), "250 ");
+    }
+    session.exchange("DATA", "354 ");
+    session.send("Subject: LMTP\r\n\r\ntext\r\n.\r\n");
+    for reply in ["250 ", "451 ", "250 "] {
+        session.expect(reply);
+    }
+    session.quit();
+    let texts = ["SMTP", "again", "LMTP"].map(message);
+    assert_eq!(subscriber.until(3), texts);
+    assert_eq!(["one", "two"].map(|name| smtp.count_files(name)), [2, 2]);
+    assert_eq!(["one", "two"].map(|name| lmtp.count_files(name)), [1, 1]);
+}
+
 /// 1,048,576 bytes behind the header of a frame, which is what the broker takes.
 #[test]
 fn a_message_is_as_large_as_the_broker_takes() {
