@@ -12,6 +12,7 @@ use testkit::daemon::free_port;
 use testkit::rabbitmq::RabbitMq;
 use testkit::{Folder, LOOPBACK, Session, Tap};
 
+use crate::faults::every_call_fails;
 use crate::hpfeeds::{Cutter, Side};
 use crate::support::{CONFIG, LOG, Scratch};
 use crate::{message, send};
@@ -61,12 +62,9 @@ fn rabbitmq_takes_what_is_confirmed_and_nothing_else() {
         key.display()
     );
     let mut rabbit = RabbitMq::start(1, &settings);
+    rabbit.pika(QUEUE);
     rabbit.pika(
-        "c = channel(ports[0])\n\
-         c.exchange_declare('trap', 'topic', durable=True)\n\
-         c.queue_declare('mail', durable=True)\n\
-         c.queue_bind('mail', 'trap', 'spam')\n\
-         c.queue_declare('full', durable=True, arguments={'x-max-length': 1, 'x-overflow': 'reject-publish'})\n",
+        "channel(ports[0]).queue_declare('full', durable=True, arguments={'x-max-length': 1, 'x-overflow': 'reject-publish'})\n",
     );
     let broker = format!("amqp://{}", rabbit.address(0));
     a_queue_gets_the_message_and_its_envelope(&rabbit, &broker);
@@ -209,17 +207,25 @@ fn a_node_that_sleeps_or_is_gone(rabbit: &mut RabbitMq, broker: &str) {
     assert!(log.contains("Connection refused") || log.contains("Connection reset"), "{log}");
 }
 
+#[test]
+#[ignore = "takes a minute: tests/run --test brokers -- --ignored"]
+fn each_call_of_a_delivery_for_amqp_fails_once() {
+    let rabbit = RabbitMq::start(1, "");
+    rabbit.pika(QUEUE);
+    let scratch = scratch(&[format!("amqp://{}", rabbit.address(0))], "limit.broker_secs 2 451 Too slow.");
+    let taken = every_call_fails(&scratch);
+    let subjects = rabbit.pika(DRAIN);
+    let published: HashSet<&str> = subjects.lines().collect();
+    let lost: Vec<&String> = taken.iter().filter(|subject| !published.contains(subject.as_str())).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
 /// What is confirmed outlives a node that is stopped.
 #[test]
 #[ignore = "takes a minute: tests/run --test brokers -- --ignored"]
 fn a_node_that_is_back_has_what_it_had() {
     let mut rabbit = RabbitMq::start(1, "");
-    rabbit.pika(
-        "c = channel(ports[0])\n\
-         c.exchange_declare('trap', 'topic', durable=True)\n\
-         c.queue_declare('mail', durable=True)\n\
-         c.queue_bind('mail', 'trap', 'spam')\n",
-    );
+    rabbit.pika(QUEUE);
     for stop in [RabbitMq::stop, RabbitMq::kill] {
         let scratch = scratch(&[format!("amqp://{}", rabbit.address(0))], "");
         let mut session = scratch.greeted();
@@ -231,6 +237,14 @@ fn a_node_that_is_back_has_what_it_had() {
         assert_eq!(rabbit.pika(DRAIN), "kept\n");
     }
 }
+
+/// A durable queue for what is published.
+const QUEUE: &str = "
+c = channel(ports[0])
+c.exchange_declare('trap', 'topic', durable=True)
+c.queue_declare('mail', durable=True)
+c.queue_bind('mail', 'trap', 'spam')
+";
 
 /// Prints the subject of each message that waits in `mail`.
 const DRAIN: &str = "

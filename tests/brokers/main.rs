@@ -9,6 +9,7 @@
 )]
 
 mod amqp;
+mod faults;
 mod front;
 mod hpfeeds;
 mod kills;
