@@ -35,7 +35,7 @@ pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -
         Payload::Raw => message,
     });
     let Some(payload) = payload.filter(|payload| payload.len() <= room) else {
-        return Err(reply::too_large_for_broker(format!("a broker of hpfeeds takes {room} bytes")));
+        return Err(reply::too_large_for_broker(room));
     };
     in_time(context, |until| {
         let config = context.config;

@@ -593,9 +593,9 @@ pub fn too_many_hops(hops: usize) -> Reply {
         .because(format!("{hops} Received fields"))
 }
 
-/// A broker takes no message of this size.
-pub fn too_large_for_broker(cause: String) -> Reply {
-    reply(552, MESSAGE_TOO_LARGE, "The message is too large for where it goes").because(cause)
+/// A broker takes so many bytes and not more.
+pub fn too_large_for_broker(room: usize) -> Reply {
+    reply(552, MESSAGE_TOO_LARGE, format!("The message is too large for where it goes, which takes {room} bytes"))
 }
 
 /// A `pipe` command refused the message for good; the code says why.

@@ -3,9 +3,10 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
     missing_docs,
     unreachable_pub,
-    reason = "a test may panic, and is nobody's interface"
+    reason = "a test may panic, talks to people, and is nobody's interface"
 )]
 
 mod amqp;
