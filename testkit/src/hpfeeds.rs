@@ -1,6 +1,5 @@
 //! The broker of hpfeeds, from PyPI, and a subscriber with the same package's client.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -107,11 +106,20 @@ fn bytes_of(hexadecimal: &str) -> Option<Vec<u8>> {
     pairs.iter().map(byte).collect::<Option<_>>().filter(|_| rest.is_empty())
 }
 
+/// Whether the package is there.
+pub fn is_installed() -> bool {
+    path_of("hpfeeds-broker").exists()
+}
+
+fn path_of(name: &str) -> PathBuf {
+    repository::path("target/hpfeeds/venv/bin").join(name)
+}
+
 /// A program of the package. Fails if it is not there.
 #[track_caller]
 pub fn program(name: &str) -> PathBuf {
-    let path = repository::path("target/hpfeeds/venv/bin").join(name);
-    assert!(fs::exists(&path).unwrap_or(false), "{} is missing: run tests/run, which installs it", path.display());
+    let path = path_of(name);
+    assert!(path.exists(), "{} is missing: run tests/run, which installs it", path.display());
     path
 }
 

@@ -177,6 +177,12 @@ impl RabbitMq {
     }
 }
 
+/// Whether RabbitMQ is there, and a client of it.
+pub fn is_installed() -> bool {
+    let has = |package: &str, path: &str| debian::root(package).join(path).is_dir();
+    has("rabbitmq-server", "usr/lib/rabbitmq/lib") && has("python3-pika", "usr/lib/python3/dist-packages/pika")
+}
+
 /// The folder of its programs, which has its version in its name.
 #[track_caller]
 fn scripts() -> PathBuf {
