@@ -61,8 +61,16 @@ impl Channel {
         let until_opened = Instant::now() + left / u32::try_from(tries.max(1)).unwrap_or(1);
         let connection = context.brokers.connect(&url.endpoint, url.uses_tls, until_opened)?;
         let mut channel = Self { connection, frame_max: SMALLEST_FRAME_MAX };
-        channel.connection.write_all(b"AMQP\x00\x00\x09\x01")?;
-        channel.expect(CONNECTION_START)?;
+        channel.log_in(&url.user, &password)?;
+        channel.tune()?;
+        channel.open_with_confirms(&url.vhost)?;
+        channel.connection.set_deadline(until);
+        Ok(channel)
+    }
+
+    fn log_in(&mut self, user: &str, password: &str) -> anyhow::Result<()> {
+        self.connection.write_all(b"AMQP\x00\x00\x09\x01")?;
+        self.expect(CONNECTION_START)?;
         let mut start_ok = Arguments::default();
         start_ok.table(|table| {
             table.entry("product", |value| value.text("mailrecv"));
@@ -75,39 +83,43 @@ impl Channel {
             });
         });
         start_ok.short("PLAIN")?;
-        start_ok.long(format!("\0{}\0{password}", url.user).as_bytes());
+        start_ok.long(format!("\0{user}\0{password}").as_bytes());
         start_ok.short("en_US")?;
-        channel.method(0, CONNECTION_START_OK, start_ok)?;
-        let tune = channel.expect(CONNECTION_TUNE)?;
-        let frame_max = match tune[..] {
+        Ok(self.method(0, CONNECTION_START_OK, start_ok)?)
+    }
+
+    /// Agrees on the size of frames. One channel, and no heartbeats: there is a deadline.
+    fn tune(&mut self) -> anyhow::Result<()> {
+        let frame_max = match self.expect(CONNECTION_TUNE)?[..] {
             [_, _, a, b, c, d, ..] => usize::try_from(u32::from_be_bytes([a, b, c, d]))?,
             _ => bail!(CUT),
         };
         // 0 is no limit.
-        channel.frame_max =
+        self.frame_max =
             if frame_max == 0 { LARGEST_FRAME_MAX } else { frame_max.clamp(SMALLEST_FRAME_MAX, LARGEST_FRAME_MAX) };
         let mut tune_ok = Arguments::default();
-        // One channel, and no heartbeats: there is a deadline.
         tune_ok.octets(&1u16.to_be_bytes());
-        tune_ok.octets(&u32::try_from(channel.frame_max)?.to_be_bytes());
+        tune_ok.octets(&u32::try_from(self.frame_max)?.to_be_bytes());
         tune_ok.octets(&0u16.to_be_bytes());
-        channel.method(0, CONNECTION_TUNE_OK, tune_ok)?;
+        Ok(self.method(0, CONNECTION_TUNE_OK, tune_ok)?)
+    }
+
+    fn open_with_confirms(&mut self, vhost: &str) -> anyhow::Result<()> {
         let mut open = Arguments::default();
-        open.short(&url.vhost)?;
+        open.short(vhost)?;
         open.short("")?;
         open.octets(&[0]);
-        channel.method(0, CONNECTION_OPEN, open)?;
-        channel.expect(CONNECTION_OPEN_OK)?;
+        self.method(0, CONNECTION_OPEN, open)?;
+        self.expect(CONNECTION_OPEN_OK)?;
         let mut open = Arguments::default();
         open.short("")?;
-        channel.method(1, CHANNEL_OPEN, open)?;
-        channel.expect(CHANNEL_OPEN_OK)?;
+        self.method(1, CHANNEL_OPEN, open)?;
+        self.expect(CHANNEL_OPEN_OK)?;
         let mut select = Arguments::default();
         select.octets(&[0]);
-        channel.method(1, CONFIRM_SELECT, select)?;
-        channel.expect(CONFIRM_SELECT_OK)?;
-        channel.connection.set_deadline(until);
-        Ok(channel)
+        self.method(1, CONFIRM_SELECT, select)?;
+        self.expect(CONFIRM_SELECT_OK)?;
+        Ok(())
     }
 
     /// Publishes the message, which has this length, and waits until it is confirmed.

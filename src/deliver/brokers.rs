@@ -6,7 +6,6 @@ use anyhow::Context as _;
 
 use super::Context;
 use crate::config::{Config, secret};
-
 use crate::net::client::{Client, ClientFiles, Endpoint};
 use crate::smtp::Outcome;
 use crate::smtp::reply;

@@ -380,7 +380,8 @@ pub(crate) const DNS_PORT: u16 = 53;
 /// What there is to say of a name that leads nowhere.
 const NO_SUCH_HOST: &str = "no host has this name";
 
-/// How many of an address's names are tried, and how many domains of ours a host may be in: more than one is rare, and each costs a query.
+/// How many of an address's names are tried, and how many domains of ours a host may be in: more than one is rare, and
+/// each costs a query.
 const MAX_NAMES: usize = 5;
 
 #[cfg(test)]

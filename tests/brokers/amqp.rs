@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -236,6 +237,23 @@ fn a_node_that_is_back_has_what_it_had() {
         rabbit.start_again(0);
         assert_eq!(rabbit.pika(DRAIN), "kept\n");
     }
+    // One that never says anything leaves time for the next.
+    let silent = TcpListener::bind((LOOPBACK[0], 0)).unwrap();
+    let brokers = [silent.local_addr().unwrap(), rabbit.address(0)].map(|address| format!("amqp://{address}"));
+    let patient = scratch(&brokers, "limit.broker_secs 30 451 Too slow.");
+    let mut session = patient.greeted();
+    let reply = send(&mut session, &message("second"));
+    assert!(reply.starts_with("250 "), "{reply:?} {}", patient.read(LOG));
+    session.quit();
+    // One that has no memory left.
+    let scratch = scratch(&[format!("amqp://{}", rabbit.address(0))], "");
+    rabbit.control(0, &["set_vm_memory_high_watermark", "0.0001"]);
+    let log = refused(&scratch, &message("blocked"), TRY_AGAIN);
+    assert!(log.contains("the broker takes nothing at the moment: 'low on memory'"), "{log}");
+    rabbit.control(0, &["set_vm_memory_high_watermark", "0.6"]);
+    let mut session = scratch.greeted();
+    assert!(send(&mut session, &message("taken")).starts_with("250 "), "{}", scratch.read(LOG));
+    session.quit();
 }
 
 /// A durable queue for what is published.
