@@ -31,6 +31,7 @@ pub mod syslog;
 mod tap;
 pub mod tcp;
 pub mod tls;
+pub mod upstream;
 mod wait;
 
 pub use client::{Broken, Client};
@@ -43,6 +44,7 @@ pub use request::{Form, Request};
 pub use session::Session;
 pub use tap::{Recording, Tap};
 pub use tls::TlsClient;
+pub use upstream::Upstream;
 pub use wait::{PATIENCE, a_few_at_a_time, wait_until};
 
 /// Both loopback addresses.
