@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::lexer::{Problem, Word, Words};
+use super::relay_url::Hop;
 use super::spelling::closest;
 use super::value;
 
@@ -45,6 +46,8 @@ pub(crate) enum HandOver {
     Hpfeeds(String),
     /// Publish with the AMQP broker.
     Amqp(Topic),
+    /// Pass on to this server, while the peer waits.
+    Relay(Box<Hop>),
 }
 
 /// What an AMQP broker is told of where a message is to go.
@@ -61,7 +64,7 @@ pub(crate) struct Topic {
 pub struct Facts<'a> {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// What follows the name: a file, a folder, a command, or where a broker is to put a message.
+    /// What follows the name: a file, a folder, a command, a server, or where a broker is to put a message.
     pub operands: [Option<&'a str>; 2],
     /// What the sandbox must leave to a session that may do it.
     need: Need<'a>,
@@ -78,6 +81,8 @@ pub(super) enum Need<'a> {
     Command(&'a str),
     /// To connect to this broker.
     Broker(Broker),
+    /// To connect to this server.
+    Hop(&'a Hop),
     /// What every session has.
     Nothing,
 }
@@ -121,6 +126,7 @@ impl HandOver {
             HandOver::Amqp(Topic { exchange, key }) => {
                 Facts { name: "amqp", operands: [Some(exchange), Some(key)], need: Need::Broker(Broker::Amqp) }
             }
+            HandOver::Relay(hop) => Facts::new("relay", Some(hop.shown()), Need::Hop(hop)),
         }
     }
 }
@@ -138,6 +144,7 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
     ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::PipeRaw(command(words)?)))),
     ("hpfeeds", " CHANNEL", |words| Ok(Action::HandOver(HandOver::Hpfeeds(channel(words)?)))),
     ("amqp", " EXCHANGE KEY", |words| Ok(Action::HandOver(HandOver::Amqp(topic(words)?)))),
+    ("relay", " URL", |words| Ok(Action::HandOver(HandOver::Relay(Box::new(Hop::parse(words)?))))),
     ("print", "", |_| Ok(Action::Keep(Keep::Print))),
     ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
 ];
@@ -192,9 +199,6 @@ impl Action {
 }
 
 fn unknown(name: Word<'_>) -> Problem {
-    if name.text == "relay" {
-        return name.not_yet();
-    }
     let names = listed(Action::names().map(str::to_owned));
     let meant = match closest(name.text, Action::names()) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -290,12 +294,27 @@ impl Destinations {
         self.hand_over.is_some()
     }
 
+    /// Whether what cannot be taken back is one and the same for both: a server that takes one message for all.
+    pub fn share_hand_over(&self, other: &Self) -> bool {
+        let (own, others) = (self.hop().filter(|hop| hop.is_shared()), other.hop());
+        own.is_some() && own == others
+    }
+
+    /// The server that it is passed on to, if it is.
+    pub(crate) fn hop(&self) -> Option<&Hop> {
+        match &self.hand_over.as_ref()?.action {
+            HandOver::Relay(hop) => Some(hop),
+            HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Hpfeeds(_) | HandOver::Amqp(_) => None,
+        }
+    }
+
     /// How many of these places are none of the others'. A command is always one of its own.
     pub fn places_beyond<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> u64 {
         let is_new = |place: &&Destination<Keep>| {
             !others.clone().flat_map(|others| &others.keep).any(|other| other.action == place.action)
         };
-        self.keep.iter().filter(is_new).count() as u64 + u64::from(self.are_handed_over())
+        let is_handed_over = self.are_handed_over() && !others.clone().any(|other| self.share_hand_over(other));
+        self.keep.iter().filter(is_new).count() as u64 + u64::from(is_handed_over)
     }
 
     /// The name of each action.

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::action::{Broker, Need};
+use super::relay_url::Hop;
 
 /// What the destinations of a configuration need.
 #[derive(Debug, Default)]
@@ -17,6 +18,10 @@ pub struct Needs {
     pub(super) commands: Vec<(Option<usize>, Box<str>)>,
     /// Each broker once.
     brokers: Vec<Broker>,
+    /// Each server once that mail is passed on to.
+    hops: Vec<Hop>,
+    /// Whether a `deliver` line, or the dead letter file, takes mail elsewhere.
+    has_other_ways: bool,
 }
 
 /// A place that mail is written to.
@@ -41,6 +46,24 @@ impl Needs {
         &self.brokers
     }
 
+    /// The servers that mail may be passed on to.
+    pub(crate) fn hops(&self) -> &[Hop] {
+        &self.hops
+    }
+
+    /// The server that every recipient's mail is passed on to, if that can be told before one is named.
+    pub(crate) fn only_hop(&self) -> Option<&Hop> {
+        match &self.hops[..] {
+            [hop] if !self.has_other_ways => Some(hop),
+            _ => None,
+        }
+    }
+
+    /// Takes note of where mail goes that is not copied there.
+    pub(super) fn add_way(&mut self, need: Need<'_>) {
+        self.has_other_ways |= !matches!(need, Need::Hop(_));
+    }
+
     /// Takes in what a line of this group, or of none, needs.
     pub(super) fn add(&mut self, need: Need<'_>, group: Option<usize>) {
         match need {
@@ -59,6 +82,8 @@ impl Needs {
             Need::Command(text) => self.commands.push((group, text.into())),
             Need::Broker(broker) if self.brokers.contains(&broker) => {}
             Need::Broker(broker) => self.brokers.push(broker),
+            Need::Hop(hop) if self.hops.contains(hop) => {}
+            Need::Hop(hop) => self.hops.push(hop.clone()),
             Need::Nothing => {}
         }
     }

@@ -404,6 +404,7 @@ impl Rules {
             }
             RuleLine::Deliver(delivery) => {
                 let recipient = delivery.recipient;
+                self.needs.add_way(delivery.action.needs());
                 let rule = self.rule(delivery, position(recipient))?;
                 match rule.matcher {
                     Matcher::Address(address) => self.exact.add(address.as_bytes(), at),
@@ -427,6 +428,7 @@ impl Rules {
             }
             RuleLine::DeadLetterFile(file) => {
                 self.needs.add(Need::Mailbox(file.as_ref()), None);
+                self.needs.add_way(Need::Mailbox(file.as_ref()));
                 self.dead_letters = Some(file.into());
             }
         }
@@ -450,6 +452,7 @@ impl Rules {
         let (address, need) = plain::destination(rest)?;
         // It is no program, so the group does not matter.
         self.needs.add(need, None);
+        self.needs.add_way(need);
         self.exact.add(address, at);
         Some(())
     }

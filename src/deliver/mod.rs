@@ -165,6 +165,7 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
             HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
             HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
             HandOver::Amqp(topic) => amqp::publish(context, topic, copy, spool),
+            HandOver::Relay(_) => Err(reply::try_again("nothing is passed on yet".to_owned())),
         };
         let counter = Family::DeliveryFailures.with_any(to.action.name());
         taken_over.map_err(about(&recipient.mailbox)).inspect_err(failed(context, counter))?;

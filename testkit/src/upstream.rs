@@ -308,8 +308,11 @@ mod tests {
             let said = client.ask(command);
             assert!(said.starts_with(reply), "{command}: {said}");
         }
-        let taken =
-            Message { sender: "<a@a>".to_owned(), recipients: vec!["<c@c>".to_owned()], text: b"text\r\n..\r\n".to_vec() };
+        let taken = Message {
+            sender: "<a@a>".to_owned(),
+            recipients: vec!["<c@c>".to_owned()],
+            text: b"text\r\n..\r\n".to_vec(),
+        };
         assert_eq!(upstream.messages(), [taken]);
         assert_eq!(upstream.commands().len(), 6);
     }
