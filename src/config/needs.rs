@@ -22,6 +22,8 @@ pub struct Needs {
     hops: Vec<Hop>,
     /// Whether a `deliver` line, or the dead letter file, takes mail elsewhere.
     has_other_ways: bool,
+    /// The allow groups of `deliver` lines that pass mail on, each once; `None` stands for everybody.
+    groups_of_hops: Vec<Option<usize>>,
 }
 
 /// A place that mail is written to.
@@ -51,17 +53,22 @@ impl Needs {
         &self.hops
     }
 
-    /// The server that every recipient's mail is passed on to, if that can be told before one is named.
-    pub(crate) fn only_hop(&self) -> Option<&Hop> {
+    /// The server that every recipient's mail is passed on to, if that can be told before one is named, and the groups of
+    /// those who may send there.
+    pub(super) fn only_hop(&self) -> Option<(&Hop, &[Option<usize>])> {
         match &self.hops[..] {
-            [hop] if !self.has_other_ways => Some(hop),
+            [hop] if !self.has_other_ways => Some((hop, &self.groups_of_hops)),
             _ => None,
         }
     }
 
-    /// Takes note of where mail goes that is not copied there.
-    pub(super) fn add_way(&mut self, need: Need<'_>) {
-        self.has_other_ways |= !matches!(need, Need::Hop(_));
+    /// Takes note of where a line of this group, or of none, sends mail that is not only copied there.
+    pub(super) fn add_way(&mut self, need: Need<'_>, group: Option<usize>) {
+        match need {
+            Need::Hop(_) if self.groups_of_hops.contains(&group) => {}
+            Need::Hop(_) => self.groups_of_hops.push(group),
+            _ => self.has_other_ways = true,
+        }
     }
 
     /// Takes in what a line of this group, or of none, needs.

@@ -17,11 +17,11 @@ use crate::config::Payload;
 use crate::message::Spool;
 use crate::message::payload::{as_received, json};
 use crate::net::client::Client;
-use crate::smtp::{Outcome, reply};
+use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
 
 /// Publishes the message in a channel. One that is larger than brokers take is refused for good.
-pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -> Outcome {
+pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -> Result<(), Reply> {
     let ident = context.config.hpfeeds_ident.as_deref().unwrap_or_default();
     let room = MAX_BODY.saturating_sub(ident.len() + channel.len() + 2);
     let message = as_received(spool, room).map_err(|error| failure(&error, "reading the message again"))?;

@@ -8,7 +8,8 @@ use crate::config::Destinations;
 pub struct Transaction {
     /// Whom to tell if something goes wrong.
     pub reverse_path: ReversePath,
-    /// The accepted recipients, each once. In SMTP at most one of them is handed over to somebody who will not give it back.
+    /// The accepted recipients, each once. In SMTP at most one of them is handed over to somebody who will not give it back,
+    /// or several to one server, for which they are one.
     pub recipients: Vec<Recipient>,
     /// For each RCPT that was accepted the place of its recipient above: LMTP answers one that is named twice twice.
     pub(super) accepted: Vec<usize>,
@@ -112,7 +113,8 @@ impl Transaction {
         if self.hello.is_lmtp() {
             return false;
         }
-        let mut known = self.recipients.iter().map(|recipient| &recipient.destinations);
-        destinations.are_handed_over() && known.any(Destinations::are_handed_over)
+        let known = self.recipients.iter().map(|recipient| &recipient.destinations);
+        let mut handed_over = known.filter(|known| known.are_handed_over());
+        destinations.are_handed_over() && !handed_over.all(|known| known.share_hand_over(destinations))
     }
 }
