@@ -23,6 +23,8 @@ struct Heard {
     /// What each connection said, line by line without CRLF, texts of messages left out.
     connections: Vec<Vec<String>>,
     messages: Vec<Message>,
+    /// How often the test has told connections to go on.
+    told: usize,
 }
 
 /// A message that was taken.
@@ -121,6 +123,11 @@ impl Upstream {
         lock(&self.heard).messages.clone()
     }
 
+    /// Lets a connection go on that waits for that ([`Peer::until_told`]).
+    pub fn tell(&self) {
+        lock(&self.heard).told += 1;
+    }
+
     /// Waits until a connection has said a line that begins so.
     #[track_caller]
     pub fn until_heard(&self, beginning: &str) {
@@ -197,6 +204,22 @@ impl Peer {
         while self.fill() {
             self.buffer.clear();
         }
+    }
+
+    /// Takes note of this among what the connection said, for a test to wait for.
+    pub fn note(&mut self, what: &str) {
+        lock(&self.heard).connections[self.number].push(what.to_owned());
+    }
+
+    /// Waits until the test says so.
+    pub fn until_told(&mut self) {
+        let heard = Arc::clone(&self.heard);
+        wait_until("the test's word", || {
+            let told = &mut lock(&heard).told;
+            let is_told = *told > 0;
+            *told -= usize::from(is_told);
+            is_told.then_some(())
+        });
     }
 
     /// Takes note of a message that is taken.

@@ -9,6 +9,7 @@
 )]
 
 mod faults;
+mod hops;
 mod replies;
 #[path = "../support/mod.rs"]
 mod support;

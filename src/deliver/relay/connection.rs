@@ -59,6 +59,8 @@ pub(super) enum Lost {
     Insecure(String),
     /// It does not like how we speak with it.
     Misconfigured(String),
+    /// The hop has refused the text before its end; this is what the peer hears.
+    Refused(Reply),
     /// The message could not be read on our side.
     Unread(io::Error),
     /// We were asked to stop.
@@ -164,7 +166,10 @@ impl Connection {
             return if is_required { Err(Lost::Insecure(said(&reply)).into()) } else { Ok(()) };
         }
         // Somebody in between may have put it there, to be taken for said under TLS (RFC 3207, section 5).
-        self.expect_silence(way)?;
+        self.expect_silence(way).map_err(|lost| match lost {
+            Lost::Closed(why) if self.buffer.is_empty() => NotReady::NoHandshake(why),
+            lost => lost.into(),
+        })?;
         self.handshake(way)?;
         // What was said in the clear counts for nothing.
         self.offered = Offered::default();
@@ -386,16 +391,16 @@ impl Connection {
         Ok(self.dialogue.write(&wire, way.patience(BLOCK))?)
     }
 
-    /// What a hop said that did not hear a message to its end, if that is a refusal; it hangs up after it, or is hung up on.
+    /// What a hop said that did not hear a message to its end, if that is a refusal. Without its final dot the message can
+    /// only be ended with the connection.
     fn early_refusal(&mut self, way: &Way<'_>) -> Option<Trouble> {
         let _ = self.dialogue.read_what_came(&mut self.buffer);
         let (reply, _) = Reply::parse(&self.buffer).ok()??;
-        self.log_reply(way, &reply);
-        // More than a word to the peer is not to be had of this connection.
-        self.buffer.clear();
-        self.dialogue.close();
-        (reply.is_negative() && reply.code != 421)
-            .then(|| Trouble::Refused(passed_on(reply, Asked::Text, way.hop.shown())))
+        let is_refusal = reply.is_negative() && reply.code != 421;
+        is_refusal.then(|| {
+            self.log_reply(way, &reply);
+            Lost::Refused(passed_on(reply, Asked::Text, way.hop.shown())).into()
+        })
     }
 
     /// Takes leave, and waits for nothing.

@@ -166,6 +166,7 @@ impl<'a> Upstreams<'a> {
                 let slow = reply::worded(refusal, reply::HOP_TOO_SLOW).because(about(cause));
                 Reply { is_our_fault: true, ..slow }
             }
+            Lost::Refused(reply) => reply,
             Lost::Unread(error) => failure(&error, "reading the message again"),
             Lost::Stopped => reply::shutting_down(&self.config.domain),
         }
