@@ -46,6 +46,9 @@ pub struct Peer {
     heard: Arc<Mutex<Heard>>,
 }
 
+/// What serves a connection; it is told how many were before.
+type Script = dyn Fn(usize, &mut Peer) + Send + Sync;
+
 /// What a connection can be made of.
 trait Stream: Read + Write + Send {
     fn close(&self);
@@ -139,7 +142,7 @@ impl Upstream {
 
 fn serve_all(
     heard: Arc<Mutex<Heard>>,
-    serve: Arc<dyn Fn(usize, &mut Peer) + Send + Sync>,
+    serve: Arc<Script>,
     mut accept: impl FnMut() -> Option<Box<dyn Stream>> + Send + 'static,
 ) {
     thread::spawn(move || {
