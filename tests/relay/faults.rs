@@ -50,6 +50,27 @@ fn nobody_is_there() {
     assert!(log.contains(&format!("WARNING: 451 The server that takes this mail cannot be reached, try again later 'sender@client.example' (smtp://{nowhere}: {nowhere}: Connection refused")), "{log}");
 }
 
+/// One that cannot be reached is tried once in a transaction, however many recipients there are.
+#[test]
+fn it_is_not_waited_for_again_for_each_recipient() {
+    let upstream = Upstream::answering(&[("", "")]);
+    let rules = format!(
+        "deliver rcpt_to a relay smtp://{}\ndeliver rcpt_to * relay smtp://{0}\ndeliver rcpt_to b append inbox",
+        upstream.address
+    );
+    let scratch = with_rule(&rules, "");
+    let mut session = hello(&scratch);
+    for tries in 1..3 {
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        for recipient in ["a", "c", "d"] {
+            session.exchange(&format!("RCPT TO:<{recipient}@mx.example>"), UNREACHABLE);
+        }
+        session.exchange("RSET", "250 ");
+        assert_eq!(upstream.connections().len(), tries);
+    }
+    session.quit();
+}
+
 #[test]
 fn the_connection_ends_at_each_command() {
     for stage in STAGES {

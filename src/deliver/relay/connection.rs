@@ -250,18 +250,20 @@ impl Connection {
         if !matches!(before, Transaction::Nothing) {
             commands.push((None, "RSET".to_owned()));
         }
-        commands.push((Some(Asked::Mail), self.offered.mail(sender)));
-        commands.extend(recipients.iter().map(|recipient| (Some(Asked::Rcpt), rcpt(recipient))));
+        commands.push((Some((Asked::Mail, None)), self.offered.mail(sender)));
+        commands.extend(recipients.iter().map(|recipient| (Some((Asked::Rcpt, Some(*recipient))), rcpt(recipient))));
         let group = if self.offered.pipelining { commands.len() } else { 1 };
-        let mut refusal = None;
+        let (mut is_open, mut accepted, mut refusal) = (false, Vec::new(), None);
         for commands in commands.chunks(group) {
             let lines: Vec<&str> = commands.iter().map(|(_, line)| line.as_str()).collect();
             self.send(way, &lines, COMMAND)?;
             for (asked, _) in commands {
                 let reply = self.reply(way, way.patience(COMMAND))?;
                 match (asked, reply.code) {
-                    (_, 200..300) => {}
-                    (Some(asked), 400..) => {
+                    (None, 200..300) => {}
+                    (Some((Asked::Rcpt, recipient)), 200..300) => accepted.extend(recipient.cloned()),
+                    (Some(_), 200..300) => is_open = true,
+                    (Some((asked, _)), 400..) => {
                         // What follows may fail for no other reason.
                         refusal.get_or_insert_with(|| passed_on(reply, *asked, way.hop.shown()));
                     }
@@ -272,12 +274,10 @@ impl Connection {
                 break;
             }
         }
-        if let Some(refusal) = refusal {
-            return Err(Trouble::Refused(refusal));
+        if is_open {
+            self.transaction = Transaction::Open(sender.clone(), accepted);
         }
-        let recipients = recipients.iter().copied().cloned().collect();
-        self.transaction = Transaction::Open(sender.clone(), recipients);
-        Ok(())
+        refusal.map_or(Ok(()), |refusal| Err(Trouble::Refused(refusal)))
     }
 
     /// Adds a recipient to the transaction.

@@ -33,13 +33,16 @@ pub struct Upstreams<'a> {
     /// When the session has to be over.
     until: Cell<Instant>,
     connections: RefCell<Vec<(Hop, Connection)>>,
+    /// Those that could not be reached in this transaction, and what was said of it: each recipient would have to wait for
+    /// that again.
+    unreachable: RefCell<Vec<(Hop, Reply)>>,
 }
 
 impl<'a> Upstreams<'a> {
     /// No connection yet.
     pub fn new(config: &'a Config, files: &'a RelayFiles, log: &'a Log, signals: &'a Signals) -> Self {
-        let (until, connections) = (Cell::new(Instant::now()), RefCell::default());
-        Self { config, files, log, signals, until, connections }
+        let (until, connections, unreachable) = (Cell::new(Instant::now()), RefCell::default(), RefCell::default());
+        Self { config, files, log, signals, until, connections, unreachable }
     }
 
     /// Nothing may be waited for longer than this.
@@ -49,6 +52,7 @@ impl<'a> Upstreams<'a> {
 
     /// A transaction begins: what hops were asked before was about another.
     pub fn begin(&self) {
+        self.unreachable.borrow_mut().clear();
         self.connections.borrow_mut().iter_mut().for_each(|(_, connection)| connection.forget_transaction());
     }
 
@@ -129,7 +133,14 @@ impl<'a> Upstreams<'a> {
                 begun => return begun.map(|()| place).map_err(|trouble| self.reply(hop, trouble)),
             }
         }
-        let mut connection = Connection::open(&way).map_err(|lost| self.reply(hop, Trouble::Lost(lost)))?;
+        if let Some((_, reply)) = self.unreachable.borrow().iter().find(|(known, _)| known == hop) {
+            return Err(reply.clone());
+        }
+        let mut connection = Connection::open(&way).map_err(|lost| {
+            let reply = self.reply(hop, Trouble::Lost(lost));
+            self.unreachable.borrow_mut().push((hop.clone(), reply.clone()));
+            reply
+        })?;
         let begun = connection.begin(&way, sender, recipients);
         let place = {
             let mut connections = self.connections.borrow_mut();
