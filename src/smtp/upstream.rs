@@ -84,7 +84,8 @@ impl Offered {
         if self.eight_bit {
             command.push_str(" BODY=8BITMIME");
         }
-        if self.utf8 && sender.utf8 {
+        // A peer that has such an address need not have said so (`smtp_ascii off`).
+        if self.utf8 && (sender.utf8 || !sender.path.to_string().is_ascii()) {
             command.push_str(" SMTPUTF8");
         }
         command

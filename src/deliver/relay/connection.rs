@@ -403,10 +403,10 @@ impl Connection {
         })
     }
 
-    /// Takes leave, and waits for nothing.
+    /// Takes leave.
     pub(super) fn quit(&mut self, way: &Way<'_>) {
-        way.log(&Event::HopCommand { hop: way.hop.shown(), words: "QUIT" });
-        let _ = self.dialogue.write(b"QUIT\r\n", Patience { until: std::time::Instant::now(), signals: None });
+        // Closed before its reply is read, the connection would look broken to the hop.
+        let _ = self.ask(way, "QUIT", LEAVE);
         self.dialogue.close();
     }
 
@@ -510,3 +510,6 @@ const COMMAND: Duration = Duration::from_mins(5);
 const DATA: Duration = Duration::from_mins(2);
 const BLOCK: Duration = Duration::from_mins(3);
 const FINAL: Duration = Duration::from_mins(10);
+
+/// How long it may take for its last word, which nobody needs.
+const LEAVE: Duration = Duration::from_secs(1);

@@ -33,8 +33,8 @@ pub struct Upstreams<'a> {
     /// When the session has to be over.
     until: Cell<Instant>,
     connections: RefCell<Vec<(Hop, Connection)>>,
-    /// Those that could not be reached in this transaction, and what was said of it: each recipient would have to wait for
-    /// that again.
+    /// Those that a new connection was of no use with in this transaction, and what was said of it: each recipient would
+    /// have to wait for that again.
     unreachable: RefCell<Vec<(Hop, Reply)>>,
 }
 
@@ -136,18 +136,19 @@ impl<'a> Upstreams<'a> {
         if let Some((_, reply)) = self.unreachable.borrow().iter().find(|(known, _)| known == hop) {
             return Err(reply.clone());
         }
-        let mut connection = Connection::open(&way).map_err(|lost| {
-            let reply = self.reply(hop, Trouble::Lost(lost));
-            self.unreachable.borrow_mut().push((hop.clone(), reply.clone()));
+        let opened = Connection::open(&way).map_err(Trouble::Lost).and_then(|mut connection| {
+            let begun = connection.begin(&way, sender, recipients);
+            self.connections.borrow_mut().push((hop.clone(), connection));
+            begun
+        });
+        opened.map(|()| self.connections.borrow().len() - 1).map_err(|trouble| {
+            let is_lost = matches!(trouble, Trouble::Lost(_));
+            let reply = self.reply(hop, trouble);
+            if is_lost {
+                self.unreachable.borrow_mut().push((hop.clone(), reply.clone()));
+            }
             reply
-        })?;
-        let begun = connection.begin(&way, sender, recipients);
-        let place = {
-            let mut connections = self.connections.borrow_mut();
-            connections.push((hop.clone(), connection));
-            connections.len() - 1
-        };
-        begun.map(|()| place).map_err(|trouble| self.reply(hop, trouble))
+        })
     }
 
     fn place_of(&self, hop: &Hop) -> Option<usize> {
