@@ -160,13 +160,6 @@ impl Config {
         self.rules.needs().hops()
     }
 
-    /// Whether one of them is to be believed that it has its certificate from these authorities; `None` stands for those
-    /// of `ca_file`.
-    fn believes(&self, ca_file: Option<&Path>) -> bool {
-        let is_verified = |hop: &Hop| matches!(hop.tls, HopTls::Require | HopTls::Implicit);
-        self.hops().iter().any(|hop| is_verified(hop) && hop.ca_file.as_deref() == ca_file)
-    }
-
     /// Whether we have to log in there, and nothing says with what.
     fn lacks_relay_password(&self, hop: &Hop) -> bool {
         let has_one = hop.password.is_some() || self.relay_password.is_some() || self.relay_password_file.is_some();
@@ -186,17 +179,14 @@ impl Config {
         connections
     }
 
-    /// Every broker that rules publish with, and every server that they pass mail on to, and whether that is under TLS with
-    /// one that is to show who it is, to the authorities that all do who name no others.
+    /// Every broker that rules publish with, and every server that they pass mail on to, and whether it has to have a
+    /// certificate of those authorities that are believed where no others are named.
     fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, bool)> {
         let brokers = self.rules.needs().brokers();
         let hpfeeds = self.hpfeeds_broker.iter().filter(|_| brokers.contains(&Broker::Hpfeeds));
         let amqp = self.amqp_urls.iter().filter(|_| brokers.contains(&Broker::Amqp));
         let hops = self.hops().iter().filter_map(|hop| match &hop.place {
-            Place::Tcp(endpoint) => {
-                let is_verified = matches!(hop.tls, HopTls::Require | HopTls::Implicit);
-                Some((endpoint, is_verified && hop.ca_file.is_none()))
-            }
+            Place::Tcp(endpoint) => Some((endpoint, hop.is_verified() && hop.ca_file.is_none())),
             Place::Unix(_) => None,
         });
         let brokers = hpfeeds.map(|broker| (broker, self.hpfeeds_tls));
@@ -258,10 +248,8 @@ impl Config {
             }
         }
         for (hop, line) in &lines.relaying {
-            let ca_file = hop.ca_file.as_deref();
-            found.extend(
-                ca_file.filter(|path| self.believes(Some(path))).and_then(flaw_of_authorities).map(|it| line.warn(it)),
-            );
+            let ca_file = hop.ca_file.as_deref().filter(|_| hop.is_verified());
+            found.extend(ca_file.and_then(flaw_of_authorities).map(|flaw| line.warn(flaw)));
             if hop.tls == HopTls::Off && hop.user.is_some() && !hop.is_here() {
                 found.push(line.warn("without TLS everybody on the way can hear the password".to_owned()));
             }

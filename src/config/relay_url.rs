@@ -82,6 +82,14 @@ impl Hop {
         self.protocol == Protocol::Smtp
     }
 
+    /// Whether it has to show by a certificate who it is.
+    pub(super) fn is_verified(&self) -> bool {
+        match self.tls {
+            HopTls::Off | HopTls::Opportunistic => false,
+            HopTls::Require | HopTls::Implicit => true,
+        }
+    }
+
     /// Whether what is said to it stays on this machine.
     pub(super) fn is_here(&self) -> bool {
         match &self.place {

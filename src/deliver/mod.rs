@@ -2,7 +2,8 @@
 //!
 //! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
 //! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`], [`relay`]) has its say, and only then
-//! is the rest committed, which is no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
+//! is the rest committed, which is no more than a rename. Everything prepared is taken back when its value is dropped, on
+//! every way out.
 //!
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
@@ -167,13 +168,14 @@ fn copies(group: &[Recipient]) -> Vec<Copy<'_>> {
 /// Gives the message to whoever will not give it back: one at the most, as the session sees to. What it said, if that is to
 /// be passed on.
 fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
-    let mut words = None;
+    let (mut words, mut handed_over) = (None, None::<&Recipient>);
     for recipient in group {
         let Some(to) = &recipient.destinations.hand_over else { continue };
         // One server takes it for all whose mail goes there.
-        if words.is_some() {
+        if handed_over.is_some_and(|other| other.destinations.share_hand_over(&recipient.destinations)) {
             continue;
         }
+        handed_over = Some(recipient);
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
         let taken_over = match &to.action {
             HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),

@@ -223,8 +223,10 @@ fn what_it_has_against_us_is_not_the_senders_fault() {
         assert_eq!(reply, MISCONFIGURED, "{log}");
         assert!(log.contains("WARNING: 451 ") && log.contains(&format!("says '{refusal}'")), "{log}");
     }
-    let (reply, log) = try_one(&Upstream::answering(&[("", "554 5.3.2 No service")]), "");
-    assert_eq!(reply, UNREACHABLE, "{log}");
+    for (stage, refusal) in [("", "554 5.3.2 No service"), ("EHLO", "450 4.3.2 Not now")] {
+        let (reply, log) = try_one(&Upstream::answering(&[(stage, refusal)]), "");
+        assert_eq!(reply, UNREACHABLE, "{log}");
+    }
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl Connection {
                 return Ok(());
             }
         }
-        Err(Lost::Misconfigured(said(&reply)))
+        Err(unwelcome(&reply))
     }
 
     fn begin_tls(&mut self, way: &Way<'_>, tls: HopTls) -> Result<(), NotReady> {
@@ -219,7 +219,7 @@ impl Connection {
         } else {
             return Err(Lost::Misconfigured("it offers neither AUTH PLAIN nor AUTH LOGIN".to_owned()));
         };
-        if reply.code == 235 { Ok(()) } else { Err(Lost::Misconfigured(format!("login as {user}: {}", said(&reply)))) }
+        if reply.code == 235 { Ok(()) } else { Err(unwelcome(&reply)) }
     }
 
     /// Whether there is a transaction of this sender that recipients can be added to.
@@ -296,10 +296,16 @@ impl Connection {
         }
     }
 
-    /// Has the hop wait for the text of the transaction that is open, `received` in front of it.
-    pub(super) fn begin_text(&mut self, way: &Way<'_>, received: &str, spool: &mut Spool) -> Result<(), Trouble> {
+    /// Has the hop wait for the text of the transaction that is open, of so many octets, `received` in front of it.
+    pub(super) fn begin_text(
+        &mut self,
+        way: &Way<'_>,
+        received: &str,
+        octets: u64,
+        spool: &mut Spool,
+    ) -> Result<(), Trouble> {
         self.forget_transaction();
-        if let Some(refusal) = self.refusal_of(received, spool)? {
+        if let Some(refusal) = self.refusal_of(received, octets, spool)? {
             return Err(Trouble::Refused(refusal));
         }
         let ready = self.ask(way, "DATA", DATA)?;
@@ -348,8 +354,10 @@ impl Connection {
     }
 
     /// Why the hop cannot take this text.
-    fn refusal_of(&self, received: &str, spool: &mut Spool) -> Result<Option<Reply>, Lost> {
-        if self.offered.eight_bit && self.offered.size == 0 {
+    fn refusal_of(&self, received: &str, octets: u64, spool: &mut Spool) -> Result<Option<Reply>, Lost> {
+        // Most texts need not be read for that.
+        let is_small = self.offered.size == 0 || octets + TRACE <= self.offered.size;
+        if self.offered.eight_bit && is_small {
             return Ok(None);
         }
         let (mut size, mut is_ascii) = (received.len() as u64, received.is_ascii());
@@ -499,6 +507,11 @@ fn rcpt(recipient: &Mailbox) -> String {
     format!("RCPT TO:<{recipient}>")
 }
 
+/// It refuses us, and not a sender: for good, or now.
+fn unwelcome(reply: &Reply) -> Lost {
+    if reply.is_permanent() { Lost::Misconfigured(said(reply)) } else { Lost::Unreachable(said(reply)) }
+}
+
 fn said(reply: &Reply) -> String {
     format!("it says '{}'", shown(reply))
 }
@@ -510,6 +523,9 @@ const COMMAND: Duration = Duration::from_mins(5);
 const DATA: Duration = Duration::from_mins(2);
 const BLOCK: Duration = Duration::from_mins(3);
 const FINAL: Duration = Duration::from_mins(10);
+
+/// More octets than are put in front of a text or into it.
+const TRACE: u64 = 4096;
 
 /// How long it may take for its last word, which nobody needs.
 const LEAVE: Duration = Duration::from_secs(1);

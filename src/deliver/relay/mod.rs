@@ -84,33 +84,28 @@ impl<'a> Upstreams<'a> {
         let (path, utf8) = (transaction.reverse_path.clone(), transaction.utf8);
         let announced = Sender { path, size: transaction.size, utf8 };
         let received = copy.received();
+        let way = self.way(hop);
         let begin_text = |place: usize, spool: &mut Spool| {
-            self.connections.borrow_mut()[place].1.begin_text(&self.way(hop), &received, spool)
+            self.connections.borrow_mut()[place].1.begin_text(&way, &received, transaction.size, spool)
+        };
+        let send_text = |place: usize, spool: &mut Spool| {
+            let taken = self.connections.borrow_mut()[place].1.text(&way, &received, recipients.len(), spool);
+            taken.map_err(|trouble| self.reply(hop, trouble))
         };
         let open =
             self.place_of(hop).filter(|at| self.connections.borrow()[*at].1.is_open_with(&announced, recipients));
-        let begun = match open.map(|place| (place, begin_text(place, spool))) {
-            Some((place, Ok(()))) => Ok(place),
-            // Whoever has waited for long closes the connection, and while there is no text, nothing was lost with it.
-            Some((place, Err(Trouble::Lost(Lost::Closed(_))))) => {
-                self.connections.borrow_mut().remove(place);
-                Err(None)
+        if let Some(place) = open {
+            match begin_text(place, spool) {
+                Ok(()) => return send_text(place, spool),
+                // Whoever has waited for long closes the connection. While there is no text, nothing was lost with it.
+                Err(Trouble::Lost(Lost::Closed(_))) => drop(self.connections.borrow_mut().remove(place)),
+                Err(trouble) => return Err(self.reply(hop, trouble)),
             }
-            Some((_, Err(trouble))) => Err(Some(trouble)),
-            // Not for exactly them, as when the peer was told to come again with one that the hop takes.
-            None => Err(None),
-        };
-        let place = match begun {
-            Ok(place) => place,
-            Err(Some(trouble)) => return Err(self.reply(hop, trouble)),
-            Err(None) => {
-                let place = self.with_transaction(hop, &announced, recipients)?;
-                begin_text(place, spool).map_err(|trouble| self.reply(hop, trouble))?;
-                place
-            }
-        };
-        let taken = self.connections.borrow_mut()[place].1.text(&self.way(hop), &received, recipients.len(), spool);
-        taken.map_err(|trouble| self.reply(hop, trouble))
+        }
+        // Also if it was not for exactly them, as when the peer was told to come again with one that the hop takes.
+        let place = self.with_transaction(hop, &announced, recipients)?;
+        begin_text(place, spool).map_err(|trouble| self.reply(hop, trouble))?;
+        send_text(place, spool)
     }
 
     /// Takes leave of all of them.
@@ -126,10 +121,8 @@ impl<'a> Upstreams<'a> {
         if let Some(place) = self.place_of(hop) {
             let begun = self.connections.borrow_mut()[place].1.begin(&way, sender, recipients);
             match begun {
-                // Whoever has waited for long closes the connection. Nothing was lost with it.
-                Err(Trouble::Lost(Lost::Closed(_))) => {
-                    self.connections.borrow_mut().remove(place);
-                }
+                // As above.
+                Err(Trouble::Lost(Lost::Closed(_))) => drop(self.connections.borrow_mut().remove(place)),
                 begun => return begun.map(|()| place).map_err(|trouble| self.reply(hop, trouble)),
             }
         }
