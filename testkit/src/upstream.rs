@@ -4,10 +4,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use crate::{LOOPBACK, PATIENCE, wait_until};
 
@@ -50,19 +54,39 @@ pub struct Peer {
 type Script = dyn Fn(usize, &mut Peer) + Send + Sync;
 
 /// What a connection can be made of.
-trait Stream: Read + Write + Send {
+trait Stream: Read + Write + AsFd + Send {
     fn close(&self);
+
+    /// Whatever is the nearest to a RST that there is.
+    fn reset(&self);
+
+    fn until_hung_up(&self) {
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+        let _ = poll(&mut [PollFd::new(self.as_fd(), PollFlags::from_bits_retain(nix::libc::POLLRDHUP))], timeout);
+    }
 }
 
 impl Stream for TcpStream {
     fn close(&self) {
-        let _ = self.shutdown(Shutdown::Both);
+        // One that is to be reset says no word before that.
+        if getsockopt(self, sockopt::Linger).is_ok_and(|linger| linger.l_onoff == 0) {
+            let _ = self.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn reset(&self) {
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(self, sockopt::Linger, &linger).expect("SO_LINGER");
     }
 }
 
 impl Stream for UnixStream {
     fn close(&self) {
         let _ = self.shutdown(Shutdown::Both);
+    }
+
+    fn reset(&self) {
+        self.close();
     }
 }
 
@@ -165,10 +189,9 @@ fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
 }
 
 impl Peer {
-    /// Sends these bytes.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // Whoever has gone does not hear it.
-        let _ = self.stream.write_all(bytes.as_ref());
+    /// Sends these bytes; whether there is still somebody to hear them.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
     /// Says a reply: lines with LF between them, of which each but the last has its `-`.
@@ -223,6 +246,16 @@ impl Peer {
             *told -= usize::from(is_told);
             is_told.then_some(())
         });
+    }
+
+    /// Waits until the other end has closed the connection, without reading what comes.
+    pub fn until_hung_up(&mut self) {
+        self.stream.until_hung_up();
+    }
+
+    /// Has the connection broken off with a RST at its end, as by a server that crashed.
+    pub fn reset(&mut self) {
+        self.stream.reset();
     }
 
     /// Takes note of a message that is taken.
