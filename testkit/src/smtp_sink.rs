@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use nix::sys::signal::Signal;
+
 use crate::daemon::free_port;
 use crate::debian::{USER, chown};
 use crate::tcp::is_listening;
@@ -11,7 +13,7 @@ use crate::{Daemon, Folder, LOOPBACK, debian};
 pub struct SmtpSink {
     address: SocketAddr,
     // Before the folder, as it is stopped by then.
-    _daemon: Daemon,
+    daemon: Daemon,
     folder: Folder,
 }
 
@@ -25,12 +27,18 @@ impl SmtpSink {
         command.args([&address.to_string(), "100"]).current_dir(folder.path(""));
         let mut daemon = Daemon::start(command, folder.path("sink.out"));
         daemon.until("listening", |_| is_listening(address).then_some(()));
-        Self { address, _daemon: daemon, folder }
+        Self { address, daemon, folder }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Kills it, as a machine dies, and waits for its end.
+    pub fn kill(&mut self) {
+        self.daemon.signal(Signal::SIGKILL);
+        let _ = self.daemon.exit_code();
     }
 
     /// The transactions that it has kept: each with lines about its envelope, then the text with LF line ends.

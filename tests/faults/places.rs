@@ -171,7 +171,8 @@ impl Destinations {
     /// It has the message as it was on the wire, behind the trace that we put in front.
     fn look_at_upstream(&self, sight: &mut Sight) {
         for message in self.upstream.messages() {
-            let letter = self.letters.iter().find(|letter| message.sender.starts_with(&format!("<{}>", letter.sender())));
+            let letter =
+                self.letters.iter().find(|letter| message.sender.starts_with(&format!("<{}>", letter.sender())));
             let Some(letter) = letter else {
                 sight.problems.push(format!("the upstream has a message from {}", message.sender));
                 continue;

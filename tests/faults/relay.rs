@@ -105,7 +105,8 @@ impl Fault {
         let letter = destinations.letter(ROUTE, self.size);
         let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(&self.injection));
         let is_killed = attempt.status == 128 + nix::libc::SIGKILL;
-        let is_hit = |call: &Call| call.injected.is_some() || call.name == self.name && call.occurrence == self.occurrence;
+        let is_hit =
+            |call: &Call| call.injected.is_some() || call.name == self.name && call.occurrence == self.occurrence;
         tally.faults += u64::from(is_killed || calls.iter().any(is_hit));
         let mut problems = judge(&destinations, &letter, &attempt, is_killed, &mut tally);
 

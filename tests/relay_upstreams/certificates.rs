@@ -104,7 +104,9 @@ fn nothing_is_told_in_the_clear_where_tls_is_required() {
         let reply = reply_to_message(&scratch, &[FRED]);
         assert!(reply.starts_with("451 4."), "{greeting}: {reply}\n{}", log(&scratch));
         assert_eq!(copies(&scratch), 0);
-        for command in upstream.connections().concat() {
+        let said = upstream.connections().concat();
+        assert!(said.iter().any(|command| command.starts_with("EHLO ")), "{said:?}");
+        for command in said {
             let is_harmless =
                 ["EHLO ", "HELO ", "STARTTLS", "QUIT", "RSET"].iter().any(|verb| command.starts_with(verb));
             assert!(is_harmless, "{command}");

@@ -24,11 +24,12 @@ mod smuggling;
 mod support;
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 
-use testkit::Session;
 use testkit::certificates::Authority;
 use testkit::client::Reply;
+use testkit::{Daemon, Session};
 
 use support::{LOG, Scratch};
 
@@ -44,6 +45,32 @@ fn relaying(url: impl Display, directives: &str) -> Scratch {
          copy rcpt_to * maildir {COPY}\n\
          {directives}\n"
     ))
+}
+
+/// Who listens with a configuration of ours.
+struct Listener {
+    // The address is known once it runs.
+    address: SocketAddr,
+    _daemon: Daemon,
+}
+
+impl Listener {
+    fn start(scratch: &Scratch) -> Self {
+        let command = scratch.mailrecv(&["listen", "127.0.0.1:0"]);
+        let mut daemon = Daemon::start(command, scratch.path("listen.out"));
+        let address = daemon.until("the ready line", |said| {
+            let (line, _) = said.split_once('\n')?;
+            line.strip_prefix("mailrecv: listening on ")?.split(' ').next()?.parse().ok()
+        });
+        Self { address, _daemon: daemon }
+    }
+}
+
+/// The number in the subject of a message, which ends with `;`.
+fn number(message: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(message);
+    let (_, rest) = text.split_once("\nSubject: ").unwrap_or_else(|| panic!("{text}"));
+    rest.split_once(';').unwrap().0.parse().unwrap()
 }
 
 /// How many messages the copy has.

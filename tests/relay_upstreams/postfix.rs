@@ -8,12 +8,11 @@ use testkit::certificates::Request;
 use testkit::daemon::free_port;
 use testkit::dovecot::{Dovecot, PASSWORD};
 use testkit::postfix::Postfix;
-use testkit::{Client, Daemon, Folder, LOOPBACK, wait_until};
+use testkit::{Client, Folder, LOOPBACK, wait_until};
 
-use crate::support::{CONFIG, MAILRECV};
 use crate::{
-    AUTHORITY, COPY, FRED, NOBODY, TEXT, WILMA, as_kept, behind_our_trace, copies, log, relaying, reply_to_message,
-    send,
+    AUTHORITY, COPY, FRED, Listener, NOBODY, TEXT, WILMA, as_kept, behind_our_trace, copies, log, number, relaying,
+    reply_to_message, send,
 };
 
 /// Lines of main.cf(5) for a server with a certificate of the test's authority for `localhost`.
@@ -265,14 +264,8 @@ const CLIENTS: usize = 20;
 fn no_message_of_a_crowd_is_lost_or_doubled() {
     let postfix = Postfix::receiving("smtpd_client_connection_count_limit = 0\n", "");
     let scratch = relaying(format!("smtp://{}", postfix.address()), "limit.fcrdns_check off\n");
-    let mut listen = Daemon::start(
-        scratch.command(MAILRECV, &["-c", CONFIG, "-l", "log", "listen", "127.0.0.1:0"]),
-        scratch.path("listen.out"),
-    );
-    let address = listen.until("the ready line", |said| {
-        let (line, _) = said.split_once('\n')?;
-        line.strip_prefix("mailrecv: listening on ")?.split(' ').next()?.parse().ok()
-    });
+    let listener = Listener::start(&scratch);
+    let address = listener.address;
     thread::scope(|scope| {
         for client in 0..CLIENTS {
             scope.spawn(move || {
@@ -292,10 +285,4 @@ fn no_message_of_a_crowd_is_lost_or_doubled() {
         numbers.sort_unstable();
         assert_eq!(numbers, expected, "{place}");
     }
-}
-
-fn number(message: &[u8]) -> usize {
-    let text = String::from_utf8_lossy(message);
-    let (_, rest) = text.split_once("\nSubject: ").unwrap_or_else(|| panic!("{text}"));
-    rest.split_once(';').unwrap().0.parse().unwrap()
 }
