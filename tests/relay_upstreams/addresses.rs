@@ -1,5 +1,9 @@
 //! Upstreams that have a name, several addresses, or none that answers.
 
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, socket};
 use testkit::daemon::free_port;
 use testkit::postfix::Postfix;
 use testkit::upstream::Upstream;
@@ -66,4 +70,30 @@ fn an_upstream_may_have_no_ipv4_address() {
     }
     postfix.until_queue_is_empty();
     assert_eq!(postfix.mail("fred").len(), 2);
+}
+
+/// A host of which one address swallows what is sent to it: the next gets its share of the time.
+#[test]
+fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    if !is_root("an /etc/hosts of the test's own") {
+        return;
+    }
+    let upstream = Upstream::polite();
+    let port = upstream.address.port();
+    let (_listener, _waiting) = swallowing(SocketAddr::from(([127, 0, 0, 2], port)));
+    let scratch = relaying(format!("smtp://up.example:{port}"), "limit.connection_secs 10\n");
+    let mut session = session_with_hosts(&scratch, "127.0.0.2 up.example\n127.0.0.1 up.example\n");
+    let reply = send(&mut session, &[FRED], TEXT);
+    assert!(reply.starts_with("250 "), "{reply}\n{}", log(&scratch));
+    session.quit();
+    assert_eq!((upstream.messages().len(), copies(&scratch)), (1, 1));
+}
+
+/// A listener that has room for one connection which is not accepted, and that one.
+fn swallowing(address: SocketAddr) -> (OwnedFd, TcpStream) {
+    let listener = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(listener.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let waiting = TcpStream::connect(address).unwrap();
+    (listener, waiting)
 }

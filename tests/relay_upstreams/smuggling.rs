@@ -99,8 +99,9 @@ fn unstuffed(text: &[u8]) -> Vec<u8> {
     unstuffed
 }
 
-/// A text that was kept in a file, line by line as it has to be sent.
+/// A text that was kept in a file, line by line as it has to be sent; what else is a CR becomes a blank.
 fn on_the_wire(kept: &[u8]) -> Vec<u8> {
+    let kept: Vec<u8> = kept.iter().map(|byte| if *byte == b'\r' { b' ' } else { *byte }).collect();
     kept.split_inclusive(|byte| *byte == b'\n')
         .flat_map(|line| [line.strip_suffix(b"\n").unwrap_or(line), b"\r\n"].concat())
         .collect()
