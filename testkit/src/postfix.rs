@@ -36,6 +36,7 @@ impl Postfix {
                  virtual_gid_maps = static:8\n\
                  smtpd_relay_restrictions = reject_unauth_destination\n\
                  mynetworks =\n\
+                 local_header_rewrite_clients =\n\
                  {settings}"
             ),
             services,
@@ -52,7 +53,8 @@ impl Postfix {
         }
         chown(folder.path("data"), USER);
         folder.write("config/main.cf", main_cf(&root, &folder.path("")) + settings);
-        folder.write("config/master.cf", master_cf(address) + services);
+        // They are started in this order, so that all of them listen when the last one does.
+        folder.write("config/master.cf", format!("{services}{}", master_cf(address)));
         let mut master = debian::postfix("master");
         master.arg("-d").arg("-c").arg(folder.path("config"));
         let mut master = Daemon::start(master, folder.path("master.out"));

@@ -135,7 +135,7 @@ fn a_slow_server_is_not_waited_for_without_end() {
         let sink = SmtpSink::start(&options);
         let scratch = relaying(format!("smtp://{}", sink.address()), "limit.connection_secs 3\n");
         let mut session = scratch.greeted();
-        let reply = crate::send(&mut session, &[FRED], crate::TEXT);
+        let reply = crate::send(&mut session, &[FRED], TEXT);
         assert!(reply.starts_with('4'), "{options:?}: {reply}\n{}", log(&scratch));
         assert!(log(&scratch).contains(&sink.address().to_string()), "{options:?}: {}", log(&scratch));
         // The session ends, by itself or because it is told to.
