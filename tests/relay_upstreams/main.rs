@@ -118,7 +118,7 @@ fn stuffed(text: &[u8]) -> Vec<u8> {
 
 /// What stands behind the `Received` field of ours, the first that bears our name.
 fn behind_our_trace(message: &[u8]) -> &[u8] {
-    let ours = memchr::memmem::find(message, b"by final.example with ").unwrap_or_else(|| {
+    let ours = memchr::memmem::find(message, b"by final.example (mailrecv) with ").unwrap_or_else(|| {
         panic!("no trace of ours in {}", String::from_utf8_lossy(message));
     });
     let end = memchr::memmem::find(&message[ours..], b"; ").map_or(message.len(), |at| ours + at);

@@ -137,7 +137,7 @@ fn smtputf8_goes_to_a_server_that_has_it_and_to_no_other() {
     for (enabled, expected) in [("yes", "250 "), ("no", "550 5.6.7 ")] {
         let settings = format!("smtputf8_enable = {enabled}\nvirtual_mailbox_maps = static:fred/\n");
         let postfix = Postfix::receiving(&settings, "");
-        let scratch = relaying(format!("smtp://{}", postfix.address()), "");
+        let scratch = relaying(format!("smtp://{}", postfix.address()), "limit.smtp_ascii off\n");
         let mut session = scratch.greeted();
         session.exchange("EHLO client.example", "250-");
         let text = "Subject: gr\u{fc}n\r\n\r\n\u{20ac}\r\n";

@@ -9,7 +9,7 @@ use testkit::smtp_sink::SmtpSink;
 use testkit::{Client, a_few_at_a_time, wait_until};
 
 use crate::support::CONFIG;
-use crate::{COPY, FRED, Listener, TEXT, TRY_AGAIN, copies, log, number, relaying, reply_to_message, stuffed};
+use crate::{COPY, FRED, Listener, TEXT, TRY_AGAIN, copies, log, number, relaying, reply_to_message, send, stuffed};
 
 /// Its options, and what our peer hears.
 const CASES: &[(&[&str], &str)] = &[
@@ -29,7 +29,7 @@ const CASES: &[(&[&str], &str)] = &[
     // For good (5xx). What is said of the connection or of us, and a 500 is, is no reason to send this message back.
     (&["-f", "CONNECT"], TRY_AGAIN),
     (&["-f", "EHLO"], "250 "),
-    (&["-f", "EHLO,HELO"], TRY_AGAIN),
+    (&["-f", "EHLO,HELO"], "451 4.3.5 "),
     (&["-f", "MAIL"], "451 4.3.5 "),
     (&["-f", "RCPT"], "451 4.3.5 "),
     (&["-f", "DATA"], "451 4.3.5 "),
@@ -121,7 +121,9 @@ fn a_text_of_eight_bits_goes_to_a_server_that_takes_them() {
         let is_refused_early = parameter == " BODY=8BITMIME" && options == ["-8"] && reply.starts_with("554 5.6.3 ");
         assert!(reply.starts_with(expected) || is_refused_early, "{what}");
         let count = usize::from(reply.starts_with("250 "));
-        assert_eq!((sink.taken().len(), copies(&scratch)), (count, count), "{what}");
+        // A transaction that is begun has a file there already.
+        let there = sink.taken().iter().filter(|kept| kept.contains("\nSubject: ")).count();
+        assert_eq!((there, copies(&scratch)), (count, count), "{what}");
         session.quit();
     }
 }
@@ -131,11 +133,12 @@ const EIGHT_BITS: &[u8] = b"Subject: \xfc\r\n\r\n\xe4\r\n";
 /// One that is slower than a session may be.
 #[test]
 fn a_slow_server_is_not_waited_for_without_end() {
-    for options in [["-W", "CONNECT:100"], ["-W", "MAIL:100"], ["-W", "RCPT:100"], ["-w", "100"], ["-W", ".:100"]] {
-        let sink = SmtpSink::start(&options);
+    let cases = [["-W", "CONNECT:100"], ["-W", "MAIL:100"], ["-W", "RCPT:100"], ["-w", "100"], ["-W", ".:100"]];
+    a_few_at_a_time(&cases, |options| {
+        let sink = SmtpSink::start(options);
         let scratch = relaying(format!("smtp://{}", sink.address()), "limit.connection_secs 3\n");
         let mut session = scratch.greeted();
-        let reply = crate::send(&mut session, &[FRED], TEXT);
+        let reply = send(&mut session, &[FRED], TEXT);
         assert!(reply.starts_with('4'), "{options:?}: {reply}\n{}", log(&scratch));
         assert!(log(&scratch).contains(&sink.address().to_string()), "{options:?}: {}", log(&scratch));
         // The session ends, by itself or because it is told to.
@@ -143,7 +146,7 @@ fn a_slow_server_is_not_waited_for_without_end() {
         drop(session.try_rest());
         assert_eq!(session.exit_code(), 0);
         assert_eq!(copies(&scratch), 0);
-    }
+    });
 }
 
 /// Killed among many messages: each with 250 is there, and once in the copy; of those without, it has at most the one that each
