@@ -114,7 +114,11 @@ pub enum Asked {
 
 /// A refusal of the next server as our own: in its words, unless it is about how we speak with it, which is no fault of the
 /// sender.
-pub fn passed_on(refusal: Reply, asked: Asked, hop: &str) -> Reply {
+pub fn passed_on(mut refusal: Reply, asked: Asked, hop: &str) -> Reply {
+    // "Too many recipients", as RFC 821 had it: those that are left can come another time (RFC 5321, 4.5.3.1.10).
+    if asked == Asked::Rcpt && refusal.code == 552 && refusal.status.is_none_or(|status| status == Status(5, 5, 3)) {
+        (refusal.code, refusal.status) = (452, Some(Status(4, 5, 3)));
+    }
     let subject = refusal.status.map(|Status(_, subject, _)| subject);
     let is_about_us = match refusal.code {
         // Its syntax. An address has some, too, and is the sender's.
@@ -254,6 +258,10 @@ mod tests {
             ("554-No\n554 never\n", Text, "554 5.0.0 No / never"),
             ("450 4.2.0 Greylisted\n", Rcpt, "450 4.2.0 Greylisted"),
             ("452 Full\n", Text, "452 4.0.0 Full"),
+            ("552 Too many recipients\n", Rcpt, "452 4.5.3 Too many recipients"),
+            ("552 5.5.3 Too many recipients\n", Rcpt, "452 4.5.3 Too many recipients"),
+            ("552 5.2.2 Full\n", Rcpt, "552 5.2.2 Full"),
+            ("552 Too large\n", Text, "552 5.0.0 Too large"),
             ("450 5.1.1 Odd\n", Rcpt, "450 4.0.0 5.1.1 Odd"),
             ("501 5.1.3 Bad recipient address syntax\n", Rcpt, "501 5.1.3 Bad recipient address syntax"),
             ("553 5.1.8 \u{fc}\u{1b}\n", Mail, "553 5.1.8 ??"),
