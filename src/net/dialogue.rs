@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::client::{ClientFiles, Endpoint};
 use super::conn::{Woken, wait};
@@ -116,7 +116,7 @@ impl Dialogue {
             if let Err(error) = tls.process_new_packets() {
                 // The server may be told by an alert.
                 let _ = self.write_tls(&mut tls, patience);
-                bail!("TLS: {}", flaw(error));
+                bail!("TLS: {}", failure(error));
             }
         }
         self.write_tls(&mut tls, patience)?;
@@ -290,6 +290,19 @@ fn wait_for(descriptor: BorrowedFd<'_>, events: PollFlags, patience: Patience<'_
             Ok(Woken::Signal | Woken::Nothing) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Why there is no TLS, for who reads the log: what rustls says of a certificate does not say that it is about one.
+fn failure(error: rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "its certificate is from no authority that is believed".to_owned()
+        }
+        error @ rustls::Error::InvalidCertificate(_) => {
+            format!("its certificate is not to be believed: {}", flaw(error))
+        }
+        error => flaw(error),
     }
 }
 
