@@ -311,7 +311,7 @@ impl Connection {
         let ready = self.ask(way, "DATA", DATA)?;
         match ready.code {
             // An answer now would be to a message that has not been sent.
-            354 => Ok(self.expect_silence(way)?),
+            354 => self.expect_silence(way).map_err(|lost| self.early_refusal(way).unwrap_or(lost.into())),
             400.. => Err(Trouble::Refused(passed_on(ready, Asked::Text, way.hop.shown()))),
             _ => Err(Lost::Garbled(said(&ready)).into()),
         }
