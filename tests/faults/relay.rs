@@ -64,7 +64,10 @@ fn plan(form: Form, size: usize, tally: &mut Tally) -> Vec<Fault> {
             };
             outcomes.extend(chosen.iter().map(|error| format!("error={error}")));
         }
-        outcomes.push("signal=KILL".to_owned());
+        // In the short form at every other one.
+        if form == Form::Long || number.is_multiple_of(2) {
+            outcomes.push("signal=KILL".to_owned());
+        }
         faults.extend(outcomes.into_iter().map(|outcome| Fault {
             size,
             injection: format!("{}:{outcome}:when={}", call.name, call.occurrence),
