@@ -189,8 +189,14 @@ fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
 }
 
 impl Peer {
-    /// Sends these bytes; whether there is still somebody to hear them.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    /// Sends these bytes.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // Whoever has gone does not hear it.
+        let _ = self.try_send(bytes);
+    }
+
+    /// The same; whether there is still somebody to hear them.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 

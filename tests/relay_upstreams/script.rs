@@ -70,9 +70,9 @@ fn serve(peer: &mut Peer, acts: &[(Stage, Act)]) -> Option<()> {
 
 fn perform(peer: &mut Peer, act: Option<&Act>, proper: &[u8]) -> Option<()> {
     match act {
-        None => peer.send(proper).then_some(()),
-        Some(Act::Say(said)) => peer.send(said).then_some(()),
-        Some(Act::Spell(said)) => said.iter().all(|byte| peer.send([*byte])).then_some(()),
+        None => peer.try_send(proper).then_some(()),
+        Some(Act::Say(said)) => peer.try_send(said).then_some(()),
+        Some(Act::Spell(said)) => said.iter().all(|byte| peer.try_send([*byte])).then_some(()),
         Some(Act::Close(said)) => {
             peer.send(said);
             None
@@ -86,7 +86,7 @@ fn perform(peer: &mut Peer, act: Option<&Act>, proper: &[u8]) -> Option<()> {
             None
         }
         Some(Act::Endless(said)) => loop {
-            peer.send(said).then_some(())?;
+            peer.try_send(said).then_some(())?;
         },
         Some(Act::CloseAfter(_) | Act::ResetAfter(_)) => None,
     }
