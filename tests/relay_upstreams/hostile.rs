@@ -13,8 +13,13 @@ use crate::{COPY, FRED, TEXT, TRY_AGAIN, WILMA, as_kept, behind_our_trace, copie
 
 /// One message to an upstream that does this; what is wrong with the reply, with the copy, or with what the upstream has.
 fn problem(acts: &[(Stage, Act)], directives: &str, text: &[u8], expected: &str) -> Option<String> {
+    problem_with("smtp", acts, directives, text, expected)
+}
+
+/// The same in this protocol.
+fn problem_with(scheme: &str, acts: &[(Stage, Act)], directives: &str, text: &[u8], expected: &str) -> Option<String> {
     let upstream = script::start(acts);
-    let scratch = relaying(format!("smtp://{}", upstream.address), directives);
+    let scratch = relaying(format!("{scheme}://{}", upstream.address), directives);
     let mut session = scratch.greeted();
     let reply = send(&mut session, &[FRED], text);
     session.send("QUIT\r\n");
@@ -75,6 +80,25 @@ fn an_upstream_that_dies_takes_no_mail() {
     assert_none(a_few_at_a_time(&cases, |(stage, act)| {
         problem(&[(stage, act.clone())], "", if *stage == "TEXT" { &large } else { TEXT }, TRY_AGAIN)
     }));
+}
+
+/// And so does one of LMTP.
+#[test]
+fn an_upstream_of_lmtp_that_dies_takes_no_mail() {
+    let stages: [Stage; 6] = ["CONNECT", "LHLO", "MAIL", "RCPT", "DATA", "."];
+    let mut cases: Vec<(Stage, Act)> = vec![("TEXT", Act::CloseAfter(10)), ("TEXT", Act::ResetAfter(10))];
+    for stage in stages {
+        cases.extend([
+            (stage, Act::Reset),
+            (stage, Act::Close(Vec::new())),
+            (stage, Act::Close(b"250 2.0.0 Tak".into())),
+        ]);
+    }
+    assert_none(a_few_at_a_time(&cases, |(stage, act)| {
+        problem_with("lmtp", &[(stage, act.clone())], "", TEXT, TRY_AGAIN)
+    }));
+    assert_eq!(problem_with("lmtp", &[], "", TEXT, "250 "), None);
+    assert_eq!(problem_with("lmtp", &[(".", say("552 5.2.2 Full\r\n"))], "", TEXT, "552 5.2.2 Full"), None);
 }
 
 /// A second before the session itself would have to end.
@@ -380,4 +404,28 @@ fn recipients_share_a_transaction() {
     assert_eq!(behind_our_trace(&copy), as_kept(TEXT));
     let text = &upstream.messages()[0].text;
     assert!(text.ends_with(&stuffed(TEXT)), "{}", String::from_utf8_lossy(text));
+}
+
+/// A server whose TLS is broken is better than none, where nobody insists on TLS.
+#[test]
+fn tls_that_fails_is_done_without_where_that_is_allowed() {
+    let acts = [("EHLO", say("250-upstream.example\r\n250 STARTTLS\r\n")), ("STARTTLS", say("220 2.0.0 Go\r\n"))];
+    let upstream = script::start(&acts);
+    let scratch = relaying(format!("smtp://{}", upstream.address), "");
+    let mut session = scratch.greeted();
+    let reply = send(&mut session, &[FRED], TEXT);
+    assert!(reply.starts_with("250 "), "{reply}\n{}", log(&scratch));
+    session.quit();
+    let counts = (upstream.connections().len(), upstream.messages().len(), copies(&scratch));
+    assert_eq!(counts, (2, 1, 1), "{:?}", upstream.connections());
+    assert_eq!(problem(&[acts[0].clone(), ("STARTTLS", say("454 4.7.0 Not now\r\n"))], "", TEXT, "250 "), None);
+}
+
+/// A message that has come by too often goes round in a circle.
+#[test]
+fn a_message_in_a_circle_goes_no_further() {
+    for (count, expected) in [(50, "250 "), (51, "554 5.4.6 ")] {
+        let text = [b"Received: from a by b; today\r\n".repeat(count), TEXT.to_vec()].concat();
+        assert_eq!(problem(&[], "", &text, expected), None);
+    }
 }

@@ -42,7 +42,7 @@ fn serve(peer: &mut Peer, acts: &[(Stage, Act)]) -> Option<()> {
         let command = peer.line()?;
         let verb = command.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
         let proper: &[u8] = match &*verb {
-            "EHLO" => EHLO,
+            "EHLO" | "LHLO" => EHLO,
             "DATA" => b"354 Go ahead\r\n",
             "QUIT" => b"221 2.0.0 Bye\r\n",
             _ => b"250 2.0.0 Ok\r\n",
