@@ -29,6 +29,8 @@ mod counts;
 mod greed;
 #[path = "budget/peer.rs"]
 mod peer;
+#[path = "budget/relay.rs"]
+mod relay;
 #[path = "budget/rules.rs"]
 mod rules;
 #[path = "budget/sessions.rs"]
@@ -78,7 +80,7 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 16] = [
+const SECTIONS: [(&str, Section); 17] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("50mb", sessions::fifty_megabytes),
@@ -86,6 +88,7 @@ const SECTIONS: [(&str, Section); 16] = [
     ("auth", auth::auth),
     ("lmtp", sessions::lmtp),
     ("brokers", brokers::brokers),
+    ("relay", relay::relay),
     ("writers", sessions::writers),
     ("rules", rules::exact_addresses),
     ("error-patterns", rules::error_patterns),
@@ -100,7 +103,8 @@ const SECTIONS: [(&str, Section); 16] = [
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, 50mb, tls, auth, lmtp, brokers, writers, rules, error-patterns, greed,
+  --only NAME       one of: greeting, small-mail, 50mb, tls, auth, lmtp, brokers, relay, writers, rules, error-patterns,
+                    greed,
                     check, idle, sandbox, super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it

@@ -10,11 +10,14 @@ use base64ct::{Base64, Encoding};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::accounts::Accounts;
-use crate::config::{Config, Denial, Finding, Note, Place, Rules, Trace, Who};
+use crate::address::Mailbox;
+use crate::config::{Config, Denial, Destinations, Finding, Hop, Note, Place, Rules, Trace, Who};
+use crate::deliver::Upstreams;
 use crate::files;
 use crate::peer::Peer;
 use crate::smtp::auth::Credentials;
 use crate::smtp::reply::{self, Reply, Status};
+use crate::smtp::upstream::Sender;
 use crate::smtp::{Answer, Question};
 
 /// The rules, applied to one peer.
@@ -22,6 +25,9 @@ use crate::smtp::{Answer, Question};
 pub struct Policy<'c> {
     config: &'c Config,
     accounts: Option<&'c Accounts>,
+    upstreams: Option<&'c Upstreams<'c>>,
+    /// What the peer said of the message that it named last.
+    sender: Option<Sender>,
     peer: &'c Peer,
     is_secured: bool,
     /// Who the peer has shown to be.
@@ -35,12 +41,18 @@ impl<'c> Policy<'c> {
     /// The policy for this peer; how it decides is kept in the trace, if that is wanted.
     pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace) -> Self {
         let remembered = VecDeque::new();
-        Self { config, accounts: None, peer, is_secured: false, user: None, trace, remembered }
+        let (accounts, upstreams, sender, user) = (None, None, None, None);
+        Self { config, accounts, upstreams, sender, peer, is_secured: false, user, trace, remembered }
     }
 
     /// The same policy, with these accounts.
     pub fn with_accounts(self, accounts: &'c Accounts) -> Self {
         Self { accounts: Some(accounts), ..self }
+    }
+
+    /// The same policy, which asks the servers that mail is passed on to as well.
+    pub fn with_upstreams(self, upstreams: &'c Upstreams<'c>) -> Self {
+        Self { upstreams: Some(upstreams), ..self }
     }
 
     /// The connection is under TLS: whatever was decided is decided anew, and the peer is nobody in particular.
@@ -66,22 +78,39 @@ impl<'c> Policy<'c> {
         }
     }
 
-    /// Answers what the session asks. What was asked a moment ago has the same answer: who is put off comes back, and who
-    /// repeats itself to keep us busy costs nothing.
+    /// Answers what the session asks. What was asked a moment ago has the same answer of the rules: who is put off comes back,
+    /// and who repeats itself to keep us busy costs nothing. Servers that mail is passed on to are asked each time.
     pub fn answer(&mut self, question: &Question) -> Answer {
         match question {
-            Question::Sender(_) => match self.rules_answer(question) {
-                Answer::Admitted => self.room_refusal().map_or(Answer::Admitted, Answer::No),
+            Question::Sender(sender) => {
+                self.sender = Some(sender.clone());
+                match self.rules_answer(question) {
+                    Answer::Admitted => {
+                        let refusal = self.room_refusal().or_else(|| self.upstream_refusal_of_sender(sender));
+                        refusal.map_or(Answer::Admitted, Answer::No)
+                    }
+                    answer => answer,
+                }
+            }
+            Question::Recipient(mailbox) => match self.rules_answer(question) {
+                Answer::Destinations(destinations) => match self.upstream_refusal(&destinations, mailbox) {
+                    Some(refusal) => Answer::No(refusal),
+                    None => Answer::Destinations(destinations),
+                },
                 answer => answer,
             },
-            Question::Recipient(_) => self.rules_answer(question),
             // A password is not kept, and whoever tries it again is to find out nothing by that.
             Question::Mechanisms | Question::Password(_) | Question::ScramKeys(_) => self.decide(question),
         }
     }
 
     fn rules_answer(&mut self, question: &Question) -> Answer {
-        if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| known == question) {
+        let is_same = |known: &Question| match (known, question) {
+            // To the rules a sender is its address.
+            (Question::Sender(known), Question::Sender(sender)) => known.path == sender.path,
+            (known, question) => known == question,
+        };
+        if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| is_same(known)) {
             self.trace.note(Note::as_before);
             return answer.clone();
         }
@@ -99,7 +128,7 @@ impl<'c> Policy<'c> {
     fn decide(&mut self, question: &Question) -> Answer {
         let rules = &self.config.rules;
         match question {
-            Question::Sender(sender) => match rules.sender(sender, &mut self.trace) {
+            Question::Sender(Sender { path: sender, .. }) => match rules.sender(sender, &mut self.trace) {
                 Ok(()) => Answer::Admitted,
                 Err(denial) => Answer::No(denied(
                     rules,
@@ -130,6 +159,21 @@ impl<'c> Policy<'c> {
                 self.of_accounts(|accounts| Ok(Answer::ScramKeys(accounts.scram_keys(name)?, nonce()?)))
             }
         }
+    }
+
+    /// What the server says against a sender that all mail of this peer would be passed on to. Where that depends on the
+    /// recipient, it is asked then.
+    fn upstream_refusal_of_sender(&self, sender: &Sender) -> Option<Reply> {
+        let upstreams = self.upstreams?;
+        upstreams.begin();
+        let who = Who { peer: self.peer, is_secured: self.is_secured, user: self.user.as_deref() };
+        upstreams.sender(self.config.rules.only_hop(who)?, sender).err().map(|reply| reply.about(&*sender.path.bare()))
+    }
+
+    /// What it says against this recipient.
+    fn upstream_refusal(&self, destinations: &Destinations, mailbox: &Mailbox) -> Option<Reply> {
+        let (upstreams, hop): (_, &Hop) = (self.upstreams?, destinations.hop()?);
+        upstreams.recipient(hop, self.sender.as_ref()?, mailbox).err().map(|reply| reply.about(mailbox.bare()))
     }
 
     /// What the accounts say; that they cannot is no fault of the peer.

@@ -1,7 +1,7 @@
 //! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
 //!
 //! Landlock (landlock(7)) takes from this process, for good, every file but those in the folders of the destinations,
-//! running programs, making TCP connections but those to the ports of brokers, and sending signals to others; what is open
+//! running programs, making TCP connections but those to the ports of servers of ours, and sending signals to others; what is open
 //! stays open. What Landlock does not know a list of system calls forbids, for those who ask for it. So a flaw in what
 //! follows would lead to little. The command of a `pipe` would inherit all that, and may well be a set-user-id program
 //! that writes anywhere: commands are run by a process that was started before (src/deliver/runner.rs).
@@ -27,7 +27,7 @@ use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
 use crate::message::SpoolFile;
 use crate::net::dns::DNS_PORT;
-use crate::system_calls::{self, Network};
+use crate::system_calls::{self, Sockets};
 
 /// Enters the sandbox that the configuration asks for. One who has still to ask name servers can reach them, over TCP as
 /// well, until [`forbid_tcp`]. If it does not come to be what it should be, that is logged, or, where it is required, an
@@ -61,13 +61,13 @@ pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), Flaw> {
 fn forbid_system_calls(config: &Config, log: &Log) -> Result<(), Flaw> {
     match config.sandbox.level {
         Level::Off | Level::On => Ok(()),
-        Level::Strict => tolerate(system_calls::forbid_others(network(config)).err().map(Flaw::from), config, log),
+        Level::Strict => tolerate(system_calls::forbid_others(sockets(config)).err().map(Flaw::from), config, log),
     }
 }
 
 /// The ports that deliveries may connect to, that of name servers among them if they have to ask some.
 fn ports(config: &Config) -> Vec<u16> {
-    let Connections { mut ports, has_names } = config.connections();
+    let Connections { mut ports, has_names, .. } = config.connections();
     if has_names && !ports.contains(&DNS_PORT) {
         ports.push(DNS_PORT);
     }
@@ -75,12 +75,9 @@ fn ports(config: &Config) -> Vec<u16> {
 }
 
 /// What sockets deliveries need.
-fn network(config: &Config) -> Network {
-    match config.connections() {
-        Connections { ports, .. } if ports.is_empty() => Network::None,
-        Connections { has_names: false, .. } => Network::Tcp,
-        Connections { has_names: true, .. } => Network::TcpAndNames,
-    }
+fn sockets(config: &Config) -> Sockets {
+    let Connections { ports, has_names, has_sockets } = config.connections();
+    Sockets { tcp: !ports.is_empty(), names: has_names, local: has_sockets }
 }
 
 fn tolerate(flaw: Option<Flaw>, config: &Config, log: &Log) -> Result<(), Flaw> {
@@ -111,11 +108,17 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
             if config.tls() != TlsUse::Off {
                 lines.push("certificates and keys, opened before, to read them".to_owned());
             }
-            let Connections { ports, has_names } = config.connections();
+            let Connections { ports, has_names, has_sockets } = config.connections();
             if !ports.is_empty() {
                 let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
                 let names = if has_names { ", and to name servers" } else { "" };
-                lines.push(format!("TCP connections to the ports of brokers, {}{names}", ports.join(", ")));
+                let whose = match config.hops() {
+                    [] => "brokers",
+                    _ => "servers that take mail from us",
+                };
+                lines.push(format!("TCP connections to the ports of {whose}, {}{names}", ports.join(", ")));
+            }
+            if !ports.is_empty() || has_sockets {
                 lines.push("what those need, opened before, to read it: secrets, certificates, hosts(5)".to_owned());
             }
             let files = if allowed.iter().any(Allowed::is_everywhere) {
@@ -132,12 +135,13 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
                 "nothing else: {files}no program, no {other}TCP connection, no signal; no new privileges"
             ));
             lines.push(if level == Level::Strict {
-                let sockets = match network(config) {
-                    Network::None => "only local ones for datagrams",
-                    Network::Tcp => "only local ones for datagrams, and those of TCP",
-                    Network::TcpAndNames => "only local ones for datagrams, and those of TCP and UDP",
+                let local = if has_sockets { "only local ones" } else { "only local ones for datagrams" };
+                let network = match sockets(config) {
+                    Sockets { tcp: false, .. } => "",
+                    Sockets { names: false, .. } => ", and those of TCP",
+                    Sockets { names: true, .. } => ", and those of TCP and UDP",
                 };
-                format!("and no system call but those of a list; of new sockets, {sockets}")
+                format!("and no system call but those of a list; of new sockets, {local}{network}")
             } else {
                 "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners"
                     .to_owned()
@@ -164,7 +168,9 @@ pub(crate) fn shortcomings(config: &Config) -> Vec<String> {
     let trial = || {
         let mut said: Vec<_> = Flaw::of(restrict(&allowed, &[])).iter().map(Flaw::to_string).collect();
         if is_strict {
-            said.extend(system_calls::forbid_others(Network::None).err().map(|error| Flaw::from(error).to_string()));
+            said.extend(
+                system_calls::forbid_others(Sockets::default()).err().map(|error| Flaw::from(error).to_string()),
+            );
         }
         if said.is_empty() {
             said = what_gets_through(is_strict);
@@ -564,7 +570,7 @@ mod tests {
                 panic!("{what} should be possible here, for this test to mean something: {error}")
             });
         }
-        system_calls::forbid_others(Network::None).unwrap();
+        system_calls::forbid_others(Sockets::default()).unwrap();
         for (what, way) in &ways {
             assert_eq!(way().unwrap_err().raw_os_error(), Some(Errno::EPERM as i32), "{what}");
         }
@@ -579,7 +585,7 @@ mod tests {
         let broker = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = broker.local_addr().unwrap();
         restrict(&[], &[address.port()]).unwrap();
-        system_calls::forbid_others(Network::TcpAndNames).unwrap();
+        system_calls::forbid_others(Sockets { tcp: true, names: true, local: false }).unwrap();
         drop(TcpStream::connect(address).unwrap());
         drop(UdpSocket::bind("127.0.0.1:0").unwrap());
         assert_eq!(TcpStream::connect("127.0.0.1:1").unwrap_err().kind(), ErrorKind::PermissionDenied);
@@ -589,10 +595,20 @@ mod tests {
 
     #[test]
     fn a_broker_whose_address_is_known_needs_no_udp() {
-        system_calls::forbid_others(Network::Tcp).unwrap();
+        system_calls::forbid_others(Sockets { tcp: true, ..Sockets::default() }).unwrap();
         let refused = TcpStream::connect("127.0.0.1:1").unwrap_err().kind();
         assert_eq!(refused, ErrorKind::ConnectionRefused);
         assert_eq!(UdpSocket::bind("127.0.0.1:0").unwrap_err().raw_os_error(), Some(Errno::EPERM as i32));
+    }
+
+    #[test]
+    fn a_server_at_a_unix_socket_needs_no_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
+        restrict(&[], &[]).unwrap();
+        system_calls::forbid_others(Sockets { local: true, ..Sockets::default() }).unwrap();
+        drop(UnixStream::connect_addr(&listener.local_addr().unwrap()).unwrap());
+        assert_eq!(TcpStream::connect("127.0.0.1:1").unwrap_err().raw_os_error(), Some(Errno::EPERM as i32));
     }
 
     type Way<'a> = &'a dyn Fn() -> io::Result<()>;

@@ -15,7 +15,7 @@ pub(crate) use deadlines::SCARCE;
 pub(crate) use opened::Opened;
 
 use crate::config::{Config, Flags, Protocol, TlsUse, Trace};
-use crate::deliver::{self, Context, Runner};
+use crate::deliver::{self, Context, Runner, Upstreams};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
@@ -55,6 +55,15 @@ pub struct Server<'a> {
     spool: Option<Spool>,
     /// The same, line by line for the log, if that is wanted.
     letter: Lines,
+}
+
+/// Who is asked and who takes mail.
+#[derive(Clone, Copy)]
+struct Outside<'o> {
+    peer: &'o Peer,
+    /// What runs commands.
+    runner: &'o Runner<'o>,
+    upstreams: &'o Upstreams<'o>,
 }
 
 /// Why the session is over.
@@ -129,7 +138,9 @@ impl<'a> Server<'a> {
     /// runs commands.
     pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
         let trace = Trace::new(self.log.wants(Flags::RULES));
-        let mut policy = Policy::new(self.config, peer, trace).with_accounts(&self.opened.accounts);
+        let upstreams = Upstreams::new(self.config, &self.opened.relay, self.log, self.signals);
+        let mut policy =
+            Policy::new(self.config, peer, trace).with_accounts(&self.opened.accounts).with_upstreams(&upstreams);
         let refusal = refusal.or_else(|| policy.refusal());
         self.log_trace(&mut policy);
         // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
@@ -154,9 +165,10 @@ impl<'a> Server<'a> {
             None => Step::Continue,
         };
         let end = match greeted {
-            Ok(()) => self.converse(first, &mut session, &mut policy, peer, runner),
+            Ok(()) => self.converse(first, &mut session, &mut policy, Outside { peer, runner, upstreams: &upstreams }),
             Err(end) => end,
         };
+        upstreams.close();
         self.finish(end, &session);
     }
 
@@ -166,8 +178,7 @@ impl<'a> Server<'a> {
         first: Step,
         session: &mut Session<'s>,
         policy: &mut Policy<'s>,
-        peer: &Peer,
-        runner: &Runner<'_>,
+        outside: Outside<'_>,
     ) -> End {
         let (mut step, mut end) = (first, End::Closed);
         loop {
@@ -193,7 +204,10 @@ impl<'a> Server<'a> {
                     self.receive(session)
                 }
                 Step::Ask(question) => {
+                    outside.upstreams.set_deadline(self.deadlines.message());
                     let answer = policy.answer(&question);
+                    // Whoever we asked took its time, and not the peer's.
+                    self.deadlines.not_idle();
                     self.log_trace(policy);
                     let step = session.answer(answer);
                     if session.transaction().is_some_and(|open| !open.recipients.is_empty()) {
@@ -205,7 +219,7 @@ impl<'a> Server<'a> {
                 Step::Deliver(delivery) if delivery.group.start > 0 && self.is_to_stop() => {
                     Step::Close(reply::shutting_down(&self.config.domain))
                 }
-                Step::Deliver(delivery) => self.deliver(session, peer, delivery, runner),
+                Step::Deliver(delivery) => self.deliver(session, delivery, outside),
                 Step::StartTls(ready) => match self.start_tls(&ready, session, policy) {
                     Ok(step) => step,
                     Err(end) => return end,
@@ -263,7 +277,8 @@ impl<'a> Server<'a> {
     }
 
     /// Delivers the message to a group of its recipients; the session words the answer.
-    fn deliver<'s>(&mut self, session: &mut Session<'s>, peer: &Peer, delivery: Delivery, runner: &Runner<'_>) -> Step {
+    fn deliver<'s>(&mut self, session: &mut Session<'s>, delivery: Delivery, outside: Outside<'_>) -> Step {
+        let Outside { peer, runner, upstreams } = outside;
         let id = self.id.take().unwrap_or_else(|| self.new_id());
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
@@ -277,7 +292,9 @@ impl<'a> Server<'a> {
             deadline: self.deadlines.message(),
             runner,
             brokers: &opened.brokers,
+            upstreams,
         };
+        upstreams.set_deadline(context.deadline);
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
         let began = Instant::now();
         let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);
@@ -363,7 +380,7 @@ impl<'a> Server<'a> {
             Some((id, delivery)) => {
                 reply.encode(enhanced, self.connection.replies());
                 let sent = self.flush();
-                deliver::log_delivery(self.log, &id, &delivery);
+                deliver::log_delivery(self.log, &id, &delivery, reply);
                 self.log.event(&Event::Reply(reply));
                 sent
             }

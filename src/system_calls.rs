@@ -11,28 +11,28 @@ use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
-/// What sockets deliveries make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Network {
-    /// None.
-    None,
-    /// Those of TCP, for brokers.
-    Tcp,
+/// What sockets deliveries make beside that for the system log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sockets {
+    /// Those of TCP, for servers of ours.
+    pub(crate) tcp: bool,
     /// And those of UDP, for the name servers that know where they are.
-    TcpAndNames,
+    pub(crate) names: bool,
+    /// Those of this machine, for servers on it.
+    pub(crate) local: bool,
 }
 
 /// Forbids this thread, for good, every system call but those of a session that delivers, logs and ends.
-pub(crate) fn forbid_others(network: Network) -> Result<(), seccompiler::Error> {
-    seccompiler::apply_filter(&program(network)?)
+pub(crate) fn forbid_others(sockets: Sockets) -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter(&program(sockets)?)
 }
 
-fn program(network: Network) -> Result<BpfProgram, BackendError> {
+fn program(sockets: Sockets) -> Result<BpfProgram, BackendError> {
     let architecture: TargetArch = std::env::consts::ARCH.try_into()?;
-    let for_names: &[i64] = if network == Network::TcpAndNames { &[libc::SYS_bind] } else { &[] };
+    let for_names: &[i64] = if sockets.names { &[libc::SYS_bind] } else { &[] };
     let always = ALLOWED.iter().chain(OLDER).chain(for_names);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = always.map(|call| (*call, Vec::new())).collect();
-    for (call, conditions) in conditions(network) {
+    for (call, conditions) in conditions(sockets) {
         let conditions: Result<Vec<_>, _> =
             conditions.into_iter().map(|(place, cmp, value)| SeccompCondition::new(place, Dword, cmp, value)).collect();
         rules.entry(call).or_default().push(SeccompRule::new(conditions?)?);
@@ -43,13 +43,9 @@ fn program(network: Network) -> Result<BpfProgram, BackendError> {
 
 /// Calls that are allowed if all of this holds of the arguments in these places; of several for one call, one has to.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
-fn conditions(network: Network) -> Vec<(i64, Vec<Condition>)> {
+fn conditions(sockets: Sockets) -> Vec<(i64, Vec<Condition>)> {
     let not_executable = || vec![(2, MaskedEq(flag(libc::PROT_EXEC)), 0)];
-    let types: &[i32] = match network {
-        Network::None => &[],
-        Network::Tcp => &[libc::SOCK_STREAM],
-        Network::TcpAndNames => &[libc::SOCK_STREAM, libc::SOCK_DGRAM],
-    };
+    let types = [(sockets.tcp, libc::SOCK_STREAM), (sockets.names, libc::SOCK_DGRAM)];
     // The usual protocol of its type, and no other: of MPTCP Landlock knows nothing.
     let socket = |family, of_type| {
         let arguments = vec![(0, Eq, flag(family)), (1, MaskedEq(0xf), flag(of_type)), (2, Eq, 0)];
@@ -62,12 +58,15 @@ fn conditions(network: Network) -> Vec<(i64, Vec<Condition>)> {
         (libc::SYS_socket, vec![(0, Eq, flag(libc::AF_UNIX)), (1, MaskedEq(0xf), flag(libc::SOCK_DGRAM))]),
         (libc::SYS_ioctl, vec![(1, Eq, libc::FIONBIO)]),
     ];
-    conditions.extend(types.iter().flat_map(|it| [socket(libc::AF_INET, *it), socket(libc::AF_INET6, *it)]));
+    for (_, it) in types.into_iter().filter(|(is_needed, _)| *is_needed) {
+        conditions.extend([socket(libc::AF_INET, it), socket(libc::AF_INET6, it)]);
+    }
+    conditions.extend(sockets.local.then(|| socket(libc::AF_UNIX, libc::SOCK_STREAM)));
     conditions
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
-fn conditions(_: Network) -> Vec<(i64, Vec<Condition>)> {
+fn conditions(_: Sockets) -> Vec<(i64, Vec<Condition>)> {
     Vec::new()
 }
 
@@ -218,7 +217,10 @@ mod tests {
             ("bind", libc::SYS_bind),
         ] {
             assert!(!ALLOWED.contains(&call) && !OLDER.contains(&call), "{what}");
-            assert!(conditions(Network::TcpAndNames).iter().all(|(known, _)| *known != call), "{what}");
+            assert!(
+                conditions(Sockets { tcp: true, names: true, local: true }).iter().all(|(known, _)| *known != call),
+                "{what}"
+            );
         }
     }
 }

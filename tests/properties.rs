@@ -21,7 +21,7 @@ use mailrecv::smtp::LineEnding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use targets::conversation::PEER;
-use targets::{command, data, log, mboxrd, pieces, proxy, session};
+use targets::{command, data, log, mboxrd, pieces, proxy, relay, session};
 
 proptest! {
     #![proptest_config(cases(600))]
@@ -106,6 +106,12 @@ proptest! {
     #[test]
     fn headers_of_proxies_are_read_plainly(header in words(PROXY, 14)) {
         proxy::check(&header);
+    }
+
+    /// What the next server says is a reply of ours or none, and a text goes there as lines.
+    #[test]
+    fn the_next_server_reads_lines_and_is_read_plainly(said in words(UPSTREAM, 20)) {
+        relay::check(&said);
     }
 
     /// A reader of the mailbox sees one message, with the text that came, and no field of the reader's own.
@@ -208,6 +214,10 @@ const TEXT: &str = "\r\n|\r\n|A: b\r\n|\r\n c\r\n|a b\r\n|:|\r|\n|.|.|x|\0|\r\n.
 const PROXY: &str = "PROXY |PROXY |TCP4 |TCP6 |UNKNOWN|192.0.2.7 |198.51.100.1 |2001:db8::7 |::ffff:192.0.2.7 |1 |25|0|01|65536|\r\n|\r\n|\
     PROXY TCP4 192.0.2.7 198.51.100.1 1 25\r\n|PROXY TCP6 ::1 ::1 1 25|\r\n\r\n\0\r\nQUIT\n|\r\n\r\n\0\r\nQUIT\n!\x11\0\x0c|\
     \r\n\r\n\0\r\nQUIT\n!!\0$| \0\0\0|!\x11\0\x0c|!!\0$|0123456789abcdef|\x01\x02|\n|\r";
+
+/// What the next server may say, and what a text may have in it.
+const UPSTREAM: &str = "250 |250-|354 |450 |500 |501 5.1.3 |530 |550 |550 5.1.1 |554-|599 |2.0.0 |4.2.0 |5.7.1 |SIZE |100|8BITMIME|AUTH PLAIN|Ok|No one|\r\n|\r\n|\r\n|\
+    \n|\r|.|..|\r\n.\r\n|\r\n.|\0|\u{fc}|\u{1b}|\u{e9}| |x";
 
 /// What separates messages in a mailbox, what only seems to, and fields that readers keep for themselves.
 const MAILBOX: &str = "From |From|Fro|F| |>|>|\n|\n|\n|\r|x|\0|\nFrom |\n>From |Status|\nstatus:|Lines |Content-|Length|:|A: b\n|\rStatus:|\t";

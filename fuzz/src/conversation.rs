@@ -150,7 +150,7 @@ fn outcome(group: &[Recipient]) -> Outcome {
     } else if any_into("defer") {
         Err(reply::mailbox_busy("another program works on defer".to_owned()))
     } else {
-        Ok(())
+        Ok(None)
     }
 }
 

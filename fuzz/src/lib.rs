@@ -14,6 +14,7 @@ pub mod mboxrd;
 pub mod pieces;
 pub mod proxy;
 pub mod reference;
+pub mod relay;
 pub mod reply;
 pub mod session;
 
@@ -21,13 +22,14 @@ pub mod session;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("command", command::check),
     ("config", config::check),
     ("data", data::check),
     ("log", log::check),
     ("mboxrd", mboxrd::check),
     ("proxy", proxy::check),
+    ("relay", relay::check),
     ("reply", reply::check),
     ("session", session::check),
 ];

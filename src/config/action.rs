@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::lexer::{Problem, Word, Words};
+use super::relay_url::Hop;
 use super::spelling::closest;
 use super::value;
 
@@ -45,6 +46,8 @@ pub(crate) enum HandOver {
     Hpfeeds(String),
     /// Publish with the AMQP broker.
     Amqp(Topic),
+    /// Pass on to this server, while the peer waits.
+    Relay(Box<Hop>),
 }
 
 /// What an AMQP broker is told of where a message is to go.
@@ -61,7 +64,7 @@ pub(crate) struct Topic {
 pub struct Facts<'a> {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// What follows the name: a file, a folder, a command, or where a broker is to put a message.
+    /// What follows the name: a file, a folder, a command, a server, or where a broker is to put a message.
     pub operands: [Option<&'a str>; 2],
     /// What the sandbox must leave to a session that may do it.
     need: Need<'a>,
@@ -78,6 +81,8 @@ pub(super) enum Need<'a> {
     Command(&'a str),
     /// To connect to this broker.
     Broker(Broker),
+    /// To connect to this server.
+    Hop(&'a Hop),
     /// What every session has.
     Nothing,
 }
@@ -121,6 +126,7 @@ impl HandOver {
             HandOver::Amqp(Topic { exchange, key }) => {
                 Facts { name: "amqp", operands: [Some(exchange), Some(key)], need: Need::Broker(Broker::Amqp) }
             }
+            HandOver::Relay(hop) => Facts::new("relay", Some(hop.shown()), Need::Hop(hop)),
         }
     }
 }
@@ -138,6 +144,7 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
     ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::PipeRaw(command(words)?)))),
     ("hpfeeds", " CHANNEL", |words| Ok(Action::HandOver(HandOver::Hpfeeds(channel(words)?)))),
     ("amqp", " EXCHANGE KEY", |words| Ok(Action::HandOver(HandOver::Amqp(topic(words)?)))),
+    ("relay", " URL", |words| Ok(Action::HandOver(HandOver::Relay(Box::new(Hop::parse(words)?))))),
     ("print", "", |_| Ok(Action::Keep(Keep::Print))),
     ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
 ];
@@ -192,9 +199,6 @@ impl Action {
 }
 
 fn unknown(name: Word<'_>) -> Problem {
-    if name.text == "relay" {
-        return name.not_yet();
-    }
     let names = listed(Action::names().map(str::to_owned));
     let meant = match closest(name.text, Action::names()) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -290,17 +294,25 @@ impl Destinations {
         self.hand_over.is_some()
     }
 
-    /// Whether what cannot be taken back is one and the same for both: a channel, whose subscribers hear of no recipient.
+    /// Whether what cannot be taken back is one and the same for both: a channel, whose subscribers hear of no recipient, or a
+    /// server that takes one message for all.
     pub fn share_hand_over(&self, other: &Self) -> bool {
-        let (own, others) = (self.channel(), other.channel());
-        own.is_some() && own == others
+        match (self.handed_to(), other.handed_to()) {
+            (Some(HandOver::Hpfeeds(own)), Some(HandOver::Hpfeeds(others))) => own == others,
+            (Some(HandOver::Relay(own)), Some(HandOver::Relay(others))) => own.is_shared() && own == others,
+            _ => false,
+        }
     }
 
-    /// The channel that it is published in, if it is.
-    fn channel(&self) -> Option<&str> {
-        match &self.hand_over.as_ref()?.action {
-            HandOver::Hpfeeds(channel) => Some(channel),
-            HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Amqp(_) => None,
+    fn handed_to(&self) -> Option<&HandOver> {
+        self.hand_over.as_ref().map(|destination| &destination.action)
+    }
+
+    /// The server that it is passed on to, if it is.
+    pub(crate) fn hop(&self) -> Option<&Hop> {
+        match self.handed_to()? {
+            HandOver::Relay(hop) => Some(hop),
+            HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Hpfeeds(_) | HandOver::Amqp(_) => None,
         }
     }
 

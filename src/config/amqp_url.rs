@@ -1,11 +1,10 @@
 //! `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS: where an AMQP broker is, and who we are there.
 
 use std::fmt;
-use std::net::Ipv6Addr;
-use std::ops::Range;
 
 use super::lexer::{Problem, Word};
-use super::value::{Secret, host_name, part, port_number};
+use super::url::{Authority, decoded};
+use super::value::{Secret, part};
 use crate::net::client::Endpoint;
 
 /// What such a URL says.
@@ -35,63 +34,19 @@ impl AmqpUrl {
         if let Some(at) = text.find(['?', '#']) {
             return Err(part(word, at..text.len()).problem("a URL has no options here"));
         }
-        // Behind the last `@`: a password may have some that should have been written as `%40`.
-        let user_ends = text.rfind('@');
-        let host_begins = user_ends.map_or(begins, |at| at + 1);
-        let host_ends = text[host_begins..].find('/').map_or(text.len(), |length| host_begins + length);
-        let (user, password) = match user_ends {
-            Some(ends) => user_and_password(word, begins..ends)?,
+        let port = if uses_tls { PORT_OF_TLS } else { PORT };
+        let Authority { user, password, endpoint, ends } =
+            Authority::parse(word, begins, port, "`amqp://USER@HOST/VHOST`")?;
+        let (user, password) = match user {
+            Some(user) => (user, password),
             None => (GUEST.to_owned(), Some(Secret(GUEST.to_owned()))),
         };
-        let is_address = text[host_begins..host_ends].parse::<Ipv6Addr>().is_ok();
-        let colon = text[host_begins..host_ends].rfind(':').map(|at| host_begins + at);
-        let colon = colon.filter(|at| !is_address && !text[*at..host_ends].contains(']'));
-        let (host, port) = match colon {
-            Some(colon) => (host_begins..colon, port_number(part(word, colon + 1..host_ends))?),
-            None => (host_begins..host_ends, if uses_tls { PORT_OF_TLS } else { PORT }),
-        };
-        if host.is_empty() {
-            return Err(word.problem("the host is missing: write `amqp://USER@HOST/VHOST`"));
-        }
-        let host = host_name(part(word, host))?;
-        let vhost = match text.get(host_ends + 1..) {
+        let vhost = match text.get(ends + 1..) {
             None | Some("") => "/".to_owned(),
-            Some(_) => decoded(part(word, host_ends + 1..text.len()))?,
+            Some(_) => decoded(part(word, ends + 1..text.len()))?,
         };
-        Ok(Self { endpoint: Endpoint { host, port }, uses_tls, user, password, vhost })
+        Ok(Self { endpoint, uses_tls, user, password, vhost })
     }
-}
-
-/// `USER` or `USER:PASSWORD`
-fn user_and_password(word: Word<'_>, range: Range<usize>) -> Result<(String, Option<Secret>), Problem> {
-    let text = &word.text[range.clone()];
-    let Some((user, _)) = text.split_once(':') else { return Ok((decoded(part(word, range))?, None)) };
-    let colon = range.start + user.len();
-    let password = decoded(part(word, colon + 1..range.end))?;
-    Ok((decoded(part(word, range.start..colon))?, Some(Secret(password))))
-}
-
-/// A part of a URL with the characters that `%HH` stand for (RFC 3986, 2.1).
-fn decoded(word: Word<'_>) -> Result<String, Problem> {
-    let problem = || word.problem("in a URL `%` and two hexadecimal digits stand for a character, `%25` for `%`");
-    let mut bytes = Vec::with_capacity(word.text.len());
-    let mut rest = word.text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        if byte == b'%' {
-            let (digits, behind) = rest.split_at_checked(2).ok_or_else(problem)?;
-            let digits = std::str::from_utf8(digits).ok().filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()));
-            bytes.push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(problem)?);
-            rest = behind;
-        } else {
-            bytes.push(byte);
-        }
-    }
-    let text = String::from_utf8(bytes).map_err(|_| word.problem("this is not UTF-8 text"))?;
-    if text.len() > LONGEST_NAME || text.contains('\0') {
-        return Err(word.problem("a part of a URL has at most 255 bytes, and none of them is NUL"));
-    }
-    Ok(text)
 }
 
 /// Without the password.
@@ -110,9 +65,6 @@ const PORT_OF_TLS: u16 = 5671;
 
 /// The user of a broker that nobody has configured, who may come from its own machine only.
 const GUEST: &str = "guest";
-
-/// The protocol has one octet for the length of a virtual host.
-const LONGEST_NAME: usize = 255;
 
 #[cfg(test)]
 mod tests {

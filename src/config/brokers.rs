@@ -1,4 +1,5 @@
-//! What the lines about brokers say together: where they are, and what a connection to one needs.
+//! What the lines about servers say together that we connect to, brokers and those that mail is passed on to: where they
+//! are, and what a connection to one needs.
 //!
 //! A line that publishes and a broker that nobody can find would defer all mail; without a broker at all that is an error.
 
@@ -12,6 +13,7 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line, RuleLine};
 use super::lexer::{self, Words};
 use super::pattern::Position;
+use super::relay_url::{Hop, HopTls, Place};
 use super::settings::{Config, Setting};
 use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
 use crate::unread::Unread;
@@ -23,6 +25,8 @@ pub(crate) struct Connections {
     pub(crate) ports: Vec<u16>,
     /// Whether name servers may have to be asked where.
     pub(crate) has_names: bool,
+    /// Whether there are some at Unix sockets.
+    pub(crate) has_sockets: bool,
 }
 
 /// The lines about brokers, in the order of the text.
@@ -30,6 +34,8 @@ pub(crate) struct Connections {
 pub(super) struct BrokerLines {
     /// The first that publishes with each.
     publishing: Vec<(Broker, BrokerLine)>,
+    /// The first that passes mail on to each server.
+    relaying: Vec<(Box<Hop>, BrokerLine)>,
     settings: Vec<(Setting, BrokerLine)>,
 }
 
@@ -53,14 +59,20 @@ impl BrokerLines {
         };
         match directive::line(&prepared) {
             Ok(Some(Line::Rule(RuleLine::Deliver(delivery) | RuleLine::Copy(delivery)))) => {
+                // Behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to PATTERN`.
+                let place = if delivery.group.is_some() { 5 } else { 3 };
                 let broker = match delivery.action {
                     Action::HandOver(HandOver::Hpfeeds(_)) => Broker::Hpfeeds,
                     Action::HandOver(HandOver::Amqp(_)) => Broker::Amqp,
+                    Action::HandOver(HandOver::Relay(hop)) => {
+                        if self.relaying.iter().all(|(known, _)| *known != hop) {
+                            self.relaying.extend(line(place + 1).map(|line| (hop, line)));
+                        }
+                        return;
+                    }
                     Action::HandOver(HandOver::Pipe(_) | HandOver::PipeRaw(_)) | Action::Keep(_) => return,
                 };
                 if self.publishing.iter().all(|(known, _)| *known != broker) {
-                    // Behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to PATTERN`.
-                    let place = if delivery.group.is_some() { 5 } else { 3 };
                     self.publishing.extend(line(place).map(|line| (broker, line)));
                 }
             }
@@ -97,6 +109,13 @@ impl BrokerLines {
             };
             found.push(line.cite(Severity::Error, message.to_owned()));
         }
+        for (hop, line) in &self.relaying {
+            if config.lacks_relay_password(hop) {
+                let message =
+                    "the server wants a password: write `relay_password_file FILE`, or `relay_password PASSWORD`";
+                found.push(line.cite(Severity::Error, message.to_owned()));
+            }
+        }
         found
     }
 
@@ -113,6 +132,8 @@ fn is_about_brokers(setting: &Setting) -> bool {
             | Setting::hpfeeds_secret_file(_)
             | Setting::amqp_urls(_)
             | Setting::amqp_password_file(_)
+            | Setting::relay_password(_)
+            | Setting::relay_password_file(_)
             | Setting::ca_file(_)
     )
 }
@@ -134,6 +155,17 @@ impl Config {
         !self.rules.needs().brokers().is_empty()
     }
 
+    /// The servers that rules pass mail on to.
+    pub(crate) fn hops(&self) -> &[Hop] {
+        self.rules.needs().hops()
+    }
+
+    /// Whether we have to log in there, and nothing says with what.
+    fn lacks_relay_password(&self, hop: &Hop) -> bool {
+        let has_one = hop.password.is_some() || self.relay_password.is_some() || self.relay_password_file.is_some();
+        hop.user.is_some() && !has_one
+    }
+
     /// Where deliveries may connect to.
     pub(crate) fn connections(&self) -> Connections {
         let mut connections = Connections::default();
@@ -143,15 +175,22 @@ impl Config {
             }
             connections.has_names |= endpoint.has_name();
         }
+        connections.has_sockets = self.hops().iter().any(|hop| matches!(hop.place, Place::Unix(_)));
         connections
     }
 
-    /// Every broker that rules publish with, and whether that is under TLS.
+    /// Every broker that rules publish with, and every server that they pass mail on to, and whether it has to have a
+    /// certificate of those authorities that are believed where no others are named.
     fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, bool)> {
         let brokers = self.rules.needs().brokers();
         let hpfeeds = self.hpfeeds_broker.iter().filter(|_| brokers.contains(&Broker::Hpfeeds));
         let amqp = self.amqp_urls.iter().filter(|_| brokers.contains(&Broker::Amqp));
-        hpfeeds.map(|broker| (broker, self.hpfeeds_tls)).chain(amqp.map(|url| (&url.endpoint, url.uses_tls)))
+        let hops = self.hops().iter().filter_map(|hop| match &hop.place {
+            Place::Tcp(endpoint) => Some((endpoint, hop.is_verified() && hop.ca_file.is_none())),
+            Place::Unix(_) => None,
+        });
+        let brokers = hpfeeds.map(|broker| (broker, self.hpfeeds_tls));
+        brokers.chain(amqp.map(|url| (&url.endpoint, url.uses_tls))).chain(hops)
     }
 
     /// Whether there is a user at an AMQP broker without a password.
@@ -165,12 +204,12 @@ impl Config {
         self.rules.needs().brokers().iter().any(|broker| match broker {
             Broker::Hpfeeds => self.hpfeeds_broker.is_none() || self.hpfeeds_ident.is_none() || !has_secret,
             Broker::Amqp => self.amqp_urls.is_empty() || self.lacks_amqp_password(),
-        })
+        }) || self.hops().iter().any(|hop| self.lacks_relay_password(hop))
     }
 
     /// Looks into the files that connections to brokers need.
     pub(super) fn check_brokers(&self) -> Vec<Diagnostic> {
-        if !self.publishes() {
+        if !self.publishes() && self.hops().is_empty() {
             return Vec::new();
         }
         let lines = self.broker_lines();
@@ -184,19 +223,35 @@ impl Config {
                 )
             }));
         }
+        if self.relay_password_file.is_some() && self.relay_password.is_some() {
+            let line = lines.last(|setting| matches!(setting, Setting::relay_password(_)));
+            found.extend(line.map(|line| {
+                line.warn(
+                    "`relay_password_file` says what the password is, and not this line: leave one of them out"
+                        .to_owned(),
+                )
+            }));
+        }
         let secrets = [
             lines.last(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))),
             lines.last(|setting| matches!(setting, Setting::amqp_password_file(_))),
+            lines.last(|setting| matches!(setting, Setting::relay_password_file(_))),
         ];
         found.extend(secrets.into_iter().flatten().filter_map(check_secret));
         if self.endpoints().any(|(_, uses_tls)| uses_tls) {
             let path = self.ca_file.as_deref().unwrap_or(Path::new(AUTHORITIES));
-            if let Err(why) = Unread::open(path).read().and_then(|text| client::authorities(&text)) {
-                let message = format!("{} {why:#}; no broker under TLS can be believed", path.display());
+            if let Some(message) = flaw_of_authorities(path) {
                 found.push(match lines.last(|setting| matches!(setting, Setting::ca_file(_))) {
                     Some(line) => line.warn(message),
                     None => Diagnostic::warning(message),
                 });
+            }
+        }
+        for (hop, line) in &lines.relaying {
+            let ca_file = hop.ca_file.as_deref().filter(|_| hop.is_verified());
+            found.extend(ca_file.and_then(flaw_of_authorities).map(|flaw| line.warn(flaw)));
+            if hop.tls == HopTls::Off && hop.user.is_some() && !hop.is_here() {
+                found.push(line.warn("without TLS everybody on the way can hear the password".to_owned()));
             }
         }
         found
@@ -214,7 +269,11 @@ impl Config {
                     Setting::amqp_urls(urls) => urls.iter().any(|url| url.endpoint == *endpoint),
                     _ => false,
                 });
-                found.extend(line.map(|line| line.warn(format!("{why:#}: mail for it would be deferred"))));
+                let is_there = |hop: &Hop| hop.place == Place::Tcp(endpoint.clone());
+                let relaying = || lines.relaying.iter().find(|(hop, _)| is_there(hop)).map(|(_, line)| line);
+                found.extend(
+                    line.or_else(relaying).map(|line| line.warn(format!("{why:#}: mail for it would be deferred"))),
+                );
             }
         }
         found
@@ -226,6 +285,12 @@ impl Config {
         _ = self.rules.sources.for_each_line(|number, text| lines.look_at(number, text));
         lines
     }
+}
+
+/// What keeps these authorities from being believed.
+fn flaw_of_authorities(path: &Path) -> Option<String> {
+    let why = Unread::open(path).read().and_then(|text| client::authorities(&text)).err()?;
+    Some(format!("{} {why:#}; no server under TLS can be believed", path.display()))
 }
 
 /// A file without a secret, or whose secret everybody can read.

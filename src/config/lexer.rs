@@ -36,11 +36,6 @@ impl<'t> Word<'t> {
         Self { text, start: 0, end: text.len() }
     }
 
-    /// This word means something that is still to come.
-    pub(super) fn not_yet(&self) -> Problem {
-        self.problem(format!("`{}` is not supported by this version", self.text))
-    }
-
     pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
         Problem { start: self.start, end: self.end, message: message.into() }
     }
@@ -200,12 +195,12 @@ const UNCLOSED: &str = "this quote is not closed";
 pub(super) fn without_secret(line: &str) -> Cow<'_, str> {
     let mut words = Words::new(line);
     match words.next_word() {
-        Some(verb) if verb.text == "hpfeeds_secret" => {
+        Some(verb) if ["hpfeeds_secret", "relay_password"].contains(&verb.text) => {
             let (shown, secret) = line.split_at(verb.end);
             let hidden = |character: char| if matches!(character, ' ' | '\t') { character } else { '*' };
             Cow::Owned(shown.chars().chain(secret.chars().map(hidden)).collect())
         }
-        Some(verb) if verb.text == "amqp_url" => {
+        Some(verb) if verb.text == "amqp_url" || RELAYED.iter().any(|scheme| line.contains(scheme)) => {
             let Some(password) = password_in_url(line) else { return Cow::Borrowed(line) };
             let stars = "*".repeat(line[password.clone()].chars().count());
             Cow::Owned([&line[..password.start], &stars, &line[password.end..]].concat())
@@ -213,6 +208,9 @@ pub(super) fn without_secret(line: &str) -> Cow<'_, str> {
         _ => Cow::Borrowed(line),
     }
 }
+
+/// What URLs begin with that may have a password, wherever they stand.
+const RELAYED: [&str; 3] = ["smtp://", "smtps://", "lmtp://"];
 
 /// Where a password may stand in a line with a URL: between the first colon of what is in front of the host and its last `@`.
 fn password_in_url(line: &str) -> Option<Range<usize>> {

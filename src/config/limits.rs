@@ -134,6 +134,8 @@ limits! {
     min_free: u64 = any_number("100000000"), 452 "Not enough room for messages, try again later.";
     /// What a broker may take for a message, from the look-up of its name to its last word.
     broker_secs: Duration = seconds("60"), 451 "The broker that takes this mail does not answer, try again later.";
+    /// One wait for the next server, where RFC 5321 (4.5.3.2) does not give it less.
+    relay_secs: Duration = seconds("600"), 451 "The server that takes this mail does not answer, try again later.";
     /// Whether commands must be ASCII.
     smtp_ascii: bool = switch("on"), 500 "Binary data (non-ASCII) unsupported.";
     /// Who needs a forward-confirmed name.

@@ -196,8 +196,8 @@ impl<'r> Lines<'r> {
                 return self.command_problems(command, Form::Mailbox, prepared);
             }
             Action::HandOver(HandOver::PipeRaw(command)) => return self.command_problems(command, Form::Raw, prepared),
-            // What there is to say of the broker is said once.
-            Action::HandOver(HandOver::Hpfeeds(_) | HandOver::Amqp(_)) => return Vec::new(),
+            // What there is to say of the broker, or of the next server, is said once.
+            Action::HandOver(HandOver::Hpfeeds(_) | HandOver::Amqp(_) | HandOver::Relay(_)) => return Vec::new(),
         };
         // The path is the last word, or nearly.
         trouble.map(|trouble| about(prepared.rfind(&**path).unwrap_or_default(), path, trouble)).into_iter().collect()

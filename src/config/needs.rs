@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::action::{Broker, Need};
+use super::relay_url::Hop;
 
 /// What the destinations of a configuration need.
 #[derive(Debug, Default)]
@@ -17,6 +18,12 @@ pub struct Needs {
     pub(super) commands: Vec<(Option<usize>, Box<str>)>,
     /// Each broker once.
     brokers: Vec<Broker>,
+    /// Each server once that mail is passed on to.
+    hops: Vec<Hop>,
+    /// Whether a `deliver` line, or the dead letter file, takes mail elsewhere.
+    has_other_ways: bool,
+    /// The allow groups of `deliver` lines that pass mail on, each once; `None` stands for everybody.
+    groups_of_hops: Vec<Option<usize>>,
 }
 
 /// A place that mail is written to.
@@ -41,6 +48,29 @@ impl Needs {
         &self.brokers
     }
 
+    /// The servers that mail may be passed on to.
+    pub(crate) fn hops(&self) -> &[Hop] {
+        &self.hops
+    }
+
+    /// The server that every recipient's mail is passed on to, if that can be told before one is named, and the groups of
+    /// those who may send there.
+    pub(super) fn only_hop(&self) -> Option<(&Hop, &[Option<usize>])> {
+        match &self.hops[..] {
+            [hop] if !self.has_other_ways => Some((hop, &self.groups_of_hops)),
+            _ => None,
+        }
+    }
+
+    /// Takes note of where a line of this group, or of none, sends mail that is not only copied there.
+    pub(super) fn add_way(&mut self, need: Need<'_>, group: Option<usize>) {
+        match need {
+            Need::Hop(_) if self.groups_of_hops.contains(&group) => {}
+            Need::Hop(_) => self.groups_of_hops.push(group),
+            _ => self.has_other_ways = true,
+        }
+    }
+
     /// Takes in what a line of this group, or of none, needs.
     pub(super) fn add(&mut self, need: Need<'_>, group: Option<usize>) {
         match need {
@@ -59,6 +89,8 @@ impl Needs {
             Need::Command(text) => self.commands.push((group, text.into())),
             Need::Broker(broker) if self.brokers.contains(&broker) => {}
             Need::Broker(broker) => self.brokers.push(broker),
+            Need::Hop(hop) if self.hops.contains(hop) => {}
+            Need::Hop(hop) => self.hops.push(hop.clone()),
             Need::Nothing => {}
         }
     }

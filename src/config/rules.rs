@@ -17,6 +17,7 @@ use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::peers::{PeerPattern, Peers, Who};
 use super::plain;
+use super::relay_url::Hop;
 use super::source::LineStart;
 use super::sources::{LineName, Sources};
 use super::spelling::closest;
@@ -349,6 +350,14 @@ impl Rules {
         &self.needs
     }
 
+    /// The server that all mail is passed on to that this peer may send, if there is one for all of it. A server is not
+    /// bothered for a peer that may send nothing there.
+    pub(crate) fn only_hop(&self, who: Who<'_>) -> Option<&Hop> {
+        let (hop, groups) = self.needs.only_hop()?;
+        let may_send = |group: &Option<usize>| self.group_admits(*group, who, &mut Trace::default()).unwrap_or(false);
+        groups.iter().any(may_send).then_some(hop)
+    }
+
     /// The commands within the reach of this peer, in the order of their lines. It may still begin TLS and log in, which
     /// lets it into more groups and out of none.
     pub fn commands_for(&self, peer: &Peer) -> Vec<&str> {
@@ -404,6 +413,7 @@ impl Rules {
             }
             RuleLine::Deliver(delivery) => {
                 let recipient = delivery.recipient;
+                self.needs.add_way(delivery.action.needs(), self.defined_group(delivery.group)?);
                 let rule = self.rule(delivery, position(recipient))?;
                 match rule.matcher {
                     Matcher::Address(address) => self.exact.add(address.as_bytes(), at),
@@ -427,6 +437,7 @@ impl Rules {
             }
             RuleLine::DeadLetterFile(file) => {
                 self.needs.add(Need::Mailbox(file.as_ref()), None);
+                self.needs.add_way(Need::Mailbox(file.as_ref()), None);
                 self.dead_letters = Some(file.into());
             }
         }
@@ -450,6 +461,7 @@ impl Rules {
         let (address, need) = plain::destination(rest)?;
         // It is no program, so the group does not matter.
         self.needs.add(need, None);
+        self.needs.add_way(need, None);
         self.exact.add(address, at);
         Some(())
     }

@@ -108,6 +108,10 @@ settings! {
     "amqp_url" amqp_urls: Vec<AmqpUrl> = Vec::new(), value::amqp_url, "", each;
     /// The file with the password for those of them that have none.
     "amqp_password_file" amqp_password_file: Option<PathBuf> = None, value::file, QUOTE_IT;
+    /// What shows who we are to the servers that mail is passed on to, if the URL of one says who, and nothing else.
+    "relay_password" relay_password: Option<Secret> = None, value::secret_or_none, "";
+    /// The file that has that in it.
+    "relay_password_file" relay_password_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// The authorities that servers have their certificates from, to which we connect.
     "ca_file" ca_file: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// Whether peers may, or must, use TLS; if no line says so, that depends on [`Config::tls`].

@@ -249,6 +249,18 @@ pub(super) fn secret(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
     Err(Word { end: rest.end, ..word }.problem("a secret is one word: put one with blanks in quotes"))
 }
 
+/// The same, or `""`, which a variable of the environment may leave of it.
+pub(super) fn secret_or_none(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
+    let mut ahead = *words;
+    match ahead.next_word() {
+        Some(word) if word.text.is_empty() && ahead.is_at_end() => {
+            *words = ahead;
+            Ok(None)
+        }
+        _ => secret(words),
+    }
+}
+
 pub(super) fn payload(words: &mut Words<'_>) -> Result<Payload, Problem> {
     let word = words.expect("`json` or `raw`")?;
     match word.text {

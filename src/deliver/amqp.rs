@@ -16,11 +16,16 @@ use crate::config::{AmqpUrl, Topic};
 use crate::message::payload::{length_as_received, with_crlf};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::net::client::Client;
-use crate::smtp::Outcome;
+use crate::smtp::reply::Reply;
 use crate::untrusted::Untrusted;
 
 /// Publishes the message with the first of the brokers that lets us in.
-pub(super) fn publish(context: &Context<'_>, topic: &Topic, copy: RecipientCopy<'_>, spool: &mut Spool) -> Outcome {
+pub(super) fn publish(
+    context: &Context<'_>,
+    topic: &Topic,
+    copy: RecipientCopy<'_>,
+    spool: &mut Spool,
+) -> Result<(), Reply> {
     let length = length_as_received(spool).map_err(|error| failure(&error, "reading the message again"))?;
     in_time(context, |until| {
         let doing = |url: &AmqpUrl| format!("publishing with the AMQP broker {url}");

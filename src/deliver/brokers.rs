@@ -7,8 +7,7 @@ use anyhow::Context as _;
 use super::Context;
 use crate::config::{Config, secret};
 use crate::net::client::{Client, ClientFiles, Endpoint};
-use crate::smtp::Outcome;
-use crate::smtp::reply;
+use crate::smtp::reply::{self, Reply};
 use crate::unread::Unread;
 
 /// The files of those brokers that rules publish with.
@@ -53,7 +52,7 @@ impl Brokers {
 }
 
 /// Does what has to be over in time. Whatever goes wrong, the sender keeps the mail.
-pub(super) fn in_time(context: &Context<'_>, publish: impl FnOnce(Instant) -> anyhow::Result<()>) -> Outcome {
+pub(super) fn in_time(context: &Context<'_>, publish: impl FnOnce(Instant) -> anyhow::Result<()>) -> Result<(), Reply> {
     let limit = &context.config.limits.broker_secs;
     let until = Instant::now() + limit.value;
     publish(until).map_err(|error| {

@@ -18,12 +18,12 @@ use crate::config::Payload;
 use crate::message::Spool;
 use crate::message::payload::{as_received, json};
 use crate::net::client::Client;
-use crate::smtp::{Outcome, reply};
+use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
 
 /// Publishes the message in a channel, unless it was published there for another recipient: subscribers hear of none. One that
 /// is larger than brokers take is refused for good.
-pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -> Outcome {
+pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -> Result<(), Reply> {
     if spool.is_published(channel) {
         return Ok(());
     }

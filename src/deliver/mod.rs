@@ -1,8 +1,9 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
 //! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
-//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`]) has its say, and only then is the
-//! rest committed, which is no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
+//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`], [`relay`]) has its say, and only then
+//! is the rest committed, which is no more than a rename. Everything prepared is taken back when its value is dropped, on
+//! every way out.
 //!
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
@@ -15,6 +16,7 @@ mod mbox;
 pub mod mboxrd;
 mod pipe;
 mod print;
+mod relay;
 pub(crate) mod runner;
 
 use std::cmp::Ordering;
@@ -26,9 +28,10 @@ use std::time::{Duration, Instant};
 pub use brokers::Brokers;
 use pipe::Form;
 pub use pipe::Runner;
+pub use relay::{RelayFiles, Upstreams};
 
 use crate::address::Mailbox;
-use crate::config::{Config, HandOver, Keep};
+use crate::config::{Config, HandOver, Hop, Keep};
 use crate::files;
 use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
@@ -54,6 +57,8 @@ pub struct Context<'a> {
     pub runner: &'a Runner<'a>,
     /// What reaching brokers needs.
     pub brokers: &'a Brokers,
+    /// The servers that messages are passed on to.
+    pub upstreams: &'a Upstreams<'a>,
 }
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
@@ -70,16 +75,21 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
         // What cannot be taken back should not be done for nothing.
         kept.mailboxes.verify().inspect_err(failed(context, APPEND))?;
     }
-    hand_over(context, envelope, group, spool)?;
-    kept.commit(context)
+    let words = hand_over(context, envelope, group, spool)?;
+    kept.commit(context)?;
+    Ok(words)
 }
 
-/// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must not wait for a log.
-pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery) {
+/// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must
+/// not wait for a log. `reply` is that answer; in it are the words of a server that has taken the message over.
+pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply) {
     let Transaction { reverse_path, size, .. } = &*delivery.transaction;
     for recipient in delivery.recipients() {
+        let hop = recipient.destinations.hop().map(Hop::shown);
         for (action, _) in recipient.destinations.shown() {
-            log.event(&Event::Delivered { id, from: reverse_path, to: &recipient.mailbox, size, action: &action });
+            let is_relayed = hop.is_some() && action.operands[0] == hop;
+            let (to, said) = (&recipient.mailbox, is_relayed.then_some(reply));
+            log.event(&Event::Delivered { id, from: reverse_path, to, size, action: &action, said });
         }
     }
 }
@@ -156,20 +166,32 @@ fn copies(group: &[Recipient]) -> Vec<Copy<'_>> {
 }
 
 /// Gives the message to whoever will not give it back: one at the most, as the session sees to, for one or more recipients.
+/// What it said, if that is to be passed on.
 fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
+    let (mut words, mut handed_over) = (None, None::<&Recipient>);
     for recipient in group {
         let Some(to) = &recipient.destinations.hand_over else { continue };
+        // One server takes it for all whose mail goes there.
+        if handed_over.is_some_and(|other| other.destinations.share_hand_over(&recipient.destinations)) {
+            continue;
+        }
+        handed_over = Some(recipient);
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
         let taken_over = match &to.action {
             HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
             HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
             HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
             HandOver::Amqp(topic) => amqp::publish(context, topic, copy, spool),
+            HandOver::Relay(hop) => {
+                let there = group.iter().filter(|other| other.destinations.hop() == Some(hop));
+                let recipients: Vec<_> = there.map(|recipient| &recipient.mailbox).collect();
+                context.upstreams.deliver(hop, &recipients, copy, spool).map(|said| words = Some(said))
+            }
         };
         let counter = Family::DeliveryFailures.with_any(to.action.name());
         taken_over.map_err(about(&recipient.mailbox)).inspect_err(failed(context, counter))?;
     }
-    Ok(())
+    Ok(words)
 }
 
 /// What was prepared. Dropped before [`Kept::commit`], it is taken back.
@@ -181,7 +203,7 @@ struct Kept<'a> {
 
 impl Kept<'_> {
     /// Lets it stay. What can fail comes first, while everything can still be taken back.
-    fn commit(self, context: &Context<'_>) -> Outcome {
+    fn commit(self, context: &Context<'_>) -> Result<(), Reply> {
         let Self { mut maildirs, mailboxes, shown } = self;
         mailboxes.verify().inspect_err(failed(context, APPEND))?;
         if !maildirs.are_empty() {

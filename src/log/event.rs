@@ -6,7 +6,7 @@
 use nix::sys::signal::Signal;
 use std::fmt::{self, Display};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitStatus;
 
@@ -16,6 +16,7 @@ use crate::net::tls::TlsParameters;
 use crate::peer::{Address, Peer};
 use crate::smtp::auth::Mechanism;
 use crate::smtp::reply::{self, Reply};
+use crate::smtp::upstream::shown;
 use crate::smtp::{Delivery, NOT_SHOWN};
 use crate::untrusted::{Untrusted, with_one_address};
 
@@ -76,7 +77,19 @@ pub enum Event<'a> {
         to: &'a dyn Display,
         size: &'a dyn Display,
         action: &'a dyn Display,
+        /// What a server said that has taken it over.
+        said: Option<&'a Reply>,
     },
+    /// We are connected to a server that mail is passed on to.
+    HopConnected { hop: &'a str, address: SocketAddr },
+    /// That connection is under TLS.
+    HopSecured { hop: &'a str },
+    /// It cannot be, for this reason, and need not.
+    HopNotSecured { hop: &'a str, why: &'a str },
+    /// What we say there, without passwords.
+    HopCommand { hop: &'a str, words: &'a str },
+    /// What it says.
+    HopReply { hop: &'a str, reply: &'a str },
     /// A mailbox is opened.
     OpeningMailbox(&'a Path),
     /// A mailbox is closed, with what was appended to it.
@@ -146,7 +159,14 @@ impl Event<'_> {
             Event::HostName(_) | Event::NoHostName(_) => Some(Flags::HOSTS),
             Event::Letter(_) => Some(Flags::LETTERS),
             Event::Rule(_) => Some(Flags::RULES),
-            Event::Connected(_) | Event::Secured(_) | Event::Command(_) | Event::SecretLine => Some(Flags::DIALOGUE),
+            Event::Connected(_)
+            | Event::Secured(_)
+            | Event::Command(_)
+            | Event::SecretLine
+            | Event::HopConnected { .. }
+            | Event::HopSecured { .. }
+            | Event::HopCommand { .. }
+            | Event::HopReply { .. } => Some(Flags::DIALOGUE),
             Event::Reply(reply) => {
                 if reply.is_negative() {
                     None
@@ -158,6 +178,7 @@ impl Event<'_> {
             | Event::UnofferedParameters(_)
             | Event::NotSecured(_)
             | Event::PlaintextThrownAway(_)
+            | Event::HopNotSecured { .. }
             | Event::StaleLock { .. }
             | Event::OneLockOnly { .. }
             | Event::FolderNotSynced(..)
@@ -196,6 +217,7 @@ impl Event<'_> {
             | Event::NotAConnection(_)
             | Event::PeerGoneBeforeGreeting
             | Event::NotSecured(_)
+            | Event::HopNotSecured { .. }
             | Event::NoKey(_)
             | Event::PlaintextThrownAway(_)
             | Event::UnofferedParameters(_)
@@ -226,6 +248,10 @@ impl Event<'_> {
             | Event::Letter(_)
             | Event::Print(_)
             | Event::Delivered { .. }
+            | Event::HopConnected { .. }
+            | Event::HopSecured { .. }
+            | Event::HopCommand { .. }
+            | Event::HopReply { .. }
             | Event::OpeningMailbox(_)
             | Event::ClosingMailbox(_)
             | Event::WritingFile(_)
@@ -310,11 +336,22 @@ impl Event<'_> {
             Event::Rule(decision) => write!(f, "DEBUG: {decision}"),
             Event::Letter(line) => write!(f, "DEBUG: Letter: '{}'", log.untrusted(line)),
             Event::Print(line) => write!(f, "| {}", Untrusted::new(line).with_utf8().whole()),
-            Event::Delivered { id, from, to, size, action } => {
+            Event::HopConnected { hop, address } => write!(f, "DEBUG: connected to {hop} ({})", address.ip()),
+            Event::HopSecured { hop } => write!(f, "DEBUG: {hop} is under TLS"),
+            Event::HopNotSecured { hop, why } => write!(f, "WARNING: no TLS with {hop}: {why}"),
+            Event::HopCommand { hop, words } => {
+                write!(f, "DEBUG: to {hop}: '{}'", log.untrusted(words.as_bytes()))
+            }
+            Event::HopReply { hop, reply } => write!(f, "DEBUG: from {hop}: '{}'", Untrusted::new(reply.as_bytes())),
+            Event::Delivered { id, from, to, size, action, said } => {
                 let (from, to) = (from.to_string(), to.to_string());
                 let (from, to) = (log.untrusted(from.as_bytes()), log.untrusted(to.as_bytes()));
                 let (from, to) = (from.in_angles(), to.in_angles());
-                write!(f, "Mail id={id} from=<{from}> to=<{to}> size={size} {action}: delivered")
+                write!(f, "Mail id={id} from=<{from}> to=<{to}> size={size} {action}: delivered")?;
+                match said {
+                    Some(reply) => write!(f, " ({})", Untrusted::new(shown(reply).as_bytes())),
+                    None => Ok(()),
+                }
             }
             Event::OpeningMailbox(path) => write!(f, "DEBUG: opening {}", path.display()),
             Event::ClosingMailbox(path) => write!(f, "DEBUG: closing {}", path.display()),
@@ -379,7 +416,8 @@ impl Event<'_> {
 /// follows from one that has its line, because peers are banned for the others.
 fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = if is_error(reply) { "ERROR" } else { "WARNING" };
-    write!(f, "{kind}: {} {}", reply.code, reply.text)?;
+    // One line, whoever has worded it.
+    write!(f, "{kind}: {} {}", reply.code, reply.text.replace('\n', " / "))?;
     if let Some(subject) = &reply.subject {
         write!(f, " '{}'", log.untrusted(subject))?;
     }
@@ -442,6 +480,9 @@ mod tests {
             (Event::Letter(b"ERROR: 550 No one here"), false),
             (Event::Print(b"ERROR: 550 No one here"), false),
             (Event::Rule(&"ERROR: 550 No one here"), false),
+            (Event::HopCommand { hop: "ERROR: 550", words: "ERROR: 550 No one here" }, false),
+            (Event::HopReply { hop: "ERROR: 550", reply: "ERROR: 550 No one here" }, false),
+            (Event::HopNotSecured { hop: "ERROR: 550", why: forged }, false),
             (Event::Gone("ERROR: 550 No one here"), false),
             (Event::NoHostName(&forged), false),
             (Event::CannotAccept(&error), false),

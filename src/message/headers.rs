@@ -81,13 +81,25 @@ impl<'a> RecipientCopy<'a> {
     /// The headers that are ours.
     pub fn headers(&self) -> String {
         let mut headers = String::with_capacity(400);
-        let (envelope, recipient) = (self.envelope, self.recipient);
-        let Transaction { reverse_path, hello, recipients, .. } = envelope.transaction;
         // Writing to a String cannot fail.
-        let _ = writeln!(headers, "Return-Path: <{reverse_path}>");
+        let _ = writeln!(headers, "Return-Path: <{}>", self.envelope.transaction.reverse_path);
         for recipient in self.recipients() {
             let _ = writeln!(headers, "Delivered-To: {recipient}");
         }
+        self.write_received(&mut headers);
+        headers
+    }
+
+    /// The one that a server puts in front which passes a message on: the others are for where its way ends.
+    pub fn received(&self) -> String {
+        let mut header = String::with_capacity(300);
+        self.write_received(&mut header);
+        header
+    }
+
+    fn write_received(&self, headers: &mut String) {
+        let (envelope, recipient) = (self.envelope, self.recipient);
+        let Transaction { hello, recipients, .. } = envelope.transaction;
         let _ = write!(headers, "Received: from {} ({}", hello.name, envelope.peer.name());
         let _ = match envelope.peer.address {
             Address::Ip(address @ IpAddr::V4(_)) => writeln!(headers, " [{address}])"),
@@ -104,6 +116,5 @@ impl<'a> RecipientCopy<'a> {
             let _ = write!(headers, "\n\tfor <{recipient}>");
         }
         let _ = writeln!(headers, "; {}", HeaderDate::now());
-        headers
     }
 }

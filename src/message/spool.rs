@@ -142,7 +142,7 @@ impl Spool {
     }
 
     /// The same with a header that is one, as it has to be behind headers of ours.
-    pub(super) fn message(&mut self) -> io::Result<impl BufRead + '_> {
+    pub(crate) fn message(&mut self) -> io::Result<impl BufRead + '_> {
         let amendments = self.header.amendments();
         Ok(Amended::new(self.text()?, amendments))
     }

@@ -74,7 +74,7 @@ families! {
 
 /// The destinations of mail (mailrecv.conf(5), ACTIONS); a test holds it against those that there are.
 const ACTIONS: Form =
-    Form::By("action", &["append", "maildir", "pipe", "pipe_raw", "hpfeeds", "amqp", "print", "discard"]);
+    Form::By("action", &["append", "maildir", "pipe", "pipe_raw", "hpfeeds", "amqp", "relay", "print", "discard"]);
 
 /// What is to be known of a family.
 struct Facts {

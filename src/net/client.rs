@@ -76,7 +76,7 @@ impl ClientFiles {
     }
 
     /// Whom we believe who a server is.
-    fn authorities(&self) -> anyhow::Result<RootCertStore> {
+    pub(crate) fn authorities(&self) -> anyhow::Result<RootCertStore> {
         self.authorities.parsed(authorities)
     }
 }

@@ -330,7 +330,7 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 /// What ended a wait.
-enum Woken {
+pub(super) enum Woken {
     /// The descriptor is ready.
     Ready,
     /// A signal has come; it has been taken note of. It comes before whatever the peer has sent or read meanwhile.
@@ -340,7 +340,7 @@ enum Woken {
 }
 
 /// Waits once, for a descriptor, a signal, or the end of the time.
-fn wait(
+pub(super) fn wait(
     descriptor: BorrowedFd<'_>,
     events: PollFlags,
     signals: Option<&Signals>,

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod conn;
+pub(crate) mod dialogue;
 pub(crate) mod dns;
 mod dns_message;
 pub mod listener;

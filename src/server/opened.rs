@@ -2,7 +2,7 @@
 
 use crate::accounts::Accounts;
 use crate::config::{AuthUse, Config, TlsUse};
-use crate::deliver::Brokers;
+use crate::deliver::{Brokers, RelayFiles};
 use crate::net::tls::Keys;
 
 /// Files that a configuration names, open and not read yet. What cannot be opened is told when it is needed.
@@ -14,12 +14,19 @@ pub struct Opened {
     pub accounts: Accounts,
     /// What reaching brokers takes, if a rule publishes.
     pub brokers: Brokers,
+    /// What passing mail on takes, if a rule does.
+    pub relay: RelayFiles,
 }
 
 impl Opened {
     /// Opens them. A key is mostly root's, so this comes before root is given up.
     pub fn open(config: &Config) -> Self {
-        Self { keys: keys(config), accounts: accounts(config), brokers: Brokers::open(config) }
+        Self {
+            keys: keys(config),
+            accounts: accounts(config),
+            brokers: Brokers::open(config),
+            relay: RelayFiles::open(config),
+        }
     }
 }
 

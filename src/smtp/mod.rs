@@ -16,16 +16,18 @@ pub mod reply;
 pub mod scram;
 pub mod session;
 pub mod transaction;
+pub mod upstream;
 
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::address::{Mailbox, ReversePath};
+use crate::address::Mailbox;
 use crate::config::{Destinations, TlsUse};
 use crate::scram_keys::ScramKeys;
 use auth::{Credentials, Mechanism};
 use reply::Reply;
 use transaction::{Recipient, Transaction};
+use upstream::Sender;
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl From<TlsUse> for TlsStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// Whether this sender may send through us.
-    Sender(ReversePath),
+    Sender(Sender),
     /// Where mail for this recipient goes.
     Recipient(Mailbox),
     /// Whether SCRAM-SHA-256 is for everybody who has an account.
@@ -130,8 +132,9 @@ impl Delivery {
 }
 
 /// What became of a delivery: the message is at every destination of its group, on stable storage, or it is at none and the
-/// reply says why. Whatever is not understood is answered 4xx, so that the sender keeps the mail.
-pub type Outcome = Result<(), Reply>;
+/// reply says why. Whatever is not understood is answered 4xx, so that the sender keeps the mail. If a server has taken it
+/// over whose words are to be passed on, they are with it.
+pub type Outcome = Result<Option<Reply>, Reply>;
 
 /// What a session made of its input.
 #[derive(Debug)]

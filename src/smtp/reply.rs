@@ -107,8 +107,8 @@ impl Reply {
     }
 
     /// Reads the reply at the beginning of what another server sent, and says how many bytes it takes; `None` while it is
-    /// not there as a whole. A line may end with LF alone, as some do. Nothing here asks other servers yet; what we write
-    /// ourselves is held against this.
+    /// not there as a whole. A line may end with LF alone, as some do.
+    /// What we write ourselves is held against this as well.
     pub fn parse(input: &[u8]) -> Result<Option<(Self, usize)>, NotAReply> {
         let mut reply = fixed(0, None, "");
         let (mut text, mut used) = (String::new(), 0);
@@ -565,6 +565,8 @@ pub const NO_CONFIRMED_NAME: Status = Status(4, 7, 25);
 pub const COMMAND_TOO_SLOW: Status = Status(4, 3, 0);
 /// What goes with `limit.broker_secs`.
 pub const BROKER_TOO_SLOW: Status = Status(4, 4, 2);
+/// What goes with `limit.relay_secs`.
+pub const HOP_TOO_SLOW: Status = Status(4, 4, 2);
 /// What goes with `error rcpt_to`.
 pub const RECIPIENT_REFUSED: Status = Status(5, 1, 1);
 /// What goes with `error mail_from`.
@@ -596,6 +598,46 @@ pub fn too_many_hops(hops: usize) -> Reply {
 /// A broker takes so many bytes and not more.
 pub fn too_large_for_broker(room: usize) -> Reply {
     reply(552, MESSAGE_TOO_LARGE, format!("The message is too large for where it goes, which takes {room} bytes"))
+}
+
+/// The next server cannot be reached.
+pub fn hop_unreachable(cause: String) -> Reply {
+    let text = "The server that takes this mail cannot be reached, try again later";
+    Reply { is_our_fault: true, ..reply(451, Status(4, 4, 1), text).because(cause) }
+}
+
+/// The connection to it is over, or what it says makes no sense.
+pub fn hop_lost(cause: String) -> Reply {
+    let text = "The server that takes this mail does not take it now, try again later";
+    Reply { is_our_fault: true, ..reply(451, Status(4, 4, 2), text).because(cause) }
+}
+
+/// It has no certificate that we could believe, or no TLS.
+pub fn hop_insecure(cause: String) -> Reply {
+    let text = "The server that takes this mail cannot be reached safely, try again later";
+    Reply { is_our_fault: true, ..reply(451, Status(4, 7, 5), text).because(cause) }
+}
+
+/// It does not like how we speak with it.
+pub fn hop_misconfigured(cause: String) -> Reply {
+    let text = "The way to the server that takes this mail is not configured correctly, try again later";
+    Reply { is_our_fault: true, ..reply(451, Status(4, 3, 5), text).because(cause) }
+}
+
+/// It takes no message of this size.
+pub fn too_large_for_hop(size: u64, limit: u64) -> Reply {
+    reply(552, MESSAGE_TOO_LARGE, "The message is too large for where it goes")
+        .because(format!("{size} octets, and the next server takes {limit}"))
+}
+
+/// It takes none with this address, or in this header (RFC 6531, 3.5).
+pub fn no_utf8_at_hop() -> Reply {
+    reply(550, Status(5, 6, 7), "The server that takes this mail has no SMTPUTF8")
+}
+
+/// It takes no bytes beyond ASCII, and we change no message (RFC 6152, section 3).
+pub fn no_eight_bit_at_hop() -> Reply {
+    reply(554, Status(5, 6, 3), "The server that takes this mail takes ASCII only, and this message is not")
 }
 
 /// A `pipe` command refused the message for good; the code says why.

@@ -221,7 +221,10 @@ impl<'c> Session<'c> {
         match std::mem::take(&mut self.state) {
             State::Answering(mut answering) => {
                 answering.is_delivered |= outcome.is_ok();
-                self.answered(answering, outcome.map_or_else(|reply| reply, |()| reply::accepted(id)))
+                self.answered(
+                    answering,
+                    outcome.map_or_else(|reply| reply, |words| words.unwrap_or_else(|| reply::accepted(id))),
+                )
             }
             state => {
                 self.state = state;

@@ -76,13 +76,14 @@ pub fn doveadm(config: &Path) -> Command {
     command
 }
 
-/// A command that runs what is added to it where the files of an unpacked package lie in their places: in a mount namespace
+/// A command that runs what is added to it where the files of unpacked packages lie in their places: in a mount namespace
 /// of its own, in which /etc, /usr and /var can be written to, and of which nothing is left.
-pub fn laid_over(package: &str, folder: &Folder) -> Command {
+pub fn laid_over(packages: &[&str], folder: &Folder) -> Command {
     let over = folder.path("over");
     fs::create_dir_all(&over).unwrap();
+    let roots: Vec<String> = packages.iter().map(|package| root(package).display().to_string()).collect();
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", LAY_OVER, "sh"]).arg(over).arg(root(package));
+    command.args(["--mount", "sh", "-c", LAY_OVER, "sh"]).arg(over).arg(roots.join(" "));
     command
 }
 
@@ -113,14 +114,16 @@ const DAEMONS: [&str; 3] = ["usr/sbin", "sbin", "usr/lib/postfix/sbin"];
 /// A package that is installed lies in its place already.
 const LAY_OVER: &str = r#"
 set -e
-over=$1 files=$2
+over=$1 roots=$2
 shift 2
 mount -t tmpfs none "$over"
 for name in etc usr var; do
-    mkdir -p "$over/none/$name" "$over/upper/$name" "$over/work/$name"
-    lower=$over/none/$name
-    [ "$files" = / ] || [ ! -d "$files/$name" ] || lower=$files/$name
-    mount -t overlay -o "lowerdir=$lower:/$name,upperdir=$over/upper/$name,workdir=$over/work/$name" overlay "/$name"
+    mkdir -p "$over/upper/$name" "$over/work/$name"
+    lower=
+    for files in $roots; do
+        [ "$files" = / ] || [ ! -d "$files/$name" ] || lower=$lower$files/$name:
+    done
+    mount -t overlay -o "lowerdir=$lower/$name,upperdir=$over/upper/$name,workdir=$over/work/$name" overlay "/$name"
 done
 mount -t tmpfs none /run
 exec "$@""#;

@@ -49,6 +49,14 @@ impl Folder {
         entries.flatten().map(|entry| count(entry.path())).sum()
     }
 
+    /// What is in the files of a folder of it, in the order of their names; nothing if there is no such folder.
+    pub fn contents(&self, name: impl AsRef<Path>) -> Vec<Vec<u8>> {
+        let entries = fs::read_dir(self.path(name)).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths.iter().filter_map(|path| fs::read(path).ok()).collect()
+    }
+
     /// A program, to be started in this folder with nothing to read.
     pub fn command(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);

@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod client;
 pub mod daemon;
 pub mod debian;
+pub mod dovecot;
 pub mod exim;
 mod folder;
 pub mod halts;
@@ -26,11 +27,13 @@ mod random;
 pub mod repository;
 mod request;
 pub mod session;
+pub mod smtp_sink;
 pub mod strace;
 pub mod syslog;
 mod tap;
 pub mod tcp;
 pub mod tls;
+pub mod upstream;
 mod wait;
 
 pub use client::{Broken, Client};
@@ -43,6 +46,7 @@ pub use request::{Form, Request};
 pub use session::Session;
 pub use tap::{Recording, Tap};
 pub use tls::TlsClient;
+pub use upstream::Upstream;
 pub use wait::{PATIENCE, a_few_at_a_time, wait_until};
 
 /// Both loopback addresses.

@@ -18,7 +18,7 @@ impl OpenSmtpd {
     /// Starts one that passes mail on to this server.
     pub fn start(next: SocketAddr) -> Self {
         let (address, folder) = (free_port(LOOPBACK[0]), Folder::new());
-        let mut smtpd = debian::laid_over("opensmtpd", &folder);
+        let mut smtpd = debian::laid_over(&["opensmtpd"], &folder);
         smtpd.args(["sh", "-c", START, "sh", &config(address, next)]);
         let mut smtpd = Daemon::start(smtpd, folder.path("smtpd.out"));
         smtpd.until("listening", |_| is_listening(address).then_some(()));

@@ -1,4 +1,4 @@
-//! Postfix as a relay: a server with a queue that passes mail on to one other.
+//! Postfix as a relay, a server with a queue that passes mail on to one other; and as the server where mail ends.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,6 +20,30 @@ pub struct Postfix {
 impl Postfix {
     /// Starts one that passes mail on to this server; `settings` are further lines of main.cf(5).
     pub fn start(next: SocketAddr, settings: &str) -> Self {
+        Self::start_with(&format!("relayhost = [{}]:{}\n{settings}", next.ip(), next.port()), "")
+    }
+
+    /// Starts one with maildirs of [`RECEIVERS`]; `services` are further lines of master(5).
+    pub fn receiving(settings: &str, services: &str) -> Self {
+        let mailboxes = RECEIVERS.map(|name| format!("{{{name}@{FINAL_DOMAIN} = {name}/}}")).join(", ");
+        Self::start_with(
+            &format!(
+                "virtual_mailbox_domains = {FINAL_DOMAIN}\n\
+                 virtual_mailbox_maps = inline:{{ {mailboxes} }}\n\
+                 virtual_mailbox_base = $queue_directory/mail\n\
+                 virtual_minimum_uid = 1\n\
+                 virtual_uid_maps = static:8\n\
+                 virtual_gid_maps = static:8\n\
+                 smtpd_relay_restrictions = reject_unauth_destination\n\
+                 mynetworks =\n\
+                 local_header_rewrite_clients =\n\
+                 {settings}"
+            ),
+            services,
+        )
+    }
+
+    fn start_with(settings: &str, services: &str) -> Self {
         let (root, address, folder) = (debian::root("postfix"), free_port(LOOPBACK[0]), Folder::new());
         // Its processes, which run as another user, have to get in.
         fs::set_permissions(folder.path(""), PermissionsExt::from_mode(0o755)).unwrap();
@@ -28,8 +52,9 @@ impl Postfix {
             fs::create_dir(folder.path(name)).unwrap();
         }
         chown(folder.path("data"), USER);
-        folder.write("config/main.cf", main_cf(&root, &folder.path(""), next) + settings);
-        folder.write("config/master.cf", master_cf(address));
+        folder.write("config/main.cf", main_cf(&root, &folder.path("")) + settings);
+        // They are started in this order, so that all of them listen when the last one does.
+        folder.write("config/master.cf", format!("{services}{}", master_cf(address)));
         let mut master = debian::postfix("master");
         master.arg("-d").arg("-c").arg(folder.path("config"));
         let mut master = Daemon::start(master, folder.path("master.out"));
@@ -40,6 +65,11 @@ impl Postfix {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What is in the mailbox of one of [`RECEIVERS`], in the order in which it came.
+    pub fn mail(&self, name: &str) -> Vec<Vec<u8>> {
+        self.folder.contents(format!("queue/mail/{name}/new"))
     }
 
     /// A place below its queue directory, which is all that its LMTP client sees, as on Debian.
@@ -75,13 +105,15 @@ fn make_queue(queue: &Path) {
         fs::create_dir(queue.join(name)).unwrap();
         chown(queue.join(name), USER);
     }
+    fs::create_dir(queue.join("mail")).unwrap();
+    chown(queue.join("mail"), format!("{USER}:{USER}"));
     for name in ["maildrop", "public"] {
         fs::create_dir(queue.join(name)).unwrap();
         chown(queue.join(name), format!("{USER}:{POSTDROP}"));
     }
 }
 
-fn main_cf(root: &Path, folder: &Path, next: SocketAddr) -> String {
+fn main_cf(root: &Path, folder: &Path) -> String {
     format!(
         "compatibility_level = 3.6\n\
          queue_directory = {folder}/queue\n\
@@ -107,10 +139,7 @@ fn main_cf(root: &Path, folder: &Path, next: SocketAddr) -> String {
          smtpd_peername_lookup = no\n\
          disable_dns_lookups = yes\n\
          smtp_host_lookup = native\n\
-         smtp_connection_cache_on_demand = no\n\
-         relayhost = [{}]:{}\n",
-        next.ip(),
-        next.port(),
+         smtp_connection_cache_on_demand = no\n",
         root = root.display(),
         folder = folder.display(),
     )
@@ -127,6 +156,7 @@ fn master_cf(address: SocketAddr) -> String {
          trace unix - - n - 0 bounce\n\
          smtp unix - - n - - smtp\n\
          lmtp unix - - y - - lmtp\n\
+         virtual unix - n n - - virtual\n\
          error unix - - n - - error\n\
          anvil unix - - n - 1 anvil\n\
          proxymap unix - - n - - proxymap\n\
@@ -135,6 +165,12 @@ fn master_cf(address: SocketAddr) -> String {
          postlog unix-dgram n - n - 1 postlogd\n"
     )
 }
+
+/// Whose mail one takes that is the last.
+pub const RECEIVERS: [&str; 3] = ["fred", "wilma", "barney"];
+
+/// The domain of [`RECEIVERS`].
+pub const FINAL_DOMAIN: &str = "final.example";
 
 /// A group that nobody is in, on every Debian: Postfix wants one of its own.
 const POSTDROP: &str = "news";

@@ -29,13 +29,13 @@ pub fn opensmtpd(mail: &Mail<'_>) -> String {
 }
 
 pub fn nullmailer(mail: &Mail<'_>) -> String {
-    let mut shell = debian::laid_over("nullmailer", mail.folder);
+    let mut shell = debian::laid_over(&["nullmailer"], mail.folder);
     shell.arg("sh").arg(program("nullmailer.sh"));
     mail.feed_program(shell)
 }
 
 pub fn dma(mail: &Mail<'_>) -> String {
-    let mut shell = debian::laid_over("dma", mail.folder);
+    let mut shell = debian::laid_over(&["dma"], mail.folder);
     shell.arg("sh").arg(program("dma.sh"));
     mail.feed_program(shell)
 }

@@ -27,6 +27,7 @@ mod order;
 mod places;
 mod power_cut;
 mod readers;
+mod relay;
 mod report;
 #[path = "../support/mod.rs"]
 mod support;
@@ -47,6 +48,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("kill", kill::run),
     ("inject", inject::run),
     ("lmtp", lmtp::run),
+    ("relay", relay::run),
     ("order", order::run),
     ("power_cut", power_cut::run),
     ("full_disk", full_disk::run),

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use testkit::TlsClient;
-use testkit::client::Reply;
+use testkit::client::{Reply, on_the_wire};
+use testkit::upstream::Upstream;
 
 use crate::client::{Lost, Session, offer_tls};
 use crate::letters::{Copy, Format, Letter, examine, without_separator};
@@ -37,12 +38,16 @@ pub enum Place {
     Full,
     /// A command that reads nothing, and does not end in the time that it has.
     Hanging,
+    /// The next server.
+    Relay,
 }
 
 /// A folder with all places, of which a delivery uses some, and the configuration that leads to them.
 pub struct Destinations {
     pub scratch: Scratch,
     letters: Vec<Letter>,
+    /// The server that [`Place::Relay`] leads to.
+    upstream: Upstream,
     /// What messages are sent under TLS with, if they are.
     tls: Option<TlsClient>,
 }
@@ -76,7 +81,7 @@ impl Destinations {
     /// The places as they are before anything is delivered.
     pub fn new() -> Self {
         let scratch = Scratch::new();
-        let destinations = Self { scratch, letters: Vec::new(), tls: None };
+        let destinations = Self { scratch, letters: Vec::new(), upstream: Upstream::polite(), tls: None };
         let mail = destinations.mail();
         fs::create_dir(&mail).expect("a folder");
         fs::create_dir(destinations.scratch.path("spool")).expect("a folder");
@@ -88,7 +93,11 @@ impl Destinations {
         );
         for place in ALL {
             place.prepare(&mail);
-            writeln!(config, "deliver rcpt_to {}@receiver.example {}", place.name(), place.action(&mail)).unwrap();
+            let action = match place {
+                Place::Relay => format!("relay smtp://{}", destinations.upstream.address),
+                place => place.action(&mail),
+            };
+            writeln!(config, "deliver rcpt_to {}@receiver.example {action}", place.name()).unwrap();
         }
         destinations.scratch.write(CONFIG, config);
         destinations
@@ -152,10 +161,32 @@ impl Destinations {
                         self.judge(without_separator(content, format), format, *place, &mut sight);
                     }
                 }
+                Place::Relay => self.look_at_upstream(&mut sight),
                 Place::Refusing | Place::Full | Place::Hanging => {}
             }
         }
         sight
+    }
+
+    /// It has the message as it was on the wire, behind the trace that we put in front.
+    fn look_at_upstream(&self, sight: &mut Sight) {
+        for message in self.upstream.messages() {
+            let letter =
+                self.letters.iter().find(|letter| message.sender.starts_with(&format!("<{}>", letter.sender())));
+            let Some(letter) = letter else {
+                sight.problems.push(format!("the upstream has a message from {}", message.sender));
+                continue;
+            };
+            let lines = message.text.split_inclusive(|byte| *byte == b'\n');
+            // The Received field ends with the line that has the date in it.
+            let trace = lines.take_while(|line| !line.windows(2).any(|two| two == b"; "));
+            let date_at: usize = trace.map(<[u8]>::len).sum();
+            let text = message.text[date_at..].iter().position(|byte| *byte == b'\n').map(|at| date_at + at + 1);
+            match text.is_some_and(|at| message.text[at..] == on_the_wire(&letter.text())) {
+                true => sight.whole.push((letter.number, Place::Relay)),
+                false => sight.torn.push((Some(letter.number), Place::Relay, "it is not what was sent".to_owned())),
+            }
+        }
     }
 
     fn look_into_mbox(&self, tree: &Tree, place: Place, sight: &mut Sight) {
@@ -246,6 +277,7 @@ impl Place {
             Place::Refusing => "refusing",
             Place::Full => "full",
             Place::Hanging => "hanging",
+            Place::Relay => "relay",
         }
     }
 
@@ -283,6 +315,7 @@ impl Place {
             Place::Refusing => "pipe cat >/dev/null; exit 75".to_owned(),
             Place::Full => "append /dev/full".to_owned(),
             Place::Hanging => "pipe sleep 30".to_owned(),
+            Place::Relay => unreachable!("where the server is, the destinations know"),
         }
     }
 
@@ -299,7 +332,7 @@ impl Place {
                 fs::write(path.join("new").join(OLD_NAME), OLD).expect("writing a message");
             }
             Place::Command | Place::RawCommand => fs::create_dir(path).expect("a folder"),
-            Place::NewMbox | Place::NewMaildir | Place::Refusing | Place::Full | Place::Hanging => {}
+            Place::NewMbox | Place::NewMaildir | Place::Refusing | Place::Full | Place::Hanging | Place::Relay => {}
         }
     }
 
@@ -357,7 +390,7 @@ fn split_mbox(content: &[u8]) -> Vec<&[u8]> {
     messages
 }
 
-const ALL: [Place; 10] = [
+const ALL: [Place; 11] = [
     Place::Mbox,
     Place::NewMbox,
     Place::TornMbox,
@@ -368,6 +401,7 @@ const ALL: [Place; 10] = [
     Place::Refusing,
     Place::Full,
     Place::Hanging,
+    Place::Relay,
 ];
 
 /// A message that is in the maildir before, and its name.

@@ -146,7 +146,7 @@ impl World for Outside {
             let of_all = || usize::try_from(transaction.places).unwrap();
             self.copies += if transaction.hello.is_lmtp() { of_one() } else { of_all() };
             self.texts.push(text.to_owned());
-            Ok(())
+            Ok(None)
         };
         (outcome, "0".to_owned())
     }

@@ -7,6 +7,7 @@ use crate::address::{Mailbox, ReversePath};
 use crate::smtp::command::{MailParameters, RcptParameters};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::{Recipient, Transaction};
+use crate::smtp::upstream::Sender;
 use crate::smtp::{Question, Step};
 
 impl Session<'_> {
@@ -30,10 +31,11 @@ impl Session<'_> {
         if limit.value != 0 && parameters.size.is_some_and(|size| size > limit.value) {
             return self.fail(reply::worded(&limit.refusal, reply::MESSAGE_TOO_LARGE));
         }
-        let mut transaction = Transaction::new(sender.clone(), hello, parameters.size.unwrap_or(0));
-        transaction.utf8 = parameters.utf8;
+        let (size, utf8) = (parameters.size.unwrap_or(0), parameters.utf8);
+        let mut transaction = Transaction::new(sender.clone(), hello, size);
+        transaction.utf8 = utf8;
         self.state = State::Asking(Asked::Sender(transaction));
-        Step::Ask(Question::Sender(sender))
+        Step::Ask(Question::Sender(Sender { path: sender, size, utf8 }))
     }
 
     pub(super) fn rcpt(&mut self, mailbox: Mailbox, parameters: RcptParameters) -> Step {

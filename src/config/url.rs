@@ -1,0 +1,84 @@
+//! What the URLs of servers have in common: `USER:PASSWORD@HOST:PORT`, and `%HH` for characters (RFC 3986).
+//!
+//! No message quotes what may be a password.
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use super::lexer::{Problem, Word};
+use super::value::{Secret, host_name, part, port_number};
+use crate::net::client::Endpoint;
+
+/// The part of a URL behind `//`.
+pub(super) struct Authority {
+    /// Who we are there; `None` without an `@`.
+    pub(super) user: Option<String>,
+    /// What shows it.
+    pub(super) password: Option<Secret>,
+    /// Where that is.
+    pub(super) endpoint: Endpoint,
+    /// Where in the word's text it ends: at a `/`, or the end.
+    pub(super) ends: usize,
+}
+
+impl Authority {
+    /// Reads what begins in a word's text here; `port` is for who names none, and `form` for who names no host.
+    pub(super) fn parse(word: Word<'_>, begins: usize, port: u16, form: &str) -> Result<Self, Problem> {
+        let text = word.text;
+        // Behind the last `@`: a name or a password may have some that should have been written as `%40`.
+        let user_ends = text.rfind('@').filter(|at| *at >= begins);
+        let host_begins = user_ends.map_or(begins, |at| at + 1);
+        let ends = text[host_begins..].find('/').map_or(text.len(), |length| host_begins + length);
+        let (user, password) = match user_ends {
+            Some(user_ends) => user_and_password(word, begins..user_ends)?,
+            None => (None, None),
+        };
+        let is_address = text[host_begins..ends].parse::<Ipv6Addr>().is_ok();
+        let colon = text[host_begins..ends].rfind(':').map(|at| host_begins + at);
+        let colon = colon.filter(|at| !is_address && !text[*at..ends].contains(']'));
+        let (host, port) = match colon {
+            Some(colon) => (host_begins..colon, port_number(part(word, colon + 1..ends))?),
+            None => (host_begins..ends, port),
+        };
+        if host.is_empty() {
+            return Err(word.problem(format!("the host is missing: write {form}")));
+        }
+        let host = host_name(part(word, host))?;
+        Ok(Self { user, password, endpoint: Endpoint { host, port }, ends })
+    }
+}
+
+/// `USER` or `USER:PASSWORD`
+fn user_and_password(word: Word<'_>, range: Range<usize>) -> Result<(Option<String>, Option<Secret>), Problem> {
+    let text = &word.text[range.clone()];
+    let Some((user, _)) = text.split_once(':') else { return Ok((Some(decoded(part(word, range))?), None)) };
+    let colon = range.start + user.len();
+    let password = decoded(part(word, colon + 1..range.end))?;
+    Ok((Some(decoded(part(word, range.start..colon))?), Some(Secret(password))))
+}
+
+/// A part of a URL with the characters that `%HH` stand for (RFC 3986, 2.1).
+pub(super) fn decoded(word: Word<'_>) -> Result<String, Problem> {
+    let problem = || word.problem("in a URL `%` and two hexadecimal digits stand for a character, `%25` for `%`");
+    let mut bytes = Vec::with_capacity(word.text.len());
+    let mut rest = word.text.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if byte == b'%' {
+            let (digits, behind) = rest.split_at_checked(2).ok_or_else(problem)?;
+            let digits = std::str::from_utf8(digits).ok().filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()));
+            bytes.push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(problem)?);
+            rest = behind;
+        } else {
+            bytes.push(byte);
+        }
+    }
+    let text = String::from_utf8(bytes).map_err(|_| word.problem("this is not UTF-8 text"))?;
+    if text.len() > LONGEST_PART || text.contains('\0') {
+        return Err(word.problem("a part of a URL has at most 255 bytes, and none of them is NUL"));
+    }
+    Ok(text)
+}
+
+/// AMQP has one octet for the length of a virtual host, AUTH PLAIN takes 255 octets for a name or password (RFC 4616).
+const LONGEST_PART: usize = 255;

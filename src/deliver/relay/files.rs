@@ -1,0 +1,50 @@
+//! What passing mail on needs of files, opened before the session confines itself.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::config::{Config, Hop, HopPlace, secret};
+use crate::net::client::ClientFiles;
+use crate::unread::Unread;
+
+/// The files of the servers that rules pass mail on to.
+#[derive(Debug, Default)]
+pub struct RelayFiles {
+    /// Those that a connection takes, for each file of authorities that a URL names or for none.
+    files: Vec<(Option<PathBuf>, ClientFiles)>,
+    password: Option<Unread>,
+}
+
+impl RelayFiles {
+    /// Opens them. What cannot be opened is told when it is needed.
+    pub(crate) fn open(config: &Config) -> Self {
+        let mut opened = Self::default();
+        for hop in config.hops() {
+            let is_at_port = matches!(hop.place, HopPlace::Tcp(_));
+            if is_at_port && opened.files.iter().all(|(ca_file, _)| *ca_file != hop.ca_file) {
+                let ca_file = hop.ca_file.as_deref().or(config.ca_file.as_deref());
+                opened.files.push((hop.ca_file.clone(), ClientFiles::open(ca_file)));
+            }
+        }
+        if config.hops().iter().any(|hop| hop.user.is_some() && hop.password.is_none()) {
+            opened.password = config.relay_password_file.as_deref().map(Unread::open);
+        }
+        opened
+    }
+
+    /// Those for a connection to this server.
+    pub(super) fn of(&self, hop: &Hop) -> anyhow::Result<&ClientFiles> {
+        let found = self.files.iter().find(|(ca_file, _)| *ca_file == hop.ca_file);
+        found.map(|(_, files)| files).context("no file was opened for this server when the session began")
+    }
+
+    /// The password for a server whose URL has a user and none.
+    pub(super) fn password(&self, config: &Config) -> anyhow::Result<String> {
+        match (&self.password, &config.relay_password) {
+            (Some(file), _) => file.parsed(secret),
+            (None, Some(password)) => Ok(password.reveal().to_owned()),
+            (None, None) => anyhow::bail!("there is no password for this server"),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Kinds of servers, several of them, and who we are there.
+
+use testkit::Upstream;
+
+use crate::support::{LOG, PEER, Scratch};
+use crate::{TEXT, hello, send, with_rule};
+
+#[test]
+fn recipients_of_another_server_need_a_transaction_of_their_own() {
+    let (one, other) = (Upstream::polite(), Upstream::polite());
+    let rules = format!(
+        "deliver rcpt_to *@a.example relay smtp://{}\ndeliver rcpt_to *@b.example relay smtp://{}\n\
+         deliver rcpt_to *@c.example append inbox\ndeliver rcpt_to *@d.example pipe cat >piped",
+        one.address, other.address
+    );
+    let scratch = with_rule(&rules, "");
+    let mut session = hello(&scratch);
+    session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+    session.exchange("RCPT TO:<x@a.example>", "250 ");
+    session.exchange("RCPT TO:<x@b.example>", "452 4.5.3 ");
+    session.exchange("RCPT TO:<x@d.example>", "452 4.5.3 ");
+    session.exchange("RCPT TO:<x@c.example>", "250 ");
+    session.exchange("RCPT TO:<y@a.example>", "250 ");
+    session.exchange("DATA", "354 ");
+    session.send(TEXT);
+    session.exchange(".", "250 2.0.0 Ok: queued as 4711");
+    assert!(send(&mut session, &["x@b.example"], TEXT).starts_with("250 "));
+    session.quit();
+    let recipients = |upstream: &Upstream| upstream.messages().into_iter().map(|it| it.recipients).collect::<Vec<_>>();
+    assert_eq!(recipients(&one), [["<x@a.example>", "<y@a.example>"]]);
+    assert_eq!(recipients(&other), [["<x@b.example>"]]);
+    assert_eq!(scratch.read("inbox").matches("Subject: ").count(), 1);
+    assert_eq!((one.connections().len(), other.connections().len()), (1, 1));
+}
+
+#[test]
+fn lmtp_at_a_unix_socket_takes_one_recipient_at_a_time_from_smtp() {
+    let scratch = Scratch::new();
+    let upstream = Upstream::scripted_at(&scratch.path("lmtp"), |_, peer| peer.answer_all(&[]));
+    let path = scratch.path("lmtp");
+    scratch.write(
+        crate::support::CONFIG,
+        format!(
+            "domain mx.example\ndebug a\nsandbox strict required\ndeliver rcpt_to * relay lmtp+unix:{}\n",
+            path.display()
+        ),
+    );
+    let mut session = hello(&scratch);
+    session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+    session.exchange("RCPT TO:<a@mx.example>", "250 ");
+    session.exchange("RCPT TO:<b@mx.example>", "452 4.5.3 ");
+    session.exchange("DATA", "354 ");
+    session.send(TEXT);
+    assert_eq!(session.ask("."), "250 2.0.0 Ok: queued as 4711", "{}", scratch.read(LOG));
+    assert_eq!(send(&mut session, &["b@mx.example"], TEXT), "250 2.0.0 Ok: queued as 4711");
+    session.quit();
+    let recipients: Vec<_> = upstream.messages().into_iter().map(|it| it.recipients).collect();
+    assert_eq!(recipients, [["<a@mx.example>"], ["<b@mx.example>"]]);
+    assert_eq!(upstream.commands()[0], "LHLO mx.example");
+}
+
+/// With LMTP in front each recipient has its own answer, of whatever server.
+#[test]
+fn lmtp_in_front_has_an_answer_for_each_recipient() {
+    for scheme in ["smtp", "lmtp"] {
+        let upstream = Upstream::scripted(|_, peer| {
+            peer.say("220 x");
+            let mut last = String::new();
+            while let Some(line) = peer.line() {
+                peer.say(if line == "DATA" { "354 x" } else { "250 x" });
+                if line == "DATA" {
+                    peer.text();
+                    peer.say(if last.contains("<b@") { "552 5.2.2 Full" } else { "250 2.1.5 Delivered" });
+                }
+                last = line;
+            }
+        });
+        let rule = format!("protocol lmtp\ndeliver rcpt_to * relay {scheme}://{}", upstream.address);
+        let scratch = with_rule(&rule, "copy rcpt_to b@mx.example append inbox");
+        let mut session = scratch.greeted();
+        session.exchange("LHLO client.example", "250-");
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        for recipient in ["a", "b", "c"] {
+            session.exchange(&format!("RCPT TO:<{recipient}@mx.example>"), "250 ");
+        }
+        session.exchange("DATA", "354 ");
+        session.send(TEXT);
+        let replies = [session.ask("."), session.reply(), session.reply()];
+        assert_eq!(replies, ["250 2.1.5 Delivered", "552 5.2.2 Full", "250 2.1.5 Delivered"], "{}", scratch.read(LOG));
+        session.quit();
+        assert_eq!(scratch.read("inbox"), "");
+        assert_eq!(upstream.connections().len(), 1);
+    }
+}
+
+/// A password that no other text has.
+const PASSWORD: &str = "s3kr1t w0rd";
+
+/// `\0me@x\0s3kr1t w0rd` in base64.
+const PLAIN: &str = "AGVAeABzM2tyMXQgdzByZA==";
+
+#[test]
+fn we_log_in_where_the_url_says_who() {
+    for (offered, commands) in [
+        ("AUTH LOGIN PLAIN", vec![format!("AUTH PLAIN {PLAIN}")]),
+        ("AUTH CRAM-MD5 LOGIN", vec!["AUTH LOGIN".to_owned(), "ZUB4".to_owned(), "czNrcjF0IHcwcmQ=".to_owned()]),
+    ] {
+        let hello_reply = format!("250-x\n250 {offered}");
+        let upstream = Upstream::answering(&[
+            ("EHLO", &hello_reply),
+            ("AUTH PLAIN", "235 2.7.0 Welcome"),
+            ("AUTH LOGIN", "334 VXNlcm5hbWU6"),
+            ("ZUB4", "334 UGFzc3dvcmQ6"),
+            ("czNrcjF0", "235 2.7.0 Welcome"),
+        ]);
+        let rule = format!("deliver rcpt_to * relay smtp://e@x@{} tls=off", upstream.address);
+        let scratch = with_rule(&rule, "relay_password_file password");
+        scratch.write("password", format!("{PASSWORD}\n"));
+        let mut session = hello(&scratch);
+        assert!(send(&mut session, &["a@mx.example"], TEXT).starts_with("250 "), "{}", scratch.read(LOG));
+        session.quit();
+        assert_eq!(upstream.commands()[1..=commands.len()], commands);
+        let log = scratch.read(LOG);
+        for secret in [PASSWORD, PLAIN, "czNrcjF0"] {
+            assert!(!log.contains(secret), "{log}");
+        }
+    }
+    for answers in [&[("EHLO", "250-x\n250 AUTH PLAIN"), ("AUTH", "535 5.7.8 No")][..], &[]] {
+        let upstream = Upstream::answering(answers);
+        let url = format!("smtp://me:s3kr1t@{}", upstream.address);
+        let scratch = with_rule(&format!("deliver rcpt_to * relay {url} tls=off"), "");
+        let mut session = hello(&scratch);
+        session.exchange("MAIL FROM:<sender@client.example>", "451 4.3.5 ");
+        session.quit();
+        assert!(!scratch.read(LOG).contains("s3kr1t"), "{}", scratch.read(LOG));
+    }
+    // Not in the clear, if that is not what the line says.
+    let upstream = Upstream::answering(&[("EHLO", "250-x\n250 AUTH PLAIN")]);
+    let scratch =
+        with_rule(&format!("deliver rcpt_to * relay smtp://me@{}", upstream.address), "relay_password s3kr1t");
+    let mut session = hello(&scratch);
+    session.exchange("MAIL FROM:<sender@client.example>", "451 4.7.5 ");
+    session.quit();
+    assert_eq!(upstream.commands(), ["EHLO mx.example"]);
+}
+
+/// What needs root is opened before, and a name is found inside the sandbox.
+#[test]
+fn a_server_with_a_name_is_found_from_within_the_strict_sandbox() {
+    let upstream = Upstream::polite();
+    let rule = format!("deliver rcpt_to * relay smtp://localhost:{}", upstream.address.port());
+    let scratch = with_rule(&rule, "sandbox strict required");
+    let mut session = hello(&scratch);
+    assert!(send(&mut session, &["a@mx.example"], TEXT).starts_with("250 "), "{}", scratch.read(LOG));
+    session.quit();
+    assert_eq!(upstream.messages().len(), 1);
+}
+
+/// `explain` says where mail would go, and asks nobody.
+#[test]
+fn explain_asks_nobody_and_tells_no_password() {
+    let upstream = Upstream::answering(&[("", "554 No")]);
+    let url = format!("smtp://me:s3kr1t@{}", upstream.address);
+    let scratch = with_rule(&format!("deliver rcpt_to * relay {url} tls=off"), "");
+    let arguments = ["explain", "--peer", PEER, "--from", "sender@client.example", "--rcpt", "a@mx.example"];
+    let output = scratch.mailrecv(&arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&format!("relay 'smtp://me@{}'", upstream.address)), "{said}");
+    assert!(!said.contains("s3kr1t") && upstream.connections().is_empty(), "{said}");
+}
