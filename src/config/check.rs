@@ -197,7 +197,9 @@ impl<'r> HandOverCopies<'r> {
             Matcher::Address(address) => {
                 self.by_address.entry(without_own_domain(address, self.own_domain)).or_insert(copy);
             }
-            Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) => self.others.push(copy),
+            Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) | Matcher::Domains(_) => {
+                self.others.push(copy);
+            }
         }
     }
 
@@ -324,7 +326,7 @@ impl Finding {
     /// With its line, as it was read.
     pub(super) fn cite(self, line: &str) -> Diagnostic {
         let source = match lexer::prepared(line) {
-            Ok(Cow::Owned(replaced)) => replaced,
+            Ok(prepared) if prepared.is_replaced() => prepared.text().to_owned(),
             _ => line.to_owned(),
         };
         let column = source.char_indices().take_while(|(byte, _)| *byte < self.position.start).count() + 1;
@@ -424,7 +426,7 @@ impl Matcher {
     fn pattern(&self) -> Option<&Pattern> {
         match self {
             Matcher::Pattern(pattern) => Some(pattern),
-            Matcher::Address(_) | Matcher::Wildcard(_) | Matcher::Table(_) => None,
+            Matcher::Address(_) | Matcher::Wildcard(_) | Matcher::Table(_) | Matcher::Domains(_) => None,
         }
     }
 }

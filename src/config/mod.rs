@@ -13,6 +13,7 @@ mod check;
 mod compiler;
 mod diagnostic;
 mod directive;
+mod domains;
 mod exact;
 mod flags;
 mod include;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::amqp_url::AmqpUrl;
 use super::flags::Flags;
-use super::lexer::{Problem, Word, Words};
+use super::lexer::{Problem, Word, Words, truth};
 use super::limits::{NameCheck, Refusal};
 use super::settings::{AuthUse, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse};
 use super::shell::{self, Role};
@@ -357,11 +357,7 @@ fn variable(word: Word<'_>, words: &Words<'_>) -> Result<String, Problem> {
 }
 
 pub(super) fn switch(word: Word<'_>) -> Result<bool, Problem> {
-    match word.text {
-        "on" | "yes" | "1" => Ok(true),
-        "off" | "no" | "0" => Ok(false),
-        other => Err(word.problem(format!("`{other}` found where `on` or `off` is expected"))),
-    }
+    truth(word.text).ok_or_else(|| word.problem(format!("`{}` found where `on` or `off` is expected", word.text)))
 }
 
 /// A switch, or `strict`.
