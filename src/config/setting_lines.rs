@@ -55,6 +55,11 @@ impl SettingLines {
 }
 
 impl SettingLine {
+    /// The first word behind its directive.
+    pub(super) fn value(&self) -> &str {
+        &self.value
+    }
+
     /// Its value as a path.
     pub(super) fn path(&self) -> &Path {
         Path::new(&self.value)

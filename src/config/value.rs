@@ -14,6 +14,7 @@ use super::limits::{NameCheck, Refusal};
 use super::settings::{AuthUse, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse};
 use super::shell::{self, Role};
 use super::spelling::did_you_mean;
+use crate::accounts::{self, hash};
 use crate::net::client::Endpoint;
 
 /// What nobody is to read: no log and no message shows it.
@@ -258,6 +259,20 @@ pub(super) fn secret_or_none(words: &mut Words<'_>) -> Result<Option<Secret>, Pr
             Ok(None)
         }
         _ => secret(words),
+    }
+}
+
+/// A name of somebody who may log in, and the password.
+pub(super) fn auth_user(words: &mut Words<'_>) -> Result<Vec<(String, Secret)>, Problem> {
+    let name = words.expect("the name of somebody who may log in")?;
+    if let Some(why) = accounts::misnamed(name.text) {
+        return Err(name.problem(why));
+    }
+    match secret(words)? {
+        Some(password) if password.reveal().len() > hash::LONGEST => {
+            Err(name.problem(format!("a password has at most {} bytes", hash::LONGEST)))
+        }
+        password => Ok(password.map(|password| (name.text.to_owned(), password)).into_iter().collect()),
     }
 }
 
