@@ -36,11 +36,12 @@ pub(super) struct Finding {
 
 impl Rules {
     /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
-    /// hardly meant. `is_whole` says whether all lines could be read, `spool` where large messages wait, if no line does.
+    /// hardly meant. `is_whole` says whether all lines could be read, `is_public` whether strangers send mail here, `spool` where large messages wait, if no line does.
     pub(super) fn check(
         &self,
         own_domain: &str,
         is_whole: bool,
+        is_public: bool,
         mut places: Places,
         spool: Option<&Path>,
     ) -> Vec<Diagnostic> {
@@ -54,7 +55,7 @@ impl Rules {
         let no_rules = self.exact.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
         if is_whole && no_rules {
             found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
-        } else if is_whole && !self.takes_mail_for_postmaster(own_domain) {
+        } else if is_whole && is_public && !self.takes_mail_for_postmaster(own_domain) {
             found.push(Diagnostic::warning(format!(
                 "no rule takes mail for postmaster@{own_domain}, which every mail domain should have (RFC 5321, 4.5.1)"
             )));

@@ -28,7 +28,9 @@ impl DomainList {
         }
         let items = at + OPEN.len();
         let Some(end) = text.rfind('}').filter(|end| *end >= items) else {
-            return Some(Err(value::part(word, at + 1..items).problem("this list has no `}`")));
+            return Some(Err(
+                value::part(word, at + 1..items).problem("this list has no `}`: put a word with blanks in quotes")
+            ));
         };
         if end + 1 < text.len() {
             return Some(Err(value::part(word, end + 1..text.len()).problem("a list of domains ends the address")));
@@ -146,7 +148,7 @@ mod tests {
         for (text, at, message) in [
             ("*@{}", "{}", "this list has no domain"),
             ("*@{ , }", "{ , }", "this list has no domain"),
-            ("*@{a.example", "{", "this list has no `}`"),
+            ("*@{a.example", "{", "this list has no `}`: put a word with blanks in quotes"),
             ("*@{a.example}.b", ".b", "a list of domains ends the address"),
             ("*@{a.example}}", "a.example}", "`a.example}` is no domain"),
             ("*@{a.example, *.b.example}", "*.b.example", "`*.b.example` is no domain: write `b.example`"),

@@ -340,27 +340,27 @@ pub(super) fn prepared(line: &str) -> Result<Prepared<'_>, Problem> {
 }
 
 /// `when SWITCH` or `unless SWITCH` in front of a line.
-struct Condition {
+struct Condition<'l> {
     wanted: bool,
-    /// Where it ends.
-    end: usize,
+    switch: Word<'l>,
 }
 
-impl Condition {
-    fn holds(&self, line: &str, variable: &Environment<'_>) -> Result<bool, Problem> {
-        let replaced = replaced(&line[..self.end], variable)?;
+impl Condition<'_> {
+    fn holds(&self, line: &str, environment: &Environment<'_>) -> Result<bool, Problem> {
+        let replaced = replaced(&line[..self.switch.end], environment)?;
         let mut words = replaced.all_words();
         words.next_word();
-        let switch = words.expect(SWITCH)?;
-        match truth(switch.text) {
+        let switch = words.next_word().map_or("", |word| word.text);
+        match truth(switch) {
             Some(is_on) => Ok(is_on == self.wanted),
-            None => Err(switch.problem(format!("`{}` is neither `on` nor `off`", switch.text))),
+            // Cited is the line as it stands in the file.
+            None => Err(self.switch.problem(format!("`{switch}` is neither `on` nor `off`"))),
         }
     }
 }
 
 /// What stands in front of a line that does not always count.
-fn condition(line: &str) -> Result<Option<Condition>, Problem> {
+fn condition(line: &str) -> Result<Option<Condition<'_>>, Problem> {
     let mut words = Words::new(line);
     let Some(first) = words.next_word().filter(|word| is_condition(*word)) else { return Ok(None) };
     let switch = words.expect(SWITCH)?;
@@ -368,7 +368,7 @@ fn condition(line: &str) -> Result<Option<Condition>, Problem> {
     if is_condition(rest) {
         return Err(rest.problem("a line has one condition"));
     }
-    Ok(Some(Condition { wanted: first.text == WHEN, end: switch.end }))
+    Ok(Some(Condition { wanted: first.text == WHEN, switch }))
 }
 
 fn is_condition(word: Word<'_>) -> bool {
@@ -647,7 +647,7 @@ mod tests {
             ("when ${NO_SUCH_VARIABLE_IS_SET} domain a", Err("the environment has no `NO_SUCH_VARIABLE_IS_SET`: set")),
             ("when maybe domain a", Err("`maybe` is neither `on` nor `off`")),
             ("when \"\" domain a", Err("empty: a switch, as in")),
-            ("when ${NO_SUCH_VARIABLE_IS_SET:-} domain a", Err("a switch, as in `when ${NAME:-off}`, is missing")),
+            ("when ${NO_SUCH_VARIABLE_IS_SET:-} domain a", Err("`` is neither `on` nor `off`")),
             ("when", Err("a switch, as in `when ${NAME:-off}`, is missing")),
             ("unless on # domain a", Err("the line that counts only then is missing")),
             ("when on unless off domain a", Err("a line has one condition")),
