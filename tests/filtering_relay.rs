@@ -121,10 +121,8 @@ fn mail_goes_from_some_domains_to_some_domains() {
     next.postfix.until_queue_is_empty();
     let messages = next.behind.messages();
     assert_eq!(messages.len(), 1, "{messages:?}");
-    assert_eq!(
-        (&*messages[0].sender, &messages[0].recipients[..]),
-        ("sender@company.com", &["recipient@company.com".to_owned()][..])
-    );
+    assert!(messages[0].sender.starts_with("<sender@company.com>"), "{messages:?}");
+    assert_eq!(messages[0].recipients, ["<recipient@company.com>"]);
     let text = String::from_utf8_lossy(&messages[0].text).into_owned();
     assert_says(&text, "\r\nSubject: Test Email\r\n");
     assert_says(&text, "This is a test email.");
@@ -156,7 +154,7 @@ fn mail_goes_from_some_domains_to_some_domains() {
     }
     next.postfix.until_queue_is_empty();
     let recipients: Vec<_> = next.behind.messages().into_iter().flat_map(|message| message.recipients).collect();
-    assert_eq!(recipients, ["recipient@company.com", "recipient@CLIENT.com", "other@client.com"]);
+    assert_eq!(recipients, ["<recipient@company.com>", "<recipient@CLIENT.com>", "<other@client.com>"]);
     // The next server is down: the sender keeps its mail.
     drop(next);
     let said = relay.sent("sender@company.com", "recipient@company.com");
@@ -177,7 +175,7 @@ fn what_the_next_server_refuses_is_refused() {
     assert_says(&said, "<** 452 4.2.2 ");
     assert_says(&said, "<-  250 2.0.0 ");
     next.postfix.until_queue_is_empty();
-    assert_eq!(next.behind.messages()[0].recipients, ["other@client.com"]);
+    assert_eq!(next.behind.messages()[0].recipients, ["<other@client.com>"]);
 }
 
 /// A server that cannot show who it is gets no mail; nor does one without TLS, unless that is wanted.
@@ -268,7 +266,7 @@ fn those_who_send_may_have_to_use_tls() {
     let offered = client.ask("EHLO client.example");
     assert!(!format!("{offered:?}").contains("AUTH"), "{offered:?}");
     let relay = Relay::start(&[&common[..], &[("USE_TLS", "no"), ("STARTTLS", "")]].concat());
-    assert_says(&relay.swaks(from, to, &["--tls"]), "*** TLS not available");
+    assert!(!relay.swaks(from, to, &["--tls"]).contains("STARTTLS"));
     assert_says(&relay.sent(from, to), "<-  250 2.0.0 ");
 }
 
@@ -303,7 +301,7 @@ fn mistakes_in_the_environment_are_told() {
         ("ALLOWED_FROM_DOMAINS", " , ", "error: this list has no domain"),
         ("ALLOWED_FROM_DOMAINS", "company.com, *", "error: `*` is no domain"),
         ("ALLOWED_TO_DOMAINS", "company.com,*.client.com", "error: `*.client.com` is no domain: write `client.com`"),
-        ("ALLOWED_TO_DOMAINS", "client.com} discard # ", "error: a list of domains ends the address"),
+        ("ALLOWED_TO_DOMAINS", "client.com} discard # ", "error: `client.com} discard #` is no domain"),
         ("RELAY_HOST", "smtp company.com", "error: this is neither the name of a host nor an address"),
         ("RELAY_HOST", "localhost discard", "error: this is neither the name of a host nor an address"),
         ("RELAY_PORT", "smtp", "error: a port is a number from 1 to 65535"),
@@ -379,7 +377,7 @@ fn the_commands_of_the_readme_work() {
     swaks.env("PATH", debian_path());
     assert_says(&succeeds(swaks, ""), "<-  250 2.0.0 ");
     next.postfix.until_queue_is_empty();
-    assert_eq!(next.behind.messages()[0].recipients, ["recipient@company.com"]);
+    assert_eq!(next.behind.messages()[0].recipients, ["<recipient@company.com>"]);
     // One connection at once.
     let mut first = Client::connect(relay.address);
     first.expect("220 ");

@@ -149,6 +149,11 @@ impl Config {
         let default = if self.has_accounts() { AuthUse::Offer } else { AuthUse::Off };
         self.auth_use.unwrap_or(default)
     }
+
+    /// Whether they may log in without TLS. Where they have to begin TLS, nothing is to be heard before.
+    pub fn auth_in_the_clear(&self) -> bool {
+        self.auth_plaintext && self.tls() != TlsUse::Require
+    }
 }
 
 impl Setting {
