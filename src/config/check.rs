@@ -36,7 +36,8 @@ pub(super) struct Finding {
 
 impl Rules {
     /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
-    /// hardly meant. `is_whole` says whether all lines could be read, `is_public` whether strangers send mail here, `spool` where large messages wait, if no line does.
+    /// hardly meant. `is_whole` says whether all lines could be read, `is_public` whether strangers may send mail, `spool`
+    /// where large messages wait, if no line does.
     pub(super) fn check(
         &self,
         own_domain: &str,

@@ -184,10 +184,15 @@ impl<'t> Words<'t> {
         Ok(Word { text, start, end: start + text.len() })
     }
 
+    /// Whether there is a value in what is left.
+    pub(super) fn has_values(&self) -> bool {
+        self.values.len() > self.passed
+    }
+
     pub(super) fn is_at_end(&mut self) -> bool {
         self.skip_space();
         // An empty value is a word, too.
-        self.at == self.line.len() && self.values.len() == self.passed
+        self.at == self.line.len() && !self.has_values()
     }
 
     fn skip_space(&mut self) {
