@@ -151,7 +151,7 @@ impl<'a> Server<'a> {
         let tls = self.config.tls().into();
         let mut session = Session::new(*protocol, domain, limits, peer, refusal)
             .with_tls(tls)
-            .with_auth(self.config.auth(), self.config.auth_plaintext);
+            .with_auth(self.config.auth(), self.config.auth_in_the_clear());
         // What we did since the greeting, as looking up a name, was no silence of the peer.
         self.deadlines.not_idle();
         let greeted = match self.config.tls() {

@@ -130,7 +130,10 @@ fn check_diagnostic(diagnostic: &Diagnostic, lines: &[&[u8]]) {
         "carets beyond the line: {shown}"
     );
     if !line.windows(2).any(|pair| pair == b"${") {
-        assert!(as_text(line).starts_with(&diagnostic.source), "not the line that is meant: {shown}");
+        // In the place of a secret there are stars.
+        let is_shown =
+            diagnostic.source.chars().zip(as_text(line).chars()).all(|(shown, is)| shown == is || shown == '*');
+        assert!(is_shown && width <= as_text(line).chars().count(), "not the line that is meant: {shown}");
     }
     assert_eq!(shown.lines().count(), 3, "{shown}");
 }
@@ -185,6 +188,8 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
                 config.rules.commands_for(peer).iter().any(is_this) && for_any_name.iter().any(is_this)
             }
             "print" | "discard" => true,
+            // It is the ports of servers that have to be within reach, wherever a message goes.
+            "relay" | "hpfeeds" | "amqp" => true,
             other => panic!("nobody knows what {other} needs"),
         }
     })

@@ -1,4 +1,4 @@
-//! Who may log in, with which password: a file of names and hashes.
+//! Who may log in, with which password: a file of names and hashes, and those whom the configuration names.
 //!
 //! A line is `NAME:HASH`; empty lines and those that begin with `#` say nothing. The file is opened while we may still
 //! open it, and read when a peer asks to log in.
@@ -6,35 +6,71 @@
 pub mod hash;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use subtle::ConstantTimeEq;
 
 use crate::scram_keys::{self, ScramKeys, mac};
 use crate::unread::Unread;
 use crate::untrusted::is_invisible;
 use hash::Hash;
 
-/// The file of accounts, opened and not read yet; or none.
+/// Everybody who has an account.
 #[derive(Debug, Default)]
-pub struct Accounts(Option<Unread>);
+pub struct Accounts {
+    /// The file, opened and not read yet.
+    file: Option<Unread>,
+    /// Who has an account whatever the file says.
+    users: Vec<User>,
+}
+
+/// Somebody whose password is in the configuration.
+struct User {
+    name: String,
+    /// A hash of the password: all of them are equally long, and can be compared without telling how much fits.
+    password: scram_keys::Key,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
 
 impl Accounts {
     /// Opens the file, if there is one. What cannot be opened is told when it is needed.
     pub fn open(path: Option<&Path>) -> Self {
-        Self(path.map(Unread::open))
+        Self { file: path.map(Unread::open), users: Vec::new() }
+    }
+
+    /// The same, and these users with their passwords. Of two with one name the first counts, and before one of the file.
+    pub fn with_users<'u>(self, users: impl Iterator<Item = (&'u str, &'u str)>) -> Self {
+        let user =
+            |(name, password): (&str, &str)| User { name: name.to_owned(), password: of_user(password.as_bytes()) };
+        Self { users: users.map(user).collect(), ..self }
     }
 
     /// Whether SCRAM-SHA-256 can be offered: clients prefer it, so it must not fail for somebody whose password is kept
-    /// in another way. If the file cannot be read, it is not offered.
+    /// in another way. If the file cannot be read, it is not offered. Nor with users of the configuration: their salts would
+    /// have to be made of what everybody can know, or of the password, and then whoever asks for one could try passwords
+    /// by himself.
     pub fn takes_scram(&self) -> bool {
-        self.parsed(|list| Ok(list.takes_scram())).unwrap_or(false)
+        self.users.is_empty() && self.parsed(|list| Ok(list.takes_scram())).unwrap_or(false)
     }
 
     /// Whether this is the password of this account. Who has none costs the same as a wrong password. An error is our own
     /// fault: the file cannot be read, or what it says of this account cannot be used.
     pub fn is_password(&self, name: &str, password: &[u8]) -> anyhow::Result<bool> {
-        self.parsed(|list| list.is_password(name, password))
+        // The file is asked about everybody, so that who is in it takes no longer than who is not.
+        let in_file = self.file.is_some().then(|| self.parsed(|list| list.is_password(name, password)));
+        let typed = of_user(password);
+        let mut of_users = self.users.iter().map(|user| (user.name == name, bool::from(user.password.ct_eq(&typed))));
+        match of_users.find(|(is_name, _)| *is_name) {
+            Some((_, is_password)) => Ok(is_password),
+            None => in_file.unwrap_or(Ok(false)),
+        }
     }
 
     /// The keys of this account. For a name that has none they are made up, and always the same, so that nobody can find
@@ -44,7 +80,7 @@ impl Accounts {
     }
 
     fn parsed<T>(&self, ask: impl FnOnce(List<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.0.as_ref().context("there is no file of accounts")?.parsed(|text| ask(List(text)))
+        self.file.as_ref().context("there is no file of accounts")?.parsed(|text| ask(List(text)))
     }
 }
 
@@ -237,6 +273,11 @@ impl<'t> List<'t> {
     }
 }
 
+/// What is kept of the password of a user of the configuration.
+fn of_user(password: &[u8]) -> scram_keys::Key {
+    mac(b"auth_user", password)
+}
+
 fn of_account(name: &str) -> String {
     format!("the account `{name}`")
 }
@@ -364,5 +405,38 @@ mod tests {
         let error = format!("{:#}", gone.is_password("fred", b"secret").unwrap_err());
         assert!(error.starts_with("/no/such/file: cannot be opened: "), "{error}");
         assert!(!gone.takes_scram() && gone.scram_keys("fred").is_err());
+    }
+
+    #[test]
+    fn users_of_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts");
+        std::fs::write(&path, format!("fred:{}\njane:{}\n", scram("one"), scram("two"))).unwrap();
+        let users = [("fred", "three"), ("fred", "four"), ("\u{fc}ser name", "p:w d")];
+        let both = Accounts::open(Some(&path)).with_users(users.into_iter());
+        let alone = Accounts::default().with_users(users.into_iter());
+        for (name, password, of_both, of_alone) in [
+            ("fred", "three", true, true),
+            ("fred", "four", false, false),
+            ("fred", "one", false, false),
+            ("jane", "two", true, false),
+            ("jane", "three", false, false),
+            ("\u{fc}ser name", "p:w d", true, true),
+            ("Fred", "three", false, false),
+            ("", "three", false, false),
+            ("fred", "", false, false),
+            ("fred", "thre", false, false),
+            ("fred", "threee", false, false),
+        ] {
+            let is_password = |accounts: &Accounts| accounts.is_password(name, password.as_bytes()).unwrap();
+            assert_eq!((is_password(&both), is_password(&alone)), (of_both, of_alone), "{name} {password}");
+        }
+        // Clients would prefer SCRAM, and fred could not.
+        assert!(Accounts::open(Some(&path)).takes_scram() && !both.takes_scram() && !alone.takes_scram());
+        assert!(!format!("{both:?}").contains("three"), "{both:?}");
+        // A file that cannot be read costs those in it alone.
+        let gone = Accounts::open(Some(Path::new("/no/such/file"))).with_users(users.into_iter());
+        assert!(gone.is_password("fred", b"three").unwrap() && gone.is_password("jane", b"two").is_err());
+        assert!(!Accounts::default().is_password("fred", b"three").unwrap());
     }
 }

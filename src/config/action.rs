@@ -151,7 +151,15 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
 
 /// Reads a command, to the end of the line.
 fn command(words: &mut Words<'_>) -> Result<String, Problem> {
-    Ok(words.rest("the shell command")?.text.to_owned())
+    let has_values = words.has_values();
+    let command = words.rest("the shell command")?;
+    // Only where `pipe` itself comes from the environment is anything replaced behind it.
+    match has_values {
+        true => {
+            Err(command.problem("write `pipe` in the place of its variable: nothing is replaced in a command then"))
+        }
+        false => Ok(command.text.to_owned()),
+    }
 }
 
 /// Reads the name of a channel, which has a length of one byte on the wire.
@@ -346,6 +354,7 @@ impl Destinations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::directive;
     use crate::config::lexer::prepared;
     use crate::metrics::Family;
 
@@ -360,6 +369,21 @@ mod tests {
         for (name, operand, _) in ACTIONS {
             let line = format!("deliver rcpt_to a@b {name} run ${{NO_SUCH_VARIABLE_IS_SET}}");
             assert_eq!(prepared(&line).is_ok(), *operand == " COMMAND", "{line}");
+        }
+    }
+
+    /// What the environment has is no part of a command, however the action comes about.
+    #[test]
+    fn no_value_gets_into_a_command() {
+        for (line, is_taken) in [
+            ("deliver rcpt_to a@b pipe echo ${PATH}", true),
+            ("when on deliver rcpt_to a@b pipe echo ${PATH}", true),
+            ("deliver rcpt_to ${NO_SUCH_VARIABLE_IS_SET:-a@b} ${NO_SUCH_VARIABLE_IS_SET:-pipe} echo", true),
+            ("deliver rcpt_to a@b ${NO_SUCH_VARIABLE_IS_SET:-pipe} echo ${PATH}", false),
+            ("deliver rcpt_to ${NO_SUCH_VARIABLE_IS_SET:-a@b pipe_raw} ${PATH}", false),
+        ] {
+            let prepared = prepared(line).unwrap();
+            assert_eq!(directive::line(&prepared).is_ok(), is_taken, "{line}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A session opens that file and reads it if a peer asks to log in: what is wrong with a line costs one account, and
 //! whoever has it is answered 454.
 
+use std::collections::HashSet;
 use std::fs::File;
 
 use super::diagnostic::{Diagnostic, Severity};
@@ -20,14 +21,30 @@ pub(super) struct AuthLines(SettingLines);
 impl AuthLines {
     pub(super) fn find(rules: &Rules) -> Result<Self, Diagnostic> {
         SettingLines::find(rules, |setting| {
-            matches!(setting, Setting::auth_file(_) | Setting::auth_use(_) | Setting::auth_plaintext(_))
+            matches!(
+                setting,
+                Setting::auth_file(_) | Setting::auth_users(_) | Setting::auth_use(_) | Setting::auth_plaintext(_)
+            )
         })
         .map(Self)
     }
 
-    /// The line that counts of those that ask for authentication: `auth`, or else `auth_file`.
+    /// The line that counts of those that ask for authentication: `auth`, or else one with accounts.
     fn asking(&self) -> Option<&SettingLine> {
-        self.0.of(|setting| matches!(setting, Setting::auth_use(_))).last().or_else(|| self.file())
+        let asking = self.0.of(|setting| matches!(setting, Setting::auth_use(_))).last();
+        asking.or_else(|| self.file()).or_else(|| self.users().next())
+    }
+
+    fn users(&self) -> impl Iterator<Item = &SettingLine> {
+        self.0.of(|setting| matches!(setting, Setting::auth_users(_)))
+    }
+
+    /// Those of a name that another line has already.
+    fn repeated_users(&self) -> impl Iterator<Item = Diagnostic> {
+        let mut names = HashSet::new();
+        self.users().filter(move |line| !names.insert(line.value())).map(|line| {
+            line.cite(Severity::Warning, "this account is there already: the first line counts, remove one".to_owned())
+        })
     }
 
     fn file(&self) -> Option<&SettingLine> {
@@ -36,10 +53,10 @@ impl AuthLines {
 
     /// What is missing for what the last `auth` wants.
     pub(super) fn missing(&self, config: &Config) -> Vec<Diagnostic> {
-        let message = if config.auth_file.is_none() {
-            "this needs accounts: write `auth_file FILE`, and make its lines with `mailrecv passwd NAME`".to_owned()
-        } else {
+        let message = if config.has_accounts() {
             format!("nobody could ever send mail: {NOBODY}")
+        } else {
+            "this needs accounts: write `auth_file FILE`, and make its lines with `mailrecv passwd NAME`".to_owned()
         };
         self.asking().map(|line| line.cite(Severity::Error, message)).into_iter().collect()
     }
@@ -50,8 +67,8 @@ impl Config {
     pub(super) fn lacks_auth_lines(&self) -> bool {
         match self.auth() {
             AuthUse::Off => false,
-            AuthUse::Offer => self.auth_file.is_none(),
-            AuthUse::Require => self.auth_file.is_none() || !self.can_authenticate(),
+            AuthUse::Offer => !self.has_accounts(),
+            AuthUse::Require => !self.has_accounts() || !self.can_authenticate(),
         }
     }
 
@@ -80,6 +97,7 @@ impl Config {
             // Without accounts there is no mail either.
             AuthUse::Require => Severity::Error,
         };
+        found.extend(lines.repeated_users());
         found.extend(lines.file().into_iter().flat_map(|line| check_file(line, unreadable)));
         found
     }

@@ -11,7 +11,7 @@ use super::action::{Action, Broker, HandOver};
 use super::check::Finding;
 use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line, RuleLine};
-use super::lexer::{self, Words};
+use super::lexer;
 use super::pattern::Position;
 use super::relay_url::{Hop, HopTls, Place};
 use super::settings::{Config, Setting};
@@ -52,7 +52,7 @@ impl BrokerLines {
     /// Takes in a line, if it is about brokers.
     pub(super) fn look_at(&mut self, number: u32, text: &str) {
         let Ok(prepared) = lexer::prepared(text) else { return };
-        let mut words = Words::new(&prepared);
+        let mut words = prepared.words();
         let mut line = |place: usize| {
             let word = std::iter::from_fn(|| words.next_word()).nth(place)?;
             Some(BrokerLine { number, text: text.to_owned(), start: word.start, word: word.text.to_owned() })

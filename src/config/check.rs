@@ -36,11 +36,13 @@ pub(super) struct Finding {
 
 impl Rules {
     /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
-    /// hardly meant. `is_whole` says whether all lines could be read, `spool` where large messages wait, if no line does.
+    /// hardly meant. `is_whole` says whether all lines could be read, `is_public` whether strangers may send mail, `spool`
+    /// where large messages wait, if no line does.
     pub(super) fn check(
         &self,
         own_domain: &str,
         is_whole: bool,
+        is_public: bool,
         mut places: Places,
         spool: Option<&Path>,
     ) -> Vec<Diagnostic> {
@@ -54,7 +56,7 @@ impl Rules {
         let no_rules = self.exact.is_empty() && self.ordered.is_empty() && self.dead_letters.is_none();
         if is_whole && no_rules {
             found.push(Diagnostic::warning("no `deliver` line: every recipient will be refused".to_owned()));
-        } else if is_whole && !self.takes_mail_for_postmaster(own_domain) {
+        } else if is_whole && is_public && !self.takes_mail_for_postmaster(own_domain) {
             found.push(Diagnostic::warning(format!(
                 "no rule takes mail for postmaster@{own_domain}, which every mail domain should have (RFC 5321, 4.5.1)"
             )));
@@ -197,7 +199,9 @@ impl<'r> HandOverCopies<'r> {
             Matcher::Address(address) => {
                 self.by_address.entry(without_own_domain(address, self.own_domain)).or_insert(copy);
             }
-            Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) => self.others.push(copy),
+            Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) | Matcher::Domains(_) => {
+                self.others.push(copy);
+            }
         }
     }
 
@@ -324,7 +328,7 @@ impl Finding {
     /// With its line, as it was read.
     pub(super) fn cite(self, line: &str) -> Diagnostic {
         let source = match lexer::prepared(line) {
-            Ok(Cow::Owned(replaced)) => replaced,
+            Ok(prepared) if prepared.is_replaced() => prepared.text().to_owned(),
             _ => line.to_owned(),
         };
         let column = source.char_indices().take_while(|(byte, _)| *byte < self.position.start).count() + 1;
@@ -424,7 +428,7 @@ impl Matcher {
     fn pattern(&self) -> Option<&Pattern> {
         match self {
             Matcher::Pattern(pattern) => Some(pattern),
-            Matcher::Address(_) | Matcher::Wildcard(_) | Matcher::Table(_) => None,
+            Matcher::Address(_) | Matcher::Wildcard(_) | Matcher::Table(_) | Matcher::Domains(_) => None,
         }
     }
 }

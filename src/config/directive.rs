@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 
 use super::action::Action;
-use super::lexer::{Notes, Problem, Word, Words};
+use super::domains::DomainList;
+use super::lexer::{CONDITIONS, Notes, Prepared, Problem, Word, Words};
 use super::limits::{self, LimitLine, Limits};
 use super::network::Network;
 use super::settings::{SETTINGS, Setting};
@@ -36,7 +37,8 @@ pub(super) enum RuleLine<'t> {
     Deliver(Delivery<'t>),
     Copy(Delivery<'t>),
     RefuseRecipient(Option<Word<'t>>, Word<'t>, RefusalText<'t>),
-    AllowSender(Word<'t>),
+    /// Who else sends gets the refusal.
+    AllowSender(Word<'t>, Option<RefusalText<'t>>),
     RefuseSender(Word<'t>, RefusalText<'t>),
     DeadLetterFile(&'t str),
 }
@@ -66,14 +68,17 @@ impl<'t> From<RuleLine<'t>> for Line<'t> {
     }
 }
 
-/// Parses one line, its comment taken off and its variables replaced; `None` for an empty one.
-pub(super) fn line(text: &str) -> Result<Option<Line<'_>>, Problem> {
-    line_noting(text, None)
+/// Parses the words of one line; `None` for an empty one.
+pub(super) fn line<'t>(prepared: &'t Prepared<'_>) -> Result<Option<Line<'t>>, Problem> {
+    line_noting(prepared, None)
 }
 
 /// The same, with notes of what is legal but hardly meant.
-pub(super) fn line_noting<'t>(text: &'t str, notes: Option<&'t Notes>) -> Result<Option<Line<'t>>, Problem> {
-    let mut words = Words::noting(text, notes);
+pub(super) fn line_noting<'t>(
+    prepared: &'t Prepared<'_>,
+    notes: Option<&'t Notes>,
+) -> Result<Option<Line<'t>>, Problem> {
+    let mut words = prepared.words().noting(notes);
     let Some(verb) = words.next_word() else { return Ok(None) };
     let line = match directives().find(|directive| directive.name == verb.text) {
         Some(directive) => {
@@ -113,7 +118,7 @@ impl Line<'_> {
                 | RuleLine::ProxyProtocol(_)
                 | RuleLine::Copy(_)
                 | RuleLine::RefuseRecipient(..)
-                | RuleLine::AllowSender(_)
+                | RuleLine::AllowSender(..)
                 | RuleLine::RefuseSender(..) => false,
             },
         }
@@ -163,14 +168,19 @@ fn directives() -> impl Iterator<Item = &'static Directive> {
 /// The names of all directives, limits among them.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let limits = Limits::DEFAULTS.iter().map(|(name, ..)| *name);
-    directives().map(|directive| directive.name).chain(limits)
+    directives().map(|directive| directive.name).chain(limits).chain(CONDITIONS)
 }
 
 fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     let what = words.expect("`remotehost` or `mail_from`")?;
     match what.text {
         "remotehost" => Ok(RuleLine::AllowPeers(peers(words)?).into()),
-        "mail_from" => Ok(RuleLine::AllowSender(words.expect("a pattern for senders")?).into()),
+        "mail_from" => {
+            let senders = words.expect("a pattern for senders")?;
+            check_list(senders)?;
+            let refusal = if words.is_at_end() { None } else { Some(value::refusal(words, 550)?) };
+            Ok(RuleLine::AllowSender(senders, refusal).into())
+        }
         other => Err(what.problem(format!(
             "`{other}` found where `remotehost` or `mail_from` is expected{}",
             did_you_mean(other, ["remotehost", "mail_from"].into_iter())
@@ -289,7 +299,13 @@ fn check_recipient(words: &Words<'_>, recipient: Word<'_>) -> Result<(), Problem
             false => Err(recipient.problem("a pattern that begins with `/` ends with `/`")),
         };
     }
-    if is_quoted_address(text) || Table::name_in(text).is_some() {
+    if Table::name_in(text).is_some() {
+        return Ok(());
+    }
+    if let Some(list) = DomainList::of_address(recipient) {
+        return list.map(drop);
+    }
+    if is_quoted_address(text) {
         return Ok(());
     }
     if let Some(bare) = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
@@ -336,12 +352,19 @@ fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
         *words = ahead;
         let pattern = words.expect("a pattern for senders")?;
         is_text(pattern)?;
+        check_list(pattern)?;
         return Ok(RuleLine::RefuseSender(pattern, value::refusal(words, 550)?).into());
     }
     let group = rcpt_to(words)?;
     let pattern = words.expect("a pattern for recipients")?;
     is_text(pattern)?;
+    check_list(pattern)?;
     Ok(RuleLine::RefuseRecipient(group, pattern, value::refusal(words, 550)?).into())
+}
+
+/// What stands where a regular expression may, if it is an address with a list of domains.
+fn check_list(pattern: Word<'_>) -> Result<(), Problem> {
+    DomainList::of_pattern(pattern).map_or(Ok(()), |list| list.map(drop))
 }
 
 /// Of the lines that may have other bytes than UTF-8 in their reply, the pattern may not.

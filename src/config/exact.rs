@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 use super::directive::{self, Delivery, Line, RuleLine};
+use super::domains::DomainList;
 use super::lexer;
 use super::source::LineStart;
 use super::sources::Sources;
@@ -72,6 +73,7 @@ pub(super) fn is_exact(recipient: &str) -> bool {
     !recipient.starts_with('/')
         && Table::name_in(recipient).is_none()
         && memchr::memchr(b'*', recipient.as_bytes()).is_none()
+        && !DomainList::is_in(recipient)
 }
 
 /// The address as rules compare it: a quoted local part counts as its content (RFC 5321, 4.1.2).

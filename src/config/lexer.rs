@@ -2,9 +2,13 @@
 //!
 //! Everything is borrowed from the line: of 100,000 rules a connection uses one or two, so nothing is copied for the
 //! rest. Every error is a [`Problem`] that knows which bytes of the line it is about.
+//!
+//! A value from the environment is a word or a part of one, whatever is in it: where words end is decided by what stands
+//! in the file ([`Prepared`]).
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 
@@ -39,17 +43,6 @@ impl<'t> Word<'t> {
     pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
         Problem { start: self.start, end: self.end, message: message.into() }
     }
-
-    /// Whether the word begins with a quote that encloses no word: it has no partner, or more follows behind that.
-    pub(super) fn begins_with_quote(&self) -> bool {
-        self.end - self.start == self.text.len() && self.text.starts_with(['"', '\''])
-    }
-
-    /// Whether it begins with a quote that has no partner.
-    fn is_unclosed(&self) -> bool {
-        let quote = self.text.chars().next().filter(|_| self.begins_with_quote());
-        quote.is_some_and(|quote| !self.text[1..].contains(quote))
-    }
 }
 
 /// The words of a line, one by one.
@@ -57,17 +50,22 @@ impl<'t> Word<'t> {
 pub(super) struct Words<'t> {
     line: &'t str,
     at: usize,
+    /// Where values stand, in which neither blanks nor quotes mean anything; empty ones too.
+    values: &'t [Range<usize>],
+    /// How many of them are behind us.
+    passed: usize,
     notes: Option<&'t Notes>,
 }
 
 impl<'t> Words<'t> {
+    /// The words of a line without values.
     pub(super) fn new(line: &'t str) -> Self {
-        Self { line, at: 0, notes: None }
+        Self { line, at: 0, values: &[], passed: 0, notes: None }
     }
 
     /// The same for somebody who wants to know of what is hardly meant.
-    pub(super) fn noting(line: &'t str, notes: Option<&'t Notes>) -> Self {
-        Self { line, at: 0, notes }
+    pub(super) fn noting(self, notes: Option<&'t Notes>) -> Self {
+        Self { notes, ..self }
     }
 
     /// Notes something about a word, if anybody wants to know.
@@ -78,33 +76,69 @@ impl<'t> Words<'t> {
     }
 
     pub(super) fn next_word(&mut self) -> Option<Word<'t>> {
-        self.skip_space();
-        let bytes = self.line.as_bytes();
+        if self.is_at_end() {
+            return None;
+        }
         let start = self.at;
-        let first = *bytes.get(start)?;
-        if matches!(first, b'"' | b'\'')
-            && let Some(length) = memchr::memchr(first, &bytes[start + 1..])
+        let mut word = Word { text: "", start, end: self.end_of_word(start) };
+        word.text = &self.line[start..word.end];
+        if let Some(quote @ (b'"' | b'\'')) = self.mark_at(start)
+            && let Some(close) = self.find(start + 1, |rest| memchr::memchr(quote, rest))
         {
-            let close = start + 1 + length;
-            if matches!(bytes.get(close + 1), None | Some(b' ' | b'\t')) {
-                self.at = close + 1;
-                return Some(Word { text: &self.line[start + 1..close], start, end: close + 1 });
-            }
-            // A quoted local part is a part of its word, blanks and all.
-            if first == b'"' && bytes[close + 1] == b'@' {
-                let length = memchr::memchr2(b' ', b'\t', &bytes[close..]).unwrap_or(bytes.len() - close);
-                self.at = close + length;
-                return Some(Word { text: &self.line[start..self.at], start, end: self.at });
+            let end = close + 1;
+            if self.is_end_of_word(end) {
+                word = Word { text: &self.line[start + 1..close], start, end };
+            } else if quote == b'"' && self.mark_at(end) == Some(b'@') {
+                // A quoted local part is a part of its word, blanks and all.
+                let end = self.end_of_word(end);
+                word = Word { text: &self.line[start..end], start, end };
             }
         }
-        let length = memchr::memchr2(b' ', b'\t', &bytes[start..]).unwrap_or(bytes.len() - start);
-        self.at = start + length;
-        Some(Word { text: &self.line[start..self.at], start, end: self.at })
+        self.at = word.end;
+        self.passed += self.values[self.passed..].iter().take_while(|value| value.end <= word.end).count();
+        Some(word)
+    }
+
+    fn end_of_word(&self, from: usize) -> usize {
+        self.find(from, |rest| memchr::memchr2(b' ', b'\t', rest)).unwrap_or(self.line.len())
+    }
+
+    /// The first place from here on that `next` finds and that is in no value.
+    fn find(&self, mut from: usize, next: impl Fn(&[u8]) -> Option<usize>) -> Option<usize> {
+        loop {
+            let found = from + next(&self.line.as_bytes()[from..])?;
+            match self.values.iter().find(|value| value.contains(&found)) {
+                Some(value) => from = value.end,
+                None => return Some(found),
+            }
+        }
+    }
+
+    /// What stands here, unless it is a value.
+    fn mark_at(&self, at: usize) -> Option<u8> {
+        let is_value = self.values.iter().any(|value| value.start == at || value.contains(&at));
+        self.line.as_bytes().get(at).copied().filter(|_| !is_value)
+    }
+
+    fn is_end_of_word(&self, at: usize) -> bool {
+        let begins_value = self.values.iter().any(|value| value.start == at);
+        !begins_value && (at == self.line.len() || matches!(self.mark_at(at), Some(b' ' | b'\t')))
+    }
+
+    /// Whether a word begins with a quote that encloses no word: it has no partner, or more follows behind that.
+    fn begins_with_quote(&self, word: Word<'_>) -> bool {
+        word.end - word.start == word.text.len() && matches!(self.mark_at(word.start), Some(b'"' | b'\''))
+    }
+
+    /// Whether it begins with a quote that has no partner.
+    fn is_unclosed(&self, word: Word<'_>) -> bool {
+        let quote = word.text.chars().next().filter(|_| self.begins_with_quote(word));
+        quote.is_some_and(|quote| !word.text[1..].contains(quote))
     }
 
     pub(super) fn expect(&mut self, what: impl fmt::Display) -> Result<Word<'t>, Problem> {
         let word = self.expect_quietly(what)?;
-        if word.is_unclosed() {
+        if self.is_unclosed(word) {
             self.note(word, || UNCLOSED.to_owned());
         }
         Ok(word)
@@ -121,10 +155,10 @@ impl<'t> Words<'t> {
     /// The name of a file or folder.
     pub(super) fn path(&mut self, what: &str) -> Result<Word<'t>, Problem> {
         let word = self.expect_quietly(what)?;
-        if word.is_unclosed() {
+        if self.is_unclosed(word) {
             return Err(word.problem(UNCLOSED));
         }
-        if word.begins_with_quote() {
+        if self.begins_with_quote(word) {
             return Err(word.problem("quotes enclose a whole word: put them around all of the name"));
         }
         Ok(word)
@@ -146,17 +180,24 @@ impl<'t> Words<'t> {
             return Err(self.missing(what));
         }
         let start = self.at;
-        self.at = self.line.len();
+        (self.at, self.passed) = (self.line.len(), self.values.len());
         Ok(Word { text, start, end: start + text.len() })
+    }
+
+    /// Whether there is a value in what is left.
+    pub(super) fn has_values(&self) -> bool {
+        self.values.len() > self.passed
     }
 
     pub(super) fn is_at_end(&mut self) -> bool {
         self.skip_space();
-        self.at == self.line.len()
+        // An empty value is a word, too.
+        self.at == self.line.len() && !self.has_values()
     }
 
     fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t') = self.line.as_bytes().get(self.at) {
+        let end = self.values.get(self.passed).map_or(self.line.len(), |value| value.start);
+        while let Some(b' ' | b'\t') = self.line.as_bytes()[..end].get(self.at) {
             self.at += 1;
         }
     }
@@ -194,19 +235,39 @@ const UNCLOSED: &str = "this quote is not closed";
 /// The line as it can be shown, with stars in the place of a secret.
 pub(super) fn without_secret(line: &str) -> Cow<'_, str> {
     let mut words = Words::new(line);
-    match words.next_word() {
-        Some(verb) if ["hpfeeds_secret", "relay_password"].contains(&verb.text) => {
-            let (shown, secret) = line.split_at(verb.end);
-            let hidden = |character: char| if matches!(character, ' ' | '\t') { character } else { '*' };
-            Cow::Owned(shown.chars().chain(secret.chars().map(hidden)).collect())
+    let Some(mut verb) = words.next_word() else { return Cow::Borrowed(line) };
+    if is_condition(verb) {
+        // Whatever its switch is like.
+        let mut ahead = words;
+        if let Some(secret) = std::iter::from_fn(|| ahead.next_word()).find(|word| has_secret(word.text)) {
+            (verb, words) = (secret, ahead);
         }
-        Some(verb) if verb.text == "amqp_url" || RELAYED.iter().any(|scheme| line.contains(scheme)) => {
-            let Some(password) = password_in_url(line) else { return Cow::Borrowed(line) };
-            let stars = "*".repeat(line[password.clone()].chars().count());
-            Cow::Owned([&line[..password.start], &stars, &line[password.end..]].concat())
-        }
-        _ => Cow::Borrowed(line),
     }
+    let begins = match verb.text {
+        "hpfeeds_secret" | "relay_password" => verb.end,
+        // A name has no blanks, whatever quotes are in it and in the password.
+        "auth_user" => words.next_word().map_or(line.len(), |name| {
+            line[name.start..].find([' ', '\t']).map_or(line.len(), |length| name.start + length)
+        }),
+        "amqp_url" => return without_password(line),
+        _ if RELAYED.iter().any(|scheme| line.contains(scheme)) => return without_password(line),
+        _ => return Cow::Borrowed(line),
+    };
+    let (shown, secret) = line.split_at(begins);
+    let hidden = |character: char| if matches!(character, ' ' | '\t') { character } else { '*' };
+    Cow::Owned(shown.chars().chain(secret.chars().map(hidden)).collect())
+}
+
+/// Whether a line that begins so has a secret in it.
+fn has_secret(verb: &str) -> bool {
+    ["hpfeeds_secret", "relay_password", "auth_user", "amqp_url"].contains(&verb)
+}
+
+/// The line with stars in the place of a password in a URL.
+fn without_password(line: &str) -> Cow<'_, str> {
+    let Some(password) = password_in_url(line) else { return Cow::Borrowed(line) };
+    let stars = "*".repeat(line[password.clone()].chars().count());
+    Cow::Owned([&line[..password.start], &stars, &line[password.end..]].concat())
 }
 
 /// What URLs begin with that may have a password, wherever they stand.
@@ -220,8 +281,53 @@ fn password_in_url(line: &str) -> Option<Range<usize>> {
     Some(colon + 1..end)
 }
 
-/// The line as its words are read, its comment taken off and its variables replaced.
-pub(super) fn prepared(line: &str) -> Result<Cow<'_, str>, Problem> {
+/// A line as its words are read, its comment taken off and its variables replaced.
+#[derive(Debug)]
+pub(super) struct Prepared<'l> {
+    text: Cow<'l, str>,
+    /// Where in it values from the environment stand, in their order.
+    values: Vec<Range<usize>>,
+    /// Whether it begins with a condition, which holds.
+    is_conditional: bool,
+}
+
+impl<'l> Prepared<'l> {
+    /// All of it, for people.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The same, the condition in front left out.
+    pub(super) fn directive(&self) -> &str {
+        &self.text[self.words().at..]
+    }
+
+    /// Whether a variable was replaced.
+    pub(super) fn is_replaced(&self) -> bool {
+        matches!(self.text, Cow::Owned(_))
+    }
+
+    /// Its words, those of a condition left out.
+    pub(super) fn words(&self) -> Words<'_> {
+        let mut words = self.all_words();
+        if self.is_conditional {
+            words.next_word();
+            words.next_word();
+        }
+        words
+    }
+
+    fn all_words(&self) -> Words<'_> {
+        Words { values: &self.values, ..Words::new(&self.text) }
+    }
+
+    fn unconditional(text: impl Into<Cow<'l, str>>) -> Self {
+        Self { text: text.into(), values: Vec::new(), is_conditional: false }
+    }
+}
+
+/// Prepares a line.
+pub(super) fn prepared(line: &str) -> Result<Prepared<'_>, Problem> {
     let line = without_comment(line);
     if let Some(start) = line.find(char::REPLACEMENT_CHARACTER)
         && reply_text(line).is_none_or(|text| start < text)
@@ -229,9 +335,66 @@ pub(super) fn prepared(line: &str) -> Result<Cow<'_, str>, Problem> {
         let end = start + char::REPLACEMENT_CHARACTER.len_utf8();
         return Err(Problem { start, end, message: "this line is not UTF-8 text".to_owned() });
     }
-    let replaced = replace_variables(line, &|name| std::env::var(name).ok())?;
-    Ok(replaced.map_or(Cow::Borrowed(line), Cow::Owned))
+    let variable = |name: &str| std::env::var_os(name);
+    match condition(line)? {
+        None => replaced(line, &variable),
+        // What follows is not looked at where it is not wanted: variables of it may be missing.
+        Some(condition) if !condition.holds(line, &variable)? => Ok(Prepared::unconditional("")),
+        Some(_) => Ok(Prepared { is_conditional: true, ..replaced(line, &variable)? }),
+    }
 }
+
+/// `when SWITCH` or `unless SWITCH` in front of a line.
+struct Condition<'l> {
+    wanted: bool,
+    switch: Word<'l>,
+}
+
+impl Condition<'_> {
+    fn holds(&self, line: &str, environment: &Environment<'_>) -> Result<bool, Problem> {
+        let replaced = replaced(&line[..self.switch.end], environment)?;
+        let mut words = replaced.all_words();
+        words.next_word();
+        let switch = words.next_word().map_or("", |word| word.text);
+        match truth(switch) {
+            Some(is_on) => Ok(is_on == self.wanted),
+            // Cited is the line as it stands in the file.
+            None => Err(self.switch.problem(format!("`{switch}` is neither `on` nor `off`"))),
+        }
+    }
+}
+
+/// What stands in front of a line that does not always count.
+fn condition(line: &str) -> Result<Option<Condition<'_>>, Problem> {
+    let mut words = Words::new(line);
+    let Some(first) = words.next_word().filter(|word| is_condition(*word)) else { return Ok(None) };
+    let switch = words.expect(SWITCH)?;
+    let rest = words.expect("the line that counts only then")?;
+    if is_condition(rest) {
+        return Err(rest.problem("a line has one condition"));
+    }
+    Ok(Some(Condition { wanted: first.text == WHEN, switch }))
+}
+
+fn is_condition(word: Word<'_>) -> bool {
+    CONDITIONS.contains(&word.text)
+}
+
+/// Whether a switch is on: `on`, `yes`, `true` or `1`, against `off`, `no`, `false` or `0`, letter case aside.
+pub(super) fn truth(word: &str) -> Option<bool> {
+    let is_one_of = |words: [&str; 4]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
+    match (is_one_of(["on", "yes", "true", "1"]), is_one_of(["off", "no", "false", "0"])) {
+        (false, false) => None,
+        (is_on, _) => Some(is_on),
+    }
+}
+
+/// What stands in front of a line that counts only when a switch is on, or off.
+pub(super) const CONDITIONS: [&str; 2] = [WHEN, "unless"];
+const WHEN: &str = "when";
+
+/// What stands behind that.
+const SWITCH: &str = "a switch, as in `when ${NAME:-off}`,";
 
 /// The line without its comment: `#` at the start or after white space, outside quotes.
 pub(super) fn without_comment(line: &str) -> &str {
@@ -256,60 +419,117 @@ pub(super) fn without_comment(line: &str) -> &str {
     line
 }
 
-/// Replaces `${NAME}` and `${NAME:-default}` by what `variable` knows; a command is left to its shell. `None` when there is
-/// nothing to replace.
-fn replace_variables(line: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, Problem> {
+/// What the environment has by a name.
+type Environment<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
+
+/// The line with its variables replaced; a command is left to its shell.
+fn replaced<'l>(line: &'l str, environment: &Environment<'_>) -> Result<Prepared<'l>, Problem> {
     if memchr::memmem::find(line.as_bytes(), b"${").is_none() {
-        return Ok(None);
+        return Ok(Prepared::unconditional(line));
     }
     let end = shell_command(line).unwrap_or(line.len());
     if !line[..end].contains("${") {
-        return Ok(None);
+        return Ok(Prepared::unconditional(line));
     }
-    let mut replaced = String::with_capacity(line.len() + 32);
+    let (mut text, mut values) = (String::with_capacity(line.len() + 32), Vec::new());
     let mut at = 0;
     while let Some(found) = line[at..end].find("${") {
         let start = at + found;
-        let problem = |end: usize, message: String| Problem { start, end, message };
         let Some(length) = line[start..end].find('}') else {
-            return Err(problem(end, "`${` without its `}`".into()));
+            return Err(Problem { start, end, message: "`${` without its `}`".into() });
         };
-        let (name, default) = match line[start + 2..start + length].split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (&line[start + 2..start + length], None),
-        };
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err(problem(start + length + 1, format!("`{name}` is not the name of an environment variable")));
-        }
-        let value = match (variable(name).filter(|value| default.is_none() || !value.is_empty()), default) {
-            (Some(value), _) => value,
-            (None, Some(default)) => default.to_owned(),
-            // In the text of a reply the original knew no variables.
-            (None, None) if reply_text(line).is_some_and(|text| start >= text) => {
-                line[start..=start + length].to_owned()
+        let behind = start + length + 1;
+        let problem = |message: String| Problem { start, end: behind, message };
+        let variable = Variable::parse(&line[start + 2..behind - 1]).map_err(problem)?;
+        text.push_str(&line[at..start]);
+        match variable.value(environment).map_err(problem)? {
+            Some(value) => {
+                values.push(text.len()..text.len() + value.len());
+                text.push_str(&value);
             }
-            (None, None) => {
-                return Err(problem(
-                    start + length + 1,
-                    format!("the environment has no `{name}`: set it, or give a default as in `${{{name}:-default}}`"),
-                ));
-            }
-        };
-        if value.contains(['\n', '\r', '\0']) {
-            return Err(problem(start + length + 1, format!("the value of `{name}` is more than one line")));
+            None => match variable.otherwise {
+                // As if it stood there itself.
+                Otherwise::Default(default) => text.push_str(default),
+                // In the text of a reply the original knew no variables.
+                _ if reply_text(line).is_some_and(|text| start >= text) => text.push_str(&line[start..behind]),
+                Otherwise::Error(words) => return Err(problem(variable.missing(words))),
+                Otherwise::Unsaid => return Err(problem(variable.missing(""))),
+            },
         }
-        replaced.push_str(&line[at..start]);
-        replaced.push_str(&value);
-        at = start + length + 1;
+        at = behind;
     }
-    replaced.push_str(&line[at..]);
-    Ok(Some(replaced))
+    text.push_str(&line[at..]);
+    Ok(Prepared { text: Cow::Owned(text), values, is_conditional: false })
+}
+
+/// What stands between `${` and `}`.
+struct Variable<'l> {
+    name: &'l str,
+    otherwise: Otherwise<'l>,
+}
+
+/// What is done if there is no value.
+enum Otherwise<'l> {
+    /// `${NAME}`
+    Unsaid,
+    /// `${NAME:-text}`
+    Default(&'l str),
+    /// `${NAME:?words}`: what to tell the administrator.
+    Error(&'l str),
+}
+
+impl<'l> Variable<'l> {
+    fn parse(text: &'l str) -> Result<Self, String> {
+        let (name, otherwise) = match text.split_once(':') {
+            None => (text, Otherwise::Unsaid),
+            Some((name, rest)) => match rest.split_at_checked(1) {
+                Some(("-", default)) => (name, Otherwise::Default(default)),
+                Some(("?", words)) => (name, Otherwise::Error(words)),
+                _ => (text, Otherwise::Unsaid),
+            },
+        };
+        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        match otherwise {
+            _ if !is_name => Err(format!("`{name}` is not the name of an environment variable")),
+            // The first `}` ends it, so that the outer one would be left over.
+            Otherwise::Default(text) | Otherwise::Error(text) if text.contains("${") => {
+                Err("no variable stands within another: give a default without one".to_owned())
+            }
+            otherwise => Ok(Self { name, otherwise }),
+        }
+    }
+
+    /// What the environment has; an empty value counts only where nothing is said of what else there would be.
+    fn value(&self, environment: &Environment<'_>) -> Result<Option<String>, String> {
+        let Some(value) = environment(self.name) else { return Ok(None) };
+        if value.is_empty() && !matches!(self.otherwise, Otherwise::Unsaid) {
+            return Ok(None);
+        }
+        let name = self.name;
+        let value = value.into_string().map_err(|_| format!("the value of `{name}` is not UTF-8 text"))?;
+        match value.contains(['\n', '\r', '\0']) {
+            true => Err(format!("the value of `{name}` is more than one line")),
+            false => Ok(Some(value)),
+        }
+    }
+
+    fn missing(&self, words: &str) -> String {
+        let name = self.name;
+        match words {
+            "" => format!("the environment has no `{name}`: set it, or give a default as in `${{{name}:-default}}`"),
+            words => format!("the environment has no `{name}`: {words}"),
+        }
+    }
 }
 
 /// Where the text of a reply begins, in a line that has one.
 fn reply_text(line: &str) -> Option<usize> {
     let mut words = Words::new(line);
-    let verb = words.next_word()?;
+    let mut verb = words.next_word()?;
+    if is_condition(verb) {
+        words.next_word()?;
+        verb = words.next_word()?;
+    }
     if verb.text == "error" {
         while !["rcpt_to", "mail_from"].contains(&words.next_word()?.text) {}
     } else if !verb.text.starts_with("limit.") {
@@ -331,6 +551,8 @@ fn shell_command(line: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -351,11 +573,11 @@ mod tests {
     #[test]
     fn variables_are_replaced_outside_shell_commands() {
         let variable = |name: &str| match name {
-            "HOST" => Some("example.com".to_owned()),
-            "EMPTY" => Some(String::new()),
+            "HOST" => Some("example.com".into()),
+            "EMPTY" => Some(OsString::new()),
             _ => None,
         };
-        let replace = |line| replace_variables(line, &variable).map(|line: Option<String>| line.unwrap_or_default());
+        let replace = |line| replaced(line, &variable).map(|line| line.text().to_owned());
         assert_eq!(replace("domain ${HOST}").unwrap(), "domain example.com");
         assert_eq!(replace("domain ${NONE:-x}.${HOST}").unwrap(), "domain x.example.com");
         assert_eq!(replace("domain ${EMPTY:-x}").unwrap(), "domain x");
@@ -364,5 +586,127 @@ mod tests {
         }
         assert!(replace("domain ${NONE}").unwrap_err().message.contains("NONE"));
         assert!(replace("domain ${HOST").is_err());
+    }
+
+    /// The words of a line in an environment where `${V}` is this and nothing else is set.
+    fn words_with(line: &str, value: &str) -> Result<Vec<String>, String> {
+        let environment = |name: &str| (name == "V").then(|| value.into());
+        let prepared = replaced(without_comment(line), &environment).map_err(|problem| problem.message)?;
+        let mut words = prepared.words();
+        Ok(std::iter::from_fn(|| words.next_word()).map(|word| word.text.to_owned()).collect())
+    }
+
+    #[test]
+    fn a_value_is_a_word_or_a_part_of_one() {
+        for (line, value, expected) in [
+            ("domain ${V}", "a b", &["domain", "a b"][..]),
+            ("domain ${V} c", "", &["domain", "", "c"]),
+            ("domain ${V}", "", &["domain", ""]),
+            ("domain ${V}${V} # c", " # ", &["domain", " #  # "]),
+            ("x ${V} y", "'", &["x", "'", "y"]),
+            ("x ${V} y'", "'", &["x", "'", "y'"]),
+            ("x '${V}' y", "' b '", &["x", "' b '", "y"]),
+            ("x '${V}'y z", "a", &["x", "'a'y", "z"]),
+            ("x 'a'${V} z", "", &["x", "'a'", "z"]),
+            ("x \"a b\"${V} z", "@c", &["x", "\"a", "b\"@c", "z"]),
+            ("x \"a b\"@${V} z", "c d", &["x", "\"a b\"@c d", "z"]),
+            ("x a@{${V}} z", "b, c", &["x", "a@{b, c}", "z"]),
+            ("x ${W:-a b} z", "", &["x", "a", "b", "z"]),
+            ("x '${W:-a b}' z", "", &["x", "a b", "z"]),
+            ("x \"${V:-}\" z", "", &["x", "", "z"]),
+        ] {
+            assert_eq!(words_with(line, value).unwrap(), expected, "{line} with {value:?}");
+        }
+    }
+
+    #[test]
+    fn variables_that_are_missing_are_told() {
+        for (line, message) in [
+            ("x ${W}", "the environment has no `W`: set it, or give a default as in `${W:-default}`"),
+            ("x ${W:?who may send, a name}", "the environment has no `W`: who may send, a name"),
+            ("x ${V:?}", "the environment has no `V`: set it, or give a default as in `${V:-default}`"),
+            ("x ${V:=a}", "`V:=a` is not the name of an environment variable"),
+            ("x ${W-a}", "`W-a` is not the name of an environment variable"),
+            ("x ${W:-${V}}", "no variable stands within another: give a default without one"),
+            ("x ${", "`${` without its `}`"),
+        ] {
+            assert_eq!(words_with(line, "").unwrap_err(), message, "{line}");
+        }
+        let bad = |_: &str| Some(std::os::unix::ffi::OsStringExt::from_vec(b"a\xff".to_vec()));
+        for line in ["x ${V}", "x ${V:-a}"] {
+            assert_eq!(replaced(line, &bad).unwrap_err().message, "the value of `V` is not UTF-8 text");
+        }
+    }
+
+    #[test]
+    fn lines_count_under_their_condition() {
+        for (line, expected) in [
+            ("when yes domain a", Ok(&["domain", "a"][..])),
+            ("when TRUE domain a", Ok(&["domain", "a"])),
+            ("unless Off domain a", Ok(&["domain", "a"])),
+            ("when 0 domain a", Ok(&[])),
+            ("unless on domain ${NO_SUCH_VARIABLE_IS_SET}", Ok(&[])),
+            ("when ${NO_SUCH_VARIABLE_IS_SET:-false} domain a", Ok(&[])),
+            ("when ${NO_SUCH_VARIABLE_IS_SET:-1} domain ${NO_SUCH_VARIABLE_IS_SET:-a}", Ok(&["domain", "a"])),
+            ("when on domain ${NO_SUCH_VARIABLE_IS_SET}", Err("the environment has no `NO_SUCH_VARIABLE_IS_SET`: set")),
+            ("when ${NO_SUCH_VARIABLE_IS_SET} domain a", Err("the environment has no `NO_SUCH_VARIABLE_IS_SET`: set")),
+            ("when maybe domain a", Err("`maybe` is neither `on` nor `off`")),
+            ("when \"\" domain a", Err("empty: a switch, as in")),
+            ("when ${NO_SUCH_VARIABLE_IS_SET:-} domain a", Err("`` is neither `on` nor `off`")),
+            ("when", Err("a switch, as in `when ${NAME:-off}`, is missing")),
+            ("unless on # domain a", Err("the line that counts only then is missing")),
+            ("when on unless off domain a", Err("a line has one condition")),
+        ] {
+            let prepared = prepared(line);
+            let words = prepared.as_ref().map_err(|problem| problem.message.as_str()).map(|prepared| {
+                let mut words = prepared.words();
+                std::iter::from_fn(|| words.next_word()).map(|word| word.text).collect::<Vec<_>>()
+            });
+            match (words, expected) {
+                (Ok(words), Ok(expected)) => assert_eq!(words, expected, "{line}"),
+                (Err(message), Err(expected)) => assert!(message.starts_with(expected), "{line}: {message}"),
+                (words, _) => panic!("{line}: {words:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_stand() {
+        for (line, shown) in [
+            ("hpfeeds_secret a b", "hpfeeds_secret * *"),
+            ("auth_user fred 'a b'", "auth_user fred ** **"),
+            ("auth_user fred", "auth_user fred"),
+            ("auth_user \"fred a\" b", "auth_user \"fred ** *"),
+            ("relay_password a", "relay_password *"),
+            ("when on deliver rcpt_to * relay smtp://a:bcd@e", "when on deliver rcpt_to * relay smtp://a:***@e"),
+            ("auth_user", "auth_user"),
+            ("when ${A:-b c} auth_user fred abc", "when ${A:-b c} auth_user fred ***"),
+            ("unless 'a b hpfeeds_secret abc", "unless 'a b hpfeeds_secret ***"),
+            ("when on amqp_url amqp://a:bcd@e/", "when on amqp_url amqp://a:***@e/"),
+            ("deliver rcpt_to auth_user append abc", "deliver rcpt_to auth_user append abc"),
+        ] {
+            assert_eq!(without_secret(line), shown);
+        }
+    }
+
+    /// What lines are made of, and values.
+    const PIECES: &[&str] =
+        &["${V}", "${V}", "a", "'", "\"", " ", " ", "\t", "#", "@", "=", "{", "}", "$", "when ", "deliver "];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Which words there are depends on what stands in the file alone.
+        #[test]
+        fn no_value_ends_a_word_or_begins_a_comment(
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 0..12),
+            value in prop::collection::vec(prop::sample::select(&PIECES[2..]), 0..6),
+        ) {
+            let (line, value) = (pieces.concat(), value.concat());
+            const MARK: &str = "\u{1}";
+            let expected = words_with(&line, MARK)
+                .map(|words| words.iter().map(|word| word.replace(MARK, &value)).collect::<Vec<_>>());
+            prop_assert_eq!(words_with(&line, &value), expected);
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! What `mailrecv check` finds by going through the lines of the file, one by one and beside those before them.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::action::{Action, HandOver, Keep};
@@ -8,7 +7,7 @@ use super::check::{Finding, HandOverCopies, second_hand_over, without_own_domain
 use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Delivery, Line, RuleLine};
 use super::exact::{is_exact, unquoted};
-use super::lexer::{self, Notes, Problem, Word, Words};
+use super::lexer::{self, Notes, Prepared, Problem, Word};
 use super::pattern::Position;
 use super::places::Places;
 use super::settings::Setting;
@@ -58,10 +57,7 @@ impl<'r> Lines<'r> {
     pub(super) fn look_at(&mut self, number: u32, text: &str, found: &mut Vec<Diagnostic>) {
         let Ok(prepared) = lexer::prepared(text) else { return };
         // The line is shown with its comment.
-        let shown = match &prepared {
-            Cow::Borrowed(_) => text,
-            Cow::Owned(replaced) => replaced,
-        };
+        let shown = if prepared.is_replaced() { prepared.text() } else { text };
         let notes = Notes::default();
         let Ok(Some(line)) = directive::line_noting(&prepared, Some(&notes)) else { return };
         let mut problems = notes.take();
@@ -75,14 +71,14 @@ impl<'r> Lines<'r> {
                 if !matches!(&line, Line::Setting(setting) if setting.is_repeated()) {
                     problems.extend(self.twice(&prepared, number));
                 }
-                problems.extend(self.setting_problem(&line, &prepared));
+                problems.extend(self.setting_problem(&line, prepared.text()));
             }
             Line::Rule(RuleLine::Deliver(delivery)) => {
                 let is_noted = !problems.is_empty();
                 if is_exact(delivery.recipient.text) {
                     self.exact(delivery, number, shown, is_noted, found);
                 }
-                problems.extend(self.action_problems(&delivery.action, &prepared));
+                problems.extend(self.action_problems(&delivery.action, prepared.text()));
             }
             Line::Rule(RuleLine::Copy(delivery)) => {
                 if is_exact(delivery.recipient.text) {
@@ -93,7 +89,7 @@ impl<'r> Lines<'r> {
                         self.flawed.insert(number);
                     }
                 }
-                problems.extend(self.action_problems(&delivery.action, &prepared));
+                problems.extend(self.action_problems(&delivery.action, prepared.text()));
                 problems.extend(self.said_before(&prepared, number));
             }
             Line::Rule(
@@ -101,18 +97,18 @@ impl<'r> Lines<'r> {
                 | RuleLine::DenyPeers(_)
                 | RuleLine::ProxyProtocol(_)
                 | RuleLine::AllowGroup(..)
-                | RuleLine::AllowSender(_)
+                | RuleLine::AllowSender(..)
                 | RuleLine::RefuseSender(..),
             ) => problems.extend(self.said_before(&prepared, number)),
             Line::Rule(RuleLine::RefuseRecipient(..)) | Line::Include(_) => {}
         }
         if let Some(refusal) = refusal_of(&line) {
-            problems.extend(bracketed_address(refusal, &prepared));
+            problems.extend(bracketed_address(refusal, prepared.text()));
             if let Some(problem) = comment_behind(text) {
                 found.push(problem.warn(text, number));
             }
         } else {
-            problems.extend(lexer::look_alike(&prepared));
+            problems.extend(lexer::look_alike(prepared.text()));
         }
         if let Some(problem) = self.placeholder(&prepared, &line) {
             problems.push(problem);
@@ -237,30 +233,29 @@ impl<'r> Lines<'r> {
     }
 
     /// A directive of which the last counts, given again.
-    fn twice(&mut self, prepared: &str, number: u32) -> Option<Problem> {
-        let verb = Words::new(prepared).next_word()?;
+    fn twice(&mut self, prepared: &Prepared<'_>, number: u32) -> Option<Problem> {
+        let verb = prepared.words().next_word()?;
         let earlier = self.settings.insert(verb.text.to_owned(), number)?;
         let earlier = self.sources.name_beside(earlier, number);
         Some(verb.problem(format!("`{}` is set in {earlier} already: this line counts, that one does not", verb.text)))
     }
 
     /// A rule that was said before.
-    fn said_before(&mut self, prepared: &str, number: u32) -> Option<Problem> {
-        let mut words = Words::new(prepared);
-        let first = words.next_word()?;
-        let line = prepared.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    fn said_before(&mut self, prepared: &Prepared<'_>, number: u32) -> Option<Problem> {
+        let first = prepared.words().next_word()?;
+        let line = prepared.directive().split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         let earlier = *self.rules.entry(line).or_insert(number);
         let name = || self.sources.name_beside(earlier, number);
         (earlier != number).then(|| first.problem(format!("{} says the same", name())))
     }
 
     /// A name that only examples have.
-    fn placeholder(&self, prepared: &str, line: &Line<'_>) -> Option<Problem> {
+    fn placeholder(&self, prepared: &Prepared<'_>, line: &Line<'_>) -> Option<Problem> {
         let Line::Setting(setting) = line else { return None };
         if !setting.is_domain() {
             return None;
         }
-        let mut words = Words::new(prepared);
+        let mut words = prepared.words();
         words.next_word()?;
         let name = words.next_word()?;
         let lower = name.text.to_ascii_lowercase();
@@ -321,7 +316,11 @@ fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
 fn refusal_of<'l, 't>(line: &'l Line<'t>) -> Option<&'l RefusalText<'t>> {
     match line {
         Line::Limit(limit) => limit.refusal(),
-        Line::Rule(RuleLine::RefuseRecipient(_, _, refusal) | RuleLine::RefuseSender(_, refusal)) => Some(refusal),
+        Line::Rule(
+            RuleLine::RefuseRecipient(_, _, refusal)
+            | RuleLine::RefuseSender(_, refusal)
+            | RuleLine::AllowSender(_, Some(refusal)),
+        ) => Some(refusal),
         Line::Setting(_) | Line::Rule(_) | Line::Include(_) => None,
     }
 }

@@ -13,6 +13,7 @@ mod check;
 mod compiler;
 mod diagnostic;
 mod directive;
+mod domains;
 mod exact;
 mod flags;
 mod include;
@@ -150,7 +151,8 @@ impl Config {
     /// said of what lines have to do with each other.
     fn find(&self, is_whole: bool) -> Vec<Diagnostic> {
         let spool = self.spool_dir.is_none().then(files::temporary_folder);
-        let check = |user| self.rules.check(&self.domain, is_whole, Places::new(user), spool.as_deref());
+        let is_public = self.auth() != AuthUse::Require;
+        let check = |user| self.rules.check(&self.domain, is_whole, is_public, Places::new(user), spool.as_deref());
         // What can be written is tried as whoever will write it.
         let trouble = self.user.as_deref().and_then(user::trouble);
         let user = self.user.as_deref().filter(|_| nix::unistd::geteuid().is_root() && trouble.is_none());

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::action::Action;
+use super::domains::DomainList;
 use super::exact::{is_exact, is_same_address, unquoted};
 use super::lexer::Word;
 use super::limits::Refusal;
@@ -25,6 +26,7 @@ pub(super) enum Matcher {
     Wildcard(Box<str>),
     Pattern(Pattern),
     Table(Table),
+    Domains(DomainList),
 }
 
 #[derive(Debug)]
@@ -48,20 +50,28 @@ impl OrderedRule {
 impl Matcher {
     pub(super) fn new(recipient: Word<'_>, position: Position) -> Self {
         match recipient.text {
-            text if Table::name_in(text).is_some() => Self::of_text(text, position),
+            text if Table::name_in(text).is_some() => Self::of_text(recipient, position),
             address if is_exact(address) => Matcher::Address(unquoted(address).into()),
             text => match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
                 Some(source) => {
                     Matcher::Pattern(Pattern::new(source, Position { start: position.start + 1, ..position }))
                 }
-                None => Matcher::Wildcard(text.into()),
+                None => match DomainList::of_address(recipient) {
+                    Some(Ok(list)) => Matcher::Domains(list),
+                    // What is wrong with a list was told.
+                    Some(Err(_)) | None => Matcher::Wildcard(text.into()),
+                },
             },
         }
     }
 
     /// What an `error` line or a line about senders is about: a regular expression as it stands, or what a `deliver` line
     /// would have there.
-    pub(super) fn of_text(text: &str, position: Position) -> Self {
+    pub(super) fn of_text(word: Word<'_>, position: Position) -> Self {
+        let text = word.text;
+        if let Some(Ok(list)) = DomainList::of_pattern(word) {
+            return Matcher::Domains(list);
+        }
         if let Some(name) = Table::name_in(text) {
             return Matcher::Table(Table::open(name));
         }
@@ -86,6 +96,7 @@ impl Matcher {
         let fits = match self {
             Matcher::Address(address) => is_same_address(address, full, local_part),
             Matcher::Wildcard(wildcard) => wildcard_fits(wildcard, full),
+            Matcher::Domains(list) => list.fits(full),
             Matcher::Pattern(pattern) => pattern.is_match(full)?,
             // One that cannot be read lets nothing through, as a pattern that does not compile.
             Matcher::Table(table) => table.has(full, local_part).map_err(|message| BrokenPattern { line, message })?,
@@ -102,6 +113,7 @@ impl Matcher {
     pub(super) fn is_everybody(&self) -> bool {
         match self {
             Matcher::Address(_) | Matcher::Table(_) => false,
+            Matcher::Domains(list) => list.local_part().bytes().all(|byte| byte == b'*'),
             Matcher::Wildcard(wildcard) => {
                 let rest = wildcard.trim_start_matches('*');
                 wildcard.starts_with('*') && (rest.is_empty() || rest.starts_with('@'))
@@ -121,6 +133,7 @@ impl Matcher {
             Matcher::Address(text) | Matcher::Wildcard(text) => text,
             Matcher::Pattern(pattern) => pattern.source(),
             Matcher::Table(table) => table.name(),
+            Matcher::Domains(list) => list.source(),
         }
     }
 }

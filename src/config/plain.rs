@@ -62,9 +62,10 @@ const OTHER: [u8; 256] = {
     let mut other = [1; 256];
     let mut byte = b'!';
     while byte <= b'~' {
-        other[byte as usize] =
-            matches!(byte, b'#' | b'$' | b'"' | b'\'' | b'*' | b'<' | b'>' | b',' | b';' | b'(' | b')' | b'\\' | b'`')
-                as u8;
+        other[byte as usize] = matches!(
+            byte,
+            b'#' | b'$' | b'"' | b'\'' | b'*' | b'<' | b'>' | b',' | b';' | b'(' | b')' | b'\\' | b'`' | b'{'
+        ) as u8;
         byte += 1;
     }
     other
@@ -131,6 +132,7 @@ mod tests {
             ("deliver rcpt_to a\u{e9} append b", None),
             ("copy rcpt_to ab append b", None),
             ("deliver rcpt_to table:/etc/x append b", None),
+            ("deliver rcpt_to a@{b} append b", None),
         ] {
             assert_eq!(checked_address(line), address.map(str::as_bytes), "{line}");
         }
@@ -163,6 +165,8 @@ mod tests {
         "\u{b}",
         "\u{e9}",
         "<",
+        "@{a,b}",
+        "when on ",
         "print",
     ];
 

@@ -12,7 +12,7 @@ use super::brokers::BrokerLines;
 use super::diagnostic::Diagnostic;
 use super::directive::{self, Line};
 use super::include::{self, Fitting, MAX_DEPTH, MAX_FILES, Named};
-use super::lexer::{self, Word};
+use super::lexer::{self, Prepared, Word};
 use super::settings::Config;
 use super::source::{self, LineStart, Source};
 use super::sources::shown;
@@ -137,8 +137,9 @@ impl Reader {
     }
 
     /// The same for a line that is prepared.
-    fn take_text(&mut self, text: &str, at: LineStart) {
-        let taken = match directive::line(text) {
+    fn take_text(&mut self, prepared: &Prepared<'_>, at: LineStart) {
+        let text = prepared.text();
+        let taken = match directive::line(prepared) {
             Ok(Some(Line::Setting(setting))) => {
                 self.config.set(setting);
                 Ok(())

@@ -41,6 +41,8 @@ pub struct Rules {
     pub(super) ordered: Vec<OrderedRule>,
     pub(super) copies: Vec<OrderedRule>,
     pub(super) allowed_senders: Vec<(Matcher, Position)>,
+    /// What other senders are told.
+    refused_others: Option<Refusal>,
     pub(super) refused_senders: Vec<(Matcher, Position, Refusal)>,
     pub(super) dead_letters: Option<Box<str>>,
     needs: Needs,
@@ -151,7 +153,7 @@ impl Rules {
                 return Ok(());
             }
         }
-        Err(Denial::NotAllowed)
+        Err(self.refused_others.as_ref().map_or(Denial::NotAllowed, Denial::Refused))
     }
 
     /// Where mail for this recipient from this peer goes. `own_domain` is what rules without a domain are about.
@@ -392,7 +394,7 @@ impl Rules {
     /// Takes in what a line says.
     pub(super) fn add(&mut self, line: RuleLine<'_>, at: LineStart) -> Result<(), Problem> {
         let position = |word: Word<'_>| Position { line: at.number, start: word.start };
-        let matcher = |word: Word<'_>| Matcher::of_text(word.text, position(word));
+        let matcher = |word: Word<'_>| Matcher::of_text(word, position(word));
         let peers = |named: PeersNamed<'_>| match named {
             PeersNamed::Pattern(word) => Peers::Pattern(PeerPattern::new(word.text, position(word))),
             PeersNamed::Network(network, word) => Peers::Network(network, position(word)),
@@ -417,7 +419,9 @@ impl Rules {
                 let rule = self.rule(delivery, position(recipient))?;
                 match rule.matcher {
                     Matcher::Address(address) => self.exact.add(address.as_bytes(), at),
-                    Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) => self.ordered.push(rule),
+                    Matcher::Wildcard(_) | Matcher::Pattern(_) | Matcher::Table(_) | Matcher::Domains(_) => {
+                        self.ordered.push(rule);
+                    }
                 }
             }
             RuleLine::Copy(delivery) => {
@@ -431,7 +435,12 @@ impl Rules {
                 let effect = Effect::Refuse(text.to_owned());
                 self.ordered.push(OrderedRule { matcher, group, position: position(word), effect });
             }
-            RuleLine::AllowSender(word) => self.allowed_senders.push((matcher(word), position(word))),
+            RuleLine::AllowSender(word, refusal) => {
+                self.allowed_senders.push((matcher(word), position(word)));
+                if let Some(refusal) = refusal {
+                    self.refused_others = Some(refusal.to_owned());
+                }
+            }
             RuleLine::RefuseSender(word, text) => {
                 self.refused_senders.push((matcher(word), position(word), text.to_owned()));
             }

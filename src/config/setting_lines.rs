@@ -8,7 +8,7 @@ use std::path::Path;
 use super::check::Finding;
 use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line};
-use super::lexer::{self, Words};
+use super::lexer;
 use super::pattern::Position;
 use super::places;
 use super::rules::Rules;
@@ -38,7 +38,7 @@ impl SettingLines {
             if !is_wanted(&setting) {
                 return;
             }
-            let mut words = Words::new(&prepared);
+            let mut words = prepared.words();
             words.next_word();
             if let Some(value) = words.next_word() {
                 let (start, value) = (value.start, value.text.to_owned());
@@ -55,6 +55,11 @@ impl SettingLines {
 }
 
 impl SettingLine {
+    /// The first word behind its directive.
+    pub(super) fn value(&self) -> &str {
+        &self.value
+    }
+
     /// Its value as a path.
     pub(super) fn path(&self) -> &Path {
         Path::new(&self.value)

@@ -124,6 +124,8 @@ settings! {
     "tls_ticket_key" tls_ticket_key: Option<PathBuf> = None, value::file, QUOTE_IT;
     /// Who may log in, with which password.
     "auth_file" auth_file: Option<PathBuf> = None, value::file, QUOTE_IT;
+    /// Who else may log in, and the password; of two with one name the first counts.
+    "auth_user" auth_users: Vec<(String, Secret)> = Vec::new(), value::auth_user, "", each;
     /// Whether peers may, or must, log in; if no line says so, that depends on [`Config::auth`].
     "auth" auth_use: Option<AuthUse> = None, value::auth_use, "";
     /// Whether they may without TLS, where everybody on the way can hear it.
@@ -137,10 +139,20 @@ impl Config {
         self.tls_use.unwrap_or(default)
     }
 
+    /// Whether anybody has an account.
+    pub(super) fn has_accounts(&self) -> bool {
+        self.auth_file.is_some() || !self.auth_users.is_empty()
+    }
+
     /// Whether peers may, or must, log in: with accounts they may, if nothing else is said.
     pub fn auth(&self) -> AuthUse {
-        let default = if self.auth_file.is_none() { AuthUse::Off } else { AuthUse::Offer };
+        let default = if self.has_accounts() { AuthUse::Offer } else { AuthUse::Off };
         self.auth_use.unwrap_or(default)
+    }
+
+    /// Whether they may log in without TLS. Where they have to begin TLS, nothing is to be heard before.
+    pub fn auth_in_the_clear(&self) -> bool {
+        self.auth_plaintext && self.tls() != TlsUse::Require
     }
 }
 
@@ -156,7 +168,10 @@ impl Setting {
 
     /// Whether every line of it counts, and not the last.
     pub(super) fn is_repeated(&self) -> bool {
-        matches!(self, Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::amqp_urls(_))
+        matches!(
+            self,
+            Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::amqp_urls(_) | Setting::auth_users(_)
+        )
     }
 
     /// Whether it says who we are.

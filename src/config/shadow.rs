@@ -222,7 +222,7 @@ impl<'r> Earlier<'r> {
             if !form.contains('*') {
                 let takes = |rule: &OrderedRule| match &rule.matcher {
                     Matcher::Pattern(pattern) => pattern.is_match(form).unwrap_or(false),
-                    Matcher::Address(_) | Matcher::Wildcard(_) | Matcher::Table(_) => false,
+                    Matcher::Address(_) | Matcher::Wildcard(_) | Matcher::Table(_) | Matcher::Domains(_) => false,
                 };
                 let patterns = self.patterns.iter().filter(|(rule, _)| rule.group == group && takes(rule));
                 patterns.for_each(|(_, decides)| offer(Some(decides)));
@@ -249,7 +249,7 @@ impl Matcher {
             Matcher::Address(local_part) => Some(format!("{local_part}@{own_domain}").to_ascii_lowercase()),
             Matcher::Wildcard(wildcard) => Some(with_single_stars(wildcard.to_ascii_lowercase())),
             Matcher::Pattern(pattern) => plain_form(pattern.source()),
-            Matcher::Table(_) => None,
+            Matcher::Table(_) | Matcher::Domains(_) => None,
         }
     }
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::amqp_url::AmqpUrl;
 use super::flags::Flags;
-use super::lexer::{Problem, Word, Words};
+use super::lexer::{Problem, Word, Words, truth};
 use super::limits::{NameCheck, Refusal};
 use super::settings::{AuthUse, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse};
 use super::shell::{self, Role};
 use super::spelling::did_you_mean;
+use crate::accounts::{self, hash};
 use crate::net::client::Endpoint;
 
 /// What nobody is to read: no log and no message shows it.
@@ -261,6 +262,20 @@ pub(super) fn secret_or_none(words: &mut Words<'_>) -> Result<Option<Secret>, Pr
     }
 }
 
+/// A name of somebody who may log in, and the password.
+pub(super) fn auth_user(words: &mut Words<'_>) -> Result<Vec<(String, Secret)>, Problem> {
+    let name = words.expect("the name of somebody who may log in")?;
+    if let Some(why) = accounts::misnamed(name.text) {
+        return Err(name.problem(why));
+    }
+    match secret(words)? {
+        Some(password) if password.reveal().len() > hash::LONGEST => {
+            Err(name.problem(format!("a password has at most {} bytes", hash::LONGEST)))
+        }
+        password => Ok(password.map(|password| (name.text.to_owned(), password)).into_iter().collect()),
+    }
+}
+
 pub(super) fn payload(words: &mut Words<'_>) -> Result<Payload, Problem> {
     let word = words.expect("`json` or `raw`")?;
     match word.text {
@@ -357,11 +372,7 @@ fn variable(word: Word<'_>, words: &Words<'_>) -> Result<String, Problem> {
 }
 
 pub(super) fn switch(word: Word<'_>) -> Result<bool, Problem> {
-    match word.text {
-        "on" | "yes" | "1" => Ok(true),
-        "off" | "no" | "0" => Ok(false),
-        other => Err(word.problem(format!("`{other}` found where `on` or `off` is expected"))),
-    }
+    truth(word.text).ok_or_else(|| word.problem(format!("`{}` found where `on` or `off` is expected", word.text)))
 }
 
 /// A switch, or `strict`.

@@ -120,7 +120,7 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
     let user = question.user.as_deref();
     if user.is_some() && config.auth() == AuthUse::Off {
         notes.push(NO_ACCOUNTS);
-    } else if user.is_some() && !is_secured && !config.auth_plaintext {
+    } else if user.is_some() && !is_secured && !config.auth_in_the_clear() {
         notes.push(NOT_IN_THE_CLEAR);
     }
     let is_proxy = |address| config.rules.is_proxy(address, &mut Trace::default()).unwrap_or(false);
@@ -138,7 +138,7 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
     let refusal = nameless.or_else(|| policy.refusal());
     let mut session = Session::new(config.protocol, &config.domain, &config.limits, peer, refusal)
         .with_tls(config.tls().into())
-        .with_auth(config.auth(), config.auth_plaintext);
+        .with_auth(config.auth(), config.auth_in_the_clear());
     if is_secured {
         session.secured();
         policy.secured();

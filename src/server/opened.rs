@@ -46,6 +46,9 @@ fn keys(config: &Config) -> Keys {
 fn accounts(config: &Config) -> Accounts {
     match config.auth() {
         AuthUse::Off => Accounts::default(),
-        AuthUse::Offer | AuthUse::Require => Accounts::open(config.auth_file.as_deref()),
+        AuthUse::Offer | AuthUse::Require => {
+            let users = config.auth_users.iter().map(|(name, password)| (&**name, password.reveal()));
+            Accounts::open(config.auth_file.as_deref()).with_users(users)
+        }
     }
 }
