@@ -104,8 +104,7 @@ const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
   --only NAME       one of: greeting, small-mail, 50mb, tls, auth, lmtp, brokers, relay, writers, rules, error-patterns,
-                    greed,
-                    check, idle, sandbox, super-servers, counts
+                    greed, check, idle, sandbox, super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

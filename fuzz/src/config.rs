@@ -187,9 +187,8 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
                 let for_any_name = config.rules.commands_for_any_name(peer.address.ip().expect("it has one"));
                 config.rules.commands_for(peer).iter().any(is_this) && for_any_name.iter().any(is_this)
             }
-            "print" | "discard" => true,
-            // It is the ports of servers that have to be within reach, wherever a message goes.
-            "relay" | "hpfeeds" | "amqp" => true,
+            // Of a server its port has to be within reach, whatever goes there.
+            "print" | "discard" | "relay" | "hpfeeds" | "amqp" => true,
             other => panic!("nobody knows what {other} needs"),
         }
     })
