@@ -141,8 +141,13 @@ proptest! {
         prop_assert_eq!(written.lines().count(), events.len());
         prop_assert!(written.is_empty() || written.ends_with('\n'));
         for (line, (prints, _)) in written.lines().zip(&events) {
-            // The `print` action shows messages to people, who are better served with their own characters.
-            log::check_line(line, PEER, loghex && !prints);
+            if *prints {
+                // People are better served with their own characters.
+                let (_, text) = line.split_once(&format!("]: [{PEER}] ")).expect("the peer in its brackets");
+                log::check_printed(text);
+            } else {
+                log::check_line(line, PEER, loghex);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod conversation;
 pub mod data;
 pub mod driver;
+pub mod letter;
 pub mod log;
 pub mod mboxrd;
 pub mod pieces;
@@ -21,10 +22,11 @@ pub mod session;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("command", command::check),
     ("config", config::check),
     ("data", data::check),
+    ("letter", letter::check),
     ("log", log::check),
     ("mboxrd", mboxrd::check),
     ("proxy", proxy::check),

@@ -44,7 +44,7 @@ mod writers;
 use std::path::Path;
 
 pub use action::{Destinations, Facts, Origin};
-pub(crate) use action::{HandOver, Keep};
+pub(crate) use action::{HandOver, Keep, View};
 pub use diagnostic::{Diagnostic, Severity};
 pub use flags::Flags;
 pub use limits::{Limit, Limits, Refusal};

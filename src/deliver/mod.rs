@@ -1,11 +1,12 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
-//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
+//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`], [`eml`],
 //! [`print`]), then the one destination that cannot ([`pipe`]) has its say, and only then is the rest committed, which is
 //! no more than a rename. Everything prepared is taken back when its value is dropped, on every way out.
 //!
 //! Each phase has one `match` that knows every destination, and no `_` in it.
 
+mod eml;
 mod frames;
 mod maildir;
 mod mbox;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use pipe::Form;
 pub use pipe::Runner;
+pub use print::letter_lines;
 
 use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Keep};
@@ -88,10 +90,11 @@ fn keep<'a>(
     let copies = copies(group);
     let names = copies.iter().filter_map(|copy| match copy.action {
         Keep::Append(name) => Some((name.as_str(), copy.recipient)),
-        Keep::Maildir(_) | Keep::Print | Keep::Discard => None,
+        Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Discard => None,
     });
     let mut kept = Kept {
         maildirs: maildir::Maildirs::new(context),
+        files: eml::Files::new(context),
         mailboxes: mbox::Mailboxes::new(context, names),
         shown: print::Shown::new(context),
     };
@@ -101,12 +104,13 @@ fn keep<'a>(
         let copy = RecipientCopy { envelope, recipient, others };
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
+            Keep::Eml(directory) => kept.files.add(directory, copy, spool),
             Keep::Append(name) => kept.mailboxes.write_to_stream(name, copy, spool).map(|is_done| {
                 if !is_done {
                     for_files.push((name, copy));
                 }
             }),
-            Keep::Print => kept.shown.print(copy, spool),
+            Keep::Print(view) => kept.shown.show(*view, copy, spool),
             Keep::Discard => Ok(()),
         };
         let counter = Family::DeliveryFailures.with_any(action.name());
@@ -167,21 +171,24 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
 /// What was prepared. Dropped before [`Kept::commit`], it is taken back.
 struct Kept<'a> {
     maildirs: maildir::Maildirs<'a>,
+    files: eml::Files<'a>,
     mailboxes: mbox::Mailboxes<'a>,
     shown: print::Shown<'a>,
 }
 
 impl Kept<'_> {
     /// Lets it stay. What can fail comes first, while everything can still be taken back.
-    fn commit(self, context: &Context<'_>) -> Outcome {
-        let Self { mut maildirs, mailboxes, shown } = self;
-        mailboxes.verify().inspect_err(failed(context, APPEND))?;
-        if !maildirs.are_empty() {
-            maildirs.publish().inspect_err(failed(context, MAILDIR))?;
+    fn commit(mut self, context: &Context<'_>) -> Outcome {
+        self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
+        if !self.maildirs.are_empty() || !self.files.are_empty() {
+            self.maildirs.publish().inspect_err(failed(context, MAILDIR))?;
+            self.files.publish().inspect_err(failed(context, EML))?;
             // That took its time.
-            mailboxes.verify().inspect_err(failed(context, APPEND))?;
+            self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
         }
+        let Self { maildirs, files, mailboxes, shown } = self;
         maildirs.commit();
+        files.commit();
         mailboxes.commit();
         shown.commit();
         Ok(())
@@ -225,9 +232,10 @@ fn tolerate_unsynced(log: &Log, folder: &Path, synced: io::Result<()>) -> io::Re
     }
 }
 
-/// What fails when mailboxes, or maildirs, do as a whole.
+/// What fails when mailboxes, maildirs or files do as a whole.
 const APPEND: Counter = Family::DeliveryFailures.with("append");
 const MAILDIR: Counter = Family::DeliveryFailures.with("maildir");
+const EML: Counter = Family::DeliveryFailures.with("eml");
 
 /// A message that more servers than this have handled goes in circles (RFC 5321, 6.3).
 const MAX_HOPS: usize = 100;

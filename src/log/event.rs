@@ -17,7 +17,7 @@ use crate::peer::{Address, Peer};
 use crate::smtp::auth::Mechanism;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::{Delivery, NOT_SHOWN};
-use crate::untrusted::{Untrusted, with_one_address};
+use crate::untrusted::{Untrusted, with_one_address, without_hosts};
 
 /// Something worth a line.
 #[expect(missing_docs, reason = "what the fields of a variant are is said of the variant")]
@@ -309,7 +309,7 @@ impl Event<'_> {
             }
             Event::Rule(decision) => write!(f, "DEBUG: {decision}"),
             Event::Letter(line) => write!(f, "DEBUG: Letter: '{}'", log.untrusted(line)),
-            Event::Print(line) => write!(f, "| {}", Untrusted::new(line).with_utf8().whole()),
+            Event::Print(line) => write!(f, "| {}", without_hosts(Untrusted::new(line).for_people().whole())),
             Event::Delivered { id, from, to, size, action } => {
                 let (from, to) = (from.to_string(), to.to_string());
                 let (from, to) = (log.untrusted(from.as_bytes()), log.untrusted(to.as_bytes()));

@@ -2,10 +2,13 @@
 
 mod amend;
 mod headers;
+mod html;
+mod letter;
 mod lines;
 mod spool;
 
 pub use headers::{Envelope, RecipientCopy};
+pub use letter::{Attachment, Letter};
 pub use lines::Lines;
 pub use spool::{Spool, SpoolFile};
 

@@ -73,7 +73,7 @@ families! {
 }
 
 /// The destinations of mail (mailrecv.conf(5), ACTIONS); a test holds it against those that there are.
-const ACTIONS: Form = Form::By("action", &["append", "maildir", "pipe", "pipe_raw", "print", "discard"]);
+const ACTIONS: Form = Form::By("action", &["append", "maildir", "eml", "pipe", "pipe_raw", "print", "discard"]);
 
 /// What is to be known of a family.
 struct Facts {

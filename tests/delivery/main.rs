@@ -11,6 +11,7 @@
 mod all_or_nothing;
 mod append;
 mod decisions;
+mod eml;
 mod explain;
 mod file_systems;
 mod large;
