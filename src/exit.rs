@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     OsErr = 71,
     /// The configuration cannot be used.
     Config = 78,
+    /// `listen --timeout`: the time was over (timeout(1)).
+    TimedOut = 124,
 }
 
 impl From<Exit> for ExitCode {

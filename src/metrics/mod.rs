@@ -219,6 +219,10 @@ impl Counts {
         Self(std::array::from_fn(|number| self.0[number].wrapping_sub(earlier.0[number])))
     }
 
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
+        self.0[counter.0]
+    }
+
     /// All of a family together.
     pub(crate) fn sum(&self, family: Family) -> u64 {
         self.of(family).iter().fold(0, |sum, number| sum.wrapping_add(*number))

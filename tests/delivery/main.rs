@@ -24,6 +24,7 @@ mod pipe;
 mod print;
 mod readers;
 mod room;
+mod sink;
 #[path = "../support/mod.rs"]
 mod support;
 mod swaps;
