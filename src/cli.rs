@@ -94,6 +94,10 @@ pub struct ListenOptions {
     pub timeout: Option<Duration>,
     /// The file that says where we listen, once we do.
     pub ready_file: Option<PathBuf>,
+    /// Whether each message that is taken is reported on standard output.
+    pub json: bool,
+    /// The folder where attachments of these become files.
+    pub attachments: Option<PathBuf>,
 }
 
 /// What `explain` is asked about.
@@ -308,6 +312,20 @@ fn listen_arguments(command: Command) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Make this file when connections are accepted, with the addresses in it, a line each"),
         )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print each message that is taken as a line of JSON"),
+        )
+        .arg(
+            Arg::new("attachments")
+                .long("attachments")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .requires("json")
+                .help("Make files of the attachments of these messages"),
+        )
 }
 
 fn check_arguments(command: Command) -> Command {
@@ -426,6 +444,8 @@ fn listen(matches: &ArgMatches) -> ListenOptions {
         count: bound("count"),
         timeout: bound("timeout").map(Duration::from_secs),
         ready_file: matches.get_one("ready-file").cloned(),
+        json: matches.get_flag("json"),
+        attachments: matches.get_one("attachments").cloned(),
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Software = 70,
     /// The system does not give what we need.
     OsErr = 71,
+    /// `listen --json`: nobody reads what it prints any more.
+    IoErr = 74,
     /// The configuration cannot be used.
     Config = 78,
     /// `listen --timeout`: the time was over (timeout(1)).

@@ -14,7 +14,7 @@ pub(crate) use deadlines::SCARCE;
 
 use crate::accounts::Accounts;
 use crate::config::{Config, Flags, Protocol, TlsUse, Trace};
-use crate::deliver::{self, Context, Runner};
+use crate::deliver::{self, Context, Reporter, Runner};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
@@ -33,6 +33,8 @@ pub struct Server<'a> {
     log: &'a Log,
     signals: &'a Signals,
     tally: &'a Tally,
+    /// Where messages are reported.
+    reporter: Option<&'a Reporter>,
     connection: Connection<'a>,
     keys: &'a Keys,
     accounts: &'a Accounts,
@@ -94,6 +96,7 @@ impl<'a> Server<'a> {
             log,
             signals,
             tally,
+            reporter: None,
             connection,
             keys,
             accounts,
@@ -115,6 +118,11 @@ impl<'a> Server<'a> {
             let _ = server.flush();
         }
         server
+    }
+
+    /// Reports messages there.
+    pub fn report_to(&mut self, reporter: &'a Reporter) {
+        self.reporter = Some(reporter);
     }
 
     /// Opens the file for large messages now: a session that has confined itself could not.
@@ -270,8 +278,8 @@ impl<'a> Server<'a> {
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
         let envelope = Envelope { id: &id, domain, peer, transaction, tls, user };
-        let Self { config, log, signals, tally, .. } = *self;
-        let context = Context { config, log, signals, tally, deadline: self.deadlines.message(), runner };
+        let Self { config, log, signals, tally, reporter, .. } = *self;
+        let context = Context { config, log, signals, tally, deadline: self.deadlines.message(), runner, reporter };
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
         let began = Instant::now();
         let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);

@@ -52,18 +52,37 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
+    /// The same with some other content, under this name.
+    pub(super) fn add_content(&mut self, directory: &'a Path, name: &str, content: &[u8]) -> Result<(), Reply> {
+        let write = || {
+            let folder = open_folder(self.context.log, directory)?;
+            let (waiting, mut file) = self.begin(directory, folder, name.to_owned())?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            Ok(waiting)
+        };
+        let written: io::Result<Waiting<'a>> = write();
+        self.messages.push(written.map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?);
+        Ok(())
+    }
+
     fn write(&self, path: &'a Path, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<Waiting<'a>> {
-        let log = self.context.log;
-        let folder = open_folder(log, path)?;
+        let folder = open_folder(self.context.log, path)?;
         let name_for_good = free_name(&folder, copy.envelope.id)?;
-        let name = format!(".{name_for_good}.new");
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let mut file = File::from(openat(&folder, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        let waiting = Waiting { log, path, folder, name, name_for_good, is_delivered: false };
-        log.event(&Event::WritingFile(&waiting.path()));
+        let (waiting, mut file) = self.begin(path, folder, name_for_good)?;
         for_each_piece(copy.reader(spool)?, |text| file.write_all(text))?;
         file.sync_all()?;
         Ok(waiting)
+    }
+
+    fn begin(&self, path: &'a Path, folder: File, name_for_good: String) -> io::Result<(Waiting<'a>, File)> {
+        let log = self.context.log;
+        let name = format!(".{name_for_good}.new");
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let file = File::from(openat(&folder, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        let waiting = Waiting { log, path, folder, name, name_for_good, is_delivered: false };
+        log.event(&Event::WritingFile(&waiting.path()));
+        Ok((waiting, file))
     }
 
     /// Whether there are none.

@@ -76,6 +76,11 @@ struct Ours {
 }
 
 impl<'a> Mailboxes<'a> {
+    /// Whether others may be waiting for one of them.
+    pub(super) fn are_locked(&self) -> bool {
+        self.locked.is_some()
+    }
+
     /// For a message that goes to files of these names, each of them there once.
     pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = (&'a str, &'a Mailbox)>) -> Self {
         Self { context, names: names.collect(), locked: None }

@@ -13,6 +13,7 @@ mod mbox;
 pub mod mboxrd;
 mod pipe;
 mod print;
+pub(crate) mod report;
 pub(crate) mod runner;
 
 use std::cmp::Ordering;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use pipe::Form;
 pub use pipe::Runner;
 pub use print::letter_lines;
+pub use report::Reporter;
 
 use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Keep};
@@ -50,6 +52,8 @@ pub struct Context<'a> {
     pub deadline: Instant,
     /// What runs commands.
     pub runner: &'a Runner<'a>,
+    /// Where messages are reported, if somebody wants that.
+    pub reporter: Option<&'a Reporter>,
 }
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
@@ -62,12 +66,13 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
         return Err(reply::too_many_hops(spool.hops()));
     }
     let kept = keep(context, envelope, group, spool)?;
-    if group.iter().any(|recipient| recipient.destinations.are_handed_over()) {
+    let is_handed_over = group.iter().any(|recipient| recipient.destinations.are_handed_over());
+    if is_handed_over {
         // What cannot be taken back should not be done for nothing.
         kept.mailboxes.verify().inspect_err(failed(context, APPEND))?;
     }
     hand_over(context, envelope, group, spool)?;
-    kept.commit(context)
+    kept.commit(context, envelope.id, is_handed_over)
 }
 
 /// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must not wait for a log.
@@ -97,6 +102,7 @@ fn keep<'a>(
         files: eml::Files::new(context),
         mailboxes: mbox::Mailboxes::new(context, names),
         shown: print::Shown::new(context),
+        report: None,
     };
     // Files that others may wait for are locked when nothing else is left that could make us wait.
     let mut for_files = Vec::new();
@@ -115,6 +121,9 @@ fn keep<'a>(
         };
         let counter = Family::DeliveryFailures.with_any(action.name());
         prepared.map_err(about(recipient)).inspect_err(failed(context, counter))?;
+    }
+    if let Some(reporter) = context.reporter {
+        kept.report = Some((reporter, reporter.prepare(envelope, group, spool, &mut kept.files)?));
     }
     for (name, copy) in for_files {
         let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipient));
@@ -174,11 +183,12 @@ struct Kept<'a> {
     files: eml::Files<'a>,
     mailboxes: mbox::Mailboxes<'a>,
     shown: print::Shown<'a>,
+    report: Option<(&'a Reporter, String)>,
 }
 
 impl Kept<'_> {
     /// Lets it stay. What can fail comes first, while everything can still be taken back.
-    fn commit(mut self, context: &Context<'_>) -> Outcome {
+    fn commit(mut self, context: &Context<'_>, id: &str, is_handed_over: bool) -> Outcome {
         self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
         if !self.maildirs.are_empty() || !self.files.are_empty() {
             self.maildirs.publish().inspect_err(failed(context, MAILDIR))?;
@@ -186,7 +196,17 @@ impl Kept<'_> {
             // That took its time.
             self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
         }
-        let Self { maildirs, files, mailboxes, shown } = self;
+        if let Some((reporter, report)) = &self.report {
+            let idle = context.config.limits.idle_secs.value;
+            // While others may wait for a mailbox, whoever reads reports is not waited for long.
+            let patience = if self.mailboxes.are_locked() { idle.min(READER_PATIENCE) } else { idle };
+            match reporter.print(report, Instant::now() + patience, context.signals) {
+                Ok(()) => {}
+                Err(error) if is_handed_over => context.log.event(&Event::NotReported(id, &error)),
+                Err(error) => return Err(failure(&error, "reporting the message")),
+            }
+        }
+        let Self { maildirs, files, mailboxes, shown, report: _ } = self;
         maildirs.commit();
         files.commit();
         mailboxes.commit();
@@ -239,6 +259,9 @@ const EML: Counter = Family::DeliveryFailures.with("eml");
 
 /// A message that more servers than this have handled goes in circles (RFC 5321, 6.3).
 const MAX_HOPS: usize = 100;
+
+/// How long whoever reads reports is waited for while a mailbox is locked.
+const READER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long another program's lock on a mailbox is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);

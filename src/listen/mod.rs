@@ -5,6 +5,7 @@
 
 mod configuration;
 mod endpoint;
+mod reports;
 mod sessions;
 
 use std::ffi::OsString;
@@ -38,6 +39,7 @@ use crate::systemd;
 use crate::wait::{is_ready, timeout};
 use configuration::Configuration;
 use endpoint::Endpoint;
+use reports::Reports;
 use sessions::{Session, Sessions};
 
 /// Listens until SIGTERM or SIGINT, or as many messages were taken, or as much time has passed, as the options say. Returns
@@ -72,6 +74,10 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
     match listener.and_then(|mut listener| listener.run()) {
         Ok(End::Asked | End::Counted) => Exit::Ok,
         Ok(End::TimedOut) => Exit::TimedOut,
+        Ok(End::NobodyReads) => {
+            let _ = writeln!(io::stderr(), "mailrecv: nobody reads standard output any more");
+            Exit::IoErr
+        }
         Err(error) => cannot_listen(&error),
     }
 }
@@ -85,6 +91,8 @@ enum End {
     Counted,
     /// They have not come in time.
     TimedOut,
+    /// What was to be told of messages goes nowhere.
+    NobodyReads,
 }
 
 fn cannot_listen(error: &anyhow::Error) -> Exit {
@@ -115,6 +123,8 @@ struct Listener<'a> {
     status: String,
     /// When the time is over that somebody has for us.
     until: Option<Instant>,
+    /// Where sessions report messages.
+    reports: Option<Reports>,
 }
 
 impl<'a> Listener<'a> {
@@ -151,6 +161,7 @@ impl<'a> Listener<'a> {
             endpoint: Endpoint::new(metrics),
             most_records: most_records(),
             until: listen.timeout.map(|timeout| Instant::now() + timeout),
+            reports: listen.json.then(|| Reports::new(listen.attachments.as_deref())).transpose()?,
         })
     }
 
@@ -188,9 +199,10 @@ impl<'a> Listener<'a> {
         self.stop(match end {
             End::Asked => self.options.grace,
             // Who started us waits for us.
-            End::Counted | End::TimedOut => self.options.grace.min(LAST_WORDS),
+            End::Counted | End::TimedOut | End::NobodyReads => self.options.grace.min(LAST_WORDS),
         });
-        Ok(end)
+        // Whoever reads the last report may be gone before its session has counted it.
+        Ok(if end == End::NobodyReads && self.has_counted() { End::Counted } else { end })
     }
 
     /// Whether it is time to stop, and why.
@@ -198,11 +210,19 @@ impl<'a> Listener<'a> {
         if self.signals.stop_requested() {
             return Some(End::Asked);
         }
-        let taken = || counts_until_now(&self.counts, &self.sessions).get(const { Family::Messages.with("accepted") });
-        if self.options.count.is_some_and(|count| taken() >= count) {
+        if self.has_counted() {
             return Some(End::Counted);
         }
+        if self.reports.as_ref().is_some_and(|reports| !reports.are_read()) {
+            return Some(End::NobodyReads);
+        }
         self.until.is_some_and(|until| Instant::now() >= until).then_some(End::TimedOut)
+    }
+
+    /// Whether as many messages were taken as are wanted.
+    fn has_counted(&self) -> bool {
+        let taken = || counts_until_now(&self.counts, &self.sessions).get(const { Family::Messages.with("accepted") });
+        self.options.count.is_some_and(|count| taken() >= count)
     }
 
     /// One line, when connections are accepted; whoever started us may be waiting for it.
@@ -222,7 +242,11 @@ impl<'a> Listener<'a> {
             self.write_ready_file(file).with_context(|| format!("writing {}", file.display()))?;
         }
         // Nobody has to be interested.
-        let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
+        if self.reports.is_some() {
+            let _ = writeln!(io::stderr(), "mailrecv: {listening}");
+        } else {
+            let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
+        }
         systemd::ready(&self.status);
         Ok(())
     }
@@ -281,6 +305,7 @@ impl<'a> Listener<'a> {
         if pause.is_none() {
             descriptors.extend(self.endpoint.descriptors());
             descriptors.extend(self.sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            descriptors.extend(self.reports.iter().map(|reports| PollFd::new(reports.output(), PollFlags::empty())));
         }
         // A session that goes on does not wake us when it has taken a message.
         let next_count = self.options.count.map(|_| Instant::now() + COUNT_INTERVAL);
@@ -381,6 +406,7 @@ impl<'a> Listener<'a> {
             Some(record) => command.env(INHERITED, record.number().to_string()),
             None => command.env_remove(INHERITED),
         };
+        Reports::pass(self.reports.as_ref(), &mut command);
         let process = self.signals.spawn(&mut command)?;
         i32::try_from(process.id()).map(Pid::from_raw).map_err(io::Error::other)
     }

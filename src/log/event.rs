@@ -105,6 +105,10 @@ pub enum Event<'a> {
 
     /// What the session counts is missing at this place, for this reason.
     NotCounted(&'a str),
+    /// The message of this id is delivered, and could not be reported for this reason.
+    NotReported(&'a str, &'a io::Error),
+    /// Nothing can be reported, for this reason.
+    NoReports(&'a io::Error),
 
     /// The peer is gone, as this says, in the middle of a message.
     GoneInTransaction(&'a str),
@@ -174,6 +178,8 @@ impl Event<'_> {
             | Event::NoSandbox(_)
             | Event::Print(_)
             | Event::NotTakenBack { .. }
+            | Event::NotReported(..)
+            | Event::NoReports(_)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
             | Event::TurnedAway { .. }
@@ -205,6 +211,8 @@ impl Event<'_> {
             | Event::FolderNotSynced(..)
             | Event::NoSandbox(_)
             | Event::PartialSandbox(_)
+            | Event::NotReported(..)
+            | Event::NoReports(_)
             | Event::NotCounted(_)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
@@ -340,6 +348,8 @@ impl Event<'_> {
             }
             Event::NoSandbox(flaw) | Event::PartialSandbox(flaw) => write!(f, "WARNING: {flaw}"),
             Event::NotCounted(where_and_why) => write!(f, "WARNING: this session is not counted in {where_and_why}"),
+            Event::NotReported(id, error) => write!(f, "WARNING: message {id} is delivered, but not reported: {error}"),
+            Event::NoReports(error) => write!(f, "WARNING: messages cannot be reported: {error}"),
             Event::GoneInTransaction(how) => {
                 write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
             }

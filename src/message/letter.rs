@@ -82,6 +82,21 @@ impl<'m> Letter<'m> {
         texts.join("\n")
     }
 
+    /// All that is plain text.
+    pub fn plain(&self) -> Option<String> {
+        self.joined(false)
+    }
+
+    /// All that is HTML.
+    pub fn html(&self) -> Option<String> {
+        self.joined(true)
+    }
+
+    fn joined(&self, is_html: bool) -> Option<String> {
+        let texts = self.texts.iter().filter(|text| text.is_html == is_html);
+        texts.map(|text| text.text.clone()).reduce(|before, text| before + "\n" + &text)
+    }
+
     fn take_apart(&mut self, header: &Header<'m>, body: &'m [u8], depth: usize, end: *const u8) {
         self.parts += 1;
         let content_type = header.content_type();
@@ -168,6 +183,14 @@ impl<'m> Header<'m> {
     fn beginning(&self, name: &str, most: usize) -> Option<String> {
         let is_named = |field: &&MailHeader<'_>| field.get_key_raw().trim_ascii().eq_ignore_ascii_case(name.as_bytes());
         self.fields.iter().find(is_named).map(|field| decoded(field.get_value_raw(), most))
+    }
+
+    /// Every field: its name, what stands behind that as it came, and the same decoded.
+    pub fn fields(&self) -> impl Iterator<Item = (String, &[u8], String)> {
+        self.fields.iter().map(|field| {
+            let raw = field.get_value_raw();
+            (field.get_key().trim().to_owned(), raw, decoded(raw, MAX_FIELD))
+        })
     }
 
     /// What is none is plain text (RFC 2045, 5.2).

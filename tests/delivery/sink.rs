@@ -1,12 +1,16 @@
 //! The sink: somebody wants to see what programs send, or a job waits for it. Each test reads as the README does.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
 use testkit::{Client, Daemon, debian, repository};
 
+use crate::decisions::fields;
 use crate::support::{MAILRECV, Scratch};
 
 /// `mailrecv listen` shows what swaks and Python send to the person who started it: with colours and the time, and with
@@ -90,6 +94,147 @@ fn a_job_waits_for_mail() {
     assert_eq!(job.exit_code(), 0);
     assert!(first.rest().starts_with("421 "));
     assert_eq!(scratch.count_files("mails"), 3);
+}
+
+/// A job reads what was sent: an object a message on standard output, however many come at once, and nothing else.
+#[test]
+fn a_job_reads_mail_as_json() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example print\n");
+    let mut command = scratch.mailrecv(&["listen", "--json", "--attachments", "files", "--ready-file", "ready"]);
+    command.args(["--count", "9", "127.0.0.1:0"]);
+    let mut job = Daemon::start(command, scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    // Each is more than a pipe takes in one piece.
+    let body = format!("{}\r\n", "x".repeat(70)).repeat(2_000);
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let body = &body;
+            scope.spawn(move || {
+                let mut peer = Client::connect(server);
+                peer.expect("220 ");
+                peer.begin_message(&["fred@mx.example"]);
+                peer.send(format!("Subject: {number}\r\n\r\n{body}.\r\n"));
+                peer.expect("250 ");
+                peer.exchange("QUIT", "221 ");
+            });
+        }
+    });
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    let refused = peer.offer("nobody@mx.example");
+    assert!(refused.starts_with("550 "), "{refused}");
+    peer.exchange("RSET", "250 ");
+    peer.begin_message(&["fred@mx.example"]);
+    peer.send(
+        "Subject: =?utf-8?q?=C3=BC?=\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n\
+         --x\r\n\r\ntext \u{1b}\"\r\n\
+         --x\r\nContent-Type: text/html\r\n\r\n<b>html</b>\r\n\
+         --x\r\nContent-Type: image/png; name=\"../a b.png\"\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n\
+         --x--\r\n.\r\n",
+    );
+    peer.expect("250 ");
+    peer.exchange("QUIT", "221 ");
+    assert_eq!(job.exit_code(), 0);
+
+    let script = "import hashlib, json\n\
+        mails = [json.loads(line) for line in open('said') if not line.startswith('mailrecv: listening on ')]\n\
+        assert sorted(mail['subject'] for mail in mails[:8]) == list('01234567'), mails\n\
+        assert all(mail['text'].count('x') == 140000 for mail in mails[:8])\n\
+        mail, = mails[8:]\n\
+        assert mail['subject'] == '\u{fc}' and mail['headers'][0]['raw'] == '=?utf-8?q?=C3=BC?=', mail\n\
+        assert mail['envelope'] == {'from': 'sender@client.example', 'to': ['fred@mx.example'], 'hello': 'client.example'}, mail\n\
+        assert mail['peer']['address'] == '127.0.0.1' and mail['left_out'] == 0, mail\n\
+        assert mail['text'] == 'text \\x1b\"' and mail['html'] == '<b>html</b>', mail\n\
+        file, = mail['attachments']\n\
+        assert (file['name'], file['type'], file['size']) == ('../a b.png', 'image/png', 5), file\n\
+        assert file['sha256'] == hashlib.sha256(open(file['file'], 'rb').read()).hexdigest(), file\n\
+        print(file['file'].rsplit('/', 1)[1].removeprefix(mail['id']))\n";
+    assert_eq!(scratch.python(script, &[]), "-1-.._a_b.png\n");
+    assert_eq!(scratch.count_files("files"), 1);
+}
+
+/// Who waits for reports gets one of each message that is taken, and of no other: what he makes no room for is kept by
+/// its sender, and what has come of such a report is a line by itself.
+#[test]
+fn mail_that_cannot_be_reported_is_not_taken() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlimit.idle_secs 2\nlogfile log\ndeliver rcpt_to * append inbox\ncopy rcpt_to * eml mails\n",
+    );
+    assert!(scratch.run("mkfifo", &["reports"]).status.success());
+    let listen = "exec $0 -c mailrecv.conf listen --json --attachments files --ready-file ready 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let mut reader = File::options().read(true).open(scratch.path("reports")).unwrap();
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    let mut send = |text: &str, reply: &str| {
+        peer.begin_message(&["fred@mx.example"]);
+        peer.send(format!("Content-Type: multipart/mixed; boundary=y\r\n\r\n--y\r\n\r\n{text}\r\n--y\r\nContent-Type: image/png\r\n\r\nx\r\n.\r\n"));
+        peer.expect(reply);
+    };
+    // It is more than a pipe takes.
+    send(&format!("{}\r\n", "x".repeat(70)).repeat(2_000), "451 ");
+    assert_eq!(scratch.read("inbox"), "");
+    assert_eq!((scratch.count_files("files"), scratch.count_files("mails")), (0, 0));
+    let mut broken_off = vec![0; 1024 * 1024];
+    let length = reader.read(&mut broken_off).unwrap();
+    assert!(length > 4096 && !broken_off[..length].contains(&b'\n'), "{length}");
+    for text in ["first", "second"] {
+        send(text, "250 ");
+    }
+    assert_eq!((scratch.count_files("files"), scratch.count_files("mails")), (2, 2));
+    let mut lines = BufReader::new(&reader).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "");
+    for text in ["first", "second"] {
+        let report: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+        assert_eq!(report["text"], text);
+    }
+    // The last reader leaves.
+    drop(lines);
+    drop(reader);
+    assert_eq!(job.exit_code(), 74);
+    assert!(job.output().contains("mailrecv: nobody reads standard output any more\n"), "{}", job.output());
+}
+
+/// Who wants one message and has got it need not stay for the end.
+#[test]
+fn a_job_reads_one_mail_and_leaves() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * discard\n");
+    let pipeline = "$0 -c mailrecv.conf listen --json --count 1 --ready-file ready 127.0.0.1:0 | head -n 1";
+    let command = scratch.command("bash", &["-o", "pipefail", "-c", pipeline, MAILRECV]);
+    let mut job = Daemon::start(command, scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    peer.deliver_subject("fred@mx.example", "the one");
+    assert_eq!(job.exit_code(), 0, "{}", job.output());
+    assert!(job.output().contains(r#""subject":"the one""#), "{}", job.output());
+}
+
+/// One object a message, in the documented form.
+#[test]
+fn a_message_for_programs_has_every_field() {
+    let page = repository::text("etc/man/mailrecv.8");
+    let section = page.split(".Sh MESSAGES FOR PROGRAMS").nth(1).expect("the section").split("\n.Sh ").next().unwrap();
+    let documented =
+        section.lines().filter_map(|line| line.strip_prefix(".It Va ")).flat_map(|names| names.split(" , "));
+    let mut documented: Vec<String> = documented.map(str::to_owned).collect();
+    let scratch = Scratch::with_config("domain mx.example\nlogfile log\ndeliver rcpt_to * discard\n");
+    let listen = "exec $0 -c mailrecv.conf listen --json --ready-file ready --count 1 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    peer.begin_message(&["fred@mx.example"]);
+    peer.send("Subject: x\r\nContent-Type: image/png\r\n\r\nx\r\n.\r\n");
+    peer.expect("250 ");
+    assert_eq!(job.exit_code(), 0, "{}", job.output());
+    let report: Value = serde_json::from_str(&scratch.read("reports")).unwrap();
+    let mut found = Vec::new();
+    fields(&report, "", &mut found);
+    [&mut documented, &mut found].into_iter().for_each(|names| names.sort());
+    found.dedup();
+    assert_eq!(found, documented);
 }
 
 #[test]
