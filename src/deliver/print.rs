@@ -60,6 +60,7 @@ fn show(
     spool: &mut Spool,
 ) -> io::Result<()> {
     let mut printer = context.log.printer(until, context.signals);
+    printer.take_turn()?;
     envelope_lines(copy).iter().try_for_each(|line| printer.print(line))?;
     match view {
         View::Letter => {

@@ -10,8 +10,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::fcntl::OFlag;
 use ring::digest::{SHA256, digest};
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::eml::Files;
 use super::failure;
-use crate::log::{Outlet, Patience};
+use crate::log::{Outlet, Patience, wait_for_turn};
 use crate::message::{Attachment, Envelope, Letter, Spool};
 use crate::signals::Signals;
 use crate::smtp::reply::Reply;
@@ -125,17 +124,11 @@ impl Reporter {
 
     /// Prints a report, if whoever reads them takes it until then.
     pub(super) fn print(&self, report: &str, until: Instant, signals: &Signals) -> io::Result<()> {
-        let mut pause = Duration::from_millis(1);
-        while let Err(error) = self.turn.try_lock() {
-            match error {
-                TryLockError::WouldBlock if signals.stop_requested() || Instant::now() >= until => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "others do not come to an end"));
-                }
-                TryLockError::WouldBlock => thread::sleep(pause),
-                TryLockError::Error(error) => return Err(error),
-            }
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
+        wait_for_turn(until, signals, || match self.turn.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        })?;
         let printed = self.write(report, &Patience::Until(until, signals));
         self.turn.unlock()?;
         printed

@@ -24,7 +24,7 @@ pub(crate) use event::{CommandEnd, said};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
-pub(crate) use outlet::{Outlet, Patience};
+pub(crate) use outlet::{Outlet, Patience, wait_for_turn};
 pub use print::Line;
 use print::Reader;
 pub(crate) use print::{NEW, Printer};

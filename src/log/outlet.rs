@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -164,6 +165,23 @@ fn wait_for_room(descriptor: BorrowedFd<'_>, until: Instant, signals: Option<&Si
             signals.clear();
         }
     }
+}
+
+/// Waits for a turn that others take, too: until there is one, until this moment or until the signals ask us to stop.
+pub(crate) fn wait_for_turn(
+    until: Instant,
+    signals: &Signals,
+    mut try_to_take: impl FnMut() -> io::Result<bool>,
+) -> io::Result<()> {
+    let mut pause = Duration::from_millis(1);
+    while !try_to_take()? {
+        if signals.stop_requested() || Instant::now() >= until {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "others do not come to an end"));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 fn nobody_reads() -> io::Error {

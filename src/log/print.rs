@@ -5,15 +5,18 @@
 //! and the time. Nothing of what a stranger wrote acts on a terminal: only what can be seen is shown as it is.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::outlet::Patience;
-use super::{Event, Log, Sink};
+use super::outlet::{Patience, wait_for_turn};
+use super::{Event, Log, LogFile, Sink};
 use crate::date;
+use crate::files;
 use crate::signals::Signals;
 use crate::untrusted::Untrusted;
 
@@ -47,10 +50,12 @@ pub(super) enum Reader {
 /// Shows messages, until a moment or until we are asked to stop. Unlike the log itself, this can fail.
 pub(crate) struct Printer<'a> {
     log: &'a Log,
-    patience: Patience<'a>,
+    until: Instant,
+    signals: &'a Signals,
     reader: Reader,
-    /// What is for a person and not yet written: messages of two sessions are not to be mixed line by line.
+    /// What is for a person and not yet written: a screen that is filled at once does not flicker.
     pending: String,
+    has_turn: bool,
 }
 
 impl Log {
@@ -61,17 +66,41 @@ impl Log {
             Sink::Stderr(_, reader) => *reader,
             Sink::Closed | Sink::File(_) | Sink::System(_) => Reader::Program,
         };
-        Printer { log: self, patience: Patience::Until(until, signals), reader, pending: String::new() }
+        Printer { log: self, until, signals, reader, pending: String::new(), has_turn: false }
     }
 }
 
 impl Printer<'_> {
+    /// Waits until no other session shows a message, so that what follows stands together.
+    pub(crate) fn take_turn(&mut self) -> io::Result<()> {
+        wait_for_turn(self.until, self.signals, || match self.lock(files::lock_as_process) {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            // It is of a kind that cannot be locked; then lines are told apart by who is in front of them.
+            Err(_) => Ok(true),
+        })?;
+        self.has_turn = true;
+        Ok(())
+    }
+
+    /// Locks what is written to, or unlocks it: as a process, because its description may be others' too.
+    fn lock(&self, lock: fn(&File) -> nix::Result<()>) -> nix::Result<()> {
+        match &*self.log.sink.borrow() {
+            Sink::File(LogFile { outlet, .. }) | Sink::Stderr(outlet, _) => lock(outlet.as_file()),
+            Sink::Closed | Sink::System(_) => Ok(()),
+        }
+    }
+
+    fn patience(&self) -> Patience<'_> {
+        Patience::Until(self.until, self.signals)
+    }
+
     /// Shows a line.
     pub(crate) fn print(&mut self, line: &Line) -> io::Result<()> {
         match self.reader {
             Reader::Program => {
-                self.log.tell_of_lost_lines(&self.patience)?;
-                self.log.write(&self.log.peer, &Event::Print(&line.to_bytes()), &self.patience)
+                self.log.tell_of_lost_lines(&self.patience())?;
+                self.log.write(&self.log.peer, &Event::Print(&line.to_bytes()), &self.patience())
             }
             Reader::Journal => {
                 let text = Event::Print(&line.to_bytes()).text(self.log).to_string() + "\n";
@@ -100,8 +129,17 @@ impl Printer<'_> {
 
     fn write(&self, text: &str) -> io::Result<()> {
         match &mut *self.log.sink.borrow_mut() {
-            Sink::Stderr(outlet, _) => outlet.write_line(text.as_bytes(), &self.patience),
+            Sink::Stderr(outlet, _) => outlet.write_line(text.as_bytes(), &self.patience()),
             Sink::Closed | Sink::File(_) | Sink::System(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Drop for Printer<'_> {
+    fn drop(&mut self) {
+        if self.has_turn {
+            // If that fails, it is free when the session ends.
+            let _ = self.lock(files::unlock_as_process);
         }
     }
 }

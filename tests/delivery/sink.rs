@@ -67,6 +67,35 @@ fn a_person_sees_what_programs_send() {
     assert!(of_the_log.all(|line| line.contains("running as root")), "{said}");
 }
 
+/// However many come at once, each stands together: in a file that sessions share, and in a pipe.
+#[test]
+fn messages_are_not_mixed() {
+    let scratch = Scratch::with_config("domain mx.example\nlogfile stderr\nprint_lines 1000\ndeliver rcpt_to * print\n");
+    let lines: usize = 400;
+    for way in ["exec $0 -c mailrecv.conf listen 127.0.0.1:0", "$0 -c mailrecv.conf listen 127.0.0.1:0 2>&1 | cat"] {
+        let (mut sink, server) = listening(&scratch, scratch.command("sh", &["-c", way, MAILRECV]));
+        thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || {
+                    let mut peer = Client::connect(server);
+                    peer.expect("220 ");
+                    peer.begin_message(&["fred@mx.example"]);
+                    peer.send(format!("Subject: {number}\r\n\r\n{}.\r\n", format!("{number}\r\n").repeat(lines)));
+                    peer.expect("250 ");
+                });
+            }
+        });
+        let end = format!("| {}\n", "=".repeat(40));
+        let said = sink.until("all mails", |said| (said.matches(&end).count() == 8).then(|| said.to_owned()));
+        let mails = said.split("| === NEW EMAIL ===\n").skip(1).map(|mail| mail.split(&end).next().unwrap());
+        for mail in mails {
+            let mut texts = mail.lines().filter_map(|line| Some(line.split_once("| ")?.1));
+            let number = texts.find_map(|text| text.strip_prefix("Subject: ")).unwrap();
+            assert_eq!(texts.filter(|text| *text == number).count(), lines, "{way}: {mail}");
+        }
+    }
+}
+
 /// A job waits for three mails: where to send them is in a file, and the end is that of the last one.
 #[test]
 fn a_job_waits_for_mail() {
