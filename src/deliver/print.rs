@@ -111,20 +111,27 @@ pub fn letter_lines(message: &[u8], left_out: usize, most_lines: usize) -> Vec<L
     lines.push(Line::Text(Vec::new()));
     let text = without_fillers(&letter.text());
     let mut text_lines = text.trim_end().lines().flat_map(in_parts);
-    let shown = text_lines.by_ref().take(most_lines).map(|line| Line::Text(without_frame(line).into_bytes()));
+    let shown = text_lines.by_ref().take(most_lines).map(|line| Line::Text(without_frame(line.as_bytes())));
     lines.extend(shown);
     let mut notes = Vec::new();
     if let more @ 1.. = text_lines.count() {
-        notes.push(format!("... {more} more {} of text (print_lines)", if more == 1 { "line" } else { "lines" }));
+        notes.push(format!("{more} more {} of text (print_lines)", if more == 1 { "line" } else { "lines" }));
+    }
+    if let left_out @ 1.. = letter.html_left_out() {
+        notes.push(format!("{left_out} more bytes of HTML, which were not looked at"));
+    }
+    if let also_in_html @ 1.. = letter.also_in_html() {
+        notes.push(format!("The same in HTML: {also_in_html} bytes"));
     }
     notes.extend(letter.attachments.iter().map(|attachment| attachment_note(attachment, left_out > 0)));
     if letter.has_more_parts {
-        notes.push("... more parts than are looked at".to_owned());
+        notes.push("More parts than are looked at".to_owned());
     }
     if left_out > 0 {
-        notes.push(format!("... {left_out} more bytes, which were not looked at"));
+        notes.push(format!("{left_out} more bytes, which were not looked at"));
     }
-    lines.extend(notes.into_iter().map(Line::Note));
+    // No line of the text begins like that.
+    lines.extend(notes.into_iter().map(|note| Line::Note(format!("=== {note}"))));
     lines
 }
 
@@ -148,9 +155,9 @@ fn in_parts(line: &str) -> Vec<&str> {
     parts
 }
 
-/// A line that cannot be taken for the beginning or the end of a message.
-fn without_frame(line: &str) -> String {
-    if line.starts_with("===") { format!(" {line}") } else { line.to_owned() }
+/// A line that cannot be taken for one of ours, which say where a message begins and ends and what it has besides text.
+fn without_frame(line: &[u8]) -> Vec<u8> {
+    if line.starts_with(b"===") { [b" ", line].concat() } else { line.to_vec() }
 }
 
 /// The text without characters that take no room: newsletters have them by the hundred, and escaped they would fill the
@@ -165,7 +172,7 @@ fn without_fillers(text: &str) -> String {
 
 fn show_raw(printer: &mut Printer<'_>, spool: &mut Spool) -> io::Result<()> {
     printer.print(&Line::Text(Vec::new()))?;
-    let mut print = |line: &[u8]| printer.print(&Line::Text(line.to_vec()));
+    let mut print = |line: &[u8]| printer.print(&Line::Text(without_frame(line)));
     let mut lines = Lines::default();
     for_each_piece(spool.text()?, |text| lines.push(text, &mut print))?;
     lines.finish(&mut print)

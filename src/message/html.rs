@@ -165,9 +165,9 @@ fn leads_somewhere(target: &str) -> bool {
     !target.is_empty() && !target.starts_with('#') && target.len() <= MAX_TARGET
 }
 
-/// Elements with nothing to read in them.
+/// Elements with nothing to read in them. What stands in a head beside them is read, as its end may be missing.
 fn is_hidden(name: &[u8]) -> bool {
-    matches!(name, b"head" | b"script" | b"style" | b"template" | b"title")
+    matches!(name, b"script" | b"style" | b"template" | b"title")
 }
 
 /// How many line ends stand before and behind an element.
@@ -203,6 +203,8 @@ mod tests {
             ("<ol><li>one</li> <li>two<ul><li>deep</ul></li></ol>", "1. one\n2. two\n  - deep\n"),
             ("<style>p { color: red }</style><script>if (a<b) {}</script>text", "text"),
             ("<head><title>no</title></head><body>yes", "yes"),
+            ("<head><meta charset=utf-8><body>yes", "yes"),
+            ("yes<script/>no", "yes"),
             ("<table><tr><td>a</td><td>b</td></tr><tr><td>c</table>", "a b\nc\n\n"),
             ("<pre>a\n  b &lt; c</pre>", "a\n  b < c\n\n"),
             ("5 < 6 &amp; &euro;&#x20ac; &nbsp;x", "5 < 6 & \u{20ac}\u{20ac} \u{a0}x"),

@@ -4,6 +4,7 @@
 //! is decoded, how many fields, parts and levels of parts are looked at. What is behind a bound is counted or told.
 //! Nothing here makes it safe to show: that is for whoever shows it ([`crate::untrusted::Untrusted`]).
 
+use charset::Charset;
 use mailparse::body::Body;
 use mailparse::{DispositionType, MailHeader, ParsedContentDisposition, ParsedContentType};
 
@@ -55,7 +56,7 @@ pub struct Attachment<'m> {
 impl<'m> Letter<'m> {
     /// Takes apart a message, or its beginning; lines may end in LF or CRLF.
     pub fn parse(message: &'m [u8]) -> Self {
-        let (header, body) = Header::parse(message);
+        let (header, body) = Header::parse(message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message));
         let mut letter = Self {
             header: Header { fields: Vec::new() },
             texts: Vec::new(),
@@ -66,6 +67,17 @@ impl<'m> Letter<'m> {
         letter.take_apart(&header, body, 0, message.as_ptr_range().end);
         letter.header = header;
         letter
+    }
+
+    /// How long the texts in HTML are, in bytes, of which there is a plain form that [`Letter::text`] has.
+    pub fn also_in_html(&self) -> usize {
+        self.texts.iter().filter(|text| text.is_alternative).map(|text| text.text.len()).sum()
+    }
+
+    /// How much of HTML is not in [`Letter::text`] because it is longer than what is looked at, in bytes.
+    pub fn html_left_out(&self) -> usize {
+        let shown = self.texts.iter().filter(|text| text.is_html && !text.is_alternative);
+        shown.map(|text| text.text.len().saturating_sub(MAX_HTML)).sum()
     }
 
     /// The text for people: what is plain as it is, what there is in HTML alone without its marks.
@@ -304,26 +316,26 @@ fn clean_base64(body: &[u8]) -> Vec<u8> {
     clean
 }
 
-/// A text in the characters that it says it has. Where it says nothing, or what nobody knows, it is UTF-8 if it can be.
+/// A text in the characters that it says it has. Where it says nothing, or what nobody knows, it is UTF-8 if it can be,
+/// and else what old programs write without a word.
 fn text_of(body: &[u8], charset: &str, encoding: Option<&str>) -> String {
     let content = content_of(body, encoding);
-    if matches!(charset.to_ascii_lowercase().as_str(), "us-ascii" | "ascii" | "utf-8" | "utf8" | "") {
-        return match String::from_utf8(content) {
-            Ok(text) => text,
-            Err(error) => in_charset(error.as_bytes(), "windows-1252"),
-        };
+    let is_utf8 = matches!(charset.to_ascii_lowercase().as_str(), "us-ascii" | "ascii" | "utf-8" | "utf8" | "");
+    // Those that could hide something in plain letters are decoded by nobody.
+    if let (false, Some(charset)) = (is_utf8, Charset::for_label_no_replacement(charset.as_bytes())) {
+        return charset.decode(&content).0.into_owned();
     }
-    in_charset(&content, charset)
+    let content = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&content);
+    let is_old = || content.utf8_chunks().all(|chunk| chunk.valid().is_ascii());
+    match std::str::from_utf8(content) {
+        Ok(text) => text.to_owned(),
+        Err(_) if is_old() => charset::decode_latin1(content).into_owned(),
+        Err(_) => String::from_utf8_lossy(content).into_owned(),
+    }
 }
 
-fn in_charset(content: &[u8], charset: &str) -> String {
-    let content_type = ParsedContentType { charset: charset.to_owned(), ..ParsedContentType::default() };
-    let text = match Body::new(content, &content_type, &None) {
-        Body::SevenBit(body) | Body::EightBit(body) => body.get_as_string().ok(),
-        Body::Base64(_) | Body::QuotedPrintable(_) | Body::Binary(_) => None,
-    };
-    text.unwrap_or_else(|| String::from_utf8_lossy(content).into_owned())
-}
+/// What stands in front of UTF-8 that comes from other systems.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How much of a field is decoded, in bytes.
 const MAX_FIELD: usize = 8 * 1024;
@@ -368,7 +380,13 @@ mod tests {
             ),
             ("Content-Type: TEXT/PLAIN; CHARSET=\"UTF-8\"\nContent-Transfer-Encoding: BASE64\n\nw7w=\n", "\u{fc}"),
             ("Content-Transfer-Encoding: base64\n\naG!Vs\nbG8\n", "hello"),
-            ("Content-Type: text/plain; charset=nobody-knows\n\nbody", "body"),
+            ("Content-Type: text/plain; charset=nobody-knows\n\n\u{fc}", "\u{fc}"),
+            ("Content-Type: text/plain; charset=iso-2022-kr\n\nbody", "body"),
+            ("Content-Type: text/plain; charset=utf-7\n\n+APw-", "\u{fc}"),
+            ("Content-Type: text/plain; charset=utf-16\nContent-Transfer-Encoding: base64\n\n//5hAPwA", "a\u{fc}"),
+            ("Content-Type: text/plain; charset=iso-2022-jp\n\n\u{1b}$B$3\u{1b}(B", "\u{3053}"),
+            ("\u{feff}Content-Type: text/html\n\n<b>body</b>", "body"),
+            ("Content-Type: text/plain; charset=utf-8\n\n\u{feff}body", "body"),
             ("Content-Type: text/html\n\n<p>Hello<br>you", "Hello\nyou"),
             ("Content-Type: text/plain; name=body.txt\n\nbody", "body"),
             ("Content-Type: multipart/mixed\n\n--x\n\nbody", "--x\n\nbody"),
@@ -386,7 +404,9 @@ mod tests {
         ] {
             assert_eq!(read(message), (text.to_owned(), Vec::new()), "{message}");
         }
+        // Old ones are as they were; where only something is wrong, the rest stays.
         assert_eq!(Letter::parse(b"\n\xfc\xe9").text(), "\u{fc}\u{e9}");
+        assert_eq!(Letter::parse(b"\n\xc3\xbc\xe9").text(), "\u{fc}\u{fffd}");
     }
 
     #[test]

@@ -66,8 +66,9 @@ fn print_shows_a_mail_as_a_mail_program_does() {
             " === NEW EMAIL ===",
             "[a] 'b' <c>",
             "5",
-            "... 2 more lines of text (print_lines)",
-            "Attachment: \u{fc}.pdf, application/pdf, 5 bytes",
+            "=== 2 more lines of text (print_lines)",
+            "=== The same in HTML: 16 bytes",
+            "=== Attachment: \u{fc}.pdf, application/pdf, 5 bytes",
             "========================================",
         ]
         .map(|line| format!("[192.0.2.7] | {line}"))
@@ -104,7 +105,7 @@ fn print_raw_shows_the_message_without_its_teeth() {
     let scratch = Scratch::with_config("domain mx.example\ndebug +\ndeliver rcpt_to * print raw\n");
     let mut session = scratch.greeted();
     session.begin_message(&["fred@mx.example"]);
-    session.send(b"Subject: \x1b]0;title\x07\r\n\r\n[8.8.8.8] ERROR: 550 No one here\r\n\xffgr\xc3\xbc\xc3\x9fe [1]\r\n\r\nlast\r\n.\r\n");
+    session.send(b"Subject: \x1b]0;title\x07\r\n\r\n[8.8.8.8] ERROR: 550 No one here\r\n=== NEW EMAIL ===\r\n\xffgr\xc3\xbc\xc3\x9fe [1]\r\n\r\nlast\r\n.\r\n");
     let reply = session.expect("250 2.0.0 ");
     session.quit();
     let id = reply.rsplit_once("id=").unwrap().1;
@@ -115,18 +116,19 @@ fn print_raw_shows_the_message_without_its_teeth() {
             "[192.0.2.7] | Envelope sender: <sender@client.example>",
             "[192.0.2.7] | Envelope recipients: <fred@mx.example>",
             "[192.0.2.7] | Peer: 192.0.2.7 (mail.example.net)",
-            "[192.0.2.7] | Size: 79 bytes",
+            "[192.0.2.7] | Size: 98 bytes",
             &format!("[192.0.2.7] | Id: {id}"),
             "[192.0.2.7] | ",
             "[192.0.2.7] | Subject: <0x1b>]0;title<0x07>",
             "[192.0.2.7] | ",
             "[192.0.2.7] | <0x5b>8.8.8.8<0x5d> ERROR: 550 No one here",
+            "[192.0.2.7] |  === NEW EMAIL ===",
             "[192.0.2.7] | <0xff>gr\u{fc}\u{df}e [1]",
             "[192.0.2.7] | ",
             "[192.0.2.7] | last",
             "[192.0.2.7] | ========================================",
             &format!(
-                "[192.0.2.7] Mail id={id} from=<sender@client.example> to=<fred@mx.example> size=79 print 'raw': delivered"
+                "[192.0.2.7] Mail id={id} from=<sender@client.example> to=<fred@mx.example> size=98 print 'raw': delivered"
             ),
         ]
     );

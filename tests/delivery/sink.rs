@@ -70,7 +70,8 @@ fn a_person_sees_what_programs_send() {
 /// However many come at once, each stands together: in a file that sessions share, and in a pipe.
 #[test]
 fn messages_are_not_mixed() {
-    let scratch = Scratch::with_config("domain mx.example\nlogfile stderr\nprint_lines 1000\ndeliver rcpt_to * print\n");
+    let scratch =
+        Scratch::with_config("domain mx.example\nlogfile stderr\nprint_lines 1000\ndeliver rcpt_to * print\n");
     let lines: usize = 400;
     for way in ["exec $0 -c mailrecv.conf listen 127.0.0.1:0", "$0 -c mailrecv.conf listen 127.0.0.1:0 2>&1 | cat"] {
         let (mut sink, server) = listening(&scratch, scratch.command("sh", &["-c", way, MAILRECV]));
