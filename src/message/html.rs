@@ -1,22 +1,18 @@
 //! HTML as text: links and the marks of lists stay, everything else is words and line ends.
 //!
-//! What is a tag and what is a character reference a library tells, as browsers do; it takes anything. The time is
-//! in proportion to the length, whatever is opened and never closed.
+//! The time is in proportion to the length, whatever is opened and never closed.
 
-use html5gum::{DefaultEmitter, EndTag, HtmlString, StartTag, Token, Tokenizer};
+use super::markup::{Place, Tag, Token, Tokens, decoded};
 
 /// The words of an HTML text.
 pub(super) fn to_text(html: &str) -> String {
-    let mut emitter = DefaultEmitter::default();
-    // What scripts and styles hold is no markup.
-    emitter.naively_switch_states(true);
     let mut page = Page::default();
-    for token in Tokenizer::new_with_emitter(html, emitter).flatten() {
+    for token in Tokens::new(html) {
         match token {
-            Token::StartTag(tag) => page.start(&tag),
-            Token::EndTag(tag) => page.end(&tag),
-            Token::String(text) => page.words(&text.value),
-            Token::Comment(_) | Token::Doctype(_) | Token::Error(_) => {}
+            Token::Text(text) => page.words(&decoded(text, Place::Text)),
+            Token::Verbatim(text) => page.words(text),
+            Token::Start(tag) => page.start(&tag),
+            Token::End(name) => page.end(&name),
         }
     }
     page.end_link();
@@ -40,32 +36,31 @@ struct Page {
 }
 
 impl Page {
-    fn start(&mut self, StartTag { name, attributes, .. }: &StartTag<()>) {
-        let attribute = |name: &[u8]| attributes.get(name).map(|value| text_of(&value.value));
-        match name.as_slice() {
+    fn start(&mut self, tag: &Tag<'_>) {
+        match tag.name.as_str() {
             name if is_hidden(name) => self.hidden += 1,
-            b"br" => self.break_line(),
-            b"hr" => {
+            "br" => self.break_line(),
+            "hr" => {
                 self.end_lines(1);
                 self.text.push_str("---");
                 self.end_lines(1);
             }
-            b"img" => self.words(attribute(b"alt").unwrap_or_default().as_bytes()),
-            b"a" => {
+            "img" => self.words(&tag.attribute("alt").unwrap_or_default()),
+            "a" => {
                 self.end_link();
-                if let Some(target) = attribute(b"href").filter(|target| leads_somewhere(target)) {
+                if let Some(target) = tag.attribute("href").filter(|target| leads_somewhere(target)) {
                     self.link = Some((target, self.text.len()));
                 }
             }
-            b"ul" | b"ol" => {
+            "ul" | "ol" => {
                 self.end_lines(1);
                 if self.lists.len() < MAX_LISTS {
-                    self.lists.push((name.as_slice() == b"ol").then_some(1));
+                    self.lists.push((tag.name == "ol").then_some(1));
                 }
             }
-            b"li" => self.item(),
-            b"td" | b"th" => self.is_after_blank = true,
-            b"pre" => {
+            "li" => self.item(),
+            "td" | "th" => self.is_after_blank = true,
+            "pre" => {
                 self.end_lines(2);
                 self.preformatted += 1;
             }
@@ -73,15 +68,15 @@ impl Page {
         }
     }
 
-    fn end(&mut self, EndTag { name, .. }: &EndTag<()>) {
-        match name.as_slice() {
+    fn end(&mut self, name: &str) {
+        match name {
             name if is_hidden(name) => self.hidden = self.hidden.saturating_sub(1),
-            b"a" => self.end_link(),
-            b"ul" | b"ol" => {
+            "a" => self.end_link(),
+            "ul" | "ol" => {
                 self.lists.pop();
                 self.end_lines(1);
             }
-            b"pre" => {
+            "pre" => {
                 self.preformatted = self.preformatted.saturating_sub(1);
                 self.end_lines(2);
             }
@@ -101,13 +96,12 @@ impl Page {
         }
     }
 
-    fn words(&mut self, text: &[u8]) {
+    fn words(&mut self, text: &str) {
         if self.hidden > 0 {
             return;
         }
-        let text = String::from_utf8_lossy(text);
         if self.preformatted > 0 {
-            self.text.push_str(&text);
+            self.text.push_str(text);
             return;
         }
         for piece in text.split_inclusive(|character: char| character.is_ascii_whitespace()) {
@@ -128,7 +122,7 @@ impl Page {
         if let Some((target, start)) = self.link.take() {
             let text = self.text.get(start..).unwrap_or_default().trim();
             if text.is_empty() {
-                self.words(format!(" {target}").as_bytes());
+                self.words(&format!(" {target}"));
             } else if !target.ends_with(text) {
                 self.text.push_str(&format!(" <{target}>"));
             }
@@ -156,26 +150,22 @@ impl Page {
     }
 }
 
-fn text_of(value: &HtmlString) -> String {
-    String::from_utf8_lossy(value).into_owned()
-}
-
 /// Whether it is worth to be told where a link leads to.
 fn leads_somewhere(target: &str) -> bool {
     !target.is_empty() && !target.starts_with('#') && target.len() <= MAX_TARGET
 }
 
 /// Elements with nothing to read in them. What stands in a head beside them is read, as its end may be missing.
-fn is_hidden(name: &[u8]) -> bool {
-    matches!(name, b"script" | b"style" | b"template" | b"title")
+fn is_hidden(name: &str) -> bool {
+    matches!(name, "script" | "style" | "template" | "title")
 }
 
 /// How many line ends stand before and behind an element.
-fn lines_around(name: &[u8]) -> usize {
+fn lines_around(name: &str) -> usize {
     match name {
-        b"p" | b"h1" | b"h2" | b"h3" | b"h4" | b"h5" | b"h6" | b"blockquote" | b"table" | b"dl" => 2,
-        b"div" | b"tr" | b"dt" | b"dd" | b"section" | b"article" | b"header" | b"footer" | b"address" | b"center"
-        | b"form" | b"main" | b"nav" | b"aside" | b"figure" | b"caption" | b"option" => 1,
+        "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "blockquote" | "table" | "dl" => 2,
+        "div" | "tr" | "dt" | "dd" | "section" | "article" | "header" | "footer" | "address" | "center" | "form"
+        | "main" | "nav" | "aside" | "figure" | "caption" | "option" => 1,
         _ => 0,
     }
 }
@@ -228,7 +218,13 @@ mod tests {
             "<ul>",
             "<pre>",
             "</p",
+            "<!",
+            "-",
+            "<!-",
+            "<p '",
             "&",
+            "&notanentity",
+            "<!----",
             "<br>",
             "<a href=\"'",
             "<script>",

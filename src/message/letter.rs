@@ -329,8 +329,16 @@ fn text_of(body: &[u8], charset: &str, encoding: Option<&str>) -> String {
     let is_old = || content.utf8_chunks().all(|chunk| chunk.valid().is_ascii());
     match std::str::from_utf8(content) {
         Ok(text) => text.to_owned(),
-        Err(_) if is_old() => charset::decode_latin1(content).into_owned(),
+        Err(_) if is_old() => in_windows_1252(content),
         Err(_) => String::from_utf8_lossy(content).into_owned(),
+    }
+}
+
+/// A text in the characters that old programs write without a word.
+pub(super) fn in_windows_1252(text: &[u8]) -> String {
+    match Charset::for_label(b"windows-1252") {
+        Some(charset) => charset.decode_without_bom_handling(text).0.into_owned(),
+        None => charset::decode_latin1(text).into_owned(),
     }
 }
 
@@ -405,7 +413,7 @@ mod tests {
             assert_eq!(read(message), (text.to_owned(), Vec::new()), "{message}");
         }
         // Old ones are as they were; where only something is wrong, the rest stays.
-        assert_eq!(Letter::parse(b"\n\xfc\xe9").text(), "\u{fc}\u{e9}");
+        assert_eq!(Letter::parse(b"\n\xfc\x93").text(), "\u{fc}\u{201c}");
         assert_eq!(Letter::parse(b"\n\xc3\xbc\xe9").text(), "\u{fc}\u{fffd}");
     }
 

@@ -5,6 +5,7 @@ mod headers;
 mod html;
 mod letter;
 mod lines;
+mod markup;
 mod spool;
 
 pub use headers::{Envelope, RecipientCopy};
