@@ -23,6 +23,7 @@ use crate::message::{Attachment, Envelope, Letter, Spool};
 use crate::signals::Signals;
 use crate::smtp::reply::Reply;
 use crate::smtp::transaction::Recipient;
+use crate::untrusted::is_invisible;
 
 /// Where messages are reported.
 pub struct Reporter {
@@ -92,7 +93,7 @@ impl Reporter {
             "left_out": left_out,
             "more_parts": letter.has_more_parts,
         });
-        Ok(report.to_string())
+        Ok(escaped(&report.to_string()))
     }
 
     fn attachment<'a>(
@@ -148,6 +149,22 @@ impl Reporter {
     }
 }
 
+/// The same object with every character escaped that cannot be seen: standard output may be a terminal. Outside of texts
+/// there are none.
+fn escaped(object: &str) -> String {
+    let mut escaped = String::with_capacity(object.len() + 1);
+    for character in object.chars() {
+        if is_invisible(character) {
+            let units =
+                character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            escaped.push_str(&units);
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
 /// Opens what has this number for ourselves: a file at its end, a pipe or a terminal without waiting for it.
 pub(crate) fn opened(number: RawFd) -> io::Result<File> {
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
@@ -178,6 +195,16 @@ const MAX_NAME: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_escaped() {
+        let text = "\u{1b}[31m\u{7f}\u{9b}31m\u{202e}\u{2028}\u{e0041}\u{200b} \"\\ \u{fc}\u{1f600}";
+        let object = escaped(&json!({ "text": text }).to_string());
+        assert!(!object.contains(is_invisible), "{object}");
+        assert!(object.ends_with("\u{fc}\u{1f600}\"}"), "{object}");
+        let read: Value = serde_json::from_str(&object).unwrap();
+        assert_eq!(read["text"], text);
+    }
 
     #[test]
     fn names_of_files_are_harmless() {
