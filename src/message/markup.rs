@@ -233,7 +233,9 @@ fn reference(text: &str, place: Place) -> Option<(char, &str)> {
     }
     let end = text.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
-    if let (Some(rest), Some(character)) = (rest.strip_prefix(';'), named(word)) {
+    if let Some(rest) = rest.strip_prefix(';')
+        && let Some(character) = named(word)
+    {
         return Some((character, rest));
     }
     // Old ones do without a semicolon, and then the longest counts.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use testkit::client::on_the_wire;
 use testkit::{Client, Daemon, debian, repository};
 
 use crate::decisions::fields;
@@ -239,6 +240,41 @@ fn a_job_reads_one_mail_and_leaves() {
     peer.deliver_subject("fred@mx.example", "the one");
     assert_eq!(job.exit_code(), 0, "{}", job.output());
     assert!(job.output().contains(r#""subject":"the one""#), "{}", job.output());
+}
+
+/// Whatever comes is shown somehow and taken, to people at a terminal as to programs.
+#[test]
+fn hostile_mail_is_shown_and_taken() {
+    let scratch = Scratch::new();
+    let sink = repository::path("etc/mailrecv-sink.conf");
+    let listen = format!("{MAILRECV} -c {} listen --json --ready-file ready 127.0.0.1:0 >reports", sink.display());
+    let mut command = scratch.command("script", &["-qefc", &listen, "/dev/null"]);
+    command.env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut terminal = Daemon::start(command, scratch.path("said"));
+    let server: SocketAddr = terminal.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mails = std::fs::read_dir(repository::path("fuzz/seeds/letter")).unwrap().map(|entry| entry.unwrap().path());
+    let mails: Vec<_> = mails.map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(mails.len() > 20);
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    peer.exchange("HELO client.example", "250 ");
+    for mail in &mails {
+        peer.exchange("MAIL FROM:<>", "250 ");
+        peer.exchange("RCPT TO:<fred@mx.example>", "250 ");
+        peer.exchange("DATA", "354 ");
+        peer.send(on_the_wire(mail));
+        peer.send("\r\n.\r\n");
+        peer.expect("250 ");
+    }
+    let end = "\u{1b}[32m========================================\u{1b}[0m\r\n";
+    let said = terminal.until("all mails", |said| (said.matches(end).count() == mails.len()).then(|| said.to_owned()));
+    let own = ["1;32", "32", "33", "36", "0"].map(|colour| format!("\u{1b}[{colour}m"));
+    let without_own = own.iter().fold(said.replace("\r\n", "\n"), |said, colour| said.replace(colour, ""));
+    let acts = |character: &char| character.is_control() && !matches!(character, '\n' | '\t');
+    assert_eq!(without_own.chars().find(acts), None, "{said}");
+    let reports = scratch.read("reports");
+    let reports: Vec<Value> = reports.lines().map(|report| serde_json::from_str(report).unwrap()).collect();
+    assert_eq!(reports.len(), mails.len());
 }
 
 /// One object a message, in the documented form.
