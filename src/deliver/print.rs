@@ -121,7 +121,7 @@ pub fn letter_lines(message: &[u8], left_out: usize, most_lines: usize) -> Vec<L
         notes.push(format!("{left_out} more bytes of HTML, which were not looked at"));
     }
     if let also_in_html @ 1.. = letter.also_in_html() {
-        notes.push(format!("The same in HTML: {also_in_html} bytes"));
+        notes.push(format!("Also in HTML: {also_in_html} bytes"));
     }
     notes.extend(letter.attachments.iter().map(|attachment| attachment_note(attachment, left_out > 0)));
     if letter.has_more_parts {

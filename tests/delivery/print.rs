@@ -67,7 +67,7 @@ fn print_shows_a_mail_as_a_mail_program_does() {
             "[a] 'b' <c>",
             "5",
             "=== 2 more lines of text (print_lines)",
-            "=== The same in HTML: 16 bytes",
+            "=== Also in HTML: 16 bytes",
             "=== Attachment: \u{fc}.pdf, application/pdf, 5 bytes",
             "========================================",
         ]
