@@ -88,6 +88,16 @@ pub struct ListenOptions {
     pub max_per_address: usize,
     /// How long sessions may go on when we are to stop.
     pub grace: Duration,
+    /// After how many messages to stop.
+    pub count: Option<u64>,
+    /// After how much time to stop.
+    pub timeout: Option<Duration>,
+    /// The file that says where we listen, once we do.
+    pub ready_file: Option<PathBuf>,
+    /// Whether each message that is taken is reported on standard output.
+    pub json: bool,
+    /// The folder where attachments of these become files.
+    pub attachments: Option<PathBuf>,
 }
 
 /// What `explain` is asked about.
@@ -293,6 +303,29 @@ fn listen_arguments(command: Command) -> Command {
         .arg(number("max-processes", "N", "200", "Sessions at once"))
         .arg(number("max-per-address", "N", "50", "Sessions at once with one peer"))
         .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM"))
+        .arg(bound("count", "N", "Stop when so many messages have been taken"))
+        .arg(bound("timeout", "SECONDS", "Stop with status 124 when so much time has passed"))
+        .arg(
+            Arg::new("ready-file")
+                .long("ready-file")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Make this file when connections are accepted, with the addresses in it, a line each"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print each message that is taken as a line of JSON"),
+        )
+        .arg(
+            Arg::new("attachments")
+                .long("attachments")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .requires("json")
+                .help("Make files of the attachments of these messages"),
+        )
 }
 
 fn check_arguments(command: Command) -> Command {
@@ -375,6 +408,10 @@ fn number(name: &'static str, value: &'static str, default: &'static str, help: 
         .value_parser(value_parser!(u32).range(1..))
 }
 
+fn bound(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help).value_parser(value_parser!(u32).range(1..))
+}
+
 /// Reads a mode as chmod(1) has it, in octal digits.
 fn socket_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
@@ -393,6 +430,7 @@ fn options(matches: &ArgMatches) -> Result<Options, clap::Error> {
 
 fn listen(matches: &ArgMatches) -> ListenOptions {
     let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or(1);
+    let bound = |name: &str| matches.get_one::<u32>(name).copied().map(u64::from);
     ListenOptions {
         addresses: matches.get_many("address").into_iter().flatten().cloned().collect(),
         metrics: matches.get_many("metrics").into_iter().flatten().cloned().collect(),
@@ -403,6 +441,11 @@ fn listen(matches: &ArgMatches) -> ListenOptions {
         max_processes: number("max-processes") as usize,
         max_per_address: number("max-per-address") as usize,
         grace: Duration::from_secs(u64::from(number("grace"))),
+        count: bound("count"),
+        timeout: bound("timeout").map(Duration::from_secs),
+        ready_file: matches.get_one("ready-file").cloned(),
+        json: matches.get_flag("json"),
+        attachments: matches.get_one("attachments").cloned(),
     }
 }
 

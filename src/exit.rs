@@ -15,8 +15,12 @@ pub(crate) enum Exit {
     Software = 70,
     /// The system does not give what we need.
     OsErr = 71,
+    /// `listen --json`: nobody reads what it prints any more.
+    IoErr = 74,
     /// The configuration cannot be used.
     Config = 78,
+    /// `listen --timeout`: the time was over (timeout(1)).
+    TimedOut = 124,
 }
 
 impl From<Exit> for ExitCode {

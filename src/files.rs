@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{self, AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::statvfs;
@@ -283,6 +284,23 @@ pub(crate) fn openat(folder: impl AsFd, name: &OsStr, flags: OFlag, mode: Mode) 
             opened => return opened,
         }
     }
+}
+
+/// Locks the whole of a file for this process, however many descriptors it has for it, unless another one has (fcntl(2)).
+pub(crate) fn lock_as_process(file: &File) -> nix::Result<()> {
+    set_process_lock(file, libc::F_WRLCK)
+}
+
+/// Gives up that lock.
+pub(crate) fn unlock_as_process(file: &File) -> nix::Result<()> {
+    set_process_lock(file, libc::F_UNLCK)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "`struct flock` has another type for these constants of one digit")]
+fn set_process_lock(file: &File, kind: libc::c_int) -> nix::Result<()> {
+    let l_whence = libc::SEEK_SET as libc::c_short;
+    let whole_file = libc::flock { l_type: kind as libc::c_short, l_whence, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&whole_file)).map(drop)
 }
 
 /// The short way, for a path without any symbolic link. ELOOP if there is one; ENOSYS or EPERM if the kernel, or the

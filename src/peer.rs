@@ -83,6 +83,16 @@ impl Peer {
         Self { hostname: Some("(local-tty)".to_owned()), ..Self::unnamed(Origin::Terminal.address()) }
     }
 
+    /// What programs are told of it.
+    pub(crate) fn for_programs(&self) -> serde_json::Value {
+        let uid = match self.address {
+            Address::Ip(_) => None,
+            Address::Local(uid) => uid,
+        };
+        let address = self.address.ip().map(|address| address.to_string());
+        serde_json::json!({ "address": address, "name": self.hostname, "uid": uid })
+    }
+
     /// The confirmed name, or `unknown`; `local` for a user of this machine.
     pub fn name(&self) -> &str {
         self.hostname.as_deref().unwrap_or(match self.address {

@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
 use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
-use crate::deliver::Runner;
+use crate::deliver::{Reporter, Runner};
 use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event, Log};
@@ -40,14 +40,16 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
     let stderr = take_stderr_off_the_connection();
     keep_panics_for_the_log();
     let (known, tally) = (Known::default(), Tally::of_this_process());
-    let stop = match catch_unwind(AssertUnwindSafe(|| receive(options, named, stderr, &known, &tally))) {
-        Ok(Ok(())) => Stop { reply: None, exit: Exit::Ok },
-        Ok(Err(stop)) => stop,
-        Err(_) => {
-            tally.end(const { Family::Sessions.with("fault") });
-            Stop { reply: Some(known.fault(kept_panic())), exit: Exit::Software }
-        }
-    };
+    let reporter = Reporter::inherited();
+    let stop =
+        match catch_unwind(AssertUnwindSafe(|| receive(options, named, stderr, &known, &tally, reporter.as_ref()))) {
+            Ok(Ok(())) => Stop { reply: None, exit: Exit::Ok },
+            Ok(Err(stop)) => stop,
+            Err(_) => {
+                tally.end(const { Family::Sessions.with("fault") });
+                Stop { reply: Some(known.fault(kept_panic())), exit: Exit::Software }
+            }
+        };
     if let Some(reply) = &stop.reply {
         tally.refusal(reply.code, reply.status);
         let is_heard = !known.opened.get().is_some_and(|opened| opened.keys.is_begun());
@@ -62,7 +64,14 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
 }
 
 /// The story of a connection, stage by stage. Whatever cannot go on stops it with its last words.
-fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known, tally: &Tally) -> Result<(), Stop> {
+fn receive(
+    options: &Options,
+    named: Option<Peer>,
+    stderr: Stderr,
+    known: &Known,
+    tally: &Tally,
+    reporter: Option<&std::io::Result<Reporter>>,
+) -> Result<(), Stop> {
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
@@ -98,8 +107,12 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
 
     let origin = origin.map_err(|error| not_a_connection(log, &error, stderr, tally))?;
-    let config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
+    let mut config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
     became_user?;
+    let reporter = reporter.map(|reporter| reporter.as_ref().map_err(|error| cannot_report(log, error))).transpose()?;
+    if let Some(folder) = reporter.and_then(Reporter::folder) {
+        config.rules.add_folder(folder);
+    }
     if config.protocol == Protocol::Lmtp && peer::local_port(std::io::stdin().as_fd()) == Some(SMTP_PORT) {
         return Err(Stop { reply: Some(reply::cannot_serve(reply::LMTP_ON_PORT_25.to_owned())), exit: Exit::Config });
     }
@@ -109,6 +122,9 @@ fn receive(options: &Options, named: Option<Peer>, stderr: Stderr, known: &Known
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
     let mut server = Server::greet(&config, log, signals, tally, connection, opened);
+    if let Some(reporter) = reporter {
+        server.report_to(reporter);
+    }
     if nix::unistd::geteuid().is_root() {
         log.event(&Event::RunningAsRoot);
     }
@@ -315,6 +331,12 @@ fn cannot_use(log: &Log, file: &Path, unusable: &Unusable) -> Stop {
     let errors = if count == 1 { "error" } else { "errors" };
     let cause = format!("{count} {errors} in {}", file.display());
     Stop { reply: Some(reply::cannot_serve(cause)), exit: Exit::Config }
+}
+
+/// Whoever started us waits for reports, and would never get any.
+fn cannot_report(log: &Log, error: &std::io::Error) -> Stop {
+    log.event(&Event::NoReports(error));
+    Stop { reply: Some(reply::cannot_serve("messages cannot be reported".to_owned())), exit: Exit::OsErr }
 }
 
 /// The sandbox is not what it should be, and the configuration requires that.

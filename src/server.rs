@@ -15,7 +15,7 @@ pub(crate) use deadlines::SCARCE;
 pub(crate) use opened::Opened;
 
 use crate::config::{Config, Flags, Protocol, TlsUse, Trace};
-use crate::deliver::{self, Context, Runner, Upstreams};
+use crate::deliver::{self, Context, Reporter, Runner, Upstreams};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
@@ -34,6 +34,8 @@ pub struct Server<'a> {
     log: &'a Log,
     signals: &'a Signals,
     tally: &'a Tally,
+    /// Where messages are reported.
+    reporter: Option<&'a Reporter>,
     connection: Connection<'a>,
     opened: &'a Opened,
     /// What TLS the connection is under.
@@ -102,6 +104,7 @@ impl<'a> Server<'a> {
             log,
             signals,
             tally,
+            reporter: None,
             connection,
             opened,
             tls: None,
@@ -122,6 +125,11 @@ impl<'a> Server<'a> {
             let _ = server.flush();
         }
         server
+    }
+
+    /// Reports messages there.
+    pub fn report_to(&mut self, reporter: &'a Reporter) {
+        self.reporter = Some(reporter);
     }
 
     /// Opens the file for large messages now: a session that has confined itself could not.
@@ -283,7 +291,7 @@ impl<'a> Server<'a> {
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
         let envelope = Envelope { id: &id, domain, peer, transaction, tls, user };
-        let Self { config, log, signals, tally, opened, .. } = *self;
+        let Self { config, log, signals, tally, reporter, opened, .. } = *self;
         let context = Context {
             config,
             log,
@@ -293,6 +301,7 @@ impl<'a> Server<'a> {
             runner,
             brokers: &opened.brokers,
             upstreams,
+            reporter,
         };
         upstreams.set_deadline(context.deadline);
         let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));

@@ -12,6 +12,7 @@ use std::fmt::{self, Write as _};
 pub struct Untrusted<'t> {
     bytes: &'t [u8],
     keep_utf8: bool,
+    keep_marks: bool,
     in_angles: bool,
     max: usize,
 }
@@ -19,12 +20,18 @@ pub struct Untrusted<'t> {
 impl<'t> Untrusted<'t> {
     /// Text with everything but printable ASCII escaped.
     pub fn new(bytes: &'t [u8]) -> Self {
-        Self { bytes, keep_utf8: false, in_angles: false, max: MAX_UNTRUSTED }
+        Self { bytes, keep_utf8: false, keep_marks: false, in_angles: false, max: MAX_UNTRUSTED }
     }
 
     /// The same with the characters of other scripts, as they can be read: only what cannot be seen is escaped.
     pub fn with_utf8(self) -> Self {
         Self { keep_utf8: true, ..self }
+    }
+
+    /// The same with what stands in ordinary text: tabs, apostrophes and brackets. For places where no program takes a word
+    /// in brackets or quotes for anything.
+    pub fn for_people(self) -> Self {
+        Self { keep_utf8: true, keep_marks: true, ..self }
     }
 
     /// The same at any length.
@@ -44,7 +51,7 @@ impl fmt::Display for Untrusted<'_> {
         for chunk in shown.utf8_chunks() {
             for (at, character) in chunk.valid().char_indices() {
                 let escape = match character {
-                    '[' | ']' | '\'' => true,
+                    '[' | ']' | '\'' | '\t' => !self.keep_marks,
                     // What looks like an escape of ours is escaped, so that every line can be read back.
                     '<' => self.in_angles || chunk.valid()[at..].starts_with("<0x"),
                     '>' => self.in_angles,
@@ -75,6 +82,33 @@ pub(crate) fn is_invisible(character: char) -> bool {
             | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
             | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A line of a message for people in a place that programs read, too: whatever their filters look for, an address or the
+/// name of a host in brackets, perhaps with `ERROR` behind it, is not in it.
+pub(crate) fn without_hosts<'t>(line: impl fmt::Display + 't) -> impl fmt::Display + 't {
+    fmt::from_fn(move |f| {
+        let text = line.to_string();
+        match text.to_ascii_uppercase().contains("ERROR") || has_host_in_brackets(&text) {
+            true => text.split_inclusive(['[', ']']).try_for_each(|piece| {
+                match (piece.strip_suffix('['), piece.strip_suffix(']')) {
+                    (Some(before), _) => write!(f, "{before}<0x5b>"),
+                    (_, Some(before)) => write!(f, "{before}<0x5d>"),
+                    (None, None) => f.write_str(piece),
+                }
+            }),
+            false => write!(f, "{}", with_one_address(&text, "")),
+        }
+    })
+}
+
+/// Whether something in brackets looks like the full name of a host, which a filter may look up.
+fn has_host_in_brackets(text: &str) -> bool {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_' | '^');
+    text.split('[').skip(1).filter_map(|behind| behind.split(']').next()).any(|inside| {
+        let inside = inside.trim();
+        inside.contains('.') && inside.contains(char::is_alphanumeric) && inside.chars().all(is_part)
+    })
 }
 
 /// A line of the log with the brackets around every address but this one escaped. What the administrator wrote stands in it
@@ -150,6 +184,21 @@ mod tests {
             // However it comes to be written.
             let pieces = fmt::from_fn(|f| line.chars().try_for_each(|character| write!(f, "{character}")));
             assert_eq!(with_one_address(pieces, "192.0.2.7").to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn no_host_stands_in_brackets_for_programs() {
+        for (line, shown) in [
+            ("[PATCH 1/2] it's\tdone", "[PATCH 1/2] it's\tdone"),
+            ("[192.0.2.7] [8.8.8.8]", "<0x5b>192.0.2.7<0x5d> <0x5b>8.8.8.8<0x5d>"),
+            ("x [mail.example] ERROR: 550 No", "x <0x5b>mail.example<0x5d> ERROR: 550 No"),
+            ("[1.5] [mail.example]:", "<0x5b>1.5<0x5d> <0x5b>mail.example<0x5d>:"),
+            ("[...] [a, b.c] [x", "[...] [a, b.c] [x"),
+            ("[]Error[", "<0x5b><0x5d>Error<0x5b>"),
+        ] {
+            let text = Untrusted::new(line.as_bytes()).for_people().whole();
+            assert_eq!(without_hosts(text).to_string(), shown);
         }
     }
 

@@ -88,9 +88,15 @@ impl Crate {
 
     /// The licence that we take of those that are offered, by Debian's name for it.
     fn licence(&self) -> &'static str {
-        let offers = |licence: &str| self.offered.split(" OR ").any(|offered| offered == licence);
+        let offers = |licence: &str| {
+            // The old way to write it has a slash.
+            self.offered == licence
+                || self.offered.split(" OR ").flat_map(|them| them.split('/')).any(|it| it == licence)
+        };
         let known = [
             ("MIT", "Expat"),
+            ("(Apache-2.0 OR MIT) AND BSD-3-Clause", "Expat and BSD-3-clause"),
+            ("0BSD", "0BSD"),
             ("BSD-3-Clause", "BSD-3-clause"),
             ("ISC", "ISC"),
             ("Zlib", "Zlib"),

@@ -21,7 +21,7 @@ use mailrecv::smtp::LineEnding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use targets::conversation::PEER;
-use targets::{command, data, log, mboxrd, pieces, proxy, relay, session};
+use targets::{command, data, letter, log, mboxrd, pieces, proxy, relay, session};
 
 proptest! {
     #![proptest_config(cases(600))]
@@ -72,6 +72,12 @@ proptest! {
         sent.extend_from_slice(b"BDAT 0 LAST\r\nNOOP\r\n");
         let ways = [vec![&sent[..]], sent.chunks(1).collect(), pieces::cut(&sent, lengths)];
         session::check_ways(choice, &sent, &ways);
+    }
+
+    /// Whatever a message is made of, people see something of it that does nothing to them.
+    #[test]
+    fn any_message_is_shown(message in words(MIME, 60)) {
+        letter::check(&message);
     }
 
     /// What follows AUTH is in no log, whatever it looks like.
@@ -147,8 +153,13 @@ proptest! {
         prop_assert_eq!(written.lines().count(), events.len());
         prop_assert!(written.is_empty() || written.ends_with('\n'));
         for (line, (prints, _)) in written.lines().zip(&events) {
-            // The `print` action shows messages to people, who are better served with their own characters.
-            log::check_line(line, PEER, loghex && !prints);
+            if *prints {
+                // People are better served with their own characters.
+                let (_, text) = line.split_once(&format!("]: [{PEER}] ")).expect("the peer in its brackets");
+                log::check_printed(text);
+            } else {
+                log::check_line(line, PEER, loghex);
+            }
         }
     }
 }
@@ -205,6 +216,15 @@ const COMMAND: &str = "MAIL FROM:|MAIL FROM:<|RCPT TO:|RCPT TO:<|EHLO |HELO |LHL
 const RECIPIENTS: &str = "RCPT TO:<fred>\r\n|RCPT TO:<FRED@MX.EXAMPLE>\r\n|RCPT TO:<\"fred\"@mx.example>\r\n|\
     RCPT TO:<robot@mx.example>\r\n|RCPT TO:<other@mx.example>\r\n|RCPT TO:<busy@mx.example>\r\n|\
     RCPT TO:<gone@mx.example>\r\n|RCPT TO:<old@mx.example>\r\n|RCPT TO:<postmaster>\r\n";
+
+/// What messages in parts are made of.
+const MIME: &str = "\n|\r\n|\n\n|\r| |\t|:|x|=|\0|\x1b[2J|\u{9b}|\u{fc}|===|\u{feff}|\u{202e}|\u{200b}|; |\nSubject: |\nFrom: |\
+    =?utf-8?q?=1b=0A?=|=?|?=|=?iso-2022-jp?b?GyRCJDMbKEI=?=|\nContent-Type: text/plain; charset=|utf-7|utf-16|iso-2022-jp|none|\
+    \nContent-Type: text/html\n\n|\nContent-Type: multipart/mixed; boundary=x\n\n|\n--x\n|\n--x--\n|\n--y\n|\
+    \nContent-Type: multipart/alternative; boundary=\"y\"\n\n|\nContent-Type: a/b; name*0*=utf-8''%1b|\
+    \nContent-Disposition: attachment; filename=\"\x07\"\n|\nContent-Transfer-Encoding: base64\n\n|aGVsbG8=|\
+    \nContent-Transfer-Encoding: quoted-printable\n\n|=1B=\n|=FC|+AGE-|<script>|</script>|<!--|-->|<a href='|'>|</a>|<li>|\
+    <ul>|<pre>|&#27;|&#x202e;|&amp";
 
 /// Where messages end, and where they only seem to.
 const TEXT: &str = "\r\n|\r\n|A: b\r\n|\r\n c\r\n|a b\r\n|:|\r|\n|.|.|x|\0|\r\n.|\r\n.\r\n|\n.\n|\r.\r|\r\n..\r\n|\

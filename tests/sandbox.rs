@@ -306,7 +306,7 @@ fn a_list_of_system_calls_that_cannot_be_had_is_told_or_refuses() {
 /// A large message waits in a file that was opened before, so no folder for temporary files is left to the session.
 #[test]
 fn large_messages_need_no_folder() {
-    let scratch = Scratch::with_config("domain mx.example\nspool_dir spool\ndeliver rcpt_to * print\n");
+    let scratch = Scratch::with_config("domain mx.example\nspool_dir spool\ndeliver rcpt_to * print raw\n");
     fs::create_dir(scratch.path("spool")).unwrap();
     let calls = ["-y", "-o", "trace", "-e", "trace=openat,openat2,landlock_add_rule,landlock_restrict_self"];
     let mut session = Session::start(traced(&scratch, &calls));

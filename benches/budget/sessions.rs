@@ -34,6 +34,20 @@ pub(crate) fn small_mail(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// A mail that people are shown, to a log file, beside one that is put into a mailbox.
+pub(crate) fn print(bench: &mut Bench) -> Result<()> {
+    let shown = "logfile \"{dir}/mailbox-mailrecv\"\ndeliver rcpt_to postmaster@localhost print\n";
+    let contestants = [bench.mailrecv(shown)?, bench.mailrecv(ONE_RULE)?.named("mailrecv, append")];
+    for (what, mail) in [("one small mail", message(1_000)), ("a page of 200 KB in HTML", page(200_000))] {
+        let figures = [Figure::new(&format!("print, {what}, connect to exit"), Unit::Milliseconds, None)];
+        bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
+            // Of a large one no more than its first lines are shown.
+            time_of_mail_of(contestant, listener, &[RECIPIENT], &mail, mail.len().min(1_000))
+        });
+    }
+    Ok(())
+}
+
 /// LMTP, which answers for each recipient by itself, beside SMTP, which answers for all of them at once.
 pub(crate) fn lmtp(bench: &mut Bench) -> Result<()> {
     let recipients = ["one@localhost", "two@localhost", "three@localhost", "four@localhost", RECIPIENT];
@@ -62,13 +76,24 @@ pub(crate) fn time_of_mail(
     recipients: &[&str],
     mail: &[u8],
 ) -> Result<[f64; 1]> {
+    time_of_mail_of(contestant, listener, recipients, mail, mail.len())
+}
+
+/// The same, if so much of it is in the mailbox afterwards.
+fn time_of_mail_of(
+    contestant: &Contestant,
+    listener: &TcpListener,
+    recipients: &[&str],
+    mail: &[u8],
+    delivered: usize,
+) -> Result<[f64; 1]> {
     let mailbox = contestant.mailbox_length();
     let mut session = Session::open(contestant, listener)?;
     session.offer(recipients)?;
     session.data(mail)?;
     session.quit()?;
     let connect_to_exit = session.connected.elapsed();
-    contestant.check_mailbox_grew(mailbox, mail.len())?;
+    contestant.check_mailbox_grew(mailbox, delivered)?;
     Ok([milliseconds(connect_to_exit)])
 }
 
@@ -203,6 +228,18 @@ pub(crate) fn message(size: usize) -> Vec<u8> {
     }
     message.extend_from_slice(b".\r\n");
     message
+}
+
+/// The same as a page with many links.
+fn page(size: usize) -> Vec<u8> {
+    let mut page = b"Subject: page\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<body>\r\n".to_vec();
+    while page.len() < size {
+        page.extend_from_slice(
+            b"<p class=\"x\">Dear&nbsp;<b>Fred</b>, <a href=\"https://a.example/?x=1&amp;y=2\">here</a></p>\r\n",
+        );
+    }
+    page.extend_from_slice(b".\r\n");
+    page
 }
 
 pub(crate) fn milliseconds(time: Duration) -> f64 {

@@ -255,7 +255,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__listen)
-            opts="-c -d -l -h --lmtp --metrics --socket-mode --socket-group --max-processes --max-per-address --grace --help"
+            opts="-c -d -l -h --lmtp --metrics --socket-mode --socket-group --max-processes --max-per-address --grace --count --timeout --ready-file --json --attachments --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -294,6 +294,22 @@ _mailrecv() {
                     return 0
                     ;;
                 --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ready-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --attachments)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

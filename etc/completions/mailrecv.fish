@@ -46,7 +46,12 @@ complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l socket-grou
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-processes -d 'Sessions at once' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l max-per-address -d 'Sessions at once with one peer' -r
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l grace -d 'How long sessions may go on after SIGTERM' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l count -d 'Stop when so many messages have been taken' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l timeout -d 'Stop with status 124 when so much time has passed' -r
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l ready-file -d 'Make this file when connections are accepted, with the addresses in it, a line each' -r -F
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l attachments -d 'Make files of the attachments of these messages' -r -F
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -l json -d 'Print each message that is taken as a line of JSON'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand listen" -s h -l help -d 'Print help'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s c -d 'Configuration file' -r -F
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrsw+, or - for none' -r

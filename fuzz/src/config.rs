@@ -181,7 +181,7 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
         let is_below_a_place = || places.iter().any(|place| matches!(place, Place::Below(at) if is_below(path, at)));
         match name {
             "append" => places.contains(&Place::Mailbox(path.to_owned())) || is_below_a_place(),
-            "maildir" => places.contains(&Place::Maildir(path.to_owned())) || is_below_a_place(),
+            "maildir" | "eml" => places.contains(&Place::Maildir(path.to_owned())) || is_below_a_place(),
             "pipe" | "pipe_raw" => {
                 let is_this = |command: &&str| action == format!("{name} '{command}'");
                 let for_any_name = config.rules.commands_for_any_name(peer.address.ip().expect("it has one"));

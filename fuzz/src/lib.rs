@@ -9,6 +9,7 @@ pub mod config;
 pub mod conversation;
 pub mod data;
 pub mod driver;
+pub mod letter;
 pub mod log;
 pub mod mboxrd;
 pub mod pieces;
@@ -22,10 +23,11 @@ pub mod session;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("command", command::check),
     ("config", config::check),
     ("data", data::check),
+    ("letter", letter::check),
     ("log", log::check),
     ("mboxrd", mboxrd::check),
     ("proxy", proxy::check),

@@ -3,7 +3,7 @@
 //! An input is the text.
 
 use mailrecv::config::{Flags, LogTarget};
-use mailrecv::log::Log;
+use mailrecv::log::{Event, Log};
 use mailrecv::untrusted::Untrusted;
 
 /// Writes the text in each of the forms that there are.
@@ -16,6 +16,7 @@ pub fn check(input: &[u8]) {
         let shown = log.untrusted(input);
         check_readable(input, &shown.to_string());
         check_line(&log.line(&format_args!("ERROR: 550 No '{shown}'")), PEER, loghex);
+        check_printed(&Event::Print(input).text(&log).to_string());
     }
 }
 
@@ -34,6 +35,17 @@ pub fn check_text(text: &str, peer: &str, ascii: bool) {
     assert!(!foreign.contains(['[', ']']), "a bracket that is not the peer's: {text:?}");
     assert!(!text.contains(is_misleading), "{text:?}");
     assert!(!ascii || is_printable_ascii(text), "{text:?}");
+}
+
+/// A line of a message for people, behind the peer: nothing in it ends a line or hides, and no filter that looks for a host
+/// in brackets finds one.
+pub fn check_printed(text: &str) {
+    assert!(text.starts_with("| "), "{text:?}");
+    assert!(!text.contains(|character| is_misleading(character) && character != '\t'), "{text:?}");
+    assert!(!text.to_ascii_uppercase().contains("ERROR") || !text.contains(['[', ']']), "{text:?}");
+    for inside in text.split('[').skip(1).filter_map(|behind| behind.split(']').next()) {
+        assert!(inside.trim().parse::<std::net::IpAddr>().is_err(), "{text:?}");
+    }
 }
 
 /// Text that was escaped has nothing in it that could end the quotes around it, and says what it was made from.
@@ -67,7 +79,7 @@ fn is_printable_ascii(text: &str) -> bool {
 }
 
 /// Whether a character ends lines, or changes the order in which others are shown.
-fn is_misleading(character: char) -> bool {
+pub fn is_misleading(character: char) -> bool {
     character.is_control()
         || "\u{2028}\u{2029}\u{202a}\u{202b}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}".contains(character)
 }

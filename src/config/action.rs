@@ -27,12 +27,23 @@ pub(crate) enum Action {
 pub(crate) enum Keep {
     /// A file of its own in this maildir.
     Maildir(String),
+    /// A file of its own in this folder.
+    Eml(String),
     /// Show in the log, for people.
-    Print,
+    Print(View),
     /// Append to this file in mboxrd form.
     Append(String),
     /// Take and drop.
     Discard,
+}
+
+/// How a message is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum View {
+    /// As a mail program would: decoded, its text and what is attached.
+    Letter,
+    /// As it is.
+    Raw,
 }
 
 /// A destination that cannot be undone. It has its say when everything else is prepared.
@@ -75,7 +86,7 @@ pub struct Facts<'a> {
 pub(super) enum Need<'a> {
     /// A file that is appended to, or made.
     Mailbox(&'a Path),
-    /// A maildir, which is made if it is missing.
+    /// A maildir, or another folder for files of messages, which is made if it is missing.
     Maildir(&'a Path),
     /// To have this command run, outside the sandbox.
     Command(&'a str),
@@ -105,8 +116,10 @@ impl Keep {
     fn facts(&self) -> Facts<'_> {
         match self {
             Keep::Maildir(folder) => Facts::new("maildir", Some(folder), Need::Maildir(Path::new(folder))),
+            Keep::Eml(folder) => Facts::new("eml", Some(folder), Need::Maildir(Path::new(folder))),
             Keep::Append(file) => Facts::new("append", Some(file), Need::Mailbox(Path::new(file))),
-            Keep::Print => Facts::new("print", None, Need::Nothing),
+            Keep::Print(View::Letter) => Facts::new("print", None, Need::Nothing),
+            Keep::Print(View::Raw) => Facts::new("print", Some("raw"), Need::Nothing),
             Keep::Discard => Facts::new("discard", None, Need::Nothing),
         }
     }
@@ -140,14 +153,27 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
     ("maildir", " DIR", |words| {
         Ok(Action::Keep(Keep::Maildir(words.path("the folder of the maildir")?.text.to_owned())))
     }),
+    ("eml", " DIR", |words| Ok(Action::Keep(Keep::Eml(words.path("the folder for the files")?.text.to_owned())))),
     ("pipe", " COMMAND", |words| Ok(Action::HandOver(HandOver::Pipe(command(words)?)))),
     ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::PipeRaw(command(words)?)))),
     ("hpfeeds", " CHANNEL", |words| Ok(Action::HandOver(HandOver::Hpfeeds(channel(words)?)))),
     ("amqp", " EXCHANGE KEY", |words| Ok(Action::HandOver(HandOver::Amqp(topic(words)?)))),
     ("relay", " URL", |words| Ok(Action::HandOver(HandOver::Relay(Box::new(Hop::parse(words)?))))),
-    ("print", "", |_| Ok(Action::Keep(Keep::Print))),
+    ("print", " [raw]", |words| Ok(Action::Keep(Keep::Print(view(words))))),
     ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
 ];
+
+/// Reads how a message is shown, if that is said.
+fn view(words: &mut Words<'_>) -> View {
+    let mut behind = *words;
+    match behind.next_word().is_some_and(|word| word.text == "raw") {
+        true => {
+            *words = behind;
+            View::Raw
+        }
+        false => View::Letter,
+    }
+}
 
 /// Reads a command, to the end of the line.
 fn command(words: &mut Words<'_>) -> Result<String, Problem> {

@@ -187,7 +187,8 @@ impl<'r> Lines<'r> {
         let (path, trouble) = match action {
             Action::Keep(Keep::Append(file)) => (file, self.places.file(file.as_ref())),
             Action::Keep(Keep::Maildir(folder)) => (folder, self.places.maildir(folder.as_ref())),
-            Action::Keep(Keep::Print | Keep::Discard) => return Vec::new(),
+            Action::Keep(Keep::Eml(folder)) => (folder, self.places.folder_to_make(folder.as_ref())),
+            Action::Keep(Keep::Print(_) | Keep::Discard) => return Vec::new(),
             Action::HandOver(HandOver::Pipe(command)) => {
                 return self.command_problems(command, Form::Mailbox, prepared);
             }

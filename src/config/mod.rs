@@ -49,7 +49,7 @@ mod writers;
 use std::path::Path;
 
 pub use action::{Destinations, Facts, Origin};
-pub(crate) use action::{HandOver, Keep, Topic};
+pub(crate) use action::{HandOver, Keep, Topic, View};
 pub use amqp_url::AmqpUrl;
 pub(crate) use brokers::{Connections, secret};
 pub use diagnostic::{Diagnostic, Severity};

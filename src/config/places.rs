@@ -66,6 +66,14 @@ impl Places {
         self.once(trouble)
     }
 
+    /// Why no files can be made in this folder, which is made itself if it is missing.
+    pub(super) fn folder_to_make(&mut self, path: &Path) -> Option<String> {
+        let is_missing = path.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let folder = if is_missing { files::directory_of(path) } else { path };
+        let trouble = written_oddly(path).or_else(|| self.no_file_in(folder))?;
+        self.once(trouble)
+    }
+
     /// Why messages cannot wait in this folder.
     pub(super) fn folder(&mut self, path: &Path) -> Option<String> {
         written_oddly(path).or_else(|| self.no_file_in(path))

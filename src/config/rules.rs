@@ -6,6 +6,7 @@
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, PeersNamed, RuleLine};
@@ -345,6 +346,11 @@ impl Rules {
             Origin::Line(line) => self.line(line).fmt(f),
             Origin::DeadLetterFile => f.write_str("deadletter_file"),
         })
+    }
+
+    /// Lets sessions make files in this folder, too.
+    pub(crate) fn add_folder(&mut self, folder: &Path) {
+        self.needs.add(Need::Maildir(folder), None);
     }
 
     /// What the destinations need.

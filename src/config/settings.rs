@@ -86,6 +86,8 @@ settings! {
     "spool_dir" spool_dir: Option<PathBuf> = None, value::folder, "";
     /// How a session confines itself.
     "sandbox" sandbox: Sandbox = Sandbox::ON, value::sandbox, "";
+    /// How many lines of a text `print` shows.
+    "print_lines" print_lines: u64 = 200, value::lines, "";
     /// Which variables of our own environment commands find in theirs.
     "pipe_env" pipe_env: Vec<String> = Vec::new(), value::variables, "";
     /// Where sessions add up what they count.

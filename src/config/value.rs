@@ -425,6 +425,11 @@ pub(super) fn size(word: Word<'_>) -> Result<u64, Problem> {
     }
 }
 
+/// How many lines there may be of something.
+pub(super) fn lines(words: &mut Words<'_>) -> Result<u64, Problem> {
+    any_number(words.expect("how many lines of a text are shown")?)
+}
+
 pub(super) fn any_number(word: Word<'_>) -> Result<u64, Problem> {
     number(word, 0..=u64::MAX, MULTIPLES)
 }

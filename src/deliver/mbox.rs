@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
+use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
@@ -76,6 +76,11 @@ struct Ours {
 }
 
 impl<'a> Mailboxes<'a> {
+    /// Whether others may be waiting for one of them.
+    pub(super) fn are_locked(&self) -> bool {
+        self.locked.is_some()
+    }
+
     /// For a message that goes to files of these names, each of them there once.
     pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = (&'a str, &'a Mailbox)>) -> Self {
         Self { context, names: names.collect(), locked: None }
@@ -455,9 +460,8 @@ fn try_lock(file: &File, path: &Path, log: &Log) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => return Ok(false),
         Err(TryLockError::Error(error)) => Some(only_if_lacking(error)?),
     };
-    let whole_file = libc::flock { l_type: F_WRLCK, l_whence: SEEK_SET, l_start: 0, l_len: 0, l_pid: 0 };
-    let no_record_lock = match fcntl(file, FcntlArg::F_SETLK(&whole_file)) {
-        Ok(_) => None,
+    let no_record_lock = match files::lock_as_process(file) {
+        Ok(()) => None,
         Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
         Err(error) => Some(only_if_lacking(error.into())?),
     };
@@ -532,12 +536,6 @@ fn start_writing_back(file: &mut File, length: usize) {
         let _ = posix_fadvise(&*file, start, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 }
-
-/// The type that `struct flock` has for its constants, which are of another.
-#[expect(clippy::cast_possible_truncation, reason = "constants of one digit")]
-const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
-#[expect(clippy::cast_possible_truncation, reason = "constants of one digit")]
-const SEEK_SET: libc::c_short = libc::SEEK_SET as libc::c_short;
 
 /// The age at which a `FILE.lock` counts as left behind.
 const STALE_LOCK: Duration = Duration::from_secs(600);

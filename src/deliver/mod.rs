@@ -1,6 +1,6 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
-//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`],
+//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`], [`eml`],
 //! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`], [`relay`]) has its say, and only then
 //! is the rest committed, which is no more than a rename. Everything prepared is taken back when its value is dropped, on
 //! every way out.
@@ -9,6 +9,7 @@
 
 mod amqp;
 mod brokers;
+mod eml;
 mod frames;
 mod hpfeeds;
 mod maildir;
@@ -17,6 +18,7 @@ pub mod mboxrd;
 mod pipe;
 mod print;
 mod relay;
+pub(crate) mod report;
 pub(crate) mod runner;
 
 use std::cmp::Ordering;
@@ -28,7 +30,9 @@ use std::time::{Duration, Instant};
 pub use brokers::Brokers;
 use pipe::Form;
 pub use pipe::Runner;
+pub use print::letter_lines;
 pub use relay::{RelayFiles, Upstreams};
+pub use report::Reporter;
 
 use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Hop, Keep};
@@ -59,6 +63,8 @@ pub struct Context<'a> {
     pub brokers: &'a Brokers,
     /// The servers that messages are passed on to.
     pub upstreams: &'a Upstreams<'a>,
+    /// Where messages are reported, if somebody wants that.
+    pub reporter: Option<&'a Reporter>,
 }
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
@@ -71,12 +77,13 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
         return Err(reply::too_many_hops(spool.hops()));
     }
     let kept = keep(context, envelope, group, spool)?;
-    if group.iter().any(|recipient| recipient.destinations.are_handed_over()) {
+    let is_handed_over = group.iter().any(|recipient| recipient.destinations.are_handed_over());
+    if is_handed_over {
         // What cannot be taken back should not be done for nothing.
         kept.mailboxes.verify().inspect_err(failed(context, APPEND))?;
     }
     let words = hand_over(context, envelope, group, spool)?;
-    kept.commit(context)?;
+    kept.commit(context, envelope.id, is_handed_over)?;
     Ok(words)
 }
 
@@ -104,12 +111,14 @@ fn keep<'a>(
     let copies = copies(group);
     let names = copies.iter().filter_map(|copy| match copy.action {
         Keep::Append(name) => Some((name.as_str(), copy.recipient)),
-        Keep::Maildir(_) | Keep::Print | Keep::Discard => None,
+        Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Discard => None,
     });
     let mut kept = Kept {
         maildirs: maildir::Maildirs::new(context),
+        files: eml::Files::new(context),
         mailboxes: mbox::Mailboxes::new(context, names),
         shown: print::Shown::new(context),
+        report: None,
     };
     // Files that others may wait for are locked when nothing else is left that could make us wait.
     let mut for_files = Vec::new();
@@ -117,16 +126,20 @@ fn keep<'a>(
         let copy = RecipientCopy { envelope, recipient, others };
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
+            Keep::Eml(directory) => kept.files.add(directory, copy, spool),
             Keep::Append(name) => kept.mailboxes.write_to_stream(name, copy, spool).map(|is_done| {
                 if !is_done {
                     for_files.push((name, copy));
                 }
             }),
-            Keep::Print => kept.shown.print(copy, spool),
+            Keep::Print(view) => kept.shown.show(*view, copy, spool),
             Keep::Discard => Ok(()),
         };
         let counter = Family::DeliveryFailures.with_any(action.name());
         prepared.map_err(about(recipient)).inspect_err(failed(context, counter))?;
+    }
+    if let Some(reporter) = context.reporter {
+        kept.report = Some((reporter, reporter.prepare(envelope, group, spool, &mut kept.files)?));
     }
     for (name, copy) in for_files {
         let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipient));
@@ -197,21 +210,35 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
 /// What was prepared. Dropped before [`Kept::commit`], it is taken back.
 struct Kept<'a> {
     maildirs: maildir::Maildirs<'a>,
+    files: eml::Files<'a>,
     mailboxes: mbox::Mailboxes<'a>,
     shown: print::Shown<'a>,
+    report: Option<(&'a Reporter, String)>,
 }
 
 impl Kept<'_> {
     /// Lets it stay. What can fail comes first, while everything can still be taken back.
-    fn commit(self, context: &Context<'_>) -> Result<(), Reply> {
-        let Self { mut maildirs, mailboxes, shown } = self;
-        mailboxes.verify().inspect_err(failed(context, APPEND))?;
-        if !maildirs.are_empty() {
-            maildirs.publish().inspect_err(failed(context, MAILDIR))?;
+    fn commit(mut self, context: &Context<'_>, id: &str, is_handed_over: bool) -> Result<(), Reply> {
+        self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
+        if !self.maildirs.are_empty() || !self.files.are_empty() {
+            self.maildirs.publish().inspect_err(failed(context, MAILDIR))?;
+            self.files.publish().inspect_err(failed(context, EML))?;
             // That took its time.
-            mailboxes.verify().inspect_err(failed(context, APPEND))?;
+            self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
         }
+        if let Some((reporter, report)) = &self.report {
+            let idle = context.config.limits.idle_secs.value;
+            // While others may wait for a mailbox, whoever reads reports is not waited for long.
+            let patience = if self.mailboxes.are_locked() { idle.min(READER_PATIENCE) } else { idle };
+            match reporter.print(report, Instant::now() + patience, context.signals) {
+                Ok(()) => {}
+                Err(error) if is_handed_over => context.log.event(&Event::NotReported(id, &error)),
+                Err(error) => return Err(failure(&error, "reporting the message")),
+            }
+        }
+        let Self { maildirs, files, mailboxes, shown, report: _ } = self;
         maildirs.commit();
+        files.commit();
         mailboxes.commit();
         shown.commit();
         Ok(())
@@ -255,12 +282,16 @@ fn tolerate_unsynced(log: &Log, folder: &Path, synced: io::Result<()>) -> io::Re
     }
 }
 
-/// What fails when mailboxes, or maildirs, do as a whole.
+/// What fails when mailboxes, maildirs or files do as a whole.
 const APPEND: Counter = Family::DeliveryFailures.with("append");
 const MAILDIR: Counter = Family::DeliveryFailures.with("maildir");
+const EML: Counter = Family::DeliveryFailures.with("eml");
 
 /// A message that more servers than this have handled goes in circles (RFC 5321, 6.3).
 const MAX_HOPS: usize = 100;
+
+/// How long whoever reads reports is waited for while a mailbox is locked.
+const READER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long another program's lock on a mailbox is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,13 +1,16 @@
-//! `print`: the message for people, to the place where the log is.
+//! `print`: the message for people, to the place where the log is: as a mail program would show it, or as it is.
 //!
-//! Every line of it is a line of the log, with the peer's address in front and escaped like one, so that a message can
-//! neither steer a terminal nor look like an event.
+//! What has been seen cannot be taken back, so a line says so if the message is refused after all. Who reads the log as
+//! slowly as he likes must not hold up others, so it is shown before any mailbox is locked. Only the beginning of a message
+//! is looked at ([`MOST`]): neither memory nor time grow with it.
 
 use std::io;
 use std::time::Instant;
 
 use super::{Context, failure};
-use crate::message::{Lines, RecipientCopy, Spool, for_each_piece};
+use crate::config::View;
+use crate::log::{Line, NEW, Printer};
+use crate::message::{Attachment, Envelope, Letter, Lines, RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
 
 /// Copies that people have seen. Dropped before [`Shown::commit`], a line for each says that it was not delivered.
@@ -24,13 +27,13 @@ impl<'a> Shown<'a> {
     }
 
     /// Shows a copy.
-    pub(super) fn print(&mut self, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
+    pub(super) fn show(&mut self, view: View, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         // What is begun may have been seen.
         self.ids.push(copy.envelope.id.to_owned());
         // As long as a message may take to come in without moving, it may take to go out.
         let idle = &self.context.config.limits.idle_secs;
         let until = *self.until.get_or_insert_with(|| Instant::now() + idle.value);
-        show(self.context, until, copy, spool).map_err(|error| failure(&error, "printing the message to the log"))
+        show(self.context, until, view, copy, spool).map_err(|error| failure(&error, "printing the message to the log"))
     }
 
     /// Lets them stay.
@@ -43,27 +46,143 @@ impl Drop for Shown<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
             // If the log takes nothing, nobody has seen the message either, and that was waited for already.
-            let _ = print(self.context, Instant::now())(format!("=== NOT DELIVERED: {id} ===").as_bytes());
+            let mut printer = self.context.log.printer(Instant::now(), self.context.signals);
+            let _ = printer.print(&Line::Frame(format!("=== NOT DELIVERED: {id} ==="))).and_then(|()| printer.finish());
         }
     }
 }
 
-fn show(context: &Context<'_>, until: Instant, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<()> {
-    let print = print(context, until);
-    let envelope = copy.envelope;
-    print(b"=== NEW EMAIL ===")?;
-    print(format!("Id: {}", envelope.id).as_bytes())?;
-    print(format!("From: <{}>", envelope.transaction.reverse_path).as_bytes())?;
-    for recipient in copy.recipients() {
-        print(format!("To: <{recipient}>").as_bytes())?;
+fn show(
+    context: &Context<'_>,
+    until: Instant,
+    view: View,
+    copy: RecipientCopy<'_>,
+    spool: &mut Spool,
+) -> io::Result<()> {
+    let mut printer = context.log.printer(until, context.signals);
+    printer.take_turn()?;
+    envelope_lines(copy).iter().try_for_each(|line| printer.print(line))?;
+    match view {
+        View::Letter => {
+            let (beginning, left_out) = spool.beginning(MOST)?;
+            let most_lines = usize::try_from(context.config.print_lines).unwrap_or(usize::MAX);
+            letter_lines(&beginning, left_out, most_lines).iter().try_for_each(|line| printer.print(line))?;
+        }
+        View::Raw => show_raw(&mut printer, spool)?,
     }
-    let mut lines = Lines::default();
-    for_each_piece(spool.text()?, |text| lines.push(text, &print))?;
-    lines.finish(&print)?;
-    print(&[b'='; 40])?;
-    context.log.sync()
+    printer.print(&Line::Frame("=".repeat(40)))?;
+    printer.finish()
 }
 
-fn print(context: &Context<'_>, until: Instant) -> impl Fn(&[u8]) -> io::Result<()> {
-    move |line| context.log.print(line, until, context.signals)
+fn envelope_lines(copy: RecipientCopy<'_>) -> Vec<Line> {
+    let Envelope { id, peer, transaction, .. } = copy.envelope;
+    let mut recipients: Vec<String> =
+        copy.recipients().take(MAX_RECIPIENTS).map(|recipient| format!("<{recipient}>")).collect();
+    if let more @ 1.. = copy.recipients().count().saturating_sub(MAX_RECIPIENTS) {
+        recipients.push(format!("and {more} more"));
+    }
+    let address = peer.address.to_string();
+    let peer = match &peer.hostname {
+        Some(name) => format!("{address} ({name})"),
+        None => address,
+    };
+    vec![
+        Line::Frame(NEW.to_owned()),
+        Line::Field("Envelope sender", format!("<{}>", transaction.reverse_path)),
+        Line::Field("Envelope recipients", recipients.join(", ")),
+        Line::Field("Peer", peer),
+        Line::Field("Size", format!("{} bytes", transaction.size)),
+        Line::Field("Id", (*id).to_owned()),
+    ]
 }
+
+/// What a mail program shows of a message, of the end of which `left_out` octets are missing.
+pub fn letter_lines(message: &[u8], left_out: usize, most_lines: usize) -> Vec<Line> {
+    let letter = Letter::parse(message);
+    let mut lines = Vec::new();
+    for name in ["From", "To", "Cc", "Subject", "Date"] {
+        match letter.header.value(name) {
+            Some(value) => lines.push(Line::Field(name, without_fillers(&value))),
+            // These are looked for.
+            None if name != "Cc" => lines.push(Line::Field(name, "(none)".to_owned())),
+            None => {}
+        }
+    }
+    lines.push(Line::Text(Vec::new()));
+    let text = without_fillers(&letter.text());
+    let mut text_lines = text.trim_end().lines().flat_map(in_parts);
+    let shown = text_lines.by_ref().take(most_lines).map(|line| Line::Text(without_frame(line.as_bytes())));
+    lines.extend(shown);
+    let mut notes = Vec::new();
+    if let more @ 1.. = text_lines.count() {
+        notes.push(format!("{more} more {} of text (print_lines)", if more == 1 { "line" } else { "lines" }));
+    }
+    if let left_out @ 1.. = letter.html_left_out() {
+        notes.push(format!("{left_out} more bytes of HTML, which were not looked at"));
+    }
+    if let also_in_html @ 1.. = letter.also_in_html() {
+        notes.push(format!("Also in HTML: {also_in_html} bytes"));
+    }
+    notes.extend(letter.attachments.iter().map(|attachment| attachment_note(attachment, left_out > 0)));
+    if letter.has_more_parts {
+        notes.push("More parts than are looked at".to_owned());
+    }
+    if left_out > 0 {
+        notes.push(format!("{left_out} more bytes, which were not looked at"));
+    }
+    // No line of the text begins like that.
+    lines.extend(notes.into_iter().map(|note| Line::Note(format!("=== {note}"))));
+    lines
+}
+
+fn attachment_note(attachment: &Attachment<'_>, is_cut: bool) -> String {
+    let Attachment { name, media_type, is_last, .. } = attachment;
+    let name = name.as_deref().map_or_else(|| "(no name)".to_owned(), without_fillers);
+    let more_than = if is_cut && *is_last { "more than " } else { "" };
+    format!("Attachment: {name}, {media_type}, {more_than}{} bytes", attachment.content().len())
+}
+
+/// A line in parts that a person and a datagram can take.
+fn in_parts(line: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = line;
+    while rest.len() > MAX_LINE {
+        let (part, behind) = rest.split_at(rest.floor_char_boundary(MAX_LINE));
+        parts.push(part);
+        rest = behind;
+    }
+    parts.push(rest);
+    parts
+}
+
+/// A line that cannot be taken for one of ours, which say where a message begins and ends and what it has besides text.
+fn without_frame(line: &[u8]) -> Vec<u8> {
+    if line.starts_with(b"===") { [b" ", line].concat() } else { line.to_vec() }
+}
+
+/// The text without characters that take no room: newsletters have them by the hundred, and escaped they would fill the
+/// screen. What turns the direction of text stays, and is shown as what it is.
+fn without_fillers(text: &str) -> String {
+    let is_filler = |character: char| {
+        matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
+    };
+    text.chars().filter(|character| !is_filler(*character)).collect()
+}
+
+fn show_raw(printer: &mut Printer<'_>, spool: &mut Spool) -> io::Result<()> {
+    printer.print(&Line::Text(Vec::new()))?;
+    let mut print = |line: &[u8]| printer.print(&Line::Text(without_frame(line)));
+    let mut lines = Lines::default();
+    for_each_piece(spool.text()?, |text| lines.push(text, &mut print))?;
+    lines.finish(&mut print)
+}
+
+/// How much of a message is looked at, in octets.
+const MOST: usize = 1024 * 1024;
+
+/// How many recipients are named.
+const MAX_RECIPIENTS: usize = 20;
+
+/// How much of a long line is one line, in bytes.
+const MAX_LINE: usize = 1000;

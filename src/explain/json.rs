@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::{Answer, Destination, Explanation, Stage};
 use crate::config::{Config, Finding, LineName, Origin, Protocol, Verdict};
-use crate::peer::{Address, Peer};
 use crate::smtp::reply::Reply;
 
 /// `main` is the file that lines are of unless they say otherwise.
@@ -30,7 +29,7 @@ impl Teller<'_> {
         let decisive = stages().find(|stage| !stage.is_accepted()).or_else(|| stages().last());
         json!({
             "accepted": self.explanation.is_accepted(),
-            "peer": told_peer(peer),
+            "peer": peer.for_programs(),
             "user": user,
             "protocol": match protocol { Protocol::Smtp => "smtp", Protocol::Lmtp => "lmtp" },
             "tls": is_secured,
@@ -100,14 +99,6 @@ impl Teller<'_> {
     fn file(&self, line: LineName<'_>) -> String {
         line.file().unwrap_or(self.main).to_string_lossy().into_owned()
     }
-}
-
-fn told_peer(peer: &Peer) -> Value {
-    let uid = match peer.address {
-        Address::Ip(_) => None,
-        Address::Local(uid) => uid,
-    };
-    json!({ "address": peer.address.ip().map(|address| address.to_string()), "name": peer.hostname, "uid": uid })
 }
 
 /// The reply to a command as the peer reads it.

@@ -5,6 +5,7 @@
 
 mod configuration;
 mod endpoint;
+mod reports;
 mod sessions;
 
 use std::ffi::OsString;
@@ -38,9 +39,11 @@ use crate::systemd;
 use crate::wait::{is_ready, timeout};
 use configuration::Configuration;
 use endpoint::Endpoint;
+use reports::Reports;
 use sessions::{Session, Sessions};
 
-/// Listens until SIGTERM or SIGINT. Returns the exit status.
+/// Listens until SIGTERM or SIGINT, or as many messages were taken, or as much time has passed, as the options say. Returns
+/// the exit status.
 pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
     // On a terminal SIGHUP says that nobody is there any more, to a daemon that somebody wants a reload.
     let signals = if io::stdin().is_terminal() { Signals::new() } else { Signals::of_a_daemon() };
@@ -69,9 +72,27 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
     }
     let listener = signals.and_then(|signals| Listener::new(options, listen, signals, configuration, sockets));
     match listener.and_then(|mut listener| listener.run()) {
-        Ok(()) => Exit::Ok,
+        Ok(End::Asked | End::Counted) => Exit::Ok,
+        Ok(End::TimedOut) => Exit::TimedOut,
+        Ok(End::NobodyReads) => {
+            let _ = writeln!(io::stderr(), "mailrecv: nobody reads standard output any more");
+            Exit::IoErr
+        }
         Err(error) => cannot_listen(&error),
     }
+}
+
+/// Why we stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Somebody asked us to.
+    Asked,
+    /// As many messages were taken as were wanted.
+    Counted,
+    /// They have not come in time.
+    TimedOut,
+    /// What was to be told of messages goes nowhere.
+    NobodyReads,
 }
 
 fn cannot_listen(error: &anyhow::Error) -> Exit {
@@ -100,6 +121,10 @@ struct Listener<'a> {
     most_records: usize,
     /// What systemd was told.
     status: String,
+    /// When the time is over that somebody has for us.
+    until: Option<Instant>,
+    /// Where sessions report messages.
+    reports: Option<Reports>,
 }
 
 impl<'a> Listener<'a> {
@@ -135,14 +160,19 @@ impl<'a> Listener<'a> {
             counts,
             endpoint: Endpoint::new(metrics),
             most_records: most_records(),
+            until: listen.timeout.map(|timeout| Instant::now() + timeout),
+            reports: listen.json.then(|| Reports::new(listen.attachments.as_deref())).transpose()?,
         })
     }
 
-    fn run(&mut self) -> anyhow::Result<()> {
-        self.announce();
+    fn run(&mut self) -> anyhow::Result<End> {
+        self.announce()?;
         // While descriptors or processes are short, accepting again at once would only burn time.
         let mut pause = None;
-        while !self.signals.stop_requested() {
+        let end = loop {
+            if let Some(end) = self.end() {
+                break end;
+            }
             self.wait(pause.take())?;
             for number in 0..self.sockets.len() {
                 if let Err(error) = self.accept(number) {
@@ -161,16 +191,42 @@ impl<'a> Listener<'a> {
             let Self { endpoint, counts, sessions, .. } = self;
             endpoint.go_on(|| exposition(&counts_until_now(counts, sessions), true));
             self.tell_status();
-        }
+        };
         systemd::stopping();
+        self.until = None;
         self.sockets.clear();
         self.endpoint = Endpoint::default();
-        self.stop();
-        Ok(())
+        self.stop(match end {
+            End::Asked => self.options.grace,
+            // Who started us waits for us.
+            End::Counted | End::TimedOut | End::NobodyReads => self.options.grace.min(LAST_WORDS),
+        });
+        // Whoever reads the last report may be gone before its session has counted it.
+        Ok(if end == End::NobodyReads && self.has_counted() { End::Counted } else { end })
+    }
+
+    /// Whether it is time to stop, and why.
+    fn end(&self) -> Option<End> {
+        if self.signals.stop_requested() {
+            return Some(End::Asked);
+        }
+        if self.has_counted() {
+            return Some(End::Counted);
+        }
+        if self.reports.as_ref().is_some_and(|reports| !reports.are_read()) {
+            return Some(End::NobodyReads);
+        }
+        self.until.is_some_and(|until| Instant::now() >= until).then_some(End::TimedOut)
+    }
+
+    /// Whether as many messages were taken as are wanted.
+    fn has_counted(&self) -> bool {
+        let taken = || counts_until_now(&self.counts, &self.sessions).get(const { Family::Messages.with("accepted") });
+        self.options.count.is_some_and(|count| taken() >= count)
     }
 
     /// One line, when connections are accepted; whoever started us may be waiting for it.
-    fn announce(&self) {
+    fn announce(&self) -> anyhow::Result<()> {
         let mut listening = "listening on".to_owned();
         for (name, socket) in &self.sockets {
             listening += &format!(" {socket}");
@@ -182,9 +238,26 @@ impl<'a> Listener<'a> {
             listening += if number == 0 { ", metrics on " } else { " " };
             listening += &socket.to_string();
         }
+        if let Some(file) = &self.options.ready_file {
+            self.write_ready_file(file).with_context(|| format!("writing {}", file.display()))?;
+        }
         // Nobody has to be interested.
-        let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
+        if self.reports.is_some() {
+            let _ = writeln!(io::stderr(), "mailrecv: {listening}");
+        } else {
+            let _ = writeln!(io::stdout(), "mailrecv: {listening}").and_then(|()| io::stdout().flush());
+        }
         systemd::ready(&self.status);
+        Ok(())
+    }
+
+    /// Makes the file that says where we listen. Whoever waits for it finds it whole or not at all.
+    fn write_ready_file(&self, file: &Path) -> anyhow::Result<()> {
+        let addresses: String = self.sockets.iter().map(|(_, socket)| format!("{socket}\n")).collect();
+        let mut new = tempfile::NamedTempFile::new_in(files::directory_of(file))?;
+        new.write_all(addresses.as_bytes())?;
+        new.persist(file)?;
+        Ok(())
     }
 
     /// Says that there is nothing to reload, and what a session would say of the configuration as it is now.
@@ -232,8 +305,12 @@ impl<'a> Listener<'a> {
         if pause.is_none() {
             descriptors.extend(self.endpoint.descriptors());
             descriptors.extend(self.sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+            descriptors.extend(self.reports.iter().map(|reports| PollFd::new(reports.output(), PollFlags::empty())));
         }
-        let until = pause.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain(self.endpoint.deadline()).min();
+        // A session that goes on does not wake us when it has taken a message.
+        let next_count = self.options.count.map(|_| Instant::now() + COUNT_INTERVAL);
+        let until = pause.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain(self.endpoint.deadline());
+        let until = until.chain(next_count).chain(self.until).min();
         match poll(&mut descriptors, until.map_or(PollTimeout::NONE, timeout)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error).context("waiting for connections"),
@@ -310,7 +387,8 @@ impl<'a> Listener<'a> {
 
     /// A record for one more session, if somebody wants the numbers. A session without one is better than none.
     fn new_record(&self) -> Option<Record> {
-        let is_wanted = self.endpoint.is_there() && self.sessions.records().count() < self.most_records;
+        let is_wanted = (self.endpoint.is_there() || self.options.count.is_some())
+            && self.sessions.records().count() < self.most_records;
         is_wanted.then(Record::for_a_child)?.ok()
     }
 
@@ -328,6 +406,7 @@ impl<'a> Listener<'a> {
             Some(record) => command.env(INHERITED, record.number().to_string()),
             None => command.env_remove(INHERITED),
         };
+        Reports::pass(self.reports.as_ref(), &mut command);
         let process = self.signals.spawn(&mut command)?;
         i32::try_from(process.id()).map(Pid::from_raw).map_err(io::Error::other)
     }
@@ -335,9 +414,9 @@ impl<'a> Listener<'a> {
     /// Lets sessions end by themselves for a while, or until we are told to stop again, then asks them to. They do at the
     /// next point where nothing is half done, which their own deadlines bound; to kill one in a delivery could lose or
     /// double mail.
-    fn stop(&mut self) {
+    fn stop(&mut self, grace: Duration) {
         self.signals.forget_stop();
-        let deadline = Instant::now() + self.options.grace;
+        let deadline = Instant::now() + grace;
         self.reap();
         if !self.sessions.is_empty() {
             // Those that are about to end are not worth a word.
@@ -418,6 +497,12 @@ const LISTEN: &str = "listen";
 
 /// The name (`FileDescriptorName=`) of sockets that systemd passes for the metrics.
 const METRICS: &str = "metrics";
+
+/// How often the messages are counted, where their number matters.
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long sessions may take to say goodbye once we have what we were started for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The binary that runs, even if its file is gone.
 const RUNNING_PROGRAM: &str = "/proc/self/exe";

@@ -18,7 +18,7 @@ use crate::smtp::auth::Mechanism;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::upstream::shown;
 use crate::smtp::{Delivery, NOT_SHOWN};
-use crate::untrusted::{Untrusted, with_one_address};
+use crate::untrusted::{Untrusted, with_one_address, without_hosts};
 
 /// Something worth a line.
 #[expect(missing_docs, reason = "what the fields of a variant are is said of the variant")]
@@ -118,6 +118,10 @@ pub enum Event<'a> {
 
     /// What the session counts is missing at this place, for this reason.
     NotCounted(&'a str),
+    /// The message of this id is delivered, and could not be reported for this reason.
+    NotReported(&'a str, &'a io::Error),
+    /// Nothing can be reported, for this reason.
+    NoReports(&'a io::Error),
 
     /// The peer is gone, as this says, in the middle of a message.
     GoneInTransaction(&'a str),
@@ -195,6 +199,8 @@ impl Event<'_> {
             | Event::NoSandbox(_)
             | Event::Print(_)
             | Event::NotTakenBack { .. }
+            | Event::NotReported(..)
+            | Event::NoReports(_)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
             | Event::TurnedAway { .. }
@@ -227,6 +233,8 @@ impl Event<'_> {
             | Event::FolderNotSynced(..)
             | Event::NoSandbox(_)
             | Event::PartialSandbox(_)
+            | Event::NotReported(..)
+            | Event::NoReports(_)
             | Event::NotCounted(_)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
@@ -335,7 +343,7 @@ impl Event<'_> {
             }
             Event::Rule(decision) => write!(f, "DEBUG: {decision}"),
             Event::Letter(line) => write!(f, "DEBUG: Letter: '{}'", log.untrusted(line)),
-            Event::Print(line) => write!(f, "| {}", Untrusted::new(line).with_utf8().whole()),
+            Event::Print(line) => write!(f, "| {}", without_hosts(Untrusted::new(line).for_people().whole())),
             Event::HopConnected { hop, address } => write!(f, "DEBUG: connected to {hop} ({})", address.ip()),
             Event::HopSecured { hop } => write!(f, "DEBUG: {hop} is under TLS"),
             Event::HopNotSecured { hop, why } => write!(f, "WARNING: no TLS with {hop}: {why}"),
@@ -377,6 +385,8 @@ impl Event<'_> {
             }
             Event::NoSandbox(flaw) | Event::PartialSandbox(flaw) => write!(f, "WARNING: {flaw}"),
             Event::NotCounted(where_and_why) => write!(f, "WARNING: this session is not counted in {where_and_why}"),
+            Event::NotReported(id, error) => write!(f, "WARNING: message {id} is delivered, but not reported: {error}"),
+            Event::NoReports(error) => write!(f, "WARNING: messages cannot be reported: {error}"),
             Event::GoneInTransaction(how) => {
                 write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
             }

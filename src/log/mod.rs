@@ -9,6 +9,7 @@
 
 mod event;
 mod outlet;
+mod print;
 mod refusals;
 mod system;
 
@@ -16,21 +17,23 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use event::Event;
 pub(crate) use event::{CommandEnd, said};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
-use outlet::{Outlet, Patience};
+pub(crate) use outlet::{Outlet, Patience, wait_for_turn};
+pub use print::Line;
+use print::Reader;
+pub(crate) use print::{NEW, Printer};
 pub use refusals::Refusals;
 use system::SystemLog;
 
 use crate::config::{Flags, LogTarget};
 use crate::date;
 use crate::files;
-use crate::signals::Signals;
 use crate::untrusted::Untrusted;
 
 /// The log of one connection.
@@ -55,7 +58,7 @@ pub struct Log {
 enum Sink {
     Closed,
     File(LogFile),
-    Stderr(Outlet),
+    Stderr(Outlet, Reader),
     System(SystemLog),
 }
 
@@ -94,7 +97,7 @@ impl Log {
 
     /// Whether the last line went to standard error.
     pub fn is_on_stderr(&self) -> bool {
-        matches!(*self.sink.borrow(), Sink::Stderr(_))
+        matches!(*self.sink.borrow(), Sink::Stderr(..))
     }
 
     /// A log that takes lines at once or not at all, for somebody who must not wait.
@@ -132,14 +135,6 @@ impl Log {
     pub fn untrusted<'t>(&self, bytes: &'t [u8]) -> Untrusted<'t> {
         let text = Untrusted::new(bytes);
         if self.loghex { text } else { text.with_utf8() }
-    }
-
-    /// Writes one line of a message for people (the `print` action), waiting until this moment, or until we are asked to
-    /// stop, for whoever reads the log. Unlike the log itself, this can fail.
-    pub fn print(&self, line: &[u8], until: Instant, signals: &Signals) -> io::Result<()> {
-        let patience = Patience::Until(until, signals);
-        self.tell_of_lost_lines(&patience)?;
-        self.write(&self.peer, &Event::Print(line), &patience)
     }
 
     /// A line as it stands in a log file: `DATE MAILRECV[PID]: [PEER] TEXT`.
@@ -189,7 +184,7 @@ impl Log {
         match (&*sink, &self.target) {
             (Sink::Closed, _) => *sink = self.opened(),
             // Standard error stands in for the system log, and may be nothing but /dev/null.
-            (Sink::Stderr(_), LogTarget::Syslog) => {
+            (Sink::Stderr(..), LogTarget::Syslog) => {
                 let mut log = SystemLog::new();
                 if log.connect().is_ok() {
                     *sink = Sink::System(log);
@@ -202,7 +197,7 @@ impl Log {
             Sink::File(LogFile { outlet, .. }) => {
                 outlet.write_line((line_about(peer, &text) + "\n").as_bytes(), patience)
             }
-            Sink::Stderr(outlet) => {
+            Sink::Stderr(outlet, _) => {
                 let line = format!("{IDENTITY}[{}]: [{peer}] {text}\n", std::process::id());
                 outlet.write_line(line.as_bytes(), patience)
             }
@@ -259,7 +254,7 @@ pub(crate) fn say(text: &dyn fmt::Display, patience: Duration) {
 }
 
 fn stderr() -> Sink {
-    Outlet::stderr().map_or(Sink::Closed, Sink::Stderr)
+    Outlet::stderr().map_or(Sink::Closed, |outlet| Sink::Stderr(outlet, Reader::of_stderr()))
 }
 
 fn line_about(peer: &str, text: &dyn fmt::Display) -> String {

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -20,7 +21,7 @@ use crate::signals::Signals;
 use crate::wait::{PIPE_BUF, is_ready, timeout};
 
 /// A descriptor that lines are written to.
-pub(super) struct Outlet {
+pub(crate) struct Outlet {
     file: File,
     way: Way,
     /// Whether the last line broke off: the next one begins with a line end, so that it is a line.
@@ -39,7 +40,7 @@ enum Way {
 }
 
 /// How long a line may wait for its reader.
-pub(super) enum Patience<'a> {
+pub(crate) enum Patience<'a> {
     /// What is left of the time for all lines together.
     Budget(&'a Cell<Duration>),
     /// Until then, or until we are asked to stop.
@@ -48,7 +49,7 @@ pub(super) enum Patience<'a> {
 
 impl Outlet {
     /// A file that was opened with O_NONBLOCK.
-    pub(super) fn file(file: File) -> Self {
+    pub(crate) fn file(file: File) -> Self {
         Self { file, way: Way::Write, is_torn: false }
     }
 
@@ -85,13 +86,13 @@ impl Outlet {
     }
 
     /// Whether the last line broke off.
-    pub(super) fn is_torn(&self) -> bool {
+    pub(crate) fn is_torn(&self) -> bool {
         self.is_torn
     }
 
     /// Writes a line with its end, in one piece if there is room for it (pipe(7) has room for [`PIPE_BUF`] octets or for
     /// none). An error is that of the system, or that nobody made room in time.
-    pub(super) fn write_line(&mut self, line: &[u8], patience: &Patience<'_>) -> io::Result<()> {
+    pub(crate) fn write_line(&mut self, line: &[u8], patience: &Patience<'_>) -> io::Result<()> {
         let with_line_end = if self.is_torn { [b"\n", line].concat() } else { Vec::new() };
         let line = if self.is_torn { &with_line_end } else { line };
         let mut rest = line;
@@ -164,6 +165,23 @@ fn wait_for_room(descriptor: BorrowedFd<'_>, until: Instant, signals: Option<&Si
             signals.clear();
         }
     }
+}
+
+/// Waits for a turn that others take, too: until there is one, until this moment or until the signals ask us to stop.
+pub(crate) fn wait_for_turn(
+    until: Instant,
+    signals: &Signals,
+    mut try_to_take: impl FnMut() -> io::Result<bool>,
+) -> io::Result<()> {
+    let mut pause = Duration::from_millis(1);
+    while !try_to_take()? {
+        if signals.stop_requested() || Instant::now() >= until {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "others do not come to an end"));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 fn nobody_reads() -> io::Error {

@@ -2,11 +2,15 @@
 
 mod amend;
 mod headers;
+mod html;
+mod letter;
 mod lines;
+mod markup;
 pub(crate) mod payload;
 mod spool;
 
 pub use headers::{Envelope, RecipientCopy};
+pub use letter::{Attachment, Letter};
 pub use lines::Lines;
 pub use spool::{Spool, SpoolFile};
 

@@ -141,6 +141,14 @@ impl Spool {
         Ok(BufReader::with_capacity(self.length.min(COPY_SIZE), text))
     }
 
+    /// The message up to this many octets of its text, as [`Spool::message`] gives it, and how many more there are.
+    pub fn beginning(&mut self, most: usize) -> io::Result<(Vec<u8>, usize)> {
+        let left_out = self.length.saturating_sub(most);
+        let mut beginning = Vec::with_capacity(self.length.min(most));
+        self.message()?.take(most as u64).read_to_end(&mut beginning)?;
+        Ok((beginning, left_out))
+    }
+
     /// The same with a header that is one, as it has to be behind headers of ours.
     pub(crate) fn message(&mut self) -> io::Result<impl BufRead + '_> {
         let amendments = self.header.amendments();

@@ -73,8 +73,10 @@ families! {
 }
 
 /// The destinations of mail (mailrecv.conf(5), ACTIONS); a test holds it against those that there are.
-const ACTIONS: Form =
-    Form::By("action", &["append", "maildir", "pipe", "pipe_raw", "hpfeeds", "amqp", "relay", "print", "discard"]);
+const ACTIONS: Form = Form::By(
+    "action",
+    &["append", "maildir", "eml", "pipe", "pipe_raw", "hpfeeds", "amqp", "relay", "print", "discard"],
+);
 
 /// What is to be known of a family.
 struct Facts {
@@ -218,6 +220,10 @@ impl Counts {
     /// What has been counted since.
     fn since(&self, earlier: &Self) -> Self {
         Self(std::array::from_fn(|number| self.0[number].wrapping_sub(earlier.0[number])))
+    }
+
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
+        self.0[counter.0]
     }
 
     /// All of a family together.

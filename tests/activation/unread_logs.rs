@@ -174,7 +174,7 @@ fn print_gives_up_when_it_is_told_to_stop() {
 #[test]
 fn print_waits_for_a_slow_reader() {
     for kind in [Kind::Datagrams, Kind::Stderr, Kind::StderrOfAnother, Kind::Fifo] {
-        let log = Unread::new(kind, "deliver rcpt_to seen@example.com print");
+        let log = Unread::new(kind, "deliver rcpt_to seen@example.com print raw");
         let mut session = log.session();
         session.expect("220 ");
         session.begin_message(&["seen@example.com"]);

@@ -272,7 +272,7 @@ fn strings<'v>(explained: &'v Value, field: &'static str) -> impl Iterator<Item 
 }
 
 /// The names of all fields, those of objects in lists behind `[].`.
-fn fields(value: &Value, prefix: &str, found: &mut Vec<String>) {
+pub(crate) fn fields(value: &Value, prefix: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(object) => {
             for (name, value) in object {

@@ -11,6 +11,7 @@
 mod all_or_nothing;
 mod append;
 mod decisions;
+mod eml;
 mod explain;
 mod file_systems;
 mod large;
@@ -23,6 +24,7 @@ mod pipe;
 mod print;
 mod readers;
 mod room;
+mod sink;
 #[path = "../support/mod.rs"]
 mod support;
 mod swaps;

@@ -251,7 +251,8 @@ exec sleep 300
 const ROOM: &str = "remount,size=64m,nr_inodes=1000";
 
 /// Places that have to do with files.
-const FILES: [Place; 5] = [Place::Mbox, Place::NewMbox, Place::TornMbox, Place::Maildir, Place::NewMaildir];
+const FILES: [Place; 6] =
+    [Place::Mbox, Place::NewMbox, Place::TornMbox, Place::Maildir, Place::NewMaildir, Place::Files];
 
 /// Sizes of messages in bytes.
 const SMALL: usize = 500;

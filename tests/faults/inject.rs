@@ -306,6 +306,9 @@ const ROUTES: &[&[Place]] = &[
     &[Place::TornMbox],
     &[Place::Maildir],
     &[Place::NewMaildir],
+    &[Place::Files],
+    &[Place::Files, Place::Maildir, Place::Mbox],
+    &[Place::Files, Place::Refusing],
     &[Place::Mbox, Place::Maildir, Place::Command],
     &[Place::NewMbox, Place::NewMaildir, Place::Refusing],
 ];

@@ -106,6 +106,7 @@ impl<'a> Batch<'a> {
                 let action = match *place {
                     MBOX | OTHER_MBOX => format!("append {path}"),
                     MAILDIR => format!("maildir {path}"),
+                    FILES => format!("eml {path}"),
                     _ => format!(
                         "pipe cd {path} && dd of=.$MESSAGE_ID bs=64k conv=fsync status=none && mv .$MESSAGE_ID $MESSAGE_ID"
                     ),
@@ -281,6 +282,12 @@ impl<'a> Batch<'a> {
             }
             copies.push((MAILDIR, examine(&raw, Format::Bare, letter)));
         }
+        for path in readers::files_in(&self.scratch.path("mail").join(FILES)) {
+            // A name with a dot in front: its session was killed.
+            if !path.file_name().unwrap().to_string_lossy().starts_with('.') {
+                copies.push((FILES, examine(&std::fs::read(path).unwrap(), Format::Bare, letter)));
+            }
+        }
         for path in readers::files_in(&self.scratch.path("mail").join(PIPED)) {
             // A name with a dot in front: `dd` was killed by the end of its own session, or failed.
             if !path.file_name().unwrap().to_string_lossy().starts_with('.') {
@@ -311,7 +318,7 @@ fn account(sent: &BTreeMap<u64, Sent>, copies: Vec<(&str, Copy)>) -> Findings {
             Copy::Beginning { number, recipient, .. } => {
                 let fate = number.and_then(|number| sent.get(&number)).map(|sent| sent.fate);
                 // A number that was cut off is that of a session which was killed, or there would be more of the line.
-                if place != MAILDIR && fate.is_none_or(|fate| fate == Fate::KilledOver) {
+                if !matches!(place, MAILDIR | FILES) && fate.is_none_or(|fate| fate == Fate::KilledOver) {
                     rests += 1;
                 } else {
                     tally.torn += 1;
@@ -497,6 +504,7 @@ const RECIPIENTS: &[(&str, &[&str])] = &[
     ("other", &[OTHER_MBOX]),
     ("alias", &[MBOX]),
     ("dir", &[MAILDIR]),
+    ("files", &[FILES]),
     ("copied", &[OTHER_MBOX, MAILDIR]),
     ("second", &[MAILDIR]),
     ("command", &[PIPED]),
@@ -504,6 +512,7 @@ const RECIPIENTS: &[(&str, &[&str])] = &[
 const MBOX: &str = "mbox";
 const OTHER_MBOX: &str = "other-mbox";
 const MAILDIR: &str = "maildir";
+const FILES: &str = "files";
 const PIPED: &str = "piped";
 
 /// In bytes.

@@ -202,8 +202,16 @@ impl Delivery {
 }
 
 /// A recipient for each kind of destination, one who is refused among them.
-const ROUTE: &[Place] =
-    &[Place::Mbox, Place::Maildir, Place::Command, Place::Refusing, Place::NewMbox, Place::TornMbox, Place::NewMaildir];
+const ROUTE: &[Place] = &[
+    Place::Mbox,
+    Place::Maildir,
+    Place::Command,
+    Place::Refusing,
+    Place::NewMbox,
+    Place::TornMbox,
+    Place::NewMaildir,
+    Place::Files,
+];
 
 /// The size of a message in bytes: one that does not stay in memory.
 const SIZE: usize = 300_000;

@@ -263,6 +263,7 @@ const ROUTES: &[&[Place]] = &[
     &[Place::TornMbox],
     &[Place::Maildir],
     &[Place::NewMaildir],
+    &[Place::Files],
     &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::NewMaildir],
     &[Place::Mbox, Place::Maildir, Place::Command],
     &[Place::NewMbox, Place::NewMaildir, Place::RawCommand],

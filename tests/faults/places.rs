@@ -28,6 +28,8 @@ pub enum Place {
     Maildir,
     /// A maildir that is not there yet.
     NewMaildir,
+    /// A folder with a file for each message, which is not there yet.
+    Files,
     /// A command that keeps the message as it would stand in a mailbox.
     Command,
     /// A command that keeps the message as it is.
@@ -62,7 +64,7 @@ pub struct Sight {
     pub whole: Vec<(u64, Place)>,
     /// Parts of messages: of which one if that can be told, and where.
     pub torn: Vec<(Option<u64>, Place, String)>,
-    /// Files in the `tmp` of a maildir.
+    /// Files in the `tmp` of a maildir, and those in a folder of files that have no name for good yet.
     pub waiting: Vec<PathBuf>,
     /// What was there before and is not as it was; what nobody sent.
     pub problems: Vec<String>,
@@ -155,6 +157,13 @@ impl Destinations {
             match place {
                 Place::Mbox | Place::NewMbox | Place::TornMbox => self.look_into_mbox(tree, *place, &mut sight),
                 Place::Maildir | Place::NewMaildir => self.look_into_maildir(tree, *place, &mut sight),
+                Place::Files => {
+                    for (_, content) in files_in(tree, place.name()) {
+                        self.judge(content, Format::Bare, *place, &mut sight);
+                    }
+                    let is_waiting = |path: &&PathBuf| path.starts_with(place.name()) && is_hidden(path);
+                    sight.waiting.extend(tree.keys().filter(is_waiting).cloned());
+                }
                 Place::Command | Place::RawCommand => {
                     let format = if *place == Place::Command { Format::Mboxrd } else { Format::Bare };
                     for (_, content) in files_in(tree, place.name()) {
@@ -272,6 +281,7 @@ impl Place {
             Place::TornMbox => "torn-mbox",
             Place::Maildir => "maildir",
             Place::NewMaildir => "new-maildir",
+            Place::Files => "files",
             Place::Command => "command",
             Place::RawCommand => "raw-command",
             Place::Refusing => "refusing",
@@ -308,6 +318,7 @@ impl Place {
         match self {
             Place::Mbox | Place::NewMbox | Place::TornMbox => format!("append {path}"),
             Place::Maildir | Place::NewMaildir => format!("maildir {path}"),
+            Place::Files => format!("eml {path}"),
             Place::Command | Place::RawCommand => {
                 let action = if self == Place::Command { "pipe" } else { "pipe_raw" };
                 format!("{action} cat >{path}/.$MESSAGE_ID && mv {path}/.$MESSAGE_ID {path}/$MESSAGE_ID")
@@ -332,7 +343,13 @@ impl Place {
                 fs::write(path.join("new").join(OLD_NAME), OLD).expect("writing a message");
             }
             Place::Command | Place::RawCommand => fs::create_dir(path).expect("a folder"),
-            Place::NewMbox | Place::NewMaildir | Place::Refusing | Place::Full | Place::Hanging | Place::Relay => {}
+            Place::NewMbox
+            | Place::NewMaildir
+            | Place::Files
+            | Place::Refusing
+            | Place::Full
+            | Place::Hanging
+            | Place::Relay => {}
         }
     }
 
@@ -369,8 +386,11 @@ fn collect(folder: &Path, name: &Path, tree: &mut Tree) {
 
 /// The files in a folder, but for those whose names begin with a dot.
 fn files_in<'t>(tree: &'t Tree, folder: &str) -> impl Iterator<Item = (&'t PathBuf, &'t Vec<u8>)> {
-    let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     tree.iter().filter(move |(path, _)| path.parent() == Some(Path::new(folder)) && !is_hidden(path))
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 /// The messages of an mboxrd file: there, every line that begins with `From ` begins a message.
@@ -396,6 +416,7 @@ const ALL: [Place; 11] = [
     Place::TornMbox,
     Place::Maildir,
     Place::NewMaildir,
+    Place::Files,
     Place::Command,
     Place::RawCommand,
     Place::Refusing,

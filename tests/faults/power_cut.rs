@@ -405,6 +405,8 @@ const ROUTES: &[&[Place]] = &[
     &[Place::TornMbox],
     &[Place::Maildir],
     &[Place::NewMaildir],
+    &[Place::Files],
+    &[Place::Files, Place::Refusing],
     &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::NewMaildir],
     &[Place::NewMbox, Place::NewMaildir, Place::Command],
     &[Place::Mbox, Place::Maildir, Place::Refusing],

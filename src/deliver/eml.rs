@@ -1,0 +1,159 @@
+//! `eml DIR`: one file a message, named after it, as mail programs open them.
+//!
+//! A message is written and synced under a name with a dot in front, where nobody looks, and gets its own when everything
+//! else is prepared. Dropped before [`Files::commit`], it is removed. What a crash leaves under such a name is nobody's.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::{Context, failure, sync_folder};
+use crate::files::{self, Entry, make_folder, openat};
+use crate::log::{Event, Log};
+use crate::message::{RecipientCopy, Spool, for_each_piece};
+use crate::smtp::reply::Reply;
+
+/// The messages that wait for their names.
+pub(super) struct Files<'a> {
+    context: &'a Context<'a>,
+    messages: Vec<Waiting<'a>>,
+}
+
+/// A message in a file; the file is removed when this value is dropped, unless it is to stay.
+struct Waiting<'a> {
+    log: &'a Log,
+    path: &'a Path,
+    folder: File,
+    /// The name that it has.
+    name: String,
+    /// The name that it is to have.
+    name_for_good: String,
+    is_delivered: bool,
+}
+
+impl<'a> Files<'a> {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
+        Self { context, messages: Vec::new() }
+    }
+
+    /// Writes a copy to stable storage.
+    pub(super) fn add(&mut self, directory: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
+        let directory = Path::new(directory);
+        let message = self
+            .write(directory, copy, spool)
+            .map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?;
+        self.messages.push(message);
+        Ok(())
+    }
+
+    /// The same with some other content, under this name.
+    pub(super) fn add_content(&mut self, directory: &'a Path, name: &str, content: &[u8]) -> Result<(), Reply> {
+        let write = || {
+            let folder = open_folder(self.context.log, directory)?;
+            let (waiting, mut file) = self.begin(directory, folder, name.to_owned())?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            Ok(waiting)
+        };
+        let written: io::Result<Waiting<'a>> = write();
+        self.messages.push(written.map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?);
+        Ok(())
+    }
+
+    fn write(&self, path: &'a Path, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<Waiting<'a>> {
+        let folder = open_folder(self.context.log, path)?;
+        let name_for_good = free_name(&folder, copy.envelope.id)?;
+        let (waiting, mut file) = self.begin(path, folder, name_for_good)?;
+        for_each_piece(copy.reader(spool)?, |text| file.write_all(text))?;
+        file.sync_all()?;
+        Ok(waiting)
+    }
+
+    fn begin(&self, path: &'a Path, folder: File, name_for_good: String) -> io::Result<(Waiting<'a>, File)> {
+        let log = self.context.log;
+        let name = format!(".{name_for_good}.new");
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let file = File::from(openat(&folder, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        let waiting = Waiting { log, path, folder, name, name_for_good, is_delivered: false };
+        log.event(&Event::WritingFile(&waiting.path()));
+        Ok((waiting, file))
+    }
+
+    /// Whether there are none.
+    pub(super) fn are_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Gives all messages their names. Dropped before [`Files::commit`], they are removed.
+    pub(super) fn publish(&mut self) -> Result<(), Reply> {
+        for message in &mut self.messages {
+            let path = message.path;
+            message.publish().map_err(|error| failure(&error, &format!("delivering into {}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Lets them stay.
+    pub(super) fn commit(mut self) {
+        self.messages.iter_mut().for_each(|message| message.is_delivered = true);
+        for message in &self.messages {
+            self.context.log.event(&Event::FileDelivered(&message.path()));
+        }
+    }
+}
+
+impl Waiting<'_> {
+    fn publish(&mut self) -> io::Result<()> {
+        renameat(&self.folder, self.name.as_str(), &self.folder, self.name_for_good.as_str())?;
+        self.name.clone_from(&self.name_for_good);
+        sync_folder(self.log, &self.folder, self.path)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.path.join(&self.name)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.is_delivered {
+            return;
+        }
+        let removed = unlinkat(&self.folder, self.name.as_str(), UnlinkatFlags::NoRemoveDir).map_err(io::Error::from);
+        if let Err(error) = removed.and_then(|()| sync_folder(self.log, &self.folder, self.path)) {
+            self.log.event(&Event::NotTakenBack { path: &self.path(), why: &error });
+        }
+    }
+}
+
+/// Opens the folder, which is made if it is missing.
+fn open_folder(log: &Log, path: &Path) -> io::Result<File> {
+    match files::open_folder(path, OFlag::O_PATH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let entry = Entry::find(path.components().as_path())?;
+            make_folder(entry.folder(), entry.name())?;
+            sync_folder(log, entry.folder(), entry.at())?;
+            files::open_folder(path, OFlag::O_PATH)
+        }
+        opened => opened,
+    }
+}
+
+/// A name that no file has. No other message has this id, but in LMTP it is delivered for each recipient.
+fn free_name(folder: &File, id: &str) -> io::Result<String> {
+    let mut name = format!("{id}.eml");
+    for number in 2.. {
+        match openat(folder, OsStr::new(&name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
+            Err(Errno::ENOENT) => break,
+            found => drop(found?),
+        }
+        name = format!("{id}-{number}.eml");
+    }
+    Ok(name)
+}

@@ -1,0 +1,63 @@
+//! What sessions need to report messages on our standard output (`--json`): that, and something to lock while they write.
+//!
+//! Both are inherited by every session and by nothing else that we start.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::deliver::report;
+use crate::wait::is_ready;
+
+/// The way of reports.
+pub(super) struct Reports {
+    output: OwnedFd,
+    turn: OwnedFd,
+    attachments: Option<PathBuf>,
+}
+
+impl Reports {
+    /// Fails if no session could report anything.
+    pub(super) fn new(attachments: Option<&Path>) -> anyhow::Result<Self> {
+        let output = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
+        report::opened(output.as_raw_fd())
+            .context("standard output has to be a pipe, a terminal or a file, for --json")?;
+        let turn = memfd_create(c"mailrecv-report", MFdFlags::empty()).context("a lock for --json")?;
+        for inherited in [output.as_fd(), turn.as_fd()] {
+            fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty())).context("a descriptor for --json")?;
+        }
+        let attachments = attachments.map(std::path::absolute).transpose().context("the folder of --attachments")?;
+        Ok(Self { output, turn, attachments })
+    }
+
+    /// Standard output: poll(2) tells when nobody reads it any more, whether that is asked for or not.
+    pub(super) fn output(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
+    }
+
+    /// Whether somebody may read what is printed.
+    pub(super) fn are_read(&self) -> bool {
+        let mut output = [PollFd::new(self.output(), PollFlags::empty())];
+        poll(&mut output, PollTimeout::ZERO).is_ok() && !is_ready(&output[0])
+    }
+
+    /// Tells a session of them, or that there are none.
+    pub(super) fn pass(reports: Option<&Self>, command: &mut Command) {
+        match reports {
+            Some(Self { output, turn, attachments }) => {
+                command.env(report::INHERITED, format!("{} {}", output.as_raw_fd(), turn.as_raw_fd()));
+                match attachments {
+                    Some(folder) => command.env(report::ATTACHMENTS, folder),
+                    None => command.env_remove(report::ATTACHMENTS),
+                };
+            }
+            None => _ = command.env_remove(report::INHERITED),
+        }
+    }
+}
