@@ -410,7 +410,7 @@ fn split_mbox(content: &[u8]) -> Vec<&[u8]> {
     messages
 }
 
-const ALL: [Place; 11] = [
+const ALL: [Place; 12] = [
     Place::Mbox,
     Place::NewMbox,
     Place::TornMbox,
