@@ -1,12 +1,13 @@
 //! The sink: its port is open only while the unit runs that it is named after, in whatever way that ends; what it shows
 //! is in the journal, line by line; and its limits.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use testkit::{Client, LOOPBACK, Machine, repository, wait_until};
+use testkit::{Client, Daemon, Folder, LOOPBACK, Machine, repository, wait_until};
 
 use crate::support::{UNITS, install};
 
@@ -94,6 +95,59 @@ fn tunnels_of_any_name_share_the_port() {
         machine.systemctl(&["stop", stopped]);
     }
     wait_until("the end of the port", || (!is_open(&machine)).then_some(()));
+}
+
+/// As somebody follows it: nothing is said twice, and nothing that came acts on a terminal.
+#[test]
+fn the_journal_reads_well() {
+    let machine = boot(|root| tunnel(root, TUNNEL, ""));
+    machine.systemctl(&["start", "mailrecv-sink@tunnel.socket"]);
+    let mut peer = machine.in_its_network(|| Client::connect(SocketAddr::new(LOOPBACK[0], 25)));
+    peer.expect("220 ");
+    let folder = Folder::new();
+    let mut follow = machine.command("journalctl");
+    follow.args(["--follow", "--lines=all", "--no-pager", "--unit=mailrecv-sink@*"]);
+    let mut follow = Daemon::start(follow, folder.path("followed"));
+    peer.offer("anybody@example.com");
+    peer.exchange("DATA", "354 ");
+    let message =
+        "From: Me <me@example.com>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\nOne.\r\n\r\n\x1b[31mTwo.\r\n.";
+    peer.exchange(message, "250 ");
+    peer.exchange("NONSENSE", "500 ");
+    let last = "[127.0.0.1] ERROR: 500 Unknown command 'NONSENSE'";
+    let followed = follow.until("the last line", |said| said.contains(last).then(|| said.to_owned()));
+    let (beginnings, lines): (BTreeSet<&str>, Vec<&str>) = followed
+        .lines()
+        .filter_map(|line| line.split_once("]: "))
+        .filter(|(_, line)| line.starts_with(['|', '[']))
+        .unzip();
+    let [beginning] = beginnings.into_iter().collect::<Vec<_>>()[..] else { panic!("{followed}") };
+    assert!(beginning.contains(" vm mailrecv-sink["), "{followed}");
+    let expected = [
+        "| === NEW EMAIL ===",
+        "| Envelope sender: <sender@client.example>",
+        "| Envelope recipients: <anybody@example.com>",
+        "| Peer: 127.0.0.1 (localhost)",
+        "| Size: 86 bytes",
+        "| Id: ",
+        "| From: Me <me@example.com>",
+        "| To: (none)",
+        "| Subject: Grüße",
+        "| Date: (none)",
+        "|",
+        "| One.",
+        "|",
+        "| <0x1b><0x5b>31mTwo.",
+        "| ========================================",
+        last,
+    ];
+    assert_eq!(lines.len(), expected.len(), "{followed}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(*line == expected || expected == "| Id: " && line.starts_with(expected), "{line}: {followed}");
+    }
+    // What is wrong is found by how urgent it is.
+    let errors = machine.journal(&["--output=cat", "--identifier=mailrecv-sink", "--priority=err"]);
+    assert_eq!(errors, format!("{last}\n"));
 }
 
 /// Each line is an entry of its own, whoever sends at the same time; and none is left out because there are many.
