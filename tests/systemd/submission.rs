@@ -15,14 +15,14 @@ use crate::support::{UNITS, install};
 fn each_port_begins_tls_in_its_way() {
     let (machine, authority) = boot("RELAY_HOST=next.example\nUSE_TLS=True\nSTARTTLS=off\n", "etc/mailrecv");
     let mut peer = connect(&machine, 587);
-    peer.expect("220 next.example ");
+    peer.expect("220 False.vm.next.example ");
     peer.exchange("EHLO client.example", "250-");
     peer.exchange("MAIL FROM:<a@b.example>", "530 5.7.0 ");
     peer.start_tls(&TlsClient::new(&authority.root(), NAME));
     peer.deliver(&["anybody@example.com"]);
     let mut peer = connect(&machine, 465);
     peer.begin_tls(&TlsClient::new(&authority.root(), NAME));
-    peer.expect("220 next.example ");
+    peer.expect("220 True.vm.next.example ");
     peer.deliver(&["anybody@example.com"]);
     peer.exchange("MAIL FROM:<a@b.example>", "250 ");
     peer.exchange("RCPT TO:<nobody@example.net>", "550 ");
@@ -43,7 +43,7 @@ fn port_465_is_never_in_the_clear() {
     let (machine, authority) = boot("USE_TLS=False\nSTARTTLS=off\n", "etc/mailrecv");
     let mut peer = connect(&machine, 465);
     peer.begin_tls(&TlsClient::new(&authority.root(), NAME));
-    peer.expect("220 ");
+    peer.expect("220 True.vm.example ");
 }
 
 #[test]
@@ -125,7 +125,7 @@ const SERVICES: [&str; 2] = ["mailrecv-submission.service", "mailrecv-submission
 const NAME: &str = "mail.example.com";
 
 /// What the units leave to the configuration.
-const CONFIG: &str = "domain ${RELAY_HOST:-mail.example.com}\n\
+const CONFIG: &str = "domain ${USE_TLS}.${HOSTNAME}.${RELAY_HOST:-example}\n\
     limit.fcrdns_check off\n\
     tls_certificate ${TLS_CERT_FILE}\n\
     tls_key ${TLS_KEY_FILE}\n\
