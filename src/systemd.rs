@@ -17,6 +17,9 @@ use crate::net::listener::ListeningSocket;
 /// Takes the sockets that were passed to this process, each with its name: that of its unit, or its `FileDescriptorName=`.
 /// Of one that is of no use the error says what is wrong with it, and what to write in the unit.
 pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<ListeningSocket>)> {
+    if let Err(error) = check_environment() {
+        return vec![(String::new(), Err(error))];
+    }
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
@@ -30,6 +33,30 @@ pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<ListeningSocket>)>
         })
         .collect()
 }
+
+/// Whether what the environment says of sockets can be so, and is about this process.
+fn check_environment() -> anyhow::Result<()> {
+    let value = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let Some(count) = value("LISTEN_FDS") else { return Ok(()) };
+    let count = count.to_string_lossy();
+    if !count.parse::<usize>().is_ok_and(|count| count <= MOST_SOCKETS) {
+        bail!("LISTEN_FDS={count} in the environment is no number of sockets, which is 0 to {MOST_SOCKETS}");
+    }
+    let process = std::process::id();
+    match value("LISTEN_PID") {
+        Some(other) if count != "0" && *other != *process.to_string() => {
+            let other = other.to_string_lossy();
+            bail!(
+                "LISTEN_PID={other} in the environment: sockets were passed to that process, and this one is {process}; \
+                 a unit has to start mailrecv itself, and a shell in between has to say `exec mailrecv`"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// More than anybody passes.
+const MOST_SOCKETS: usize = 1000;
 
 fn listener(passed: &mut ListenFd, number: usize) -> anyhow::Result<ListeningSocket> {
     let taken = match passed.take_tcp_listener(number) {

@@ -36,11 +36,12 @@ fn the_debian_package_comes_and_goes() {
     let files = || -> BTreeSet<String> { machine.run("find", &LISTED).lines().map(str::to_owned).collect() };
     let before = files();
     machine.run("dpkg", &["--install", "/root/0.deb"]);
-    for unit in ["mailrecv.socket", "mailrecv.service", "mailrecv-percon.socket"] {
+    for unit in ["mailrecv.socket", "mailrecv.service", "mailrecv-percon.socket", "mailrecv-submission.socket"] {
         assert_eq!(machine.property(unit, "ActiveState"), "inactive", "{unit}");
     }
     machine.run("mailrecv", &["check"]);
-    machine.run("systemd-analyze", &["verify", "--man=no", "mailrecv.service", "mailrecv-percon.socket"]);
+    let units = ["mailrecv.service", "mailrecv-percon.socket", "mailrecv-submission.service"];
+    machine.run("systemd-analyze", &[&["verify", "--man=no"], &units[..]].concat());
 
     let config = "domain mail.example.com\nlimit.fcrdns_check off\n\
         deliver rcpt_to fred@mail.example.com append /var/mail/fred\n";
@@ -62,7 +63,9 @@ fn the_debian_package_comes_and_goes() {
     fs::write(machine.root().join("etc/systemd/system/tunnel.service"), "[Service]\nExecStart=/bin/sleep 1d\n")
         .unwrap();
     machine.systemctl(&["daemon-reload"]);
-    machine.systemctl(&["start", "mailrecv-sink@tunnel.socket"]);
+    machine.systemctl(&["enable", "mailrecv-submission.socket", "mailrecv-submissions.socket"]);
+    machine.systemctl(&["start", "mailrecv-submission.socket"]);
+    machine.systemctl(&["enable", "--now", "mailrecv-sink@tunnel.socket"]);
     assert!(connect().reply().starts_with("220 "));
     machine.run("dpkg", &["--remove", "mailrecv"]);
     let closed =

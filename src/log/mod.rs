@@ -197,8 +197,13 @@ impl Log {
             Sink::File(LogFile { outlet, .. }) => {
                 outlet.write_line((line_about(peer, &text) + "\n").as_bytes(), patience)
             }
-            Sink::Stderr(outlet, _) => {
-                let line = format!("{IDENTITY}[{}]: [{peer}] {text}\n", std::process::id());
+            Sink::Stderr(outlet, reader) => {
+                let line = match reader {
+                    Reader::Journal => format!("<{}>[{peer}] {text}\n", event.severity().number()),
+                    Reader::Program | Reader::Person { .. } => {
+                        format!("{IDENTITY}[{}]: [{peer}] {text}\n", std::process::id())
+                    }
+                };
                 outlet.write_line(line.as_bytes(), patience)
             }
             Sink::System(log) => log.write(event.severity(), &format!("[{peer}] {text}"), patience),
@@ -275,6 +280,17 @@ enum Severity {
     Error,
     Warning,
     Info,
+}
+
+impl Severity {
+    /// As the journal finds it in front of a line (sd-daemon(3)).
+    fn number(self) -> u8 {
+        match self {
+            Self::Error => 3,
+            Self::Warning => 4,
+            Self::Info => 6,
+        }
+    }
 }
 
 /// The program's name in log lines, as in the original.

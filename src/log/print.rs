@@ -38,7 +38,7 @@ pub enum Line {
 pub(super) enum Reader {
     /// Some program.
     Program,
-    /// The journal, which keeps time and process of each line (systemd.exec(5), JOURNAL_STREAM).
+    /// The journal, which keeps time, process and urgency of each line (systemd.exec(5), JOURNAL_STREAM).
     Journal,
     /// Somebody at a terminal.
     Person {

@@ -3,13 +3,16 @@
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use base64ct::{Base64, Encoding};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 use testkit::daemon::free_port;
 use testkit::process::children;
@@ -512,6 +515,71 @@ fn a_socket_of_no_use_beside_a_good_one() {
     daemon.until("listening", |said| said.contains("Listening on ").then_some(()));
     assert!(Client::connect(port).reply().starts_with("220 "));
     daemon.until("what is wrong", |said| said.contains("its unit has to say ListenStream= with a port").then_some(()));
+}
+
+/// As LMTP has it; and what else a unit can make at a path.
+#[test]
+fn unix_sockets_that_are_passed() {
+    let receiver = Receiver::new("");
+    let path = receiver.path("socket");
+    let word = |option: &str| match option {
+        "" => " (lmtp)",
+        "--accept" => "Accept=no",
+        _ => "ListenStream=",
+    };
+    for option in ["", "--accept", "--datagram", "--seqpacket"] {
+        let mut activate = debian::command("systemd", "systemd-socket-activate");
+        activate.args(option.split_whitespace()).arg("-l").arg(&path);
+        activate.args(if option == "--accept" { &[][..] } else { &["--fdname=lmtp"] });
+        activate.arg(receiver.binary()).arg("-c").arg(receiver.config()).args(["--lmtp", "listen"]);
+        let mut daemon = receiver.launch(activate);
+        daemon.until("listening", |said| said.contains("Listening on ").then_some(()));
+        match option {
+            "" => assert!(Client::connect_unix(&path).reply().starts_with("220 ")),
+            "--accept" => drop(UnixStream::connect(&path).unwrap()),
+            "--datagram" => _ = UnixDatagram::unbound().unwrap().send_to(b"x", &path).unwrap(),
+            _ => {
+                let kind = SockType::SeqPacket;
+                let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+                connect(socket.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+            }
+        }
+        daemon.until("what it makes of it", |said| said.contains(word(option)).then_some(()));
+        drop(daemon);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// What cannot be so, and what is about another process, as behind a shell that does not say `exec`, is no reason to listen
+/// elsewhere.
+#[test]
+fn sockets_that_the_environment_is_wrong_about() {
+    let receiver = Receiver::new("");
+    let run = |environment: &str| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("{environment} exec \"$0\" \"$@\"")]).arg(receiver.binary());
+        shell.arg("-c").arg(receiver.config()).args(["listen", "127.0.0.1:0"]);
+        shell
+    };
+    for (environment, word) in [
+        ("LISTEN_PID=$$ LISTEN_FDS=one", "LISTEN_FDS=one in the environment is no number"),
+        ("LISTEN_PID=$$ LISTEN_FDS=-1", "LISTEN_FDS=-1 in"),
+        ("LISTEN_PID=$$ LISTEN_FDS=1001", "LISTEN_FDS=1001 in"),
+        ("LISTEN_FDS=18446744073709551616", "LISTEN_FDS=18446744073709551616 in"),
+        ("LISTEN_FDS=$(printf '\\377')", "in the environment is no number"),
+        ("LISTEN_PID=1 LISTEN_FDS=1", "LISTEN_PID=1 in the environment: sockets were passed to that process"),
+        ("LISTEN_PID=me LISTEN_FDS=1", "LISTEN_PID=me in"),
+        ("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=a:b", "socket 1 of those that systemd passed, `a`: "),
+        ("LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=a", "socket 2 of those that systemd passed, ``: "),
+    ] {
+        let output = output(run(environment));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(71) && said.contains(word), "{environment}: {output:?}");
+    }
+    for environment in ["LISTEN_FDS= LISTEN_PID=1", "LISTEN_FDS=0 LISTEN_PID=1", "LISTEN_FDNAMES=a LISTEN_PID=1"] {
+        let listener = Listener::of(&receiver, run(environment));
+        assert!(listener.peer(1).reply().starts_with("220 "), "{environment}");
+    }
 }
 
 /// A new binary, like a new configuration, holds from the next connection.

@@ -33,18 +33,44 @@ fn the_sandbox_is_tight() {
     succeeds(analyze, "");
 }
 
-/// The services of sink and collector are confined as mailrecv.service is.
+/// Every service that serves all is confined as mailrecv.service is.
 #[test]
 fn the_others_are_confined_as_well() {
     let lines = |unit: &str| -> BTreeSet<String> {
         let text = repository::text(&format!("systemd-socket/{unit}"));
         text.lines().filter(|line| line.contains('=') && !line.starts_with('#')).map(str::to_owned).collect()
     };
-    for other in ["mailrecv-sink@.service", "mailrecv-collector.service"] {
+    for other in [
+        "mailrecv-sink@.service",
+        "mailrecv-collector.service",
+        "mailrecv-submission.service",
+        "mailrecv-submissions.service",
+    ] {
         let own: Vec<String> = lines("mailrecv.service").difference(&lines(other)).cloned().collect();
         let differs = |line: &&String| !OWN.iter().any(|own| line.starts_with(own));
         let missing: Vec<&String> = own.iter().filter(differs).collect();
         assert!(missing.is_empty(), "{other}: {missing:?}");
+    }
+}
+
+/// The two for submission differ in what their ports are, and in nothing else.
+#[test]
+fn the_ports_of_submission_are_alike() {
+    let settings = |unit: &str| -> Vec<String> {
+        let text = repository::text(&format!("systemd-socket/{unit}"));
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("Description="));
+        lines.map(str::to_owned).collect()
+    };
+    for kind in ["socket", "service"] {
+        let of_587: Vec<String> = settings(&format!("mailrecv-submission.{kind}"))
+            .iter()
+            .map(|line| {
+                line.replace("mailrecv-submission.", "mailrecv-submissions.")
+                    .replace("=587", "=465")
+                    .replace("USE_TLS=False STARTTLS=require", "USE_TLS=True STARTTLS=")
+            })
+            .collect();
+        assert_eq!(of_587, settings(&format!("mailrecv-submissions.{kind}")));
     }
 }
 
@@ -70,6 +96,19 @@ fn the_settings_that_protect_the_service_are_there() {
         ("mailrecv.socket", &["TriggerLimitIntervalSec=0"][..]),
         (
             "mailrecv.service",
+            &["StartLimitIntervalSec=0", "OOMPolicy=continue", "KillMode=mixed", "TimeoutStopSec=6min"],
+        ),
+        (
+            "mailrecv-sink@.socket",
+            &["DefaultDependencies=no", "StartLimitIntervalSec=0", "TriggerLimitIntervalSec=0", "ReusePort=yes"],
+        ),
+        (
+            "mailrecv-sink@.service",
+            &["StartLimitIntervalSec=0", "MemoryMax=512M", "CPUQuota=50%", "LogRateLimitBurst=1000000"],
+        ),
+        ("mailrecv-submission.socket", &["TriggerLimitIntervalSec=0"]),
+        (
+            "mailrecv-submission.service",
             &["StartLimitIntervalSec=0", "OOMPolicy=continue", "KillMode=mixed", "TimeoutStopSec=6min"],
         ),
         ("mailrecv-percon.socket", &["MaxConnections=200", "MaxConnectionsPerSource=50", "TriggerLimitIntervalSec=0"]),

@@ -12,4 +12,5 @@ mod sandbox;
 mod service;
 mod sink;
 mod sockets;
+mod submission;
 mod support;

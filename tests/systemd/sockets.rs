@@ -36,6 +36,53 @@ fn several_sockets() {
     assert!(machine.systemctl(&["status", SERVICE]).contains("Status: \"Accepting connections\""));
 }
 
+/// Of all that a unit can listen at, what is of use is served, and the journal has a word about the rest.
+#[test]
+fn sockets_of_every_kind() {
+    let installation = Installation::boot(Pair::OneService, CONFIG);
+    let machine = &installation.machine;
+    let unit = format!(
+        "[Socket]\nService={SERVICE}\nListenStream=/srv/smtp\nListenStream=127.0.0.1:2525\n\
+         ListenDatagram=127.0.0.1:2526\nListenDatagram=/run/mailrecv/datagram\n\
+         ListenSequentialPacket=/run/mailrecv/packet\nListenFIFO=/run/mailrecv/fifo\n"
+    );
+    fs::write(installation.path(UNITS).join("mailrecv-all.socket"), unit).unwrap();
+    machine.systemctl(&["daemon-reload"]);
+    machine.systemctl(&["start", "mailrecv-all.socket"]);
+    installation.deliver("port 25");
+    let mut peers = [
+        machine.in_its_network(|| Client::connect(SocketAddr::new(LOOPBACK[0], 2525))),
+        Client::connect_unix(installation.path("/srv/smtp")),
+    ];
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.expect("220 ");
+        peer.deliver_subject("append@mail.example.com", &format!("further {number}"));
+    }
+    assert_eq!(installation.subjects().len(), 3);
+    let journal = machine.journal(&["--output=cat"]);
+    let told = journal.lines().filter(|line| {
+        line.contains(
+            " of those that systemd passed, `mailrecv-all.socket`: its unit has to say ListenStream= with a port",
+        )
+    });
+    assert_eq!(told.count(), 4, "{journal}");
+}
+
+/// A unit with Accept=yes, which starts a session for each connection, is not one for `listen`.
+#[test]
+fn a_connection_given_to_listen() {
+    let installation = Installation::boot(Pair::OneService, CONFIG);
+    let machine = &installation.machine;
+    let write = |unit: &str, text: &str| fs::write(installation.path(UNITS).join(unit), text).unwrap();
+    write("wrong.socket", "[Socket]\nListenStream=127.0.0.1:2525\nAccept=yes\n");
+    write("wrong@.service", "[Service]\nExecStart=/usr/sbin/mailrecv listen\n");
+    machine.systemctl(&["daemon-reload"]);
+    machine.systemctl(&["start", "wrong.socket"]);
+    let mut peer = machine.in_its_network(|| Client::connect(SocketAddr::new(LOOPBACK[0], 2525)));
+    assert_eq!(peer.rest(), "");
+    installation.wait_for_line("it is a connection, and its unit has to say Accept=no");
+}
+
 /// A peer for whose session the unit allows no process is told so.
 #[test]
 fn no_task_for_a_session() {
