@@ -52,23 +52,32 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// The same with some other content, under this name.
-    pub(super) fn add_content(&mut self, directory: &'a Path, name: &str, content: &[u8]) -> Result<(), Reply> {
+    /// The same with some other content, under a name that begins and ends so. The path that it is to have.
+    pub(super) fn add_content(
+        &mut self,
+        directory: &'a Path,
+        beginning: &str,
+        end: &str,
+        content: &[u8],
+    ) -> Result<PathBuf, Reply> {
         let write = || {
             let folder = open_folder(self.context.log, directory)?;
-            let (waiting, mut file) = self.begin(directory, folder, name.to_owned())?;
+            let name = free_name(&folder, beginning, end)?;
+            let (waiting, mut file) = self.begin(directory, folder, name)?;
             file.write_all(content)?;
             file.sync_all()?;
             Ok(waiting)
         };
         let written: io::Result<Waiting<'a>> = write();
-        self.messages.push(written.map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?);
-        Ok(())
+        let waiting = written.map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?;
+        let path = directory.join(&waiting.name_for_good);
+        self.messages.push(waiting);
+        Ok(path)
     }
 
     fn write(&self, path: &'a Path, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<Waiting<'a>> {
         let folder = open_folder(self.context.log, path)?;
-        let name_for_good = free_name(&folder, copy.envelope.id)?;
+        let name_for_good = free_name(&folder, copy.envelope.id, ".eml")?;
         let (waiting, mut file) = self.begin(path, folder, name_for_good)?;
         for_each_piece(copy.reader(spool)?, |text| file.write_all(text))?;
         file.sync_all()?;
@@ -145,15 +154,16 @@ fn open_folder(log: &Log, path: &Path) -> io::Result<File> {
     }
 }
 
-/// A name that no file has. No other message has this id, but in LMTP it is delivered for each recipient.
-fn free_name(folder: &File, id: &str) -> io::Result<String> {
-    let mut name = format!("{id}.eml");
+/// A name that no file has, and that begins and ends so. No other message has the id in it, but in LMTP it is delivered for
+/// each recipient.
+fn free_name(folder: &File, beginning: &str, end: &str) -> io::Result<String> {
+    let mut name = format!("{beginning}{end}");
     for number in 2.. {
         match openat(folder, OsStr::new(&name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
             Err(Errno::ENOENT) => break,
             found => drop(found?),
         }
-        name = format!("{id}-{number}.eml");
+        name = format!("{beginning}-{number}{end}");
     }
     Ok(name)
 }

@@ -5,14 +5,13 @@
 //! well. A message is reported when everything else about it has succeeded, and is refused if it cannot be, unless a
 //! command has taken it already. Its attachments may become files (`--attachments`), which are taken back with all else.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use nix::fcntl::OFlag;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
@@ -27,7 +26,7 @@ use crate::untrusted::is_invisible;
 
 /// Where messages are reported.
 pub struct Reporter {
-    output: File,
+    output: RefCell<Outlet>,
     /// Who has it locked may write. It is empty unless somebody has begun a line and not ended it.
     turn: File,
     /// Where attachments become files.
@@ -40,11 +39,11 @@ impl Reporter {
     pub(crate) fn inherited() -> Option<io::Result<Self>> {
         let numbers = std::env::var(INHERITED).ok()?;
         let (output, turn) = numbers.split_once(' ')?;
-        let (output, turn) = (output.parse().ok()?, turn.parse().ok()?);
-        let reporter = opened(output).and_then(|output| {
+        let (output, turn): (RawFd, RawFd) = (output.parse().ok()?, turn.parse().ok()?);
+        let reporter = Outlet::inherited(output).and_then(|output| {
             let turn = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{turn}"))?;
             let folder = std::env::var_os(ATTACHMENTS).map(PathBuf::from);
-            Ok(Self { output, turn, folder })
+            Ok(Self { output: RefCell::new(output), turn, folder })
         });
         [output, turn].into_iter().filter(|number| *number > 2).for_each(|number| _ = nix::unistd::close(number));
         Some(reporter)
@@ -108,9 +107,9 @@ impl Reporter {
         let sha256: String = digits.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
         let file = match &self.folder {
             Some(folder) => {
-                let name = format!("{id}-{number}-{}", safe_name(attachment.name.as_deref().unwrap_or_default()));
-                files.add_content(folder, &name, &content)?;
-                Some(folder.join(name).display().to_string())
+                let end = format!("-{}", safe_name(attachment.name.as_deref().unwrap_or_default()));
+                let path = files.add_content(folder, &format!("{id}-{number}"), &end, &content)?;
+                Some(path.display().to_string())
             }
             None => None,
         };
@@ -136,16 +135,18 @@ impl Reporter {
     }
 
     fn write(&self, report: &str, patience: &Patience<'_>) -> io::Result<()> {
-        // Whoever came before us may have been killed in the middle of a line.
-        let line_end = if self.turn.metadata()?.len() > 0 { "\n" } else { "" };
+        let mut outlet = self.output.borrow_mut();
+        // Whoever came before us may have been killed in the middle of a line; if that was our own, the outlet ends it.
+        let is_others = self.turn.metadata()?.len() > 0 && !outlet.is_torn();
+        let line_end = if is_others { "\n" } else { "" };
         self.turn.set_len(1)?;
-        let mut outlet = Outlet::file(self.output.try_clone()?);
         let written = outlet.write_line(format!("{line_end}{report}\n").as_bytes(), patience);
         if !outlet.is_torn() {
             self.turn.set_len(0)?;
         }
         written?;
-        if self.output.metadata()?.is_file() { self.output.sync_data() } else { Ok(()) }
+        let output = outlet.as_file();
+        if output.metadata()?.is_file() { output.sync_data() } else { Ok(()) }
     }
 }
 
@@ -163,12 +164,6 @@ fn escaped(object: &str) -> String {
         }
     }
     escaped
-}
-
-/// Opens what has this number for ourselves: a file at its end, a pipe or a terminal without waiting for it.
-pub(crate) fn opened(number: RawFd) -> io::Result<File> {
-    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    OpenOptions::new().append(true).custom_flags(flags).open(format!("/proc/self/fd/{number}"))
 }
 
 /// What of a name that a stranger chose can be part of a file's name anywhere.

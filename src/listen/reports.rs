@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::deliver::report;
+use crate::log::Outlet;
 use crate::wait::is_ready;
 
 /// The way of reports.
@@ -26,8 +27,7 @@ impl Reports {
     /// Fails if no session could report anything.
     pub(super) fn new(attachments: Option<&Path>) -> anyhow::Result<Self> {
         let output = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
-        report::opened(output.as_raw_fd())
-            .context("standard output has to be a pipe, a terminal or a file, for --json")?;
+        Outlet::inherited(output.as_raw_fd()).context("standard output cannot be passed to sessions, for --json")?;
         let turn = memfd_create(c"mailrecv-report", MFdFlags::empty()).context("a lock for --json")?;
         for inherited in [output.as_fd(), turn.as_fd()] {
             fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty())).context("a descriptor for --json")?;

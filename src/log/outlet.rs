@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, send};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use crate::signals::Signals;
 use crate::wait::{PIPE_BUF, is_ready, timeout};
@@ -49,7 +50,7 @@ pub(crate) enum Patience<'a> {
 
 impl Outlet {
     /// A file that was opened with O_NONBLOCK.
-    pub(crate) fn file(file: File) -> Self {
+    pub(super) fn file(file: File) -> Self {
         Self { file, way: Way::Write, is_torn: false }
     }
 
@@ -60,7 +61,26 @@ impl Outlet {
 
     /// Standard error.
     pub(super) fn stderr() -> io::Result<Self> {
-        let file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        Self::shared(io::stderr().as_fd().try_clone_to_owned()?)
+    }
+
+    /// What we have inherited under this number: a file at its end, a pipe or a terminal in a description of our own, which
+    /// commands do not inherit from us.
+    pub(crate) fn inherited(number: RawFd) -> io::Result<Self> {
+        let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+        match OpenOptions::new().append(true).custom_flags(flags).open(format!("/proc/self/fd/{number}")) {
+            Ok(own) => Ok(Self::file(own)),
+            // A socket has none but the one that it was made with; the kernel hands that out again.
+            Err(_) => {
+                let ourselves = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+                Self::shared(rustix::process::pidfd_getfd(ourselves, number, PidfdGetfdFlags::empty())?)
+            }
+        }
+    }
+
+    /// What others write to as well.
+    fn shared(descriptor: OwnedFd) -> io::Result<Self> {
+        let file = File::from(descriptor);
         let kind = file.metadata()?.file_type();
         let way = if kind.is_socket() {
             Way::Send
@@ -71,7 +91,7 @@ impl Outlet {
             let own = OpenOptions::new()
                 .write(true)
                 .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-                .open("/proc/self/fd/2");
+                .open(format!("/proc/self/fd/{}", file.as_raw_fd()));
             match own {
                 Ok(own) => return Ok(Self::file(own)),
                 Err(_) => Way::Ask,
@@ -81,7 +101,7 @@ impl Outlet {
     }
 
     /// What it is, to whoever wants to know more of it.
-    pub(super) fn as_file(&self) -> &File {
+    pub(crate) fn as_file(&self) -> &File {
         &self.file
     }
 

@@ -277,6 +277,61 @@ fn hostile_mail_is_shown_and_taken() {
     assert_eq!(reports.len(), mails.len());
 }
 
+/// Node gives its children sockets where a shell gives pipes; systemd does as well.
+#[test]
+fn a_job_in_node_reads_mail() {
+    let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to * discard\n");
+    let script = "const options = { stdio: ['ignore', 'pipe', 'inherit'] }\n\
+        const listen = ['-c', 'mailrecv.conf', 'listen', '--json', '--count', '2', '--ready-file', 'ready', '127.0.0.1:0']\n\
+        const job = require('child_process').spawn(process.argv[1], listen, options)\n\
+        let reports = ''\n\
+        job.stdout.on('data', data => reports += data)\n\
+        job.on('close', status => {\n\
+            for (const line of reports.trim().split('\\n')) console.log(JSON.parse(line).subject)\n\
+            process.exit(status)\n\
+        })";
+    let mut command = debian::command("node", "nodejs");
+    command.args(["-e", script, MAILRECV]).current_dir(scratch.path(""));
+    let mut job = Daemon::start(command, scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    peer.deliver_subject("fred@mx.example", "one");
+    peer.deliver_subject("fred@mx.example", "other");
+    assert_eq!(job.exit_code(), 0, "{}", job.output());
+    assert!(job.output().ends_with("one\nother\n"), "{}", job.output());
+}
+
+/// What one recipient of LMTP has is not what another has: each report has files of its own.
+#[test]
+fn each_recipient_of_lmtp_has_attachments_of_its_own() {
+    let scratch = Scratch::with_config("domain mx.example\nprotocol lmtp\nlogfile log\ndeliver rcpt_to * discard\n");
+    let listen =
+        "exec $0 -c mailrecv.conf listen --json --attachments files --ready-file ready --count 1 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    peer.exchange("LHLO client.example", "250");
+    peer.exchange("MAIL FROM:<>", "250 ");
+    peer.exchange("RCPT TO:<fred@mx.example>", "250 ");
+    peer.exchange("RCPT TO:<jane@mx.example>", "250 ");
+    peer.exchange("DATA", "354 ");
+    peer.send("Content-Type: image/png; name=a.png\r\n\r\nx\r\n.\r\n");
+    peer.expect("250 ");
+    peer.expect("250 ");
+    assert_eq!(job.exit_code(), 0, "{}", job.output());
+    let reports = scratch.read("reports");
+    let reports: Vec<Value> = reports.lines().map(|report| serde_json::from_str(report).unwrap()).collect();
+    let file = |report: &Value| report["attachments"][0]["file"].as_str().unwrap().to_owned();
+    assert_eq!(reports.len(), 2);
+    assert_ne!(file(&reports[0]), file(&reports[1]));
+    assert_eq!(scratch.count_files("files"), 2);
+    assert!(
+        reports.iter().all(|report| file(report).ends_with("a.png") && std::path::Path::new(&file(report)).exists())
+    );
+}
+
 /// One object a message, in the documented form.
 #[test]
 fn a_message_for_programs_has_every_field() {

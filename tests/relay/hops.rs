@@ -33,6 +33,26 @@ fn recipients_of_another_server_need_a_transaction_of_their_own() {
     assert_eq!((one.connections().len(), other.connections().len()), (1, 1));
 }
 
+/// What a server was asked for a message that was given up is about nothing when the next begins.
+#[test]
+fn a_transaction_that_is_given_up_is_given_up_there_as_well() {
+    let upstream = Upstream::polite();
+    let rules =
+        format!("deliver rcpt_to *@a.example relay smtp://{}\ndeliver rcpt_to * append inbox", upstream.address);
+    let scratch = with_rule(&rules, "");
+    let mut session = hello(&scratch);
+    session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+    session.exchange("RCPT TO:<given-up@a.example>", "250 ");
+    session.exchange("RSET", "250 ");
+    assert!(send(&mut session, &["x@a.example"], TEXT).starts_with("250 "));
+    session.quit();
+    let commands = upstream.commands();
+    let of_transactions: Vec<&str> = commands.iter().filter_map(|line| line.split_whitespace().next()).collect();
+    let wanted = ["EHLO", "MAIL", "RCPT", "RSET", "MAIL", "RCPT", "DATA"];
+    assert_eq!(of_transactions[..wanted.len()], wanted, "{commands:?}");
+    assert_eq!(upstream.messages().into_iter().map(|it| it.recipients).collect::<Vec<_>>(), [["<x@a.example>"]]);
+}
+
 #[test]
 fn lmtp_at_a_unix_socket_takes_one_recipient_at_a_time_from_smtp() {
     let scratch = Scratch::new();
