@@ -10,12 +10,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use super::brokers::in_time;
+use super::brokers::{Connection, in_time};
 use super::{Context, failure};
 use crate::config::{AmqpUrl, Topic};
 use crate::message::payload::{length_as_received, with_crlf};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
-use crate::net::client::Client;
 use crate::smtp::reply::Reply;
 use crate::untrusted::Untrusted;
 
@@ -44,7 +43,7 @@ pub(super) fn publish(
 
 /// A channel that confirms, on a connection of its own.
 struct Channel {
-    connection: Client,
+    connection: Connection,
     /// Octets of the largest frame, its ends included.
     frame_max: usize,
 }

@@ -1,12 +1,15 @@
-//! What publishing needs of files, opened before the session confines itself, and how it fails.
+//! What publishing needs of files, opened before the session confines itself, the connection to a broker, and how all that
+//! fails.
 
+use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
 
 use anyhow::Context as _;
 
 use super::Context;
 use crate::config::{Config, secret};
-use crate::net::client::{Client, ClientFiles, Endpoint};
+use crate::net::client::{ClientFiles, Endpoint};
+use crate::net::dialogue::{Believed, Dialogue, Patience};
 use crate::smtp::reply::{self, Reply};
 use crate::unread::Unread;
 
@@ -31,9 +34,14 @@ impl Brokers {
         }))
     }
 
-    /// Connects to one of them.
-    pub(super) fn connect(&self, broker: &Endpoint, uses_tls: bool, until: Instant) -> anyhow::Result<Client> {
-        Client::connect(broker, uses_tls, &self.opened()?.files, until)
+    /// Connects to one of them; under TLS its certificate has to say that it is this host.
+    pub(super) fn connect(&self, broker: &Endpoint, uses_tls: bool, until: Instant) -> anyhow::Result<Connection> {
+        let (files, patience) = (&self.opened()?.files, Connection::patience(until));
+        let (mut dialogue, _) = Dialogue::connect(broker, files, patience)?;
+        if uses_tls {
+            dialogue.start_tls(&broker.host, Believed::From(files.authorities()?), patience)?;
+        }
+        Ok(Connection { dialogue, came: Vec::new(), until })
     }
 
     /// The secret that is in a file.
@@ -48,6 +56,52 @@ impl Brokers {
 
     fn opened(&self) -> anyhow::Result<&Opened> {
         self.0.as_ref().context(NOT_OPENED)
+    }
+}
+
+/// A connection to a broker. What it reads and writes fails with [`ErrorKind::TimedOut`] when its deadline is over; who has
+/// begun to publish hears what became of it, also when we are asked to stop.
+pub(super) struct Connection {
+    dialogue: Dialogue,
+    /// What has come and is not read yet.
+    came: Vec<u8>,
+    until: Instant,
+}
+
+impl Connection {
+    /// Gives it more time, or less.
+    pub(super) fn set_deadline(&mut self, until: Instant) {
+        self.until = until;
+    }
+
+    fn patience(until: Instant) -> Patience<'static> {
+        Patience { until, signals: None }
+    }
+}
+
+impl Read for Connection {
+    /// 0 where the broker has closed the connection.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.came.is_empty() {
+            match self.dialogue.read(&mut self.came, Self::patience(self.until)) {
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+                read => read?,
+            }
+        }
+        let length = self.came.as_slice().read(buffer)?;
+        self.came.drain(..length);
+        Ok(length)
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.dialogue.write(text, Self::patience(self.until)).map(|()| text.len())
+    }
+
+    /// Nothing waits here.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

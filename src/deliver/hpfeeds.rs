@@ -12,12 +12,11 @@ use std::io::{Read, Write};
 use anyhow::{Context as _, bail};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use super::brokers::in_time;
+use super::brokers::{Connection, in_time};
 use super::{Context, failure};
 use crate::config::Payload;
 use crate::message::Spool;
 use crate::message::payload::{as_received, json};
-use crate::net::client::Client;
 use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
 
@@ -56,7 +55,7 @@ pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -
 struct Publisher<'a> {
     ident: &'a str,
     secret: &'a str,
-    connection: Client,
+    connection: Connection,
 }
 
 impl Publisher<'_> {
@@ -71,7 +70,7 @@ impl Publisher<'_> {
         put_frame(AUTH, &[&string(self.ident), proof.as_ref()], &mut frames)?;
         put_frame(PUBLISH, &[&string(self.ident), &string(channel), payload], &mut frames)?;
         put_frame(PUBLISH, &[&string(NOBODY), &string(NOBODY)], &mut frames)?;
-        let sent = self.connection.write_all(&frames).and_then(|()| self.connection.flush());
+        let sent = self.connection.write_all(&frames);
         match (sent, self.frame(MAX_ERROR)) {
             (Ok(()), Ok(Some((Kind::Error, text)))) if self.is_about_nobody(&text, channel) => Ok(()),
             (_, Ok(Some((Kind::Error, text)))) => bail!(refused(&text)),

@@ -1,20 +1,15 @@
-//! Connections from here to servers: over TCP, plain or under TLS, with one deadline for everything from the name look-up
-//! to the last word.
+//! Servers that we connect to: where they are, and whom we believe that they are it.
 //!
 //! A session that connects anywhere is confined by then, so the files that this takes are opened before and read when a
 //! connection is made ([`ClientFiles`]).
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, bail};
-use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use anyhow::bail;
+use rustls::RootCertStore;
 
 use super::dns;
 use super::tls::chain;
@@ -88,131 +83,6 @@ pub(crate) fn authorities(text: &[u8]) -> anyhow::Result<RootCertStore> {
         bail!("has no certificate of an authority that can be used");
     }
     Ok(authorities)
-}
-
-/// A connection to a server. What it reads and writes fails with [`ErrorKind::TimedOut`] when its deadline is over.
-pub(crate) struct Client(Stream);
-
-enum Stream {
-    Plain(Timed),
-    Tls(Box<StreamOwned<ClientConnection, Timed>>),
-}
-
-impl Client {
-    /// Connects to the first of the server's addresses that answers, and begins TLS if that is wanted: with a server whose
-    /// certificate says that it is this host.
-    pub(crate) fn connect(
-        server: &Endpoint,
-        uses_tls: bool,
-        files: &ClientFiles,
-        until: Instant,
-    ) -> anyhow::Result<Self> {
-        let addresses = server.addresses(files, until)?;
-        let stream = Timed { stream: first_that_answers(&addresses, until)?, until };
-        if !uses_tls {
-            return Ok(Self(Stream::Plain(stream)));
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(files.authorities()?)
-            .with_no_client_auth();
-        let name = ServerName::try_from(server.host.trim_end_matches('.').to_owned())
-            .context("no certificate can be for this name")?;
-        let connection = ClientConnection::new(Arc::new(config), name)?;
-        let mut stream = StreamOwned::new(connection, stream);
-        while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).context("TLS")?;
-        }
-        Ok(Self(Stream::Tls(Box::new(stream))))
-    }
-
-    /// Gives it more time, or less.
-    pub(crate) fn set_deadline(&mut self, until: Instant) {
-        match &mut self.0 {
-            Stream::Plain(stream) => stream.until = until,
-            Stream::Tls(stream) => stream.sock.until = until,
-        }
-    }
-}
-
-impl Read for Client {
-    /// 0 at an end that the server has made: under TLS, one that it has announced.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Stream::Plain(stream) => stream.read(buffer),
-            Stream::Tls(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Client {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Stream::Plain(stream) => stream.write(text),
-            Stream::Tls(stream) => stream.write(text),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.0 {
-            Stream::Plain(stream) => stream.flush(),
-            Stream::Tls(stream) => stream.flush(),
-        }
-    }
-}
-
-/// Connects to one of these. An address that nobody answers from must leave time for the next.
-fn first_that_answers(addresses: &[SocketAddr], until: Instant) -> anyhow::Result<TcpStream> {
-    let mut failures = Vec::new();
-    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
-        let share = remaining(until)? / u32::try_from(left).unwrap_or(u32::MAX);
-        let connected = TcpStream::connect_timeout(address, share.max(Duration::from_millis(1)));
-        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failures.push(format!("{address}: {error}")),
-        }
-    }
-    bail!("{}", failures.join("; "))
-}
-
-/// A connection whose every wait ends at the deadline.
-struct Timed {
-    stream: TcpStream,
-    until: Instant,
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(remaining(self.until)?))?;
-        self.stream.read(buffer).map_err(as_timeout)
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(remaining(self.until)?))?;
-        self.stream.write(text).map_err(as_timeout)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-fn remaining(until: Instant) -> io::Result<Duration> {
-    match until.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(too_late()),
-        left => Ok(left),
-    }
-}
-
-/// What a socket says whose time is over.
-fn as_timeout(error: io::Error) -> io::Error {
-    if error.kind() == ErrorKind::WouldBlock { too_late() } else { error }
-}
-
-fn too_late() -> io::Error {
-    io::Error::new(ErrorKind::TimedOut, "no answer in time")
 }
 
 /// Where Debian and most others have the certificates of all authorities that are commonly believed.

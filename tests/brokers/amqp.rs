@@ -147,13 +147,13 @@ fn tls_is_with_rabbitmq_and_nobody_else(rabbit: &RabbitMq, port: u16, authority:
     );
     assert_eq!(rabbit.pika(&compare), "b'Subject: secured\\r\\n\\r\\ntext\\r\\n'\nTrue\n");
     for (host, port, root, cause) in [
-        ("localhost", port, &other.root().display().to_string(), "invalid peer certificate: "),
+        ("localhost", port, &other.root().display().to_string(), "its certificate is "),
         ("127.0.0.1", port, &root, "certificate not valid for name"),
         ("localhost", plain, &root, "TLS: "),
         ("localhost", port, &"/nowhere".to_owned(), "/nowhere: cannot be opened"),
     ] {
         let scratch = scratch(&[format!("amqps://{host}:{port}")], &format!("ca_file {root}"));
-        let log = refused(&scratch, &message(cause), TRY_AGAIN);
+        let log = refused(&scratch, &message("refused"), TRY_AGAIN);
         assert!(log.contains(cause), "{cause}: {log}");
     }
 }
