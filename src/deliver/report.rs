@@ -5,7 +5,6 @@
 //! well. A message is reported when everything else about it has succeeded, and is refused if it cannot be, unless a
 //! command has taken it already. Its attachments may become files (`--attachments`), which are taken back with all else.
 
-use std::cell::RefCell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::RawFd;
@@ -26,7 +25,7 @@ use crate::untrusted::is_invisible;
 
 /// Where messages are reported.
 pub struct Reporter {
-    output: RefCell<Outlet>,
+    output: Outlet,
     /// Who has it locked may write. It is empty unless somebody has begun a line and not ended it.
     turn: File,
     /// Where attachments become files.
@@ -43,7 +42,7 @@ impl Reporter {
         let reporter = Outlet::inherited(output).and_then(|output| {
             let turn = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{turn}"))?;
             let folder = std::env::var_os(ATTACHMENTS).map(PathBuf::from);
-            Ok(Self { output: RefCell::new(output), turn, folder })
+            Ok(Self { output, turn, folder })
         });
         [output, turn].into_iter().filter(|number| *number > 2).for_each(|number| _ = nix::unistd::close(number));
         Some(reporter)
@@ -135,11 +134,10 @@ impl Reporter {
     }
 
     fn write(&self, report: &str, patience: &Patience<'_>) -> io::Result<()> {
-        let mut outlet = self.output.borrow_mut();
-        // Whoever came before us may have been killed in the middle of a line; if that was our own, the outlet ends it.
-        let is_others = self.turn.metadata()?.len() > 0 && !outlet.is_torn();
-        let line_end = if is_others { "\n" } else { "" };
+        // Whoever came before us may have been killed in the middle of a line.
+        let line_end = if self.turn.metadata()?.len() > 0 { "\n" } else { "" };
         self.turn.set_len(1)?;
+        let mut outlet = self.output.try_clone()?;
         let written = outlet.write_line(format!("{line_end}{report}\n").as_bytes(), patience);
         if !outlet.is_torn() {
             self.turn.set_len(0)?;

@@ -30,6 +30,7 @@ pub(crate) struct Outlet {
 }
 
 /// How a write is kept from blocking.
+#[derive(Clone, Copy)]
 enum Way {
     /// The description is ours and has O_NONBLOCK, or it is a regular file's, which nobody has to read.
     Write,
@@ -76,6 +77,11 @@ impl Outlet {
                 Self::shared(rustix::process::pidfd_getfd(ourselves, number, PidfdGetfdFlags::empty())?)
             }
         }
+    }
+
+    /// The same one, for lines that have nothing to do with those before.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, way: self.way, is_torn: false })
     }
 
     /// What others write to as well.

@@ -189,7 +189,8 @@ fn a_job_reads_mail_as_json() {
 #[test]
 fn mail_that_cannot_be_reported_is_not_taken() {
     let scratch = Scratch::with_config(
-        "domain mx.example\nlimit.idle_secs 2\nlogfile log\ndeliver rcpt_to * append inbox\ncopy rcpt_to * eml mails\n",
+        "domain mx.example\nlimit.idle_secs 2\nlogfile log\ndeliver rcpt_to piped@mx.example pipe_raw cat >piped\n\
+         deliver rcpt_to * append inbox\ncopy rcpt_to fred@mx.example eml mails\n",
     );
     assert!(scratch.run("mkfifo", &["reports"]).status.success());
     let listen = "exec $0 -c mailrecv.conf listen --json --attachments files --ready-file ready 127.0.0.1:0 >reports";
@@ -198,20 +199,24 @@ fn mail_that_cannot_be_reported_is_not_taken() {
     let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
     let mut peer = Client::connect(server);
     peer.expect("220 ");
-    let mut send = |text: &str, reply: &str| {
-        peer.begin_message(&["fred@mx.example"]);
+    let send = |peer: &mut Client, recipient: &str, text: &str, reply: &str| {
+        peer.begin_message(&[recipient]);
         peer.send(format!("Content-Type: multipart/mixed; boundary=y\r\n\r\n--y\r\n\r\n{text}\r\n--y\r\nContent-Type: image/png\r\n\r\nx\r\n.\r\n"));
         peer.expect(reply);
     };
     // It is more than a pipe takes.
-    send(&format!("{}\r\n", "x".repeat(70)).repeat(2_000), "451 ");
+    let large = format!("{}\r\n", "x".repeat(70)).repeat(2_000);
+    send(&mut peer, "fred@mx.example", &large, "451 ");
     assert_eq!(scratch.read("inbox"), "");
     assert_eq!((scratch.count_files("files"), scratch.count_files("mails")), (0, 0));
     let mut broken_off = vec![0; 1024 * 1024];
     let length = reader.read(&mut broken_off).unwrap();
     assert!(length > 4096 && !broken_off[..length].contains(&b'\n'), "{length}");
-    for text in ["first", "second"] {
-        send(text, "250 ");
+    // The line that broke off is ended once, whoever has begun it.
+    let mut other = Client::connect(server);
+    other.expect("220 ");
+    for (peer, text) in [(&mut other, "first"), (&mut peer, "second")] {
+        send(peer, "fred@mx.example", text, "250 ");
     }
     assert_eq!((scratch.count_files("files"), scratch.count_files("mails")), (2, 2));
     let mut lines = BufReader::new(&reader).lines().map(Result::unwrap);
@@ -220,11 +225,58 @@ fn mail_that_cannot_be_reported_is_not_taken() {
         let report: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
         assert_eq!(report["text"], text);
     }
-    // The last reader leaves.
+    // What a command has taken is taken, reported or not.
     drop(lines);
+    send(&mut peer, "piped@mx.example", &large, "250 ");
+    assert!(scratch.read("piped").contains(&"x".repeat(70)));
+    assert!(scratch.read("log").contains("is delivered, but not reported"), "{}", scratch.read("log"));
+    // The last reader leaves.
     drop(reader);
     assert_eq!(job.exit_code(), 74);
     assert!(job.output().contains("mailrecv: nobody reads standard output any more\n"), "{}", job.output());
+}
+
+/// Sessions take turns, however much they have to say and however slowly it is read.
+#[test]
+fn large_reports_are_not_mixed() {
+    let scratch = Scratch::with_config("domain mx.example\nlogfile log\ndeliver rcpt_to * discard\n");
+    assert!(scratch.run("mkfifo", &["reports"]).status.success());
+    let listen = "exec $0 -c mailrecv.conf listen --json --ready-file ready 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let reader = File::open(scratch.path("reports")).unwrap();
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let peers = ["a", "b", "c", "d"].map(|letter| {
+        thread::spawn(move || {
+            let mut peer = Client::connect(server);
+            peer.expect("220 ");
+            for _ in 0..2 {
+                peer.begin_message(&["fred@mx.example"]);
+                peer.send(format!("\r\n{}.\r\n", format!("{}\r\n", letter.repeat(70)).repeat(2_000)));
+                peer.expect("250 ");
+            }
+        })
+    });
+    let lines: Vec<String> = BufReader::new(reader).lines().take(8).map(Result::unwrap).collect();
+    peers.into_iter().for_each(|peer| peer.join().unwrap());
+    for line in lines {
+        let report: Value = serde_json::from_str(&line).unwrap();
+        let text: String = report["text"].as_str().unwrap().split_whitespace().collect();
+        assert_eq!(text, text[..1].repeat(140_000));
+    }
+}
+
+/// Who has shown a message and stays connected keeps nobody from showing another.
+#[test]
+fn who_has_had_its_turn_lets_others_have_one() {
+    let scratch = Scratch::with_config("domain mx.example\nlimit.idle_secs 20\nlogfile log\ndeliver rcpt_to * print\n");
+    let (_job, server) = listening(&scratch, scratch.mailrecv(&["listen", "127.0.0.1:0"]));
+    let [mut first, mut second] = [(); 2].map(|()| Client::connect(server));
+    for peer in [&mut first, &mut second] {
+        peer.expect("220 ");
+        peer.deliver_subject("fred@mx.example", "shown");
+    }
+    first.deliver_subject("fred@mx.example", "shown");
+    assert_eq!(scratch.read("log").matches("| Subject: shown").count(), 3);
 }
 
 /// Who wants one message and has got it need not stay for the end.
