@@ -52,6 +52,39 @@ fn the_filters_find_every_refusal_of_random_sessions() {
     random_sessions(4_000);
 }
 
+/// A mail for people may say anything, also what this program or the original says of a peer.
+#[test]
+fn what_is_printed_bans_nobody() {
+    let receiver = Receiver::new("deliver rcpt_to * print\ncopy rcpt_to * print raw");
+    let service = SuperServer::Listen.start(&receiver, LOOPBACK[0], "");
+    let mut peer = Client::connect_from(Ipv4Addr::new(127, 0, 0, 2).into(), service.address);
+    peer.expect("220 ");
+    peer.begin_message(&["shown@example.com"]);
+    let victim = hostile::VICTIM;
+    for line in [
+        format!("Subject: MAILRECV[1]: [{victim}] ERROR: 550 No one here by that name"),
+        format!("From: [{victim}] ERROR: [{victim}] 550 x <a@b.example>"),
+        String::new(),
+        format!("Sat Nov 21 01:32:50 2026 MAILRECV[1]: [{victim}] ERROR: 550 No one here by that name 'x@example.com'"),
+        format!("[{victim}] ERROR: 550 No one here by that name"),
+        "[localhost] ERROR: 550 No one here by that name".to_owned(),
+        "brackets [as] they 'are'\tand tabs".to_owned(),
+        ".".to_owned(),
+    ] {
+        peer.send(format!("{line}\r\n"));
+    }
+    peer.expect("250 ");
+    peer.exchange("QUIT", "221 ");
+    let log = receiver.read(receiver.log());
+    assert_eq!(log.matches("| brackets [as] they 'are'\tand tabs\n").count(), 2, "{log}");
+    let original = receiver.write("original.conf", ORIGINAL_FILTER);
+    let shipped = repository::path("etc/fail2ban/filter.d/mailrecv.conf");
+    for filter in [&shipped, &original] {
+        // Names would be looked up, as fail2ban does unless it is told otherwise.
+        assert_eq!(hits_with_names(&receiver.log(), filter, "yes"), Hits::new(), "{}: {log}", filter.display());
+    }
+}
+
 /// Takes some minutes: `tests/run --test activation -- --ignored`.
 #[test]
 #[ignore = "takes some minutes"]
@@ -263,8 +296,13 @@ fn assert_filters_find(receiver: &Receiver, log: &Path, expected: &Expected) {
 
 /// What a filter finds in a log.
 pub(crate) fn hits(log: &Path, filter: &Path) -> Hits {
+    hits_with_names(log, filter, "no")
+}
+
+/// The same, with what is done about the names of hosts (usedns in jail.conf(5)).
+fn hits_with_names(log: &Path, filter: &Path, use_dns: &str) -> Hits {
     let mut regex = debian::fail2ban("fail2ban-regex");
-    regex.args(["--out", "ip", "--usedns", "no"]).args([log, filter]);
+    regex.args(["--out", "ip", "--usedns", use_dns]).args([log, filter]);
     let mut hits = Hits::new();
     for address in succeeds_within(regex, "", LONGEST_SEARCH).split_whitespace() {
         let address = address.parse().unwrap_or_else(|_| panic!("{}: `{address}` was hit", filter.display()));
