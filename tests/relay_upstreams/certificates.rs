@@ -8,7 +8,7 @@ use std::thread;
 use testkit::certificates::{Authority, Request};
 use testkit::daemon::free_port;
 use testkit::postfix::Postfix;
-use testkit::{Folder, LOOPBACK, debian, succeeds, wait_until};
+use testkit::{Daemon, Folder, LOOPBACK, debian, succeeds, wait_until};
 
 use crate::script::{self, Act};
 use crate::{AUTHORITY, FRED, copies, log, relaying, reply_to_message};
@@ -85,6 +85,31 @@ fn a_certificate_that_proves_nothing_gets_no_mail_where_one_is_required() {
 }
 
 /// Neither the message nor who we are.
+/// Under TLS an end may be announced before it comes, and is one all the same.
+#[test]
+fn a_server_that_takes_its_leave_under_tls_is_not_waited_for() {
+    let folder = Folder::new();
+    let (certificate, key) = AUTHORITY.issue(&folder.path(""), "upstream", &Request::of(&["localhost"]));
+    let script = "import socket, ssl, sys\n\
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+        context.load_cert_chain(*sys.argv[1:])\n\
+        with socket.create_server(('127.0.0.1', 0)) as server:\n\
+        \x20   print(server.getsockname()[1], flush=True)\n\
+        \x20   peer = context.wrap_socket(server.accept()[0], server_side=True)\n\
+        \x20   peer.sendall(b'220 upstream.example ESMTP\\r\\n')\n\
+        \x20   peer.recv(1000)\n\
+        \x20   peer.unwrap()\n";
+    let mut command = debian::command("python3", "python3");
+    command.args(["-c", script]).args([&certificate, &key]);
+    let mut server = Daemon::start(command, folder.path("said"));
+    let port: u16 = server.until("its port", |said| said.trim().parse().ok());
+    let root = AUTHORITY.root().display().to_string();
+    let scratch = relaying(format!("smtps://localhost:{port} ca={root}"), "limit.relay_secs 100");
+    let reply = reply_to_message(&scratch, &[FRED]);
+    assert!(reply.starts_with("451 4.4.2 "), "{reply}\n{}", log(&scratch));
+    assert!(log(&scratch).contains(": it has closed the connection"), "{}", log(&scratch));
+}
+
 #[test]
 fn nothing_is_told_in_the_clear_where_tls_is_required() {
     let greetings: &[&str] = &[
