@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::daemon::free_port;
 use crate::debian::{USER, chown};
+use crate::tcp::is_listening;
 use crate::{Client, Daemon, Folder, LOOPBACK, debian, wait_until};
 
 /// A running Postfix with folders of its own.
@@ -58,7 +59,7 @@ impl Postfix {
         let mut master = debian::postfix("master");
         master.arg("-d").arg("-c").arg(folder.path("config"));
         let mut master = Daemon::start(master, folder.path("master.out"));
-        master.until("listening", |_| std::net::TcpStream::connect(address).ok());
+        master.until("listening", |_| is_listening(address).then_some(()));
         Self { address, _master: master, folder }
     }
 

@@ -222,7 +222,7 @@ impl<'s> Server<'s> {
         let command = scratch
             .command(MAILRECV, &["-c", CONFIG, "-l", LOG, "listen", "--max-per-address", "100", &address.to_string()]);
         let mut daemon = Daemon::start(command, scratch.path("listen.out"));
-        daemon.until("listening", |_| std::net::TcpStream::connect(address).ok());
+        daemon.until("listening", |_| testkit::tcp::is_listening(address).then_some(()));
         Self { scratch, port: address.port().to_string(), _daemon: daemon }
     }
 
