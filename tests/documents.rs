@@ -23,6 +23,7 @@ fn assert_sound(text: &str, what: &str) {
     let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
     // What of the environment has no default, or one that is only an example.
     check.envs([("SMTP_AUTH_PASSWORD", "secret"), ("RELAY_HOST", "localhost"), ("RELAY_USE_TLS", "False")]);
+    check.env("HPFEEDS_SECRET", "secret");
     let output = output(check);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{what}");
     assert_eq!(output.status.code(), Some(0), "{what}");
@@ -64,7 +65,9 @@ fn the_examples_in_the_reference_are_sound() {
         _ => (*line).to_owned(),
     };
     scratch.write(CONFIG, uncommented.iter().map(beside).collect::<Vec<_>>().join("\n"));
-    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+    let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
+    check.envs([("FRED_PASSWORD", "secret"), ("HPFEEDS_SECRET", "secret")]);
+    let output = output(check);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     for directive in config::directives().chain(FORMS) {
         assert!(uncommented.iter().any(|line| has_directive(line, directive)), "no example of `{directive}`");
