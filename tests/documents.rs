@@ -74,6 +74,48 @@ fn the_examples_in_the_reference_are_sound() {
     }
 }
 
+/// The examples of the manual and of the README: each that is lines of a configuration is one.
+#[test]
+fn the_examples_in_the_manual_are_sound() {
+    let page = repository::text("etc/man/mailrecv.conf.5");
+    let blocks = page.split("\n.Bd -literal").skip(1).map(|block| {
+        let (_, text) = block.split_once('\n').unwrap();
+        text.split("\n.Ed").next().unwrap().replace("\\e", "\\").replace("\\&", "")
+    });
+    let readme = repository::text("README.md");
+    let indented = |block: &&str| block.trim_start_matches('\n').starts_with("    ");
+    let of_readme = readme.split("\n\n").filter(indented).map(|block| block.replace("\n    ", "\n"));
+    let is_directive = |line: &str| {
+        let first = line.split_whitespace().next();
+        first.is_none_or(|first| first.starts_with('#') || config::directives().any(|name| name == first))
+    };
+    let examples: Vec<String> = blocks
+        .chain(of_readme)
+        .map(|block| block.trim().to_owned())
+        .filter(|block| block.lines().all(is_directive) && block.lines().any(|line| !line.starts_with('#')))
+        .collect();
+    assert!(examples.len() > 15, "{examples:#?}");
+    let scratch = Scratch::new();
+    // What they name is there.
+    for folder in ["mailrecv.d", "etc/mailrecv/example.net", "etc/letsencrypt/live/mail.example.com"] {
+        std::fs::create_dir_all(scratch.path(folder)).unwrap();
+    }
+    let (certificate, key) = Authority::new().issue(&scratch.path(""), "fullchain", &Request::of(&["mydomain.com"]));
+    for folder in ["etc/mailrecv", "etc/mailrecv/example.net", "etc/letsencrypt/live/mail.example.com"] {
+        std::fs::copy(&certificate, scratch.path(folder).join("fullchain.pem")).unwrap();
+        std::fs::copy(&key, scratch.path(folder).join("privkey.pem")).unwrap();
+    }
+    scratch.write("etc/mailrecv.passwd", succeeds(scratch.command(MAILRECV, &["passwd", "fred"]), "secret\n"));
+    scratch.write("etc/mailrecv/amqp-password", "secret\n");
+    for example in examples {
+        scratch.write(CONFIG, example.replace("/etc/", "./etc/"));
+        let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
+        check.env("SMTP_AUTH_PASSWORD", "secret");
+        let output = output(check);
+        assert_eq!(output.status.code(), Some(0), "{example}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// Whether a line begins with the words of a directive.
 fn has_directive(line: &str, directive: &str) -> bool {
     let mut words = line.split_whitespace();
