@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -107,6 +109,9 @@ fn a_job_waits_for_mail() {
     let (mut job, server) = listening(&scratch, scratch.mailrecv(&[&["listen"][..], &arguments].concat()));
     let written = scratch.read("ready");
     assert!(written.starts_with(&format!("{server}\n[::1]:")) && written.lines().count() == 2, "{written}");
+    // Whoever waits for it may be another user, as for any file that is made.
+    let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode(ready), mode(scratch.write("another", "")));
 
     let mut first = Client::connect(server);
     first.expect("220 ");
