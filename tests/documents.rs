@@ -196,6 +196,19 @@ fn the_manual_page_describes_every_option() {
     }
 }
 
+/// What `tests/run` brings onto a machine is said beforehand.
+#[test]
+fn the_packages_that_the_tests_need_are_told() {
+    let (run, told) = (repository::text("tests/run"), repository::text("docs/testing.md"));
+    let told: Vec<&str> = told.split([' ', ',', '\n', '.', ';']).collect();
+    for list in ["tools=\"", "daemons=\""] {
+        let list = run.lines().find_map(|line| line.strip_prefix(list)).unwrap().trim_end_matches('"');
+        for package in list.split(' ') {
+            assert!(told.contains(&package), "docs/testing.md lacks {package}");
+        }
+    }
+}
+
 /// Each metric with every value of its label.
 #[test]
 fn the_manual_page_describes_every_metric() {

@@ -422,8 +422,8 @@ impl Event<'_> {
     }
 }
 
-/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, or
-/// follows from one that has its line, because peers are banned for the others.
+/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for what is not the peer's fault and
+/// could be taken for that, or follows from what has its line, because peers are banned for the others.
 fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = if is_error(reply) { "ERROR" } else { "WARNING" };
     // One line, whoever has worded it.

@@ -17,7 +17,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, InvalidMessage, RootCertStore,
+    SignatureScheme,
+};
 
 use super::client::{ClientFiles, Endpoint};
 use super::conn::{Woken, wait};
@@ -308,6 +311,10 @@ fn failure(error: rustls::Error) -> String {
                 &flaw
             };
             format!("its certificate is not to be believed: {why}")
+        }
+        // As of a server that expects STARTTLS first, or has no TLS.
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            "what it says is not TLS".to_owned()
         }
         error => flaw(error),
     }
