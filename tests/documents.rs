@@ -196,6 +196,20 @@ fn the_manual_page_describes_every_option() {
     }
 }
 
+/// Who installs a unit by hand as the README says has the configuration that it is for.
+#[test]
+fn the_readme_installs_what_units_read() {
+    let readme = repository::text("README.md");
+    let units = repository::files("systemd-socket", "service");
+    let texts = units.iter().map(|unit| std::fs::read_to_string(unit).unwrap());
+    let named: Vec<String> =
+        texts.filter_map(|text| Some(text.split_once(" -c /etc/")?.1.split_whitespace().next()?.to_owned())).collect();
+    assert!(named.len() > 3, "{named:?}");
+    for name in named {
+        assert!(readme.contains(&format!("\n    install -m 644 etc/{name} /etc/")), "{name} is not installed");
+    }
+}
+
 /// What `tests/run` brings onto a machine is said beforehand.
 #[test]
 fn the_packages_that_the_tests_need_are_told() {
