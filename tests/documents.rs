@@ -223,6 +223,22 @@ fn the_packages_that_the_tests_need_are_told() {
     }
 }
 
+/// What we say to programs that we start, and what a user may set.
+#[test]
+fn the_manual_page_describes_every_variable_of_our_own() {
+    let page = repository::text("etc/man/mailrecv.8");
+    let (_, page) = page.split_once("\n.Sh ENVIRONMENT\n").unwrap();
+    let (page, _) = page.split_once("\n.Sh ").unwrap();
+    let mut grep = std::process::Command::new("grep");
+    grep.args(["-rhoE", "\"MAILRECV_[A-Z_]+\""]).arg(repository::path("src"));
+    let sources = output(grep);
+    let names = String::from_utf8(sources.stdout).unwrap();
+    assert!(names.lines().count() > 3, "{names}");
+    for name in names.lines().map(|name| name.trim_matches('"')) {
+        assert!(page.split_whitespace().any(|word| word == name), "mailrecv(8) lacks {name}");
+    }
+}
+
 /// Each metric with every value of its label.
 #[test]
 fn the_manual_page_describes_every_metric() {
