@@ -210,6 +210,17 @@ fn the_readme_installs_what_units_read() {
     }
 }
 
+/// The lines for inetd, which a test gives to a real one, stand in two places.
+#[test]
+fn the_manual_page_has_the_readmes_lines_for_inetd() {
+    let (readme, page) = (repository::text("README.md"), repository::text("etc/man/mailrecv.8"));
+    let lines: Vec<&str> = readme.lines().map(str::trim).filter(|line| line.starts_with("smtp stream ")).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        assert!(page.lines().any(|of_page| of_page == line), "mailrecv(8) lacks `{line}`");
+    }
+}
+
 /// What `tests/run` brings onto a machine is said beforehand.
 #[test]
 fn the_packages_that_the_tests_need_are_told() {

@@ -341,6 +341,20 @@ fn mistakes_in_the_environment_are_told() {
     }
 }
 
+/// Who names no port means that of what is spoken: none has TLS first at port 25.
+#[test]
+fn the_port_is_that_of_what_is_spoken() {
+    let folder = Folder::new();
+    let config = repository::path("etc/mailrecv-relay.conf").display().to_string();
+    let question =
+        ["explain", "--peer", "192.0.2.1", "--auth", "myuser", "--from", "a@company.com", "--rcpt", "b@client.com"];
+    for (ssl, server) in [("False", "'smtp://localhost:25'"), ("True", "'smtps://localhost:465'")] {
+        let mut explain = folder.command(MAILRECV, &[&["-c", &*config][..], &question].concat());
+        explain.envs(COMPOSE).env("RELAY_USE_SSL", ssl);
+        assert_says(&succeeds(explain, ""), &format!("destination: relay {server}"));
+    }
+}
+
 /// The README's commands, pasted.
 #[test]
 fn the_commands_of_the_readme_work() {
