@@ -445,9 +445,8 @@ fn the_commands_of_the_readme_work() {
     sink.until("the mail", |said| said.contains("| It works.\n").then_some(()));
 
     scratch.write("ready", "127.0.0.1:1\n");
-    let output = shell(job).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.ends_with("\ntrue\n"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let said = testkit::succeeds(shell(job), "");
+    assert!(said.ends_with("\ntrue\n"), "{said}");
 }
 
 /// What the command has started, and where that listens.
