@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::action::Action;
 use super::diagnostic::{Diagnostic, Severity};
-use super::lexer;
+use super::lexer::{self, Prepared};
 use super::lines::Lines;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
@@ -19,6 +19,7 @@ use super::peers::{PeerPattern, Peers, Who};
 use super::perl;
 use super::places::{self, Places};
 use super::rules::{Denial, Rules};
+use super::secrets::Cited;
 use super::shadow::{self, Others};
 use super::sources::LineName;
 use super::trace::Trace;
@@ -327,13 +328,11 @@ impl Finding {
 
     /// With its line, as it was read.
     pub(super) fn cite(self, line: &str) -> Diagnostic {
-        let source = match lexer::prepared(line) {
-            Ok(prepared) if prepared.is_replaced() => prepared.text().to_owned(),
-            _ => line.to_owned(),
-        };
-        let column = source.char_indices().take_while(|(byte, _)| *byte < self.position.start).count() + 1;
+        let prepared = lexer::prepared(line).ok().filter(Prepared::is_replaced);
+        let cited = prepared.as_ref().map_or(Cited::InFile(line), Cited::Prepared);
+        let before = cited.text().char_indices().take_while(|(byte, _)| *byte < self.position.start);
+        let (column, source) = (before.count() + 1, cited.without_secrets().into_owned());
         let Self { severity, position: Position { line, .. }, width, message } = self;
-        let source = lexer::without_secret(&source).into_owned();
         Diagnostic { severity, file: None, line, column, width, message, source }
     }
 }

@@ -11,6 +11,7 @@ use super::domains::DomainList;
 use super::lexer::{CONDITIONS, Notes, Prepared, Problem, Word, Words};
 use super::limits::{self, LimitLine, Limits};
 use super::network::Network;
+use super::secrets;
 use super::settings::{SETTINGS, Setting};
 use super::spelling::{closest, did_you_mean};
 use super::table::Table;
@@ -376,6 +377,10 @@ fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
 }
 
 fn unknown_directive(verb: Word<'_>) -> Problem {
+    // `relay_password=secret`: the secret is not for the log.
+    if let Some(name) = secrets::meant(verb.text).filter(|name| *name != verb.text) {
+        return verb.problem(format!("unknown directive `{name}...`: behind a directive stands a blank"));
+    }
     let meant =
         closest(verb.text, names()).or_else(|| names().find(|name| name.strip_prefix("limit.") == Some(verb.text)));
     let meant = meant.map_or_else(String::new, |name| format!(": did you mean `{name}`?"));
