@@ -303,7 +303,8 @@ fn finding_about(
     let (severity, message) = match (checked, perl::translated(pattern.source())) {
         (Err(broken), _) => (Severity::Error, broken.message),
         (Ok(()), Ok(Cow::Owned(meant))) => {
-            (Severity::Warning, format!("this is Perl's spelling, and is taken for `{meant}`: write that"))
+            let perls = || format!("this is Perl's spelling, and is taken for `{meant}`: write that");
+            (Severity::Warning, is_list(pattern.source()).unwrap_or_else(perls))
         }
         (Ok(()), _) => (Severity::Warning, odd()?),
     };
@@ -351,6 +352,16 @@ fn is_another_notation(pattern: &Pattern) -> Option<String> {
         );
     }
     has_brackets(source).or_else(|| refuses_more(source))
+}
+
+/// A pattern that is a list of domains where `*` or an address may stand.
+fn is_list(source: &str) -> Option<String> {
+    let (local_part, domains) = source.trim_start_matches('^').trim_end_matches('$').split_once("@{")?;
+    let domains = domains.strip_suffix('}')?.replace(' ', "").replace(',', "|").replace('.', "\\.");
+    let meant = format!("^{local_part}@({domains})$");
+    Some(format!(
+        "this is a regular expression, as it does not begin with `*`, and no list of domains: write `{meant}`"
+    ))
 }
 
 /// A pattern with the angle brackets that addresses have in commands.

@@ -345,6 +345,14 @@ fn is_condition(word: Word<'_>) -> bool {
     CONDITIONS.contains(&word.text)
 }
 
+/// The directive of a line whose condition does not hold, if it stands there as it is.
+pub(super) fn skipped_directive(line: &str) -> Option<Word<'_>> {
+    let line = without_comment(line);
+    let switch = condition(line).ok()??.switch;
+    let mut words = Words { at: switch.end, ..Words::new(line) };
+    words.next_word().filter(|word| !word.text.contains(VARIABLE))
+}
+
 /// Whether a switch is on: `on`, `yes`, `true` or `1`, against `off`, `no`, `false` or `0`, letter case aside.
 pub(super) fn truth(word: &str) -> Option<bool> {
     let is_one_of = |words: [&str; 4]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
@@ -491,8 +499,11 @@ impl<'l> Variable<'l> {
         }
         let name = self.name;
         let value = value.into_string().map_err(|_| format!("the value of `{name}` is not UTF-8 text"))?;
-        match value.contains(['\n', '\r', '\0']) {
+        match value.strip_suffix('\r').unwrap_or(&value).contains(['\n', '\r', '\0']) {
             true => Err(format!("the value of `{name}` is more than one line")),
+            false if value.ends_with('\r') => {
+                Err(format!("the value of `{name}` ends with a carriage return, as lines of Windows do: take it out"))
+            }
             false => Ok(Some(value)),
         }
     }
@@ -631,6 +642,14 @@ mod tests {
             ("x ${", "`${` without its `}`"),
         ] {
             assert_eq!(words_with(line, "").unwrap_err(), message, "{line}");
+        }
+        for (value, message) in [
+            ("a\n", "the value of `V` is more than one line"),
+            ("a\rb", "the value of `V` is more than one line"),
+            ("a\r\r", "the value of `V` is more than one line"),
+            ("a\r", "the value of `V` ends with a carriage return, as lines of Windows do: take it out"),
+        ] {
+            assert_eq!(words_with("x ${V:-b}", value).unwrap_err(), message, "{value:?}");
         }
         let bad = |_: &str| Some(std::os::unix::ffi::OsStringExt::from_vec(b"a\xff".to_vec()));
         for line in ["x ${V}", "x ${V:-a}"] {

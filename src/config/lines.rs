@@ -60,7 +60,14 @@ impl<'r> Lines<'r> {
         // The line is shown with its comment.
         let shown = if prepared.is_replaced() { Cited::Prepared(&prepared) } else { Cited::InFile(text) };
         let notes = Notes::default();
-        let Ok(Some(line)) = directive::line_noting(&prepared, Some(&notes)) else { return };
+        let line = match directive::line_noting(&prepared, Some(&notes)) {
+            Ok(Some(line)) => line,
+            Ok(None) => {
+                found.extend(directive::skipped_problem(text).map(|problem| problem.warn(Cited::InFile(text), number)));
+                return;
+            }
+            Err(_) => return,
+        };
         let mut problems = notes.take();
         let is_exact_rule =
             matches!(&line, Line::Rule(RuleLine::Deliver(delivery)) if is_exact(delivery.recipient.text));
@@ -109,7 +116,8 @@ impl<'r> Lines<'r> {
                 found.push(problem.warn(Cited::InFile(text), number));
             }
         } else {
-            problems.extend(lexer::look_alike(prepared.text()));
+            // What a password consists of is nobody's business.
+            problems.extend(lexer::look_alike(prepared.text()).filter(|problem| !shown.hides(problem.start)));
         }
         if let Some(problem) = self.placeholder(&prepared, &line) {
             problems.push(problem);

@@ -87,8 +87,13 @@ impl Reader {
     /// to say then.
     fn may_have_another(&self, directive: &str) -> bool {
         self.errors.iter().any(|error| {
-            let line = error.source.trim_start();
-            line.starts_with(directive) || line.starts_with("include")
+            let mut words = error.source.split_ascii_whitespace();
+            let is_meant = |word: &str| word.starts_with(directive) || word.starts_with("include");
+            match words.next() {
+                // Whatever the switch is like.
+                Some(first) if lexer::CONDITIONS.contains(&first) => words.any(is_meant),
+                first => first.is_some_and(is_meant),
+            }
         })
     }
 

@@ -28,6 +28,12 @@ impl<'l> Cited<'l> {
         }
     }
 
+    /// Whether this byte is part of a secret.
+    pub(super) fn hides(self, at: usize) -> bool {
+        let before = self.text()[..at].chars().count();
+        self.without_secrets().chars().nth(before) != self.text()[at..].chars().next()
+    }
+
     /// The same with stars in the place of a secret, character for character.
     pub(super) fn without_secrets(self) -> Cow<'l, str> {
         let line = self.text();
