@@ -1,7 +1,10 @@
-//! `mailrecv passwd`: makes a line for the file of accounts out of a password that is typed or piped.
+//! `mailrecv passwd`: makes a line for the file of accounts out of a password that is typed or piped, and the one with the
+//! secret for a file that has none.
 
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -9,19 +12,39 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
+use crate::accounts;
 use crate::accounts::hash::{Kind, LONGEST};
 use crate::exit::Exit;
+use crate::unread::Unread;
 use crate::wait::is_ready;
 
 /// Reads a password from standard input, and writes `NAME:HASH` to standard output.
 pub(crate) fn run(name: &str, kind: Kind) -> Exit {
-    match line(name, kind).and_then(|line| io::stdout().write_all(line.as_bytes()).context("standard output")) {
+    match lines(name, kind).and_then(|lines| io::stdout().write_all(lines.as_bytes()).context("standard output")) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             let _ = writeln!(io::stderr(), "mailrecv: {error:#}");
             Exit::Refused
         }
     }
+}
+
+fn lines(name: &str, kind: Kind) -> anyhow::Result<String> {
+    let line = line(name, kind)?;
+    // Elsewhere, in a pipe or at a terminal, one line is expected, and nobody knows what it is added to.
+    let secret = match file_of_standard_output() {
+        Some(file) if !accounts::has_secret(&file) => accounts::secret_line()?,
+        _ => String::new(),
+    };
+    Ok(secret + &line)
+}
+
+/// What is in the file that standard output goes to, if it is one and can be read.
+fn file_of_standard_output() -> Option<Vec<u8>> {
+    let file = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    file.metadata().ok().filter(Metadata::is_file)?;
+    // A shell has opened it for writing alone.
+    Unread::open(Path::new("/proc/self/fd/1")).read().ok()
 }
 
 fn line(name: &str, kind: Kind) -> anyhow::Result<String> {

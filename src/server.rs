@@ -235,6 +235,7 @@ impl<'a> Server<'a> {
                 Step::Authenticated(user, mechanism, reply) => {
                     self.log.event(&Event::Authenticated { user: &user, mechanism });
                     self.tally.count(Family::Authentications.with_any(mechanism.name()));
+                    self.log.authenticated(&user);
                     session.authenticated(&user);
                     policy.authenticated(&user);
                     Step::Reply(reply)

@@ -83,6 +83,14 @@ fn own_lines() {
 fn scram_is_offered_where_everybody_has_its_keys() {
     let scratch = scratch();
     add(&scratch, &made(&["--hash", "scram-sha-256", "fred"], b"correct horse\n"));
+    // Who asks twice would find out who has an account; what is advised is done.
+    let (said, status) = check(&scratch);
+    let advice = "accounts has no line `:secret:...`, so that who asks for SCRAM-SHA-256 twice finds out which names have \
+                  an account: make one with `";
+    let (_, command) = said.split_once(advice).expect(&said);
+    let command = format!("{} >>accounts", command.split('`').next().unwrap());
+    assert_eq!(status, Some(0), "{said}");
+    assert!(scratch.run("sh", &["-c", &command]).status.success(), "{command}");
     assert_eq!(check(&scratch), (String::new(), Some(0)));
     // As Dovecot writes them.
     let config = scratch.write("dovecot.conf", "log_path = /dev/stderr\n");
@@ -95,6 +103,67 @@ fn scram_is_offered_where_everybody_has_its_keys() {
     assert!(accounts.is_password("jane", b"battery staple").unwrap());
     assert!(!accounts.is_password("jane", b"correct horse").unwrap());
     assert_eq!(accounts.scram_keys("jane").unwrap().iterations.get(), 4096);
+}
+
+/// What the shell appends to a file is known to be one, and whether that has a secret.
+#[test]
+fn the_first_line_of_a_file_is_its_secret() {
+    let scratch = scratch();
+    for (name, password) in [("fred", "correct horse"), ("jane", "battery staple")] {
+        let command = format!("echo '{password}' | {MAILRECV} passwd --hash scram-sha-256 {name} >>accounts");
+        assert!(scratch.run("sh", &["-c", &command]).status.success());
+    }
+    let text = scratch.read("accounts");
+    let beginnings = text.lines().map(|line| line.split_inclusive(':').next().unwrap()).collect::<Vec<_>>();
+    assert_eq!(beginnings, [":", "fred:", "jane:"], "{text}");
+    assert!(text.starts_with(":secret:") && text.lines().next().unwrap().len() == ":secret:".len() + 44, "{text}");
+    assert_eq!(check(&scratch), (String::new(), Some(0)));
+    let accounts = accounts(&scratch);
+    assert!(accounts.takes_scram() && accounts.is_password("jane", b"battery staple").unwrap());
+    assert_eq!(accounts.scram_keys("nobody").unwrap(), accounts.scram_keys("nobody").unwrap());
+    // What cannot be read may have one.
+    let unreadable = format!("echo secret | setpriv --reuid=65534 --clear-groups {MAILRECV} passwd fred >>accounts");
+    assert!(scratch.run("sh", &["-c", &unreadable]).status.success());
+    assert_eq!(scratch.read("accounts").lines().count(), 4);
+    // Another secret each time.
+    let again = format!("echo secret | {MAILRECV} passwd fred >accounts");
+    assert!(scratch.run("sh", &["-c", &again]).status.success());
+    let (old, new) = (text, scratch.read("accounts"));
+    assert!(new.starts_with(":secret:") && new.lines().count() == 2 && old.lines().next() != new.lines().next());
+}
+
+#[test]
+fn mistakes_about_the_secret() {
+    let scratch = scratch();
+    add(&scratch, &made(&["--hash", "scram-sha-256", "fred"], b"correct horse\n"));
+    let account = scratch.read("accounts");
+    let secret = ":secret:Xq3mW0bVh0n8l9m2Jm0m5o5yVh8d2b1xk0m5o5yVh8c=\n";
+    for (lines, expected) in [
+        (format!("{secret}{account}"), &[][..]),
+        (format!("{account}{secret}\n"), &[]),
+        (
+            format!("{secret}{account}:secret:hunter2\n{secret}"),
+            &[
+                "accounts:3:1: error: a secret is there already: the first line counts, remove one",
+                "accounts:4:1: error: a secret is there already: the first line counts, remove one",
+            ],
+        ),
+        (
+            format!(":secret:hunter2\n{account}"),
+            &[
+                "warning: accounts has no line `:secret:...`, so that",
+                "accounts:1:9: error: this secret has less than 22 characters: make one with",
+            ],
+        ),
+        (format!(":secrets:x\n{secret}{account}"), &["accounts:1:1: error: a name is missing"]),
+    ] {
+        scratch.write("accounts", &lines);
+        let (said, _) = check(&scratch);
+        let headlines = said.lines().filter(|line| line.starts_with(['m', 'a'])).collect::<Vec<_>>();
+        assert_eq!(headlines.len(), expected.len(), "{said}");
+        assert!(headlines.iter().zip(expected).all(|(line, expected)| line.contains(expected)), "{said}");
+        assert!(!said.contains("Xq3m") && !said.contains("hunter2"), "{said}");
+    }
 }
 
 #[test]

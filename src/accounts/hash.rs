@@ -83,6 +83,11 @@ impl Hash {
         }
     }
 
+    /// Whether its salt is told to whoever asks.
+    pub(crate) fn is_scram(&self) -> bool {
+        matches!(self, Hash::Scram(_))
+    }
+
     /// Whether it is the hash of this password. The work does not depend on the answer. An error if the hash is damaged in
     /// a way that only using it shows.
     pub(crate) fn is_of(&self, password: &[u8]) -> anyhow::Result<bool> {

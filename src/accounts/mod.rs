@@ -1,7 +1,8 @@
 //! Who may log in, with which password: a file of names and hashes, and those whom the configuration names.
 //!
-//! A line is `NAME:HASH`; empty lines and those that begin with `#` say nothing. The file is opened while we may still
-//! open it, and read when a peer asks to log in.
+//! A line is `NAME:HASH`; empty lines and those that begin with `#` say nothing. One is `:secret:SECRET`, which is what
+//! answers about names that have no account are made of. The file is opened while we may still open it, and read when a
+//! peer asks to log in.
 
 pub mod hash;
 
@@ -9,7 +10,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use base64ct::{Base64, Encoding};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
 use crate::scram_keys::{self, ScramKeys, mac};
@@ -74,8 +78,8 @@ impl Accounts {
         }
     }
 
-    /// The keys of this account. For a name that has none they are made up, and always the same, so that nobody can find
-    /// out who has an account. Errors as those of [`Accounts::is_password`].
+    /// The keys of this account. For a name that has none they are made up, and always the same where the file has a
+    /// secret, so that nobody can find out who has an account. Errors as those of [`Accounts::is_password`].
     pub fn scram_keys(&self, name: &str) -> anyhow::Result<ScramKeys> {
         self.parsed(|list| list.scram_keys(name))
     }
@@ -92,6 +96,8 @@ pub(crate) struct Checked {
     pub(crate) accounts: usize,
     /// How many of these have keys of SCRAM.
     pub(crate) with_scram: usize,
+    /// Whether there is a secret.
+    pub(crate) has_secret: bool,
     /// What is wrong, in the order of the file.
     pub(crate) mistakes: Vec<Mistake>,
 }
@@ -118,6 +124,17 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<Checked> {
     for (line, number) in List(&text).lines().zip(1..) {
         let (name, wrong) = match line {
             Line::Nothing => continue,
+            Line::Secret(_) if checked.has_secret => {
+                (SECRET_NAME, Wrong::Name("a secret is there already: the first line counts, remove one".to_owned()))
+            }
+            Line::Secret(secret) if secret.len() < SHORTEST_SECRET => (
+                SECRET_NAME,
+                Wrong::Hash(format!("this secret has less than {SHORTEST_SECRET} characters: {NEW_SECRET}")),
+            ),
+            Line::Secret(_) => {
+                checked.has_secret = true;
+                continue;
+            }
             Line::Account(Account { name, hash }) => {
                 if !names.insert(name) {
                     (name, Wrong::Name("this account is there already: the first line counts, remove one".to_owned()))
@@ -127,7 +144,7 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<Checked> {
                     match Hash::parse(hash) {
                         Ok(hash) => {
                             checked.accounts += 1;
-                            checked.with_scram += usize::from(matches!(hash, Hash::Scram(_)));
+                            checked.with_scram += usize::from(hash.is_scram());
                             continue;
                         }
                         Err(why) => (name, Wrong::Hash(why.to_string())),
@@ -147,6 +164,16 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<Checked> {
         checked.mistakes.push(Mistake { line: number, column, width, message, shown });
     }
     Ok(checked)
+}
+
+/// A line with a new secret, for a file that has none.
+pub(crate) fn secret_line() -> anyhow::Result<String> {
+    Ok(format!("{SECRET}{}\n", Base64::encode_string(&random()?)))
+}
+
+/// Whether a file has a secret.
+pub(crate) fn has_secret(file: &[u8]) -> bool {
+    List(file).secret().is_some()
 }
 
 /// Which part of a line is wrong.
@@ -175,6 +202,8 @@ struct List<'t>(&'t [u8]);
 enum Line<'t> {
     /// Empty, or a comment.
     Nothing,
+    /// What answers about unknown names are made of.
+    Secret(&'t [u8]),
     Account(Account<'t>),
     /// Something else, and how it begins.
     Other(&'t str),
@@ -194,6 +223,9 @@ impl<'t> List<'t> {
             if line.is_empty() || line.starts_with(b"#") {
                 return Line::Nothing;
             }
+            if let Some(secret) = line.strip_prefix(SECRET.as_bytes()) {
+                return Line::Secret(secret);
+            }
             let text = match std::str::from_utf8(line) {
                 Ok(text) => text,
                 Err(error) => std::str::from_utf8(&line[..error.valid_up_to()]).unwrap_or_default(),
@@ -209,69 +241,105 @@ impl<'t> List<'t> {
     fn accounts(self) -> impl Iterator<Item = Account<'t>> {
         self.lines().filter_map(|line| match line {
             Line::Account(account) => Some(account),
-            Line::Nothing | Line::Other(_) => None,
+            Line::Nothing | Line::Secret(_) | Line::Other(_) => None,
+        })
+    }
+
+    /// The first secret that cannot be guessed.
+    fn secret(self) -> Option<&'t [u8]> {
+        self.lines().find_map(|line| match line {
+            Line::Secret(secret) => Some(secret).filter(|secret| secret.len() >= SHORTEST_SECRET),
+            Line::Nothing | Line::Account(_) | Line::Other(_) => None,
         })
     }
 
     fn takes_scram(self) -> bool {
         // Whose line is damaged cannot log in by any mechanism, and takes none from the others.
         let mut hashes = self.accounts().filter_map(|account| Hash::parse(account.hash).ok()).peekable();
-        hashes.peek().is_some() && hashes.all(|hash| matches!(hash, Hash::Scram(_)))
+        hashes.peek().is_some() && hashes.all(|hash| hash.is_scram())
     }
 
     fn is_password(self, name: &str, password: &[u8]) -> anyhow::Result<bool> {
-        let (hash, is_known) = self.hash_to_try(name)?;
+        let (hash, is_known) = self.hash_to_try(name, &self.key_for(name)?)?;
         let is_of = hash.is_of(password).with_context(|| of_account(name))?;
         Ok(is_of && is_known)
     }
 
     fn scram_keys(self, name: &str) -> anyhow::Result<ScramKeys> {
-        match self.hash_to_try(name)? {
-            (Hash::Scram(keys), true) => Ok(keys),
-            (Hash::Scram(like), false) => Ok(self.made_up(name, like)),
-            _ => bail!("{} has no keys of SCRAM-SHA-256", of_account(name)),
-        }
+        let key = self.key_for(name)?;
+        let (Hash::Scram(keys), is_known) = self.hash_to_try(name, &key)? else {
+            bail!("{} has no keys of SCRAM-SHA-256", of_account(name));
+        };
+        let made_up = made_up(&key, &keys);
+        Ok(if is_known { keys } else { made_up })
     }
 
     /// What a password is held against, and whether this is somebody's: for a name that has no account it is that of
-    /// another, which costs as much. An error where nobody has one: a file that was cut off is no fault of who is missing.
-    fn hash_to_try(self, name: &str) -> anyhow::Result<(Hash, bool)> {
-        let stand_in = self.stand_in(name);
-        match self.find(name) {
-            Some(hash) => Ok((hash?, true)),
-            None => Ok((stand_in.context("has no account that can be used")?, false)),
+    /// another, which costs as much. The way there is the same for both. An error where nobody has one: a file that was cut
+    /// off is no fault of who is missing.
+    fn hash_to_try(self, name: &str, key: &scram_keys::Key) -> anyhow::Result<(Hash, bool)> {
+        let stand_in = self.stand_in(key);
+        // The rest of the file is gone through as well.
+        let known = self.accounts().filter(|account| account.name == name).reduce(|first, _| first);
+        let account = known.or(stand_in).context("has no account that can be used")?;
+        Ok((Hash::parse(account.hash).with_context(|| of_account(name))?, known.is_some()))
+    }
+
+    /// An account that is tried for a name that has none: of those that can be used the one that this key gives the highest
+    /// number. It becomes another when this one is taken out, or a new one has a higher number, and not when anything else
+    /// changes: who has an account stays who he is.
+    fn stand_in(self, key: &scram_keys::Key) -> Option<Account<'t>> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let mut best: Option<(hmac::Tag, Account<'t>)> = None;
+        for account in self.accounts() {
+            let number = hmac::sign(&key, account.name.as_bytes());
+            let is_higher = best.as_ref().is_none_or(|(highest, _)| number.as_ref() > highest.as_ref());
+            if is_higher && Hash::parse(account.hash).is_ok() {
+                best = Some((number, account));
+            }
         }
+        best.map(|(_, account)| account)
     }
 
-    /// What is kept of somebody's password. The rest of the file is gone through as well, as it is for a name that has no
-    /// account.
-    fn find(self, name: &str) -> Option<anyhow::Result<Hash>> {
-        let account = self.accounts().filter(|account| account.name == name).reduce(|first, _| first)?;
-        Some(Hash::parse(account.hash).with_context(|| of_account(name)))
+    /// What nobody outside can foretell about a name.
+    fn key_for(self, name: &str) -> anyhow::Result<scram_keys::Key> {
+        let key = match self.secret() {
+            Some(secret) => mac(secret, name.as_bytes()),
+            None => match self.untold() {
+                Some(hash) => mac(hash.as_bytes(), name.as_bytes()),
+                // Who asks twice finds out. From anything that is always the same, keys of SCRAM, he could find out a password:
+                // he is told their salt, and the right guess would foretell what is made up.
+                None => random()?,
+            },
+        };
+        Ok(key)
     }
 
-    /// An account that is tried for a name that has none, always the same one.
-    fn stand_in(self, name: &str) -> Option<Hash> {
-        let count = self.accounts().count().max(1);
-        let [first, second, ..] = self.secret(name);
-        let start = usize::from(u16::from_be_bytes([first, second])) % count;
-        let in_turn = self.accounts().skip(start).chain(self.accounts().take(start));
-        in_turn.into_iter().find_map(|account| Hash::parse(account.hash).ok())
+    /// The first hash whose salt no mechanism tells anybody.
+    fn untold(self) -> Option<&'t str> {
+        let is_untold = |account: &Account<'_>| matches!(Hash::parse(account.hash), Ok(hash) if !hash.is_scram());
+        self.accounts().find(is_untold).map(|account| account.hash)
     }
+}
 
-    /// Keys for a name that has none, like these.
-    fn made_up(self, name: &str, like: ScramKeys) -> ScramKeys {
-        let secret = self.secret(name);
-        let salt = mac(&secret, b"salt").into_iter().cycle().take(like.salt.len()).collect();
-        ScramKeys { salt, stored_key: mac(&secret, b"stored"), server_key: mac(&secret, b"server"), ..like }
+/// Keys that nobody has, in the form of these. Iterations that become others have another salt, as if somebody had changed
+/// the password.
+fn made_up(key: &scram_keys::Key, like: &ScramKeys) -> ScramKeys {
+    let ScramKeys { salt, iterations, .. } = like;
+    let secret = mac(key, format!("{iterations} {}", salt.len()).as_bytes());
+    ScramKeys {
+        salt: mac(&secret, b"salt").into_iter().cycle().take(salt.len()).collect(),
+        iterations: *iterations,
+        stored_key: mac(&secret, b"stored"),
+        server_key: mac(&secret, b"server"),
     }
+}
 
-    /// What nobody outside can foretell about a name. It changes with the first account only: if it did with any, what is
-    /// made up would change when something else does, and show by that that it is made up.
-    fn secret(self, name: &str) -> scram_keys::Key {
-        let first = self.accounts().next().map(|account| account.hash).unwrap_or_default();
-        mac(first.as_bytes(), name.as_bytes())
-    }
+/// What nobody can guess.
+fn random() -> anyhow::Result<scram_keys::Key> {
+    let mut octets = scram_keys::Key::default();
+    SystemRandom::new().fill(&mut octets).map_err(|_| anyhow!("the system has no random numbers"))?;
+    Ok(octets)
 }
 
 /// What is kept of the password of a user of the configuration.
@@ -283,9 +351,21 @@ fn of_account(name: &str) -> String {
     format!("the account `{name}`")
 }
 
+/// What stands in the place of a name in the line of the secret, and what that line begins with: nobody has no name.
+const SECRET_NAME: &str = ":secret";
+const SECRET: &str = ":secret:";
+
+/// In octets: 128 random bits are not guessed, and base64 writes them so.
+const SHORTEST_SECRET: usize = 22;
+
+/// What makes a line with one.
+pub(crate) const NEW_SECRET: &str = "make one with `echo \":secret:$(head -c 32 /dev/urandom | base64)\"`";
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::collections::HashMap;
 
     use super::*;
 
@@ -320,21 +400,28 @@ mod tests {
     #[test]
     fn work_for_unknown_names() {
         let passwords = ["one", "two", "three"];
-        let hashes = passwords.map(scram);
-        let text: String = hashes.iter().enumerate().map(|(number, hash)| format!("user{number}:{hash}\n")).collect();
-        let list = List(text.as_bytes());
-        let mut tried = [0; 3];
-        for number in 0..300 {
-            let name = format!("nobody{number}");
-            let (hash, is_known) = list.hash_to_try(&name).unwrap();
-            let hash = hash.to_string();
-            assert!(!is_known);
-            tried[hashes.iter().position(|known| *known == hash).unwrap()] += 1;
-            assert_eq!(list.hash_to_try(&name).unwrap().0.to_string(), hash, "always the same");
-            // Not even with the password of the one whose hash that is.
-            assert!(passwords.iter().all(|password| !list.is_password(&name, password.as_bytes()).unwrap()));
+        let scram = file(SECRET, &[("fred", "one", 10), ("jane", "two", 10), ("bob", "three", 10)]);
+        // Salts that nobody is told are as good as a secret.
+        let untold = "fred:$5$Tmm./NhCs2fOE7vn$89QSU20HHzltHKDdhxcjj.Kel5SQIm777Mp5YT6Vce8\n";
+        let mixed = format!("{untold}{}", file("", &[("jane", "two", 10), ("bob", "three", 10)]));
+        for text in [&scram, &mixed] {
+            let list = List(text.as_bytes());
+            let mut tried = HashMap::new();
+            for number in 0..300 {
+                let name = format!("nobody{number}");
+                let try_hash = || list.hash_to_try(&name, &list.key_for(&name).unwrap()).unwrap();
+                let (hash, is_known) = try_hash();
+                let hash = hash.to_string();
+                assert!(!is_known && text.contains(&hash));
+                assert_eq!(try_hash().0.to_string(), hash, "always the same");
+                // Not even with the password of the one whose hash that is.
+                if hash.starts_with("SCRAM") {
+                    assert!(passwords.iter().all(|it| !list.is_password(&name, it.as_bytes()).unwrap()));
+                }
+                *tried.entry(hash).or_insert(0) += 1;
+            }
+            assert!(tried.len() == 3 && tried.values().all(|count| *count > 50), "{tried:?}");
         }
-        assert!(tried.iter().all(|count| *count > 50), "{tried:?}");
     }
 
     /// A hash that only using it shows to be damaged tells that it was used.
@@ -347,28 +434,82 @@ mod tests {
         }
     }
 
+    /// A line that nobody can foretell.
+    const SECRET: &str = ":secret:Xq3mW0bVh0n8l9m2Jm0m5o5yVh8d2b1xk0m5o5yVh8c=\n";
+
+    /// A file with this secret and these accounts: names, passwords, iterations.
+    fn file(secret: &str, accounts: &[(&str, &str, u32)]) -> String {
+        let line = |(name, password, iterations): &(&str, &str, u32)| {
+            let salt = format!("salt of {password}").into_bytes();
+            let keys = ScramKeys::of_password(password.as_bytes(), salt, (*iterations).try_into().unwrap());
+            format!("{name}:{}\n", Hash::Scram(keys))
+        };
+        accounts.iter().map(line).collect::<String>() + secret
+    }
+
+    fn keys(text: &str, name: &str) -> ScramKeys {
+        List(text.as_bytes()).scram_keys(name).unwrap()
+    }
+
     #[test]
     fn keys_for_unknown_names() {
-        let text = format!("fred:{}\njane:{}\n", scram("one"), scram("other"));
-        let list = List(text.as_bytes());
-        assert_eq!(
-            list.scram_keys("fred").unwrap(),
-            ScramKeys::of_password(b"one", b"salt of one".into(), 10.try_into().unwrap())
-        );
-        let nobody = list.scram_keys("nobody").unwrap();
-        assert_eq!(nobody, list.scram_keys("nobody").unwrap());
-        let others = ["nobodz", "fred", "jane"].map(|name| list.scram_keys(name).unwrap());
+        let text = file(SECRET, &[("fred", "one", 10), ("jane", "other", 10)]);
+        assert_eq!(keys(&text, "fred"), ScramKeys::of_password(b"one", b"salt of one".into(), 10.try_into().unwrap()));
+        let nobody = keys(&text, "nobody");
+        assert_eq!(nobody, keys(&text, "nobody"));
+        let others = ["nobodz", "fred", "jane"].map(|name| keys(&text, name));
         assert!(others.iter().all(|other| other.salt != nobody.salt && other.stored_key != nobody.stored_key));
         assert!(["salt of one".len(), "salt of other".len()].contains(&nobody.salt.len()));
-        // Another account later on does not change it.
-        let more = format!("{text}bob:{}\n", scram("three"));
-        let same = (0..40).filter(|number| {
+        assert!(List(b"").scram_keys("nobody").is_err() && List(SECRET.as_bytes()).scram_keys("nobody").is_err());
+    }
+
+    /// Otherwise whoever knows somebody's name could try passwords by himself: the right one makes the same keys up.
+    #[test]
+    fn what_is_made_up_is_made_of_no_password() {
+        let made_up = |secret, password| keys(&file(secret, &[("fred", password, 10)]), "nobody");
+        let (one, other) = (made_up(SECRET, "one"), made_up(SECRET, "two"));
+        assert_eq!(one, other);
+        let another_secret = SECRET.replace('X', "Y");
+        assert_ne!(made_up(&another_secret, "one").salt, one.salt);
+        // Where there is no secret, or one that can be guessed, nobody can say what comes next.
+        for secret in
+            ["", ":secret:\n", ":secret:hunter2\n", "# :secret:Xq3mW0bVh0n8l9m2Jm0m5o5yVh8d2b1xk0m5o5yVh8c=\n"]
+        {
+            assert_ne!(made_up(secret, "one").salt, made_up(secret, "one").salt, "{secret}");
+        }
+        // The first of two counts.
+        assert_eq!(made_up(&[SECRET, &another_secret].concat(), "one"), one);
+    }
+
+    /// If another account changed the salt or the iterations of a name, that would show that it has none. A name whose
+    /// iterations change has another salt, as if its password had been changed.
+    #[test]
+    fn what_is_made_up_does_not_change_with_the_accounts() {
+        let accounts = [("fred", "one", 10), ("jane", "two", 20), ("bob", "three", 10), ("eve", "four", 20)];
+        let more = [&accounts[..], &[("dora", "five", 30)]].concat();
+        let turned = [accounts[3], accounts[1], accounts[0], accounts[2]];
+        let (before, after, turned) = (file(SECRET, &accounts), file(SECRET, &more), file(SECRET, &turned));
+        let mut changed = 0;
+        for number in 0..200 {
             let name = format!("nobody{number}");
-            let [before, after] = [list, List(more.as_bytes())].map(|list| list.scram_keys(&name).unwrap().stored_key);
-            before == after
-        });
-        assert_eq!(same.count(), 40);
-        assert!(List(b"").scram_keys("nobody").is_err());
+            let [before, after, turned] = [&before, &after, &turned].map(|text| keys(text, &name));
+            assert_eq!(before, turned, "{name}");
+            if before != after {
+                changed += 1;
+                assert!(after.iterations.get() == 30 && before.salt != after.salt, "{name}");
+            }
+        }
+        // It is one of five, so the fifth part of the names has an account like it.
+        assert!((20..60).contains(&changed), "{changed}");
+    }
+
+    /// Nobody logs in with the line of the secret, nor is it an account.
+    #[test]
+    fn the_secret_is_no_account() {
+        let text = file(SECRET, &[("fred", "one", 10)]);
+        assert_eq!(answers(&text, ["", ":secret", "secret", ":secret:"], SECRET.trim_end()), [false; 4]);
+        assert!(List(text.as_bytes()).takes_scram() && !List(SECRET.as_bytes()).takes_scram());
+        assert!(List(SECRET.as_bytes()).is_password("fred", b"one").is_err());
     }
 
     #[test]

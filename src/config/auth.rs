@@ -127,6 +127,13 @@ fn check_file(line: &SettingLine, unreadable: Severity) -> Vec<Diagnostic> {
         );
         found.push(line.about(Severity::Warning, what));
     }
+    if checked.with_scram > 0 && checked.with_scram == checked.accounts && !checked.has_secret {
+        let what = format!(
+            "has no line `:secret:...`, so that who asks for SCRAM-SHA-256 twice finds out which names have an account: {}",
+            accounts::NEW_SECRET
+        );
+        found.push(line.about(Severity::Warning, what));
+    }
     let file = sources::shown(line.path());
     found.extend(checked.mistakes.into_iter().map(|mistake| {
         let Mistake { line, column, width, message, shown } = mistake;

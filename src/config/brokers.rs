@@ -247,7 +247,15 @@ impl Config {
                 });
             }
         }
+        // Behind a colon in a name there may be one that nobody meant.
+        let has_other = self.relay_password.is_some() || self.relay_password_file.is_some();
+        let is_for_none = has_other && self.hops().iter().all(|hop| hop.user.is_none() || hop.password.is_some());
         for (hop, line) in &lines.relaying {
+            if is_for_none && hop.password.is_some() {
+                let message = "the password is what stands behind the colon of this URL, and nothing else: in a name, \
+                               write `%3A` for a colon";
+                found.push(line.warn(message.to_owned()));
+            }
             let ca_file = hop.ca_file.as_deref().filter(|_| hop.is_verified());
             found.extend(ca_file.and_then(flaw_of_authorities).map(|flaw| line.warn(flaw)));
             if hop.tls == HopTls::Off && hop.user.is_some() && !hop.is_here() {

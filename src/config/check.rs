@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::action::Action;
 use super::diagnostic::{Diagnostic, Severity};
-use super::lexer;
+use super::lexer::{self, Prepared};
 use super::lines::Lines;
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
@@ -19,6 +19,7 @@ use super::peers::{PeerPattern, Peers, Who};
 use super::perl;
 use super::places::{self, Places};
 use super::rules::{Denial, Rules};
+use super::secrets::Cited;
 use super::shadow::{self, Others};
 use super::sources::LineName;
 use super::trace::Trace;
@@ -302,7 +303,8 @@ fn finding_about(
     let (severity, message) = match (checked, perl::translated(pattern.source())) {
         (Err(broken), _) => (Severity::Error, broken.message),
         (Ok(()), Ok(Cow::Owned(meant))) => {
-            (Severity::Warning, format!("this is Perl's spelling, and is taken for `{meant}`: write that"))
+            let perls = || format!("this is Perl's spelling, and is taken for `{meant}`: write that");
+            (Severity::Warning, is_list(pattern.source()).unwrap_or_else(perls))
         }
         (Ok(()), _) => (Severity::Warning, odd()?),
     };
@@ -327,13 +329,11 @@ impl Finding {
 
     /// With its line, as it was read.
     pub(super) fn cite(self, line: &str) -> Diagnostic {
-        let source = match lexer::prepared(line) {
-            Ok(prepared) if prepared.is_replaced() => prepared.text().to_owned(),
-            _ => line.to_owned(),
-        };
-        let column = source.char_indices().take_while(|(byte, _)| *byte < self.position.start).count() + 1;
+        let prepared = lexer::prepared(line).ok().filter(Prepared::is_replaced);
+        let cited = prepared.as_ref().map_or(Cited::InFile(line), Cited::Prepared);
+        let before = cited.text().char_indices().take_while(|(byte, _)| *byte < self.position.start);
+        let (column, source) = (before.count() + 1, cited.without_secrets().into_owned());
         let Self { severity, position: Position { line, .. }, width, message } = self;
-        let source = lexer::without_secret(&source).into_owned();
         Diagnostic { severity, file: None, line, column, width, message, source }
     }
 }
@@ -352,6 +352,16 @@ fn is_another_notation(pattern: &Pattern) -> Option<String> {
         );
     }
     has_brackets(source).or_else(|| refuses_more(source))
+}
+
+/// A pattern that is a list of domains where `*` or an address may stand.
+fn is_list(source: &str) -> Option<String> {
+    let (local_part, domains) = source.trim_start_matches('^').trim_end_matches('$').split_once("@{")?;
+    let domains = domains.strip_suffix('}')?.replace(' ', "").replace(',', "|").replace('.', "\\.");
+    let meant = format!("^{local_part}@({domains})$");
+    Some(format!(
+        "this is a regular expression, as it does not begin with `*`, and no list of domains: write `{meant}`"
+    ))
 }
 
 /// A pattern with the angle brackets that addresses have in commands.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::lexer::{self, Problem};
+use super::lexer::Problem;
+use super::secrets::Cited;
 
 /// How much a [`Diagnostic`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,8 @@ fn is_unprintable(character: char) -> bool {
 
 impl Problem {
     /// The problem as a finding about its line.
-    pub(super) fn cite(self, source: &str, line: u32) -> Box<Diagnostic> {
+    pub(super) fn cite(self, cited: Cited<'_>, line: u32) -> Box<Diagnostic> {
+        let source = cited.text();
         let (start, end) = (self.start.min(source.len()), self.end.min(source.len()));
         Box::new(Diagnostic {
             severity: Severity::Error,
@@ -94,7 +96,7 @@ impl Problem {
             column: source[..start].chars().count() + 1,
             width: source[start..end].chars().count(),
             message: self.message,
-            source: lexer::without_secret(source).into_owned(),
+            source: cited.without_secrets().into_owned(),
         })
     }
 }

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 
 use super::action::Action;
 use super::domains::DomainList;
-use super::lexer::{CONDITIONS, Notes, Prepared, Problem, Word, Words};
+use super::lexer::{self, CONDITIONS, Notes, Prepared, Problem, Word, Words};
 use super::limits::{self, LimitLine, Limits};
 use super::network::Network;
+use super::secrets;
 use super::settings::{SETTINGS, Setting};
 use super::spelling::{closest, did_you_mean};
 use super::table::Table;
@@ -177,7 +178,7 @@ fn allow<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
         "remotehost" => Ok(RuleLine::AllowPeers(peers(words)?).into()),
         "mail_from" => {
             let senders = words.expect("a pattern for senders")?;
-            check_list(senders)?;
+            check_list(words, senders)?;
             let refusal = if words.is_at_end() { None } else { Some(value::refusal(words, 550)?) };
             Ok(RuleLine::AllowSender(senders, refusal).into())
         }
@@ -303,7 +304,8 @@ fn check_recipient(words: &Words<'_>, recipient: Word<'_>) -> Result<(), Problem
         return Ok(());
     }
     if let Some(list) = DomainList::of_address(recipient) {
-        return list.map(drop);
+        note_alphabet(words, recipient, &list?);
+        return Ok(());
     }
     if is_quoted_address(text) {
         return Ok(());
@@ -352,19 +354,37 @@ fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
         *words = ahead;
         let pattern = words.expect("a pattern for senders")?;
         is_text(pattern)?;
-        check_list(pattern)?;
+        check_list(words, pattern)?;
         return Ok(RuleLine::RefuseSender(pattern, value::refusal(words, 550)?).into());
     }
     let group = rcpt_to(words)?;
     let pattern = words.expect("a pattern for recipients")?;
     is_text(pattern)?;
-    check_list(pattern)?;
+    check_list(words, pattern)?;
     Ok(RuleLine::RefuseRecipient(group, pattern, value::refusal(words, 550)?).into())
 }
 
 /// What stands where a regular expression may, if it is an address with a list of domains.
-fn check_list(pattern: Word<'_>) -> Result<(), Problem> {
-    DomainList::of_pattern(pattern).map_or(Ok(()), |list| list.map(drop))
+fn check_list(words: &Words<'_>, pattern: Word<'_>) -> Result<(), Problem> {
+    if let Some(list) = DomainList::of_pattern(pattern) {
+        note_alphabet(words, pattern, &list?);
+    }
+    Ok(())
+}
+
+/// Most programs write a domain in another alphabet in ASCII.
+fn note_alphabet(words: &Words<'_>, word: Word<'_>, list: &DomainList) {
+    if let Some(domain) = list.in_another_alphabet() {
+        words.note(word, || {
+            format!("`{domain}` is meant as it is written, and most programs write it with `xn--`: list both")
+        });
+    }
+}
+
+/// What is wrong with the directive of a line that does not count now.
+pub(super) fn skipped_problem(line: &str) -> Option<Problem> {
+    let verb = lexer::skipped_directive(line)?;
+    names().all(|name| name != verb.text).then(|| unknown_directive(verb))
 }
 
 /// Of the lines that may have other bytes than UTF-8 in their reply, the pattern may not.
@@ -376,6 +396,10 @@ fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
 }
 
 fn unknown_directive(verb: Word<'_>) -> Problem {
+    // `relay_password=secret`: the secret is not for the log.
+    if let Some(name) = secrets::meant(verb.text).filter(|name| *name != verb.text) {
+        return verb.problem(format!("unknown directive `{name}...`: behind a directive stands a blank"));
+    }
     let meant =
         closest(verb.text, names()).or_else(|| names().find(|name| name.strip_prefix("limit.") == Some(verb.text)));
     let meant = meant.map_or_else(String::new, |name| format!(": did you mean `{name}`?"));

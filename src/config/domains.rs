@@ -8,6 +8,7 @@ use super::lexer::{Problem, Word};
 use super::ordered::wildcard_fits;
 use super::value;
 use crate::address::Mailbox;
+use crate::untrusted::is_invisible;
 
 /// A local part, in which `*` stands for anything, and domains.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +60,12 @@ impl DomainList {
         &self.source[..self.at]
     }
 
+    /// The first domain in another alphabet, if there is none as that is written in ASCII.
+    pub(super) fn in_another_alphabet(&self) -> Option<&str> {
+        let has_ascii = self.domains.iter().any(|domain| domain.contains("xn--"));
+        self.domains.iter().map(|domain| &**domain).find(|domain| !has_ascii && !domain.is_ascii())
+    }
+
     /// As it was written.
     pub(super) fn source(&self) -> &str {
         &self.source
@@ -82,11 +89,14 @@ fn domains(word: Word<'_>, start: usize, end: usize) -> Result<Vec<Box<str>>, Pr
         if domain.is_empty() {
             continue;
         }
-        if !Mailbox::parse(&format!("a@{domain}")).is_ok_and(|mailbox| mailbox.domain() == domain) {
-            let meant = domain.trim_start_matches(['*', '@', '.']);
-            let advice = match Mailbox::parse(&format!("a@{meant}")) {
-                Ok(mailbox) if mailbox.domain() == meant && meant != domain => format!(": write `{meant}`"),
-                _ => String::new(),
+        if !is_domain(domain) {
+            let meant = domain.trim_start_matches(['*', '@', '.']).trim_end_matches('.');
+            let advice = if meant != domain && is_domain(meant) {
+                format!(": write `{meant}`")
+            } else if domain.split([' ', '\t', ';', '|']).filter(|part| !part.is_empty()).all(is_domain) {
+                ": commas stand between domains".to_owned()
+            } else {
+                String::new()
             };
             let item = value::part(word, begins..begins + domain.len());
             return Err(item.problem(format!("`{domain}` is no domain{advice}")));
@@ -97,6 +107,12 @@ fn domains(word: Word<'_>, start: usize, end: usize) -> Result<Vec<Box<str>>, Pr
         true => Err(value::part(word, start - 1..end + 1).problem("this list has no domain")),
         false => Ok(domains),
     }
+}
+
+/// Whether this is a domain as addresses have it, with nothing in it that cannot be seen.
+fn is_domain(text: &str) -> bool {
+    !text.contains(|character: char| character.is_whitespace() || is_invisible(character))
+        && Mailbox::parse(&format!("a@{text}")).is_ok_and(|mailbox| mailbox.domain() == text)
 }
 
 /// What a list begins with.
@@ -153,8 +169,22 @@ mod tests {
             ("*@{a.example}}", "a.example}", "`a.example}` is no domain"),
             ("*@{a.example, *.b.example}", "*.b.example", "`*.b.example` is no domain: write `b.example`"),
             ("*@{ @b.example}", "@b.example", "`@b.example` is no domain: write `b.example`"),
-            ("*@{a.example b.example}", "a.example b.example", "`a.example b.example` is no domain"),
-            ("*@{a.example.}", "a.example.", "`a.example.` is no domain"),
+            (
+                "*@{a.example b.example}",
+                "a.example b.example",
+                "`a.example b.example` is no domain: commas stand between domains",
+            ),
+            (
+                "*@{a.example;b.example}",
+                "a.example;b.example",
+                "`a.example;b.example` is no domain: commas stand between domains",
+            ),
+            ("*@{a.example.}", "a.example.", "`a.example.` is no domain: write `a.example`"),
+            ("*@{.}", ".", "`.` is no domain"),
+            ("*@{a.example; }", "a.example;", "`a.example;` is no domain: commas stand between domains"),
+            ("*@{a\u{a0}b.example}", "a\u{a0}b.example", "`a\u{a0}b.example` is no domain"),
+            ("*@{a\u{200b}b.example}", "a\u{200b}b.example", "`a\u{200b}b.example` is no domain"),
+            ("*@{a.example} discard", " discard", "a list of domains ends the address"),
             ("*@{*}", "*", "`*` is no domain"),
             ("\"a\"@{b,c}", "\"a\"@{b,c}", "a local part in quotes has one domain: write a line for each"),
         ] {

@@ -63,6 +63,11 @@ impl<'t> Words<'t> {
         Self { line, at: 0, values: &[], passed: 0, notes: None }
     }
 
+    /// Those of a line in which values stand there.
+    pub(super) fn with_values(line: &'t str, values: &'t [Range<usize>]) -> Self {
+        Self { values, ..Self::new(line) }
+    }
+
     /// The same for somebody who wants to know of what is hardly meant.
     pub(super) fn noting(self, notes: Option<&'t Notes>) -> Self {
         Self { notes, ..self }
@@ -232,55 +237,6 @@ pub(super) fn look_alike(line: &str) -> Option<Problem> {
 /// What is said of a word that begins with a quote and does not end with one.
 const UNCLOSED: &str = "this quote is not closed";
 
-/// The line as it can be shown, with stars in the place of a secret.
-pub(super) fn without_secret(line: &str) -> Cow<'_, str> {
-    let mut words = Words::new(line);
-    let Some(mut verb) = words.next_word() else { return Cow::Borrowed(line) };
-    if is_condition(verb) {
-        // Whatever its switch is like.
-        let mut ahead = words;
-        if let Some(secret) = std::iter::from_fn(|| ahead.next_word()).find(|word| has_secret(word.text)) {
-            (verb, words) = (secret, ahead);
-        }
-    }
-    let begins = match verb.text {
-        "hpfeeds_secret" | "relay_password" => verb.end,
-        // A name has no blanks, whatever quotes are in it and in the password.
-        "auth_user" => words.next_word().map_or(line.len(), |name| {
-            line[name.start..].find([' ', '\t']).map_or(line.len(), |length| name.start + length)
-        }),
-        "amqp_url" => return without_password(line),
-        _ if RELAYED.iter().any(|scheme| line.contains(scheme)) => return without_password(line),
-        _ => return Cow::Borrowed(line),
-    };
-    let (shown, secret) = line.split_at(begins);
-    let hidden = |character: char| if matches!(character, ' ' | '\t') { character } else { '*' };
-    Cow::Owned(shown.chars().chain(secret.chars().map(hidden)).collect())
-}
-
-/// Whether a line that begins so has a secret in it.
-fn has_secret(verb: &str) -> bool {
-    ["hpfeeds_secret", "relay_password", "auth_user", "amqp_url"].contains(&verb)
-}
-
-/// The line with stars in the place of a password in a URL.
-fn without_password(line: &str) -> Cow<'_, str> {
-    let Some(password) = password_in_url(line) else { return Cow::Borrowed(line) };
-    let stars = "*".repeat(line[password.clone()].chars().count());
-    Cow::Owned([&line[..password.start], &stars, &line[password.end..]].concat())
-}
-
-/// What URLs begin with that may have a password, wherever they stand.
-const RELAYED: [&str; 3] = ["smtp://", "smtps://", "lmtp://"];
-
-/// Where a password may stand in a line with a URL: between the first colon of what is in front of the host and its last `@`.
-fn password_in_url(line: &str) -> Option<Range<usize>> {
-    let begins = line.find("://")? + "://".len();
-    let end = line.rfind('@').filter(|end| *end > begins)?;
-    let colon = begins + line[begins..end].find(':')?;
-    Some(colon + 1..end)
-}
-
 /// A line as its words are read, its comment taken off and its variables replaced.
 #[derive(Debug)]
 pub(super) struct Prepared<'l> {
@@ -317,8 +273,9 @@ impl<'l> Prepared<'l> {
         words
     }
 
-    fn all_words(&self) -> Words<'_> {
-        Words { values: &self.values, ..Words::new(&self.text) }
+    /// All of its words.
+    pub(super) fn all_words(&self) -> Words<'_> {
+        Words::with_values(&self.text, &self.values)
     }
 
     fn unconditional(text: impl Into<Cow<'l, str>>) -> Self {
@@ -358,7 +315,11 @@ impl Condition<'_> {
         let switch = words.next_word().map_or("", |word| word.text);
         match truth(switch) {
             Some(is_on) => Ok(is_on == self.wanted),
-            // Cited is the line as it stands in the file.
+            // Cited is the line as it stands in the file. What a variable stands for is not told: who asks whether one is set
+            // that has a password names that as the switch.
+            None if self.switch.text.contains(VARIABLE) => {
+                Err(self.switch.problem(format!("`{}` stands for neither `on` nor `off`", self.switch.text)))
+            }
             None => Err(self.switch.problem(format!("`{switch}` is neither `on` nor `off`"))),
         }
     }
@@ -366,18 +327,30 @@ impl Condition<'_> {
 
 /// What stands in front of a line that does not always count.
 fn condition(line: &str) -> Result<Option<Condition<'_>>, Problem> {
-    let mut words = Words::new(line);
-    let Some(first) = words.next_word().filter(|word| is_condition(*word)) else { return Ok(None) };
+    let Some(first) = Words::new(line).next_word().filter(|word| is_condition(*word)) else { return Ok(None) };
+    let variables = variables(line);
+    let mut words = Words::with_values(line, &variables);
+    words.next_word();
     let switch = words.expect(SWITCH)?;
     let rest = words.expect("the line that counts only then")?;
     if is_condition(rest) {
         return Err(rest.problem("a line has one condition"));
     }
+    // Borrowed from the line alone.
+    let switch = Word { text: &line[switch.start..switch.end], ..switch };
     Ok(Some(Condition { wanted: first.text == WHEN, switch }))
 }
 
 fn is_condition(word: Word<'_>) -> bool {
     CONDITIONS.contains(&word.text)
+}
+
+/// The directive of a line whose condition does not hold, if it stands there as it is.
+pub(super) fn skipped_directive(line: &str) -> Option<Word<'_>> {
+    let line = without_comment(line);
+    let switch = condition(line).ok()??.switch;
+    let mut words = Words { at: switch.end, ..Words::new(line) };
+    words.next_word().filter(|word| !word.text.contains(VARIABLE))
 }
 
 /// Whether a switch is on: `on`, `yes`, `true` or `1`, against `off`, `no`, `false` or `0`, letter case aside.
@@ -419,11 +392,27 @@ pub(super) fn without_comment(line: &str) -> &str {
     line
 }
 
+/// What a variable begins with.
+const VARIABLE: &str = "${";
+
+/// Where the variables of a line stand, each with its `}`; blanks and quotes in what is said of them end no word.
+pub(super) fn variables(line: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(start) = line[at..].find(VARIABLE).map(|start| at + start)
+        && let Some(length) = line[start..].find('}')
+    {
+        at = start + length + 1;
+        found.push(start..at);
+    }
+    found
+}
+
 /// What the environment has by a name.
 type Environment<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
 
 /// The line with its variables replaced; a command is left to its shell.
-fn replaced<'l>(line: &'l str, environment: &Environment<'_>) -> Result<Prepared<'l>, Problem> {
+pub(super) fn replaced<'l>(line: &'l str, environment: &Environment<'_>) -> Result<Prepared<'l>, Problem> {
     if memchr::memmem::find(line.as_bytes(), b"${").is_none() {
         return Ok(Prepared::unconditional(line));
     }
@@ -463,13 +452,13 @@ fn replaced<'l>(line: &'l str, environment: &Environment<'_>) -> Result<Prepared
 }
 
 /// What stands between `${` and `}`.
-struct Variable<'l> {
+pub(super) struct Variable<'l> {
     name: &'l str,
-    otherwise: Otherwise<'l>,
+    pub(super) otherwise: Otherwise<'l>,
 }
 
 /// What is done if there is no value.
-enum Otherwise<'l> {
+pub(super) enum Otherwise<'l> {
     /// `${NAME}`
     Unsaid,
     /// `${NAME:-text}`
@@ -479,7 +468,7 @@ enum Otherwise<'l> {
 }
 
 impl<'l> Variable<'l> {
-    fn parse(text: &'l str) -> Result<Self, String> {
+    pub(super) fn parse(text: &'l str) -> Result<Self, String> {
         let (name, otherwise) = match text.split_once(':') {
             None => (text, Otherwise::Unsaid),
             Some((name, rest)) => match rest.split_at_checked(1) {
@@ -490,7 +479,10 @@ impl<'l> Variable<'l> {
         };
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         match otherwise {
-            _ if !is_name => Err(format!("`{name}` is not the name of an environment variable")),
+            // It is not quoted, as it may be a part of a password.
+            _ if !is_name => {
+                Err("in braces stands the name of a variable, as in `${NAME}` or `${NAME:-default}`".to_owned())
+            }
             // The first `}` ends it, so that the outer one would be left over.
             Otherwise::Default(text) | Otherwise::Error(text) if text.contains("${") => {
                 Err("no variable stands within another: give a default without one".to_owned())
@@ -507,8 +499,11 @@ impl<'l> Variable<'l> {
         }
         let name = self.name;
         let value = value.into_string().map_err(|_| format!("the value of `{name}` is not UTF-8 text"))?;
-        match value.contains(['\n', '\r', '\0']) {
+        match value.strip_suffix('\r').unwrap_or(&value).contains(['\n', '\r', '\0']) {
             true => Err(format!("the value of `{name}` is more than one line")),
+            false if value.ends_with('\r') => {
+                Err(format!("the value of `{name}` ends with a carriage return, as lines of Windows do: take it out"))
+            }
             false => Ok(Some(value)),
         }
     }
@@ -524,7 +519,8 @@ impl<'l> Variable<'l> {
 
 /// Where the text of a reply begins, in a line that has one.
 fn reply_text(line: &str) -> Option<usize> {
-    let mut words = Words::new(line);
+    let variables = variables(line);
+    let mut words = Words::with_values(line, &variables);
     let mut verb = words.next_word()?;
     if is_condition(verb) {
         words.next_word()?;
@@ -543,7 +539,8 @@ fn reply_text(line: &str) -> Option<usize> {
 
 /// Where a shell command begins: the third word after `rcpt_to`, if the second is an action that has one.
 fn shell_command(line: &str) -> Option<usize> {
-    let mut words = Words::new(line);
+    let variables = variables(line);
+    let mut words = Words::with_values(line, &variables);
     while words.next_word()?.text != "rcpt_to" {}
     words.next_word()?;
     matches!(words.next_word()?.text, "pipe" | "pipe_raw").then_some(words.at)
@@ -619,18 +616,40 @@ mod tests {
         }
     }
 
+    /// Where a text or a command begins does not depend on what is said of the variables in front of it.
+    #[test]
+    fn what_is_said_of_a_variable_is_no_word() {
+        for (line, expected) in [
+            ("deliver rcpt_to ${V:?who pipe} append ${V}", &["deliver", "rcpt_to", "b", "append", "b"][..]),
+            ("deliver rcpt_to ${V:?who gets it} pipe ${V}", &["deliver", "rcpt_to", "b", "pipe", "${V}"]),
+            ("error rcpt_to ${V:?who gets none} 550 ${W}", &["error", "rcpt_to", "b", "550", "${W}"]),
+        ] {
+            assert_eq!(words_with(line, "b").unwrap(), expected, "{line}");
+        }
+        let missing = words_with("error rcpt_to ${V:?who} ${W:?which code} no", "b").unwrap_err();
+        assert_eq!(missing, "the environment has no `W`: which code");
+    }
+
     #[test]
     fn variables_that_are_missing_are_told() {
         for (line, message) in [
             ("x ${W}", "the environment has no `W`: set it, or give a default as in `${W:-default}`"),
             ("x ${W:?who may send, a name}", "the environment has no `W`: who may send, a name"),
             ("x ${V:?}", "the environment has no `V`: set it, or give a default as in `${V:-default}`"),
-            ("x ${V:=a}", "`V:=a` is not the name of an environment variable"),
-            ("x ${W-a}", "`W-a` is not the name of an environment variable"),
+            ("x ${V:=a}", "in braces stands the name of a variable, as in `${NAME}` or `${NAME:-default}`"),
+            ("x ${W-a}", "in braces stands the name of a variable, as in `${NAME}` or `${NAME:-default}`"),
             ("x ${W:-${V}}", "no variable stands within another: give a default without one"),
             ("x ${", "`${` without its `}`"),
         ] {
             assert_eq!(words_with(line, "").unwrap_err(), message, "{line}");
+        }
+        for (value, message) in [
+            ("a\n", "the value of `V` is more than one line"),
+            ("a\rb", "the value of `V` is more than one line"),
+            ("a\r\r", "the value of `V` is more than one line"),
+            ("a\r", "the value of `V` ends with a carriage return, as lines of Windows do: take it out"),
+        ] {
+            assert_eq!(words_with("x ${V:-b}", value).unwrap_err(), message, "{value:?}");
         }
         let bad = |_: &str| Some(std::os::unix::ffi::OsStringExt::from_vec(b"a\xff".to_vec()));
         for line in ["x ${V}", "x ${V:-a}"] {
@@ -652,7 +671,16 @@ mod tests {
             ("when ${NO_SUCH_VARIABLE_IS_SET} domain a", Err("the environment has no `NO_SUCH_VARIABLE_IS_SET`: set")),
             ("when maybe domain a", Err("`maybe` is neither `on` nor `off`")),
             ("when \"\" domain a", Err("empty: a switch, as in")),
-            ("when ${NO_SUCH_VARIABLE_IS_SET:-} domain a", Err("`` is neither `on` nor `off`")),
+            ("when ${NO_SUCH_VARIABLE_IS_SET:-} domain a", Err("`${NO_SUCH_VARIABLE_IS_SET:-}` stands for neither")),
+            (
+                "when ${NO_SUCH_VARIABLE_IS_SET:-a b} domain a",
+                Err("`${NO_SUCH_VARIABLE_IS_SET:-a b}` stands for neither"),
+            ),
+            (
+                "when ${NO_SUCH_VARIABLE_IS_SET:?say 'on' or off} x",
+                Err("the environment has no `NO_SUCH_VARIABLE_IS_SET`: say 'on'"),
+            ),
+            ("when ${PATH:?which way} domain a", Err("`${PATH:?which way}` stands for neither `on` nor `off`")),
             ("when", Err("a switch, as in `when ${NAME:-off}`, is missing")),
             ("unless on # domain a", Err("the line that counts only then is missing")),
             ("when on unless off domain a", Err("a line has one condition")),
@@ -667,25 +695,6 @@ mod tests {
                 (Err(message), Err(expected)) => assert!(message.starts_with(expected), "{line}: {message}"),
                 (words, _) => panic!("{line}: {words:?}"),
             }
-        }
-    }
-
-    #[test]
-    fn secrets_are_hidden_wherever_they_stand() {
-        for (line, shown) in [
-            ("hpfeeds_secret a b", "hpfeeds_secret * *"),
-            ("auth_user fred 'a b'", "auth_user fred ** **"),
-            ("auth_user fred", "auth_user fred"),
-            ("auth_user \"fred a\" b", "auth_user \"fred ** *"),
-            ("relay_password a", "relay_password *"),
-            ("when on deliver rcpt_to * relay smtp://a:bcd@e", "when on deliver rcpt_to * relay smtp://a:***@e"),
-            ("auth_user", "auth_user"),
-            ("when ${A:-b c} auth_user fred abc", "when ${A:-b c} auth_user fred ***"),
-            ("unless 'a b hpfeeds_secret abc", "unless 'a b hpfeeds_secret ***"),
-            ("when on amqp_url amqp://a:bcd@e/", "when on amqp_url amqp://a:***@e/"),
-            ("deliver rcpt_to auth_user append abc", "deliver rcpt_to auth_user append abc"),
-        ] {
-            assert_eq!(without_secret(line), shown);
         }
     }
 

@@ -10,6 +10,7 @@ use super::exact::{is_exact, unquoted};
 use super::lexer::{self, Notes, Prepared, Problem, Word};
 use super::pattern::Position;
 use super::places::Places;
+use super::secrets::Cited;
 use super::settings::Setting;
 use super::shell::{self, Command};
 use super::sources::Sources;
@@ -57,9 +58,16 @@ impl<'r> Lines<'r> {
     pub(super) fn look_at(&mut self, number: u32, text: &str, found: &mut Vec<Diagnostic>) {
         let Ok(prepared) = lexer::prepared(text) else { return };
         // The line is shown with its comment.
-        let shown = if prepared.is_replaced() { prepared.text() } else { text };
+        let shown = if prepared.is_replaced() { Cited::Prepared(&prepared) } else { Cited::InFile(text) };
         let notes = Notes::default();
-        let Ok(Some(line)) = directive::line_noting(&prepared, Some(&notes)) else { return };
+        let line = match directive::line_noting(&prepared, Some(&notes)) {
+            Ok(Some(line)) => line,
+            Ok(None) => {
+                found.extend(directive::skipped_problem(text).map(|problem| problem.warn(Cited::InFile(text), number)));
+                return;
+            }
+            Err(_) => return,
+        };
         let mut problems = notes.take();
         let is_exact_rule =
             matches!(&line, Line::Rule(RuleLine::Deliver(delivery)) if is_exact(delivery.recipient.text));
@@ -76,7 +84,7 @@ impl<'r> Lines<'r> {
             Line::Rule(RuleLine::Deliver(delivery)) => {
                 let is_noted = !problems.is_empty();
                 if is_exact(delivery.recipient.text) {
-                    self.exact(delivery, number, shown, is_noted, found);
+                    self.exact(delivery, number, (text, shown), is_noted, found);
                 }
                 problems.extend(self.action_problems(&delivery.action, prepared.text()));
             }
@@ -105,10 +113,11 @@ impl<'r> Lines<'r> {
         if let Some(refusal) = refusal_of(&line) {
             problems.extend(bracketed_address(refusal, prepared.text()));
             if let Some(problem) = comment_behind(text) {
-                found.push(problem.warn(text, number));
+                found.push(problem.warn(Cited::InFile(text), number));
             }
         } else {
-            problems.extend(lexer::look_alike(prepared.text()));
+            // What a password consists of is nobody's business.
+            problems.extend(lexer::look_alike(prepared.text()).filter(|problem| !shown.hides(problem.start)));
         }
         if let Some(problem) = self.placeholder(&prepared, &line) {
             problems.push(problem);
@@ -129,7 +138,7 @@ impl<'r> Lines<'r> {
         &mut self,
         delivery: &Delivery<'_>,
         number: u32,
-        shown: &str,
+        (text, shown): (&str, Cited<'_>),
         is_noted: bool,
         found: &mut Vec<Diagnostic>,
     ) {
@@ -138,7 +147,7 @@ impl<'r> Lines<'r> {
             for copy in self.copies.that_take(&unquoted(recipient.text)) {
                 let position = Position { line: number, start: recipient.start };
                 let message = second_hand_over(self.sources.name_beside(copy.position.line, number));
-                found.push(Finding::new(Severity::Error, position, recipient.text, message).cite(shown));
+                found.push(Finding::new(Severity::Error, position, recipient.text, message).cite(text));
             }
         }
         if is_noted {
@@ -349,8 +358,8 @@ fn comment_behind(line: &str) -> Option<Problem> {
 
 impl Problem {
     /// The problem as a warning about its line.
-    fn warn(self, source: &str, line: u32) -> Diagnostic {
-        Diagnostic { severity: Severity::Warning, ..*self.cite(source, line) }
+    fn warn(self, cited: Cited<'_>, line: u32) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..*self.cite(cited, line) }
     }
 }
 

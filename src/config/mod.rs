@@ -32,6 +32,7 @@ mod plain;
 mod reader;
 mod relay_url;
 mod rules;
+mod secrets;
 mod setting_lines;
 mod settings;
 mod shadow;

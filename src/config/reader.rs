@@ -13,6 +13,7 @@ use super::diagnostic::Diagnostic;
 use super::directive::{self, Line};
 use super::include::{self, Fitting, MAX_DEPTH, MAX_FILES, Named};
 use super::lexer::{self, Prepared, Word};
+use super::secrets::Cited;
 use super::settings::Config;
 use super::source::{self, LineStart, Source};
 use super::sources::shown;
@@ -86,8 +87,13 @@ impl Reader {
     /// to say then.
     fn may_have_another(&self, directive: &str) -> bool {
         self.errors.iter().any(|error| {
-            let line = error.source.trim_start();
-            line.starts_with(directive) || line.starts_with("include")
+            let mut words = error.source.split_ascii_whitespace();
+            let is_meant = |word: &str| word.starts_with(directive) || word.starts_with("include");
+            match words.next() {
+                // Whatever the switch is like.
+                Some(first) if lexer::CONDITIONS.contains(&first) => words.any(is_meant),
+                first => first.is_some_and(is_meant),
+            }
         })
     }
 
@@ -132,7 +138,7 @@ impl Reader {
         let text = &*source::text(line);
         match lexer::prepared(text) {
             Ok(prepared) => self.take_text(&prepared, at),
-            Err(problem) => self.errors.push(*problem.cite(text, at.number)),
+            Err(problem) => self.errors.push(*problem.cite(Cited::InFile(text), at.number)),
         }
     }
 
@@ -149,21 +155,21 @@ impl Reader {
                 Ok(())
             }
             Ok(Some(Line::Rule(rule))) => self.config.rules.add(rule, at),
-            Ok(Some(Line::Include(path))) => return self.include(path, text),
+            Ok(Some(Line::Include(path))) => return self.include(path, Cited::Prepared(prepared)),
             Ok(None) => Ok(()),
             // A character that looks like another explains what is said of the words.
             Err(problem) => Err(lexer::look_alike(text).unwrap_or(problem)),
         };
         if let Err(problem) = taken {
-            self.errors.push(*problem.cite(text, at.number));
+            self.errors.push(*problem.cite(Cited::Prepared(prepared), at.number));
         }
     }
 
     /// Reads what a line includes, before the next line.
-    fn include(&mut self, word: Word<'_>, text: &str) {
+    fn include(&mut self, word: Word<'_>, cited: Cited<'_>) {
         let (file, line, in_file) = (self.file, self.line, self.in_file);
         let way = self.config.rules.sources.told_way_from(file);
-        let error = |message: String| *word.problem(message + &way).cite(text, line);
+        let error = |message: String| *word.problem(message + &way).cite(cited, line);
         match self.named(word.text, file) {
             Ok(paths) => {
                 for path in paths {

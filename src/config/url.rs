@@ -33,9 +33,13 @@ impl Authority {
             Some(user_ends) => user_and_password(word, begins..user_ends)?,
             None => (None, None),
         };
-        let is_address = text[host_begins..ends].parse::<Ipv6Addr>().is_ok();
+        if text[host_begins..ends].parse::<Ipv6Addr>().is_ok() {
+            // Perhaps with a port, which looks like the last part of it.
+            let host = part(word, host_begins..ends);
+            return Err(host.problem("an address of IPv6 stands in brackets, as in `[2001:db8::1]:25`"));
+        }
         let colon = text[host_begins..ends].rfind(':').map(|at| host_begins + at);
-        let colon = colon.filter(|at| !is_address && !text[*at..ends].contains(']'));
+        let colon = colon.filter(|at| !text[*at..ends].contains(']'));
         let (host, port) = match colon {
             Some(colon) => (host_begins..colon, port_number(part(word, colon + 1..ends))?),
             None => (host_begins..ends, port),

@@ -144,6 +144,7 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
         policy.secured();
     }
     if let Some(user) = user {
+        log.authenticated(user);
         session.authenticated(user);
         policy.authenticated(user);
     }

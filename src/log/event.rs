@@ -1,7 +1,8 @@
 //! Every line of the log, with the flag that asks for it and how urgent it is.
 //!
 //! Programs act on these lines. fail2ban bans a peer for `ERROR: 5xx`, which is written for one event only: a reply that
-//! refuses something for good ([`Event::Reply`]). What is not the peer's fault is never an `ERROR: 5xx`.
+//! refuses something for good ([`Event::Reply`]). What is not the peer's fault is never an `ERROR: 5xx`, nor is what is
+//! refused to somebody who has logged in.
 
 use nix::sys::signal::Signal;
 use std::fmt::{self, Display};
@@ -276,8 +277,8 @@ impl Event<'_> {
     /// peer that is put off again and again. It knows peers of the network only.
     pub(crate) fn is_counted(&self, log: &Log) -> bool {
         let counts = match self {
-            Event::Reply(reply) => reply.is_permanent() && is_error(reply),
-            Event::RefusedAgain { reply, count } => !reply.is_permanent() && is_error(reply) && *count >= 1000,
+            Event::Reply(reply) => reply.is_permanent() && is_error(reply, log),
+            Event::RefusedAgain { reply, count } => !reply.is_permanent() && is_error(reply, log) && *count >= 1000,
             _ => false,
         };
         counts && log.peer.parse::<IpAddr>().is_ok()
@@ -422,14 +423,18 @@ impl Event<'_> {
     }
 }
 
-/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for what is not the peer's fault and
-/// could be taken for that, or follows from what has its line, because peers are banned for the others.
+/// `ERROR: CODE TEXT 'what it is about' (user 'who has logged in') (what happened here)`; `WARNING:` for what is not the
+/// peer's fault and could be taken for that, or follows from what has its line, or is refused to somebody who has logged
+/// in, because peers are banned for the others.
 fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let kind = if is_error(reply) { "ERROR" } else { "WARNING" };
+    let kind = if is_error(reply, log) { "ERROR" } else { "WARNING" };
     // One line, whoever has worded it.
     write!(f, "{kind}: {} {}", reply.code, reply.text.replace('\n', " / "))?;
     if let Some(subject) = &reply.subject {
         write!(f, " '{}'", log.untrusted(subject))?;
+    }
+    if let Some(user) = &*log.user.borrow() {
+        write!(f, " (user '{}')", log.untrusted(user.as_bytes()))?;
     }
     match &reply.cause {
         Some(cause) => write!(f, " ({cause})"),
@@ -437,9 +442,9 @@ fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::R
     }
 }
 
-/// Whether a refusal is the peer's doing, and has no line yet.
-fn is_error(reply: &Reply) -> bool {
-    !reply.is_our_fault && !reply.is_echo
+/// Whether a refusal is the doing of a peer that nobody knows, and has no line yet.
+fn is_error(reply: &Reply, log: &Log) -> bool {
+    !reply.is_our_fault && !reply.is_echo && log.user.borrow().is_none()
 }
 
 /// How a command ended, with the first line of what it wrote, in log lines and in what is logged of a reply.
@@ -506,6 +511,26 @@ mod tests {
             assert_eq!(text.starts_with("ERROR: 5"), is_refusal, "{text}");
             assert_eq!(event.is_counted(&log), is_refusal, "{text}");
         }
+    }
+
+    /// Whom we know nobody is banned for; under TLS it begins anew.
+    #[test]
+    fn what_a_user_is_refused_is_a_warning() {
+        let log = Log::new(LogTarget::Stderr, Flags::default(), true, "192.0.2.7".to_owned());
+        let put_off = reply::one_at_a_time();
+        let refusal = reply::no_such_recipient().about("x").because("y");
+        let again = Event::RefusedAgain { reply: &put_off, count: 1000 };
+        let events = [Event::Reply(&refusal), again];
+        let counted = || events.each_ref().map(|event| event.is_counted(&log));
+        assert_eq!(counted(), [true, true]);
+        log.authenticated("fr'ed [8.8.8.8]");
+        assert_eq!(counted(), [false, false]);
+        let texts = events.each_ref().map(|event| event.text(&log).to_string());
+        assert!(texts.iter().all(|text| text.starts_with("WARNING: ")), "{texts:?}");
+        assert!(texts[0].ends_with(" 'x' (user 'fr<0x27>ed <0x5b>8.8.8.8<0x5d>') (y)"), "{texts:?}");
+        log.secured();
+        assert_eq!(counted(), [true, true]);
+        assert!(!events[0].text(&log).to_string().contains("user"));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Log {
     loghex: bool,
     /// The peer's address, or a word that stands for it.
     peer: String,
+    /// Who the peer has logged in as: what is refused to somebody whom we know is no reason to ban anybody.
+    user: RefCell<Option<String>>,
     /// Whether standard error may be used where there is no system log.
     stderr_is_ours: bool,
     /// Opened at the first line: most connections of scanners and many of mail servers write none.
@@ -76,12 +78,23 @@ impl Log {
             flags,
             loghex,
             peer,
+            user: RefCell::default(),
             stderr_is_ours: true,
             sink: RefCell::new(Sink::Closed),
             patience: Cell::new(PATIENCE),
             lost: Cell::new(0),
             said_once: RefCell::default(),
         }
+    }
+
+    /// The peer has logged in as this user.
+    pub fn authenticated(&self, user: &str) {
+        *self.user.borrow_mut() = Some(user.to_owned());
+    }
+
+    /// The connection is under TLS: who the peer said it was counts for nothing.
+    pub fn secured(&self) {
+        *self.user.borrow_mut() = None;
     }
 
     /// Whether lines of this kind are wanted.

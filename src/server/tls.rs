@@ -73,6 +73,7 @@ impl Server<'_> {
         self.deadlines.not_idle();
         self.unconfirmed = None;
         self.give_up_text();
+        self.log.secured();
         session.secured();
         policy.secured();
         Ok(())

@@ -176,6 +176,66 @@ fn the_filter_finds_every_failed_login_once() {
     }
 }
 
+/// Whoever has logged in is known: a slip of somebody in an office bans nobody there. That is over with STARTTLS, before
+/// which anybody may have said who it is.
+#[test]
+fn what_a_user_is_refused_bans_nobody() {
+    let receiver = Receiver::new("");
+    receiver.write("accounts", ACCOUNTS);
+    receiver.configure(&format!(
+        "auth_plaintext on
+         auth_file {}
+         allow mail_from *@{{b.example}} 550 Sender domain not allowed
+         error rcpt_to *@evil.example 550 Recipient domain(s) not allowed
+         deliver rcpt_to r*@example.com append inbox
+         limit.smtp_rcpt_to 1
+         debug F",
+        receiver.path("accounts").display()
+    ));
+    let service = SuperServer::Listen.start(&receiver, LOOPBACK[0], "");
+    let known: IpAddr = Ipv4Addr::new(127, 0, 0, 2).into();
+    let others: IpAddr = Ipv4Addr::new(127, 0, 0, 3).into();
+    for (peer, password) in [(known, "tanstaaftanstaaf"), (others, "wrong")] {
+        let mut client = Client::connect_from(peer, service.address);
+        client.expect("220 ");
+        client.exchange("EHLO client.example", "250-");
+        let plain = Base64::encode_string(format!("\0tim\0{password}").as_bytes());
+        client.exchange(&format!("AUTH PLAIN {plain}"), if peer == known { "235 " } else { "535 " });
+        client.exchange("MAIL FROM:<a@c.example>", "550 5.7.1 Sender domain not allowed");
+        client.exchange("MAIL FROM:<a@b.example>", "250 ");
+        client.exchange("RCPT TO:<x@evil.example>", "550 5.1.1 Recipient domain(s) not allowed");
+        client.exchange("RCPT TO:<nobody@example.com>", "550 5.1.1 ");
+        client.exchange("RCPT TO:<r@example.com>", "250 ");
+        for number in 0..1_000 {
+            client.exchange(&format!("RCPT TO:<r{number}@example.com>"), "452 ");
+        }
+        client.exchange("FOO", "500 ");
+        client.exchange("QUIT", "221 ");
+        assert_eq!(client.rest(), "");
+    }
+    wait_until("the end of both sessions", || {
+        (receiver.read(receiver.log()).matches("INFO: connection closed").count() == 2).then_some(())
+    });
+    let log = receiver.read(receiver.log());
+    for line in [
+        "WARNING: 550 Sender domain not allowed 'a@c.example' (user 'tim')",
+        "WARNING: 550 Recipient domain(s) not allowed 'x@evil.example' (user 'tim')",
+        "WARNING: 550 No one here by that name 'nobody@example.com' (user 'tim')",
+        "(1000 such refusals until now)",
+    ] {
+        assert_eq!(
+            log.lines().filter(|it| it.contains(&format!("[{known}] ")) && it.contains(line)).count(),
+            1,
+            "{log}"
+        );
+    }
+    // 535, three of 550, 500, and the thousandth 452.
+    let shipped = repository::path("etc/fail2ban/filter.d/mailrecv.conf");
+    assert_eq!(hits(&receiver.log(), &shipped), Hits::from([(others, 6)]), "{log}");
+    let original = receiver.write("original.conf", ORIGINAL_FILTER);
+    assert_eq!(hits(&receiver.log(), &original), Hits::from([(others, 1)]), "{log}");
+}
+
 /// Tries to log in by all kinds of names; what each try was answered.
 fn failed_logins(service: &Service) -> Vec<String> {
     let mut replies = Vec::new();

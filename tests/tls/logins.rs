@@ -28,13 +28,18 @@ fn with_accounts(directives: &str) -> Scratch {
          deliver allowgroup +users rcpt_to far@mx.example append far
          {directives}"
     ));
-    let salt = b"salt of an account".to_vec();
-    let keys = ScramKeys::of_password(PASSWORD.as_bytes(), salt, NonZeroU32::new(4096).unwrap());
-    let [salt, stored, server] = [&keys.salt[..], &keys.stored_key, &keys.server_key].map(Base64::encode_string);
-    scratch.write("accounts", format!("{NAME_OF_ACCOUNT}:SCRAM-SHA-256$4096:{salt}${stored}:{server}\n"));
+    scratch.write("accounts", account(PASSWORD));
     // gsasl looks at the name that it connects to.
     AUTHORITY.issue(&scratch.path(""), "own", &Request::of(&[NAME, "localhost"]));
     scratch
+}
+
+/// The line of the account with this password.
+fn account(password: &str) -> String {
+    let salt = b"salt of an account".to_vec();
+    let keys = ScramKeys::of_password(password.as_bytes(), salt, NonZeroU32::new(4096).unwrap());
+    let [salt, stored, server] = [&keys.salt[..], &keys.stored_key, &keys.server_key].map(Base64::encode_string);
+    format!("{NAME_OF_ACCOUNT}:SCRAM-SHA-256$4096:{salt}${stored}:{server}\n")
 }
 
 /// That nothing of these passwords is in a text: they have one part in common, which base64 writes in three ways.
@@ -307,6 +312,34 @@ fn our_part_of_the_nonce_is_another_each_time() {
     nonces.sort();
     nonces.dedup();
     assert_eq!(nonces.len(), 4, "{nonces:?}");
+}
+
+/// Nor anything of somebody's password, whoever knows his name: what is made up for others is made of no password.
+#[test]
+fn scram_does_not_tell_who_has_an_account() {
+    let scratch = with_accounts("");
+    let mut heard = Vec::new();
+    for password in [PASSWORD, WRONG] {
+        scratch.write("accounts", format!("{}:secret:a secret that nobody can guess\n", account(password)));
+        for name in ["fred", "nobody"] {
+            let mut session = secured(&scratch);
+            session.exchange("EHLO client.example", "250-");
+            let first = Base64::encode_string(format!("n,,n={name},r=x").as_bytes());
+            let challenge = session.exchange(&format!("AUTH SCRAM-SHA-256 {first}"), "334 ");
+            let challenge = Base64::decode_vec(challenge.trim_start_matches("334 ").trim_end()).unwrap();
+            let challenge = String::from_utf8(challenge).unwrap();
+            let (nonce, rest) = challenge.split_once(',').unwrap();
+            let last =
+                Base64::encode_string(format!("c=biws,{nonce},p={}", Base64::encode_string(&[0; 32])).as_bytes());
+            let refusal = session.exchange(&last, "535 5.7.8 ");
+            session.quit();
+            heard.push((rest.to_owned(), refusal));
+        }
+    }
+    let [fred, nobody, fred_later, nobody_later] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((fred, nobody), (fred_later, nobody_later));
+    assert_eq!(fred.1, nobody.1);
+    assert!(fred.0 != nobody.0 && fred.0.len() == nobody.0.len() && nobody.0.ends_with(",i=4096"), "{heard:?}");
 }
 
 #[test]
