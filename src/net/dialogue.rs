@@ -1,37 +1,27 @@
 //! A connection to a server that is spoken with, over TCP or at a Unix socket, plain or under TLS: every wait ends at a
 //! deadline, and when we are asked to stop.
 //!
-//! Nothing here blocks but poll(2). What has come unasked can be looked at at any time.
+//! What has come unasked can be looked at at any time.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use nix::poll::PollFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, socket_with};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::client::{ClientFiles, Endpoint};
-use super::conn::{Woken, wait};
+use super::patience::{Patience, SOCKET_FLAGS, connect_tcp, too_late};
 use super::tls::flaw;
-use crate::signals::Signals;
-
-/// How long something is waited for, and what ends the waiting besides.
-#[derive(Clone, Copy)]
-pub(crate) struct Patience<'p> {
-    /// Until when.
-    pub(crate) until: Instant,
-    /// Where a request to stop is told, if that is to end it.
-    pub(crate) signals: Option<&'p Signals>,
-}
 
 /// The connection. What fails because we were asked to stop is [`ErrorKind::Interrupted`], what takes too long
 /// [`ErrorKind::TimedOut`], and what the server has ended [`ErrorKind::UnexpectedEof`].
@@ -60,14 +50,14 @@ impl Dialogue {
         files: &ClientFiles,
         patience: Patience<'_>,
     ) -> anyhow::Result<(Self, SocketAddr)> {
-        let addresses = server.addresses(files, patience.until)?;
+        let addresses = server.addresses(files, patience)?;
         let mut failures = Vec::new();
         for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
             // One that nobody answers from must leave time for the next.
             let share =
                 patience.until.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
-            match connect_tcp(address, Patience { until: Instant::now() + share, ..patience }) {
-                Ok(stream) => return Ok((Self { wire: Wire::Tcp(stream), tls: None }, *address)),
+            match Self::connect_to(address, patience.at_most(share)) {
+                Ok(dialogue) => return Ok((dialogue, *address)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error.into()),
                 Err(error) => failures.push(format!("{address}: {error}")),
             }
@@ -75,10 +65,23 @@ impl Dialogue {
         bail!("{}", failures.join("; "))
     }
 
+    /// Connects to a server at this address.
+    pub(crate) fn connect_to(address: &SocketAddr, patience: Patience<'_>) -> io::Result<Self> {
+        connect_tcp(address, patience).map(|stream| Self { wire: Wire::Tcp(stream), tls: None })
+    }
+
+    /// Where the server is, if that is a port.
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        match &self.wire {
+            Wire::Tcp(stream) => stream.peer_addr().ok(),
+            Wire::Unix(_) => None,
+        }
+    }
+
     /// Connects to a server at a Unix socket.
     pub(crate) fn connect_unix(path: &Path) -> anyhow::Result<Self> {
         let connect = || -> io::Result<UnixStream> {
-            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SOCKET_FLAGS, None)?;
             rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
             Ok(UnixStream::from(socket))
         };
@@ -105,6 +108,7 @@ impl Dialogue {
                 self.write_tls(&mut tls, patience)?;
                 continue;
             }
+            let is_last = patience.is_over();
             self.wire.wait(PollFlags::POLLIN, patience)?;
             let read = match tls.read_tls(&mut self.wire) {
                 Err(error) if is_passing(&error) => continue,
@@ -118,13 +122,16 @@ impl Dialogue {
                 let _ = self.write_tls(&mut tls, patience);
                 bail!("TLS: {}", failure(error));
             }
+            if is_last && tls.is_handshaking() {
+                return Err(too_late().into());
+            }
         }
         self.write_tls(&mut tls, patience)?;
         self.tls = Some(Box::new(tls));
         Ok(())
     }
 
-    /// What the two sides have agreed on, if the connection is under TLS: version and cipher.
+    /// Whether the connection is under TLS.
     pub(crate) fn is_under_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -133,18 +140,24 @@ impl Dialogue {
     pub(crate) fn read(&mut self, into: &mut Vec<u8>, patience: Patience<'_>) -> io::Result<()> {
         let before = into.len();
         loop {
+            // A last look, however much comes that says nothing.
+            let is_last = patience.is_over();
             self.read_what_came(into)?;
             if into.len() > before {
                 return Ok(());
+            }
+            if is_last {
+                return Err(too_late());
             }
             self.wire.wait(PollFlags::POLLIN, patience)?;
         }
     }
 
-    /// Adds what has come, without waiting for anything.
+    /// Adds what has come, without waiting for anything; not all of it, if that is much. TLS has records that say nothing, and
+    /// a server can send them for ever.
     pub(crate) fn read_what_came(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
         let mut room = [0; 4096];
-        loop {
+        for _ in 0..MOST_READS {
             if let Some(tls) = &mut self.tls {
                 match tls.reader().read(&mut room) {
                     Ok(0) => return Err(ended()),
@@ -175,6 +188,7 @@ impl Dialogue {
                 (Err(error), _) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// Sends all of it.
@@ -231,7 +245,7 @@ impl Wire {
             Wire::Tcp(stream) => stream.as_fd(),
             Wire::Unix(stream) => stream.as_fd(),
         };
-        wait_for(descriptor, events, patience)
+        patience.wait_for(descriptor, events)
     }
 }
 
@@ -254,42 +268,6 @@ impl Write for Wire {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn connect_tcp(address: &SocketAddr, patience: Patience<'_>) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket_with(family, SocketType::STREAM, FLAGS, None)?;
-    match rustix::net::connect(&socket, address) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::INPROGRESS) => wait_for(socket.as_fd(), PollFlags::POLLOUT, patience)?,
-        Err(error) => return Err(error.into()),
-    }
-    let stream = TcpStream::from(socket);
-    stream.take_error()?.map_or(Ok(()), Err)?;
-    // A command is a small write, and so is what is left of a text.
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-fn wait_for(descriptor: BorrowedFd<'_>, events: PollFlags, patience: Patience<'_>) -> io::Result<()> {
-    loop {
-        if patience.signals.is_some_and(Signals::stop_requested) {
-            return Err(io::Error::new(ErrorKind::Interrupted, "we were asked to stop"));
-        }
-        if Instant::now() >= patience.until {
-            // It may have come while we did something else.
-            let mut descriptors = [PollFd::new(descriptor, events)];
-            return match poll(&mut descriptors, PollTimeout::ZERO) {
-                Ok(1..) => Ok(()),
-                _ => Err(io::Error::new(ErrorKind::TimedOut, "no answer in time")),
-            };
-        }
-        match wait(descriptor, events, patience.signals, patience.until) {
-            Ok(Woken::Ready) => return Ok(()),
-            Ok(Woken::Signal | Woken::Nothing) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
@@ -353,7 +331,8 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+/// How often something is read before deadlines and signals are looked at again.
+const MOST_READS: usize = 16;
 
 /// How long a server may take to be found and to accept a connection: Postfix waits half as long for each address.
 pub(crate) const CONNECTING: Duration = Duration::from_mins(1);
