@@ -332,7 +332,62 @@ impl ServerCertVerifier for AnyCertificate {
 }
 
 /// How often something is read before deadlines and signals are looked at again.
-const MOST_READS: usize = 16;
+const MOST_READS: usize = 8;
 
 /// How long a server may take to be found and to accept a connection: Postfix waits half as long for each address.
 pub(crate) const CONNECTING: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use rustls::{ServerConfig, ServerConnection};
+    use testkit::certificates::{Authority, Request};
+    use testkit::{Folder, wait_until};
+
+    use super::*;
+    use crate::net::tls::{private_key, read};
+
+    /// Session tickets, of which a server can send as many as it likes: they are not read without end, whoever waits.
+    #[test]
+    fn what_says_nothing_is_not_read_for_ever() {
+        let folder = Folder::new();
+        let (certificate, key) = Authority::new().issue(&folder.path(""), "server", &Request::of(&["localhost"]));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+            let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+            let chain = super::super::tls::chain(&read(&certificate).unwrap()).unwrap();
+            let key = private_key(&read(&key).unwrap()).unwrap();
+            let mut config = builder.with_single_cert(chain, key).unwrap();
+            config.send_tls13_tickets = 2_000;
+            let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until it has got rid of them, or nobody is there any more.
+            while (tls.is_handshaking() || tls.wants_write()) && tls.complete_io(&mut stream).is_ok() {}
+        });
+        let patience = Patience { until: Instant::now() + testkit::PATIENCE, signals: None };
+        let mut dialogue = Dialogue::connect_to(&address, patience).unwrap();
+        dialogue.start_tls("localhost", Believed::Anybody, patience).unwrap();
+        // What is there, and what is left of it.
+        let mut room = vec![0; 1 << 20];
+        let waiting = |dialogue: &Dialogue, room: &mut [u8]| match &dialogue.wire {
+            Wire::Tcp(stream) => stream.peek(room).unwrap_or(0),
+            Wire::Unix(_) => 0,
+        };
+        let most = MOST_READS * 4096;
+        let before =
+            wait_until("the tickets", || Some(waiting(&dialogue, &mut room)).filter(|there| *there > most + 4096));
+        let mut came = Vec::new();
+        dialogue.read_what_came(&mut came).unwrap();
+        assert!(came.is_empty() && waiting(&dialogue, &mut room) + most >= before);
+        // Nor when the time is over.
+        let over = Patience { until: Instant::now(), signals: None };
+        assert_eq!(dialogue.read(&mut came, over).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(waiting(&dialogue, &mut room) > 0);
+        drop(dialogue);
+        server.join().unwrap();
+    }
+}
