@@ -347,7 +347,7 @@ mod tests {
     use testkit::{Folder, wait_until};
 
     use super::*;
-    use crate::net::tls::{private_key, read};
+    use crate::net::tls::{chain, private_key, read};
 
     /// Session tickets, of which a server can send as many as it likes: they are not read without end, whoever waits.
     #[test]
@@ -359,9 +359,9 @@ mod tests {
         let server = thread::spawn(move || {
             let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
             let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-            let chain = super::super::tls::chain(&read(&certificate).unwrap()).unwrap();
+            let certificates = chain(&read(&certificate).unwrap()).unwrap();
             let key = private_key(&read(&key).unwrap()).unwrap();
-            let mut config = builder.with_single_cert(chain, key).unwrap();
+            let mut config = builder.with_single_cert(certificates, key).unwrap();
             config.send_tls13_tickets = 2_000;
             let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
             let (mut stream, _) = listener.accept().unwrap();

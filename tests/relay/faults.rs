@@ -153,12 +153,14 @@ fn what_was_said_to_log_in_is_in_no_log_although_the_server_repeats_it() {
     let (offers_plain, offers_login) = (offers("PLAIN"), offers("LOGIN"));
     let (unknown, alone, unasked) =
         (format!("500 5.5.1 Unknown: {plain}"), plain.clone(), format!("235 Welcome\n{plain}"));
+    let farewell = format!("235 Welcome\n421 4.3.2 {plain}");
     let at_mail = format!("550 5.7.1 After {plain} no");
     let cases: &[&[(&str, &str)]] = &[
         &[("EHLO", &offers_plain), ("AUTH", &unknown)],
         &[("EHLO", &offers_plain), ("AUTH", &alone)],
         &[("EHLO", &offers_plain), ("AUTH", &unasked)],
         &[("EHLO", &offers_plain), ("AUTH", "235 Welcome"), ("MAIL", &at_mail)],
+        &[("EHLO", &offers_plain), ("AUTH", &farewell)],
         &[("EHLO", &offers_login), ("AUTH", "334 VXNlcm5hbWU6"), ("bWU=", "500 bWU= what?")],
         &[("EHLO", &offers_login), ("AUTH", "334 x"), ("bWU=", "334 x"), ("czNrcjF0", "535 No czNrcjF0")],
     ];

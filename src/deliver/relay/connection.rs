@@ -18,7 +18,7 @@ use crate::message::{Spool, for_each_piece};
 use crate::net::client::Endpoint;
 use crate::net::dialogue::{Believed, CONNECTING, Dialogue};
 use crate::net::patience::Patience;
-use crate::smtp::reply::{self, Reply};
+use crate::smtp::reply::{self, NotAReply, Reply};
 use crate::smtp::upstream::{Asked, Login, Offered, Sender, Stuffing, accepted, passed_on, shown};
 use crate::untrusted::Untrusted;
 
@@ -489,7 +489,7 @@ impl Connection {
     /// only be ended with the connection.
     fn early_refusal(&mut self, way: &Way<'_>) -> Option<Trouble> {
         let _ = self.dialogue.read_what_came(&mut self.buffer);
-        let (reply, _) = Reply::parse(&self.buffer).ok()??;
+        let (reply, _) = self.parsed().ok()??;
         let is_refusal = reply.is_negative() && reply.code != 421;
         is_refusal.then(|| {
             self.log_reply(way, &reply);
@@ -539,7 +539,7 @@ impl Connection {
         if self.buffer.is_empty() {
             return Ok(came?);
         }
-        match Reply::parse(&self.buffer) {
+        match self.parsed() {
             Ok(Some((reply, _))) if reply.code == 421 => {
                 self.log_reply(way, &reply);
                 Err(Lost::Closed(said(&reply)))
@@ -566,20 +566,27 @@ impl Connection {
     /// The next reply. 421 is the last one, whatever it is the reply to.
     fn reply(&mut self, way: &Way<'_>, patience: Patience<'_>) -> Result<Reply, Lost> {
         loop {
-            match Reply::parse(&self.buffer) {
+            match self.parsed() {
                 Ok(Some((reply, used))) => {
                     self.buffer.drain(..used);
-                    let text = String::from_utf8_lossy(&self.veiled(reply.text.as_bytes())).into_owned();
-                    let reply = Reply { text: text.into(), ..reply };
                     self.log_reply(way, &reply);
                     return if reply.code == 421 { Err(Lost::Closed(said(&reply))) } else { Ok(reply) };
                 }
                 Ok(None) => self.dialogue.read(&mut self.buffer, patience)?,
-                Err(_) => {
+                Err(NotAReply) => {
                     return Err(Lost::Garbled(format!("it says '{}'", Untrusted::new(&self.veiled(&self.buffer)))));
                 }
             }
         }
+    }
+
+    /// The reply that has come, if it is there as a whole, and how long it is.
+    fn parsed(&self) -> Result<Option<(Reply, usize)>, NotAReply> {
+        let parsed = Reply::parse(&self.buffer)?;
+        Ok(parsed.map(|(reply, used)| {
+            let text = String::from_utf8_lossy(&self.veiled(reply.text.as_bytes())).into_owned();
+            (Reply { text: text.into(), ..reply }, used)
+        }))
     }
 
     /// What it said, without what nobody else is to read.
