@@ -5,8 +5,10 @@
 //! digits, hyphens, underscores and dots: whoever holds an address chooses what its reverse entry says.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -182,12 +184,43 @@ fn has_name(descriptor: BorrowedFd<'_>) -> bool {
 
 /// The port at which a connection of TCP came in; `None` for what is none.
 pub(crate) fn local_port(descriptor: BorrowedFd<'_>) -> Option<u16> {
+    match local_address(descriptor)? {
+        LocalAddress::Tcp(address) => Some(address.port()),
+        LocalAddress::Unix(_) => None,
+    }
+}
+
+/// Where a connection came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LocalAddress {
+    /// At a port of this address.
+    Tcp(SocketAddr),
+    /// At the Unix socket of this path.
+    Unix(PathBuf),
+}
+
+impl LocalAddress {
+    /// Whether who connects to this address comes in at the same place.
+    pub(crate) fn is_at(&self, address: SocketAddr) -> bool {
+        // What is IPv4 to one side may be mapped for the other.
+        let known = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+        matches!(self, LocalAddress::Tcp(own) if known(*own) == known(address))
+    }
+
+    /// The same for a Unix socket, whatever path leads to it.
+    pub(crate) fn is_socket(&self, path: &Path) -> bool {
+        let known = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
+        matches!(self, LocalAddress::Unix(own) if own == path || known(own).is_some_and(|own| Some(own) == known(path)))
+    }
+}
+
+/// Where a connection came in; `None` if that has no name.
+pub(crate) fn local_address(descriptor: BorrowedFd<'_>) -> Option<LocalAddress> {
     let address: SockaddrStorage = getsockname(descriptor.as_raw_fd()).ok()?;
-    let port = |address: &SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|inet| inet.port());
-        v4.or_else(|| address.as_sockaddr_in6().map(|inet6| inet6.port()))
-    };
-    port(&address)
+    let v4 = || address.as_sockaddr_in().map(|inet| SocketAddr::from((inet.ip(), inet.port())));
+    let v6 = || address.as_sockaddr_in6().map(|inet6| SocketAddr::from((inet6.ip(), inet6.port())));
+    let unix = || address.as_unix_addr()?.path().map(|path| LocalAddress::Unix(path.to_owned()));
+    v4().or_else(v6).map(LocalAddress::Tcp).or_else(unix)
 }
 
 /// The address by which a peer is known everywhere, in rules, look-ups, headers and the log: the IPv4 address, if the

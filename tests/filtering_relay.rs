@@ -241,6 +241,21 @@ fn the_next_server_may_want_a_password() {
     assert_eq!(plain.messages().len(), 1);
 }
 
+/// A name and a password are what the variables say, letter for letter, whatever means something else in a URL.
+#[test]
+fn a_name_at_the_next_server_is_taken_as_it_is() {
+    let next = Upstream::answering(&[("EHLO", "250-x\n250 AUTH PLAIN"), ("AUTH PLAIN", "235 2.7.0 Welcome")]);
+    let relay = Relay::start(&[
+        ("RELAY_PORT", &next.address.port().to_string()),
+        ("RELAY_USE_TLS", "no"),
+        ("RELAY_USERNAME", "a:b%41/c@d"),
+        ("RELAY_PASSWORD", "p%40:w"),
+    ]);
+    assert_says(&relay.sent("sender@company.com", "recipient@company.com"), "<-  250 2.0.0 ");
+    // `\0a:b%41/c@d\0p%40:w`
+    assert_eq!(next.commands()[1], "AUTH PLAIN AGE6YiU0MS9jQGQAcCU0MDp3");
+}
+
 /// TLS with those who send: from the beginning, by STARTTLS, or none.
 #[test]
 fn those_who_send_may_have_to_use_tls() {
@@ -314,6 +329,7 @@ fn mistakes_in_the_environment_are_told() {
         ("RELAY_USE_TLS", "maybe", "error: write `require`, `opportunistic` or `off`"),
         ("RELAY_USE_SSL", "maybe", "error: `${RELAY_USE_SSL:-False}` stands for neither `on` nor `off`"),
         ("RELAY_USERNAME", "relay", "error: the server wants a password: "),
+        ("RELAY_USERNAME", "a:b%4", "error: the server wants a password: "),
         ("TIMEOUT", "1.5", "error: `1.5` is not a whole number of at least 1"),
         ("USE_TLS", "2", "error: `${USE_TLS:-False}` stands for neither `on` nor `off`"),
         ("USE_TLS", "True", "error: /etc/certs/server.crt cannot be opened: "),

@@ -16,6 +16,7 @@ use super::pattern::Position;
 use super::relay_url::{Hop, HopTls, Place};
 use super::settings::{Config, Setting};
 use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
+use crate::net::patience::Patience;
 use crate::unread::Unread;
 
 /// Where a session may connect to.
@@ -132,6 +133,7 @@ fn is_about_brokers(setting: &Setting) -> bool {
             | Setting::hpfeeds_secret_file(_)
             | Setting::amqp_urls(_)
             | Setting::amqp_password_file(_)
+            | Setting::relay_user(_)
             | Setting::relay_password(_)
             | Setting::relay_password_file(_)
             | Setting::ca_file(_)
@@ -160,10 +162,34 @@ impl Config {
         self.rules.needs().hops()
     }
 
+    /// Who we are there, if we have to log in: as its URL says, or else `relay_user`. Nobody logs in at a Unix socket.
+    pub(crate) fn user_at<'h>(&'h self, hop: &'h Hop) -> Option<&'h str> {
+        match &hop.place {
+            Place::Tcp(_) => hop.user.as_deref().or(self.relay_user.as_deref()),
+            Place::Unix(_) => None,
+        }
+    }
+
+    /// What there is of TLS on the way there: a password is not sent to just anybody.
+    pub(crate) fn tls_with(&self, hop: &Hop) -> HopTls {
+        match hop.tls {
+            HopTls::Opportunistic if self.user_at(hop).is_some() => HopTls::Require,
+            tls => tls,
+        }
+    }
+
+    /// Whether it has to show by a certificate who it is.
+    fn is_verified(&self, hop: &Hop) -> bool {
+        match self.tls_with(hop) {
+            HopTls::Off | HopTls::Opportunistic => false,
+            HopTls::Require | HopTls::Implicit => true,
+        }
+    }
+
     /// Whether we have to log in there, and nothing says with what.
     fn lacks_relay_password(&self, hop: &Hop) -> bool {
         let has_one = hop.password.is_some() || self.relay_password.is_some() || self.relay_password_file.is_some();
-        hop.user.is_some() && !has_one
+        self.user_at(hop).is_some() && !has_one
     }
 
     /// Where deliveries may connect to.
@@ -186,7 +212,7 @@ impl Config {
         let hpfeeds = self.hpfeeds_broker.iter().filter(|_| brokers.contains(&Broker::Hpfeeds));
         let amqp = self.amqp_urls.iter().filter(|_| brokers.contains(&Broker::Amqp));
         let hops = self.hops().iter().filter_map(|hop| match &hop.place {
-            Place::Tcp(endpoint) => Some((endpoint, hop.is_verified() && hop.ca_file.is_none())),
+            Place::Tcp(endpoint) => Some((endpoint, self.is_verified(hop) && hop.ca_file.is_none())),
             Place::Unix(_) => None,
         });
         let brokers = hpfeeds.map(|broker| (broker, self.hpfeeds_tls));
@@ -249,16 +275,16 @@ impl Config {
         }
         // Behind a colon in a name there may be one that nobody meant.
         let has_other = self.relay_password.is_some() || self.relay_password_file.is_some();
-        let is_for_none = has_other && self.hops().iter().all(|hop| hop.user.is_none() || hop.password.is_some());
+        let is_for_none = has_other && self.hops().iter().all(|hop| self.user_at(hop).is_none() || hop.password.is_some());
         for (hop, line) in &lines.relaying {
             if is_for_none && hop.password.is_some() {
                 let message = "the password is what stands behind the colon of this URL, and nothing else: in a name, \
                                write `%3A` for a colon";
                 found.push(line.warn(message.to_owned()));
             }
-            let ca_file = hop.ca_file.as_deref().filter(|_| hop.is_verified());
+            let ca_file = hop.ca_file.as_deref().filter(|_| self.is_verified(hop));
             found.extend(ca_file.and_then(flaw_of_authorities).map(|flaw| line.warn(flaw)));
-            if hop.tls == HopTls::Off && hop.user.is_some() && !hop.is_here() {
+            if hop.tls == HopTls::Off && self.user_at(hop).is_some() && !hop.is_here() {
                 found.push(line.warn("without TLS everybody on the way can hear the password".to_owned()));
             }
         }
@@ -270,8 +296,8 @@ impl Config {
         let lines = self.broker_lines();
         let mut found = Vec::new();
         for (endpoint, _) in self.endpoints().filter(|(endpoint, _)| endpoint.has_name()) {
-            let until = Instant::now() + PATIENCE;
-            if let Err(why) = endpoint.addresses(&ClientFiles::open(None), until) {
+            let patience = Patience { until: Instant::now() + PATIENCE, signals: None };
+            if let Err(why) = endpoint.addresses(&ClientFiles::open(None), patience) {
                 let line = lines.last(|setting| match setting {
                     Setting::hpfeeds_broker(Some(broker)) => broker == endpoint,
                     Setting::amqp_urls(urls) => urls.iter().any(|url| url.endpoint == *endpoint),

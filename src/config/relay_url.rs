@@ -19,9 +19,9 @@ pub struct Hop {
     pub(crate) protocol: Protocol,
     /// Where it is.
     pub(crate) place: Place,
-    /// What there is of TLS.
+    /// What there is of TLS; [`super::Config::tls_with`] knows the rest.
     pub(crate) tls: HopTls,
-    /// Who we are there, if we have to log in.
+    /// Who we are there, if we have to log in and it says so itself.
     pub(crate) user: Option<String>,
     /// What shows it; `None` if other lines say.
     pub(crate) password: Option<Secret>,
@@ -82,14 +82,6 @@ impl Hop {
         self.protocol == Protocol::Smtp
     }
 
-    /// Whether it has to show by a certificate who it is.
-    pub(super) fn is_verified(&self) -> bool {
-        match self.tls {
-            HopTls::Off | HopTls::Opportunistic => false,
-            HopTls::Require | HopTls::Implicit => true,
-        }
-    }
-
     /// Whether what is said to it stays on this machine.
     pub(super) fn is_here(&self) -> bool {
         match &self.place {
@@ -124,6 +116,9 @@ impl Hop {
         }
         // So that `${RELAY_USERNAME:-}@` is nobody where nobody is named.
         let user = user.filter(|user| !user.is_empty());
+        if user.as_ref().is_some_and(|user| user.contains(char::is_control)) {
+            return Err(word.problem("a control character in a name"));
+        }
         let password = password.filter(|_| user.is_some());
         let shown_user = user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
         let shown = format!("{scheme}://{shown_user}{endpoint}");
@@ -248,6 +243,7 @@ mod tests {
             ("smtp://a ca=", "ca=: "),
             ("smtp://a ca=/b", "smtp://a: "),
             ("smtp://u@a tls=opportunistic", "tls=opportunistic: a password needs more"),
+            ("smtp://u%0a@a", "smtp://u%0a@a: a control character"),
             ("smtps://a tls=off", "tls=off: "),
             ("lmtp+unix:lmtp", "lmtp+unix:lmtp: "),
             ("lmtp+unix:/a tls=require", "tls=require: there is no TLS"),

@@ -129,7 +129,9 @@ settings! {
     "amqp_url" amqp_urls: Vec<AmqpUrl> = Vec::new(), value::amqp_url, "", each;
     /// The file with the password for those of them that have none.
     "amqp_password_file" amqp_password_file: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// What shows who we are to the servers that mail is passed on to, if the URL of one says who, and nothing else.
+    /// Who we are to the servers that mail is passed on to and whose URL does not say, letter for letter.
+    "relay_user" relay_user: Option<String> = None, value::identity_or_none, QUOTE_IT;
+    /// What shows who we are to the servers that mail is passed on to, if the URL of one does not say.
     "relay_password" relay_password: Option<Secret> = None, value::secret_or_none, "";
     /// The file that has that in it.
     "relay_password_file" relay_password_file: Option<PathBuf> = None, value::file, QUOTE_IT;

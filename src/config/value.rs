@@ -232,6 +232,28 @@ pub(super) fn identity(words: &mut Words<'_>) -> Result<Option<String>, Problem>
     short_text(words.expect("the name that the broker knows us by")?).map(Some)
 }
 
+/// The same, of any characters that can be seen, or `""`.
+pub(super) fn identity_or_none(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
+    if is_empty_word(words) {
+        return Ok(None);
+    }
+    let word = words.expect("the name that the next server knows us by")?;
+    if word.text.chars().any(char::is_control) {
+        return Err(word.problem("a control character in a name"));
+    }
+    short_text(word).map(Some)
+}
+
+/// Takes `""`, if nothing else is left: a variable of the environment may leave that of a value.
+fn is_empty_word(words: &mut Words<'_>) -> bool {
+    let mut ahead = *words;
+    let is_empty = ahead.next_word().is_some_and(|word| word.text.is_empty()) && ahead.is_at_end();
+    if is_empty {
+        *words = ahead;
+    }
+    is_empty
+}
+
 /// A text whose length is a byte on the wire.
 pub(super) fn short_text(word: Word<'_>) -> Result<String, Problem> {
     match word.text.len() {
@@ -250,16 +272,9 @@ pub(super) fn secret(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
     Err(Word { end: rest.end, ..word }.problem("a secret is one word: put one with blanks in quotes"))
 }
 
-/// The same, or `""`, which a variable of the environment may leave of it.
+/// The same, or `""`.
 pub(super) fn secret_or_none(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
-    let mut ahead = *words;
-    match ahead.next_word() {
-        Some(word) if word.text.is_empty() && ahead.is_at_end() => {
-            *words = ahead;
-            Ok(None)
-        }
-        _ => secret(words),
-    }
+    if is_empty_word(words) { Ok(None) } else { secret(words) }
 }
 
 /// A name of somebody who may log in, and the password.

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use super::Context;
 use crate::config::{Config, secret};
 use crate::net::client::{ClientFiles, Endpoint};
-use crate::net::dialogue::{Believed, Dialogue, Patience};
+use crate::net::dialogue::{Believed, Dialogue};
+use crate::net::patience::Patience;
 use crate::smtp::reply::{self, Reply};
 use crate::unread::Unread;
 

@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
 use super::mboxrd::{self, rest_of_from_line};
-use super::{Context, LOCK_PATIENCE, failure, tolerate_unsynced};
+use super::{Context, LOCK_PATIENCE, failure, names_of, tolerate_unsynced};
 use crate::address::Mailbox;
 use crate::files::{self, Entry, identity};
 use crate::log::{Event, Log};
@@ -35,7 +35,7 @@ use crate::wait::timeout;
 pub(super) struct Mailboxes<'a> {
     context: &'a Context<'a>,
     /// The names in the configuration, each with somebody whose mail goes there; two can be one file.
-    names: Vec<(&'a str, &'a Mailbox)>,
+    names: Vec<(&'a str, Vec<&'a Mailbox>)>,
     /// The files, each once, from the first [`Mailboxes::append`] on.
     locked: Option<Locked<'a>>,
 }
@@ -82,7 +82,7 @@ impl<'a> Mailboxes<'a> {
     }
 
     /// For a message that goes to files of these names, each of them there once.
-    pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = (&'a str, &'a Mailbox)>) -> Self {
+    pub(super) fn new(context: &'a Context<'a>, names: impl Iterator<Item = (&'a str, Vec<&'a Mailbox>)>) -> Self {
         Self { context, names: names.collect(), locked: None }
     }
 
@@ -157,14 +157,14 @@ impl<'a> Mailboxes<'a> {
 
 /// Opens and locks the files of these names; those that are missing are made. As long as another program has one of them,
 /// all are left alone: who holds his own mailbox must not hold up mail for others.
-fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, &Mailbox)]) -> Result<Locked<'a>, Reply> {
+fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, Vec<&Mailbox>)]) -> Result<Locked<'a>, Reply> {
     for (name, _) in names {
         context.log.event(&Event::OpeningMailbox(Path::new(name)));
     }
     let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
     let mut pause = Duration::from_millis(1);
     loop {
-        let Busy(name, recipient) = match try_lock_all(context, names)? {
+        let Busy(name, recipients) = match try_lock_all(context, names)? {
             Ok(locked) => {
                 locked.files.iter().for_each(Appending::log_stale_lock);
                 return Ok(locked);
@@ -179,7 +179,7 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, &Mailbox)]) -> Result<L
                 "it has a lock".to_owned()
             };
             let cause = format!("another session or program works on {name}: {holder}");
-            return Err(reply::mailbox_busy(cause).about(recipient.bare()));
+            return Err(reply::mailbox_busy(cause).about(names_of(recipients.iter().copied())));
         }
         if is_stopping(context.signals) {
             let waiting = format!("while waiting for the lock of {name}");
@@ -191,27 +191,31 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, &Mailbox)]) -> Result<L
 }
 
 /// What another session or program works on, and whose mail waits for it.
-struct Busy<'n>(&'n str, &'n Mailbox);
+struct Busy<'n>(&'n str, &'n [&'n Mailbox]);
 
 fn try_lock_all<'a, 'n>(
     context: &'a Context<'a>,
-    names: &'n [(&'a str, &Mailbox)],
+    names: &'n [(&'a str, Vec<&'n Mailbox>)],
 ) -> Result<Result<Locked<'a>, Busy<'n>>, Reply> {
     let mut locked = Locked::default();
-    for (name, recipient) in names {
+    for (name, recipients) in names {
         let opened = Appending::open(context.log, name);
-        match opened.map_err(|error| failure(&error, &format!("opening {name}")).about(recipient.bare()))? {
-            None => return Ok(Err(Busy(name, recipient))),
+        match opened
+            .map_err(|error| failure(&error, &format!("opening {name}")).about(names_of(recipients.iter().copied())))?
+        {
+            None => return Ok(Err(Busy(name, recipients))),
             Some(appending) => locked.add(name, appending),
         }
     }
     // All sessions take them in this order, so that no two wait for each other.
     locked.files.sort_unstable_by_key(|appending| appending.identity);
     for appending in &mut locked.files {
-        let Some((name, recipient)) = names.iter().find(|(name, _)| *name == appending.name) else { continue };
+        let Some((name, recipients)) = names.iter().find(|(name, _)| *name == appending.name) else { continue };
         let is_locked = appending.lock();
-        if !is_locked.map_err(|error| failure(&error, &format!("opening {name}")).about(recipient.bare()))? {
-            return Ok(Err(Busy(name, recipient)));
+        if !is_locked
+            .map_err(|error| failure(&error, &format!("opening {name}")).about(names_of(recipients.iter().copied())))?
+        {
+            return Ok(Err(Busy(name, recipients)));
         }
     }
     Ok(Ok(locked))

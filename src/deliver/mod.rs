@@ -110,7 +110,7 @@ fn keep<'a>(
 ) -> Result<Kept<'a>, Reply> {
     let copies = copies(group);
     let names = copies.iter().filter_map(|copy| match copy.action {
-        Keep::Append(name) => Some((name.as_str(), copy.recipient)),
+        Keep::Append(name) => Some((name.as_str(), [&[copy.recipient], &copy.others[..]].concat())),
         Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Discard => None,
     });
     let mut kept = Kept {
@@ -136,13 +136,13 @@ fn keep<'a>(
             Keep::Discard => Ok(()),
         };
         let counter = Family::DeliveryFailures.with_any(action.name());
-        prepared.map_err(about(recipient)).inspect_err(failed(context, counter))?;
+        prepared.map_err(about(copy.recipients())).inspect_err(failed(context, counter))?;
     }
     if let Some(reporter) = context.reporter {
         kept.report = Some((reporter, reporter.prepare(envelope, group, spool, &mut kept.files)?));
     }
     for (name, copy) in for_files {
-        let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipient));
+        let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipients()));
         appended.inspect_err(failed(context, APPEND))?;
     }
     kept.mailboxes.sync().inspect_err(failed(context, APPEND))?;
@@ -189,6 +189,10 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
             continue;
         }
         handed_over = Some(recipient);
+        let shares = |other: &&Recipient| {
+            std::ptr::eq(*other, recipient) || other.destinations.share_hand_over(&recipient.destinations)
+        };
+        let recipients: Vec<_> = group.iter().filter(shares).map(|recipient| &recipient.mailbox).collect();
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
         let taken_over = match &to.action {
             HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
@@ -196,13 +200,11 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
             HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
             HandOver::Amqp(topic) => amqp::publish(context, topic, copy, spool),
             HandOver::Relay(hop) => {
-                let there = group.iter().filter(|other| other.destinations.hop() == Some(hop));
-                let recipients: Vec<_> = there.map(|recipient| &recipient.mailbox).collect();
                 context.upstreams.deliver(hop, &recipients, copy, spool).map(|said| words = Some(said))
             }
         };
         let counter = Family::DeliveryFailures.with_any(to.action.name());
-        taken_over.map_err(about(&recipient.mailbox)).inspect_err(failed(context, counter))?;
+        taken_over.map_err(about(recipients.iter().copied())).inspect_err(failed(context, counter))?;
     }
     Ok(words)
 }
@@ -251,8 +253,13 @@ fn failed(context: &Context<'_>, counter: Counter) -> impl FnOnce(&Reply) {
 }
 
 /// Says in the log whose copy it was, unless that is said already.
-fn about(recipient: &Mailbox) -> impl FnOnce(Reply) -> Reply {
-    |reply| if reply.subject.is_some() { reply } else { reply.about(recipient.bare()) }
+fn about<'a>(recipients: impl Iterator<Item = &'a Mailbox>) -> impl FnOnce(Reply) -> Reply {
+    |reply| if reply.subject.is_some() { reply } else { reply.about(names_of(recipients)) }
+}
+
+/// All of these in one text.
+fn names_of<'a>(recipients: impl IntoIterator<Item = &'a Mailbox>) -> String {
+    recipients.into_iter().map(Mailbox::bare).collect::<Vec<_>>().join(" ")
 }
 
 /// The reply to an error of the system: the sender keeps the mail, whatever it is.

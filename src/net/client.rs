@@ -6,12 +6,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::bail;
 use rustls::RootCertStore;
 
 use super::dns;
+use super::patience::{Patience, stopped};
 use super::tls::chain;
 use crate::unread::Unread;
 
@@ -31,11 +31,13 @@ impl Endpoint {
     }
 
     /// Its addresses, at least one, as the files and name servers have them.
-    pub(crate) fn addresses(&self, files: &ClientFiles, until: Instant) -> anyhow::Result<Vec<SocketAddr>> {
+    /// When we are asked to stop, that is an [`std::io::Error`] of the kind `Interrupted`.
+    pub(crate) fn addresses(&self, files: &ClientFiles, patience: Patience<'_>) -> anyhow::Result<Vec<SocketAddr>> {
         let text = |file: &Unread| String::from_utf8_lossy(&file.read().unwrap_or_default()).into_owned();
-        let found = dns::addresses(&self.host, &text(&files.hosts), &text(&files.resolv_conf), until);
+        let found = dns::addresses(&self.host, &text(&files.hosts), &text(&files.resolv_conf), patience);
         match found {
             Ok(found) => Ok(found.into_iter().map(|address| SocketAddr::new(address, self.port)).collect()),
+            Err(_) if patience.is_stopped() => Err(stopped().into()),
             Err(why) => bail!("the address of {} cannot be found: {why}", self.host),
         }
     }

@@ -1,19 +1,19 @@
 //! A connection to a server that is spoken with, over TCP or at a Unix socket, plain or under TLS: every wait ends at a
 //! deadline, and when we are asked to stop.
 //!
-//! Nothing here blocks but poll(2). What has come unasked can be looked at at any time.
+//! What has come unasked can be looked at at any time.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use nix::poll::PollFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, socket_with};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -23,18 +23,8 @@ use rustls::{
 };
 
 use super::client::{ClientFiles, Endpoint};
-use super::conn::{Woken, wait};
+use super::patience::{Patience, SOCKET_FLAGS, connect_tcp, too_late};
 use super::tls::flaw;
-use crate::signals::Signals;
-
-/// How long something is waited for, and what ends the waiting besides.
-#[derive(Clone, Copy)]
-pub(crate) struct Patience<'p> {
-    /// Until when.
-    pub(crate) until: Instant,
-    /// Where a request to stop is told, if that is to end it.
-    pub(crate) signals: Option<&'p Signals>,
-}
 
 /// The connection. What fails because we were asked to stop is [`ErrorKind::Interrupted`], what takes too long
 /// [`ErrorKind::TimedOut`], and what the server has ended [`ErrorKind::UnexpectedEof`].
@@ -63,14 +53,14 @@ impl Dialogue {
         files: &ClientFiles,
         patience: Patience<'_>,
     ) -> anyhow::Result<(Self, SocketAddr)> {
-        let addresses = server.addresses(files, patience.until)?;
+        let addresses = server.addresses(files, patience)?;
         let mut failures = Vec::new();
         for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
             // One that nobody answers from must leave time for the next.
             let share =
                 patience.until.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
-            match connect_tcp(address, Patience { until: Instant::now() + share, ..patience }) {
-                Ok(stream) => return Ok((Self { wire: Wire::Tcp(stream), tls: None }, *address)),
+            match Self::connect_to(address, patience.at_most(share)) {
+                Ok(dialogue) => return Ok((dialogue, *address)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error.into()),
                 Err(error) => failures.push(format!("{address}: {error}")),
             }
@@ -78,10 +68,23 @@ impl Dialogue {
         bail!("{}", failures.join("; "))
     }
 
+    /// Connects to a server at this address.
+    pub(crate) fn connect_to(address: &SocketAddr, patience: Patience<'_>) -> io::Result<Self> {
+        connect_tcp(address, patience).map(|stream| Self { wire: Wire::Tcp(stream), tls: None })
+    }
+
+    /// Where the server is, if that is a port.
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        match &self.wire {
+            Wire::Tcp(stream) => stream.peer_addr().ok(),
+            Wire::Unix(_) => None,
+        }
+    }
+
     /// Connects to a server at a Unix socket.
     pub(crate) fn connect_unix(path: &Path) -> anyhow::Result<Self> {
         let connect = || -> io::Result<UnixStream> {
-            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SOCKET_FLAGS, None)?;
             rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
             Ok(UnixStream::from(socket))
         };
@@ -108,6 +111,7 @@ impl Dialogue {
                 self.write_tls(&mut tls, patience)?;
                 continue;
             }
+            let is_last = patience.is_over();
             self.wire.wait(PollFlags::POLLIN, patience)?;
             let read = match tls.read_tls(&mut self.wire) {
                 Err(error) if is_passing(&error) => continue,
@@ -120,6 +124,9 @@ impl Dialogue {
                 // The server may be told by an alert.
                 let _ = self.write_tls(&mut tls, patience);
                 bail!("TLS: {}", failure(error));
+            }
+            if is_last && tls.is_handshaking() {
+                return Err(too_late().into());
             }
         }
         self.write_tls(&mut tls, patience)?;
@@ -136,18 +143,24 @@ impl Dialogue {
     pub(crate) fn read(&mut self, into: &mut Vec<u8>, patience: Patience<'_>) -> io::Result<()> {
         let before = into.len();
         loop {
+            // A last look, however much comes that says nothing.
+            let is_last = patience.is_over();
             self.read_what_came(into)?;
             if into.len() > before {
                 return Ok(());
+            }
+            if is_last {
+                return Err(too_late());
             }
             self.wire.wait(PollFlags::POLLIN, patience)?;
         }
     }
 
-    /// Adds what has come, without waiting for anything.
+    /// Adds what has come, without waiting for anything; not all of it, if that is much. TLS has records that say nothing, and
+    /// a server can send them for ever.
     pub(crate) fn read_what_came(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
         let mut room = [0; 4096];
-        loop {
+        for _ in 0..MOST_READS {
             if let Some(tls) = &mut self.tls {
                 match tls.reader().read(&mut room) {
                     Ok(0) => return Err(ended()),
@@ -178,6 +191,7 @@ impl Dialogue {
                 (Err(error), _) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// Sends all of it.
@@ -234,7 +248,7 @@ impl Wire {
             Wire::Tcp(stream) => stream.as_fd(),
             Wire::Unix(stream) => stream.as_fd(),
         };
-        wait_for(descriptor, events, patience)
+        patience.wait_for(descriptor, events)
     }
 }
 
@@ -257,42 +271,6 @@ impl Write for Wire {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn connect_tcp(address: &SocketAddr, patience: Patience<'_>) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket_with(family, SocketType::STREAM, FLAGS, None)?;
-    match rustix::net::connect(&socket, address) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::INPROGRESS) => wait_for(socket.as_fd(), PollFlags::POLLOUT, patience)?,
-        Err(error) => return Err(error.into()),
-    }
-    let stream = TcpStream::from(socket);
-    stream.take_error()?.map_or(Ok(()), Err)?;
-    // A command is a small write, and so is what is left of a text.
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-fn wait_for(descriptor: BorrowedFd<'_>, events: PollFlags, patience: Patience<'_>) -> io::Result<()> {
-    loop {
-        if patience.signals.is_some_and(Signals::stop_requested) {
-            return Err(io::Error::new(ErrorKind::Interrupted, "we were asked to stop"));
-        }
-        if Instant::now() >= patience.until {
-            // It may have come while we did something else.
-            let mut descriptors = [PollFd::new(descriptor, events)];
-            return match poll(&mut descriptors, PollTimeout::ZERO) {
-                Ok(1..) => Ok(()),
-                _ => Err(io::Error::new(ErrorKind::TimedOut, "no answer in time")),
-            };
-        }
-        match wait(descriptor, events, patience.signals, patience.until) {
-            Ok(Woken::Ready) => return Ok(()),
-            Ok(Woken::Signal | Woken::Nothing) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
@@ -370,7 +348,63 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+/// How often something is read before deadlines and signals are looked at again.
+const MOST_READS: usize = 8;
 
 /// How long a server may take to be found and to accept a connection: Postfix waits half as long for each address.
 pub(crate) const CONNECTING: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use rustls::{ServerConfig, ServerConnection};
+    use testkit::certificates::{Authority, Request};
+    use testkit::{Folder, wait_until};
+
+    use super::*;
+    use crate::net::tls::{chain, private_key, read};
+
+    /// Session tickets, of which a server can send as many as it likes: they are not read without end, whoever waits.
+    #[test]
+    fn what_says_nothing_is_not_read_for_ever() {
+        let folder = Folder::new();
+        let (certificate, key) = Authority::new().issue(&folder.path(""), "server", &Request::of(&["localhost"]));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+            let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+            let certificates = chain(&read(&certificate).unwrap()).unwrap();
+            let key = private_key(&read(&key).unwrap()).unwrap();
+            let mut config = builder.with_single_cert(certificates, key).unwrap();
+            config.send_tls13_tickets = 2_000;
+            let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until it has got rid of them, or nobody is there any more.
+            while (tls.is_handshaking() || tls.wants_write()) && tls.complete_io(&mut stream).is_ok() {}
+        });
+        let patience = Patience { until: Instant::now() + testkit::PATIENCE, signals: None };
+        let mut dialogue = Dialogue::connect_to(&address, patience).unwrap();
+        dialogue.start_tls("localhost", Believed::Anybody, patience).unwrap();
+        // What is there, and what is left of it.
+        let mut room = vec![0; 1 << 20];
+        let waiting = |dialogue: &Dialogue, room: &mut [u8]| match &dialogue.wire {
+            Wire::Tcp(stream) => stream.peek(room).unwrap_or(0),
+            Wire::Unix(_) => 0,
+        };
+        let most = MOST_READS * 4096;
+        let before =
+            wait_until("the tickets", || Some(waiting(&dialogue, &mut room)).filter(|there| *there > most + 4096));
+        let mut came = Vec::new();
+        dialogue.read_what_came(&mut came).unwrap();
+        assert!(came.is_empty() && waiting(&dialogue, &mut room) + most >= before);
+        // Nor when the time is over.
+        let over = Patience { until: Instant::now(), signals: None };
+        assert_eq!(dialogue.read(&mut came, over).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(waiting(&dialogue, &mut room) > 0);
+        drop(dialogue);
+        server.join().unwrap();
+    }
+}

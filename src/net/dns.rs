@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use domain::base::Question;
@@ -13,9 +14,11 @@ use domain::base::iana::Rtype;
 use domain::base::name::Name;
 use domain::rdata::{A, Aaaa, Ptr};
 use nix::net::if_::if_nametoindex;
+use nix::poll::PollFlags;
 use resolv_conf::ScopedIp;
 
 use super::dns_message::{Answer, MAX_MESSAGE, Query, QueryName, Received};
+use super::patience::{Patience, connect_tcp};
 use crate::files::read_text;
 use crate::peer::{canonical, flaw_of_hostname};
 use crate::untrusted::Untrusted;
@@ -93,7 +96,12 @@ fn resolver_configuration(text: &str) -> resolv_conf::Config {
 
 /// Every address of a host that is a server of ours, in the order in which they are to be tried; `hosts` and `resolv_conf`
 /// are the texts of those files. At least one, or why there is none.
-pub(crate) fn addresses(host: &str, hosts: &str, resolv_conf: &str, until: Instant) -> Result<Vec<IpAddr>, String> {
+pub(crate) fn addresses(
+    host: &str,
+    hosts: &str,
+    resolv_conf: &str,
+    patience: Patience<'_>,
+) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
@@ -110,7 +118,7 @@ pub(crate) fn addresses(host: &str, hosts: &str, resolv_conf: &str, until: Insta
     }
     let config = resolver_configuration(resolv_conf);
     let servers = NameServers::of(&config);
-    let resolver = Resolver { servers: &servers, deadline: until };
+    let resolver = Resolver { servers: &servers, patience };
     let mut failure = None;
     for name in candidates(host, &config) {
         let mut found = Vec::new();
@@ -185,7 +193,8 @@ fn address_of(server: &ScopedIp) -> Result<SocketAddr, String> {
 
 /// Asks name servers for the address's name and the name's addresses; all of it takes at most `timeout`.
 pub(crate) fn confirmed_name(address: IpAddr, servers: &NameServers, timeout: Duration) -> Result<String, NoName> {
-    let resolver = Resolver { servers, deadline: Instant::now() + timeout };
+    let patience = Patience { until: Instant::now() + timeout, signals: None };
+    let resolver = Resolver { servers, patience };
     let mut failure = None;
     let mut unconfirmed = None;
     let mut illegal = servers.unfit.clone();
@@ -229,7 +238,7 @@ fn name_in_hosts(hosts: &str, address: IpAddr) -> Result<String, NoName> {
 
 struct Resolver<'s> {
     servers: &'s NameServers,
-    deadline: Instant,
+    patience: Patience<'s>,
 }
 
 impl Resolver<'_> {
@@ -256,7 +265,7 @@ impl Resolver<'_> {
         let mut failure = "no answer in time".to_owned();
         let servers = &self.servers.addresses;
         for server in servers.iter().chain(servers) {
-            if Instant::now() >= self.deadline {
+            if self.patience.is_over() || self.patience.is_stopped() {
                 break;
             }
             match server.as_ref().map(|server| self.ask(*server, question)) {
@@ -271,30 +280,30 @@ impl Resolver<'_> {
 
     /// One question to one server, over UDP and again over TCP if the answer was cut short (RFC 7766, section 5).
     fn ask(&self, server: SocketAddr, question: &Question<QueryName>) -> io::Result<Answer> {
-        let until = self.deadline.min(Instant::now() + self.servers.patience);
+        let patience = self.patience.at_most(self.servers.patience);
         let [low, high, ..] = random().to_le_bytes();
         let id = u16::from_le_bytes([low, high]);
         let query = Query::new(id, question, random_bits())
             .ok_or_else(|| io::Error::other("a question that cannot be asked"))?;
-        let answer = ask_over_udp(server, &query, until)?;
-        if answer.is_truncated() { ask_over_tcp(server, &query, until) } else { Ok(answer) }
+        let answer = ask_over_udp(server, &query, patience)?;
+        if answer.is_truncated() { ask_over_tcp(server, &query, patience) } else { Ok(answer) }
     }
 }
 
-fn ask_over_udp(server: SocketAddr, query: &Query, until: Instant) -> io::Result<Answer> {
+fn ask_over_udp(server: SocketAddr, query: &Query, patience: Patience<'_>) -> io::Result<Answer> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
+    socket.set_nonblocking(true)?;
     socket.connect(server)?;
     socket.send(query.message())?;
     let mut has_other_capitals = false;
     loop {
         let mut message = vec![0; MAX_MESSAGE];
-        let received = remaining(until).and_then(|time| {
-            socket.set_read_timeout(Some(time))?;
-            socket.recv(&mut message)
-        });
+        let received = patience.wait_for(socket.as_fd(), PollFlags::POLLIN).and_then(|()| socket.recv(&mut message));
         match received {
             Ok(length) => message.truncate(length),
+            // What was there turned out to be nothing, which poll(2) warns of.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if has_other_capitals && is_timeout(&error) => {
                 return Err(io::Error::other(
                     "the name server does not repeat the question as it was asked, capital letters included",
@@ -311,17 +320,17 @@ fn ask_over_udp(server: SocketAddr, query: &Query, until: Instant) -> io::Result
     }
 }
 
-fn ask_over_tcp(server: SocketAddr, query: &Query, until: Instant) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&server, remaining(until)?)?;
-    stream.set_write_timeout(Some(remaining(until)?))?;
+fn ask_over_tcp(server: SocketAddr, query: &Query, patience: Patience<'_>) -> io::Result<Answer> {
+    let mut stream = connect_tcp(&server, patience)?;
     let length = u16::try_from(query.message().len()).map_err(io::Error::other)?;
+    // There is room for it in a connection that nothing was sent over.
     stream.write_all(&[&length.to_be_bytes()[..], query.message()].concat())?;
     let mut length = [0; 2];
-    read_until(&mut stream, &mut length, until)?;
+    read_all(&mut stream, &mut length, patience)?;
     // The beginning of a longer one will do: five names are tried, and who has more addresses than that holds is not
     // confirmed by one of the others.
     let mut message = vec![0; usize::from(u16::from_be_bytes(length)).min(MAX_MESSAGE)];
-    read_until(&mut stream, &mut message, until)?;
+    read_all(&mut stream, &mut message, patience)?;
     answer(query.receive(message))
 }
 
@@ -337,27 +346,22 @@ fn answer(received: Received) -> io::Result<Answer> {
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+    error.kind() == io::ErrorKind::TimedOut
 }
 
 /// Like `read_exact`, but the deadline is one for all reads together.
-fn read_until(stream: &mut TcpStream, buffer: &mut [u8], until: Instant) -> io::Result<()> {
+fn read_all(stream: &mut TcpStream, buffer: &mut [u8], patience: Patience<'_>) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
-        stream.set_read_timeout(Some(remaining(until)?))?;
-        match stream.read(&mut buffer[filled..])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            length => filled += length,
+        patience.wait_for(stream.as_fd(), PollFlags::POLLIN)?;
+        match stream.read(&mut buffer[filled..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
-}
-
-fn remaining(until: Instant) -> io::Result<Duration> {
-    match until.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
 }
 
 /// What an outsider cannot guess. As identifier and capital letters, and with the port that the kernel chose, it tells
@@ -393,7 +397,8 @@ mod tests {
         let hosts =
             "127.0.0.1 localhost\n192.0.2.1 broker.example Broker # 192.0.2.9 broker\n2001:db8::1\tbroker\nx broker";
         let ask = |host: &str| {
-            addresses(host, hosts, "nameserver 127.0.0.1", Instant::now()).map(|found| {
+            let patience = Patience { until: Instant::now(), signals: None };
+            addresses(host, hosts, "nameserver 127.0.0.1", patience).map(|found| {
                 let found: Vec<String> = found.iter().map(ToString::to_string).collect();
                 found.join(" ")
             })

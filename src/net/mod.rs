@@ -7,6 +7,7 @@ pub(crate) mod dialogue;
 pub(crate) mod dns;
 mod dns_message;
 pub mod listener;
+pub(crate) mod patience;
 pub mod proxy;
 pub(crate) mod ticket;
 pub mod tls;

@@ -568,6 +568,8 @@ pub const COMMAND_TOO_SLOW: Status = Status(4, 3, 0);
 pub const BROKER_TOO_SLOW: Status = Status(4, 4, 2);
 /// What goes with `limit.relay_secs`.
 pub const HOP_TOO_SLOW: Status = Status(4, 4, 2);
+/// What goes with mail that comes back (RFC 3463, 3.5).
+pub const IN_CIRCLES: Status = Status(5, 4, 6);
 /// What goes with `error rcpt_to`.
 pub const RECIPIENT_REFUSED: Status = Status(5, 1, 1);
 /// What goes with `error mail_from`.
@@ -592,8 +594,7 @@ pub fn no_room(cause: String) -> Reply {
 
 /// The message goes in circles.
 pub fn too_many_hops(hops: usize) -> Reply {
-    reply(554, Status(5, 4, 6), "Too many hops, this message goes in circles")
-        .because(format!("{hops} Received fields"))
+    reply(554, IN_CIRCLES, "Too many hops, this message goes in circles").because(format!("{hops} Received fields"))
 }
 
 /// A broker takes so many bytes and not more.
@@ -623,6 +624,12 @@ pub fn hop_insecure(cause: String) -> Reply {
 pub fn hop_misconfigured(cause: String) -> Reply {
     let text = "The way to the server that takes this mail is not configured correctly, try again later";
     Reply { is_our_fault: true, ..reply(451, Status(4, 3, 5), text).because(cause) }
+}
+
+/// It is this server itself, and each session would ask the next.
+pub fn hop_is_us(cause: String) -> Reply {
+    let text = "The server that takes this mail is this one, mail would go in circles";
+    Reply { is_our_fault: true, ..reply(554, IN_CIRCLES, text) }.because(cause)
 }
 
 /// It takes no message of this size.

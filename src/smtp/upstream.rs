@@ -74,8 +74,14 @@ impl Offered {
         offered
     }
 
+    /// Whether a transaction with this sender and these recipients has to be announced as one beyond ASCII. A peer that has
+    /// such an address need not have said so (`smtp_ascii off`).
+    pub fn announces_utf8(&self, sender: &Sender, recipients: &[&Mailbox]) -> bool {
+        self.utf8 && (sender.utf8 || !are_ascii(sender, recipients))
+    }
+
     /// The MAIL command for this sender, with what of it the server knows.
-    pub fn mail(&self, sender: &Sender) -> String {
+    pub fn mail(&self, sender: &Sender, is_utf8: bool) -> String {
         let mut command = format!("MAIL FROM:<{}>", sender.path);
         if self.knows_size && sender.size > 0 {
             // Writing to a String cannot fail.
@@ -84,8 +90,7 @@ impl Offered {
         if self.eight_bit {
             command.push_str(" BODY=8BITMIME");
         }
-        // A peer that has such an address need not have said so (`smtp_ascii off`).
-        if self.utf8 && (sender.utf8 || !sender.path.to_string().is_ascii()) {
+        if is_utf8 {
             command.push_str(" SMTPUTF8");
         }
         command
@@ -93,12 +98,15 @@ impl Offered {
 
     /// Why the server cannot take a message of this sender for these recipients, if that can be told beforehand.
     pub fn refusal(&self, sender: &Sender, recipients: &[&Mailbox]) -> Option<Reply> {
-        let is_ascii = sender.path.to_string().is_ascii() && recipients.iter().all(|it| it.to_string().is_ascii());
         if self.size != 0 && sender.size > self.size {
             return Some(reply::too_large_for_hop(sender.size, self.size));
         }
-        (!self.utf8 && (sender.utf8 || !is_ascii)).then(reply::no_utf8_at_hop)
+        (!self.utf8 && (sender.utf8 || !are_ascii(sender, recipients))).then(reply::no_utf8_at_hop)
     }
+}
+
+fn are_ascii(sender: &Sender, recipients: &[&Mailbox]) -> bool {
+    sender.path.to_string().is_ascii() && recipients.iter().all(|recipient| recipient.to_string().is_ascii())
 }
 
 /// What was asked when a reply came.
@@ -131,12 +139,19 @@ pub fn passed_on(mut refusal: Reply, asked: Asked, hop: &str) -> Reply {
         return reply::hop_misconfigured(format!("{hop} says '{}'", shown(&refusal)));
     }
     let class = refusal.code / 100;
+    // No reply has another second digit (RFC 5321, 4.2), and who hears ours may know none.
+    if refusal.code / 10 % 10 > 5 {
+        refusal.code = class * 100 + 50;
+    }
+    // Before there is a message, that is about our configuration or theirs.
+    let is_in_circles = asked != Asked::Text && refusal.status == Some(reply::IN_CIRCLES);
     let status = refusal.status.unwrap_or(match (asked, class) {
         (Asked::Mail, 5) => Status(5, 7, 1),
         (Asked::Rcpt, 5) if refusal.code == 550 => Status(5, 1, 1),
         _ => Status(class, 0, 0),
     });
-    Reply { status: Some(status), ..in_its_words(refusal) }.because(format!("so says {hop}"))
+    let is_our_fault = refusal.is_our_fault || is_in_circles;
+    Reply { status: Some(status), is_our_fault, ..in_its_words(refusal) }.because(format!("so says {hop}"))
 }
 
 /// What it said when it took a message, as our own.
@@ -229,22 +244,29 @@ mod tests {
             auth: vec![Login::Login, Login::Plain],
         };
         assert_eq!(offered, all);
-        assert_eq!(offered.mail(&sender(999, true)), "MAIL FROM:<a@b> SIZE=999 BODY=8BITMIME SMTPUTF8");
-        assert_eq!(offered.mail(&sender(0, false)), "MAIL FROM:<a@b> BODY=8BITMIME");
+        assert_eq!(offered.mail(&sender(999, true), true), "MAIL FROM:<a@b> SIZE=999 BODY=8BITMIME SMTPUTF8");
+        assert_eq!(offered.mail(&sender(0, false), false), "MAIL FROM:<a@b> BODY=8BITMIME");
         assert_eq!(offered.refusal(&sender(1000, true), &[]), None);
         assert_eq!(offered.refusal(&sender(1001, true), &[]).unwrap().code, 552);
         let nothing = Offered::parse(&read("250 SIZE 5\n"));
         assert_eq!(nothing, Offered::default());
-        assert_eq!(nothing.mail(&sender(999, false)), "MAIL FROM:<a@b>");
+        assert_eq!(nothing.mail(&sender(999, false), false), "MAIL FROM:<a@b>");
         let status =
             |sender: &Sender, to: &[&Mailbox]| nothing.refusal(sender, to).map(|it| (it.code, it.status.unwrap()));
         assert_eq!(status(&sender(9, false), &[]), None);
         assert_eq!(status(&sender(9, true), &[]), Some((550, Status(5, 6, 7))));
         let beyond_ascii = Mailbox::parse("\u{fc}@b").unwrap();
         assert_eq!(status(&sender(9, false), &[&beyond_ascii]), Some((550, Status(5, 6, 7))));
+        for (sender, to, is_utf8) in [
+            (sender(9, false), &[][..], false),
+            (sender(9, true), &[], true),
+            (sender(9, false), &[&beyond_ascii], true),
+        ] {
+            assert_eq!((all.announces_utf8(&sender, to), nothing.announces_utf8(&sender, to)), (is_utf8, false));
+        }
         assert_eq!(Offered::parse(&read("250-x\n250 SIZE much\n")), Offered { knows_size: true, ..Offered::default() });
         let null = Sender { path: ReversePath::Null, size: 0, utf8: false };
-        assert_eq!(nothing.mail(&null), "MAIL FROM:<>");
+        assert_eq!(nothing.mail(&null, false), "MAIL FROM:<>");
     }
 
     #[test]
@@ -265,6 +287,8 @@ mod tests {
             ("450 5.1.1 Odd\n", Rcpt, "450 4.0.0 5.1.1 Odd"),
             ("501 5.1.3 Bad recipient address syntax\n", Rcpt, "501 5.1.3 Bad recipient address syntax"),
             ("553 5.1.8 \u{fc}\u{1b}\n", Mail, "553 5.1.8 ??"),
+            ("599 Odd\n", Rcpt, "550 5.1.1 Odd"),
+            ("461 4.7.1 Odd\n", Text, "450 4.7.1 Odd"),
         ] {
             assert_eq!(shown(&passed_on(read(theirs), asked, "x")), ours, "{theirs}");
         }
@@ -273,6 +297,10 @@ mod tests {
         {
             let ours = passed_on(read(theirs), Mail, "x");
             assert_eq!((ours.code, ours.status, ours.is_our_fault), (451, Some(Status(4, 3, 5)), true), "{theirs}");
+        }
+        for (asked, is_our_fault) in [(Mail, true), (Rcpt, true), (Text, false)] {
+            let ours = passed_on(read("554 5.4.6 In circles\n"), asked, "x");
+            assert_eq!((ours.code, ours.is_our_fault), (554, is_our_fault));
         }
         assert_eq!(shown(&accepted(read("252 2.6.0 <a> Queued\n"))), "250 2.6.0 <a> Queued");
         assert_eq!(shown(&accepted(read("250 Ok\n"))), "250 2.0.0 Ok");

@@ -93,7 +93,12 @@ impl Stream for UnixStream {
 impl Upstream {
     /// One whose connections are served by this, which is told how many were before; what it leaves is closed.
     pub fn scripted(serve: impl Fn(usize, &mut Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((LOOPBACK[0], 0)).expect("listening on the loopback interface");
+        Self::scripted_on(SocketAddr::new(LOOPBACK[0], 0), serve)
+    }
+
+    /// The same at this address; port 0 is one that is free.
+    pub fn scripted_on(address: SocketAddr, serve: impl Fn(usize, &mut Peer) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("listening on the loopback interface");
         let address = listener.local_addr().expect("an address");
         let heard = Arc::default();
         serve_all(Arc::clone(&heard), Arc::new(serve), move || {
@@ -121,9 +126,14 @@ impl Upstream {
     /// what `""` stands for, the end of a message what `"."` does. A reply of several lines has LF between them. An empty
     /// one is the end of the connection, without a word; `"..."` is silence for ever.
     pub fn answering(answers: &[(&str, &str)]) -> Self {
-        let answers: Vec<(String, String)> =
-            answers.iter().map(|(to, answer)| ((*to).to_owned(), (*answer).to_owned())).collect();
+        let answers = owned(answers);
         Self::scripted(move |_, peer| peer.answer_all(&answers))
+    }
+
+    /// The same at this address.
+    pub fn answering_on(address: SocketAddr, answers: &[(&str, &str)]) -> Self {
+        let answers = owned(answers);
+        Self::scripted_on(address, move |_, peer| peer.answer_all(&answers))
     }
 
     /// One that takes everything.
@@ -162,6 +172,10 @@ impl Upstream {
             self.connections().iter().flatten().any(|line| line.starts_with(beginning)).then_some(())
         });
     }
+}
+
+fn owned(answers: &[(&str, &str)]) -> Vec<(String, String)> {
+    answers.iter().map(|(to, answer)| ((*to).to_owned(), (*answer).to_owned())).collect()
 }
 
 fn serve_all(

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::client::Reply;
-use testkit::{Form, Random, TlsClient};
+use testkit::client::{Reply, on_the_wire};
+use testkit::upstream::Message;
+use testkit::{Form, Random, TlsClient, Upstream};
 
 use crate::client::{Moment, Session, offer_tls};
 use crate::letters::{Copy, Format, Letter, examine, without_separator};
@@ -49,6 +50,8 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
 /// Some sessions at a time with the same destinations, and then a look at these.
 struct Batch<'a> {
     scratch: Scratch,
+    /// The next server, for those whose mail is passed on.
+    upstream: Upstream,
     tls: TlsClient,
     /// How many sessions are to be hit by a signal.
     faults: u64,
@@ -95,7 +98,7 @@ struct Findings {
 
 impl<'a> Batch<'a> {
     fn new(faults: u64, next_run: &'a AtomicU64, habits: &'a Habits) -> Self {
-        let scratch = Scratch::new();
+        let (scratch, upstream) = (Scratch::new(), Upstream::polite());
         let (mut config, mail) = ("domain receiver.example\n".to_owned(), scratch.path("mail"));
         std::fs::create_dir(&mail).expect("a folder");
         std::fs::create_dir(mail.join(PIPED)).expect("a folder");
@@ -107,6 +110,7 @@ impl<'a> Batch<'a> {
                     MBOX | OTHER_MBOX => format!("append {path}"),
                     MAILDIR => format!("maildir {path}"),
                     FILES => format!("eml {path}"),
+                    UPSTREAM => format!("relay smtp://{}", upstream.address),
                     _ => format!(
                         "pipe cd {path} && dd of=.$MESSAGE_ID bs=64k conv=fsync status=none && mv .$MESSAGE_ID $MESSAGE_ID"
                     ),
@@ -118,6 +122,7 @@ impl<'a> Batch<'a> {
         scratch.write(CONFIG, config);
         Self {
             scratch,
+            upstream,
             tls,
             faults,
             hits: AtomicU64::new(0),
@@ -241,7 +246,7 @@ impl<'a> Batch<'a> {
     fn undisturbed_session(&self) {
         let number = self.next_run.fetch_add(1, Relaxed) * 8;
         let recipients = RECIPIENTS.iter().map(|(recipient, _)| *recipient).collect();
-        let letter = Letter { number, size: 1000, recipients };
+        let letter = Letter { number, size: 1000, recipients: together(recipients) };
         let mut session = Session::start(&self.scratch.path(CONFIG), &[]);
         let answer = session.send_message(&letter.sender(), &letter.addresses(), &letter.text());
         let accepted = matches!(&answer, Ok(reply) if reply.starts_with("250"));
@@ -257,7 +262,7 @@ impl<'a> Batch<'a> {
     fn letter(&self, number: u64, random: &mut Random) -> Letter {
         let mut left: Vec<_> = RECIPIENTS.iter().map(|(recipient, _)| *recipient).collect();
         let recipients = (0..=random.below(4)).map(|_| left.remove(random.index(left.len()))).collect();
-        Letter { number, size: random.size(LARGEST), recipients }
+        Letter { number, size: random.size(LARGEST), recipients: together(recipients) }
     }
 
     /// Reads all destinations and compares them with what was sent.
@@ -295,11 +300,38 @@ impl<'a> Batch<'a> {
                 copies.push((PIPED, examine(without_separator(&raw, Format::Mboxrd), Format::Mboxrd, letter)));
             }
         }
+        for message in self.upstream.messages() {
+            copies.push((UPSTREAM, examine_relayed(&message, &sent)));
+        }
         let mut findings = account(&sent, copies);
         findings.tally.problems.extend(problems);
         findings.tally.runs = self.runs.into_inner();
         findings.tally.faults = self.hits.into_inner();
         findings
+    }
+}
+
+/// Those of some recipients whose mail can come in one transaction: only one of two can hand it over.
+fn together(mut recipients: Vec<&'static str>) -> Vec<&'static str> {
+    let is_handed_over = |recipient: &str| places(recipient).iter().any(|place| [PIPED, UPSTREAM].contains(place));
+    let first = recipients.iter().position(|recipient| is_handed_over(recipient));
+    let mut at = 0..;
+    recipients.retain(|recipient| at.next() == first || !is_handed_over(recipient));
+    recipients
+}
+
+/// What a message turns out to be that the next server has: as it was on the wire, behind the trace that we put in front.
+fn examine_relayed(message: &Message, sent: &BTreeMap<u64, Sent>) -> Copy {
+    let mut letters = sent.values().map(|sent| &sent.letter);
+    let of_sender = |letter: &&Letter| message.sender.starts_with(&format!("<{}>", letter.sender()));
+    match letters.find(of_sender) {
+        Some(letter) if message.text.ends_with(&on_the_wire(&letter.text())) => {
+            let name = |path: &String| path.trim_start_matches('<').split('@').next().unwrap_or_default().to_owned();
+            Copy::Whole { number: letter.number, recipients: message.recipients.iter().map(name).collect() }
+        }
+        letter => {
+            Copy::Mangled { number: letter.map(|letter| letter.number), about: format!("from {}", message.sender) }
+        }
     }
 }
 
@@ -508,12 +540,14 @@ const RECIPIENTS: &[(&str, &[&str])] = &[
     ("copied", &[OTHER_MBOX, MAILDIR]),
     ("second", &[MAILDIR]),
     ("command", &[PIPED]),
+    ("relayed", &[UPSTREAM, MAILDIR]),
 ];
 const MBOX: &str = "mbox";
 const OTHER_MBOX: &str = "other-mbox";
 const MAILDIR: &str = "maildir";
 const FILES: &str = "files";
 const PIPED: &str = "piped";
+const UPSTREAM: &str = "upstream";
 
 /// In bytes.
 const LARGEST: u32 = 5_000_000;

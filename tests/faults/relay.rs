@@ -1,5 +1,5 @@
-//! A message that goes to the next server and into a maildir, in sessions that are killed at each system call, or in which
-//! each system call fails once, those on the connection to the server included. With 250 it is at both; refused, it is not in
+//! A message that goes to the next server and into a maildir, in sessions that are killed at each system call, or asked to
+//! stop, or in which each system call fails once, those on the connection to the server included. With 250 it is at both; refused, it is not in
 //! the maildir, and what the server may have of it is counted as `window`: the sender comes again. It does, without a fault,
 //! and then the message is at both, so that nothing is ever lost.
 
@@ -67,6 +67,9 @@ fn plan(form: Form, size: usize, tally: &mut Tally) -> Vec<Fault> {
         // In the short form at every other one.
         if form == Form::Long || number.is_multiple_of(2) {
             outcomes.push("signal=KILL".to_owned());
+        }
+        if form == Form::Long || number % 3 == 1 {
+            outcomes.push("signal=TERM".to_owned());
         }
         faults.extend(outcomes.into_iter().map(|outcome| Fault {
             size,

@@ -131,6 +131,61 @@ fn what_it_says_unasked_is_not_taken_for_an_answer() {
     }
 }
 
+/// One of two answers to the final dot was to something else, and nobody knows which. Its farewell is no second answer.
+#[test]
+fn two_answers_to_one_dot_are_none() {
+    for second in ["250 2.0.0 Ok", "500 5.5.1 What?", "25", "42", "x"] {
+        let (reply, log) = try_one(&Upstream::answering(&[(".", &format!("250 2.0.0 Ok\n{second}"))]), "");
+        assert_eq!(reply, LOST, "{second} {log}");
+        assert!(log.contains(&format!("it says unasked '{second}")), "{log}");
+    }
+    let (reply, log) = try_one(&Upstream::answering(&[(".", "250 2.0.0 Ok\n421 4.3.2 Bye")]), "");
+    assert_eq!(reply, "250 2.0.0 Ok", "{log}");
+}
+
+/// A server may repeat what it does not understand, and there are programs that repeat all that they hear.
+#[test]
+fn what_was_said_to_log_in_is_in_no_log_although_the_server_repeats_it() {
+    // `\0me\0s3kr1t`, and its parts.
+    let secrets = ["AG1lAHMza3IxdA==", "bWU=", "czNrcjF0", "s3kr1t"];
+    let offers = |what: &str| format!("250-x\n250 AUTH {what}");
+    let plain = format!("AUTH PLAIN {}", secrets[0]);
+    let (offers_plain, offers_login) = (offers("PLAIN"), offers("LOGIN"));
+    let (unknown, alone, unasked) =
+        (format!("500 5.5.1 Unknown: {plain}"), plain.clone(), format!("235 Welcome\n{plain}"));
+    let farewell = format!("235 Welcome\n421 4.3.2 {plain}");
+    let at_mail = format!("550 5.7.1 After {plain} no");
+    let cases: &[&[(&str, &str)]] = &[
+        &[("EHLO", &offers_plain), ("AUTH", &unknown)],
+        &[("EHLO", &offers_plain), ("AUTH", &alone)],
+        &[("EHLO", &offers_plain), ("AUTH", &unasked)],
+        &[("EHLO", &offers_plain), ("AUTH", "235 Welcome"), ("MAIL", &at_mail)],
+        &[("EHLO", &offers_plain), ("AUTH", &farewell)],
+        &[("EHLO", &offers_login), ("AUTH", "334 VXNlcm5hbWU6"), ("bWU=", "500 bWU= what?")],
+        &[("EHLO", &offers_login), ("AUTH", "334 x"), ("bWU=", "334 x"), ("czNrcjF0", "535 No czNrcjF0")],
+    ];
+    for answers in cases {
+        let upstream = Upstream::answering(answers);
+        let rule = format!("deliver rcpt_to * relay smtp://me:s3kr1t@{} tls=off", upstream.address);
+        let scratch = with_rule(&rule, "");
+        let mut session = hello(&scratch);
+        let reply = session.ask("MAIL FROM:<sender@client.example>");
+        session.quit();
+        let log = scratch.read(LOG);
+        assert!(reply.starts_with(['4', '5']), "{reply} {log}");
+        for secret in secrets {
+            assert!(!log.contains(secret) && !reply.contains(secret), "{secret}: {reply} {log}");
+        }
+        assert!(log.contains("(not shown)"), "{log}");
+    }
+    // An empty password is in every text, and cannot be left out of any.
+    let upstream = Upstream::answering(&[("EHLO", &offers_login), ("AUTH", "334 x"), ("bWU=", "334 x"), ("", "220 x")]);
+    let scratch = with_rule(&format!("deliver rcpt_to * relay smtp://me:@{} tls=off", upstream.address), "");
+    let mut session = hello(&scratch);
+    session.exchange("MAIL FROM:<sender@client.example>", "451 4.");
+    session.quit();
+}
+
 /// Serves a connection up to its text, of which it reads a part that leaves more than the system has room for.
 fn until_text(peer: &mut Peer) {
     peer.say("220 x");

@@ -113,10 +113,95 @@ fn lmtp_in_front_has_an_answer_for_each_recipient() {
     }
 }
 
+/// Who takes a message and who does not, of two recipients whose mail goes to different places, each of which may refuse it
+/// in its last word: who was told 250 has it, and nobody else does.
+#[test]
+fn no_mixture_of_destinations_hides_a_refusal() {
+    for front in ["smtp", "lmtp"] {
+        for (one, other) in [
+            ("smtp", "smtp"),
+            ("smtp", "lmtp"),
+            ("lmtp", "smtp"),
+            ("lmtp", "lmtp"),
+            ("smtp", "maildir"),
+            ("lmtp", "maildir"),
+            ("maildir", "smtp"),
+            ("maildir", "lmtp"),
+            ("smtp", "pipe"),
+            ("lmtp", "pipe"),
+            ("pipe", "smtp"),
+            ("pipe", "lmtp"),
+        ] {
+            for refuses in ["", "a", "b", "ab"] {
+                mix(front, one, other, refuses);
+            }
+        }
+    }
+}
+
+/// A message for `a`, whose mail goes to one place, and for `b`, whose mail goes to the other; these refuse it.
+#[track_caller]
+fn mix(front: &str, one: &str, other: &str, refuses: &str) {
+    let what = format!("{front}: {one}, {other}, {refuses} refused");
+    let answers = |name: &str| if refuses.contains(name) { vec![(".", "554 5.7.1 No")] } else { Vec::new() };
+    let upstreams = [("a", one), ("b", other)].map(|(name, kind)| (name, kind, Upstream::answering(&answers(name))));
+    let rules = upstreams.iter().map(|(name, kind, upstream)| {
+        let action = match *kind {
+            "maildir" if refuses.contains(name) => "maildir /proc/nowhere".to_owned(),
+            "maildir" => format!("maildir {name}.dir"),
+            "pipe" if refuses.contains(name) => "pipe cat >/dev/null; exit 69".to_owned(),
+            "pipe" => format!("pipe cat >{name}.piped"),
+            scheme => format!("relay {scheme}://{}", upstream.address),
+        };
+        format!("deliver rcpt_to {name}@mx.example {action}\n")
+    });
+    let rules: String = rules.collect();
+    let scratch = with_rule(&rules, &format!("protocol {front}\nsandbox off"));
+    let mut session = scratch.greeted();
+    session.exchange(if front == "lmtp" { "LHLO client.example" } else { "EHLO client.example" }, "250-");
+    let mut left = vec!["a", "b"];
+    // Who is told to come in a transaction of their own does.
+    while !left.is_empty() {
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        let asked: Vec<_> =
+            left.iter().map(|name| (*name, session.ask(&format!("RCPT TO:<{name}@mx.example>")))).collect();
+        let accepted: Vec<&str> =
+            asked.iter().filter(|(_, reply)| reply.starts_with("250 ")).map(|(name, _)| *name).collect();
+        assert!(!accepted.is_empty(), "{what}: {asked:?}");
+        for (_, reply) in &asked {
+            assert!(reply.starts_with("250 ") || reply.starts_with("452 4.5.3 "), "{what}: {reply}");
+        }
+        session.exchange("DATA", "354 ");
+        session.send(format!("{TEXT}.\r\n"));
+        let count = if front == "lmtp" { accepted.len() } else { 1 };
+        let replies: Vec<_> = (0..count).map(|_| session.reply()).collect();
+        for (at, name) in accepted.iter().enumerate() {
+            let is_taken = replies[at.min(count - 1)].starts_with("250 ");
+            let there = copies_at(&scratch, &upstreams[usize::from(*name == "b")]);
+            let log = scratch.read(LOG);
+            assert_eq!(there, usize::from(is_taken), "{what}: {name} of {accepted:?}: {replies:?}\n{log}");
+            let is_together = front == "smtp" && accepted.len() == 2;
+            let is_refused = if is_together { !refuses.is_empty() } else { refuses.contains(name) };
+            assert_eq!(is_taken, !is_refused, "{what}: {name} of {accepted:?}: {replies:?}\n{log}");
+        }
+        left.retain(|name| !accepted.contains(name));
+    }
+    session.quit();
+}
+
+/// How many messages are at this place.
+fn copies_at(scratch: &Scratch, (name, kind, upstream): &(&str, &str, Upstream)) -> usize {
+    match *kind {
+        "maildir" => scratch.count_files(&format!("{name}.dir")),
+        "pipe" => scratch.read(&format!("{name}.piped")).matches("Subject: ").count(),
+        _ => upstream.messages().len(),
+    }
+}
+
 /// A password that no other text has.
 const PASSWORD: &str = "s3kr1t w0rd";
 
-/// `\0me@x\0s3kr1t w0rd` in base64.
+/// `\0e@x\0s3kr1t w0rd` in base64.
 const PLAIN: &str = "AGVAeABzM2tyMXQgdzByZA==";
 
 #[test]
@@ -162,6 +247,46 @@ fn we_log_in_where_the_url_says_who() {
     session.exchange("MAIL FROM:<sender@client.example>", "451 4.7.5 ");
     session.quit();
     assert_eq!(upstream.commands(), ["EHLO mx.example"]);
+}
+
+/// `relay_user` says who we are in the place of the URL, letter for letter.
+#[test]
+fn who_we_are_may_stand_in_a_line_of_its_own() {
+    for (user, plain) in [
+        ("e@x", PLAIN),
+        // `\0a:b%41/c@d?e #\0s3kr1t w0rd`
+        ("a:b%41/c@d?e #", "AGE6YiU0MS9jQGQ/ZSAjAHMza3IxdCB3MHJk"),
+    ] {
+        let upstream = Upstream::answering(&[("EHLO", "250-x\n250 AUTH PLAIN"), ("AUTH PLAIN", "235 2.7.0 Welcome")]);
+        let rule = format!("deliver rcpt_to * relay smtp://{} tls=off", upstream.address);
+        let scratch = with_rule(&rule, &format!("relay_user \"{user}\"\nrelay_password \"{PASSWORD}\""));
+        let mut session = hello(&scratch);
+        assert!(send(&mut session, &["a@mx.example"], TEXT).starts_with("250 "), "{}", scratch.read(LOG));
+        session.quit();
+        assert_eq!(upstream.commands()[1], format!("AUTH PLAIN {plain}"));
+        assert!(!scratch.read(LOG).contains(plain), "{}", scratch.read(LOG));
+    }
+    // The one in the URL comes first; an empty one is nobody.
+    for (url_user, user, commands) in [("e@x@", "other", "AUTH PLAIN "), ("", "", "MAIL FROM:")] {
+        let upstream = Upstream::answering(&[("EHLO", "250-x\n250 AUTH PLAIN"), ("AUTH PLAIN", "235 2.7.0 Welcome")]);
+        let rule = format!("deliver rcpt_to * relay smtp://{url_user}{} tls=off", upstream.address);
+        let scratch = with_rule(&rule, &format!("relay_user \"{user}\"\nrelay_password \"{PASSWORD}\""));
+        let mut session = hello(&scratch);
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        session.quit();
+        assert!(upstream.commands()[1].starts_with(commands), "{:?}", upstream.commands());
+        assert!(url_user.is_empty() || upstream.commands()[1].ends_with(PLAIN), "{:?}", upstream.commands());
+    }
+    // A password is sent to nobody who has not shown who it is, if that is not what the line says.
+    for options in ["", " tls=opportunistic"] {
+        let upstream = Upstream::answering(&[("EHLO", "250-x\n250 AUTH PLAIN")]);
+        let rule = format!("deliver rcpt_to * relay smtp://{}{options}", upstream.address);
+        let scratch = with_rule(&rule, "relay_user me\nrelay_password s3kr1t");
+        let mut session = hello(&scratch);
+        session.exchange("MAIL FROM:<sender@client.example>", "451 4.7.5 ");
+        session.quit();
+        assert_eq!(upstream.commands(), ["EHLO mx.example"]);
+    }
 }
 
 /// What needs root is opened before, and a name is found inside the sandbox.

@@ -151,6 +151,51 @@ fn lines_end_with_crlf_and_nothing_else_does() {
     assert_eq!(text_of(&second.text), "\r\n..\r\nno end.\r\n");
 }
 
+/// RFC 5321 (4.2) knows no other second digit than 0 to 5, and who reads ours may know none either.
+#[test]
+fn a_code_that_no_reply_has_is_not_passed_on() {
+    for (theirs, ours) in [("579 5.7.9 Odd", "550 5.7.9 Odd"), ("490 Odd", "450 4.0.0 Odd")] {
+        let upstream = Upstream::answering(&[("RCPT", theirs)]);
+        let scratch = scratch(&upstream, "");
+        let mut session = hello(&scratch);
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        session.exchange("RCPT TO:<a@mx.example>", ours);
+        session.quit();
+    }
+}
+
+/// The line of the log says of whom it is.
+#[test]
+fn a_refusal_of_a_message_names_all_whose_it_was() {
+    let upstream = Upstream::answering(&[(".", "554 5.7.1 Spam")]);
+    let rules = format!(
+        "deliver rcpt_to c@mx.example append inbox\ndeliver rcpt_to * relay smtp://{}\ncopy rcpt_to b@mx.example maildir kept",
+        upstream.address
+    );
+    let scratch = with_rule(&rules, "");
+    let mut session = hello(&scratch);
+    let recipients = ["a@mx.example", "b@mx.example", "c@mx.example"];
+    assert_eq!(send(&mut session, &recipients, TEXT), "554 5.7.1 Spam");
+    session.quit();
+    let log = scratch.read(LOG);
+    assert!(log.contains("ERROR: 554 Spam 'a@mx.example b@mx.example' (so says smtp://"), "{log}");
+    assert_eq!((scratch.read("inbox"), scratch.count_files("kept")), (String::new(), 0));
+}
+
+/// A recipient who is not ASCII is no reason to say so where there is another (RFC 6531, 3.4).
+#[test]
+fn a_recipient_beyond_ascii_is_announced() {
+    let upstream = Upstream::polite();
+    let scratch = scratch(&upstream, "limit.smtp_ascii off");
+    let mut session = hello(&scratch);
+    let recipients = ["a@mx.example", "\u{fc}@mx.example"];
+    assert_eq!(send(&mut session, &recipients, TEXT), "250 2.0.0 Ok: queued as 4711", "{}", scratch.read(LOG));
+    session.quit();
+    let [message] = &upstream.messages()[..] else { panic!("{:?}", upstream.messages()) };
+    assert_eq!(message.recipients, ["<a@mx.example>", "<\u{fc}@mx.example>"]);
+    assert_eq!(message.sender, "<sender@client.example> BODY=8BITMIME SMTPUTF8");
+}
+
 #[test]
 fn a_message_that_goes_in_circles_is_refused() {
     let upstream = Upstream::polite();

@@ -13,9 +13,11 @@ mod addresses;
 #[path = "../hostile/case.rs"]
 mod case;
 mod certificates;
+mod circle;
 mod dovecot;
 mod exim;
 mod hostile;
+mod opensmtpd;
 mod postfix;
 mod script;
 mod sink;
@@ -56,7 +58,12 @@ struct Listener {
 
 impl Listener {
     fn start(scratch: &Scratch) -> Self {
-        let command = scratch.mailrecv(&["listen", "127.0.0.1:0"]);
+        Self::start_at(scratch, "127.0.0.1:0")
+    }
+
+    /// The same at this address.
+    fn start_at(scratch: &Scratch, address: &str) -> Self {
+        let command = scratch.mailrecv(&["listen", address]);
         let mut daemon = Daemon::start(command, scratch.path("listen.out"));
         let address = daemon.until("the ready line", |said| {
             let (line, _) = said.split_once('\n')?;

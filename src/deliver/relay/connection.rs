@@ -3,8 +3,10 @@
 //! A hop that says something unasked is out of step with us: whatever it says next could be taken for the answer to
 //! something else. So before anything is sent, nothing may wait to be read.
 
+use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
 
@@ -13,8 +15,10 @@ use crate::address::Mailbox;
 use crate::config::{HopPlace, HopTls, Protocol};
 use crate::log::Event;
 use crate::message::{Spool, for_each_piece};
-use crate::net::dialogue::{Believed, CONNECTING, Dialogue, Patience};
-use crate::smtp::reply::{self, Reply};
+use crate::net::client::Endpoint;
+use crate::net::dialogue::{Believed, CONNECTING, Dialogue};
+use crate::net::patience::Patience;
+use crate::smtp::reply::{self, NotAReply, Reply};
 use crate::smtp::upstream::{Asked, Login, Offered, Sender, Stuffing, accepted, passed_on, shown};
 use crate::untrusted::Untrusted;
 
@@ -25,6 +29,8 @@ pub(super) struct Connection {
     buffer: Vec<u8>,
     offered: Offered,
     transaction: Transaction,
+    /// What was said to log in. A server may repeat it, and no log may have it.
+    secrets: Vec<String>,
 }
 
 /// The transaction at the hop's side.
@@ -33,8 +39,8 @@ enum Transaction {
     Nothing,
     /// One that is to be given up before the next.
     Forgotten,
-    /// It has accepted this sender, and these recipients.
-    Open(Sender, Vec<Mailbox>),
+    /// It has accepted this sender, and these recipients; whether they were announced as beyond ASCII.
+    Open { sender: Sender, recipients: Vec<Mailbox>, is_utf8: bool },
 }
 
 /// Why a hop does not do what it was asked.
@@ -59,12 +65,47 @@ pub(super) enum Lost {
     Insecure(String),
     /// It does not like how we speak with it.
     Misconfigured(String),
+    /// It is this server.
+    Circle(String),
     /// The hop has refused the text before its end; this is what the peer hears.
     Refused(Reply),
     /// The message could not be read on our side.
     Unread(io::Error),
     /// We were asked to stop.
     Stopped,
+}
+
+impl Lost {
+    /// The same as said of one address, if another address of the host may do better: behind what was wrong with those before.
+    fn of(self, address: SocketAddr, failures: &mut String) -> Self {
+        let mut told = |why: String| {
+            let separator = if failures.is_empty() { "" } else { "; " };
+            _ = write!(failures, "{separator}{address}: {why}");
+            failures.clone()
+        };
+        match self {
+            Lost::Unreachable(why) => Lost::Unreachable(told(why)),
+            Lost::Closed(why) => Lost::Closed(told(why)),
+            Lost::Garbled(why) => Lost::Garbled(told(why)),
+            Lost::TooSlow(why) => Lost::TooSlow(told(why)),
+            Lost::Insecure(why) => Lost::Insecure(told(why)),
+            Lost::Misconfigured(why) => Lost::Misconfigured(told(why)),
+            lost @ (Lost::Circle(_) | Lost::Refused(_) | Lost::Unread(_) | Lost::Stopped) => lost,
+        }
+    }
+
+    /// Whether no other address of the host would do better.
+    fn is_final(&self) -> bool {
+        match self {
+            Lost::Unreachable(_)
+            | Lost::Closed(_)
+            | Lost::Garbled(_)
+            | Lost::TooSlow(_)
+            | Lost::Insecure(_)
+            | Lost::Misconfigured(_) => false,
+            Lost::Circle(_) | Lost::Refused(_) | Lost::Unread(_) | Lost::Stopped => true,
+        }
+    }
 }
 
 impl From<Lost> for Trouble {
@@ -84,43 +125,83 @@ impl From<io::Error> for Lost {
 }
 
 impl Connection {
-    /// Connects and does all that comes before a transaction. Where TLS is a matter of opportunity, a handshake that fails
-    /// leads to another connection without it.
+    /// Connects and does all that comes before a transaction, with the first of the host's addresses where that works: one
+    /// that turns us away is as good as one where nobody is.
     pub(super) fn open(way: &Way<'_>) -> Result<Self, Lost> {
-        match Self::connect(way, way.hop.tls)?.prepared(way, way.hop.tls) {
-            Err(NotReady::NoHandshake(why)) if way.hop.tls == HopTls::Opportunistic => {
+        let mut connection = match &way.hop.place {
+            HopPlace::Unix(path) => {
+                if way.own_address.is_some_and(|own| own.is_socket(path)) {
+                    return Err(in_circle(&path.display()));
+                }
+                let dialogue = Dialogue::connect_unix(path).map_err(unreachable)?;
+                Self::over(dialogue).introduced(way).map_err(NotReady::into_lost)?
+            }
+            HopPlace::Tcp(server) => Self::at_some_address(way, server)?,
+        };
+        // A password that is wrong is so everywhere, and to try it again and again may lock an account.
+        if let Some(user) = way.config.user_at(way.hop) {
+            connection.log_in(way, user)?;
+        }
+        Ok(connection)
+    }
+
+    fn at_some_address(way: &Way<'_>, server: &Endpoint) -> Result<Self, Lost> {
+        let files = way.files.of(way.hop).map_err(unreachable)?;
+        let addresses = server.addresses(files, way.patience(CONNECTING)).map_err(unreachable)?;
+        let (count, until) = (u32::try_from(addresses.len()).unwrap_or(u32::MAX), Instant::now() + OPENING);
+        let (mut failures, mut last) = (String::new(), Lost::Unreachable("it has no address".to_owned()));
+        for (address, left) in addresses.into_iter().zip((1..=count).rev()) {
+            // One that nobody answers from must leave time for the next.
+            let share = way.until.min(until).saturating_duration_since(Instant::now()) / left;
+            let way = Way { until: Instant::now() + share, ..*way };
+            last = match Self::at(&way, address, CONNECTING / count) {
+                Ok(connection) => return Ok(connection),
+                Err(lost) if lost.is_final() => return Err(lost),
+                Err(lost) => lost.of(address, &mut failures),
+            };
+        }
+        Err(last)
+    }
+
+    /// The same at one address. Where TLS is a matter of opportunity, a handshake that fails leads to another connection
+    /// without it.
+    fn at(way: &Way<'_>, address: SocketAddr, connecting: Duration) -> Result<Self, Lost> {
+        match Self::connect(way, address, connecting)?.introduced(way) {
+            Err(NotReady::NoHandshake(why)) if way.tls == HopTls::Opportunistic => {
                 way.log(&Event::HopNotSecured { hop: way.hop.shown(), why: &why });
-                Self::connect(way, HopTls::Off)?.prepared(way, HopTls::Off).map_err(NotReady::into_lost)
+                let way = &Way { tls: HopTls::Off, ..*way };
+                Self::connect(way, address, connecting)?.introduced(way).map_err(NotReady::into_lost)
             }
             opened => opened.map_err(NotReady::into_lost),
         }
     }
 
-    fn connect(way: &Way<'_>, tls: HopTls) -> Result<Self, Lost> {
-        let patience = way.patience(CONNECTING);
-        let unreachable = |error: anyhow::Error| match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(ErrorKind::Interrupted) => Lost::Stopped,
-            _ => Lost::Unreachable(format!("{error:#}")),
-        };
-        let dialogue = match &way.hop.place {
-            HopPlace::Unix(path) => Dialogue::connect_unix(path).map_err(unreachable)?,
-            HopPlace::Tcp(server) => {
-                let files = way.files.of(way.hop).map_err(unreachable)?;
-                let (dialogue, address) = Dialogue::connect(server, files, patience).map_err(unreachable)?;
-                way.log(&Event::HopConnected { hop: way.hop.shown(), address });
-                dialogue
-            }
-        };
-        let (offered, transaction) = (Offered::default(), Transaction::Nothing);
-        let mut connection = Self { dialogue, buffer: Vec::new(), offered, transaction };
-        if tls == HopTls::Implicit {
-            connection.handshake(way).map_err(NotReady::into_lost)?;
+    fn connect(way: &Way<'_>, address: SocketAddr, connecting: Duration) -> Result<Self, Lost> {
+        // Each session would ask the next at MAIL, long before there is a header in which hops could be counted.
+        let is_own = |address: SocketAddr| way.own_address.is_some_and(|own| own.is_at(address));
+        if is_own(address) {
+            return Err(in_circle(&address));
         }
-        Ok(connection)
+        let dialogue = Dialogue::connect_to(&address, way.patience(connecting));
+        let dialogue = dialogue.map_err(|error| unreachable(error.into()))?;
+        way.log(&Event::HopConnected { hop: way.hop.shown(), address });
+        // There are addresses that lead to others, as 0.0.0.0.
+        match dialogue.peer_address().filter(|there| is_own(*there)) {
+            Some(there) => Err(in_circle(&there)),
+            None => Ok(Self::over(dialogue)),
+        }
     }
 
-    /// Greeting, EHLO, TLS, login.
-    fn prepared(mut self, way: &Way<'_>, tls: HopTls) -> Result<Self, NotReady> {
+    fn over(dialogue: Dialogue) -> Self {
+        let (offered, transaction) = (Offered::default(), Transaction::Nothing);
+        Self { dialogue, buffer: Vec::new(), offered, transaction, secrets: Vec::new() }
+    }
+
+    /// Greeting, EHLO, TLS.
+    fn introduced(mut self, way: &Way<'_>) -> Result<Self, NotReady> {
+        if way.tls == HopTls::Implicit {
+            self.handshake(way).map_err(NotReady::into_lost)?;
+        }
         let greeting = self.reply(way, way.patience(GREETING)).map_err(|lost| match lost {
             Lost::Closed(why) => Lost::Unreachable(why),
             lost => lost,
@@ -129,12 +210,9 @@ impl Connection {
             return Err(Lost::Unreachable(said(&greeting)).into());
         }
         self.hello(way)?;
-        match tls {
+        match way.tls {
             HopTls::Off | HopTls::Implicit => {}
-            HopTls::Opportunistic | HopTls::Require => self.begin_tls(way, tls)?,
-        }
-        if let Some(user) = &way.hop.user {
-            self.log_in(way, user)?;
+            HopTls::Opportunistic | HopTls::Require => self.begin_tls(way)?,
         }
         Ok(self)
     }
@@ -156,8 +234,8 @@ impl Connection {
         Err(unwelcome(&reply))
     }
 
-    fn begin_tls(&mut self, way: &Way<'_>, tls: HopTls) -> Result<(), NotReady> {
-        let is_required = tls == HopTls::Require;
+    fn begin_tls(&mut self, way: &Way<'_>) -> Result<(), NotReady> {
+        let is_required = way.tls == HopTls::Require;
         if !self.offered.tls {
             return if is_required { Err(Lost::Insecure("it has no TLS".to_owned()).into()) } else { Ok(()) };
         }
@@ -178,7 +256,7 @@ impl Connection {
 
     fn handshake(&mut self, way: &Way<'_>) -> Result<(), NotReady> {
         let HopPlace::Tcp(server) = &way.hop.place else { return Ok(()) };
-        let believed = match way.hop.tls {
+        let believed = match way.tls {
             HopTls::Off | HopTls::Opportunistic => Believed::Anybody,
             HopTls::Require | HopTls::Implicit => {
                 let authorities = way.files.of(way.hop).and_then(|files| files.authorities());
@@ -202,7 +280,7 @@ impl Connection {
             None => way.files.password(way.config).map_err(|error| Lost::Misconfigured(format!("{error:#}")))?,
         };
         // What the URL says of TLS has been seen to by now; this is in case that changes.
-        if way.hop.tls != HopTls::Off && !self.dialogue.is_under_tls() {
+        if way.tls != HopTls::Off && !self.dialogue.is_under_tls() {
             return Err(Lost::Insecure("no password is sent in the clear".to_owned()));
         }
         let encoded = |text: &str| Base64::encode_string(text.as_bytes());
@@ -224,18 +302,18 @@ impl Connection {
 
     /// Whether there is a transaction of this sender that recipients can be added to.
     pub(super) fn is_open_for(&self, sender: &Sender) -> bool {
-        matches!(&self.transaction, Transaction::Open(known, _) if known == sender)
+        matches!(&self.transaction, Transaction::Open { sender: known, .. } if known == sender)
     }
 
     /// Whether it is for exactly these recipients. The size that a message has come to be is no other sender.
     pub(super) fn is_open_with(&self, sender: &Sender, recipients: &[&Mailbox]) -> bool {
-        let Transaction::Open(known, accepted) = &self.transaction else { return false };
+        let Transaction::Open { sender: known, recipients: accepted, .. } = &self.transaction else { return false };
         known.path == sender.path && known.utf8 == sender.utf8 && accepted.iter().eq(recipients.iter().copied())
     }
 
     /// What was asked is about nothing any more.
     pub(super) fn forget_transaction(&mut self) {
-        if let Transaction::Open(..) = self.transaction {
+        if let Transaction::Open { .. } = self.transaction {
             self.transaction = Transaction::Forgotten;
         }
     }
@@ -250,7 +328,8 @@ impl Connection {
         if !matches!(before, Transaction::Nothing) {
             commands.push((None, "RSET".to_owned()));
         }
-        commands.push((Some((Asked::Mail, None)), self.offered.mail(sender)));
+        let is_utf8 = self.offered.announces_utf8(sender, recipients);
+        commands.push((Some((Asked::Mail, None)), self.offered.mail(sender, is_utf8)));
         commands.extend(recipients.iter().map(|recipient| (Some((Asked::Rcpt, Some(*recipient))), rcpt(recipient))));
         let group = if self.offered.pipelining { commands.len() } else { 1 };
         let (mut is_open, mut accepted, mut refusal) = (false, Vec::new(), None);
@@ -275,7 +354,7 @@ impl Connection {
             }
         }
         if is_open {
-            self.transaction = Transaction::Open(sender.clone(), accepted);
+            self.transaction = Transaction::Open { sender: sender.clone(), recipients: accepted, is_utf8 };
         }
         refusal.map_or(Ok(()), |refusal| Err(Trouble::Refused(refusal)))
     }
@@ -285,9 +364,15 @@ impl Connection {
         if let Some(refusal) = self.offered.refusal(sender, &[recipient]) {
             return Err(Trouble::Refused(refusal));
         }
+        if let Transaction::Open { recipients, is_utf8: false, .. } = &self.transaction
+            && self.offered.announces_utf8(sender, &[recipient])
+        {
+            let known = recipients.clone();
+            return self.begin(way, sender, &known.iter().chain([recipient]).collect::<Vec<_>>());
+        }
         let reply = self.ask(way, &rcpt(recipient), COMMAND)?;
         match (reply.code, &mut self.transaction) {
-            (200..300, Transaction::Open(_, recipients)) => {
+            (200..300, Transaction::Open { recipients, .. }) => {
                 recipients.push(recipient.clone());
                 Ok(())
             }
@@ -345,6 +430,7 @@ impl Connection {
                 _ => return Err(Lost::Garbled(said(&reply)).into()),
             }
         }
+        self.expect_no_second_answer()?;
         self.transaction = Transaction::Nothing;
         match last {
             Some(Ok(reply)) => Ok(accepted(reply)),
@@ -403,7 +489,7 @@ impl Connection {
     /// only be ended with the connection.
     fn early_refusal(&mut self, way: &Way<'_>) -> Option<Trouble> {
         let _ = self.dialogue.read_what_came(&mut self.buffer);
-        let (reply, _) = Reply::parse(&self.buffer).ok()??;
+        let (reply, _) = self.parsed().ok()??;
         let is_refusal = reply.is_negative() && reply.code != 421;
         is_refusal.then(|| {
             self.log_reply(way, &reply);
@@ -427,6 +513,7 @@ impl Connection {
     /// The same with an end that no log may have.
     fn ask_secretly(&mut self, way: &Way<'_>, line: &str, secret: &str) -> Result<Reply, Lost> {
         self.expect_silence(way)?;
+        self.secrets.extend(Some(secret.trim_start().to_owned()).filter(|secret| !secret.is_empty()));
         way.log(&Event::HopCommand { hop: way.hop.shown(), words: &format!("{line} (not shown)") });
         self.dialogue.write(format!("{line}{secret}\r\n").as_bytes(), way.patience(COMMAND))?;
         self.reply(way, way.patience(COMMAND))
@@ -452,28 +539,69 @@ impl Connection {
         if self.buffer.is_empty() {
             return Ok(came?);
         }
-        match Reply::parse(&self.buffer) {
+        match self.parsed() {
             Ok(Some((reply, _))) if reply.code == 421 => {
                 self.log_reply(way, &reply);
                 Err(Lost::Closed(said(&reply)))
             }
-            _ => Err(Lost::Garbled(format!("it says unasked '{}'", Untrusted::new(&self.buffer)))),
+            _ => Err(self.unasked()),
         }
+    }
+
+    /// Makes sure that what was taken for the answer to the final dot is the only one: of two, the first may have been to
+    /// something else. Its farewell is none.
+    fn expect_no_second_answer(&mut self) -> Result<(), Lost> {
+        // That it ends the connection is no answer either.
+        let _ = self.dialogue.read_what_came(&mut self.buffer);
+        match b"421".starts_with(&self.buffer[..self.buffer.len().min(3)]) {
+            true => Ok(()),
+            false => Err(self.unasked()),
+        }
+    }
+
+    fn unasked(&self) -> Lost {
+        Lost::Garbled(format!("it says unasked '{}'", Untrusted::new(&self.veiled(&self.buffer))))
     }
 
     /// The next reply. 421 is the last one, whatever it is the reply to.
     fn reply(&mut self, way: &Way<'_>, patience: Patience<'_>) -> Result<Reply, Lost> {
         loop {
-            match Reply::parse(&self.buffer) {
+            match self.parsed() {
                 Ok(Some((reply, used))) => {
                     self.buffer.drain(..used);
                     self.log_reply(way, &reply);
                     return if reply.code == 421 { Err(Lost::Closed(said(&reply))) } else { Ok(reply) };
                 }
                 Ok(None) => self.dialogue.read(&mut self.buffer, patience)?,
-                Err(_) => return Err(Lost::Garbled(format!("it says '{}'", Untrusted::new(&self.buffer)))),
+                Err(NotAReply) => {
+                    return Err(Lost::Garbled(format!("it says '{}'", Untrusted::new(&self.veiled(&self.buffer)))));
+                }
             }
         }
+    }
+
+    /// The reply that has come, if it is there as a whole, and how long it is.
+    fn parsed(&self) -> Result<Option<(Reply, usize)>, NotAReply> {
+        let parsed = Reply::parse(&self.buffer)?;
+        Ok(parsed.map(|(reply, used)| {
+            let text = String::from_utf8_lossy(&self.veiled(reply.text.as_bytes())).into_owned();
+            (Reply { text: text.into(), ..reply }, used)
+        }))
+    }
+
+    /// What it said, without what nobody else is to read.
+    fn veiled(&self, said: &[u8]) -> Vec<u8> {
+        self.secrets.iter().fold(said.to_vec(), |text, secret| {
+            let mut shown = Vec::with_capacity(text.len());
+            let mut rest = &text[..];
+            while let Some(at) = memchr::memmem::find(rest, secret.as_bytes()) {
+                shown.extend_from_slice(&rest[..at]);
+                shown.extend_from_slice(b"(not shown)");
+                rest = &rest[at + secret.len()..];
+            }
+            shown.extend_from_slice(rest);
+            shown
+        })
     }
 
     fn log_reply(&self, way: &Way<'_>, reply: &Reply) {
@@ -512,6 +640,19 @@ fn unwelcome(reply: &Reply) -> Lost {
     if reply.is_permanent() { Lost::Misconfigured(said(reply)) } else { Lost::Unreachable(said(reply)) }
 }
 
+/// There is no connection, for this reason.
+fn unreachable(error: anyhow::Error) -> Lost {
+    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(ErrorKind::Interrupted) => Lost::Stopped,
+        _ => Lost::Unreachable(format!("{error:#}")),
+    }
+}
+
+/// The hop is at this place, and so are we.
+fn in_circle(place: &dyn fmt::Display) -> Lost {
+    Lost::Circle(format!("{place} is where this connection came in"))
+}
+
 fn said(reply: &Reply) -> String {
     format!("it says '{}'", shown(reply))
 }
@@ -523,6 +664,10 @@ const COMMAND: Duration = Duration::from_mins(5);
 const DATA: Duration = Duration::from_mins(2);
 const BLOCK: Duration = Duration::from_mins(3);
 const FINAL: Duration = Duration::from_mins(10);
+
+/// How long it may take until one of a host's addresses has let us in: who waits for our reply to MAIL or RCPT does not wait
+/// longer either (RFC 5321, 4.5.3.2).
+const OPENING: Duration = Duration::from_mins(6);
 
 /// More octets than are put in front of a text or into it.
 const TRACE: u64 = 4096;

@@ -27,7 +27,7 @@ impl RelayFiles {
                 opened.files.push((hop.ca_file.clone(), ClientFiles::open(ca_file)));
             }
         }
-        if config.hops().iter().any(|hop| hop.user.is_some() && hop.password.is_none()) {
+        if config.hops().iter().any(|hop| config.user_at(hop).is_some() && hop.password.is_none()) {
             opened.password = config.relay_password_file.as_deref().map(Unread::open);
         }
         opened

@@ -9,6 +9,7 @@ mod files;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use connection::{Connection, Lost, Trouble};
@@ -16,10 +17,11 @@ pub use files::RelayFiles;
 
 use super::failure;
 use crate::address::Mailbox;
-use crate::config::{Config, Hop};
+use crate::config::{Config, Hop, HopTls};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool};
-use crate::net::dialogue::Patience;
+use crate::net::patience::Patience;
+use crate::peer::{self, LocalAddress};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::upstream::Sender;
@@ -30,6 +32,8 @@ pub struct Upstreams<'a> {
     files: &'a RelayFiles,
     log: &'a Log,
     signals: &'a Signals,
+    /// Where the peer's connection came in.
+    own_address: Option<LocalAddress>,
     /// When the session has to be over.
     until: Cell<Instant>,
     connections: RefCell<Vec<(Hop, Connection)>>,
@@ -42,7 +46,8 @@ impl<'a> Upstreams<'a> {
     /// No connection yet.
     pub fn new(config: &'a Config, files: &'a RelayFiles, log: &'a Log, signals: &'a Signals) -> Self {
         let (until, connections, unreachable) = (Cell::new(Instant::now()), RefCell::default(), RefCell::default());
-        Self { config, files, log, signals, until, connections, unreachable }
+        let own_address = peer::local_address(std::io::stdin().as_fd());
+        Self { config, files, log, signals, own_address, until, connections, unreachable }
     }
 
     /// Nothing may be waited for longer than this.
@@ -149,8 +154,9 @@ impl<'a> Upstreams<'a> {
     }
 
     fn way<'w>(&'w self, hop: &'w Hop) -> Way<'w> {
-        let Self { config, files, log, signals, .. } = *self;
-        Way { hop, config, files, log, signals, until: self.until.get() }
+        let Self { config, files, log, signals, ref own_address, .. } = *self;
+        let (tls, until) = (config.tls_with(hop), self.until.get());
+        Way { hop, tls, config, files, log, signals, own_address: own_address.as_ref(), until }
     }
 
     /// What the peer is told, and what becomes of the connection.
@@ -171,6 +177,7 @@ impl<'a> Upstreams<'a> {
                 let slow = reply::worded(refusal, reply::HOP_TOO_SLOW).because(about(cause));
                 Reply { is_our_fault: true, ..slow }
             }
+            Lost::Circle(cause) => reply::hop_is_us(about(cause)),
             Lost::Refused(reply) => reply,
             Lost::Unread(error) => failure(&error, "reading the message again"),
             Lost::Stopped => reply::shutting_down(&self.config.domain),
@@ -185,12 +192,16 @@ impl fmt::Debug for Upstreams<'_> {
 }
 
 /// What speaking with a hop takes.
+#[derive(Clone, Copy)]
 struct Way<'w> {
     hop: &'w Hop,
+    /// What there is of TLS.
+    tls: HopTls,
     config: &'w Config,
     files: &'w RelayFiles,
     log: &'w Log,
     signals: &'w Signals,
+    own_address: Option<&'w LocalAddress>,
     until: Instant,
 }
 
