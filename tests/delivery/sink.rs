@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 use testkit::client::on_the_wire;
-use testkit::{Client, Daemon, debian, repository};
+use testkit::process::{children, output, peak_memory};
+use testkit::{Client, Daemon, debian, repository, wait_until};
 
 use crate::decisions::fields;
 use crate::support::{MAILRECV, Scratch};
@@ -382,6 +385,77 @@ fn each_recipient_of_lmtp_has_attachments_of_its_own() {
     assert!(
         reports.iter().all(|report| file(report).ends_with("a.png") && std::path::Path::new(&file(report)).exists())
     );
+}
+
+/// However much longer than the message a report is, there is not all of it in memory, nor of the message twice.
+#[test]
+fn a_report_is_longer_than_what_it_takes_of_memory() {
+    let scratch = Scratch::with_config("domain mx.example\nlogfile log\ndeliver rcpt_to * discard\n");
+    let listen = "exec $0 -c mailrecv.conf listen --json --ready-file ready 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    // Each of these octets is six in the report.
+    let text = format!("{}\r\n", "\u{1b}".repeat(70)).repeat(60_000);
+    let attachment = format!("{}\r\n", "QUJD".repeat(18)).repeat(60_000);
+    for body in [
+        format!("\r\n{text}"),
+        format!("Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\n{attachment}"),
+        format!("Content-Transfer-Encoding: base64\r\n\r\n{attachment}"),
+        format!("X-Long: {}\r\n\r\n", text.replace("\r\n", "\r\n\t")),
+    ] {
+        let mut peer = Client::connect(server);
+        peer.expect("220 ");
+        peer.begin_message(&["fred@mx.example"]);
+        peer.send(format!("{body}.\r\n"));
+        peer.expect("250 ");
+        let session = children(job.pid()).trim().parse().map(Pid::from_raw).expect("one session");
+        let peak = peak_memory(session).expect("its peak") * 1024;
+        assert!(peak < 4 * body.len() as u64, "{peak} bytes of memory for {} bytes of mail", body.len());
+        peer.exchange("QUIT", "221 ");
+        wait_until("its end", || children(job.pid()).is_empty().then_some(()));
+    }
+    let reports = scratch.read("reports");
+    let reports: Vec<Value> = reports.lines().map(|report| serde_json::from_str(report).unwrap()).collect();
+    assert_eq!(reports[0]["text"].as_str().unwrap().matches('\u{1b}').count(), 70 * 60_000);
+    assert_eq!(reports[1]["attachments"][0]["size"], 54 * 60_000);
+    assert_eq!(reports[2]["text"].as_str().unwrap(), "ABC".repeat(18 * 60_000));
+    assert_eq!(reports[3]["headers"][0]["raw"].as_str().unwrap().matches('\u{1b}').count(), 70 * 60_000);
+}
+
+/// Better to learn of it now than from mail that is never taken: as those whom sessions become, if somebody makes them that.
+#[test]
+fn a_folder_where_no_files_can_be_made_is_told_at_once() {
+    let scratch = Scratch::with_config("domain mx.example\nuser mail\nlogfile stderr\ndeliver rcpt_to * discard\n");
+    scratch.write("file", "");
+    for folder in ["file", "file/files", "no/files", "files"] {
+        let mut command = scratch.mailrecv(&["listen", "--json", "--attachments", folder, "--timeout", "1"]);
+        command.arg("127.0.0.1:0");
+        let output = output(command);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let path = scratch.path(folder);
+        let who =
+            if geteuid().is_root() { "user `mail`, whom sessions become, cannot make" } else { "no files can be made" };
+        let is_made = folder == "files" && !geteuid().is_root();
+        assert_eq!(output.status.code(), Some(if is_made { 124 } else { 71 }), "{said}");
+        let is_told = said.starts_with(&format!("mailrecv: --attachments {}: {who}", path.display()));
+        assert!(is_made || is_told && said.lines().count() == 1, "{said}");
+    }
+    if !geteuid().is_root() {
+        return;
+    }
+    assert!(!scratch.path("files").exists());
+    scratch.run("mkdir", &["theirs"]);
+    scratch.run("chmod", &["o+rx", "."]);
+    scratch.run("chmod", &["o+rwx", "theirs"]);
+    // It is made, and then it is there.
+    for _ in 0..2 {
+        let mut command = scratch.mailrecv(&["listen", "--json", "--attachments", "theirs/files", "--timeout", "1"]);
+        command.arg("127.0.0.1:0");
+        assert_eq!(output(command).status.code(), Some(124));
+        let made = scratch.path("theirs/files").metadata().unwrap();
+        assert_eq!((made.uid() != 0, made.mode() & 0o777), (true, 0o700));
+        assert_eq!(scratch.count_files("theirs"), 0);
+    }
 }
 
 /// One object a message, in the documented form.
