@@ -8,10 +8,13 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use base64ct::{Base64, Encoding};
 use nix::unistd::{Pid, geteuid};
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::certificates::{Authority, Request};
 use testkit::client::on_the_wire;
 use testkit::process::{children, output, peak_memory};
+use testkit::tls::TlsClient;
 use testkit::{Client, Daemon, debian, repository, wait_until};
 
 use crate::decisions::fields;
@@ -385,6 +388,75 @@ fn each_recipient_of_lmtp_has_attachments_of_its_own() {
     assert!(
         reports.iter().all(|report| file(report).ends_with("a.png") && std::path::Path::new(&file(report)).exists())
     );
+}
+
+/// Each field says what was so, also where that is the exception: TLS, a user, several recipients, several texts, attachments
+/// of one name, fields that come twice, and more parts than are looked at.
+#[test]
+fn a_report_says_what_was_so() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlogfile log\nauth_user fred pencil\ntls_certificate own.pem\ntls_key own.key\n\
+         deliver rcpt_to * discard\n",
+    );
+    let authority = Authority::new();
+    authority.issue(&scratch.path(""), "own", &Request::of(&["mx.example"]));
+    let listen =
+        "exec $0 -c mailrecv.conf listen --json --attachments files --ready-file ready --count 1 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    peer.exchange("EHLO client.example", "250");
+    peer.start_tls(&TlsClient::new(&authority.root(), "mx.example"));
+    peer.exchange("EHLO [192.0.2.1]", "250");
+    peer.exchange(&format!("AUTH PLAIN {}", Base64::encode_string(b"\0fred\0pencil")), "235 ");
+    peer.exchange("MAIL FROM:<\"a b\"@client.example>", "250 ");
+    peer.exchange("RCPT TO:<fred@mx.example>", "250 ");
+    peer.exchange("RCPT TO:<jane@mx.example>", "250 ");
+    peer.exchange("DATA", "354 ");
+    let mail = format!(
+        "Subject: one\r\nSubject: =?utf-8?q?t=77o?=\r\n\tthree\r\nX-Name: \u{fc}\r\n\
+         Content-Type: multipart/mixed; boundary=x\r\n\r\n\
+         --x\r\n\r\nfirst\r\n--x\r\nContent-Type: text/html\r\n\r\n<p>\r\n\
+         --x\r\nContent-Type: image/png; name=a\r\n\r\n1\r\n--x\r\nContent-Type: image/png; name=a\r\n\r\n22\r\n\
+         --x\r\n\r\nsecond\r\n{}--x--\r\n",
+        "--x\r\nContent-Type: a/b\r\n\r\n\r\n".repeat(200)
+    );
+    peer.send(format!("{mail}.\r\n"));
+    let reply = peer.expect("250 ");
+    assert_eq!(job.exit_code(), 0, "{}", job.output());
+    let report: Value = serde_json::from_str(&scratch.read("reports")).unwrap();
+    for (field, value) in [
+        ("/id", json!(reply.rsplit_once("id=").unwrap().1.trim_end())),
+        ("/peer/address", json!("127.0.0.1")),
+        ("/user", json!("fred")),
+        ("/protocol", json!("ESMTPSA")),
+        ("/tls", json!(true)),
+        ("/envelope/hello", json!("[192.0.2.1]")),
+        ("/envelope/from", json!("\"a b\"@client.example")),
+        ("/envelope/to", json!(["fred@mx.example", "jane@mx.example"])),
+        ("/size", json!(mail.len())),
+        ("/subject", json!("one")),
+        ("/headers/1", json!({"name": "Subject", "value": "two three", "raw": "=?utf-8?q?t=77o?=\n\tthree"})),
+        ("/headers/2/value", json!("\u{fc}")),
+        ("/text", json!("first\nsecond")),
+        ("/html", json!("<p>")),
+        ("/attachments/0/size", json!(1)),
+        ("/attachments/1/size", json!(2)),
+        ("/left_out", json!(0)),
+        ("/more_parts", json!(true)),
+    ] {
+        assert_eq!(report.pointer(field), Some(&value), "{field}: {report:#}");
+    }
+    for (number, content) in ["1", "22"].into_iter().enumerate() {
+        let attachment = &report["attachments"][number];
+        let file = attachment["file"].as_str().unwrap();
+        assert!(file.ends_with(&format!("{}-{}-a", report["id"].as_str().unwrap(), number + 1)), "{file}");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), content);
+        let sum = scratch.run("sha256sum", &[file]);
+        let sum = String::from_utf8(sum.stdout).unwrap();
+        assert_eq!(sum.split(' ').next(), attachment["sha256"].as_str());
+    }
 }
 
 /// However much longer than the message a report is, there is not all of it in memory, nor of the message twice.
