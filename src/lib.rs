@@ -21,6 +21,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod net;
+mod panics;
 mod passwd;
 pub mod peer;
 pub mod policy;

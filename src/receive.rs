@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -27,6 +26,7 @@ use crate::net::conn::{Connection, Input};
 use crate::net::dns::{self, Lookup, NameServers};
 use crate::net::listener::SMTP_PORT;
 use crate::net::proxy::{self, NotAHeader};
+use crate::panics;
 use crate::peer::{self, Address, Origin, Peer};
 use crate::sandbox::{self, Flaw};
 use crate::server::{Opened, Server};
@@ -38,7 +38,7 @@ use crate::user;
 /// Serves the peer on standard input and output, which is `named` or else the one that is connected.
 pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
     let stderr = take_stderr_off_the_connection();
-    keep_panics_for_the_log();
+    panics::keep_for_the_log();
     let (known, tally) = (Known::default(), Tally::of_this_process());
     let reporter = Reporter::inherited();
     let stop =
@@ -444,17 +444,7 @@ fn is_socket(descriptor: BorrowedFd<'_>) -> bool {
     fstat(descriptor).is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK)
 }
 
-/// Where a panic was and what it said, for the log: standard error may be the peer.
-static PANIC: Mutex<String> = Mutex::new(String::new());
-
-fn keep_panics_for_the_log() {
-    std::panic::set_hook(Box::new(|panic| {
-        if let Ok(mut kept) = PANIC.lock() {
-            *kept = panic.to_string();
-        }
-    }));
-}
-
+/// Where it was and what it said.
 fn kept_panic() -> String {
-    PANIC.lock().map_or_else(|_| "panic".to_owned(), |kept| Untrusted::new(kept.as_bytes()).to_string())
+    panics::take_kept().map_or_else(|| "panic".to_owned(), |kept| Untrusted::new(kept.as_bytes()).to_string())
 }

@@ -51,6 +51,7 @@ struct Channel {
 /// Something that the broker says.
 struct Frame {
     kind: u8,
+    channel: u16,
     payload: Vec<u8>,
 }
 
@@ -117,11 +118,11 @@ impl Channel {
         self.expect(CONNECTION_OPEN_OK)?;
         let mut open = Arguments::default();
         open.short("")?;
-        self.method(1, CHANNEL_OPEN, open)?;
+        self.method(CHANNEL, CHANNEL_OPEN, open)?;
         self.expect(CHANNEL_OPEN_OK)?;
         let mut select = Arguments::default();
         select.octets(&[0]);
-        self.method(1, CONFIRM_SELECT, select)?;
+        self.method(CHANNEL, CONFIRM_SELECT, select)?;
         self.expect(CONFIRM_SELECT_OK)?;
         Ok(())
     }
@@ -133,14 +134,19 @@ impl Channel {
         publish.short(&topic.exchange)?;
         publish.short(&topic.key)?;
         publish.octets(&[MANDATORY]);
-        self.method(1, BASIC_PUBLISH, publish)?;
-        self.frame(HEADER, 1, &content_header(copy, length)?)?;
+        while self.connection.has_spoken() {
+            if let Some((method, _)) = self.next_method()? {
+                bail!(unexpected(method));
+            }
+        }
+        self.method(CHANNEL, BASIC_PUBLISH, publish)?;
+        self.frame(HEADER, CHANNEL, &content_header(copy, length)?)?;
         let room = self.frame_max - FRAME_ENDS;
         let mut text = Vec::new();
         for_each_piece(spool.text()?, |piece| {
             text.clear();
             with_crlf(piece, &mut text);
-            text.chunks(room).try_for_each(|piece| self.frame(BODY, 1, piece))
+            text.chunks(room).try_for_each(|piece| self.frame(BODY, CHANNEL, piece))
         })
         .context("sending")?;
         self.confirmed()?;
@@ -160,6 +166,7 @@ impl Channel {
             let Some((method, arguments)) = self.next_method()? else { continue };
             match method {
                 BASIC_RETURN => returned = Some(said(&arguments)?),
+                BASIC_ACK if !confirms_the_first(&arguments) => bail!("the broker confirms what it was not given"),
                 BASIC_ACK => match returned {
                     None => return Ok(()),
                     Some(said) => bail!("no queue takes it: {said}"),
@@ -184,7 +191,7 @@ impl Channel {
     /// The next method; `None` for what comes between them. That the broker closes channel or connection is an error, in
     /// its words.
     fn next_method(&mut self) -> anyhow::Result<Option<(Method, Vec<u8>)>> {
-        let Frame { kind, mut payload } = self.read_frame()?;
+        let Frame { kind, channel, mut payload } = self.read_frame()?;
         if kind != METHOD {
             return Ok(None);
         }
@@ -192,6 +199,9 @@ impl Channel {
             [a, b, c, d, ..] => Method(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
             _ => bail!(CUT),
         };
+        if channel != method.channel() {
+            bail!("{}, on channel {channel}", unexpected(method));
+        }
         payload.drain(..4);
         match method {
             CONNECTION_CLOSE | CHANNEL_CLOSE => bail!(said(&payload)?),
@@ -206,7 +216,7 @@ impl Channel {
     fn read_frame(&mut self) -> anyhow::Result<Frame> {
         let mut header = [0; 7];
         self.read_exact(&mut header)?;
-        let [kind, _, _, a, b, c, d] = header;
+        let [kind, high, low, a, b, c, d] = header;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d]))?;
         if ![METHOD, HEADER, BODY, HEARTBEAT].contains(&kind) || length > LARGEST_FRAME_MAX {
             bail!("what the broker says is not AMQP 0-9-1");
@@ -214,7 +224,7 @@ impl Channel {
         let mut payload = vec![0; length + 1];
         self.read_exact(&mut payload)?;
         match payload.pop() {
-            Some(FRAME_END) => Ok(Frame { kind, payload }),
+            Some(FRAME_END) => Ok(Frame { kind, channel: u16::from_be_bytes([high, low]), payload }),
             _ => bail!("a frame of the broker does not end where it should"),
         }
     }
@@ -317,6 +327,25 @@ impl Arguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Method(u16, u16);
 
+impl Method {
+    /// Where it belongs.
+    fn channel(self) -> u16 {
+        let Self(class, _) = self;
+        if class == CONNECTION { 0 } else { CHANNEL }
+    }
+}
+
+/// Whether what `basic.ack` says is about the first message of a channel: by its number, or as one of all so far, which may
+/// be called 0.
+fn confirms_the_first(arguments: &[u8]) -> bool {
+    let Some((number, rest)) = arguments.split_first_chunk() else { return false };
+    match (u64::from_be_bytes(*number), rest) {
+        (1, [_]) => true,
+        (0, [flags]) => flags & MULTIPLE != 0,
+        _ => false,
+    }
+}
+
 /// The reply code and text that stand in front in the arguments of some methods.
 fn said(arguments: &[u8]) -> anyhow::Result<String> {
     let (code, rest) = arguments.split_first_chunk().context(CUT)?;
@@ -351,6 +380,13 @@ const BASIC_ACK: Method = Method(60, 80);
 const BASIC_NACK: Method = Method(60, 120);
 const CONFIRM_SELECT: Method = Method(85, 10);
 const CONFIRM_SELECT_OK: Method = Method(85, 11);
+
+/// The class of what is about the connection, and our one channel on it.
+const CONNECTION: u16 = 10;
+const CHANNEL: u16 = 1;
+
+/// The flag of a confirmation that is about others as well.
+const MULTIPLE: u8 = 1;
 
 /// Kinds of frames.
 const METHOD: u8 = 1;
@@ -398,6 +434,18 @@ mod tests {
         arguments.short("key").unwrap();
         assert_eq!(arguments.0, b"\0\0\0\x0d\x01aS\0\0\0\x02xy\x01bt\x01\x03key");
         assert!(arguments.short(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn a_confirmation_is_about_the_one_message() {
+        let number = |number: u64, flags: u8| [&number.to_be_bytes()[..], &[flags]].concat();
+        for ours in [number(1, 0), number(1, 1), number(0, 1)] {
+            assert!(confirms_the_first(&ours), "{ours:?}");
+        }
+        let cut = [b"".to_vec(), vec![0; 7], vec![0, 0, 0, 0, 0, 0, 0, 1], [number(1, 0), vec![0]].concat()];
+        for other in [number(0, 0), number(2, 0), number(2, 1), number(u64::MAX, 1)].into_iter().chain(cut) {
+            assert!(!confirms_the_first(&other), "{other:?}");
+        }
     }
 
     #[test]

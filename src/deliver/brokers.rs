@@ -75,6 +75,13 @@ impl Connection {
         self.until = until;
     }
 
+    /// Whether something has come that nobody has read: what is asked next it cannot be an answer to.
+    pub(super) fn has_spoken(&mut self) -> bool {
+        // What is wrong with the connection is told by whoever uses it next.
+        let _ = self.dialogue.read_what_came(&mut self.came);
+        !self.came.is_empty()
+    }
+
     fn patience(until: Instant) -> Patience<'static> {
         Patience { until, signals: None }
     }

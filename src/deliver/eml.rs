@@ -141,6 +141,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Makes the folder if it is missing, and sees whether files can be made in it.
+pub(crate) fn try_folder(log: &Log, path: &Path) -> io::Result<()> {
+    open_folder(log, path)?;
+    tempfile::tempfile_in(path).map(drop)
+}
+
 /// Opens the folder, which is made if it is missing.
 fn open_folder(log: &Log, path: &Path) -> io::Result<File> {
     match files::open_folder(path, OFlag::O_PATH) {

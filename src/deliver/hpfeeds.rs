@@ -9,7 +9,7 @@
 
 use std::io::{Read, Write};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::brokers::{Connection, in_time};
@@ -65,6 +65,12 @@ impl Publisher<'_> {
             Some((Kind::Error, text)) => bail!(refused(&text)),
             None => bail!("the broker has closed the connection before it said who it is"),
         };
+        if self.connection.has_spoken() {
+            return Err(match self.frame(MAX_ERROR)? {
+                Some((Kind::Error, text)) => anyhow!(refused(&text)),
+                Some((Kind::Info, _)) | None => anyhow!(TWICE),
+            });
+        }
         let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[&nonce, self.secret.as_bytes()].concat());
         let mut frames = Vec::new();
         put_frame(AUTH, &[&string(self.ident), proof.as_ref()], &mut frames)?;
@@ -75,7 +81,7 @@ impl Publisher<'_> {
             (Ok(()), Ok(Some((Kind::Error, text)))) if self.is_about_nobody(&text, channel) => Ok(()),
             (_, Ok(Some((Kind::Error, text)))) => bail!(refused(&text)),
             (Err(error), _) => Err(error).context("sending"),
-            (Ok(()), Ok(Some((Kind::Info, _)))) => bail!("the broker has said twice who it is"),
+            (Ok(()), Ok(Some((Kind::Info, _)))) => bail!(TWICE),
             (Ok(()), Ok(None)) => bail!("the broker has closed the connection without an answer to the message"),
             (Ok(()), Err(error)) => Err(error),
         }
@@ -160,6 +166,9 @@ const MAX_BODY: usize = 1 << 20;
 /// What it may say of itself, and what of an error is worth reading.
 const MAX_INFO: usize = 1024;
 const MAX_ERROR: usize = MAX_BODY;
+
+/// What is said of a broker that begins anew.
+const TWICE: &str = "the broker has said twice who it is";
 
 /// What is said of a frame that does not come whole.
 const CUT: &str = "the broker has closed the connection in the middle of a frame";

@@ -9,7 +9,7 @@
 
 mod amqp;
 mod brokers;
-mod eml;
+pub(crate) mod eml;
 mod frames;
 mod hpfeeds;
 mod maildir;
@@ -32,6 +32,7 @@ use pipe::Form;
 pub use pipe::Runner;
 pub use print::letter_lines;
 pub use relay::{RelayFiles, Upstreams};
+use report::Report;
 pub use report::Reporter;
 
 use crate::address::Mailbox;
@@ -40,6 +41,7 @@ use crate::files;
 use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
 use crate::metrics::{Counter, Family, Tally};
+use crate::panics;
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::{Recipient, Transaction};
@@ -139,7 +141,10 @@ fn keep<'a>(
         prepared.map_err(about(copy.recipients())).inspect_err(failed(context, counter))?;
     }
     if let Some(reporter) = context.reporter {
-        kept.report = Some((reporter, reporter.prepare(envelope, group, spool, &mut kept.files)?));
+        kept.report = Some(reporter.prepare(envelope, group, spool, &mut kept.files)?);
+    }
+    if let Some(panic) = panics::take_kept() {
+        context.log.event(&Event::NotDecoded(envelope.id, &panic));
     }
     for (name, copy) in for_files {
         let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipients()));
@@ -215,7 +220,7 @@ struct Kept<'a> {
     files: eml::Files<'a>,
     mailboxes: mbox::Mailboxes<'a>,
     shown: print::Shown<'a>,
-    report: Option<(&'a Reporter, String)>,
+    report: Option<Report<'a>>,
 }
 
 impl Kept<'_> {
@@ -228,11 +233,11 @@ impl Kept<'_> {
             // That took its time.
             self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
         }
-        if let Some((reporter, report)) = &self.report {
+        if let Some(report) = &self.report {
             let idle = context.config.limits.idle_secs.value;
             // While others may wait for a mailbox, whoever reads reports is not waited for long.
             let patience = if self.mailboxes.are_locked() { idle.min(READER_PATIENCE) } else { idle };
-            match reporter.print(report, Instant::now() + patience, context.signals) {
+            match report.print(Instant::now() + patience, context.signals) {
                 Ok(()) => {}
                 Err(error) if is_handed_over => context.log.event(&Event::NotReported(id, &error)),
                 Err(error) => return Err(failure(&error, "reporting the message")),

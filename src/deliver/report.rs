@@ -5,6 +5,7 @@
 //! well. A message is reported when everything else about it has succeeded, and is refused if it cannot be, unless a
 //! command has taken it already. Its attachments may become files (`--attachments`), which are taken back with all else.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::RawFd;
@@ -53,14 +54,14 @@ impl Reporter {
         self.folder.as_deref()
     }
 
-    /// Words the report of a message. Its attachments are written, until `files` are taken back.
+    /// Gets ready to report a message. Its attachments are written, until `files` are taken back.
     pub(super) fn prepare<'a>(
         &'a self,
-        envelope: &Envelope<'_>,
-        group: &[Recipient],
+        envelope: &'a Envelope<'a>,
+        group: &'a [Recipient],
         spool: &mut Spool,
         files: &mut Files<'a>,
-    ) -> Result<String, Reply> {
+    ) -> Result<Report<'a>, Reply> {
         let (message, left_out) =
             spool.beginning(MOST).map_err(|error| failure(&error, "reading the message for its report"))?;
         let letter = Letter::parse(&message);
@@ -68,30 +69,9 @@ impl Reporter {
         let attachments: Result<Vec<Value>, Reply> = attachments
             .map(|(number, attachment)| self.attachment(envelope.id, number + 1, attachment, files))
             .collect();
-        let transaction = envelope.transaction;
-        let to: Vec<String> = group.iter().map(|recipient| recipient.mailbox.to_string()).collect();
-        let headers: Vec<Value> = letter
-            .header
-            .fields()
-            .map(|(name, raw, value)| json!({"name": name, "value": value, "raw": String::from_utf8_lossy(raw)}))
-            .collect();
-        let report = json!({
-            "id": envelope.id,
-            "peer": envelope.peer.for_programs(),
-            "user": envelope.user,
-            "protocol": envelope.protocol(),
-            "tls": envelope.tls.is_some(),
-            "envelope": {"hello": transaction.hello.name.to_string(), "from": transaction.reverse_path.to_string(), "to": to},
-            "size": transaction.size,
-            "subject": letter.header.value("Subject"),
-            "headers": headers,
-            "text": letter.plain(),
-            "html": letter.html(),
-            "attachments": attachments?,
-            "left_out": left_out,
-            "more_parts": letter.has_more_parts,
-        });
-        Ok(escaped(&report.to_string()))
+        let attachments = attachments?;
+        drop(letter);
+        Ok(Report { reporter: self, envelope, group, message, left_out, attachments })
     }
 
     fn attachment<'a>(
@@ -121,38 +101,157 @@ impl Reporter {
         }))
     }
 
-    /// Prints a report, if whoever reads them takes it until then.
-    pub(super) fn print(&self, report: &str, until: Instant, signals: &Signals) -> io::Result<()> {
+    /// Prints a line when it is our turn, if whoever reads takes it until then. It is given piece by piece.
+    fn print(
+        &self,
+        until: Instant,
+        signals: &Signals,
+        write: impl FnOnce(&mut ReportLine<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         wait_for_turn(until, signals, || match self.turn.try_lock() {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         })?;
-        let printed = self.write(report, &Patience::Until(until, signals));
+        let printed = self.print_now(&Patience::Until(until, signals), write);
         self.turn.unlock()?;
         printed
     }
 
-    fn write(&self, report: &str, patience: &Patience<'_>) -> io::Result<()> {
+    fn print_now(
+        &self,
+        patience: &Patience<'_>,
+        write: impl FnOnce(&mut ReportLine<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         // Whoever came before us may have been killed in the middle of a line.
         let line_end = if self.turn.metadata()?.len() > 0 { "\n" } else { "" };
         self.turn.set_len(1)?;
-        let mut outlet = self.output.try_clone()?;
-        let written = outlet.write_line(format!("{line_end}{report}\n").as_bytes(), patience);
-        if !outlet.is_torn() {
+        let outlet = self.output.try_clone()?;
+        let mut line = ReportLine { outlet, patience, pending: line_end.to_owned(), is_begun: false };
+        let written = write(&mut line).and_then(|()| line.end());
+        if written.is_ok() || !line.is_begun {
             self.turn.set_len(0)?;
         }
         written?;
-        let output = outlet.as_file();
+        let output = line.outlet.as_file();
         if output.metadata()?.is_file() { output.sync_data() } else { Ok(()) }
     }
 }
 
-/// The same object with every character escaped that cannot be seen: standard output may be a terminal. Outside of texts
+/// What there is to report of a message.
+pub(super) struct Report<'a> {
+    reporter: &'a Reporter,
+    envelope: &'a Envelope<'a>,
+    group: &'a [Recipient],
+    message: Vec<u8>,
+    /// How many octets of it are missing at the end.
+    left_out: usize,
+    attachments: Vec<Value>,
+}
+
+impl Report<'_> {
+    /// Prints it, if whoever reads reports takes it until then.
+    pub(super) fn print(&self, until: Instant, signals: &Signals) -> io::Result<()> {
+        self.reporter.print(until, signals, |line| self.write(line))
+    }
+
+    /// The object. What can be large is never there as a whole: a message may be most of the memory that we may have.
+    fn write(&self, line: &mut ReportLine<'_>) -> io::Result<()> {
+        let letter = Letter::parse(&self.message);
+        let Envelope { id, peer, transaction, tls, user, .. } = self.envelope;
+        let to: Vec<String> = self.group.iter().map(|recipient| recipient.mailbox.to_string()).collect();
+        let hello = transaction.hello.name.to_string();
+        let small = [
+            ("{\"id\":", json!(id)),
+            (",\"peer\":", peer.for_programs()),
+            (",\"user\":", json!(user)),
+            (",\"protocol\":", json!(self.envelope.protocol())),
+            (",\"tls\":", json!(tls.is_some())),
+            (",\"envelope\":", json!({"hello": hello, "from": transaction.reverse_path.to_string(), "to": to})),
+            (",\"size\":", json!(transaction.size)),
+            (",\"subject\":", json!(letter.header.value("Subject"))),
+            (",\"attachments\":", json!(self.attachments)),
+            (",\"left_out\":", json!(self.left_out)),
+            (",\"more_parts\":", json!(letter.has_more_parts)),
+        ];
+        for (name, value) in small {
+            line.push(name)?;
+            line.push(&escaped(&value.to_string()))?;
+        }
+        line.push(",\"headers\":[")?;
+        for (number, (name, raw, value)) in letter.header.fields().enumerate() {
+            line.push(if number == 0 { "{\"name\":" } else { ",{\"name\":" })?;
+            line.push_texts([Cow::Owned(name)])?;
+            line.push(",\"value\":")?;
+            line.push_texts([Cow::Owned(value)])?;
+            line.push(",\"raw\":")?;
+            line.push_texts([String::from_utf8_lossy(raw)])?;
+            line.push("}")?;
+        }
+        for (name, is_html) in [("],\"text\":", false), (",\"html\":", true)] {
+            line.push(name)?;
+            line.push_texts(letter.texts(is_html).map(Cow::Owned))?;
+        }
+        line.push("}")
+    }
+}
+
+/// A line that is being printed.
+struct ReportLine<'a> {
+    outlet: Outlet,
+    patience: &'a Patience<'a>,
+    pending: String,
+    /// Whether some of it may have been read.
+    is_begun: bool,
+}
+
+impl ReportLine<'_> {
+    /// Adds what is JSON already.
+    fn push(&mut self, json: &str) -> io::Result<()> {
+        self.pending.push_str(json);
+        if self.pending.len() < MAX_PENDING { Ok(()) } else { self.flush() }
+    }
+
+    /// Adds texts as one string, a line end between them, or null if there are none.
+    fn push_texts<'t>(&mut self, texts: impl IntoIterator<Item = Cow<'t, str>>) -> io::Result<()> {
+        let mut texts = texts.into_iter().peekable();
+        if texts.peek().is_none() {
+            return self.push("null");
+        }
+        self.push("\"")?;
+        for (number, text) in texts.enumerate() {
+            if number > 0 {
+                self.push("\\n")?;
+            }
+            let mut rest = &*text;
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(rest.floor_char_boundary(MAX_PIECE));
+                let quoted = escaped(&json!(piece).to_string());
+                self.push(&quoted[1..quoted.len() - 1])?;
+                rest = behind;
+            }
+        }
+        self.push("\"")
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.pending.push('\n');
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let written = self.outlet.write_line(self.pending.as_bytes(), self.patience);
+        self.is_begun |= written.is_ok() || self.outlet.is_torn();
+        self.pending.clear();
+        written
+    }
+}
+
+/// The same JSON with every character escaped that cannot be seen: standard output may be a terminal. Outside of texts
 /// there are none.
-fn escaped(object: &str) -> String {
-    let mut escaped = String::with_capacity(object.len() + 1);
-    for character in object.chars() {
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len() + 1);
+    for character in json.chars() {
         if is_invisible(character) {
             let units =
                 character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
@@ -181,6 +280,10 @@ pub(crate) const ATTACHMENTS: &str = "MAILRECV_ATTACHMENTS";
 
 /// How much of a message is reported, in octets: all of it, as the limit for messages is by default.
 const MOST: usize = 64 * 1024 * 1024;
+
+/// How much is printed at a time, in bytes, and how much of a text becomes JSON at a time.
+const MAX_PENDING: usize = 64 * 1024;
+const MAX_PIECE: usize = 16 * 1024;
 
 /// How many characters of a name are kept.
 const MAX_NAME: usize = 100;

@@ -68,6 +68,12 @@ impl<'a> Configuration<'a> {
         &self.log
     }
 
+    /// Whom sessions become, if we can make them that.
+    pub(super) fn user(&self) -> Option<&str> {
+        let user = self.loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
+        user.as_deref().filter(|_| nix::unistd::geteuid().is_root())
+    }
+
     /// Every reason why it cannot be used.
     pub(super) fn errors(&self) -> &[Diagnostic] {
         self.loaded.as_ref().err().map_or(&[], |unusable| &unusable.errors)

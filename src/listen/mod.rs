@@ -134,12 +134,14 @@ impl<'a> Listener<'a> {
         options: &Options,
         listen: &'a ListenOptions,
         signals: Signals,
-        configuration: Configuration<'a>,
+        mut configuration: Configuration<'a>,
         passed: Vec<(String, ListeningSocket)>,
     ) -> anyhow::Result<Self> {
         let (passed_metrics, mut sockets): (Vec<_>, Vec<_>) = passed.into_iter().partition(|(name, _)| name == METRICS);
         let mut metrics: Vec<ListeningSocket> = passed_metrics.into_iter().map(|(_, socket)| socket).collect();
         metrics.extend(listener::sockets(&listen.metrics, listen.socket).context("for the metrics")?);
+        let attachments = listen.attachments.as_deref();
+        let reports = listen.json.then(|| Reports::new(attachments, &mut configuration)).transpose()?;
         let mut counts = Counts::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         counts.set(Family::StartTime.counter(), now.as_secs());
@@ -163,7 +165,7 @@ impl<'a> Listener<'a> {
             endpoint: Endpoint::new(metrics),
             most_records: most_records(),
             until: listen.timeout.map(|timeout| Instant::now() + timeout),
-            reports: listen.json.then(|| Reports::new(listen.attachments.as_deref())).transpose()?,
+            reports,
         })
     }
 

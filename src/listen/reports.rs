@@ -12,8 +12,10 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::deliver::report;
+use super::configuration::Configuration;
+use crate::deliver::{eml, report};
 use crate::log::Outlet;
+use crate::user;
 use crate::wait::is_ready;
 
 /// The way of reports.
@@ -24,8 +26,8 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Fails if no session could report anything.
-    pub(super) fn new(attachments: Option<&Path>) -> anyhow::Result<Self> {
+    /// Fails if no session could report anything, or make files of attachments in this folder.
+    pub(super) fn new(attachments: Option<&Path>, configuration: &mut Configuration<'_>) -> anyhow::Result<Self> {
         let output = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
         Outlet::inherited(output.as_raw_fd()).context("standard output cannot be passed to sessions, for --json")?;
         let turn = memfd_create(c"mailrecv-report", MFdFlags::empty()).context("a lock for --json")?;
@@ -33,6 +35,9 @@ impl Reports {
             fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty())).context("a descriptor for --json")?;
         }
         let attachments = attachments.map(std::path::absolute).transpose().context("the folder of --attachments")?;
+        if let Some(folder) = &attachments {
+            try_as_sessions(folder, configuration).with_context(|| format!("--attachments {}", folder.display()))?;
+        }
         Ok(Self { output, turn, attachments })
     }
 
@@ -59,5 +64,16 @@ impl Reports {
             }
             None => _ = command.env_remove(report::INHERITED),
         }
+    }
+}
+
+/// Makes the folder if it is missing, and sees whether files can be made in it, as whom sessions become.
+fn try_as_sessions(folder: &Path, configuration: &mut Configuration<'_>) -> anyhow::Result<()> {
+    let user = configuration.user().map(str::to_owned);
+    let log = configuration.log();
+    match user {
+        Some(user) => user::as_user(&user, || eml::try_folder(log, folder))?
+            .with_context(|| format!("user `{user}`, whom sessions become, cannot make files there")),
+        None => eml::try_folder(log, folder).context("no files can be made there"),
     }
 }

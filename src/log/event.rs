@@ -123,6 +123,8 @@ pub enum Event<'a> {
     NotReported(&'a str, &'a io::Error),
     /// Nothing can be reported, for this reason.
     NoReports(&'a io::Error),
+    /// Something of the message of this id could not be decoded, because of this panic.
+    NotDecoded(&'a str, &'a str),
 
     /// The peer is gone, as this says, in the middle of a message.
     GoneInTransaction(&'a str),
@@ -202,6 +204,7 @@ impl Event<'_> {
             | Event::NotTakenBack { .. }
             | Event::NotReported(..)
             | Event::NoReports(_)
+            | Event::NotDecoded(..)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
             | Event::TurnedAway { .. }
@@ -236,6 +239,7 @@ impl Event<'_> {
             | Event::PartialSandbox(_)
             | Event::NotReported(..)
             | Event::NoReports(_)
+            | Event::NotDecoded(..)
             | Event::NotCounted(_)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
@@ -388,6 +392,11 @@ impl Event<'_> {
             Event::NotCounted(where_and_why) => write!(f, "WARNING: this session is not counted in {where_and_why}"),
             Event::NotReported(id, error) => write!(f, "WARNING: message {id} is delivered, but not reported: {error}"),
             Event::NoReports(error) => write!(f, "WARNING: messages cannot be reported: {error}"),
+            Event::NotDecoded(id, panic) => write!(
+                f,
+                "WARNING: some of message {id} is shown as it came, because of a fault in this program: '{}'",
+                log.untrusted(panic.as_bytes())
+            ),
             Event::GoneInTransaction(how) => {
                 write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
             }

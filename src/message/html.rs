@@ -144,8 +144,8 @@ impl Page {
             return;
         }
         self.text.truncate(self.text.trim_end_matches(' ').len());
-        let there_are = self.text.len() - self.text.trim_end_matches('\n').len();
-        self.text.extend(std::iter::repeat_n('\n', count.saturating_sub(there_are)));
+        let there_are = self.text.bytes().rev().take(count).take_while(|byte| *byte == b'\n').count();
+        self.text.extend(std::iter::repeat_n('\n', count - there_are));
         self.is_after_blank = false;
     }
 }
@@ -231,6 +231,16 @@ mod tests {
         ] {
             // In the square of its length this would take minutes.
             to_text(&piece.repeat(64 * 1024 / piece.len()));
+        }
+    }
+
+    #[test]
+    fn blanks_are_looked_at_once() {
+        for (blanks, tag) in [("\n", "<p>"), (" ", "<p>"), (" ", "<br>"), (" \n", "<li>"), ("\n", "x<p>")] {
+            let (blanks, tags) = (blanks.repeat(64 * 1024), tag.repeat(32 * 1024));
+            // In the square of its length this would take minutes.
+            to_text(&format!("<pre>{blanks}</pre>{tags}"));
+            to_text(&format!("<pre>{blanks}{tags}"));
         }
     }
 }

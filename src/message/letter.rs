@@ -1,14 +1,18 @@
 //! A message as people read it: its header decoded, its text, and what is attached (RFC 2045 to 2047, 2183, 2231).
 //!
 //! Whatever came is shown somehow; nothing is an error. Strangers wrote it, so everything has a bound: how much of a field
-//! is decoded, how many fields, parts and levels of parts are looked at. What is behind a bound is counted or told.
+//! is decoded, how many fields, parts and levels of parts are looked at. What is behind a bound is counted or told. Texts
+//! and attachments are decoded when they are asked for, one at a time, so that there is not all of a message twice.
 //! Nothing here makes it safe to show: that is for whoever shows it ([`crate::untrusted::Untrusted`]).
 
-use charset::Charset;
+use std::borrow::Cow;
+
+use charset::{Charset, UTF_7};
 use mailparse::body::Body;
 use mailparse::{DispositionType, MailHeader, ParsedContentDisposition, ParsedContentType};
 
 use super::html;
+use crate::panics::survive;
 
 /// A message taken apart.
 #[derive(Debug)]
@@ -16,7 +20,7 @@ pub struct Letter<'m> {
     /// The fields of its header.
     pub header: Header<'m>,
     /// What it has of text, in its order.
-    texts: Vec<Text>,
+    texts: Vec<Text<'m>>,
     /// What it has beside text, in its order.
     pub attachments: Vec<Attachment<'m>>,
     /// How many parts have been looked at.
@@ -31,10 +35,16 @@ pub struct Header<'m> {
     fields: Vec<MailHeader<'m>>,
 }
 
-/// A text, decoded.
+/// A text.
 #[derive(Debug)]
-struct Text {
-    text: String,
+struct Text<'m> {
+    body: &'m [u8],
+    encoding: Option<String>,
+    charset: String,
+    /// How long it is, decoded, in bytes.
+    length: usize,
+    /// Whether nothing stands in it.
+    is_blank: bool,
     is_html: bool,
     /// Whether another text says the same in a plainer form.
     is_alternative: bool,
@@ -71,42 +81,28 @@ impl<'m> Letter<'m> {
 
     /// How long the texts in HTML are, in bytes, of which there is a plain form that [`Letter::text`] has.
     pub fn also_in_html(&self) -> usize {
-        self.texts.iter().filter(|text| text.is_alternative).map(|text| text.text.len()).sum()
+        self.texts.iter().filter(|text| text.is_alternative).map(|text| text.length).sum()
     }
 
     /// How much of HTML is not in [`Letter::text`] because it is longer than what is looked at, in bytes.
     pub fn html_left_out(&self) -> usize {
         let shown = self.texts.iter().filter(|text| text.is_html && !text.is_alternative);
-        shown.map(|text| text.text.len().saturating_sub(MAX_HTML)).sum()
+        shown.map(|text| text.length.saturating_sub(MAX_HTML)).sum()
     }
 
     /// The text for people: what is plain as it is, what there is in HTML alone without its marks.
     pub fn text(&self) -> String {
         let shown = self.texts.iter().filter(|text| !text.is_alternative);
         let texts: Vec<String> = shown
-            .map(
-                |Text { text, is_html, .. }| {
-                    if *is_html { html::to_text(&text[..text.floor_char_boundary(MAX_HTML)]) } else { text.clone() }
-                },
-            )
+            .map(|text| if text.is_html { text.without_marks() } else { text.decoded() })
             .filter(|text| !text.trim().is_empty())
             .collect();
         texts.join("\n")
     }
 
-    /// All that is plain text.
-    pub fn plain(&self) -> Option<String> {
-        self.joined(false)
-    }
-
-    /// All that is HTML.
-    pub fn html(&self) -> Option<String> {
-        self.joined(true)
-    }
-
-    fn joined(&self, is_html: bool) -> Option<String> {
-        let texts = self.texts.iter().filter(|text| text.is_html == is_html);
-        texts.map(|text| text.text.clone()).reduce(|before, text| before + "\n" + &text)
+    /// Each plain text, or each in HTML.
+    pub fn texts(&self, is_html: bool) -> impl Iterator<Item = String> {
+        self.texts.iter().filter(move |text| text.is_html == is_html).map(Text::decoded)
     }
 
     fn take_apart(&mut self, header: &Header<'m>, body: &'m [u8], depth: usize, end: *const u8) {
@@ -129,7 +125,7 @@ impl<'m> Letter<'m> {
             }
             let of_this = &mut self.texts[first..];
             if content_type.mimetype == "multipart/alternative"
-                && of_this.iter().any(|text| !text.is_html && !text.text.trim().is_empty())
+                && of_this.iter().any(|text| !text.is_html && !text.is_blank)
             {
                 of_this.iter_mut().for_each(|text| text.is_alternative |= text.is_html);
             }
@@ -144,17 +140,13 @@ impl<'m> Letter<'m> {
         // A message that is one text with a name is there to be read.
         let is_attached = disposition.disposition == DispositionType::Attachment || name.is_some() && depth > 0;
         match content_type.mimetype.as_str() {
-            "text/plain" | "text/html" if !is_attached => self.texts.push(Text {
-                text: text_of(body, &content_type.charset, encoding.as_deref()),
-                is_html: content_type.mimetype == "text/html",
-                is_alternative: false,
-            }),
+            kind @ ("text/plain" | "text/html") if !is_attached => {
+                self.texts.push(Text::new(body, encoding, content_type.charset, kind == "text/html"));
+            }
             // What cannot be taken apart is shown as it is.
-            kind if kind.starts_with("multipart/") && depth == 0 => self.texts.push(Text {
-                text: text_of(body, &content_type.charset, None),
-                is_html: false,
-                is_alternative: false,
-            }),
+            kind if kind.starts_with("multipart/") && depth == 0 => {
+                self.texts.push(Text::new(body, None, content_type.charset, false));
+            }
             kind => self.attachments.push(Attachment {
                 name,
                 media_type: kind.to_owned(),
@@ -166,6 +158,26 @@ impl<'m> Letter<'m> {
     }
 }
 
+impl<'m> Text<'m> {
+    fn new(body: &'m [u8], encoding: Option<String>, charset: String, is_html: bool) -> Self {
+        let mut text = Self { body, encoding, charset, length: 0, is_blank: false, is_html, is_alternative: false };
+        let decoded = text.decoded();
+        (text.length, text.is_blank) = (decoded.len(), decoded.trim().is_empty());
+        text
+    }
+
+    fn decoded(&self) -> String {
+        text_of(self.body, &self.charset, self.encoding.as_deref())
+    }
+
+    /// What is HTML, as far as it is looked at, without its marks.
+    fn without_marks(&self) -> String {
+        let mut html = self.decoded();
+        html.truncate(html.floor_char_boundary(MAX_HTML));
+        survive(|| html::to_text(&html)).unwrap_or(html)
+    }
+}
+
 impl<'m> Header<'m> {
     /// The header of a message or a part of it, and what stands behind that.
     fn parse(text: &'m [u8]) -> (Self, &'m [u8]) {
@@ -174,8 +186,8 @@ impl<'m> Header<'m> {
             if let Some(body) = rest.strip_prefix(b"\n").or_else(|| rest.strip_prefix(b"\r\n")) {
                 return (Self { fields }, body);
             }
-            match mailparse::parse_header(rest) {
-                Ok((field, length)) if length > 0 && begins_with_name(rest) => {
+            match survive(|| mailparse::parse_header(rest)) {
+                Some(Ok((field, length))) if length > 0 && begins_with_name(rest) => {
                     if fields.len() < MAX_FIELDS {
                         fields.push(field);
                     }
@@ -207,14 +219,14 @@ impl<'m> Header<'m> {
 
     /// What is none is plain text (RFC 2045, 5.2).
     fn content_type(&self) -> ParsedContentType {
-        let content_type =
-            self.beginning("Content-Type", MAX_MIME_FIELD).map(|value| mailparse::parse_content_type(&value));
+        let value = self.beginning("Content-Type", MAX_MIME_FIELD);
+        let content_type = value.and_then(|value| survive(|| mailparse::parse_content_type(&value)));
         content_type.filter(|content_type| content_type.mimetype.contains('/')).unwrap_or_default()
     }
 
     fn disposition(&self) -> ParsedContentDisposition {
-        let disposition = self.beginning("Content-Disposition", MAX_MIME_FIELD);
-        mailparse::parse_content_disposition(&disposition.unwrap_or_default())
+        let value = self.beginning("Content-Disposition", MAX_MIME_FIELD);
+        value.and_then(|value| survive(|| mailparse::parse_content_disposition(&value))).unwrap_or_default()
     }
 }
 
@@ -223,9 +235,9 @@ fn begins_with_name(text: &[u8]) -> bool {
     memchr::memchr2(b':', b'\n', text).is_some_and(|at| text[at] == b':')
 }
 
-impl Attachment<'_> {
+impl<'m> Attachment<'m> {
     /// What it is made of, its transfer encoding taken off.
-    pub fn content(&self) -> Vec<u8> {
+    pub fn content(&self) -> Cow<'m, [u8]> {
         content_of(self.body, self.encoding.as_deref())
     }
 }
@@ -270,9 +282,11 @@ fn until_delimiter<'t>(text: &'t [u8], delimiter: &[u8]) -> (&'t [u8], bool, &'t
 /// The beginning of what a field says, its encoded words decoded: the time that takes grows with the square of its length.
 fn decoded(raw: &[u8], most: usize) -> String {
     let shown = &raw[..raw.len().min(most)];
-    let mut text = match mailparse::parse_header(&[b"x: ", shown].concat()) {
-        Ok((field, _)) => field.get_value(),
-        Err(_) => String::from_utf8_lossy(shown).into_owned(),
+    let field = [b"x: ", shown].concat();
+    let value = survive(|| mailparse::parse_header(&field).map(|(field, _)| field.get_value()));
+    let mut text = match value {
+        Some(Ok(value)) => value,
+        Some(Err(_)) | None => String::from_utf8_lossy(shown).into_owned(),
     };
     if shown.len() < raw.len() {
         text.push_str("...");
@@ -280,40 +294,69 @@ fn decoded(raw: &[u8], most: usize) -> String {
     text
 }
 
-fn content_of(body: &[u8], encoding: Option<&str>) -> Vec<u8> {
+fn content_of<'b>(body: &'b [u8], encoding: Option<&str>) -> Cow<'b, [u8]> {
     match encoding {
-        Some("base64") => {
-            let clean = clean_base64(body);
-            decode(&clean, "base64").unwrap_or(clean)
-        }
-        Some("quoted-printable") => decode(body, "quoted-printable").unwrap_or_else(|| body.to_vec()),
-        _ => body.to_vec(),
-    }
-}
-
-fn decode(body: &[u8], encoding: &str) -> Option<Vec<u8>> {
-    match Body::new(body, &ParsedContentType::default(), &Some(encoding.to_owned())) {
-        Body::Base64(body) | Body::QuotedPrintable(body) => body.get_decoded().ok(),
-        Body::SevenBit(_) | Body::EightBit(_) | Body::Binary(_) => None,
+        Some("base64") => Cow::Owned(from_base64(body)),
+        Some("quoted-printable") => Cow::Owned(from_quoted_printable(body)),
+        _ => Cow::Borrowed(body),
     }
 }
 
 /// What can be decoded of it: other characters are to be ignored (RFC 2045, 6.8), and a message that was cut ends anywhere.
-fn clean_base64(body: &[u8]) -> Vec<u8> {
+fn from_base64(body: &[u8]) -> Vec<u8> {
     let is_ours = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let end = memchr::memchr(b'=', body).unwrap_or(body.len());
-    let mut clean: Vec<u8> = body[..end].iter().copied().filter(is_ours).collect();
-    // Six bits alone are no octet.
-    if clean.len() % 4 == 1 {
-        clean.pop();
+    let mut characters = body[..end].iter().copied().filter(is_ours);
+    let mut content = Vec::with_capacity(end / 4 * 3);
+    loop {
+        let mut piece: Vec<u8> = characters.by_ref().take(PIECE).collect();
+        // Six bits alone are no octet, and those that belong to none may be anything.
+        match piece.len() % 4 {
+            1 => _ = piece.pop(),
+            2 => piece.extend(b"=="),
+            3 => piece.push(b'='),
+            _ => {}
+        }
+        if piece.is_empty() {
+            return content;
+        }
+        content.extend(survive(|| decode_base64(&piece)).flatten().unwrap_or(piece));
     }
-    // Bits that belong to no octet may be anything.
-    match clean.len() % 4 {
-        2 => clean.extend(b"=="),
-        3 => clean.push(b'='),
-        _ => {}
+}
+
+fn decode_base64(piece: &[u8]) -> Option<Vec<u8>> {
+    match Body::new(piece, &ParsedContentType::default(), &Some("base64".to_owned())) {
+        Body::Base64(body) => body.get_decoded().ok(),
+        Body::QuotedPrintable(_) | Body::SevenBit(_) | Body::EightBit(_) | Body::Binary(_) => None,
     }
-    clean
+}
+
+/// RFC 2045, 6.7. What is not as it should be stays as it is, octets beyond ASCII among it: programs that do not know what
+/// they write say that it is quoted-printable.
+fn from_quoted_printable(body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::with_capacity(body.len());
+    for line in body.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.trim_ascii_end();
+        let end = &line[line.len() - usize::from(line.ends_with(b"\n")) - usize::from(line.ends_with(b"\r\n"))..];
+        let (mut rest, end) = match text.strip_suffix(b"=") {
+            Some(text) => (text, &b""[..]),
+            None => (text, end),
+        };
+        while let Some(at) = memchr::memchr(b'=', rest) {
+            let octet = rest.get(at + 1..at + 3).and_then(|digits| octet_of(digits));
+            content.extend_from_slice(&rest[..at]);
+            content.push(octet.unwrap_or(b'='));
+            rest = &rest[at + if octet.is_some() { 3 } else { 1 }..];
+        }
+        content.extend_from_slice(rest);
+        content.extend_from_slice(end);
+    }
+    content
+}
+
+fn octet_of(digits: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(digits[at]).to_digit(16);
+    u8::try_from(digit(0)? << 4 | digit(1)?).ok()
 }
 
 /// A text in the characters that it says it has. Where it says nothing, or what nobody knows, it is UTF-8 if it can be,
@@ -322,8 +365,10 @@ fn text_of(body: &[u8], charset: &str, encoding: Option<&str>) -> String {
     let content = content_of(body, encoding);
     let is_utf8 = matches!(charset.to_ascii_lowercase().as_str(), "us-ascii" | "ascii" | "utf-8" | "utf8" | "");
     // Those that could hide something in plain letters are decoded by nobody.
-    if let (false, Some(charset)) = (is_utf8, Charset::for_label_no_replacement(charset.as_bytes())) {
-        return charset.decode(&content).0.into_owned();
+    if let (false, Some(charset)) = (is_utf8, Charset::for_label_no_replacement(charset.as_bytes()))
+        && let Some(text) = survive(|| in_charset(charset, &content))
+    {
+        return text;
     }
     let content = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&content);
     let is_old = || content.utf8_chunks().all(|chunk| chunk.valid().is_ascii());
@@ -332,6 +377,22 @@ fn text_of(body: &[u8], charset: &str, encoding: Option<&str>) -> String {
         Err(_) if is_old() => in_windows_1252(content),
         Err(_) => String::from_utf8_lossy(content).into_owned(),
     }
+}
+
+fn in_charset(charset: Charset, text: &[u8]) -> String {
+    if charset != UTF_7 {
+        return charset.decode(text).0.into_owned();
+    }
+    // The time that takes grows with the square of what is decoded at once. These end whatever has been begun.
+    let (mut decoded, mut rest) = (String::with_capacity(text.len()), text);
+    while !rest.is_empty() {
+        let most = rest.len().min(MAX_UTF_7);
+        let end = if most == rest.len() { None } else { memchr::memrchr2(b'-', b'\n', &rest[..most]) };
+        let (piece, behind) = rest.split_at(end.map_or(most, |at| at + 1));
+        decoded.push_str(&charset.decode_without_bom_handling(piece).0);
+        rest = behind;
+    }
+    decoded
 }
 
 /// A text in the characters that old programs write without a word.
@@ -350,6 +411,12 @@ const MAX_FIELD: usize = 8 * 1024;
 
 /// The same of a field that says what a part is, of which there are many.
 const MAX_MIME_FIELD: usize = 2 * 1024;
+
+/// How much of base64 is decoded at a time: characters, four of which are three octets.
+const PIECE: usize = 64 * 1024;
+
+/// How much of a text in UTF-7 is decoded at once, in octets.
+const MAX_UTF_7: usize = 4 * 1024;
 
 /// How many fields of a header are looked at.
 const MAX_FIELDS: usize = 1000;
@@ -388,6 +455,10 @@ mod tests {
             ),
             ("Content-Type: TEXT/PLAIN; CHARSET=\"UTF-8\"\nContent-Transfer-Encoding: BASE64\n\nw7w=\n", "\u{fc}"),
             ("Content-Transfer-Encoding: base64\n\naG!Vs\nbG8\n", "hello"),
+            (
+                "Content-Transfer-Encoding: quoted-printable\n\ngr\u{fc}n =c3=BC = \n=4x==3d\t\r\nend=",
+                "gr\u{fc}n \u{fc} =4x==\r\nend",
+            ),
             ("Content-Type: text/plain; charset=nobody-knows\n\n\u{fc}", "\u{fc}"),
             ("Content-Type: text/plain; charset=iso-2022-kr\n\nbody", "body"),
             ("Content-Type: text/plain; charset=utf-7\n\n+APw-", "\u{fc}"),
@@ -412,6 +483,13 @@ mod tests {
         ] {
             assert_eq!(read(message), (text.to_owned(), Vec::new()), "{message}");
         }
+        let long = format!("Content-Transfer-Encoding: base64\n\n{}", "aGVs!bG8h\n".repeat(PIECE / 4));
+        assert_eq!(Letter::parse(long.as_bytes()).text(), "hello!".repeat(PIECE / 4));
+        // In the square of its length this would take minutes.
+        let long = format!("Content-Type: text/plain; charset=utf-7\n\n{}", "a +APw- ".repeat(300_000));
+        assert_eq!(Letter::parse(long.as_bytes()).text(), "a \u{fc} ".repeat(300_000));
+        let long = format!("Content-Type: text/plain; charset=utf-7\n\n+{}", "APwA".repeat(300_000));
+        assert!(Letter::parse(long.as_bytes()).text().starts_with("\u{fc}"));
         // Old ones are as they were; where only something is wrong, the rest stays.
         assert_eq!(Letter::parse(b"\n\xfc\x93").text(), "\u{fc}\u{201c}");
         assert_eq!(Letter::parse(b"\n\xc3\xbc\xe9").text(), "\u{fc}\u{fffd}");

@@ -369,6 +369,27 @@ mod tests {
         }
     }
 
+    /// Any two of them, in each of the places where other rules hold.
+    #[test]
+    fn what_stands_side_by_side_is_what_the_standard_says() {
+        for one in PIECES {
+            for other in PIECES {
+                let pieces = format!("{one}{other}");
+                for html in [
+                    format!("{pieces}x>y"),
+                    format!("<!--{pieces}>x"),
+                    format!("<a {pieces}>x"),
+                    format!("<a href='{pieces}' alt=\"{pieces}\">x"),
+                    format!("<a href={pieces} alt=x>y"),
+                    format!("<textarea>{pieces}</textarea>x</a>"),
+                    format!("<script>{pieces}</script>x"),
+                ] {
+                    assert_eq!(told(&html), told_by_html5gum(&html), "{html}");
+                }
+            }
+        }
+    }
+
     const PIECES: &[&str] = &[
         "<",
         ">",

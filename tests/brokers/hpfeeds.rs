@@ -229,6 +229,19 @@ fn nothing_but_the_answer_to_what_is_behind_the_message_is_a_confirmation() {
         assert!(log.contains(cause), "{cause}: {log}");
         assert_eq!(scratch.count_files("backup"), 0, "{cause}");
     }
+    // Nor is what it says before it can have had the message.
+    for (first, cause) in [
+        (error("no mailrecv-confirm here"), "the broker says 'no mailrecv-confirm here'"),
+        (HELLO.to_vec(), "the broker has said twice who it is"),
+        (vec![0, 0, 0, 5, 3], "the broker sends a frame of kind 3, which is for subscribers"),
+    ] {
+        let scratch = scratch(server_that_begins_with([HELLO, &first].concat(), error("no mailrecv-confirm here")), "");
+        let mut session = scratch.greeted();
+        let reply = send(&mut session, &message("text"));
+        assert!(reply.starts_with("451 "), "{cause}: {reply:?}");
+        session.quit();
+        assert!(scratch.read(LOG).contains(cause), "{cause}: {}", scratch.read(LOG));
+    }
     // It has to be about that and nothing else.
     for (replaced, with, is_confirmed) in [
         ("hpfeeds_ident writer", "hpfeeds_ident writer", true),
@@ -248,15 +261,20 @@ fn nothing_but_the_answer_to_what_is_behind_the_message_is_a_confirmation() {
 
 /// A server that says hello, reads a message and what is behind it, says this and closes.
 fn server_that_says(answer: Vec<u8>) -> SocketAddr {
+    server_that_begins_with(HELLO.to_vec(), answer)
+}
+
+fn server_that_begins_with(hello: Vec<u8>, answer: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind((LOOPBACK[0], 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
-        client.write_all(HELLO).unwrap();
+        client.write_all(&hello).unwrap();
         // Authentication, message, and what is behind it.
         for _ in 0..3 {
             let mut length = [0; 4];
-            client.read_exact(&mut length).unwrap();
+            // Whoever does not like what we say hangs up.
+            let Ok(()) = client.read_exact(&mut length) else { return };
             let mut frame = vec![0; u32::from_be_bytes(length) as usize - 4];
             client.read_exact(&mut frame).unwrap();
         }

@@ -12,6 +12,7 @@
 mod amqp;
 mod faults;
 mod front;
+mod hostile;
 mod hpfeeds;
 mod kills;
 #[path = "../support/mod.rs"]

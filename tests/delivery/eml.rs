@@ -25,6 +25,29 @@ fn a_folder_gets_a_file_for_each_message() {
     assert_eq!((metadata.mode() & 0o777, metadata.nlink()), (0o600, 1));
 }
 
+/// In LMTP each recipient has a copy, and each copy a file.
+#[test]
+fn each_recipient_of_lmtp_has_a_file() {
+    let scratch = Scratch::with_config("domain mx.example\nprotocol lmtp\ndeliver rcpt_to * eml mails\n");
+    let mut session = scratch.greeted();
+    session.exchange("LHLO client.example", "250");
+    session.exchange("MAIL FROM:<>", "250 ");
+    session.exchange("RCPT TO:<fred@mx.example>", "250 ");
+    session.exchange("RCPT TO:<jane@mx.example>", "250 ");
+    session.exchange("DATA", "354 ");
+    session.send("\r\nbody\r\n.\r\n");
+    session.expect("250 ");
+    session.expect("250 ");
+    session.quit();
+    let mut recipients: Vec<String> = scratch
+        .contents("mails")
+        .into_iter()
+        .map(|mail| String::from_utf8(mail).unwrap().lines().nth(1).unwrap().to_owned())
+        .collect();
+    recipients.sort();
+    assert_eq!(recipients, ["Delivered-To: fred@mx.example", "Delivered-To: jane@mx.example"]);
+}
+
 /// A message that another destination refuses is in no folder.
 #[test]
 fn a_refused_message_leaves_no_file() {

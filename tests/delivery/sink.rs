@@ -3,15 +3,20 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use base64ct::{Base64, Encoding};
+use nix::unistd::{Pid, geteuid};
+use serde_json::{Value, json};
+use testkit::certificates::{Authority, Request};
 use testkit::client::on_the_wire;
-use testkit::{Client, Daemon, debian, repository};
+use testkit::process::{children, output, peak_memory};
+use testkit::tls::TlsClient;
+use testkit::{Client, Daemon, debian, repository, wait_until};
 
 use crate::decisions::fields;
 use crate::support::{MAILRECV, Scratch, path};
@@ -387,6 +392,146 @@ fn each_recipient_of_lmtp_has_attachments_of_its_own() {
     assert!(
         reports.iter().all(|report| file(report).ends_with("a.png") && std::path::Path::new(&file(report)).exists())
     );
+}
+
+/// Each field says what was so, also where that is the exception: TLS, a user, several recipients, several texts, attachments
+/// of one name, fields that come twice, and more parts than are looked at.
+#[test]
+fn a_report_says_what_was_so() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlogfile log\nauth_user fred pencil\ntls_certificate own.pem\ntls_key own.key\n\
+         deliver rcpt_to * discard\n",
+    );
+    let authority = Authority::new();
+    authority.issue(&scratch.path(""), "own", &Request::of(&["mx.example"]));
+    let listen =
+        "exec $0 -c mailrecv.conf listen --json --attachments files --ready-file ready --count 1 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let mut peer = Client::connect(server);
+    peer.expect("220 ");
+    peer.exchange("EHLO client.example", "250");
+    peer.start_tls(&TlsClient::new(&authority.root(), "mx.example"));
+    peer.exchange("EHLO [192.0.2.1]", "250");
+    peer.exchange(&format!("AUTH PLAIN {}", Base64::encode_string(b"\0fred\0pencil")), "235 ");
+    peer.exchange("MAIL FROM:<\"a b\"@client.example>", "250 ");
+    peer.exchange("RCPT TO:<fred@mx.example>", "250 ");
+    peer.exchange("RCPT TO:<jane@mx.example>", "250 ");
+    peer.exchange("DATA", "354 ");
+    let mail = format!(
+        "Subject: one\r\nSubject: =?utf-8?q?t=77o?=\r\n\tthree\r\nX-Name: \u{fc}\r\n\
+         Content-Type: multipart/mixed; boundary=x\r\n\r\n\
+         --x\r\n\r\nfirst\r\n--x\r\nContent-Type: text/html\r\n\r\n<p>\r\n\
+         --x\r\nContent-Type: image/png; name=a\r\n\r\n1\r\n--x\r\nContent-Type: image/png; name=a\r\n\r\n22\r\n\
+         --x\r\n\r\nsecond\r\n{}--x--\r\n",
+        "--x\r\nContent-Type: a/b\r\n\r\n\r\n".repeat(200)
+    );
+    peer.send(format!("{mail}.\r\n"));
+    let reply = peer.expect("250 ");
+    assert_eq!(job.exit_code(), 0, "{}", job.output());
+    let report: Value = serde_json::from_str(&scratch.read("reports")).unwrap();
+    for (field, value) in [
+        ("/id", json!(reply.rsplit_once("id=").unwrap().1.trim_end())),
+        ("/peer/address", json!("127.0.0.1")),
+        ("/user", json!("fred")),
+        ("/protocol", json!("ESMTPSA")),
+        ("/tls", json!(true)),
+        ("/envelope/hello", json!("[192.0.2.1]")),
+        ("/envelope/from", json!("\"a b\"@client.example")),
+        ("/envelope/to", json!(["fred@mx.example", "jane@mx.example"])),
+        ("/size", json!(mail.len())),
+        ("/subject", json!("one")),
+        ("/headers/1", json!({"name": "Subject", "value": "two three", "raw": "=?utf-8?q?t=77o?=\n\tthree"})),
+        ("/headers/2/value", json!("\u{fc}")),
+        ("/text", json!("first\nsecond")),
+        ("/html", json!("<p>")),
+        ("/attachments/0/size", json!(1)),
+        ("/attachments/1/size", json!(2)),
+        ("/left_out", json!(0)),
+        ("/more_parts", json!(true)),
+    ] {
+        assert_eq!(report.pointer(field), Some(&value), "{field}: {report:#}");
+    }
+    for (number, content) in ["1", "22"].into_iter().enumerate() {
+        let attachment = &report["attachments"][number];
+        let file = attachment["file"].as_str().unwrap();
+        assert!(file.ends_with(&format!("{}-{}-a", report["id"].as_str().unwrap(), number + 1)), "{file}");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), content);
+        let sum = scratch.run("sha256sum", &[file]);
+        let sum = String::from_utf8(sum.stdout).unwrap();
+        assert_eq!(sum.split(' ').next(), attachment["sha256"].as_str());
+    }
+}
+
+/// However much longer than the message a report is, there is not all of it in memory, nor of the message twice.
+#[test]
+fn a_report_is_longer_than_what_it_takes_of_memory() {
+    let scratch = Scratch::with_config("domain mx.example\nlogfile log\ndeliver rcpt_to * discard\n");
+    let listen = "exec $0 -c mailrecv.conf listen --json --ready-file ready 127.0.0.1:0 >reports";
+    let mut job = Daemon::start(scratch.command("sh", &["-c", listen, MAILRECV]), scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    // Each of these octets is six in the report.
+    let text = format!("{}\r\n", "\u{1b}".repeat(70)).repeat(60_000);
+    let attachment = format!("{}\r\n", "QUJD".repeat(18)).repeat(60_000);
+    for body in [
+        format!("\r\n{text}"),
+        format!("Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\n{attachment}"),
+        format!("Content-Transfer-Encoding: base64\r\n\r\n{attachment}"),
+        format!("X-Long: {}\r\n\r\n", text.replace("\r\n", "\r\n\t")),
+    ] {
+        let mut peer = Client::connect(server);
+        peer.expect("220 ");
+        peer.begin_message(&["fred@mx.example"]);
+        peer.send(format!("{body}.\r\n"));
+        peer.expect("250 ");
+        let session = children(job.pid()).trim().parse().map(Pid::from_raw).expect("one session");
+        let peak = peak_memory(session).expect("its peak") * 1024;
+        assert!(peak < 4 * body.len() as u64, "{peak} bytes of memory for {} bytes of mail", body.len());
+        peer.exchange("QUIT", "221 ");
+        wait_until("its end", || children(job.pid()).is_empty().then_some(()));
+    }
+    let reports = scratch.read("reports");
+    let reports: Vec<Value> = reports.lines().map(|report| serde_json::from_str(report).unwrap()).collect();
+    assert_eq!(reports[0]["text"].as_str().unwrap().matches('\u{1b}').count(), 70 * 60_000);
+    assert_eq!(reports[1]["attachments"][0]["size"], 54 * 60_000);
+    assert_eq!(reports[2]["text"].as_str().unwrap(), "ABC".repeat(18 * 60_000));
+    assert_eq!(reports[3]["headers"][0]["raw"].as_str().unwrap().matches('\u{1b}').count(), 70 * 60_000);
+}
+
+/// Better to learn of it now than from mail that is never taken: as those whom sessions become, if somebody makes them that.
+#[test]
+fn a_folder_where_no_files_can_be_made_is_told_at_once() {
+    let scratch = Scratch::with_config("domain mx.example\nuser mail\nlogfile stderr\ndeliver rcpt_to * discard\n");
+    scratch.write("file", "");
+    for folder in ["file", "file/files", "no/files", "files"] {
+        let mut command = scratch.mailrecv(&["listen", "--json", "--attachments", folder, "--timeout", "1"]);
+        command.arg("127.0.0.1:0");
+        let output = output(command);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let path = scratch.path(folder);
+        let who =
+            if geteuid().is_root() { "user `mail`, whom sessions become, cannot make" } else { "no files can be made" };
+        let is_made = folder == "files" && !geteuid().is_root();
+        assert_eq!(output.status.code(), Some(if is_made { 124 } else { 71 }), "{said}");
+        let is_told = said.starts_with(&format!("mailrecv: --attachments {}: {who}", path.display()));
+        assert!(is_made || is_told && said.lines().count() == 1, "{said}");
+    }
+    if !geteuid().is_root() {
+        return;
+    }
+    assert!(!scratch.path("files").exists());
+    scratch.run("mkdir", &["theirs"]);
+    scratch.run("chmod", &["o+rx", "."]);
+    scratch.run("chmod", &["o+rwx", "theirs"]);
+    // It is made, and then it is there.
+    for _ in 0..2 {
+        let mut command = scratch.mailrecv(&["listen", "--json", "--attachments", "theirs/files", "--timeout", "1"]);
+        command.arg("127.0.0.1:0");
+        assert_eq!(output(command).status.code(), Some(124));
+        let made = scratch.path("theirs/files").metadata().unwrap();
+        assert_eq!((made.uid() != 0, made.mode() & 0o777), (true, 0o700));
+        assert_eq!(scratch.count_files("theirs"), 0);
+    }
 }
 
 /// One object a message, in the documented form.

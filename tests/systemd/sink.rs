@@ -63,6 +63,59 @@ fn the_port_is_closed_until_the_tunnel_has_started_again() {
     wait_until("the end of the port", || (!is_open(&machine)).then_some(()));
 }
 
+/// A tunnel whose program is not there, whose preparation fails, or that says too late that it is there, has never been there.
+#[test]
+fn a_tunnel_that_does_not_start_opens_no_port() {
+    const SOCKET: &str = "mailrecv-sink@tunnel.socket";
+    let never = |service: &str| format!("[Service]\n{service}\n");
+    let machine = boot(|root| {
+        for (number, service) in [
+            "Type=exec\nExecStart=/no/such/program",
+            "Type=exec\nExecStartPre=/bin/false\nExecStart=/bin/sleep 1d",
+            "Type=notify\nTimeoutStartSec=1\nExecStart=/bin/sleep 1d",
+            "Type=forking\nExecStart=/bin/false",
+            "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/false",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            fs::write(root.join(format!("etc/tunnel{number}")), never(service)).unwrap();
+        }
+    });
+    for number in 0..5 {
+        machine.run("cp", &[&format!("/etc/tunnel{number}"), &format!("/{UNITS}/{TUNNEL}")]);
+        machine.systemctl(&["daemon-reload"]);
+        machine.systemctl(&["enable", SOCKET]);
+        for started in [TUNNEL, SOCKET] {
+            let (said, has_started) = machine.try_run("systemctl", &["start", started]);
+            assert!(!has_started, "{number}: {started}: {said}");
+            assert!(!is_open(&machine), "{number}: {started}");
+        }
+        assert_eq!(machine.property(TUNNEL, "ActiveState"), "failed", "{number}");
+        assert_eq!(machine.property(SOCKET, "ActiveEnterTimestampMonotonic"), "0", "{number}");
+        machine.systemctl(&["reset-failed"]);
+    }
+}
+
+/// As long as the tunnel is there: whatever becomes of who serves, peers wait until there is another.
+#[test]
+fn the_port_stays_open_when_the_server_is_killed() {
+    const SERVICE: &str = "mailrecv-sink@tunnel.service";
+    let machine = boot(|root| tunnel(root, TUNNEL, ""));
+    machine.systemctl(&["start", "mailrecv-sink@tunnel.socket"]);
+    for number in 0..7 {
+        let mut peer = machine.in_its_network(|| Client::connect(SocketAddr::new(LOOPBACK[number % 2], 25)));
+        peer.expect("220 ");
+        assert_eq!(machine.property(TUNNEL, "ActiveState"), "active");
+        let served = machine.property(SERVICE, "MainPID");
+        machine.systemctl(&["kill", "--signal=KILL", SERVICE]);
+        wait_until("the end of the server", || (machine.property(SERVICE, "MainPID") != served).then_some(()));
+        assert!(is_open(&machine), "{number}");
+    }
+    machine.systemctl(&["stop", TUNNEL]);
+    wait_until("the end of the port", || (!is_open(&machine)).then_some(()));
+}
+
 /// A tunnel that starts with the machine: the socket is no reason for systemd to leave anything out.
 #[test]
 fn the_port_is_open_after_a_boot() {
