@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 // In a folder of their own: cargo takes every file beside this one for another benchmark.
+#[path = "budget/aiosmtpd.rs"]
+mod aiosmtpd;
 #[path = "budget/auth.rs"]
 mod auth;
 #[path = "budget/bench.rs"]
@@ -80,7 +82,7 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 18] = [
+const SECTIONS: [(&str, Section); 19] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("print", sessions::print),
@@ -90,6 +92,7 @@ const SECTIONS: [(&str, Section); 18] = [
     ("lmtp", sessions::lmtp),
     ("brokers", brokers::brokers),
     ("relay", relay::relay),
+    ("aiosmtpd", aiosmtpd::aiosmtpd),
     ("writers", sessions::writers),
     ("rules", rules::exact_addresses),
     ("error-patterns", rules::error_patterns),
@@ -104,8 +107,8 @@ const SECTIONS: [(&str, Section); 18] = [
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, print, 50mb, tls, auth, lmtp, brokers, relay, writers, rules,
-                    error-patterns, greed, check, idle, sandbox, super-servers, counts
+  --only NAME       one of: greeting, small-mail, print, 50mb, tls, auth, lmtp, brokers, relay, aiosmtpd,
+                    writers, rules, error-patterns, greed, check, idle, sandbox, super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

@@ -36,7 +36,7 @@ pub(crate) fn relay(bench: &mut Bench) -> Result<()> {
 }
 
 /// Starts this program for each connection; where that is.
-fn serve(program: PathBuf) -> Result<SocketAddr> {
+pub(crate) fn serve(program: PathBuf) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
