@@ -327,8 +327,9 @@ impl<'t> List<'t> {
 fn made_up(key: &scram_keys::Key, like: &ScramKeys) -> ScramKeys {
     let ScramKeys { salt, iterations, .. } = like;
     let secret = mac(key, format!("{iterations} {}", salt.len()).as_bytes());
+    let part = |number: usize| mac(&secret, format!("salt {number}").as_bytes());
     ScramKeys {
-        salt: mac(&secret, b"salt").into_iter().cycle().take(salt.len()).collect(),
+        salt: (0..).flat_map(part).take(salt.len()).collect(),
         iterations: *iterations,
         stored_key: mac(&secret, b"stored"),
         server_key: mac(&secret, b"server"),
@@ -460,6 +461,11 @@ mod tests {
         let others = ["nobodz", "fred", "jane"].map(|name| keys(&text, name));
         assert!(others.iter().all(|other| other.salt != nobody.salt && other.stored_key != nobody.stored_key));
         assert!(["salt of one".len(), "salt of other".len()].contains(&nobody.salt.len()));
+        // A long salt has no part twice.
+        let long = ScramKeys::of_password(b"one", vec![1; 80], 10.try_into().unwrap());
+        let salt = keys(&format!("fred:{}\n{SECRET}", Hash::Scram(long)), "nobody").salt;
+        let parts: HashSet<&[u8]> = salt.chunks_exact(16).collect();
+        assert_eq!((salt.len(), parts.len()), (80, 5));
         assert!(List(b"").scram_keys("nobody").is_err() && List(SECRET.as_bytes()).scram_keys("nobody").is_err());
     }
 
