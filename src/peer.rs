@@ -304,7 +304,39 @@ pub(crate) fn flaw_of_hostname(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use testkit::Folder;
+
     use super::*;
+
+    #[test]
+    fn where_a_connection_comes_in() {
+        for own in ["127.0.0.1:25", "[::ffff:127.0.0.1]:25"] {
+            let own = LocalAddress::Tcp(own.parse().unwrap());
+            for (there, is_there) in [
+                ("127.0.0.1:25", true),
+                ("[::ffff:127.0.0.1]:25", true),
+                ("127.0.0.1:26", false),
+                ("127.0.0.2:25", false),
+                ("[::1]:25", false),
+            ] {
+                assert_eq!(own.is_at(there.parse().unwrap()), is_there, "{own:?} {there}");
+            }
+            assert!(!own.is_socket(Path::new("/")));
+        }
+        let folder = Folder::new();
+        let (path, link) = (folder.path("socket"), folder.path("link"));
+        let listener = UnixListener::bind(&path).unwrap();
+        symlink(&path, &link).unwrap();
+        let peer = UnixStream::connect(&path).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let own = local_address(accepted.as_fd()).unwrap();
+        assert!(own.is_socket(&path) && own.is_socket(&link));
+        assert!(!own.is_socket(&folder.path("other")) && !own.is_at("127.0.0.1:25".parse().unwrap()));
+        assert_eq!(local_address(peer.as_fd()), None);
+    }
 
     #[test]
     fn host_names() {

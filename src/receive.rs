@@ -25,6 +25,7 @@ use crate::metrics::{Family, Tally};
 use crate::net::conn::{Connection, Input};
 use crate::net::dns::{self, Lookup, NameServers};
 use crate::net::listener::SMTP_PORT;
+use crate::net::patience::Patience;
 use crate::net::proxy::{self, NotAHeader};
 use crate::panics;
 use crate::peer::{self, Address, Origin, Peer};
@@ -139,7 +140,8 @@ fn receive(
     sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
     let mut refusal = None;
     if let Some((address, servers)) = name_servers {
-        refusal = look_up(&config, log, address, &mut peer, &servers, server.deadline());
+        let patience = Patience { until: server.deadline(), signals: Some(signals) };
+        refusal = look_up(&config, log, address, &mut peer, &servers, patience);
         sandbox::forbid_tcp(&config, log).map_err(unconfined)?;
         runner.keep(&config.rules.commands_for(&peer));
     }
@@ -374,11 +376,10 @@ fn look_up(
     address: IpAddr,
     peer: &mut Peer,
     servers: &NameServers,
-    deadline: Instant,
+    patience: Patience<'_>,
 ) -> Option<Reply> {
     let limits = &config.limits;
-    let time = limits.dns_secs.value.min(deadline.saturating_duration_since(Instant::now()));
-    match dns::confirmed_name(address, servers, time) {
+    match dns::confirmed_name(address, servers, patience.at_most(limits.dns_secs.value)) {
         Ok(name) => {
             log.event(&Event::HostName(&name));
             peer.hostname = Some(name);

@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::base::Question;
 use domain::base::iana::Rtype;
@@ -191,9 +191,8 @@ fn address_of(server: &ScopedIp) -> Result<SocketAddr, String> {
     Ok(SocketAddrV6::new(*address, DNS_PORT, 0, number).into())
 }
 
-/// Asks name servers for the address's name and the name's addresses; all of it takes at most `timeout`.
-pub(crate) fn confirmed_name(address: IpAddr, servers: &NameServers, timeout: Duration) -> Result<String, NoName> {
-    let patience = Patience { until: Instant::now() + timeout, signals: None };
+/// Asks name servers for the address's name and the name's addresses.
+pub(crate) fn confirmed_name(address: IpAddr, servers: &NameServers, patience: Patience<'_>) -> Result<String, NoName> {
     let resolver = Resolver { servers, patience };
     let mut failure = None;
     let mut unconfirmed = None;
@@ -390,6 +389,8 @@ const MAX_NAMES: usize = 5;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]

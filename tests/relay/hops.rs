@@ -192,8 +192,8 @@ fn mix(front: &str, one: &str, other: &str, refuses: &str) {
 /// How many messages are at this place.
 fn copies_at(scratch: &Scratch, (name, kind, upstream): &(&str, &str, Upstream)) -> usize {
     match *kind {
-        "maildir" => scratch.count_files(&format!("{name}.dir")),
-        "pipe" => scratch.read(&format!("{name}.piped")).matches("Subject: ").count(),
+        "maildir" => scratch.count_files(format!("{name}.dir")),
+        "pipe" => scratch.read(format!("{name}.piped")).matches("Subject: ").count(),
         _ => upstream.messages().len(),
     }
 }

@@ -59,13 +59,17 @@ fn a_certificate_that_proves_nothing_gets_no_mail_where_one_is_required() {
     let postfix = Postfix::receiving("smtpd_tls_received_header = yes\n", &services);
     let root = AUTHORITY.root().display().to_string();
     for (what, begun, implicit) in &upstreams {
-        for url in [
-            format!("smtp://localhost:{begun} tls=require ca={root}"),
-            format!("smtps://localhost:{implicit} ca={root}"),
+        let with_login = format!("ca_file {root}\nrelay_user fred\nrelay_password secret");
+        for (url, directives) in [
+            (format!("smtp://localhost:{begun} tls=require ca={root}"), ""),
+            (format!("smtps://localhost:{implicit} ca={root}"), ""),
             // An authority that all of it is true of, and that is not one of the system's.
-            format!("smtps://localhost:{implicit}"),
+            (format!("smtps://localhost:{implicit}"), ""),
+            // To whom a password is to be sent, has to show who it is.
+            (format!("smtp://localhost:{begun}"), &*with_login),
+            (format!("smtp://localhost:{begun} tls=opportunistic"), &*with_login),
         ] {
-            let scratch = relaying(&url, "");
+            let scratch = relaying(&url, directives);
             let reply = reply_to_message(&scratch, &[FRED]);
             assert!(reply.starts_with("451 4."), "{what}, {url}: {reply}\n{}", log(&scratch));
             assert!(log(&scratch).contains("certificate"), "{what}, {url}: {}", log(&scratch));

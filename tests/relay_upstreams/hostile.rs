@@ -319,7 +319,9 @@ fn texts_of_upstreams_act_on_nothing() {
     cases.extend(texts.iter().map(|text| ("CONNECT", "554 5.7.1 ".to_owned(), *text)));
     assert_none(a_few_at_a_time(&cases, |(stage, code, text)| {
         let said = [code.as_bytes(), text, b"\r\n"].concat();
-        let expected = if code.starts_with('5') && *stage != "CONNECT" { "5" } else { "4" };
+        // Of two answers to a message nobody knows which it is.
+        let is_clear = *stage != "CONNECT" && !(*stage == "." && text.contains(&b'\n'));
+        let expected = if code.starts_with('5') && is_clear { "5" } else { "4" };
         problem(&[(stage, say(said))], "", TEXT, expected)
     }));
 }
