@@ -14,7 +14,7 @@ use std::process::Command;
 
 /// The modules, from the ground up: each imports from floors below its own only.
 const FLOORS: [&[&str]; 11] = [
-    &["date", "exit", "files", "scram_keys", "signals", "system_calls", "unread", "untrusted", "wait"],
+    &["date", "exit", "files", "panics", "scram_keys", "signals", "system_calls", "unread", "untrusted", "wait"],
     &["accounts", "metrics", "user"],
     &["address", "peer"],
     &["net"],

@@ -343,7 +343,7 @@ fn from_quoted_printable(body: &[u8]) -> Vec<u8> {
             None => (text, end),
         };
         while let Some(at) = memchr::memchr(b'=', rest) {
-            let octet = rest.get(at + 1..at + 3).and_then(|digits| octet_of(digits));
+            let octet = rest.get(at + 1..at + 3).and_then(octet_of);
             content.extend_from_slice(&rest[..at]);
             content.push(octet.unwrap_or(b'='));
             rest = &rest[at + if octet.is_some() { 3 } else { 1 }..];

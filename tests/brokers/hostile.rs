@@ -92,11 +92,11 @@ fn broker(stage: usize, said: Vec<u8>) -> SocketAddr {
         let (mut client, _) = listener.accept().unwrap();
         client.read_exact(&mut [0; 8]).unwrap();
         let goes_on = said.ends_with(&answer(stage));
-        for now in 0..STAGES {
+        for (now, frames) in FRAMES_BEHIND.into_iter().enumerate() {
             // Whoever does not like what we say hangs up.
             let says = if now == stage { said.clone() } else { answer(now) };
             let _ = client.write_all(&says);
-            if now == stage && !goes_on || (0..FRAMES_BEHIND[now]).any(|_| read_frame(&mut client).is_none()) {
+            if now == stage && !goes_on || (0..frames).any(|_| read_frame(&mut client).is_none()) {
                 break;
             }
         }
