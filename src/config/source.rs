@@ -104,11 +104,7 @@ impl Source {
         }
         let version = metadata.is_file().then(|| Version::of(&metadata));
         if version.is_none() {
-            // A pipe cannot be read twice.
-            let mut copy =
-                tempfile::tempfile_in(files::temporary_folder()).context("cannot be copied to a temporary file")?;
-            io::copy(&mut file.take(MAX_SIZE), &mut copy).context("cannot be read")?;
-            file = copy;
+            file = copied(file)?;
         }
         Ok(Self { file, version })
     }
@@ -217,6 +213,16 @@ pub(super) fn once_quiet<T>(
         std::thread::sleep(QUIET);
     }
     bail!("is being written all the time")
+}
+
+/// What a pipe has, in a file: a pipe cannot be read twice. Not a part of its caller, whose stack would have room for a
+/// buffer of 8 KB at each start.
+#[cold]
+#[inline(never)]
+fn copied(pipe: File) -> anyhow::Result<File> {
+    let mut copy = tempfile::tempfile_in(files::temporary_folder()).context("cannot be copied to a temporary file")?;
+    io::copy(&mut pipe.take(MAX_SIZE), &mut copy).context("cannot be read")?;
+    Ok(copy)
 }
 
 /// An open file, and what is known of it; an error if it is too large.
