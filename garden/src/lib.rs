@@ -1,4 +1,8 @@
 //! Real mail servers side by side, each shut off in namespaces of its own, and what they make of the same bytes.
 
 pub mod case;
+pub mod device_log;
+pub mod hop;
+pub mod names;
 pub mod observation;
+pub mod session;
