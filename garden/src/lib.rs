@@ -2,6 +2,7 @@
 
 pub mod case;
 pub mod device_log;
+pub mod drive;
 pub mod hop;
 pub mod names;
 pub mod observation;

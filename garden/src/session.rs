@@ -19,7 +19,7 @@ const LONGEST_LINE: usize = 64 << 10;
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// What placeholders stand for in one session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filling {
     /// See [`Placeholder::Token`].
     pub token: String,
