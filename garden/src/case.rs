@@ -35,6 +35,9 @@ pub enum Unit {
     },
     /// For so long nothing is sent; replies that come meanwhile are read.
     Pause(Duration),
+    /// TLS begins, with whatever certificate the server has; what follows is encrypted. In front of everything else it begins
+    /// before the greeting (RFC 8314), else behind the reply to STARTTLS (RFC 3207).
+    StartTls,
 }
 
 /// A part of a session.

@@ -50,6 +50,8 @@ pub enum Event {
     Sent(#[serde(with = "escaped")] Vec<u8>),
     /// A reply came whole.
     Reply(Reply),
+    /// From here on what is sent and comes was encrypted.
+    Secured,
     /// No reply came in the time that the server is given for one. It is no refusal.
     TimedOut,
     /// What came is no reply.

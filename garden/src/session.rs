@@ -1,14 +1,12 @@
 //! Holds a case with a server, on a connection that stands.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::case::{Case, Part, Placeholder, Unit};
+use crate::connection::{Connection, Step};
 use crate::observation::{Event, Reply};
 
 /// Longer than any line of a reply that a server should send (512 octets; RFC 5321, 4.5.3.1.5), so that one without an end
@@ -131,7 +129,7 @@ fn greeting(octets: &[u8], hello: Hello) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// Our own faults only: no thread, no second descriptor.
+/// Our own faults only.
 pub fn hold(
     stream: TcpStream,
     case: &Case,
@@ -139,36 +137,18 @@ pub fn hold(
     patience: Duration,
     told: &mut dyn FnMut(&Event),
 ) -> Result<Vec<Event>> {
-    let _ = stream.set_nodelay(true);
-    stream.set_write_timeout(Some(patience)).context("setting how long to write")?;
-    let mut reading = stream.try_clone().context("a second descriptor of the connection")?;
-    let (came, chunks) = channel();
-    // It reads while we write: a server that answers much while much is sent to it would wait for us, and we for it.
-    let reader = thread::Builder::new().name("replies".into()).spawn(move || {
-        let mut buffer = [0; 16 << 10];
-        loop {
-            match reading.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) if came.send(buffer[..length].to_vec()).is_err() => break,
-                Err(error) if error.kind() != ErrorKind::Interrupted => break,
-                Ok(_) | Err(_) => {}
-            }
-        }
-    })?;
-    let mut session =
-        Session { stream, chunks, unread: Vec::new(), reply: None, is_over: false, events: Vec::new(), told };
-    session.hold(case, filling, patience);
-    // Ends the reader as well.
-    let _ = session.stream.shutdown(Shutdown::Both);
-    let events = session.events;
-    let _ = reader.join();
-    Ok(events)
+    let connection = Connection::over(stream)?;
+    let (unread, read) = (Vec::new(), 0);
+    let mut session = Session { connection, unread, read, reply: None, is_over: false, events: Vec::new(), told };
+    session.hold(case, filling, patience)?;
+    Ok(session.events)
 }
 
 struct Session<'t> {
-    stream: TcpStream,
-    chunks: Receiver<Vec<u8>>,
+    connection: Connection,
+    /// What has come, and how much of it is read as lines.
     unread: Vec<u8>,
+    read: usize,
     /// One whose last line has not come.
     reply: Option<Reply>,
     is_over: bool,
@@ -186,18 +166,20 @@ enum Waited {
 }
 
 impl Session<'_> {
-    fn hold(&mut self, case: &Case, filling: &Filling, patience: Duration) {
-        if !self.is_as_expected("2", None, patience) {
-            return;
+    fn hold(&mut self, case: &Case, filling: &Filling, patience: Duration) -> Result<()> {
+        let is_secure_at_once = case.units.first() == Some(&Unit::StartTls);
+        if (is_secure_at_once && !self.secure(patience)?) || !self.is_as_expected("2", None, patience) {
+            return Ok(());
         }
-        for (index, unit) in case.units.iter().enumerate() {
+        for (index, unit) in case.units.iter().enumerate().skip(usize::from(is_secure_at_once)) {
             let goes_on = match unit {
-                Unit::Send { octets, .. } => self.send(filling.fill(octets)),
+                Unit::Send { octets, .. } => self.send(filling.fill(octets), patience),
                 Unit::Expect { code } => self.is_as_expected(code, Some(index), patience),
                 Unit::Pause(time) => self.pause(*time, index),
+                Unit::StartTls => self.secure(patience)?,
             };
             if !goes_on {
-                return;
+                return Ok(());
             }
         }
         let last = case.units.len().saturating_sub(1);
@@ -205,19 +187,47 @@ impl Session<'_> {
             // A server that has read QUIT answers and closes. Replies to all that was sent before come first.
             while let Waited::Reply(_) | Waited::Garbage = self.wait(Some(last), Instant::now() + patience, true) {}
         } else {
-            while let Waited::Reply(_) | Waited::Garbage = self.wait(Some(last), Instant::now() + SILENCE, false) {}
+            self.read_what_comes(Some(last));
         }
+        Ok(())
     }
 
-    fn send(&mut self, octets: Vec<u8>) -> bool {
-        let sent = self.stream.write_all(&octets);
-        self.tell(Event::Sent(octets));
-        if sent.is_err() {
-            // What it said before it closed is still to be read.
-            while let Waited::Reply(_) | Waited::Garbage = self.wait(None, Instant::now() + SILENCE, false) {}
-            self.over();
+    fn read_what_comes(&mut self, unit: Option<usize>) {
+        while let Waited::Reply(_) | Waited::Garbage = self.wait(unit, Instant::now() + SILENCE, false) {}
+    }
+
+    fn secure(&mut self, patience: Duration) -> Result<bool> {
+        // What came in the clear behind the reply to STARTTLS is no reply to anything that is said under TLS.
+        let clear = self.take_unread();
+        if !clear.is_empty() {
+            self.tell(Event::Garbage(clear));
         }
-        sent.is_ok()
+        let until = Instant::now() + patience;
+        self.connection.begin_tls()?;
+        let step = self.connection.until_flushed(Vec::new(), &mut self.unread, until);
+        match step {
+            Step::Done => self.tell(Event::Secured),
+            Step::TooLong => self.tell(Event::TimedOut),
+            Step::Over => self.over(),
+        }
+        Ok(matches!(step, Step::Done))
+    }
+
+    fn send(&mut self, octets: Vec<u8>, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let step = self.connection.until_flushed(octets.clone(), &mut self.unread, until);
+        self.tell(Event::Sent(octets));
+        let is_sent = matches!(step, Step::Done);
+        if !is_sent {
+            // What it said before it closed is still to be read.
+            self.read_what_comes(None);
+            if matches!(step, Step::Over) {
+                self.over();
+            } else {
+                self.tell(Event::TimedOut);
+            }
+        }
+        is_sent
     }
 
     fn is_as_expected(&mut self, code: &str, unit: Option<usize>, patience: Duration) -> bool {
@@ -246,20 +256,21 @@ impl Session<'_> {
                     return waited;
                 }
             }
+            self.unread.drain(..std::mem::take(&mut self.read));
             if self.unread.len() > LONGEST_LINE {
-                let garbage = std::mem::take(&mut self.unread);
+                let garbage = self.take_unread();
                 self.tell(Event::Garbage(garbage));
                 return Waited::Garbage;
             }
-            match self.chunks.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(octets) => self.unread.extend_from_slice(&octets),
-                Err(RecvTimeoutError::Timeout) => {
+            match self.connection.step(&mut Vec::new(), &mut self.unread, until) {
+                Step::Done => {}
+                Step::TooLong => {
                     if is_due {
                         self.tell(Event::TimedOut);
                     }
                     return Waited::TooLong;
                 }
-                Err(RecvTimeoutError::Disconnected) => {
+                Step::Over => {
                     self.over();
                     return Waited::Over;
                 }
@@ -269,13 +280,18 @@ impl Session<'_> {
 
     /// A line that is whole, without its end. A server that ends lines with LF alone is understood.
     fn line(&mut self) -> Option<Vec<u8>> {
-        let end = self.unread.iter().position(|&octet| octet == b'\n')?;
-        let mut line: Vec<u8> = self.unread.drain(..=end).collect();
-        line.pop();
+        let length = self.unread[self.read..].iter().position(|&octet| octet == b'\n')?;
+        let mut line = self.unread[self.read..self.read + length].to_vec();
+        self.read += length + 1;
         if line.last() == Some(&b'\r') {
             line.pop();
         }
         Some(line)
+    }
+
+    /// What has come and is not read as lines.
+    fn take_unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unread).split_off(std::mem::take(&mut self.read))
     }
 
     fn take(&mut self, line: &[u8], unit: Option<usize>) -> Option<Waited> {
@@ -298,7 +314,7 @@ impl Session<'_> {
     fn over(&mut self) {
         if !self.is_over {
             self.is_over = true;
-            let rest = std::mem::take(&mut self.unread);
+            let rest = self.take_unread();
             if !rest.is_empty() {
                 self.tell(Event::Garbage(rest));
             }
@@ -328,7 +344,9 @@ fn reply_line(line: &[u8]) -> Option<(u16, bool, String)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use std::net::TcpListener;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener};
+    use std::thread;
 
     use super::*;
 
@@ -453,6 +471,74 @@ mod tests {
         let (events, _) = session(&["220 hello\r\n", "250 1\r\n", "550 2\r\n", "221 3\r\n"], units, PATIENCE);
         assert_eq!(replies(&events), [(220, None), (250, Some(1)), (550, Some(1)), (221, Some(1))]);
         assert_eq!(events.last(), Some(&Event::Closed));
+    }
+
+    /// A server with a certificate that nobody knows. It says hello in the clear unless it is `secure_at_once`.
+    fn session_under_tls(secure_at_once: bool, units: Vec<Unit>) -> Vec<Event> {
+        use rustls::pki_types::PrivateKeyDer;
+        use rustls::{ServerConfig, ServerConnection, StreamOwned};
+        use std::io::{BufRead, BufReader};
+        let own = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            if !secure_at_once {
+                stream.write_all(b"220 hello\r\n").unwrap();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+                stream.write_all(b"220 go on\r\n250 injected\r\n").unwrap();
+            }
+            let mut tls = StreamOwned::new(ServerConnection::new(config.into()).unwrap(), stream);
+            if secure_at_once {
+                tls.write_all(b"220 hello\r\n").unwrap();
+            }
+            let mut line = String::new();
+            BufReader::new(&mut tls).read_line(&mut line).unwrap();
+            tls.write_all(b"221 bye\r\n").unwrap();
+            tls.conn.send_close_notify();
+            tls.flush().unwrap();
+            line
+        });
+        let stream = TcpStream::connect(address).unwrap();
+        let events = hold(stream, &case(units), &filling(), PATIENCE, &mut |_| {}).unwrap();
+        assert_eq!(server.join().unwrap(), "QUIT\r\n");
+        events
+    }
+
+    #[test]
+    fn tls_begins_where_the_case_says() {
+        let quit = [send(Part::Quit, "QUIT\r\n"), expect("221")];
+        let starttls = [send(Part::Helo, "STARTTLS\r\n"), expect("220"), Unit::StartTls];
+        let events = session_under_tls(false, [&starttls[..], &quit].concat());
+        assert_eq!(replies(&events), [(220, None), (220, Some(1)), (221, Some(4))]);
+        let secured = events.iter().position(|event| *event == Event::Secured).unwrap();
+        assert_eq!(events[secured - 1], Event::Garbage(b"250 injected\r\n".to_vec()));
+        let events = session_under_tls(true, [&[Unit::StartTls][..], &quit].concat());
+        assert_eq!((&events[0], replies(&events)), (&Event::Secured, vec![(220, None), (221, Some(2))]));
+    }
+
+    #[test]
+    fn a_server_that_answers_much_meanwhile_is_read() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // It reads no further until all of this is taken.
+            stream.write_all(b"220 hello\r\n").unwrap();
+            stream.write_all(format!("250 {}\r\n", "again ".repeat(80)).repeat(1 << 15).as_bytes()).unwrap();
+            let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut std::io::sink());
+        });
+        let units = vec![send(Part::Body, &"x".repeat(16 << 20)), expect("2")];
+        let events =
+            hold(TcpStream::connect(address).unwrap(), &case(units), &filling(), PATIENCE, &mut |_| {}).unwrap();
+        assert!(replies(&events).len() > 1 << 12, "{}", replies(&events).len());
     }
 
     #[test]
