@@ -58,7 +58,7 @@ impl Connection {
     }
 
     /// Sends all of this, and shakes hands where that is due; what comes meanwhile is put behind `incoming`.
-    pub(crate) fn until_flushed(&mut self, mut outgoing: Vec<u8>, incoming: &mut Vec<u8>, until: Instant) -> Step {
+    pub(crate) fn until_flushed(&mut self, mut outgoing: &[u8], incoming: &mut Vec<u8>, until: Instant) -> Step {
         loop {
             if outgoing.is_empty() && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking() && !tls.wants_write()) {
                 return Step::Done;
@@ -70,14 +70,14 @@ impl Connection {
         }
     }
 
-    /// Waits until something comes or, where there is something to be sent, can be sent; `outgoing` loses what was sent.
-    pub(crate) fn step(&mut self, outgoing: &mut Vec<u8>, incoming: &mut Vec<u8>, until: Instant) -> Step {
+    /// Waits until something comes or, where there is something to be sent, can be sent; `outgoing` becomes what is left.
+    pub(crate) fn step(&mut self, outgoing: &mut &[u8], incoming: &mut Vec<u8>, until: Instant) -> Step {
         if let Some(tls) = &mut self.tls
             && !outgoing.is_empty()
         {
             // Its buffer has no limit.
             let _ = tls.writer().write_all(outgoing);
-            outgoing.clear();
+            *outgoing = &[];
         }
         let has_something = self.tls.as_ref().map_or(!outgoing.is_empty(), |tls| tls.wants_write());
         let wanted = if has_something { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
@@ -124,14 +124,14 @@ impl Connection {
     }
 
     /// Whether more can be sent.
-    fn write(&mut self, outgoing: &mut Vec<u8>) -> bool {
+    fn write(&mut self, outgoing: &mut &[u8]) -> bool {
         let written = match &mut self.tls {
             Some(tls) => tls.write_tls(&mut self.socket).map(|_| 0),
             None => self.socket.write(outgoing),
         };
         match written {
             Ok(length) => {
-                outgoing.drain(..length);
+                *outgoing = &outgoing[length..];
                 true
             }
             Err(error) => is_only_later(&error),

@@ -204,7 +204,7 @@ impl Session<'_> {
         }
         let until = Instant::now() + patience;
         self.connection.begin_tls()?;
-        let step = self.connection.until_flushed(Vec::new(), &mut self.unread, until);
+        let step = self.connection.until_flushed(&[], &mut self.unread, until);
         match step {
             Step::Done => self.tell(Event::Secured),
             Step::TooLong => self.tell(Event::TimedOut),
@@ -215,7 +215,7 @@ impl Session<'_> {
 
     fn send(&mut self, octets: Vec<u8>, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        let step = self.connection.until_flushed(octets.clone(), &mut self.unread, until);
+        let step = self.connection.until_flushed(&octets, &mut self.unread, until);
         self.tell(Event::Sent(octets));
         let is_sent = matches!(step, Step::Done);
         if !is_sent {
@@ -262,7 +262,7 @@ impl Session<'_> {
                 self.tell(Event::Garbage(garbage));
                 return Waited::Garbage;
             }
-            match self.connection.step(&mut Vec::new(), &mut self.unread, until) {
+            match self.connection.step(&mut &[][..], &mut self.unread, until) {
                 Step::Done => {}
                 Step::TooLong => {
                     if is_due {
