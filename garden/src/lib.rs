@@ -3,3 +3,4 @@
 pub mod case;
 pub mod observation;
 pub mod oracle;
+pub mod payload;

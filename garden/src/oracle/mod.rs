@@ -6,6 +6,7 @@
 //! the reader then goes on as if the server took it, and says what is open.
 
 mod command;
+mod guide;
 mod path;
 mod session;
 mod text;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{Case, Unit, escaped};
 use session::Session;
+
+pub(crate) use guide::Guide;
 
 /// What a server that keeps to the standard makes of a case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -40,7 +40,7 @@ impl Session {
 
 /// What the next octets are taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Awaited {
+pub(super) enum Awaited {
     /// Commands.
     Command,
     /// Text, up to CR LF `.` CR LF.
@@ -54,7 +54,7 @@ pub(crate) enum Awaited {
 }
 
 /// Reads what a client sends.
-pub(crate) struct Reader {
+pub(super) struct Reader {
     awaited: Awaited,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
@@ -102,7 +102,7 @@ enum ReplyKind {
 }
 
 impl Reader {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             awaited: Awaited::Command,
             hello: None,
@@ -116,17 +116,19 @@ impl Reader {
     }
 
     /// What the next octets are taken for.
-    pub(crate) fn awaited(&self) -> Awaited {
+    pub(super) fn awaited(&self) -> Awaited {
         self.awaited
     }
 
-    /// How many replies are due that nobody waited for.
-    pub(crate) fn replies_due(&self) -> usize {
-        self.due.len()
+    /// All replies that are due come: how many they are.
+    pub(super) fn take_replies(&mut self) -> usize {
+        let number = self.due.len();
+        self.due.clear();
+        number
     }
 
     /// The client sends these octets, in this unit.
-    pub(crate) fn read(&mut self, octets: &[u8], unit: usize) {
+    pub(super) fn read(&mut self, octets: &[u8], unit: usize) {
         self.unit = unit;
         let mut rest = octets;
         while !rest.is_empty() {
@@ -140,7 +142,7 @@ impl Reader {
     }
 
     /// The client waits for a reply, and goes on only if it begins with this. Returns whether it goes on.
-    pub(crate) fn reply(&mut self, code: &str) -> bool {
+    pub(super) fn reply(&mut self, code: &str) -> bool {
         let Some(due) = self.due.pop_front() else { return false };
         let first = code.bytes().next();
         if due.kind == ReplyKind::Challenge && first == Some(b'3') {
