@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::case::Case;
+use crate::case::{Case, TOKEN_LENGTH};
 use crate::observation::{Event, Message, Observation, Patience};
 use crate::session::{self, Filling, Hello};
 
@@ -134,12 +134,18 @@ fn wait_until_drained(server: &mut dyn Server, patience: Duration) -> Result<boo
     Ok(true)
 }
 
-/// A word that no other session has, in this run or in another one that is going on beside it; none is the beginning of
-/// another.
+/// A word that no other session of this process has, and that those of others hardly have; all are of one length, so that
+/// none is the beginning of another.
 fn new_token() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("token{:06x}n{number:06}", std::process::id())
+    const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut number = (u64::from(std::process::id() % 8000) << 28) + NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut token = vec![b'g'; TOKEN_LENGTH];
+    for place in token.iter_mut().skip(1).rev() {
+        let digit = usize::try_from(number % 36).unwrap_or_default();
+        (*place, number) = (LETTERS[digit], number / 36);
+    }
+    String::from_utf8_lossy(&token).into_owned()
 }
 
 fn has(octets: &[u8], token: &[u8]) -> bool {

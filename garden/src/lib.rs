@@ -7,4 +7,6 @@ pub mod drive;
 pub mod hop;
 pub mod names;
 pub mod observation;
+pub mod oracle;
+pub mod payload;
 pub mod session;

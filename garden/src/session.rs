@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::case::{Case, Part, Placeholder, Unit};
+use crate::case::{Case, Part, Placeholder, Unit, piece};
 use crate::connection::{Connection, Step};
 use crate::observation::{Event, Reply};
 
@@ -34,30 +34,19 @@ pub struct Filling {
 impl Filling {
     /// The octets with what their placeholders stand for.
     pub fn fill(&self, octets: &[u8]) -> Vec<u8> {
-        let mut filled = Vec::with_capacity(octets.len());
-        let mut rest = octets;
-        while let Some((&octet, behind)) = rest.split_first() {
-            match Placeholder::ALL.iter().find(|placeholder| rest.starts_with(placeholder.text().as_bytes())) {
-                Some(placeholder) => {
-                    filled.extend_from_slice(self.value(*placeholder).as_bytes());
-                    rest = &rest[placeholder.text().len()..];
-                }
-                None => {
-                    filled.push(octet);
-                    rest = behind;
-                }
-            }
-        }
-        filled
+        Placeholder::fill(octets, |placeholder| self.value(placeholder).to_owned())
     }
 
     fn value(&self, placeholder: Placeholder) -> &str {
+        let (user, host) = self.destination.rsplit_once('@').unwrap_or((&self.destination, ""));
         match placeholder {
             Placeholder::Token => &self.token,
             Placeholder::Source => &self.source,
             Placeholder::Destination => &self.destination,
             Placeholder::SecondDestination => &self.second_destination,
             Placeholder::Domain => &self.domain,
+            Placeholder::User => user,
+            Placeholder::Host => host,
         }
     }
 }
@@ -171,9 +160,11 @@ impl Session<'_> {
         if (is_secure_at_once && !self.secure(patience)?) || !self.is_as_expected("2", None, patience) {
             return Ok(());
         }
-        for (index, unit) in case.units.iter().enumerate().skip(usize::from(is_secure_at_once)) {
+        let mut index = usize::from(is_secure_at_once);
+        while let Some(unit) = case.units.get(index) {
+            let (octets, sends) = piece(&case.units[index..]);
             let goes_on = match unit {
-                Unit::Send { octets, .. } => self.send(filling.fill(octets), patience),
+                Unit::Send { .. } => self.send(filling.fill(&octets), patience),
                 Unit::Expect { code } => self.is_as_expected(code, Some(index), patience),
                 Unit::Pause(time) => self.pause(*time, index),
                 Unit::StartTls => self.secure(patience)?,
@@ -181,6 +172,7 @@ impl Session<'_> {
             if !goes_on {
                 return Ok(());
             }
+            index += sends.max(1);
         }
         let last = case.units.len().saturating_sub(1);
         if case.units.iter().any(|unit| matches!(unit, Unit::Send { part: Part::Quit, .. })) {
@@ -409,8 +401,8 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_in() {
-        let octets = b"__SOURCE__ __DEST__ __DEST2__ __DOMAIN__ __TOKEN__ __OTHER__ __\xff";
-        assert_eq!(filling().fill(octets), b"from@garden to@garden too@garden garden t0k3n __OTHER__ __\xff");
+        let octets = b"__SOURCE__ __DEST__ __DEST2__ __DOMAIN__ __TOKEN__ __USER__ __HOST__ __OTHER__ __\xff";
+        assert_eq!(filling().fill(octets), b"from@garden to@garden too@garden garden t0k3n to garden __OTHER__ __\xff");
     }
 
     #[test]
@@ -427,6 +419,14 @@ mod tests {
             Event::Closed,
         ];
         assert_eq!(events, expected);
+    }
+
+    #[test]
+    fn steps_that_nothing_is_waited_for_between_are_one_piece() {
+        let units = vec![send(Part::Mail, "MAIL "), send(Part::Mail, "__SOURCE__\r\n"), expect("2")];
+        let (events, heard) = session(&["220 hello\r\n", "250 1\r\n"], units, PATIENCE);
+        assert_eq!((&events[1], &*heard), (&Event::Sent(b"MAIL from@garden\r\n".to_vec()), "MAIL from@garden\r\n"));
+        assert_eq!(replies(&events), [(220, None), (250, Some(2))]);
     }
 
     #[test]
