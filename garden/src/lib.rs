@@ -1,12 +1,22 @@
 //! Real mail servers side by side, each shut off in namespaces of its own, and what they make of the same bytes.
 
 pub mod case;
+pub mod cli;
 mod connection;
 pub mod device_log;
 pub mod drive;
+pub mod ground;
 pub mod hop;
 pub mod names;
 pub mod observation;
 pub mod oracle;
+pub mod packages;
 pub mod payload;
+pub mod recipe;
+pub mod recipes;
+mod servers;
 pub mod session;
+mod terminal;
+mod up;
+
+pub use cli::run;

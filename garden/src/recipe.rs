@@ -1,0 +1,508 @@
+//! A recipe: what it takes to run a server, as data.
+//!
+//! It is the file `recipe.toml` in a folder that bears the server's name; `garden/README.md` describes its keys. Texts in it
+//! may have placeholders, `__PORT__` and the like, which stand for what is only known when the server is started. A recipe
+//! can have variants: servers of their own, which differ from it in a few keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::mem;
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::session::Hello;
+
+/// What it takes to run a server.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The name: of its folder, and behind a slash that of the variant: `postfix`, `postfix/normalize`.
+    pub name: String,
+    /// What it is, in a few words.
+    pub description: String,
+    /// Why it cannot be run, of a server that people will look for and that cannot be had.
+    pub missing: Option<String>,
+    /// Where its programs come from.
+    pub programs: Programs,
+    /// System users, each with a group of the same name. `user1` and `user2`, who have mailboxes, are always there.
+    pub users: Vec<String>,
+    /// Groups without a user.
+    pub groups: Vec<String>,
+    /// Folders that are made before the files.
+    pub folders: Vec<Entry>,
+    /// Files that are made before anything is run.
+    pub files: Vec<(Entry, Text)>,
+    /// Variables of the environment of everything that is run.
+    pub environment: BTreeMap<String, String>,
+    /// Commands that are run one after another, before the server, each to its end.
+    pub setup: Vec<Vec<String>>,
+    /// Commands that are run beside the server.
+    pub beside: Vec<Vec<String>>,
+    /// The command that is the server, which does not end by itself.
+    pub run: Vec<String>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// How it wants to be greeted.
+    pub hello: Hello,
+    /// Who to log in as, if it wants that.
+    pub login: Option<Login>,
+    /// What it does with mail.
+    pub roles: BTreeSet<Role>,
+    /// The only address that it passes mail on for, if it does not for any; it may have placeholders.
+    pub relay_recipient: Option<String>,
+    /// The only port that it passes mail on to, if it does not to any.
+    pub hop_port: Option<u16>,
+    /// How to see that it has nothing more to do.
+    pub drained: Drained,
+    /// Files that it logs to, apart from the system's log and what it prints.
+    pub logs: Vec<String>,
+    /// Its bounds.
+    pub limits: Limits,
+    /// What this recipe's own placeholders stand for: by the placeholder.
+    values: BTreeMap<String, String>,
+}
+
+/// Where programs come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Programs {
+    /// Debian packages, unpacked into a folder of their own.
+    pub debian: Vec<String>,
+    /// Python packages, in an environment of their own, `/program/pip`.
+    pub pip: Vec<String>,
+    /// Packages of npm, in `/program/npm/node_modules`.
+    pub npm: Vec<String>,
+    /// A crate with a program around it, which is `/program/crate/server`.
+    pub krate: Option<Crate>,
+    /// Whether it is the mailrecv of this workspace: `/program/mailrecv`.
+    pub is_mailrecv: bool,
+}
+
+/// A crate with a program around it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crate {
+    /// The name of the crate.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Whether it is built with its default features.
+    #[serde(default)]
+    pub default_features: bool,
+    /// The file in the recipe's folder that is the program; behind [`Recipe::parse`], its text.
+    pub source: String,
+}
+
+/// A path with who has it and who may what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The path, as the server sees it.
+    pub path: String,
+    /// User and group: `root`, `user1:mail`.
+    pub owner: String,
+    /// The permissions.
+    pub mode: u32,
+}
+
+/// The text of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// Where it stands, for messages: `postfix/recipe.toml, /etc/postfix/main.cf`.
+    place: String,
+    text: String,
+}
+
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// SMTP (RFC 5321).
+    Smtp,
+    /// LMTP (RFC 2033).
+    Lmtp,
+}
+
+/// A user and the password, for AUTH PLAIN.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+/// What a server does with mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It puts mail for its own domain into Maildirs.
+    Local,
+    /// It passes mail for other domains on.
+    Relay,
+}
+
+/// How to see that a server has nothing more to do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Drained {
+    /// It has answered: it keeps no queue.
+    #[serde(skip)]
+    AtOnce,
+    /// There are no files in these folders nor below them.
+    Empty(Vec<String>),
+    /// This command prints this, blanks around it aside.
+    Prints(Vec<String>, String),
+}
+
+/// The bounds of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many sessions it takes at once.
+    pub sessions: usize,
+    /// In what time it replies.
+    pub reply: Duration,
+    /// In what time it greets after its start.
+    pub start: Duration,
+}
+
+/// What the placeholders stand for.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// `__DOMAIN__`: the domain that is the server's own.
+    pub domain: String,
+    /// `__NAME__`: the name of the recipe, without a slash.
+    pub name: String,
+    /// `__PORT__`: where the server is to listen, at 127.0.0.1.
+    pub port: u16,
+    /// `__HOP_PORT__`: where what it passes on is taken, at 127.0.0.1.
+    pub hop_port: u16,
+    /// The others. A line with one of `__PEER_DOMAIN__` and `__PEER_PORT__` in it stands once for each that speaks SMTP, one
+    /// with `__LMTP_PEER_DOMAIN__` and `__LMTP_PEER_PORT__` once for each that speaks LMTP.
+    pub peers: Vec<PeerSetting>,
+}
+
+/// Another server that mail may be for.
+#[derive(Clone, Debug)]
+pub struct PeerSetting {
+    /// Its own domain.
+    pub domain: String,
+    /// Where it listens, at 127.0.0.1.
+    pub port: u16,
+    /// What it speaks.
+    pub protocol: Protocol,
+}
+
+impl Recipe {
+    /// Reads the recipe with this name and its variants.
+    ///
+    /// `read` gives the text of another file in its folder.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, where, and what to do.
+    pub fn parse(name: &str, text: &str, read: &dyn Fn(&str) -> Result<String>) -> Result<Vec<Self>> {
+        let place = format!("{name}/recipe.toml");
+        let mut base: Keys = toml::from_str(text).map_err(|error| told(&place, text, error.span(), error.message()))?;
+        let variants = mem::take(&mut base.variant);
+        let mut recipes = vec![base.clone().recipe(name, name, &place, read)?];
+        for (variant, changes) in variants {
+            if !changes.variant.is_empty() {
+                bail!("{place}: the variant `{variant}` has variants; give each of them a table [variant.NAME]");
+            }
+            recipes.push(changes.over(base.clone()).recipe(name, &format!("{name}/{variant}"), &place, read)?);
+        }
+        Ok(recipes)
+    }
+
+    /// A text of the recipe with what its placeholders stand for.
+    ///
+    /// # Errors
+    ///
+    /// A placeholder that there is not.
+    pub fn fill(&self, text: &Text, setting: &Setting) -> Result<String> {
+        let mut filled = String::with_capacity(text.text.len());
+        for (number, line) in text.text.split_inclusive('\n').enumerate() {
+            self.fill_line(line, setting, &mut filled)
+                .map_err(|problem| anyhow!("{}: line {}: {problem}", text.place, number + 1))?;
+        }
+        Ok(filled)
+    }
+
+    /// The words of a command with what their placeholders stand for.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::fill`].
+    pub fn fill_command(&self, command: &[String], setting: &Setting) -> Result<Vec<String>> {
+        command.iter().map(|word| self.fill_word(word, setting)).collect()
+    }
+
+    /// A short text with what its placeholders stand for.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::fill`].
+    pub fn fill_word(&self, word: &str, setting: &Setting) -> Result<String> {
+        let mut filled = String::new();
+        self.fill_line(word, setting, &mut filled).map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
+        Ok(filled)
+    }
+
+    fn fill_line(&self, line: &str, setting: &Setting, filled: &mut String) -> Result<(), String> {
+        let of = |protocol| setting.peers.iter().filter(move |peer| peer.protocol == protocol);
+        if line.contains("__PEER_") {
+            of(Protocol::Smtp).try_for_each(|peer| self.fill_once(line, setting, Some(peer), filled))
+        } else if line.contains("__LMTP_PEER_") {
+            of(Protocol::Lmtp).try_for_each(|peer| self.fill_once(line, setting, Some(peer), filled))
+        } else {
+            self.fill_once(line, setting, None, filled)
+        }
+    }
+
+    fn fill_once(
+        &self,
+        line: &str,
+        setting: &Setting,
+        peer: Option<&PeerSetting>,
+        filled: &mut String,
+    ) -> Result<(), String> {
+        let mut rest = line;
+        while let Some(placeholder) = first_placeholder(rest) {
+            filled.push_str(&rest[..placeholder.start]);
+            let word = &rest[placeholder.clone()];
+            rest = &rest[placeholder.end..];
+            match (word, peer) {
+                ("__DOMAIN__", _) => filled.push_str(&setting.domain),
+                ("__NAME__", _) => filled.push_str(&setting.name),
+                ("__PORT__", _) => push_number(filled, setting.port),
+                ("__HOP_PORT__", _) => push_number(filled, setting.hop_port),
+                ("__PEER_DOMAIN__" | "__LMTP_PEER_DOMAIN__", Some(peer)) => filled.push_str(&peer.domain),
+                ("__PEER_PORT__" | "__LMTP_PEER_PORT__", Some(peer)) => push_number(filled, peer.port),
+                _ => match self.values.get(word) {
+                    Some(value) => self.fill_once(value, setting, peer, filled)?,
+                    None => return Err(unknown(word, &self.values)),
+                },
+            }
+        }
+        filled.push_str(rest);
+        Ok(())
+    }
+}
+
+fn push_number(text: &mut String, number: u16) {
+    // Writing to a String does not fail.
+    let _ = write!(text, "{number}");
+}
+
+/// Where the first placeholder in a text is: two underscores, capitals, digits and single underscores, two underscores.
+fn first_placeholder(text: &str) -> Option<Range<usize>> {
+    let mut from = 0;
+    while let Some(start) = text[from..].find("__").map(|at| from + at) {
+        let word = &text[start + 2..];
+        let is_of_it = |octet: u8| octet.is_ascii_uppercase() || octet.is_ascii_digit() || octet == b'_';
+        if let Some(length) = word.find("__").filter(|&length| length > 0 && word[..length].bytes().all(is_of_it)) {
+            return Some(start..start + 2 + length + 2);
+        }
+        from = start + 2;
+    }
+    None
+}
+
+fn unknown(word: &str, values: &BTreeMap<String, String>) -> String {
+    let own: String = values.keys().map(|name| format!(", {name}")).collect();
+    format!(
+        "there is no placeholder {word}; there are __DOMAIN__, __NAME__, __PORT__, __HOP_PORT__, __PEER_DOMAIN__, \
+         __PEER_PORT__, __LMTP_PEER_DOMAIN__, __LMTP_PEER_PORT__{own}, and others can be given in the table [values]"
+    )
+}
+
+/// A message with where in the file it belongs, and the line there.
+fn told(place: &str, text: &str, span: Option<Range<usize>>, message: &str) -> anyhow::Error {
+    let Some(before) = span.and_then(|span| text.get(..span.start)) else {
+        return anyhow!("{place}: {message}");
+    };
+    let number = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|&character| character != '\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    anyhow!("{place}:{number}:{column}: {}\n  {line}\n  {:>column$}", message.trim_end(), "^")
+}
+
+/// The keys of a recipe or of a variant, as they are written.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Keys {
+    description: Option<String>,
+    missing: Option<String>,
+    packages: Option<Vec<String>>,
+    pip: Option<Vec<String>>,
+    npm: Option<Vec<String>>,
+    #[serde(rename = "crate")]
+    krate: Option<Crate>,
+    mailrecv: Option<bool>,
+    users: Option<Vec<String>>,
+    groups: Option<Vec<String>>,
+    folders: Option<BTreeMap<String, WrittenFolder>>,
+    files: BTreeMap<String, WrittenFile>,
+    values: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
+    setup: Option<Vec<Vec<String>>>,
+    beside: Option<Vec<Vec<String>>>,
+    run: Option<Vec<String>>,
+    protocol: Option<Protocol>,
+    hello: Option<String>,
+    login: Option<Login>,
+    roles: Option<BTreeSet<Role>>,
+    relay_recipient: Option<String>,
+    hop_port: Option<u16>,
+    drained: Option<Drained>,
+    logs: Option<Vec<String>>,
+    sessions: Option<usize>,
+    reply_seconds: Option<u64>,
+    start_seconds: Option<u64>,
+    variant: BTreeMap<String, Keys>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenFolder {
+    owner: Option<String>,
+    mode: Option<u32>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum WrittenFile {
+    Text(String),
+    Full(FullFile),
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FullFile {
+    text: Option<String>,
+    from: Option<String>,
+    owner: Option<String>,
+    mode: Option<u32>,
+}
+
+impl Keys {
+    /// These keys, and for those that are not given the base's. Of tables, each key by itself.
+    fn over(self, base: Self) -> Self {
+        let merged = |mut base: BTreeMap<String, String>, over| {
+            base.extend(over);
+            base
+        };
+        let mut files = base.files;
+        files.extend(self.files);
+        Self {
+            description: self.description.or(base.description),
+            missing: self.missing.or(base.missing),
+            packages: self.packages.or(base.packages),
+            pip: self.pip.or(base.pip),
+            npm: self.npm.or(base.npm),
+            krate: self.krate.or(base.krate),
+            mailrecv: self.mailrecv.or(base.mailrecv),
+            users: self.users.or(base.users),
+            groups: self.groups.or(base.groups),
+            folders: self.folders.or(base.folders),
+            files,
+            values: merged(base.values, self.values),
+            environment: merged(base.environment, self.environment),
+            setup: self.setup.or(base.setup),
+            beside: self.beside.or(base.beside),
+            run: self.run.or(base.run),
+            protocol: self.protocol.or(base.protocol),
+            hello: self.hello.or(base.hello),
+            login: self.login.or(base.login),
+            roles: self.roles.or(base.roles),
+            relay_recipient: self.relay_recipient.or(base.relay_recipient),
+            hop_port: self.hop_port.or(base.hop_port),
+            drained: self.drained.or(base.drained),
+            logs: self.logs.or(base.logs),
+            sessions: self.sessions.or(base.sessions),
+            reply_seconds: self.reply_seconds.or(base.reply_seconds),
+            start_seconds: self.start_seconds.or(base.start_seconds),
+            variant: BTreeMap::new(),
+        }
+    }
+
+    fn recipe(self, folder: &str, name: &str, place: &str, read: &dyn Fn(&str) -> Result<String>) -> Result<Recipe> {
+        let run = self.run.unwrap_or_default();
+        if run.is_empty() && self.missing.is_none() {
+            bail!("{place}: `{name}` needs `run`, the command that is the server, or `missing`, why there is none");
+        }
+        let protocol = self.protocol.unwrap_or(Protocol::Smtp);
+        let hello = match (protocol, self.hello.as_deref()) {
+            (Protocol::Lmtp, None) => Hello::Lhlo,
+            (Protocol::Smtp, None) => Hello::AsItIs,
+            (Protocol::Smtp, Some("HELO")) => Hello::Helo,
+            _ => bail!("{place}: `hello` is \"HELO\", of an SMTP server that has no EHLO, or is left out"),
+        };
+        let mut files = Vec::new();
+        for (path, written) in self.files {
+            let FullFile { text, from, owner, mode } = match written {
+                WrittenFile::Text(text) => FullFile { text: Some(text), from: None, owner: None, mode: None },
+                WrittenFile::Full(full) => full,
+            };
+            let text = match (text, from) {
+                (Some(text), None) => Text { place: format!("{place}, {path}"), text },
+                (None, Some(from)) => Text {
+                    place: format!("{folder}/{from}"),
+                    text: read(&from).map_err(|error| anyhow!("{place}: the text of {path}: {error:#}"))?,
+                },
+                _ => bail!("{place}: {path} needs either `text` or `from`, the name of a file beside the recipe"),
+            };
+            files.push((entry(place, path, owner, mode.unwrap_or(0o644))?, text));
+        }
+        let folders = self.folders.unwrap_or_default().into_iter();
+        let mut krate = self.krate;
+        if let Some(krate) = &mut krate {
+            krate.source = read(&krate.source).map_err(|error| anyhow!("{place}: [crate]: {error:#}"))?;
+        }
+        Ok(Recipe {
+            name: name.to_owned(),
+            description: self.description.unwrap_or_default(),
+            missing: self.missing,
+            programs: Programs {
+                debian: self.packages.unwrap_or_default(),
+                pip: self.pip.unwrap_or_default(),
+                npm: self.npm.unwrap_or_default(),
+                krate,
+                is_mailrecv: self.mailrecv.unwrap_or_default(),
+            },
+            users: self.users.unwrap_or_default(),
+            groups: self.groups.unwrap_or_default(),
+            folders: folders
+                .map(|(path, folder)| entry(place, path, folder.owner, folder.mode.unwrap_or(0o755)))
+                .collect::<Result<_>>()?,
+            files,
+            environment: self.environment,
+            setup: self.setup.unwrap_or_default(),
+            beside: self.beside.unwrap_or_default(),
+            run,
+            protocol,
+            hello,
+            login: self.login,
+            roles: self.roles.unwrap_or_default(),
+            relay_recipient: self.relay_recipient,
+            hop_port: self.hop_port,
+            drained: self.drained.unwrap_or(Drained::AtOnce),
+            logs: self.logs.unwrap_or_default(),
+            limits: Limits {
+                sessions: self.sessions.unwrap_or(20),
+                reply: Duration::from_secs(self.reply_seconds.unwrap_or(10)),
+                start: Duration::from_secs(self.start_seconds.unwrap_or(60)),
+            },
+            values: self.values.into_iter().map(|(name, value)| (format!("__{name}__"), value)).collect(),
+        })
+    }
+}
+
+fn entry(place: &str, path: String, owner: Option<String>, mode: u32) -> Result<Entry> {
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        bail!("{place}: `{path}` is no absolute path; write where the server is to see it, from / on");
+    }
+    Ok(Entry { path, owner: owner.unwrap_or_else(|| "root".to_owned()), mode })
+}
