@@ -3,3 +3,4 @@
 pub mod case;
 pub mod compare;
 pub mod observation;
+pub mod shrink;

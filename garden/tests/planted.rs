@@ -12,6 +12,7 @@ use scripted::{Fault, Scripted, Server, case, closing, opening, ten_sound_server
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{Judgement, Kind, Learned, Stand, confirm, controls, judge, learn};
 use smtp_garden::observation::{Observation, Servers};
+use smtp_garden::shrink::{SESSIONS, Wanted, shrink};
 
 fn learn_all(servers: &mut Scripted) -> BTreeMap<String, Learned> {
     let names = servers.names();
@@ -228,4 +229,64 @@ fn ordinary_mails() -> Vec<Case> {
         }
     }
     mails
+}
+
+/// What is left of the text of a case: header, body, ends and tails, as they are sent.
+fn text_of(case: &Case) -> String {
+    let sends = case.units.iter().filter_map(|unit| match unit {
+        Unit::Send { part, octets } if !matches!(part, Part::Quit) => Some(smtp_garden::case::escaped::escape(octets)),
+        _ => None,
+    });
+    sends.collect::<Vec<_>>().join("|")
+}
+
+#[test]
+fn planted_faults_are_minimised() {
+    for (fault, kind, smallest) in [
+        (Fault::DropsNulLines, Kind::Bytes, r"|\r\n__TOKEN__\r\n\x00\r\n|.\r\n"),
+        (Fault::JoinsHeaderLines, Kind::HeaderLost, r"|__TOKEN__ \r\nd:\r\n|.\r\n"),
+        (Fault::EndsAtLfDotLf, Kind::Cut, r"|__TOKEN__\n.\n\r\n|.\r\n"),
+        (Fault::AddsField, Kind::HeaderInjected, r"|__TOKEN__\xa9\r\n|.\r\n"),
+        (Fault::DoublesDots, Kind::Bytes, r"|\r\n__TOKEN__\r\n..\r\n|.\r\n"),
+    ] {
+        let mut servers = with(fault);
+        let learned = learn_all(&mut servers);
+        let wanted = Wanted {
+            kind,
+            apart: &["faulty".to_owned()],
+            others: &["wire".to_owned(), "postal".to_owned()],
+            learned: &learned,
+            oracle: &|_| None,
+            sessions: SESSIONS,
+        };
+        let before = servers.sessions;
+        let shrunk = shrink(&mut servers, &showing(fault), wanted).unwrap().unwrap();
+        let opening = r"MAIL FROM:<__SOURCE__>\r\n|RCPT TO:<__DEST__>\r\n|DATA\r\n";
+        assert_eq!(text_of(&shrunk.case), format!("{opening}{smallest}"), "{fault:?}");
+        assert!(shrunk.is_smallest, "{fault:?}");
+        assert_eq!(servers.sessions - before, shrunk.sessions);
+        assert!(shrunk.sessions <= SESSIONS);
+    }
+}
+
+#[test]
+fn no_more_sessions_are_held_than_are_given() {
+    let mut servers = with(Fault::DropsNulLines);
+    let learned = learn_all(&mut servers);
+    let before = servers.sessions;
+    let (apart, others) = (["faulty".to_owned()], ["wire".to_owned()]);
+    let wanted = Wanted {
+        kind: Kind::Bytes,
+        apart: &apart,
+        others: &others,
+        learned: &learned,
+        oracle: &|_| None,
+        sessions: 30,
+    };
+    let shrunk = shrink(&mut servers, &showing(Fault::DropsNulLines), wanted).unwrap().unwrap();
+    assert!(!shrunk.is_smallest);
+    assert!(shrunk.sessions <= 30 && servers.sessions - before == shrunk.sessions);
+    // What it does not show is not made smaller.
+    let wanted = Wanted { kind: Kind::Cut, ..wanted };
+    assert_eq!(shrink(&mut servers, &showing(Fault::DropsNulLines), wanted).unwrap(), None);
 }

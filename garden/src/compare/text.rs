@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 use crate::case::{Case, Unit};
 
 /// What ends a line.
@@ -108,25 +110,19 @@ pub fn with_replaced(octets: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
         return octets.to_vec();
     }
     let mut replaced = Vec::with_capacity(octets.len());
-    let mut rest = octets;
-    while let Some((&octet, behind)) = rest.split_first() {
-        if rest.starts_with(what) {
-            replaced.extend_from_slice(with);
-            rest = &rest[what.len()..];
-        } else {
-            replaced.push(octet);
-            rest = behind;
-        }
+    let mut from = 0;
+    for at in memmem::find_iter(octets, what) {
+        replaced.extend_from_slice(&octets[from..at]);
+        replaced.extend_from_slice(with);
+        from = at + what.len();
     }
+    replaced.extend_from_slice(&octets[from..]);
     replaced
 }
 
 /// Where these octets are in those for the first time.
 pub fn find(octets: &[u8], what: &[u8]) -> Option<usize> {
-    if what.is_empty() {
-        return Some(0);
-    }
-    octets.windows(what.len()).position(|window| window == what)
+    memmem::find(octets, what)
 }
 
 /// What stood on the wire between the reply to DATA and the final dot, dots taken away (RFC 5321, 4.5.2).
