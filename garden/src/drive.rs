@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::case::{Case, TOKEN_LENGTH};
+use crate::case::{Case, Placeholder, TOKEN_LENGTH};
 use crate::observation::{Event, Message, Observation, Patience};
 use crate::session::{self, Filling, Hello};
 
@@ -90,17 +90,28 @@ pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Resu
 
 fn hold_one(server: &mut dyn Server, case: &Case, patience: Patience) -> Result<Observation> {
     let token = new_token();
-    let adapted = session::adapt(case, server.hello(), server.login().as_deref());
-    let transcript = match TcpStream::connect_timeout(&server.address(), patience.reply) {
-        Ok(stream) => session::hold(stream, &adapted, &server.filling(&token), patience.reply, &mut |_| {})?,
+    let (adapted, origins) = session::adapt(case, server.hello(), server.login().as_deref());
+    let filling = server.filling(&token);
+    let mut transcript = match TcpStream::connect_timeout(&server.address(), patience.reply) {
+        Ok(stream) => session::hold(stream, &adapted, &filling, patience.reply, &mut |_| {})?,
         Err(_) => vec![Event::Closed],
     };
+    for event in &mut transcript {
+        if let Event::Reply(reply) = event {
+            reply.unit = reply.unit.and_then(|unit| origins.get(unit).copied());
+        }
+    }
     // One that said goodbye is well.
     let said_goodbye = matches!(transcript.iter().rev().nth(1), Some(Event::Reply(reply)) if reply.code == 221);
     Ok(Observation {
         case: case.name.clone(),
         server: server.name().to_owned(),
         token,
+        filled: Placeholder::ALL
+            .into_iter()
+            .filter(|placeholder| *placeholder != Placeholder::Token)
+            .map(|placeholder| (placeholder.text().to_owned(), filling.value(placeholder).to_owned()))
+            .collect(),
         transcript,
         messages: Vec::new(),
         log: server.take_log(),

@@ -2,6 +2,7 @@
 
 pub mod case;
 pub mod cli;
+pub mod compare;
 mod connection;
 pub mod device_log;
 pub mod drive;

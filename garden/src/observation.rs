@@ -1,5 +1,6 @@
 //! What a server made of a case.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -30,6 +31,10 @@ pub struct Observation {
     pub server: String,
     /// What [`crate::case::Placeholder::Token`] stood for.
     pub token: String,
+    /// What the other placeholders stood for, by [`crate::case::Placeholder::text`]: addresses and domains are different from
+    /// server to server, and so is what comes out, unless they are put back.
+    #[serde(default)]
+    pub filled: BTreeMap<String, String>,
     /// What was sent and what came, in the order in which it was.
     pub transcript: Vec<Event>,
     /// The messages that came out with this token anywhere in them: in the order in which they came, as far as that is known.
@@ -67,7 +72,8 @@ pub struct Reply {
     pub code: u16,
     /// The texts of its lines, behind the code and what separates them, without their ends.
     pub lines: Vec<String>,
-    /// The unit that it was read in: an index into the units of the case; nothing for the greeting.
+    /// The unit that it was read in: an index into the units of the case as it is given to [`Servers::hold`], whatever was
+    /// put in for a server that wants a log in; nothing for the greeting.
     pub unit: Option<usize>,
 }
 

@@ -37,7 +37,8 @@ impl Filling {
         Placeholder::fill(octets, |placeholder| self.value(placeholder).to_owned())
     }
 
-    fn value(&self, placeholder: Placeholder) -> &str {
+    /// What this placeholder stands for.
+    pub fn value(&self, placeholder: Placeholder) -> &str {
         let (user, host) = self.destination.rsplit_once('@').unwrap_or((&self.destination, ""));
         match placeholder {
             Placeholder::Token => &self.token,
@@ -64,36 +65,36 @@ pub enum Hello {
 }
 
 /// The case as this server can be asked it: with the greeting that it has, and logged in where it wants that. Only parts
-/// of kind [`Part::Helo`] are changed, and of those only the first verb.
-pub fn adapt(case: &Case, hello: Hello, login: Option<&str>) -> Case {
+/// of kind [`Part::Helo`] are changed, and of those only the first verb. With it, for each of its units, the index of the
+/// unit that it was in the case, or came behind.
+pub fn adapt(case: &Case, hello: Hello, login: Option<&str>) -> (Case, Vec<usize>) {
     let mut adapted = Case { name: case.name.clone(), units: Vec::with_capacity(case.units.len() + 2) };
-    let mut login = login;
-    let mut units = case.units.iter().peekable();
-    while let Some(unit) = units.next() {
-        let Unit::Send { part: Part::Helo, octets } = unit else {
-            adapted.units.push(unit.clone());
-            continue;
-        };
-        let mut octets = greeting(octets, hello);
-        let is_answered = matches!(units.peek(), Some(Unit::Expect { .. }));
-        match login {
-            // In one piece with what follows, it goes in front of that.
-            Some(line) if !is_answered => {
+    let mut origins = Vec::with_capacity(case.units.len() + 2);
+    let mut login = login.map(|line| format!("{line}\r\n").into_bytes());
+    // A login goes behind the reply to the greeting; in one piece with what follows, behind the greeting itself.
+    let mut is_due = false;
+    for (index, unit) in case.units.iter().enumerate() {
+        let mut unit = unit.clone();
+        let is_greeting = matches!(unit, Unit::Send { part: Part::Helo, .. });
+        if let Unit::Send { part: Part::Helo, octets } = &mut unit {
+            *octets = greeting(octets, hello);
+            is_due = matches!(case.units.get(index + 1), Some(Unit::Expect { .. }));
+            if !is_due && let Some(line) = login.take() {
                 let end = octets.iter().position(|&octet| octet == b'\n').map_or(octets.len(), |at| at + 1);
-                octets.splice(end..end, format!("{line}\r\n").into_bytes());
-                adapted.units.push(Unit::Send { part: Part::Helo, octets });
+                octets.splice(end..end, line);
             }
-            Some(line) => {
-                adapted.units.push(Unit::Send { part: Part::Helo, octets });
-                adapted.units.extend(units.next().cloned());
-                adapted.units.push(Unit::Send { part: Part::Helo, octets: format!("{line}\r\n").into_bytes() });
-                adapted.units.push(Unit::Expect { code: "2".into() });
-            }
-            None => adapted.units.push(Unit::Send { part: Part::Helo, octets }),
         }
-        login = None;
+        adapted.units.push(unit);
+        origins.push(index);
+        if is_due
+            && !is_greeting
+            && let Some(octets) = login.take()
+        {
+            adapted.units.extend([Unit::Send { part: Part::Helo, octets }, Unit::Expect { code: "2".into() }]);
+            origins.extend([index; 2]);
+        }
     }
-    adapted
+    (adapted, origins)
 }
 
 fn greeting(octets: &[u8], hello: Hello) -> Vec<u8> {
@@ -544,9 +545,9 @@ mod tests {
     #[test]
     fn a_server_is_greeted_as_it_wants() {
         let asked = case(vec![send(Part::Helo, "EHLO me\r\n"), expect("2"), send(Part::Mail, "EHLO \r\n")]);
-        assert_eq!(adapt(&asked, Hello::AsItIs, None), asked);
+        assert_eq!(adapt(&asked, Hello::AsItIs, None), (asked.clone(), vec![0, 1, 2]));
         for (hello, verb) in [(Hello::Helo, "HELO"), (Hello::Lhlo, "LHLO")] {
-            let adapted = adapt(&asked, hello, None);
+            let (adapted, _) = adapt(&asked, hello, None);
             assert_eq!(adapted.units[0], send(Part::Helo, &format!("{verb} me\r\n")));
             assert_eq!(adapted.units[1..], asked.units[1..]);
         }
@@ -555,11 +556,12 @@ mod tests {
     #[test]
     fn who_has_to_log_in_does_so_behind_the_greeting() {
         let asked = case(vec![send(Part::Helo, "EHLO me\r\n"), expect("2"), send(Part::Mail, "MAIL\r\n")]);
-        let units = &adapt(&asked, Hello::AsItIs, Some("AUTH PLAIN x")).units;
+        let (Case { units, .. }, origins) = adapt(&asked, Hello::AsItIs, Some("AUTH PLAIN x"));
         let login = [send(Part::Helo, "AUTH PLAIN x\r\n"), expect("2")];
-        assert_eq!(units[..], [&asked.units[..2], &login, &asked.units[2..]].concat()[..]);
+        assert_eq!(units, [&asked.units[..2], &login, &asked.units[2..]].concat());
+        assert_eq!(origins, [0, 1, 1, 1, 2]);
         let asked = case(vec![send(Part::Helo, "EHLO me\r\nMAIL\r\n")]);
-        let units = &adapt(&asked, Hello::AsItIs, Some("AUTH PLAIN x")).units;
-        assert_eq!(units[..], [send(Part::Helo, "EHLO me\r\nAUTH PLAIN x\r\nMAIL\r\n")]);
+        let (Case { units, .. }, _) = adapt(&asked, Hello::AsItIs, Some("AUTH PLAIN x"));
+        assert_eq!(units, [send(Part::Helo, "EHLO me\r\nAUTH PLAIN x\r\nMAIL\r\n")]);
     }
 }
