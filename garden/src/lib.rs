@@ -2,5 +2,7 @@
 
 pub mod case;
 pub mod compare;
+pub mod examine;
 pub mod observation;
+pub mod report;
 pub mod shrink;
