@@ -1,15 +1,22 @@
 //! The command line: what may be typed, and what it asks for.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 
+use crate::examine::Bounds;
 use crate::ground::first_process;
 use crate::packages::Cache;
+use crate::payload::Assignments;
 use crate::recipes::Recipes;
-use crate::{servers, terminal, up};
+use crate::report::{self, Report};
+use crate::session::{Filling, Hello};
+use crate::shrink::SESSIONS;
+use crate::{run, send, servers, terminal, up};
 
 /// Puts real mail servers side by side and shows what each makes of the same bytes.
 #[derive(Debug, Parser)]
@@ -31,6 +38,28 @@ enum Command {
         #[arg(value_name = "SERVER")]
         servers: Vec<String>,
     },
+    /// Holds the sessions of a payload file with a server, and shows what is said.
+    Send(Send),
+    /// Holds cases with servers side by side, and shows what each made of them.
+    Run {
+        #[command(flatten)]
+        shared: Shared,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Shows the grid of a report.
+    Grid {
+        /// A report that `run --json` wrote.
+        report: PathBuf,
+    },
+    /// Makes a page of a report, for a browser.
+    Report {
+        /// A report that `run --json` wrote.
+        report: PathBuf,
+        /// The page.
+        #[arg(long, value_name = "FILE")]
+        html: PathBuf,
+    },
     /// The first process of a server; nobody types that.
     #[command(hide = true)]
     FirstProcess,
@@ -50,6 +79,117 @@ struct Shared {
     mailrecv: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct Send {
+    /// The payload file, or one in the form of sendmsg.py.
+    file: PathBuf,
+    /// Where the server is.
+    #[arg(default_value = "localhost", value_name = "HOST")]
+    host: String,
+    /// Its port.
+    #[arg(default_value_t = 25, value_name = "PORT")]
+    port: u16,
+    /// A value of a variable; one that comes again makes one more case.
+    #[arg(long = "assign", value_name = "__NAME__=VALUE")]
+    assignments: Vec<String>,
+    /// Greets with LHLO.
+    #[arg(long)]
+    lmtp: bool,
+    /// Logs in behind the greeting.
+    #[arg(long, value_name = "USER:PASSWORD")]
+    login: Option<String>,
+    /// What __SOURCE__ stands for.
+    #[arg(long, default_value = "someone@elsewhere.example", value_name = "ADDRESS")]
+    source: String,
+    /// What __DEST__ stands for.
+    #[arg(long, default_value = "user1@localhost", value_name = "ADDRESS")]
+    destination: String,
+    /// How many milliseconds a reply is waited for.
+    #[arg(long, default_value_t = 10_000, value_name = "MILLISECONDS")]
+    patience: u64,
+}
+
+impl Send {
+    fn send(self) -> Result<()> {
+        let login = match &self.login {
+            Some(login) => Some(login.split_once(':').context("--login takes the user, a colon and the password")?),
+            None => None,
+        };
+        let domain = self.destination.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
+        let to = send::To {
+            server: format!("{}:{}", self.host, self.port),
+            hello: if self.lmtp { Hello::Lhlo } else { Hello::AsItIs },
+            login: login.map(|(user, password)| (user.to_owned(), password.to_owned())),
+            filling: Filling {
+                token: String::new(),
+                source: self.source.clone(),
+                destination: self.destination.clone(),
+                second_destination: format!("user2@{domain}"),
+                domain: domain.to_owned(),
+            },
+            patience: Duration::from_millis(self.patience),
+        };
+        send::send(&self.file, &assignments(&self.assignments)?, &to)
+    }
+}
+
+fn assignments(texts: &[String]) -> Result<Assignments> {
+    let mut assignments = Assignments::new();
+    for text in texts {
+        assignments.assign(text).map_err(|wrong| anyhow!("--assign: {wrong}"))?;
+    }
+    Ok(assignments)
+}
+
+/// Which cases, which servers, and what becomes of it.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// A payload file; may be given again.
+    #[arg(long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// A value of a variable in payload files; one that comes again makes one more case.
+    #[arg(long = "assign", value_name = "__NAME__=VALUE")]
+    assignments: Vec<String>,
+    /// The servers, with commas between them, and :relay behind those that are to pass mail on; all without it.
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
+    servers: Vec<String>,
+    /// Writes the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Writes the report as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Does not look again at what stands apart.
+    #[arg(long)]
+    once: bool,
+    /// How many sessions may be held to make a case smaller.
+    #[arg(long, default_value_t = SESSIONS, value_name = "SESSIONS")]
+    shrink: usize,
+}
+
+impl Chosen {
+    fn run(self, recipes: &Recipes, cache: &Cache) -> Result<()> {
+        let assignments = assignments(&self.assignments)?;
+        let mut cases = Vec::new();
+        for file in &self.files {
+            cases.extend(send::read(file, &assignments)?);
+        }
+        let bounds = Bounds { confirms: !self.once, sessions_per_case: self.shrink, ..Bounds::default() };
+        let run = run::Run { cases, servers: self.servers, bounds, json: self.json, html: self.html };
+        run::run(recipes, cache, run)
+    }
+}
+
+fn read_report(file: &Path) -> Result<Report> {
+    let what = || format!("reading {}", file.display());
+    Report::from_json(&fs::read_to_string(file).with_context(what)?).with_context(what)
+}
+
+fn write_page(file: &Path, page: &Path) -> Result<()> {
+    let text = report::page(&read_report(file)?)?;
+    fs::write(page, text).with_context(|| format!("writing {}", page.display()))
+}
+
 impl Shared {
     fn open(self) -> Result<(Recipes, Cache)> {
         Ok((Recipes::read(self.recipes.as_deref())?, Cache::open(self.cache, self.mailrecv)?))
@@ -57,10 +197,16 @@ impl Shared {
 }
 
 /// Does what the command line asks for.
-pub fn run() -> ExitCode {
+pub fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::FirstProcess => return first_process::run(),
         Command::Servers(shared) => shared.open().and_then(|(recipes, cache)| servers::show(&recipes, &cache)),
+        Command::Send(send) => send.send(),
+        Command::Run { shared, chosen } => shared.open().and_then(|(recipes, cache)| chosen.run(&recipes, &cache)),
+        Command::Grid { report } => read_report(&report).map(|report| {
+            terminal::print(report::grid(&report, terminal::has_colours()).trim_end());
+        }),
+        Command::Report { report, html } => write_page(&report, &html),
         Command::Up { shared, servers } => {
             shared.open().and_then(|(recipes, cache)| up::keep(&recipes, &cache, &servers))
         }

@@ -1,5 +1,5 @@
 //! The binary: everything is in the library, where tests can reach it.
 
 fn main() -> std::process::ExitCode {
-    smtp_garden::run()
+    smtp_garden::main()
 }

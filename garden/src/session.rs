@@ -97,6 +97,41 @@ pub fn adapt(case: &Case, hello: Hello, login: Option<&str>) -> (Case, Vec<usize
     (adapted, origins)
 }
 
+/// The line that this user logs in with (RFC 4616).
+pub fn auth_plain(user: &str, password: &str) -> String {
+    format!("AUTH PLAIN {}", base64(format!("\0{user}\0{password}").as_bytes()))
+}
+
+/// In base64 (RFC 4648), for the one line that needs it.
+fn base64(octets: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in octets.chunks(3) {
+        let number = (0..3).fold(0u32, |number, at| number << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        for digit in 0..4usize {
+            match digit <= group.len() {
+                true => text.push(char::from(LETTERS[(number >> (18 - 6 * digit) & 63) as usize])),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}
+
+/// Whether the session was held to its end: each reply that is waited for came, and was the expected one.
+pub fn is_whole(case: &Case, events: &[Event]) -> bool {
+    let code_at = |index: usize| {
+        events.iter().find_map(|event| match event {
+            Event::Reply(reply) if reply.unit == Some(index) => Some(reply.code.to_string()),
+            _ => None,
+        })
+    };
+    case.units.iter().enumerate().all(|(index, unit)| match unit {
+        Unit::Expect { code } => code_at(index).is_some_and(|came| came.starts_with(code.as_str())),
+        Unit::Send { .. } | Unit::Pause(_) | Unit::StartTls => true,
+    })
+}
+
 fn greeting(octets: &[u8], hello: Hello) -> Vec<u8> {
     let verb = match hello {
         Hello::AsItIs => return octets.to_vec(),
@@ -435,6 +470,25 @@ mod tests {
         let units = vec![send(Part::Mail, "MAIL\r\n"), expect("2"), send(Part::Rcpt, "RCPT\r\n")];
         let (events, heard) = session(&["220 hello\r\n", "550 no\r\n"], units, PATIENCE);
         assert_eq!((replies(&events), &*heard), (vec![(220, None), (550, Some(1))], "MAIL\r\n"));
+    }
+
+    #[test]
+    fn a_session_is_whole_with_the_replies_that_it_waits_for() {
+        let units = || vec![send(Part::Mail, "MAIL\r\n"), expect("2"), send(Part::Rcpt, "RCPT\r\n"), expect("2")];
+        for (second, is) in [("250 2\r\n", true), ("550 2\r\n", false), ("", false)] {
+            let says: &[&str] = Box::leak(Box::new(["220 hello\r\n", "250 1\r\n", second]));
+            let says: &'static [&'static str] = Box::leak(says.iter().map(|text| &*text.to_string().leak()).collect());
+            let patience = if second.is_empty() { Duration::from_millis(50) } else { PATIENCE };
+            let (events, _) = session(says, units(), patience);
+            assert_eq!(is_whole(&case(units()), &events), is, "{second}");
+        }
+    }
+
+    #[test]
+    fn who_logs_in_says_so_in_base64() {
+        // RFC 4616, 4, without the identity in front.
+        assert_eq!(auth_plain("tim", "tanstaaftanstaaf"), "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm");
+        assert_eq!(auth_plain("ab", "c"), "AUTH PLAIN AGFiAGM=");
     }
 
     #[test]

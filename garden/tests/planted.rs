@@ -8,7 +8,7 @@ mod scripted;
 
 use std::collections::BTreeMap;
 
-use scripted::{Fault, Scripted, Server, case, closing, opening, ten_sound_servers};
+use scripted::{Fault, Scripted, Server, case, smuggling, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{Judgement, Kind, Learned, Stand, confirm, controls, judge, learn};
 use smtp_garden::observation::{Observation, Servers};
@@ -80,26 +80,11 @@ fn planted_faults_are_named_by_class() {
     }
 }
 
-/// A second message in a text, paced so that a server that ends there answers.
-fn smuggling(subject: &str) -> Case {
-    let mut units = opening();
-    units.push(Unit::Send { part: Part::Header, octets: HEADER.to_vec() });
-    units.push(Unit::Send { part: Part::Body, octets: b"\r\n__TOKEN__".to_vec() });
-    units.push(Unit::Send { part: Part::End, octets: b"\n.\n".to_vec() });
-    units.push(Unit::Pause(std::time::Duration::from_millis(10)));
-    let tail = format!(
-        "MAIL FROM:<forged@elsewhere.example>\r\nRCPT TO:<__DEST__>\r\nDATA\r\nSubject: {subject}\r\n\r\n__TOKEN__\r\n"
-    );
-    units.push(Unit::Send { part: Part::Tail, octets: tail.into_bytes() });
-    units.extend(closing());
-    Case { name: "smuggling".into(), units }
-}
-
 #[test]
 fn a_message_that_comes_out_of_a_text_is_counted_and_is_forged() {
     let mut servers = with(Fault::EndsAtLfDotLf);
     let learned = learn_all(&mut servers);
-    let judgement = judge_all(&mut servers, &learned, &smuggling("forged"));
+    let judgement = judge_all(&mut servers, &learned, &smuggling("end", b"\n.\n"));
     assert_eq!(apart(&judgement), [("faulty", Kind::More)]);
     let Stand::Apart(differences) = &judgement.verdict("faulty").unwrap().stand else { panic!() };
     let kinds: Vec<_> = differences.iter().map(|difference| difference.kind).collect();
@@ -244,7 +229,7 @@ fn text_of(case: &Case) -> String {
 fn planted_faults_are_minimised() {
     for (fault, kind, smallest) in [
         (Fault::DropsNulLines, Kind::Bytes, r"|\r\n__TOKEN__\r\n\x00\r\n|.\r\n"),
-        (Fault::JoinsHeaderLines, Kind::HeaderLost, r"|__TOKEN__ \r\nd:\r\n|.\r\n"),
+        (Fault::JoinsHeaderLines, Kind::HeaderLost, r"|__TOKEN__ \r\nT:\r\n|.\r\n"),
         (Fault::EndsAtLfDotLf, Kind::Cut, r"|__TOKEN__\n.\n\r\n|.\r\n"),
         (Fault::AddsField, Kind::HeaderInjected, r"|__TOKEN__\xa9\r\n|.\r\n"),
         (Fault::DoublesDots, Kind::Bytes, r"|\r\n__TOKEN__\r\n..\r\n|.\r\n"),

@@ -51,6 +51,13 @@ pub enum Stand {
     Refuses,
     /// It stands apart, in these ways, the gravest first; never none.
     Apart(Vec<Difference>),
+    /// It stood apart, but not each time.
+    Unsteady {
+        /// In these ways.
+        differences: Vec<Difference>,
+        /// In how many of three more sessions.
+        again: usize,
+    },
     /// Nothing can be said, for this reason.
     Unknown(String),
 }

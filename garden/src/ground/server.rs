@@ -25,7 +25,7 @@ use crate::hop::{Answers, Hop};
 use crate::observation::{Message, Place};
 use crate::packages::Fetched;
 use crate::recipe::{Drained, Entry, PeerSetting, Recipe, Role, Setting};
-use crate::session::{Filling, Hello};
+use crate::session::{self, Filling, Hello};
 
 /// A server that stands in the garden. It ends when this is dropped.
 #[derive(Debug)]
@@ -259,7 +259,7 @@ impl drive::Server for InRole<'_> {
 
     fn login(&self) -> Option<String> {
         let login = self.server.recipe.login.as_ref()?;
-        Some(format!("AUTH PLAIN {}", base64(format!("\0{}\0{}", login.user, login.password).as_bytes())))
+        Some(session::auth_plain(&login.user, &login.password))
     }
 
     fn filling(&self, token: &str) -> Filling {
@@ -524,20 +524,4 @@ fn read_from(file: &Path, from: u64) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     Ok(text)
-}
-
-/// In base64 (RFC 4648), for the one line that needs it.
-fn base64(octets: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in octets.chunks(3) {
-        let number = (0..3).fold(0u32, |number, at| number << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
-        for digit in 0..4usize {
-            match digit <= group.len() {
-                true => text.push(char::from(LETTERS[(number >> (18 - 6 * digit) & 63) as usize])),
-                false => text.push('='),
-            }
-        }
-    }
-    text
 }

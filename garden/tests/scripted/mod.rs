@@ -4,10 +4,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part of this")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use smtp_garden::case::{Case, Part, Placeholder, Unit};
+use smtp_garden::examine::{Bounds, examine, gather};
 use smtp_garden::observation::{Envelope, Event, Message, Observation, Place, Reply, Servers};
+use smtp_garden::report::{Report, ServerEntry};
 
 /// Servers, and how many sessions were held with them.
 #[derive(Default)]
@@ -55,6 +58,8 @@ pub enum Fault {
     BouncesNul,
     /// Refuses a text with a NUL in it.
     RefusesNul,
+    /// Refuses a text with an LF that has no CR before it.
+    RefusesLf,
 }
 
 /// What a server does to each message, wrong or not.
@@ -148,6 +153,7 @@ impl Server {
                     session.take(&octets);
                     transcript.push(Event::Sent(octets));
                 }
+                Unit::StartTls => {}
                 Unit::Expect { code } => {
                     if session.replies.is_empty() {
                         transcript.push(if session.is_closed { Event::Closed } else { Event::TimedOut });
@@ -291,7 +297,15 @@ impl<'s> Session<'s> {
         let habits = &self.server.habits;
         let recipients = std::mem::take(&mut self.recipients);
         let sender = self.sender.take().unwrap_or_default();
-        if self.server.fault == Fault::RefusesNul && has_nul(text) {
+        let is_refused = match self.server.fault {
+            Fault::RefusesNul => has_nul(text),
+            Fault::RefusesLf => {
+                text.iter().filter(|&&octet| octet == b'\n').count()
+                    > text.windows(2).filter(|pair| *pair == b"\r\n").count()
+            }
+            _ => false,
+        };
+        if is_refused {
             self.replies.push(554);
             return;
         }
@@ -522,4 +536,53 @@ pub fn ten_sound_servers() -> Vec<Server> {
             },
         ),
     ]
+}
+
+/// A second message in a text, behind what may end it; paced, so that a server that ends there answers.
+pub fn smuggling(name: &str, end: &[u8]) -> Case {
+    let mut units = opening();
+    units.push(Unit::Send {
+        part: Part::Header,
+        octets: b"Subject: __TOKEN__\r\nFrom: __SOURCE__\r\nX-First: 1\r\n".to_vec(),
+    });
+    units.push(Unit::Send { part: Part::Body, octets: b"\r\n__TOKEN__".to_vec() });
+    units.push(Unit::Send { part: Part::End, octets: end.to_vec() });
+    units.push(Unit::Pause(Duration::from_millis(10)));
+    let tail =
+        b"MAIL FROM:<forged@elsewhere.example>\r\nRCPT TO:<__DEST__>\r\nDATA\r\nSubject: forged\r\n\r\n__TOKEN__\r\n";
+    units.push(Unit::Send { part: Part::Tail, octets: tail.to_vec() });
+    units.extend(closing());
+    Case { name: name.into(), units }
+}
+
+/// A report with something of every kind: fourteen servers, nine cases.
+pub fn example() -> Report {
+    let mut servers = ten_sound_servers();
+    servers.push(Server::faulty("nul", Fault::DropsNulLines));
+    servers.push(Server::faulty("joins", Fault::JoinsHeaderLines));
+    servers.push(Server::faulty("ends", Fault::EndsAtLfDotLf));
+    servers.push(Server::faulty("dots", Fault::DoublesDots));
+    servers.push(Server::faulty("at-times", Fault::DropsNulLinesAtTimes));
+    let header: &[u8] = b"Subject: __TOKEN__\r\nFrom: __SOURCE__\r\n";
+    let cases = [
+        case("ordinary/text", header, b"__TOKEN__\r\nand text\r\n"),
+        case("ordinary/dots", header, b"__TOKEN__\r\na line.\r\n.. begins with a dot\r\n"),
+        case("ordinary/dots-more", header, b"__TOKEN__\r\n...\r\nmore\r\n..\r\n"),
+        case("octets/NUL", header, b"__TOKEN__\r\nbefore \0 behind\r\nlast\r\n"),
+        case("octets/NUL-and-more", header, b"__TOKEN__\r\n\0\r\n<script>alert(1)</script> \xe9\r\nlast\r\n"),
+        case("header/space-at-end", b"Subject: __TOKEN__\r\nX-First: a \r\nX-Second: b\r\n", b"__TOKEN__\r\n"),
+        case("end-of-data/LF.LF/blob", header, b"__TOKEN__\r\nfirst\n.\nMAIL\r\n"),
+        smuggling("end-of-data/LF.LF/paced", b"\n.\n"),
+        smuggling("end-of-data/CR.CR/paced", b"\r.\r"),
+    ];
+    let mut servers = Scripted::new(servers);
+    let gathered = gather(&mut servers, &cases).unwrap();
+    let mut report = examine(&mut servers, gathered, &|_| None, Bounds::default(), &mut |_| {}).unwrap();
+    report.servers.push(ServerEntry {
+        name: "james".into(),
+        version: None,
+        absent: Some("no package of it is to be had".into()),
+        learned: None,
+    });
+    report
 }
