@@ -445,7 +445,7 @@ fn plan(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<Plan> {
     let accounts = Accounts::of(recipe);
     let made = |entry: &Entry| -> Result<Made> {
         let (uid, gid) = accounts.owner(&entry.owner).with_context(|| format!("{}: {}", recipe.name, entry.path))?;
-        Ok(Made { path: PathBuf::from(&entry.path), uid, gid, mode: entry.mode })
+        Ok(Made { path: PathBuf::from(recipe.fill_word(&entry.path, setting)?), uid, gid, mode: entry.mode })
     };
     let mut folders = Vec::new();
     for user in USERS {
