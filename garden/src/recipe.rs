@@ -5,7 +5,6 @@
 //! can have variants: servers of their own, which differ from it in a few keys.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::mem;
 use std::ops::Range;
 use std::time::Duration;
@@ -246,19 +245,27 @@ impl Recipe {
     /// As of [`Self::fill`].
     pub fn fill_word(&self, word: &str, setting: &Setting) -> Result<String> {
         let mut filled = String::new();
-        self.fill_line(word, setting, &mut filled).map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
+        self.fill_line(word, setting, &mut filled)
+            .map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
         Ok(filled)
     }
 
+    /// The recipe's own placeholders come first: what they stand for may be lines with others.
     fn fill_line(&self, line: &str, setting: &Setting, filled: &mut String) -> Result<(), String> {
-        let of = |protocol| setting.peers.iter().filter(move |peer| peer.protocol == protocol);
-        if line.contains("__PEER_") {
-            of(Protocol::Smtp).try_for_each(|peer| self.fill_once(line, setting, Some(peer), filled))
-        } else if line.contains("__LMTP_PEER_") {
-            of(Protocol::Lmtp).try_for_each(|peer| self.fill_once(line, setting, Some(peer), filled))
-        } else {
-            self.fill_once(line, setting, None, filled)
+        let own = |word: &str| self.values.get(word).map(String::clone);
+        let mut with_values = String::with_capacity(line.len());
+        replace(line, &mut with_values, |word| Ok(own(word).unwrap_or_else(|| word.to_owned())))?;
+        for line in with_values.split_inclusive('\n') {
+            let of = |protocol| setting.peers.iter().filter(move |peer| peer.protocol == protocol);
+            if line.contains("__PEER_") {
+                of(Protocol::Smtp).try_for_each(|peer| self.fill_once(line, setting, Some(peer), filled))?;
+            } else if line.contains("__LMTP_PEER_") {
+                of(Protocol::Lmtp).try_for_each(|peer| self.fill_once(line, setting, Some(peer), filled))?;
+            } else {
+                self.fill_once(line, setting, None, filled)?;
+            }
         }
+        Ok(())
     }
 
     fn fill_once(
@@ -268,32 +275,30 @@ impl Recipe {
         peer: Option<&PeerSetting>,
         filled: &mut String,
     ) -> Result<(), String> {
-        let mut rest = line;
-        while let Some(placeholder) = first_placeholder(rest) {
-            filled.push_str(&rest[..placeholder.start]);
-            let word = &rest[placeholder.clone()];
-            rest = &rest[placeholder.end..];
-            match (word, peer) {
-                ("__DOMAIN__", _) => filled.push_str(&setting.domain),
-                ("__NAME__", _) => filled.push_str(&setting.name),
-                ("__PORT__", _) => push_number(filled, setting.port),
-                ("__HOP_PORT__", _) => push_number(filled, setting.hop_port),
-                ("__PEER_DOMAIN__" | "__LMTP_PEER_DOMAIN__", Some(peer)) => filled.push_str(&peer.domain),
-                ("__PEER_PORT__" | "__LMTP_PEER_PORT__", Some(peer)) => push_number(filled, peer.port),
-                _ => match self.values.get(word) {
-                    Some(value) => self.fill_once(value, setting, peer, filled)?,
-                    None => return Err(unknown(word, &self.values)),
-                },
-            }
-        }
-        filled.push_str(rest);
-        Ok(())
+        replace(line, filled, |word| {
+            Ok(match (word, peer) {
+                ("__DOMAIN__", _) => setting.domain.clone(),
+                ("__NAME__", _) => setting.name.clone(),
+                ("__PORT__", _) => setting.port.to_string(),
+                ("__HOP_PORT__", _) => setting.hop_port.to_string(),
+                ("__PEER_DOMAIN__" | "__LMTP_PEER_DOMAIN__", Some(peer)) => peer.domain.clone(),
+                ("__PEER_PORT__" | "__LMTP_PEER_PORT__", Some(peer)) => peer.port.to_string(),
+                _ => return Err(unknown(word, &self.values)),
+            })
+        })
     }
 }
 
-fn push_number(text: &mut String, number: u16) {
-    // Writing to a String does not fail.
-    let _ = write!(text, "{number}");
+/// Puts a text behind another one, with each placeholder replaced.
+fn replace(text: &str, behind: &mut String, with: impl Fn(&str) -> Result<String, String>) -> Result<(), String> {
+    let mut rest = text;
+    while let Some(placeholder) = first_placeholder(rest) {
+        behind.push_str(&rest[..placeholder.start]);
+        behind.push_str(&with(&rest[placeholder.clone()])?);
+        rest = &rest[placeholder.end..];
+    }
+    behind.push_str(rest);
+    Ok(())
 }
 
 /// Where the first placeholder in a text is: two underscores, capitals, digits and single underscores, two underscores.

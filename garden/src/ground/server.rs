@@ -464,6 +464,7 @@ fn plan(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<Plan> {
         ("/etc/group", 0o644, accounts.group.clone()),
         ("/etc/shadow", 0o600, accounts.shadow.clone()),
         ("/etc/hosts", 0o644, format!("127.0.0.1 {own} localhost {name}\n")),
+        ("/etc/environment", 0o644, String::new()),
         ("/etc/hostname", 0o644, format!("{own}\n")),
         ("/etc/mailname", 0o644, format!("{own}\n")),
         ("/etc/resolv.conf", 0o644, String::from("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")),
