@@ -188,10 +188,8 @@ impl Draft {
     /// The message with its end, one piece.
     pub(super) fn text_units(&self) -> Vec<Unit> {
         let mut units: Vec<_> = self.header.iter().map(|line| send(Part::Header, line)).collect();
-        if !self.body.is_empty() {
-            units.push(send(Part::Body, &self.body));
-        }
-        units.push(send(Part::End, &self.end));
+        let others = [(Part::Body, &self.body), (Part::End, &self.end)];
+        units.extend(others.iter().filter(|(_, octets)| !octets.is_empty()).map(|(part, octets)| send(*part, octets)));
         units
     }
 }

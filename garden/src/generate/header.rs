@@ -23,7 +23,10 @@ fn with_line(line: &[u8]) -> Draft {
     Draft::new().line(line).line(b"X-Behind: next\r\n")
 }
 
-const LINES: &[(&str, &[u8])] = &[
+/// Lines with what they are called.
+type Lines = &'static [(&'static str, &'static [u8])];
+
+const LINES: Lines = &[
     ("no-colon", b"This is no field\r\n"),
     ("no-colon-word", b"Word\r\n"),
     ("no-name", b": value\r\n"),
@@ -71,7 +74,7 @@ const LINES: &[(&str, &[u8])] = &[
 ];
 
 /// Fields of every mail, written otherwise.
-const INSTEAD: &[(&str, &[(&str, &[u8])])] = &[
+const INSTEAD: &[(&str, Lines)] = &[
     (
         "From",
         &[

@@ -11,6 +11,7 @@ mod draft;
 mod end_of_data;
 mod header;
 mod lines;
+pub mod listing;
 mod mutations;
 mod octets;
 mod pairs;

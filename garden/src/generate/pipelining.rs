@@ -11,7 +11,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(line_ends());
     cases.extend(in_pieces());
     for (name, lines) in FOREIGN {
-        let mut units = vec![send(Part::Helo, lines), expect("")];
+        let mut units = vec![send(Part::Helo, lines)];
+        units.extend(lines.windows(2).filter(|pair| pair == b"\r\n").map(|_| expect("")));
         units.extend(Draft::new().envelope());
         units.extend(text());
         cases.push(Case { name: format!("pipelining/foreign/{name}"), units });

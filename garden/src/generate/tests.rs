@@ -209,7 +209,10 @@ fn what_is_expected_of_a_case_is_what_it_is_about() {
 fn every_case_can_be_written_and_read() {
     for case in all() {
         let text = payload::write(case);
-        assert_eq!(payload::read("x", text.as_bytes(), &Assignments::new()).unwrap()[..], [case.clone()]);
+        assert_eq!(
+            payload::read("x", text.as_bytes(), &Assignments::new()).unwrap().as_slice(),
+            std::slice::from_ref(case)
+        );
     }
 }
 
