@@ -323,7 +323,7 @@ mod tests {
         let shown = |unit: &Unit| match unit {
             Unit::Send { octets, .. } => escaped::escape(octets),
             Unit::Expect { code } => format!("< {code}"),
-            Unit::Pause(_) => "...".to_owned(),
+            _ => "...".to_owned(),
         };
         case.units.iter().map(shown).collect()
     }

@@ -69,7 +69,7 @@ pub(super) fn has_token(units: &[Unit]) -> bool {
     let token = Placeholder::Token.text().as_bytes();
     units.iter().any(|unit| match unit {
         Unit::Send { octets, .. } => octets.windows(token.len()).any(|window| window == token),
-        Unit::Expect { .. } | Unit::Pause(_) => false,
+        _ => false,
     })
 }
 
@@ -233,7 +233,7 @@ fn change_structure(units: &mut Vec<Unit>, base: &[Case], random: &mut Random) {
 fn part(unit: &Unit) -> Option<Part> {
     match unit {
         Unit::Send { part, .. } => Some(*part),
-        Unit::Expect { .. } | Unit::Pause(_) => None,
+        _ => None,
     }
 }
 

@@ -237,3 +237,12 @@ fn cases_are_selected_by_set_name_and_beginning() {
     let said = select(&["end-of-data/L".to_owned()], Options::default()).unwrap_err();
     assert!(said.contains("`end-of-data/L` names no case"), "{said}");
 }
+
+#[test]
+fn the_manual_has_every_set() {
+    let manual = include_str!("../../docs/payloads.md");
+    for set in Set::EVERY {
+        let row = format!("| `{set}` | {} |\n", set.about());
+        assert!(manual.contains(&row), "{row}");
+    }
+}
