@@ -34,7 +34,7 @@ pub enum Unit {
         /// nothing where any reply will do.
         code: String,
     },
-    /// For so long nothing is sent; replies that come meanwhile are read.
+    /// For so long nothing is sent; replies that come meanwhile are read, and no later [`Unit::Expect`] is about them.
     Pause(Duration),
     /// TLS begins, with whatever certificate the server has; what follows is encrypted. In front of everything else it begins
     /// before the greeting (RFC 8314), else behind the reply to STARTTLS (RFC 3207).

@@ -7,6 +7,7 @@ mod connection;
 pub mod device_log;
 pub mod drive;
 pub mod examine;
+pub mod generate;
 pub mod ground;
 pub mod hop;
 pub mod names;

@@ -62,6 +62,10 @@ pub(super) fn parse(line: &[u8]) -> Parsed {
     if text.as_bytes().get(verb.len()) == Some(&b'\t') {
         odd.push(Reason::Syntax);
     }
+    let is_hello = ["HELO", "EHLO", "LHLO"].iter().any(|hello| verb.eq_ignore_ascii_case(hello));
+    if is_hello && argument.is_some_and(|name| name.len() > LONGEST_DOMAIN) {
+        odd.push(Reason::LongCommand);
+    }
     let mut is = |well_formed: bool| {
         if !well_formed {
             odd.push(Reason::Syntax);
@@ -130,6 +134,8 @@ pub(super) fn parse(line: &[u8]) -> Parsed {
 
 /// With its end (4.5.3.1.4). Parameters raise it; by how much says each extension, and that is not told apart here.
 const LONGEST_COMMAND: usize = 512;
+/// In octets (4.5.3.1.2).
+const LONGEST_DOMAIN: usize = 255;
 
 /// The path of `FROM:<PATH> PARAMETERS`, without its brackets, and the parameters; nothing if there is none to be seen.
 fn path_and_parameters<'l>(argument: &'l str, word: &str, odd: &mut Vec<Reason>) -> Option<(&'l str, &'l str)> {
@@ -221,7 +227,10 @@ fn is_of_the_garden(mailbox: &str) -> bool {
 /// Lengths that a server has to bear (4.5.3.1.1 to 4.5.3.1.3).
 fn lengths(path: &str, mailbox: &str, odd: &mut Vec<Reason>) {
     let (local, domain) = path::split(mailbox).unwrap_or_default();
-    if local.len() > 64 || domain.len() > 255 || path.len() + 2 > 256 || domain.split('.').any(|label| label.len() > 63)
+    if local.len() > 64
+        || domain.len() > LONGEST_DOMAIN
+        || path.len() + 2 > 256
+        || domain.split('.').any(|label| label.len() > 63)
     {
         odd.push(Reason::LongCommand);
     }

@@ -1,6 +1,7 @@
 //! Goes with a session that is given as octets alone, and says of each piece what it is and how many replies it has coming.
 
 use super::session::{Awaited, Reader};
+use super::text;
 use crate::case::Part;
 
 /// What a session is at.
@@ -24,9 +25,16 @@ impl Guide {
         self.reader.awaited() == Awaited::Text
     }
 
-    /// Whether commands come next.
-    pub(crate) fn is_among_commands(&self) -> bool {
-        self.reader.awaited() == Awaited::Command
+    /// How many of these octets belong together: a line, a text with its end, a chunk.
+    pub(crate) fn piece(&self, octets: &[u8]) -> usize {
+        let end = match self.reader.awaited() {
+            Awaited::Text => text::end(octets),
+            Awaited::Chunk(left) => Some(left.min(octets.len())),
+            Awaited::Command | Awaited::Response | Awaited::Nothing => {
+                octets.iter().position(|octet| *octet == b'\n').map(|at| at + 1)
+            }
+        };
+        end.unwrap_or(octets.len())
     }
 
     /// This piece is sent, and the replies that it has coming are waited for: says what it is and how many they are, if the

@@ -33,7 +33,8 @@ impl Session {
         self.reader.due.clear();
     }
 
-    pub(super) fn into_expected(self) -> Expected {
+    pub(super) fn into_expected(mut self) -> Expected {
+        self.reader.end();
         self.reader.expected
     }
 }
@@ -153,6 +154,16 @@ impl Reader {
             ReplyKind::Positive => matches!(first, None | Some(b'2')),
             ReplyKind::Intermediate => matches!(first, None | Some(b'3')),
             ReplyKind::Negative => matches!(first, None | Some(b'4' | b'5')),
+        }
+    }
+
+    /// Nothing more is sent.
+    fn end(&mut self) {
+        // No line, as long as only CR LF ends one; to some servers it is, or several.
+        let is_begun = matches!(self.awaited, Awaited::Command | Awaited::Response);
+        if is_begun && self.begun.iter().any(|octet| matches!(octet, b'\r' | b'\n')) {
+            self.note(Reason::CommandLine);
+            self.expected.at_most = None;
         }
     }
 

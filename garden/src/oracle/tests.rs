@@ -224,6 +224,13 @@ fn lines_of_commands_end_with_crlf() {
         assert_eq!(expected.at_most, None, "{line:?}");
         assert!(expected.leaves_open(Reason::CommandLine), "{line:?}");
     }
+    // Whoever waits for the reply waits in vain, unless the server takes it for a line.
+    for line in ["NOOP\n", "NOOP\r", "NOOP\n\r"] {
+        let expected = with(&START[..2], &[line, "< 2"]);
+        assert_eq!(reasons(&expected), [Reason::CommandLine], "{line:?}");
+        assert_eq!(expected.at_most, None, "{line:?}");
+    }
+    assert!(with(&START[..2], &["NOOP", "< 2"]).is_definite());
 }
 
 #[test]

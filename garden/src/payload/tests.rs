@@ -269,6 +269,41 @@ fn escapes_of_sendmsg_are_those_of_python() {
     assert!(said(b"ab\nc\xffd\n").starts_with("x:2:2: an octet that is no text"));
 }
 
+/// The indented blocks of the manual that are payloads.
+fn examples() -> Vec<String> {
+    let manual = include_str!("../../docs/payloads.md");
+    let is_code = |line: &&str| line.starts_with("    ") || line.is_empty();
+    let mut examples = Vec::new();
+    for (at, _) in manual.match_indices(&format!("    {HEADING}\n")) {
+        let block: Vec<_> =
+            manual[at..].lines().take_while(is_code).map(|line| line.get(4..).unwrap_or_default()).collect();
+        examples.push(block.join("\n"));
+    }
+    examples
+}
+
+#[test]
+fn the_examples_of_the_manual_are_payloads() {
+    let read = |text: &String| read("example.payload", text.as_bytes(), &Assignments::new()).unwrap();
+    let cases: Vec<_> = examples().iter().map(read).collect();
+    assert_eq!(cases.len(), 2);
+    assert_eq!(cases[0].len(), 1);
+    let expected = crate::oracle::expected(&cases[0][0]);
+    assert_eq!(expected.to_string(), "at most 1 message; open: bare-lf");
+    let names: Vec<_> = cases[1].iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names, ["example/1/exim", "example/1/postfix", "example/2/exim", "example/2/postfix"]);
+}
+
+#[test]
+fn the_mistake_of_the_manual_is_told_as_it_says() {
+    let text = "\nname x\nmail MAIL FROM:<a@b.examp\\qle>\\r\\n\n";
+    let problem =
+        read("mine.payload", format!("{HEADING}\n{text}").as_bytes(), &Assignments::new()).unwrap_err().remove(0);
+    let manual = include_str!("../../docs/payloads.md");
+    let shown: String = problem.to_string().lines().map(|line| format!("    {line}\n")).collect();
+    assert!(manual.contains(&shown), "{shown}");
+}
+
 proptest! {
     #[test]
     fn what_was_written_is_read_as_it_was(case in any_case()) {
