@@ -11,7 +11,7 @@ use crate::compare::{
 };
 use crate::observation::{Observation, Servers};
 use crate::report::{CaseEntry, ChainEntry, FORMAT, Finding, Numbers, Report, ServerEntry, Unsteady, public};
-use crate::shrink::{SESSIONS, Shrunk, Wanted, is_within, shrink};
+use crate::shrink::{SESSIONS, Shrunk, Wanted, is_same, is_within, shrink};
 
 /// What was seen so far.
 #[derive(Clone, Debug, Default)]
@@ -212,20 +212,29 @@ impl Examination<'_> {
                 };
                 rest.retain(|server| !servers.contains(server));
                 for server in servers {
-                    let detail = entry.judgement.verdict(&server).and_then(Verdict::difference);
-                    self.findings.push(Finding {
-                        kind,
-                        server,
-                        case: case.clone(),
-                        is_smallest,
-                        found_in: vec![entry.case.name.clone()],
-                        detail: detail.map(|difference| difference.detail.clone()).unwrap_or_default(),
-                        public: Vec::new(),
-                    });
+                    self.tell_once(entry, kind, server, &case, is_smallest);
                 }
             }
         }
         Ok(())
+    }
+
+    fn tell_once(&mut self, entry: &CaseEntry, kind: Kind, server: String, case: &str, is_smallest: bool) {
+        let is_known = |known: &&mut Finding| known.kind == kind && known.server == server && known.case == case;
+        if let Some(known) = self.findings.iter_mut().find(is_known) {
+            known.found_in.push(entry.case.name.clone());
+            return;
+        }
+        let difference = entry.judgement.verdict(&server).and_then(Verdict::difference);
+        self.findings.push(Finding {
+            kind,
+            server,
+            case: case.to_owned(),
+            is_smallest,
+            found_in: vec![entry.case.name.clone()],
+            detail: difference.map(|difference| difference.detail.clone()).unwrap_or_default(),
+            public: Vec::new(),
+        });
     }
 
     /// Whether it is a finding already, with a case that is within this one.
@@ -277,7 +286,7 @@ impl Examination<'_> {
         };
         self.numbers.shrink_sessions += sessions;
         // Two cases may have become the same one.
-        let same = self.smallest.iter().position(|known| known.case.units == case.units);
+        let same = self.smallest.iter().position(|known| is_same(&known.case, &case));
         let name = match same {
             Some(index) => self.smallest[index].case.name.clone(),
             None => format!("{}~{}", entry.case.name, self.smallest.len() + 1),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::Result;
 
 use crate::case::{Case, Part, Placeholder, Unit};
+use crate::compare::text::{find, sent};
 use crate::compare::{Expected, Kind, Learned, Stand, Verdict, judge_against};
 use crate::observation::{Observation, Servers};
 
@@ -50,8 +51,15 @@ pub struct Shrunk {
 ///
 /// As of [`Servers::hold`].
 pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Result<Option<Shrunk>> {
-    let mut trial =
-        Trial { servers, wanted, sessions: 0, is_spent: false, known: HashMap::new(), observations: Vec::new() };
+    let mut trial = Trial {
+        servers,
+        wanted,
+        sessions: 0,
+        is_spent: false,
+        is_ended: is_ended(case),
+        known: HashMap::new(),
+        observations: Vec::new(),
+    };
     if !trial.shows(case)? {
         return Ok(None);
     }
@@ -69,20 +77,61 @@ pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Res
     Ok(Some(Shrunk { case: smallest, sessions: trial.sessions, observations: trial.observations, is_smallest }))
 }
 
-/// Whether `large` has all the octets of `small`, part by part, in the same order: what shows with the small one is then
-/// likely to be what shows with the large one.
+/// Whether what is in `small` is in `large` as well, in the same order: its words with other letters between theirs or not,
+/// and all that is no word in one piece, for that is what a case is about: LF `.` LF is not within CRLF `.` CRLF.
 pub fn is_within(small: &Case, large: &Case) -> bool {
-    let mut rest = atoms(large).into_iter();
-    atoms(small).into_iter().all(|atom| rest.any(|other| other == atom))
+    let large = pieces(large);
+    pieces(small).iter().all(|(kind, small)| {
+        let rest = large.iter().find(|(other, _)| other == kind).map_or(&[][..], |(_, octets)| octets);
+        has_within(rest, without_end(small))
+    })
 }
 
-/// Each octet of a case, with its part.
-fn atoms(case: &Case) -> Vec<(Part, u8)> {
-    let sends = case.units.iter().filter_map(|unit| match unit {
-        Unit::Send { part, octets } => Some((*part, octets)),
-        _ => None,
-    });
-    sends.flat_map(|(part, octets)| octets.iter().map(move |&octet| (part, octet))).collect()
+/// Whether two cases send the same, in whatever units.
+pub fn is_same(one: &Case, other: &Case) -> bool {
+    pieces(one) == pieces(other)
+}
+
+/// What is sent, by kind of part, in one piece each: a body, what is to end it and what follows are one text.
+fn pieces(case: &Case) -> Vec<(Part, Vec<u8>)> {
+    let mut pieces: Vec<(Part, Vec<u8>)> = Vec::new();
+    for unit in &case.units {
+        let Unit::Send { part, octets } = unit else {
+            continue;
+        };
+        let part = if matches!(part, Part::End | Part::Tail) { Part::Body } else { *part };
+        match pieces.iter_mut().find(|(known, _)| *known == part) {
+            Some((_, piece)) => piece.extend_from_slice(octets),
+            None => pieces.push((part, octets.clone())),
+        }
+    }
+    pieces
+}
+
+fn without_end(octets: &[u8]) -> &[u8] {
+    octets.strip_suffix(b".\r\n").unwrap_or(octets)
+}
+
+fn has_within(large: &[u8], small: &[u8]) -> bool {
+    let is_letter = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'_';
+    let mut rest = large;
+    for run in small.chunk_by(|one, other| is_letter(one) == is_letter(other)) {
+        let end = if run.first().is_some_and(is_letter) {
+            let mut letters = run.iter().peekable();
+            let last = rest.iter().position(|octet| {
+                letters.next_if_eq(&octet);
+                letters.peek().is_none()
+            });
+            last.map(|at| at + 1)
+        } else {
+            find(rest, run).map(|at| at + run.len())
+        };
+        let Some(end) = end else {
+            return false;
+        };
+        rest = &rest[end..];
+    }
+    true
 }
 
 /// Holds sessions and says whether a case shows what it is to show.
@@ -91,6 +140,8 @@ struct Trial<'a> {
     wanted: Wanted<'a>,
     sessions: usize,
     is_spent: bool,
+    /// Whether the text of the case that is made smaller has an end.
+    is_ended: bool,
     known: HashMap<Vec<Unit>, bool>,
     /// Of the last case that showed it.
     observations: Vec<Observation>,
@@ -100,6 +151,10 @@ impl Trial<'_> {
     fn shows(&mut self, case: &Case) -> Result<bool> {
         if let Some(&known) = self.known.get(&case.units) {
             return Ok(known);
+        }
+        // A case whose text has an end for everybody is not to become one that most servers wait for more of.
+        if self.is_ended && !is_ended(case) {
+            return Ok(false);
         }
         let wanted = self.wanted;
         if self.sessions + wanted.apart.len() + wanted.others.len() > wanted.sessions {
@@ -128,6 +183,10 @@ impl Trial<'_> {
         }
         Ok(shows)
     }
+}
+
+fn is_ended(case: &Case) -> bool {
+    sent(case).iter().all(|message| message.is_ended)
 }
 
 fn is_wanted(case: &Case, observations: &[Observation], expected: Option<&Expected>, wanted: Wanted<'_>) -> bool {
@@ -273,9 +332,7 @@ fn octets(case: &Case) -> Vec<Piece> {
                 if is_one_name(&octets[at..end]) {
                     continue;
                 }
-            } else if matches!(&case.units[unit], Unit::Send { part: Part::Data | Part::Quit, .. })
-                || matches!(&octets[..], b".\r\n" | b"\r\n.\r\n")
-            {
+            } else if matches!(&case.units[unit], Unit::Send { part: Part::Data | Part::Quit, .. }) || is_end(octets) {
                 continue;
             } else if ends_before_dot(case, unit) && octets.ends_with(b"\r\n") {
                 end -= 2;
@@ -288,6 +345,11 @@ fn octets(case: &Case) -> Vec<Piece> {
         }
     }
     pieces
+}
+
+/// Whether it ends the data everywhere, and is nothing more.
+fn is_end(octets: &[u8]) -> bool {
+    matches!(octets, b".\r\n" | b"\r\n.\r\n")
 }
 
 fn is_text(part: Part) -> bool {
@@ -371,11 +433,23 @@ mod tests {
     }
 
     #[test]
-    fn a_case_is_within_another_if_its_octets_are_in_the_same_parts() {
+    fn a_case_is_within_another_if_what_is_no_word_is_there_in_one_piece() {
         let large = case(vec![send(Part::Header, b"A: 1\r\n"), send(Part::Body, b"\r\nx\0y\r\n")]);
         assert!(is_within(&case(vec![send(Part::Body, b"\0")]), &large));
         assert!(is_within(&large, &large));
         assert!(!is_within(&case(vec![send(Part::Header, b"\0")]), &large));
         assert!(!is_within(&case(vec![send(Part::Body, b"y\0")]), &large));
+        let ends = |octets: &[u8]| {
+            case(vec![send(Part::Body, b"\r\nletters"), send(Part::End, octets), send(Part::End, b".\r\n")])
+        };
+        assert!(is_within(
+            &case(vec![send(Part::Body, b"es\n.\n"), send(Part::End, b".\r\n")]),
+            &ends(b"\n.\nMAIL\r\n")
+        ));
+        assert!(!is_within(
+            &case(vec![send(Part::Body, b"es\n.\n"), send(Part::End, b".\r\n")]),
+            &ends(b"\r\n.\r\r\nMAIL\r\n")
+        ));
+        assert!(is_same(&ends(b"a"), &case(vec![send(Part::Body, b"\r\nlettersa.\r\n")])));
     }
 }

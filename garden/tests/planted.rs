@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use scripted::{Fault, Scripted, Server, case, smuggling, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
-use smtp_garden::compare::{Judgement, Kind, Learned, Stand, confirm, controls, judge, learn};
+use smtp_garden::compare::{
+    Judgement, Kind, Learned, Stand, chains, confirm, controls, judge, judge_chain, learn, text,
+};
 use smtp_garden::observation::{Observation, Servers};
 use smtp_garden::shrink::{SESSIONS, Wanted, shrink};
 
@@ -89,6 +91,45 @@ fn a_message_that_comes_out_of_a_text_is_counted_and_is_forged() {
     let Stand::Apart(differences) = &judgement.verdict("faulty").unwrap().stand else { panic!() };
     let kinds: Vec<_> = differences.iter().map(|difference| difference.kind).collect();
     assert_eq!(kinds, [Kind::More, Kind::Forged]);
+}
+
+/// What a relay puts on the wire, sent to a receiver as it is.
+fn onward(servers: &mut Scripted, relayed: &Observation, receiver: &str) -> Observation {
+    let octets = text::with_replaced(&relayed.messages[0].octets, relayed.token.as_bytes(), b"__TOKEN__");
+    let mut units = scripted::opening();
+    units.push(Unit::Send { part: Part::Body, octets });
+    let case = Case { name: relayed.case.clone(), units };
+    let mut observation = servers.hold(receiver, std::slice::from_ref(&case)).unwrap().remove(0);
+    // All else was filled in for the relay.
+    observation.filled.clone_from(&relayed.filled);
+    observation
+}
+
+#[test]
+fn a_relay_and_a_receiver_that_make_two_messages_of_one_are_named_and_confirmed() {
+    let mut servers = with(Fault::EndsAtLfDotLf);
+    let learned = learn_all(&mut servers);
+    let case = smuggling("end", b"\n.\n");
+    let observations = observe(&mut servers, &case);
+    let judgement = judge(&case, &observations.iter().collect::<Vec<_>>(), &learned, None);
+    let found = chains(std::slice::from_ref(&case), &observations, &[judgement]);
+    // Those that pass mail on, each before the one that ends the data there.
+    let pairs: Vec<_> = found.iter().map(|chain| (chain.relay.as_str(), chain.receiver.as_str())).collect();
+    assert_eq!(pairs, [("helo", "faulty"), ("two-received", "faulty"), ("wire", "faulty")]);
+    assert!(found.iter().all(|chain| chain.case == "end" && chain.variant == r"\n.\n"));
+
+    let relayed = observations.iter().find(|observation| observation.server == "wire").unwrap();
+    let judge = |came_out: &Observation| {
+        judge_chain(&case, relayed, &learned["wire"], came_out, &learned[&came_out.server])
+            .difference()
+            .map(|difference| difference.kind)
+    };
+    let faulty = onward(&mut servers, relayed, "faulty");
+    assert_eq!(judge(&faulty), Some(Kind::More));
+    for sound in ["postal", "renaming", "old", "plain"] {
+        let came_out = onward(&mut servers, relayed, sound);
+        assert_eq!(judge(&came_out), None, "{sound}");
+    }
 }
 
 #[test]

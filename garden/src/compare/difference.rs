@@ -61,10 +61,18 @@ pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Out
     }
     let (expected, came) = (reference.delivered.len(), seen.delivered.len());
     let numbers = format!("{came} came out, {expected} elsewhere");
-    if came > expected.max(knowledge.copies()) || came > expected && !lets_nothing_through(reference) {
+    if came > expected.max(knowledge.copies()) {
         add(Kind::More, numbers);
     } else if came > expected {
-        add(Kind::Accepts, numbers);
+        match &reference.steps {
+            None => add(Kind::Accepts, numbers),
+            Some(_) if reference.is_refused() => add(Kind::Accepts, numbers),
+            // There the text goes on; here it has ended.
+            Some(_) if reference.taken() == 0 => {
+                add(Kind::Cut, "the text has ended where others wait for its end".into())
+            }
+            Some(_) => add(Kind::More, numbers),
+        }
     } else if came < expected && (seen.is_drained || seen.is_refused()) {
         if seen.bounces > 0 {
             add(Kind::Bounces, numbers);
@@ -103,11 +111,6 @@ pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Out
     }
     found.sort_by_key(|difference| difference.kind);
     found
-}
-
-/// Whether nothing came out there for it was not let in.
-fn lets_nothing_through(outcome: &Outcome) -> bool {
-    outcome.delivered.is_empty() && (outcome.steps.is_none() || outcome.has_refusal() || outcome.has_no_answer())
 }
 
 /// Whether nothing tells the two apart.

@@ -178,6 +178,8 @@ pub struct Sent {
     pub recipients: usize,
     /// The text, dots taken away.
     pub octets: Vec<u8>,
+    /// Whether it is ended.
+    pub is_ended: bool,
 }
 
 /// The messages that a case sends, read so, placeholders in them. One that is not ended is there as well: a server that
@@ -186,23 +188,21 @@ pub fn sent(case: &Case) -> Vec<Sent> {
     let octets = octets_of(case);
     let mut rest = &octets[..];
     let mut messages = Vec::new();
-    let mut open = Sent { sender: Vec::new(), recipients: 0, octets: Vec::new() };
+    let mut open = Sent { sender: Vec::new(), recipients: 0, octets: Vec::new(), is_ended: true };
     let mut chunks: Option<Vec<u8>> = None;
     while !rest.is_empty() {
         let length = line_length(rest, LineEnds::Mailbox);
         let line = rest[..length].trim_ascii_end();
         rest = &rest[length..];
         if let Some(sender) = argument(line, b"MAIL FROM:") {
-            open = Sent { sender: sender.to_vec(), recipients: 0, octets: Vec::new() };
+            open = Sent { sender: sender.to_vec(), recipients: 0, octets: Vec::new(), is_ended: true };
             chunks = None;
         } else if argument(line, b"RCPT TO:").is_some() {
             open.recipients += 1;
         } else if line.eq_ignore_ascii_case(b"DATA") {
-            let (text, behind) = match end_of_data(rest) {
-                Some((_, behind)) => rest.split_at(behind),
-                None => (rest, &rest[rest.len()..]),
-            };
-            messages.push(Sent { octets: unstuffed(text), ..open.clone() });
+            let end = end_of_data(rest);
+            let (text, behind) = rest.split_at(end.map_or(rest.len(), |(_, behind)| behind));
+            messages.push(Sent { octets: unstuffed(text), is_ended: end.is_some(), ..open.clone() });
             rest = behind;
         } else if let Some(arguments) = argument(line, b"BDAT ") {
             let arguments = String::from_utf8_lossy(arguments).to_ascii_uppercase();
@@ -316,6 +316,8 @@ mod tests {
               mail from:<>\r\nDATA\r\nB\r\r\n.\r\nQUIT\r\n",
         ));
         assert_eq!(messages.len(), 2);
+        assert_eq!((messages[0].is_ended, messages[1].is_ended), (true, true));
+        assert!(!sent(&case(b"DATA\r\na\n.\n.\r\n"))[0].is_ended);
         assert_eq!(messages[0].recipients, 2);
         assert_eq!(messages[0].octets, b"A: 1\r\n\r\n.x\r\n\n.\nMAIL FROM:<no@no>\r\n");
         assert_eq!((&messages[1].sender[..], &messages[1].octets[..]), (&b"<>"[..], &b"B\r\r\n"[..]));
