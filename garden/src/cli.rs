@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 
+use crate::case::Case;
 use crate::examine::Bounds;
+use crate::generate::{self, Options, corpus, listing};
 use crate::ground::first_process;
 use crate::packages::Cache;
 use crate::payload::Assignments;
@@ -46,6 +48,18 @@ enum Command {
         shared: Shared,
         #[command(flatten)]
         chosen: Chosen,
+    },
+    /// Makes cases as small as they show the same with the same servers, and prints them as payload files.
+    Shrink {
+        #[command(flatten)]
+        shared: Shared,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Lists cases, or writes them as payload files.
+    Payloads {
+        #[command(subcommand)]
+        what: Payloads,
     },
     /// Shows the grid of a report.
     Grid {
@@ -141,9 +155,66 @@ fn assignments(texts: &[String]) -> Result<Assignments> {
     Ok(assignments)
 }
 
+#[derive(Debug, Subcommand)]
+enum Payloads {
+    /// Lists the sets of cases; or the cases that are named, with what the standard says of each.
+    List {
+        #[command(flatten)]
+        made: Made,
+    },
+    /// Writes cases into a folder, a file each.
+    Write {
+        /// The folder.
+        folder: PathBuf,
+        #[command(flatten)]
+        made: Made,
+    },
+}
+
+impl Payloads {
+    fn show(self) -> Result<()> {
+        match self {
+            Self::List { made } => listing::list(&mut std::io::stdout().lock(), &made.words, made.options()),
+            Self::Write { folder, made } => {
+                let number = listing::write(&folder, &made.words, made.options())?;
+                terminal::complain(&format!("{number} files in {}", folder.display()));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Cases that are made.
+#[derive(Debug, Args)]
+struct Made {
+    /// Sets of cases, cases, or what names of cases begin with; `payloads list` shows them.
+    #[arg(value_name = "CASES")]
+    words: Vec<String>,
+    /// What mutations are chosen by.
+    #[arg(long, default_value_t = Options::default().seed)]
+    seed: u64,
+    /// How many mutations there are.
+    #[arg(long, default_value_t = Options::default().mutations)]
+    mutations: u64,
+}
+
+impl Made {
+    fn options(&self) -> Options {
+        Options { seed: self.seed, mutations: self.mutations }
+    }
+}
+
 /// Which cases, which servers, and what becomes of it.
 #[derive(Debug, Args)]
 struct Chosen {
+    #[command(flatten)]
+    made: Made,
+    /// A case by its whole name; may be given again.
+    #[arg(long = "case", value_name = "CASE")]
+    named: Vec<String>,
+    /// A folder with payload files, recorded sessions or mails (.eml); may be given again.
+    #[arg(long = "folder", value_name = "FOLDER")]
+    folders: Vec<PathBuf>,
     /// A payload file; may be given again.
     #[arg(long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -168,15 +239,32 @@ struct Chosen {
 }
 
 impl Chosen {
-    fn run(self, recipes: &Recipes, cache: &Cache) -> Result<()> {
+    fn cases(&self) -> Result<Vec<Case>> {
+        let words: Vec<String> = self.made.words.iter().chain(&self.named).cloned().collect();
+        let mut cases = generate::select(&words, self.made.options()).map_err(|wrong| anyhow!(wrong))?;
         let assignments = assignments(&self.assignments)?;
-        let mut cases = Vec::new();
         for file in &self.files {
             cases.extend(send::read(file, &assignments)?);
         }
+        for folder in &self.folders {
+            let gathered = corpus::folder(folder)?;
+            for (file, why) in gathered.left_out {
+                terminal::complain(&format!("{} is left out: {why}", file.display()));
+            }
+            cases.extend(gathered.cases);
+        }
+        if cases.is_empty() {
+            bail!("no case is named: `smtp-garden payloads list` shows what there is; --file and --folder take yours");
+        }
+        Ok(cases)
+    }
+
+    fn run(self, shared: Shared, shows: run::Shows) -> Result<()> {
+        let cases = self.cases()?;
+        let (recipes, cache) = shared.open()?;
         let bounds = Bounds { confirms: !self.once, sessions_per_case: self.shrink, ..Bounds::default() };
-        let run = run::Run { cases, servers: self.servers, bounds, json: self.json, html: self.html };
-        run::run(recipes, cache, run)
+        let run = run::Run { cases, servers: self.servers, bounds, shows, json: self.json, html: self.html };
+        run::run(&recipes, &cache, run)
     }
 }
 
@@ -202,7 +290,9 @@ pub fn main() -> ExitCode {
         Command::FirstProcess => return first_process::run(),
         Command::Servers(shared) => shared.open().and_then(|(recipes, cache)| servers::show(&recipes, &cache)),
         Command::Send(send) => send.send(),
-        Command::Run { shared, chosen } => shared.open().and_then(|(recipes, cache)| chosen.run(&recipes, &cache)),
+        Command::Run { shared, chosen } => chosen.run(shared, run::Shows::Grid),
+        Command::Shrink { shared, chosen } => chosen.run(shared, run::Shows::Smallest),
+        Command::Payloads { what } => what.show(),
         Command::Grid { report } => read_report(&report).map(|report| {
             terminal::print(report::grid(&report, terminal::has_colours()).trim_end());
         }),

@@ -245,8 +245,7 @@ impl Recipe {
     /// As of [`Self::fill`].
     pub fn fill_word(&self, word: &str, setting: &Setting) -> Result<String> {
         let mut filled = String::new();
-        self.fill_line(word, setting, &mut filled)
-            .map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
+        self.fill_line(word, setting, &mut filled).map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
         Ok(filled)
     }
 

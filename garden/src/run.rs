@@ -18,6 +18,7 @@ use crate::ground::{Garden, Server};
 use crate::observation::{Observation, Patience, Servers};
 use crate::oracle;
 use crate::packages::Cache;
+use crate::payload;
 use crate::recipe::{Recipe, Role};
 use crate::recipes::Recipes;
 use crate::report::{self, Report, ServerEntry};
@@ -32,13 +33,24 @@ pub(crate) struct Run {
     pub(crate) servers: Vec<String>,
     /// How far it goes in looking again and making smaller.
     pub(crate) bounds: Bounds,
+    /// What is printed.
+    pub(crate) shows: Shows,
     /// Where the report goes as JSON.
     pub(crate) json: Option<PathBuf>,
     /// Where it goes as a page.
     pub(crate) html: Option<PathBuf>,
 }
 
-/// Does it, and shows the grid.
+/// What a run prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// The grid, and what was found.
+    Grid,
+    /// The smallest cases, as payload files.
+    Smallest,
+}
+
+/// Does it, and shows what came of it.
 ///
 /// # Errors
 ///
@@ -52,8 +64,23 @@ pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
     if let Some(file) = &run.html {
         fs::write(file, report::page(&report)?).with_context(|| format!("writing {}", file.display()))?;
     }
-    terminal::print(report::grid(&report, terminal::has_colours()).trim_end());
+    match run.shows {
+        Shows::Grid => terminal::print(report::grid(&report, terminal::has_colours()).trim_end()),
+        Shows::Smallest => show_smallest(&report),
+    }
     Ok(())
+}
+
+fn show_smallest(report: &Report) {
+    for entry in report.cases.iter().filter(|entry| entry.of.is_some()) {
+        for finding in report.findings.iter().filter(|finding| finding.case == entry.case.name) {
+            terminal::complain(&format!("{}: {} ({})", finding.server, finding.kind.meaning(), finding.detail));
+        }
+        terminal::print(&payload::write(&entry.case));
+    }
+    if report.findings.is_empty() {
+        terminal::complain("nobody stands apart, so there is nothing to make smaller");
+    }
 }
 
 fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], bounds: Bounds) -> Result<Report> {
@@ -223,16 +250,18 @@ impl Servers for Standing<'_> {
     }
 }
 
-/// What the standard has come of a case, where it says so.
+/// What the standard has come of a case; nothing where not even the number of messages can be told.
 fn expected(case: &Case) -> Option<Expected> {
     let expected = oracle::expected(case);
-    expected.is_definite().then(|| Expected {
-        may_refuse: false,
-        messages: expected
-            .messages
-            .into_iter()
-            .map(|message| ExpectedMessage { copies: message.recipients.len(), octets: message.octets })
-            .collect(),
+    let is_open = !expected.is_definite();
+    let messages = expected
+        .messages
+        .into_iter()
+        .map(|message| ExpectedMessage { copies: message.recipients.len(), octets: message.octets });
+    (!is_open || expected.at_most.is_some()).then(|| Expected {
+        messages: messages.collect(),
+        may_refuse: is_open,
+        is_open,
     })
 }
 

@@ -113,7 +113,11 @@ fn passes_on(server: &mut Server) {
     let places: Vec<_> = observation.messages.iter().map(|message| message.place.clone()).collect();
     assert_eq!(places, [Place::Wire], "{}", shown(&observation));
     let envelope = observation.messages[0].envelope.as_ref().unwrap();
-    assert!(envelope.recipients.iter().all(|recipient| recipient.contains("@elsewhere.example")), "{}", shown(&observation));
+    assert!(
+        envelope.recipients.iter().all(|recipient| recipient.contains("@elsewhere.example")),
+        "{}",
+        shown(&observation)
+    );
     has_text(&observation);
 }
 

@@ -99,7 +99,7 @@ fn what_the_standard_says_is_right_even_where_most_do_otherwise() {
             .into_iter()
             .map(|message| ExpectedMessage { octets: message.octets, copies: message.recipients })
             .collect();
-        Some(Expected { messages, may_refuse: true })
+        Some(Expected { messages, may_refuse: true, is_open: false })
     };
     let report = report_of(Scripted::new(ten_sound_servers()), std::slice::from_ref(&two), &oracle);
     assert_eq!(report.case("two").unwrap().expected.as_ref().unwrap().messages.len(), 2);

@@ -127,11 +127,13 @@ pub fn judge_against(
             }
         })
         .collect();
-    let mut groups = groups(&seen, expected.is_some());
-    let right = expected.map(Outcome::expected);
+    let definite = expected.filter(|expected| !expected.is_open);
+    let at_most = expected.filter(|expected| expected.is_open).map(Expected::copies);
+    let mut groups = groups(&seen, definite.is_some());
+    let right = definite.map(Outcome::expected);
     let reference = match &right {
         Some(_) => None,
-        None => reference(&mut groups, &seen, trusted),
+        None => reference(&mut groups, &seen, trusted, at_most),
     };
     let mut verdicts: Vec<_> = seen
         .iter()
@@ -178,15 +180,24 @@ fn groups(seen: &[Seen<'_>], is_standard_known: bool) -> Vec<Vec<usize>> {
     groups
 }
 
-/// The one that the others are measured with; its cluster is put first.
-fn reference(groups: &mut [Vec<usize>], seen: &[Seen<'_>], trusted: &[&str]) -> Option<usize> {
+/// The one that the others are measured with; its cluster is put first. Where the standard says how many messages have an
+/// end, it is one of those that take the text and make no more of it; if all refuse, one of them.
+fn reference(groups: &mut [Vec<usize>], seen: &[Seen<'_>], trusted: &[&str], at_most: Option<usize>) -> Option<usize> {
     let of_trusted = trusted.iter().find_map(|name| {
         let index = seen.iter().position(|one| one.server == *name)?;
         groups.iter().position(|group| group.contains(&index))
     });
     // One that is not drained tells nothing for the others.
-    let largest = || groups.iter().position(|group| group.iter().any(|&index| seen[index].outcome.is_drained));
-    let at = of_trusted.or_else(largest)?;
+    let is_drained = |group: &Vec<usize>| group.iter().any(|&index| seen[index].outcome.is_drained);
+    let largest = || groups.iter().position(is_drained);
+    let sound = || {
+        let at_most = at_most?;
+        let makes_no_more = |group: &Vec<usize>| {
+            group.iter().all(|&index| (1..=at_most).contains(&seen[index].outcome.delivered.len()))
+        };
+        groups.iter().position(|group| is_drained(group) && makes_no_more(group))
+    };
+    let at = of_trusted.or_else(sound).or_else(largest)?;
     groups[..=at].rotate_right(1);
     groups[0].first().copied()
 }
@@ -196,7 +207,7 @@ fn stand(knowledge: &Knowledge, one: &Seen<'_>, against: &Outcome, expected: Opt
         return Stand::Unknown(reason.clone());
     }
     let mut found = differences(knowledge, against, &one.outcome);
-    let may_refuse = expected.is_some_and(|expected| expected.may_refuse);
+    let may_refuse = expected.is_some_and(|expected| expected.may_refuse || expected.is_open);
     if may_refuse && one.outcome.is_refused() && found.iter().all(|difference| difference.kind == super::Kind::Refuses)
     {
         return Stand::Refuses;

@@ -25,6 +25,17 @@ pub struct Expected {
     pub messages: Vec<ExpectedMessage>,
     /// Whether a server may refuse all of it as well.
     pub may_refuse: bool,
+    /// Whether the standard leaves open what comes of it, because no client may send such a thing. Of the messages then only
+    /// the number counts: no more than so many have an end. What they are is what most servers make of them.
+    #[serde(default)]
+    pub is_open: bool,
+}
+
+impl Expected {
+    /// How many messages come out, for all recipients together.
+    fn copies(&self) -> usize {
+        self.messages.iter().map(|message| message.copies.max(1)).sum()
+    }
 }
 
 /// A message that comes out.
