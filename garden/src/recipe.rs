@@ -74,6 +74,8 @@ pub struct Programs {
     pub npm: Vec<String>,
     /// A crate with a program around it, which is `/program/crate/server`.
     pub krate: Option<Crate>,
+    /// The text of a program in Go, on libraries among the Debian packages; it is `/program/go/server`.
+    pub go: Option<String>,
     /// Whether it is the mailrecv of this workspace: `/program/mailrecv`.
     pub is_mailrecv: bool,
 }
@@ -245,8 +247,7 @@ impl Recipe {
     /// As of [`Self::fill`].
     pub fn fill_word(&self, word: &str, setting: &Setting) -> Result<String> {
         let mut filled = String::new();
-        self.fill_line(word, setting, &mut filled)
-            .map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
+        self.fill_line(word, setting, &mut filled).map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
         Ok(filled)
     }
 
@@ -345,6 +346,7 @@ struct Keys {
     npm: Option<Vec<String>>,
     #[serde(rename = "crate")]
     krate: Option<Crate>,
+    go: Option<String>,
     mailrecv: Option<bool>,
     users: Option<Vec<String>>,
     groups: Option<Vec<String>>,
@@ -408,6 +410,7 @@ impl Keys {
             pip: self.pip.or(base.pip),
             npm: self.npm.or(base.npm),
             krate: self.krate.or(base.krate),
+            go: self.go.or(base.go),
             mailrecv: self.mailrecv.or(base.mailrecv),
             users: self.users.or(base.users),
             groups: self.groups.or(base.groups),
@@ -462,6 +465,7 @@ impl Keys {
             files.push((entry(place, path, owner, mode.unwrap_or(0o644))?, text));
         }
         let folders = self.folders.unwrap_or_default().into_iter();
+        let go = self.go.map(|file| read(&file).map_err(|error| anyhow!("{place}: `go`: {error:#}")));
         let mut krate = self.krate;
         if let Some(krate) = &mut krate {
             krate.source = read(&krate.source).map_err(|error| anyhow!("{place}: [crate]: {error:#}"))?;
@@ -475,6 +479,7 @@ impl Keys {
                 pip: self.pip.unwrap_or_default(),
                 npm: self.npm.unwrap_or_default(),
                 krate,
+                go: go.transpose()?,
                 is_mailrecv: self.mailrecv.unwrap_or_default(),
             },
             users: self.users.unwrap_or_default(),

@@ -89,10 +89,11 @@ fn try_recipe(name: &str) {
     }
     let server = garden.server_mut(name).unwrap();
     server.restart().unwrap();
-    if roles.contains(&Role::Local) {
-        delivers(server);
-    } else {
-        passes_on(server);
+    match roles.first() {
+        Some(Role::Local) => delivers(server),
+        Some(Role::Relay) => passes_on(server),
+        // That it greets is all that there is.
+        None => {}
     }
 }
 
@@ -113,7 +114,11 @@ fn passes_on(server: &mut Server) {
     let places: Vec<_> = observation.messages.iter().map(|message| message.place.clone()).collect();
     assert_eq!(places, [Place::Wire], "{}", shown(&observation));
     let envelope = observation.messages[0].envelope.as_ref().unwrap();
-    assert!(envelope.recipients.iter().all(|recipient| recipient.contains("@elsewhere.example")), "{}", shown(&observation));
+    assert!(
+        envelope.recipients.iter().all(|recipient| recipient.contains("@elsewhere.example")),
+        "{}",
+        shown(&observation)
+    );
     has_text(&observation);
 }
 
