@@ -253,7 +253,7 @@ impl Recipe {
 
     /// The recipe's own placeholders come first: what they stand for may be lines with others.
     fn fill_line(&self, line: &str, setting: &Setting, filled: &mut String) -> Result<(), String> {
-        let own = |word: &str| self.values.get(word).map(String::clone);
+        let own = |word: &str| self.values.get(word).cloned();
         let mut with_values = String::with_capacity(line.len());
         replace(line, &mut with_values, |word| Ok(own(word).unwrap_or_else(|| word.to_owned())))?;
         for line in with_values.split_inclusive('\n') {
