@@ -102,6 +102,9 @@ impl Cache {
             fetched.programs.push((self.krate(krate)?, PathBuf::from("/program/crate")));
             versions.push(krate.version.clone());
         }
+        if let (Some(source), Some(packages)) = (&programs.go, &fetched.packages) {
+            fetched.programs.push((self.go(source, packages)?, PathBuf::from("/program/go")));
+        }
         if programs.is_mailrecv {
             let program = self.mailrecv()?;
             versions.push(output(Command::new(&program).arg("--version"))?.trim().replace("mailrecv ", ""));
@@ -232,6 +235,39 @@ impl Cache {
         )
         .context("cargo cannot build it")?;
         fs::copy(work.folder.join("target/release/server"), files.join("server")).context("the program built")?;
+        fs::rename(&files, &kept).context("keeping the program")?;
+        Ok(kept)
+    }
+
+    /// Built with the compiler and the libraries that are among these packages.
+    fn go(&self, source: &str, packages: &Path) -> Result<PathBuf> {
+        let kept = self.made("go")?.join(format!("{:016x}", hash(&(source, packages))));
+        if kept.is_dir() {
+            return Ok(kept);
+        }
+        let root = fs::read_dir(packages.join("usr/lib"))
+            .context("packages without a compiler")?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|folder| folder.join("bin/go").exists())
+            .context("there is no compiler of Go among the packages; add golang-go")?;
+        let work = self.work("go")?;
+        let files = work.folder.join("files");
+        fs::create_dir(&files)?;
+        fs::write(work.folder.join("server.go"), source)?;
+        output(
+            Command::new(root.join("bin/go"))
+                .args(["build", "-o"])
+                .arg(files.join("server"))
+                .arg("server.go")
+                .current_dir(&work.folder)
+                .env("GOROOT", &root)
+                .env("GOPATH", packages.join("usr/share/gocode"))
+                .env("GOCACHE", work.folder.join("cache"))
+                .env("GOFLAGS", "")
+                .env("GO111MODULE", "off")
+                .env("CGO_ENABLED", "0"),
+        )
+        .context("Go cannot build it")?;
         fs::rename(&files, &kept).context("keeping the program")?;
         Ok(kept)
     }

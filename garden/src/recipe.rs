@@ -74,6 +74,8 @@ pub struct Programs {
     pub npm: Vec<String>,
     /// A crate with a program around it, which is `/program/crate/server`.
     pub krate: Option<Crate>,
+    /// The text of a program in Go, on libraries among the Debian packages; it is `/program/go/server`.
+    pub go: Option<String>,
     /// Whether it is the mailrecv of this workspace: `/program/mailrecv`.
     pub is_mailrecv: bool,
 }
@@ -251,7 +253,7 @@ impl Recipe {
 
     /// The recipe's own placeholders come first: what they stand for may be lines with others.
     fn fill_line(&self, line: &str, setting: &Setting, filled: &mut String) -> Result<(), String> {
-        let own = |word: &str| self.values.get(word).map(String::clone);
+        let own = |word: &str| self.values.get(word).cloned();
         let mut with_values = String::with_capacity(line.len());
         replace(line, &mut with_values, |word| Ok(own(word).unwrap_or_else(|| word.to_owned())))?;
         for line in with_values.split_inclusive('\n') {
@@ -344,6 +346,7 @@ struct Keys {
     npm: Option<Vec<String>>,
     #[serde(rename = "crate")]
     krate: Option<Crate>,
+    go: Option<String>,
     mailrecv: Option<bool>,
     users: Option<Vec<String>>,
     groups: Option<Vec<String>>,
@@ -407,6 +410,7 @@ impl Keys {
             pip: self.pip.or(base.pip),
             npm: self.npm.or(base.npm),
             krate: self.krate.or(base.krate),
+            go: self.go.or(base.go),
             mailrecv: self.mailrecv.or(base.mailrecv),
             users: self.users.or(base.users),
             groups: self.groups.or(base.groups),
@@ -461,6 +465,7 @@ impl Keys {
             files.push((entry(place, path, owner, mode.unwrap_or(0o644))?, text));
         }
         let folders = self.folders.unwrap_or_default().into_iter();
+        let go = self.go.map(|file| read(&file).map_err(|error| anyhow!("{place}: `go`: {error:#}")));
         let mut krate = self.krate;
         if let Some(krate) = &mut krate {
             krate.source = read(&krate.source).map_err(|error| anyhow!("{place}: [crate]: {error:#}"))?;
@@ -474,6 +479,7 @@ impl Keys {
                 pip: self.pip.unwrap_or_default(),
                 npm: self.npm.unwrap_or_default(),
                 krate,
+                go: go.transpose()?,
                 is_mailrecv: self.mailrecv.unwrap_or_default(),
             },
             users: self.users.unwrap_or_default(),
@@ -509,4 +515,152 @@ fn entry(place: &str, path: String, owner: Option<String>, mode: u32) -> Result<
         bail!("{place}: `{path}` is no absolute path; write where the server is to see it, from / on");
     }
     Ok(Entry { path, owner: owner.unwrap_or_else(|| "root".to_owned()), mode })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn read(file: &str) -> Result<String> {
+        match file {
+            "server.py" => Ok("port = __PORT__\n".to_owned()),
+            _ => bail!("there is no such file"),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Vec<Recipe>> {
+        Recipe::parse("one", text, &read)
+    }
+
+    fn error(text: &str) -> String {
+        format!("{:#}", parse(text).unwrap_err())
+    }
+
+    fn setting() -> Setting {
+        let peer = |name: &str, port, protocol| PeerSetting { domain: format!("{name}.garden"), port, protocol };
+        Setting {
+            domain: "one.garden".into(),
+            name: "one".into(),
+            port: 2501,
+            hop_port: 25,
+            peers: vec![
+                peer("two", 2502, Protocol::Smtp),
+                peer("three", 2503, Protocol::Lmtp),
+                peer("four", 2504, Protocol::Smtp),
+            ],
+        }
+    }
+
+    /// The texts of the files, filled in, by their paths.
+    fn files(recipe: &Recipe) -> BTreeMap<String, String> {
+        let filled = |(entry, text): &(Entry, Text)| (entry.path.clone(), recipe.fill(text, &setting()).unwrap());
+        recipe.files.iter().map(filled).collect()
+    }
+
+    #[test]
+    fn placeholders_are_replaced_and_nothing_else() {
+        let recipes = parse(
+            r#"
+run = ["server", "--port=__PORT__"]
+files."/one" = "__NAME__ at __DOMAIN__:__PORT__, next __HOP_PORT__; __name__ ____ __ __A {x} %{user.username} $1"
+files."/two" = { from = "server.py", mode = 0o755, owner = "mail" }
+"#,
+        );
+        let recipe = &recipes.unwrap()[0];
+        let files = files(recipe);
+        assert_eq!(files["/one"], "one at one.garden:2501, next 25; __name__ ____ __ __A {x} %{user.username} $1");
+        assert_eq!(files["/two"], "port = 2501\n");
+        assert_eq!(recipe.fill_command(&recipe.run, &setting()).unwrap(), ["server", "--port=2501"]);
+        let modes: Vec<_> = recipe.files.iter().map(|(entry, _)| (entry.mode, entry.owner.as_str())).collect();
+        assert_eq!(modes, [(0o644, "root"), (0o755, "mail")]);
+    }
+
+    #[test]
+    fn a_line_about_a_peer_stands_once_for_each() {
+        let recipes = parse(
+            "run = ['x']\nfiles.'/x' = '''\nfirst\n__PEER_DOMAIN__ is __PEER_PORT__ for __NAME__\n\
+             lmtp __LMTP_PEER_DOMAIN__:__LMTP_PEER_PORT__\nlast'''\n",
+        );
+        let text = &files(&recipes.unwrap()[0])["/x"];
+        assert_eq!(
+            text,
+            "first\ntwo.garden is 2502 for one\nfour.garden is 2504 for one\nlmtp three.garden:2503\nlast"
+        );
+    }
+
+    #[test]
+    fn a_variant_differs_in_what_it_says() {
+        let recipes = parse(
+            r#"
+description = "One"
+run = ["x"]
+protocol = "lmtp"
+roles = ["local"]
+pip = ["a==1"]
+values = { LINES = "", KEPT = "kept" }
+files."/x" = "__KEPT__ __LINES__"
+
+[variant.b]
+pip = ["a==2"]
+[variant.b.values]
+LINES = "of __DOMAIN__\n__PEER_PORT__\n"
+
+[variant.a]
+files."/y" = ""
+"#,
+        )
+        .unwrap();
+        let names: Vec<_> = recipes.iter().map(|recipe| &*recipe.name).collect();
+        assert_eq!(names, ["one", "one/a", "one/b"]);
+        assert!(recipes.iter().all(|recipe| recipe.protocol == Protocol::Lmtp && recipe.hello == Hello::Lhlo));
+        let pip: Vec<_> = recipes.iter().map(|recipe| &*recipe.programs.pip[0]).collect();
+        assert_eq!(pip, ["a==1", "a==1", "a==2"]);
+        assert_eq!(files(&recipes[0])["/x"], "kept ");
+        assert_eq!(files(&recipes[1]).len(), 2);
+        assert_eq!(files(&recipes[2])["/x"], "kept of one.garden\n2502\n2504\n");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let unknown = error("run = ['x']\nfile = 1\n");
+        assert!(unknown.starts_with("one/recipe.toml:2:1: unknown field `file`, expected"), "{unknown}");
+        assert!(unknown.ends_with("\n  file = 1\n  ^"), "{unknown}");
+        let kind = error("run = 'x'\n");
+        assert!(kind.starts_with("one/recipe.toml:1:7: invalid type"), "{kind}");
+        let syntax = error("run = ['x'\nroles = []");
+        assert!(syntax.starts_with("one/recipe.toml:"), "{syntax}");
+        for (text, expected) in [
+            ("", "`one` needs `run`"),
+            ("run = ['x']\nfiles.'x' = ''", "`x` is no absolute path"),
+            ("run = ['x']\nfiles.'/x/../y' = ''", "`/x/../y` is no absolute path"),
+            ("run = ['x']\nfiles.'/x' = { mode = 0o644 }", "/x needs either `text` or `from`"),
+            ("run = ['x']\nfiles.'/x' = { from = 'y' }", "the text of /x: there is no such file"),
+            ("run = ['x']\nhello = 'EHLO'", "`hello` is \"HELO\""),
+            ("run = ['x']\n[variant.a.variant.b]", "give each of them a table [variant.NAME]"),
+            ("run = ['x']\nroles = ['locla']", "unknown variant `locla`, expected `local` or `relay`"),
+        ] {
+            let error = error(text);
+            assert!(error.starts_with("one/recipe.toml:") && error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_that_there_is_not_is_told_with_its_line() {
+        let recipes = parse("run = ['__PROT__']\nfiles.'/x' = \"\"\"a\nb __HOPS__\n\"\"\"\n").unwrap();
+        let (_, text) = &recipes[0].files[0];
+        let error = format!("{:#}", recipes[0].fill(text, &setting()).unwrap_err());
+        assert!(
+            error.starts_with("one/recipe.toml, /x: line 2: there is no placeholder __HOPS__; there are"),
+            "{error}"
+        );
+        let error = format!("{:#}", recipes[0].fill_command(&recipes[0].run, &setting()).unwrap_err());
+        assert!(error.starts_with("one: `__PROT__`: there is no placeholder __PROT__"), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_had_needs_a_reason_only() {
+        let recipe = &parse("missing = 'nobody has it'").unwrap()[0];
+        assert_eq!(recipe.missing.as_deref(), Some("nobody has it"));
+    }
 }

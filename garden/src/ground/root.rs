@@ -17,7 +17,9 @@ use super::plan::{Made, Plan};
 /// What could not be made.
 pub(super) fn make(plan: &Plan) -> Result<()> {
     enter_memory()?;
-    for (folder, mode) in [("/root", 0o700), ("/tmp", 0o1777), ("/home", 0o755), ("/mnt", 0o755), ("/srv", 0o755)] {
+    for (folder, mode) in
+        [("/root", 0o700), ("/tmp", 0o1777), ("/home", 0o755), ("/mnt", 0o755), ("/srv", 0o755), ("/garden", 0o755)]
+    {
         make_folder(Path::new(folder), mode)?;
     }
     make_system(plan)?;
