@@ -31,11 +31,11 @@ fn what_is_known_is_found_again_and_nothing_else_of_those_that_are_sound() {
     let folder = tempfile::tempdir().unwrap();
     let (json, html) = (folder.path().join("report.json"), folder.path().join("report.html"));
     let before = traces();
-    let output = Command::new(env!("CARGO_BIN_EXE_smtp-garden"))
+    let output = Command::new(std::env::var_os("CARGO_BIN_EXE_smtp-garden").unwrap())
         .args(["run", "short", "--shrink", "0", "--servers", SERVERS, "--mailrecv"])
         .arg(mailrecv())
         .args(["--cache"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/garden/cache"))
+        .arg(concat!(env!("CARGO_TARGET_TMPDIR"), "/packages"))
         .arg("--json")
         .arg(&json)
         .arg("--html")
