@@ -1,6 +1,6 @@
 //! A recipe: what it takes to run a server, as data.
 //!
-//! It is the file `recipe.toml` in a folder that bears the server's name; `garden/README.md` describes its keys. Texts in it
+//! It is the file `recipe.toml` in a folder that bears the server's name; `garden/docs/recipes.md` describes its keys. Texts in it
 //! may have placeholders, `__PORT__` and the like, which stand for what is only known when the server is started. A recipe
 //! can have variants: servers of their own, which differ from it in a few keys.
 
