@@ -9,7 +9,7 @@ use std::mem;
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use serde::Deserialize;
 
 use crate::session::Hello;
@@ -576,7 +576,7 @@ mod tests {
     fn read(file: &str) -> Result<String> {
         match file {
             "server.py" => Ok("port = __PORT__\n".to_owned()),
-            _ => bail!("there is no such file"),
+            _ => anyhow::bail!("there is no such file"),
         }
     }
 
