@@ -227,14 +227,18 @@ impl Cache {
         );
         fs::write(project.join("Cargo.toml"), manifest)?;
         fs::write(project.join("src/main.rs"), source)?;
+        // Whatever settings there are above the folder: that is where it goes.
         output(
             Command::new("cargo")
-                .args(["build", "--release", "--quiet", "--target-dir"])
-                .arg(work.folder.join("target"))
-                .current_dir(&project),
+                .args(["install", "--quiet", "--no-track", "--path"])
+                .arg(&project)
+                .arg("--root")
+                .arg(&work.folder)
+                .arg("--target-dir")
+                .arg(work.folder.join("target")),
         )
         .context("cargo cannot build it")?;
-        fs::copy(work.folder.join("target/release/server"), files.join("server")).context("the program built")?;
+        fs::rename(work.folder.join("bin/server"), files.join("server")).context("the program built")?;
         fs::rename(&files, &kept).context("keeping the program")?;
         Ok(kept)
     }
@@ -277,15 +281,15 @@ impl Cache {
         let named = self.mailrecv.clone();
         let beside = || {
             let own = std::env::current_exe().ok()?;
-            let folder = own.parent()?;
-            // What is built of the workspace is in `target`, where ours is in `target/garden`.
-            let garden = folder.ancestors().find(|ancestor| ancestor.ends_with("garden"));
-            let workspace = garden.and_then(|garden| Some(garden.parent()?.join(folder.strip_prefix(garden).ok()?)));
-            [Some(folder.to_owned()), workspace]
-                .into_iter()
-                .flatten()
-                .map(|folder| folder.join("mailrecv"))
-                .find(|program| program.is_file())
+            // The tests' programs are one folder further down.
+            own.ancestors().skip(1).take(2).find_map(|folder| {
+                // What is built of the workspace is in `target`, where ours is in `target/garden`.
+                let garden = folder.ancestors().find(|ancestor| ancestor.ends_with("garden"));
+                let workspace =
+                    garden.and_then(|garden| Some(garden.parent()?.join(folder.strip_prefix(garden).ok()?)));
+                let mut programs = [Some(folder.to_owned()), workspace].into_iter().flatten();
+                programs.find_map(|folder| Some(folder.join("mailrecv")).filter(|program| program.is_file()))
+            })
         };
         let program = named.or_else(beside).context("say --mailrecv PROGRAM, or build it: cargo build")?;
         fs::canonicalize(&program).with_context(|| format!("looking for {}", program.display()))

@@ -1,6 +1,6 @@
 //! A recipe: what it takes to run a server, as data.
 //!
-//! It is the file `recipe.toml` in a folder that bears the server's name; `garden/README.md` describes its keys. Texts in it
+//! It is the file `recipe.toml` in a folder that bears the server's name; `garden/docs/recipes.md` describes its keys. Texts in it
 //! may have placeholders, `__PORT__` and the like, which stand for what is only known when the server is started. A recipe
 //! can have variants: servers of their own, which differ from it in a few keys.
 
@@ -9,7 +9,7 @@ use std::mem;
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use serde::Deserialize;
 
 use crate::session::Hello;
@@ -109,8 +109,10 @@ pub struct Entry {
 /// The text of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
-    /// Where it stands, for messages: `postfix/recipe.toml, /etc/postfix/main.cf`.
+    /// The file that it stands in, for messages: `postfix/recipe.toml`.
     place: String,
+    /// How many lines of that file are before it.
+    lines_before: usize,
     text: String,
 }
 
@@ -207,12 +209,14 @@ impl Recipe {
         let place = format!("{name}/recipe.toml");
         let mut base: Keys = toml::from_str(text).map_err(|error| told(&place, text, error.span(), error.message()))?;
         let variants = mem::take(&mut base.variant);
-        let mut recipes = vec![base.clone().recipe(name, name, &place, read)?];
+        let source = Source { folder: name, place: &place, text, read };
+        let mut recipes = vec![base.clone().recipe(name, &source)?];
         for (variant, changes) in variants {
             if !changes.variant.is_empty() {
-                bail!("{place}: the variant `{variant}` has variants; give each of them a table [variant.NAME]");
+                let message = format!("the variant `{variant}` has variants; give each of them a table [variant.NAME]");
+                return Err(source.at(&variant, &message));
             }
-            recipes.push(changes.over(base.clone()).recipe(name, &format!("{name}/{variant}"), &place, read)?);
+            recipes.push(changes.over(base.clone()).recipe(&format!("{name}/{variant}"), &source)?);
         }
         Ok(recipes)
     }
@@ -224,9 +228,11 @@ impl Recipe {
     /// A placeholder that there is not.
     pub fn fill(&self, text: &Text, setting: &Setting) -> Result<String> {
         let mut filled = String::with_capacity(text.text.len());
-        for (number, line) in text.text.split_inclusive('\n').enumerate() {
-            self.fill_line(line, setting, &mut filled)
-                .map_err(|problem| anyhow!("{}: line {}: {problem}", text.place, number + 1))?;
+        for (number, line) in (text.lines_before + 1..).zip(text.text.split_inclusive('\n')) {
+            self.fill_line(line, setting, &mut filled).map_err(|Unknown(word)| {
+                let column = line.find(&word).map_or(1, |at| line[..at].chars().count() + 1);
+                anyhow!("{}:{number}:{column}: {}", text.place, self.complaint(&word))
+            })?;
         }
         Ok(filled)
     }
@@ -247,12 +253,13 @@ impl Recipe {
     /// As of [`Self::fill`].
     pub fn fill_word(&self, word: &str, setting: &Setting) -> Result<String> {
         let mut filled = String::new();
-        self.fill_line(word, setting, &mut filled).map_err(|problem| anyhow!("{}: `{word}`: {problem}", self.name))?;
+        self.fill_line(word, setting, &mut filled)
+            .map_err(|Unknown(unknown)| anyhow!("{}: `{word}`: {}", self.name, self.complaint(&unknown)))?;
         Ok(filled)
     }
 
     /// The recipe's own placeholders come first: what they stand for may be lines with others.
-    fn fill_line(&self, line: &str, setting: &Setting, filled: &mut String) -> Result<(), String> {
+    fn fill_line(&self, line: &str, setting: &Setting, filled: &mut String) -> Result<(), Unknown> {
         let own = |word: &str| self.values.get(word).cloned();
         let mut with_values = String::with_capacity(line.len());
         replace(line, &mut with_values, |word| Ok(own(word).unwrap_or_else(|| word.to_owned())))?;
@@ -269,13 +276,21 @@ impl Recipe {
         Ok(())
     }
 
+    fn complaint(&self, word: &str) -> String {
+        let own: String = self.values.keys().map(|name| format!(", {name}")).collect();
+        format!(
+            "there is no placeholder {word}; there are __DOMAIN__, __NAME__, __PORT__, __HOP_PORT__, __PEER_DOMAIN__, \
+             __PEER_PORT__, __LMTP_PEER_DOMAIN__, __LMTP_PEER_PORT__{own}, and others can be given in the table [values]"
+        )
+    }
+
     fn fill_once(
         &self,
         line: &str,
         setting: &Setting,
         peer: Option<&PeerSetting>,
         filled: &mut String,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unknown> {
         replace(line, filled, |word| {
             Ok(match (word, peer) {
                 ("__DOMAIN__", _) => setting.domain.clone(),
@@ -284,14 +299,17 @@ impl Recipe {
                 ("__HOP_PORT__", _) => setting.hop_port.to_string(),
                 ("__PEER_DOMAIN__" | "__LMTP_PEER_DOMAIN__", Some(peer)) => peer.domain.clone(),
                 ("__PEER_PORT__" | "__LMTP_PEER_PORT__", Some(peer)) => peer.port.to_string(),
-                _ => return Err(unknown(word, &self.values)),
+                _ => return Err(Unknown(word.to_owned())),
             })
         })
     }
 }
 
+/// A placeholder that there is not.
+struct Unknown(String);
+
 /// Puts a text behind another one, with each placeholder replaced.
-fn replace(text: &str, behind: &mut String, with: impl Fn(&str) -> Result<String, String>) -> Result<(), String> {
+fn replace(text: &str, behind: &mut String, with: impl Fn(&str) -> Result<String, Unknown>) -> Result<(), Unknown> {
     let mut rest = text;
     while let Some(placeholder) = first_placeholder(rest) {
         behind.push_str(&rest[..placeholder.start]);
@@ -314,14 +332,6 @@ fn first_placeholder(text: &str) -> Option<Range<usize>> {
         from = start + 2;
     }
     None
-}
-
-fn unknown(word: &str, values: &BTreeMap<String, String>) -> String {
-    let own: String = values.keys().map(|name| format!(", {name}")).collect();
-    format!(
-        "there is no placeholder {word}; there are __DOMAIN__, __NAME__, __PORT__, __HOP_PORT__, __PEER_DOMAIN__, \
-         __PEER_PORT__, __LMTP_PEER_DOMAIN__, __LMTP_PEER_PORT__{own}, and others can be given in the table [values]"
-    )
 }
 
 /// A message with where in the file it belongs, and the line there.
@@ -436,17 +446,22 @@ impl Keys {
         }
     }
 
-    fn recipe(self, folder: &str, name: &str, place: &str, read: &dyn Fn(&str) -> Result<String>) -> Result<Recipe> {
+    fn recipe(self, name: &str, source: &Source<'_>) -> Result<Recipe> {
         let run = self.run.unwrap_or_default();
         if run.is_empty() && self.missing.is_none() {
-            bail!("{place}: `{name}` needs `run`, the command that is the server, or `missing`, why there is none");
+            let message =
+                format!("`{name}` needs `run`, the command that is the server, or `missing`, why there is none");
+            return Err(source.at("", &message));
         }
         let protocol = self.protocol.unwrap_or(Protocol::Smtp);
         let hello = match (protocol, self.hello.as_deref()) {
             (Protocol::Lmtp, None) => Hello::Lhlo,
             (Protocol::Smtp, None) => Hello::AsItIs,
             (Protocol::Smtp, Some("HELO")) => Hello::Helo,
-            _ => bail!("{place}: `hello` is \"HELO\", of an SMTP server that has no EHLO, or is left out"),
+            _ => {
+                let message = "`hello` is \"HELO\", of an SMTP server that has no EHLO, or is left out";
+                return Err(source.at("hello", message));
+            }
         };
         let mut files = Vec::new();
         for (path, written) in self.files {
@@ -455,20 +470,24 @@ impl Keys {
                 WrittenFile::Full(full) => full,
             };
             let text = match (text, from) {
-                (Some(text), None) => Text { place: format!("{place}, {path}"), text },
+                (Some(text), None) => source.inline(&path, text),
                 (None, Some(from)) => Text {
-                    place: format!("{folder}/{from}"),
-                    text: read(&from).map_err(|error| anyhow!("{place}: the text of {path}: {error:#}"))?,
+                    place: format!("{}/{from}", source.folder),
+                    lines_before: 0,
+                    text: source.read(&path, &from)?,
                 },
-                _ => bail!("{place}: {path} needs either `text` or `from`, the name of a file beside the recipe"),
+                _ => {
+                    let message = format!("{path} needs either `text` or `from`, the name of a file beside the recipe");
+                    return Err(source.at(&path, &message));
+                }
             };
-            files.push((entry(place, path, owner, mode.unwrap_or(0o644))?, text));
+            files.push((source.entry(path, owner, mode.unwrap_or(0o644))?, text));
         }
         let folders = self.folders.unwrap_or_default().into_iter();
-        let go = self.go.map(|file| read(&file).map_err(|error| anyhow!("{place}: `go`: {error:#}")));
+        let go = self.go.map(|file| source.read(&file, &file));
         let mut krate = self.krate;
         if let Some(krate) = &mut krate {
-            krate.source = read(&krate.source).map_err(|error| anyhow!("{place}: [crate]: {error:#}"))?;
+            krate.source = source.read(&krate.source, &krate.source)?;
         }
         Ok(Recipe {
             name: name.to_owned(),
@@ -485,7 +504,7 @@ impl Keys {
             users: self.users.unwrap_or_default(),
             groups: self.groups.unwrap_or_default(),
             folders: folders
-                .map(|(path, folder)| entry(place, path, folder.owner, folder.mode.unwrap_or(0o755)))
+                .map(|(path, folder)| source.entry(path, folder.owner, folder.mode.unwrap_or(0o755)))
                 .collect::<Result<_>>()?,
             files,
             environment: self.environment,
@@ -510,11 +529,43 @@ impl Keys {
     }
 }
 
-fn entry(place: &str, path: String, owner: Option<String>, mode: u32) -> Result<Entry> {
-    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        bail!("{place}: `{path}` is no absolute path; write where the server is to see it, from / on");
+/// What a recipe is read from.
+struct Source<'s> {
+    folder: &'s str,
+    place: &'s str,
+    text: &'s str,
+    read: &'s dyn Fn(&str) -> Result<String>,
+}
+
+impl Source<'_> {
+    /// A message about where this stands first.
+    fn at(&self, what: &str, message: &str) -> anyhow::Error {
+        told(self.place, self.text, self.text.find(what).map(|at| at..at), message)
     }
-    Ok(Entry { path, owner: owner.unwrap_or_else(|| "root".to_owned()), mode })
+
+    /// A text in the recipe itself, with where it stands, if that can be told.
+    fn inline(&self, path: &str, text: String) -> Text {
+        let before = self.text.find(&text).filter(|_| text.contains('\n'));
+        match before {
+            Some(at) => {
+                Text { place: self.place.to_owned(), lines_before: self.text[..at].matches('\n').count(), text }
+            }
+            None => Text { place: format!("{}, {path}", self.place), lines_before: 0, text },
+        }
+    }
+
+    /// The text of another file in the folder, which is named where this stands.
+    fn read(&self, what: &str, file: &str) -> Result<String> {
+        (self.read)(file).map_err(|error| self.at(what, &format!("`{file}`: {error:#}")))
+    }
+
+    fn entry(&self, path: String, owner: Option<String>, mode: u32) -> Result<Entry> {
+        if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+            let message = format!("`{path}` is no absolute path; write where the server is to see it, from / on");
+            return Err(self.at(&path, &message));
+        }
+        Ok(Entry { path, owner: owner.unwrap_or_else(|| "root".to_owned()), mode })
+    }
 }
 
 #[cfg(test)]
@@ -525,7 +576,7 @@ mod tests {
     fn read(file: &str) -> Result<String> {
         match file {
             "server.py" => Ok("port = __PORT__\n".to_owned()),
-            _ => bail!("there is no such file"),
+            _ => anyhow::bail!("there is no such file"),
         }
     }
 
@@ -635,13 +686,16 @@ files."/y" = ""
             ("run = ['x']\nfiles.'x' = ''", "`x` is no absolute path"),
             ("run = ['x']\nfiles.'/x/../y' = ''", "`/x/../y` is no absolute path"),
             ("run = ['x']\nfiles.'/x' = { mode = 0o644 }", "/x needs either `text` or `from`"),
-            ("run = ['x']\nfiles.'/x' = { from = 'y' }", "the text of /x: there is no such file"),
+            ("run = ['x']\nfiles.'/x' = { from = 'y' }", "`y`: there is no such file"),
             ("run = ['x']\nhello = 'EHLO'", "`hello` is \"HELO\""),
             ("run = ['x']\n[variant.a.variant.b]", "give each of them a table [variant.NAME]"),
             ("run = ['x']\nroles = ['locla']", "unknown variant `locla`, expected `local` or `relay`"),
         ] {
             let error = error(text);
-            assert!(error.starts_with("one/recipe.toml:") && error.contains(expected), "{text}: {error}");
+            assert!(
+                error.starts_with("one/recipe.toml:") && error.contains("\n  ") && error.contains(expected),
+                "{text}: {error}"
+            );
         }
     }
 
@@ -650,10 +704,7 @@ files."/y" = ""
         let recipes = parse("run = ['__PROT__']\nfiles.'/x' = \"\"\"a\nb __HOPS__\n\"\"\"\n").unwrap();
         let (_, text) = &recipes[0].files[0];
         let error = format!("{:#}", recipes[0].fill(text, &setting()).unwrap_err());
-        assert!(
-            error.starts_with("one/recipe.toml, /x: line 2: there is no placeholder __HOPS__; there are"),
-            "{error}"
-        );
+        assert!(error.starts_with("one/recipe.toml:3:3: there is no placeholder __HOPS__; there are"), "{error}");
         let error = format!("{:#}", recipes[0].fill_command(&recipes[0].run, &setting()).unwrap_err());
         assert!(error.starts_with("one: `__PROT__`: there is no placeholder __PROT__"), "{error}");
     }

@@ -3,12 +3,14 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::ground::{self, Garden};
+use crate::case::escaped;
+use crate::ground::{self, Garden, Server};
 use crate::packages::{Cache, Fetched};
 use crate::recipe::Recipe;
 use crate::recipes::Recipes;
@@ -53,8 +55,27 @@ pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result
     terminal::print(
         "Mail for user1 and user2 is in home/user1/Maildir and home/user2/Maildir of these files. Ctrl-C ends all.",
     );
-    signals.forever().next();
+    while signals.pending().next().is_none() {
+        garden.servers().iter().for_each(show_passed_on);
+        thread::sleep(BETWEEN_LOOKS);
+    }
     Ok(())
+}
+
+/// Between two looks at what servers have passed on.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// Mail that is for nobody in the garden is seen nowhere but here.
+fn show_passed_on(server: &Server) {
+    for message in server.take_passed_on() {
+        let name = &server.recipe().name;
+        if let Some(envelope) = message.envelope {
+            terminal::print(&format!("{name} passed on, from {} to {}:", envelope.mail, envelope.recipients.join(" ")));
+        }
+        for line in message.octets.split_inclusive(|&octet| octet == b'\n') {
+            terminal::print(&format!("    {}", escaped::escape(line)));
+        }
+    }
 }
 
 /// The port of the first server on the host.
