@@ -28,12 +28,19 @@ fn open(browser: &Browser, report: &Report, name: &str) {
 fn the_page_is_whole_and_readable_in_a_browser() {
     let report = example();
     let browser = Browser::start();
+    // A new window has a page of its own, which asks for much.
+    browser.open("about:blank");
+    browser.requests();
     for (width, height) in [(1280, 900), (400, 800)] {
         browser.resize(width, height);
         open(&browser, &report, "page.html");
         is_whole(&browser, &report);
         is_readable(&browser, width);
         browser.screenshot(&Path::new(PICTURES).join(format!("page-{width}.png")));
+        for part in ["grid", "letters"] {
+            browser.run(&format!("document.getElementById('{part}').scrollIntoView({{block: 'center'}})"));
+            browser.screenshot(&Path::new(PICTURES).join(format!("{part}-{width}.png")));
+        }
         filters(&browser, &report);
         a_click_opens_a_case(&browser, &report, width);
         browser.run("document.getElementById('case').close()");
@@ -141,6 +148,8 @@ fn a_click_opens_a_case(browser: &Browser, report: &Report, width: u32) {
     assert!(text.contains(&Report::command("octets/NUL-and-more", &servers)), "{text}");
     assert!(text.contains("C: RCPT TO:<user1@nul.garden>") && text.contains("S: 354 so it is"), "{text}");
     is_readable(browser, width);
+    browser.run("document.querySelector('.two').scrollIntoView()");
+    browser.screenshot(&Path::new(PICTURES).join(format!("transcript-{width}.png")));
     browser.run(
         "const other = document.getElementById('other'); other.value = 'nul'; \
                  other.dispatchEvent(new Event('change', {bubbles: true})); return null;",
