@@ -1,7 +1,7 @@
 //! From what was observed to what is to be told: judges every case, looks again at what stands apart, makes it smaller, and
 //! tells each finding once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Result;
 
@@ -139,15 +139,15 @@ impl Examination<'_> {
     fn judge(&mut self, gathered: &Gathered) -> Result<Vec<CaseEntry>> {
         let ignorant: BTreeMap<String, Learned> =
             self.learned.keys().map(|name| (name.clone(), Learned { is_known: true, ..Learned::default() })).collect();
+        let seen: HashMap<(&str, &str), &Observation> = gathered
+            .observations
+            .iter()
+            .map(|observation| ((observation.case.as_str(), observation.server.as_str()), observation))
+            .collect();
         let mut entries = Vec::new();
         for case in &gathered.cases {
-            let observations: Vec<_> = gathered
-                .servers
-                .iter()
-                .filter_map(|server| {
-                    gathered.observations.iter().find(|seen| seen.server == server.name && seen.case == case.name)
-                })
-                .collect();
+            let of_case = |server: &ServerEntry| seen.get(&(case.name.as_str(), server.name.as_str())).copied();
+            let observations: Vec<_> = gathered.servers.iter().filter_map(of_case).collect();
             let expected = (self.oracle)(case);
             self.numbers.apart_unscreened += apart(&judge(case, &observations, &ignorant, expected.as_ref())).count();
             let mut judgement = judge(case, &observations, self.learned, expected.as_ref());

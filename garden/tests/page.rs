@@ -92,6 +92,12 @@ fn is_readable(browser: &Browser, width: u32) {
          && parseFloat(getComputedStyle(element).fontSize) < 13).map((element) => element.outerHTML.slice(0, 80))",
     );
     assert_eq!(small, json!([]));
+    // A name in the grid is read from left to right, and there is room for letters beside it.
+    let narrow = browser.run(
+        "return [...document.querySelectorAll('#grid th.case button')] \
+         .map((name) => name.getBoundingClientRect()).filter((box) => box.height > 60 || box.right > window.innerWidth / 2).length",
+    );
+    assert_eq!(narrow, 0);
     // What is wider than the window is in a box of its own that scrolls.
     let wide = browser.run(
         "return [...document.querySelectorAll('main *, dialog[open] *')].filter((element) => element.checkVisibility() \
