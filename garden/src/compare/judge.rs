@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::difference::{Knowledge, differences, in_words, is_same};
 use super::outcome::Outcome;
-use super::{Class, Difference, Expected, Learned};
+use super::{Class, Difference, Expected, Kind, Learned};
 use crate::case::Case;
 use crate::observation::Observation;
 
@@ -113,7 +113,7 @@ pub fn judge_against(
     expected: Option<&Expected>,
     trusted: &[&str],
 ) -> Judgement {
-    let knowledge = Knowledge::new(case);
+    let knowledge = Knowledge::new(case, observations.first().copied(), expected);
     let nothing = Learned::default();
     let seen: Vec<Seen<'_>> = observations
         .iter()
@@ -128,14 +128,15 @@ pub fn judge_against(
         })
         .collect();
     let mut groups = groups(&seen, expected.is_some());
-    let right = expected.map(Outcome::expected);
-    let reference = match &right {
+    let reference = match expected {
         Some(_) => None,
         None => reference(&mut groups, &seen, trusted),
     };
     let mut verdicts: Vec<_> = seen
         .iter()
-        .map(|one| {
+        .zip(observations)
+        .map(|(one, observation)| {
+            let right = expected.map(|expected| Outcome::expected(expected, observation));
             let against = right.as_ref().or_else(|| reference.map(|index| &seen[index].outcome));
             let stand = match against {
                 Some(against) => stand(&knowledge, one, against, expected),
@@ -144,7 +145,7 @@ pub fn judge_against(
             Verdict { server: one.server.to_owned(), stand }
         })
         .collect();
-    if right.is_some() {
+    if expected.is_some() {
         judge_answers(&knowledge, &seen, &mut verdicts);
     }
     let clusters = clusters(&groups, &seen, &verdicts);
@@ -197,8 +198,7 @@ fn stand(knowledge: &Knowledge, one: &Seen<'_>, against: &Outcome, expected: Opt
     }
     let mut found = differences(knowledge, against, &one.outcome);
     let may_refuse = expected.is_some_and(|expected| expected.may_refuse);
-    if may_refuse && one.outcome.is_refused() && found.iter().all(|difference| difference.kind == super::Kind::Refuses)
-    {
+    if may_refuse && !found.is_empty() && found.iter().all(|difference| difference.kind == Kind::Refuses) {
         return Stand::Refuses;
     }
     // What has not come out yet may be anything.

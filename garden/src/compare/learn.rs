@@ -262,7 +262,7 @@ fn with_header(name: &str, header: &str, recipients: usize) -> Case {
 /// What was sent, what came out of it, and the message as it was seen; nothing if it is not exactly one. Of a message to two
 /// recipients the first is enough.
 fn only_message<'o>(case: &Case, observation: &'o Observation) -> Option<(Text, Text, &'o Message)> {
-    let of_case = OfCase::new(case);
+    let of_case = OfCase::new(case, None);
     let message = of_case.sent.first()?;
     let out: Vec<_> = observation.messages.iter().filter(|out| !is_bounce(&of_case, out)).collect();
     let (first, more) = out.split_first()?;
@@ -520,7 +520,7 @@ mod tests {
     fn without(octets: &[u8], learned: &Learned, sent: &[u8]) -> String {
         let octets_of_case = [b"DATA\r\n", sent, b".\r\n"].concat();
         let units = vec![Unit::Send { part: Part::Header, octets: octets_of_case }];
-        let of_case = OfCase::new(&Case { name: String::new(), units });
+        let of_case = OfCase::new(&Case { name: String::new(), units }, None);
         let (text, _) = without_own(text(octets), learned, &of_case);
         String::from_utf8(text.octets()).unwrap()
     }

@@ -21,10 +21,13 @@ pub use steady::{Steadiness, confirm};
 /// What the standard has come of a case, where it says so. Whoever makes cases knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
-    /// The messages, in order; none where nothing may come out.
+    /// The messages, in order, as a server has them that takes everything and changes nothing.
     pub messages: Vec<ExpectedMessage>,
-    /// Whether a server may refuse all of it as well.
+    /// Whether a server may refuse some or all of it as well: what is sent is not what the standard allows.
     pub may_refuse: bool,
+    /// A server out of which more messages come has seen an end where there is none; counted for all recipients together.
+    /// Nothing, if no number can be told.
+    pub at_most: Option<usize>,
 }
 
 /// A message that comes out.
