@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part of this")]
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -558,8 +559,13 @@ pub fn smuggling(name: &str, end: &[u8]) -> Case {
     Case { name: name.into(), units }
 }
 
-/// A report with something of every kind: fourteen servers, nine cases.
+/// A report with something of every kind: fifteen servers and one that did not take part, nine cases.
 pub fn example() -> Report {
+    static EXAMPLE: OnceLock<Report> = OnceLock::new();
+    EXAMPLE.get_or_init(make_example).clone()
+}
+
+fn make_example() -> Report {
     let mut servers = ten_sound_servers();
     servers.push(Server::faulty("nul", Fault::DropsNulLines));
     servers.push(Server::faulty("joins", Fault::JoinsHeaderLines));
