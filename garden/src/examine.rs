@@ -1,13 +1,14 @@
 //! From what was observed to what is to be told: judges every case, looks again at what stands apart, makes it smaller, and
 //! tells each finding once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Result;
 
 use crate::case::{Case, Unit};
 use crate::compare::{
-    Expected, Judgement, Kind, Learned, Stand, Verdict, chains, confirm, controls, judge, judge_against, learn,
+    Expected, Judgement, Kind, Learned, Stand, TIMES, Verdict, chains, controls, judge, judge_against, learn,
+    standing_apart, weigh,
 };
 use crate::observation::{Observation, Servers};
 use crate::report::{CaseEntry, ChainEntry, FORMAT, Finding, Numbers, Report, ServerEntry, Unsteady, public};
@@ -44,8 +45,8 @@ impl Default for Bounds {
 /// What is being done, for whoever shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// A case is looked at again.
-    Again(&'a str),
+    /// So many sessions are held again.
+    Again(usize),
     /// A case is made smaller.
     Shrinking(&'a str),
 }
@@ -139,24 +140,19 @@ impl Examination<'_> {
     fn judge(&mut self, gathered: &Gathered) -> Result<Vec<CaseEntry>> {
         let ignorant: BTreeMap<String, Learned> =
             self.learned.keys().map(|name| (name.clone(), Learned { is_known: true, ..Learned::default() })).collect();
+        let seen: HashMap<(&str, &str), &Observation> = gathered
+            .observations
+            .iter()
+            .map(|observation| ((observation.case.as_str(), observation.server.as_str()), observation))
+            .collect();
         let mut entries = Vec::new();
         for case in &gathered.cases {
-            let observations: Vec<_> = gathered
-                .servers
-                .iter()
-                .filter_map(|server| {
-                    gathered.observations.iter().find(|seen| seen.server == server.name && seen.case == case.name)
-                })
-                .collect();
+            let of_case = |server: &ServerEntry| seen.get(&(case.name.as_str(), server.name.as_str())).copied();
+            let observations: Vec<_> = gathered.servers.iter().filter_map(of_case).collect();
             let expected = (self.oracle)(case);
             self.numbers.apart_unscreened += apart(&judge(case, &observations, &ignorant, expected.as_ref())).count();
-            let mut judgement = judge(case, &observations, self.learned, expected.as_ref());
+            let judgement = judge(case, &observations, self.learned, expected.as_ref());
             self.numbers.apart += apart(&judgement).count();
-            if self.bounds.confirms && apart(&judgement).next().is_some() {
-                (self.tell)(Progress::Again(&case.name));
-                self.confirm(case, &observations, expected.as_ref(), &mut judgement)?;
-            }
-            self.numbers.steady += apart(&judgement).count();
             entries.push(CaseEntry {
                 case: case.clone(),
                 of: None,
@@ -165,28 +161,56 @@ impl Examination<'_> {
                 observations: observations.into_iter().cloned().collect(),
             });
         }
+        if self.bounds.confirms {
+            self.confirm(&mut entries)?;
+        }
+        self.numbers.steady += entries.iter().map(|entry| apart(&entry.judgement).count()).sum::<usize>();
         Ok(entries)
     }
 
-    fn confirm(
-        &mut self,
-        case: &Case,
-        observations: &[&Observation],
-        expected: Option<&Expected>,
-        judgement: &mut Judgement,
-    ) -> Result<()> {
-        for found in confirm(self.servers, case, observations, self.learned, expected, judgement)? {
+    /// Looks again at all that stands apart, and marks what does not each time.
+    fn confirm(&mut self, entries: &mut [CaseEntry]) -> Result<()> {
+        let mut asked: BTreeMap<&str, Vec<Case>> = BTreeMap::new();
+        for entry in entries.iter() {
+            for server in standing_apart(&entry.judgement) {
+                asked.entry(server).or_default().extend(vec![entry.case.clone(); TIMES]);
+            }
+        }
+        let asked: Vec<(String, Vec<Case>)> =
+            asked.into_iter().map(|(server, cases)| (server.to_owned(), cases)).collect();
+        let sessions = asked.iter().map(|(_, cases)| cases.len()).sum();
+        if sessions == 0 {
+            return Ok(());
+        }
+        (self.tell)(Progress::Again(sessions));
+        let held = self.servers.hold_each(&asked)?;
+        for entry in entries {
+            let mut again: BTreeMap<&str, Vec<&Observation>> = BTreeMap::new();
+            for ((server, _), observations) in asked.iter().zip(&held) {
+                let of_case = observations.iter().filter(|observation| observation.case == entry.case.name);
+                again.insert(server, of_case.collect());
+            }
+            self.mark(entry, &again);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, entry: &mut CaseEntry, again: &BTreeMap<&str, Vec<&Observation>>) {
+        let observations: Vec<&Observation> = entry.observations.iter().collect();
+        let expected = entry.expected.as_ref();
+        for found in weigh(&entry.case, &observations, self.learned, expected, &entry.judgement, again) {
             if found.is_steady() {
                 continue;
             }
-            let Some(verdict) = judgement.verdicts.iter_mut().find(|verdict| verdict.server == found.server) else {
+            let mut verdicts = entry.judgement.verdicts.iter_mut();
+            let Some(verdict) = verdicts.find(|verdict| verdict.server == found.server) else {
                 continue;
             };
             let Stand::Apart(differences) = std::mem::replace(&mut verdict.stand, Stand::WithTheOthers) else {
                 continue;
             };
             self.unsteady.push(Unsteady {
-                case: case.name.clone(),
+                case: entry.case.name.clone(),
                 server: found.server,
                 differences: differences.clone(),
                 again: found.again,
@@ -194,7 +218,6 @@ impl Examination<'_> {
             });
             verdict.stand = Stand::Unsteady { differences, again: found.again };
         }
-        Ok(())
     }
 
     /// The findings of a case: of each kind, the servers that stand apart in this way, with the smallest case that shows it.

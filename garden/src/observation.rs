@@ -20,6 +20,15 @@ pub trait Servers {
     ///
     /// Our own faults, and a server that does not come back after it died. What a server does to a session is no error.
     fn hold(&mut self, server: &str, cases: &[Case]) -> Result<Vec<Observation>>;
+
+    /// The same for several servers, in their order. Whoever can do that at the same time does.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Servers::hold`].
+    fn hold_each(&mut self, asked: &[(String, Vec<Case>)]) -> Result<Vec<Vec<Observation>>> {
+        asked.iter().map(|(server, cases)| self.hold(server, cases)).collect()
+    }
 }
 
 /// What a server made of a case.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::case::Case;
@@ -104,7 +104,7 @@ fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], 
     let (gathered, mut standing) = gather(&mut garden, &seats, cases, absent)?;
     let bar = bar(0);
     let mut tell = |progress: Progress<'_>| match progress {
-        Progress::Again(case) => bar.set_message(format!("again: {case}")),
+        Progress::Again(sessions) => bar.set_message(format!("{sessions} sessions again")),
         Progress::Shrinking(case) => bar.set_message(format!("smaller: {case}")),
     };
     let report = examine(&mut standing, gathered, &expected, bounds, &mut tell);
@@ -120,6 +120,14 @@ fn seat_name((name, role): &Seat) -> String {
     match role {
         Role::Local => name.clone(),
         Role::Relay => format!("{name}:relay"),
+    }
+}
+
+/// Name and role of who is called so.
+fn role_of(name: &str) -> (&str, Role) {
+    match name.strip_suffix(":relay") {
+        Some(name) => (name, Role::Relay),
+        None => (name, Role::Local),
     }
 }
 
@@ -174,13 +182,13 @@ fn gather<'g>(
                     let held = hold(server, role, controls, bar)
                         .and_then(|controls| Ok((controls, hold(server, role, cases, bar)?)));
                     let name = seat_name(&(server.recipe().name.clone(), role));
-                    gathered.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name, held);
+                    gathered.lock().unwrap_or_else(PoisonError::into_inner).insert(name, held);
                 }
             });
         }
     });
     bar.finish_and_clear();
-    let mut gathered = gathered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut gathered = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut result = Gathered { cases, ..Gathered::default() };
     let mut names = Vec::new();
     for seat in seats {
@@ -240,29 +248,45 @@ impl Servers for Standing<'_> {
     }
 
     fn hold(&mut self, server: &str, cases: &[Case]) -> Result<Vec<Observation>> {
-        let (name, role) = match server.strip_suffix(":relay") {
-            Some(name) => (name, Role::Relay),
-            None => (server, Role::Local),
+        let (name, role) = role_of(server);
+        hold(self.garden.server_mut(name)?, role, cases, &ProgressBar::hidden())
+    }
+
+    fn hold_each(&mut self, asked: &[(String, Vec<Case>)]) -> Result<Vec<Vec<Observation>>> {
+        let held: Mutex<BTreeMap<&str, Result<Vec<Observation>>>> = Mutex::default();
+        thread::scope(|scope| {
+            for server in self.garden.servers_mut() {
+                let held = &held;
+                scope.spawn(move || {
+                    for (name, cases) in asked {
+                        let (own, role) = role_of(name);
+                        if own == server.recipe().name {
+                            let observations = hold(server, role, cases, &ProgressBar::hidden());
+                            held.lock().unwrap_or_else(PoisonError::into_inner).insert(name, observations);
+                        }
+                    }
+                });
+            }
+        });
+        let mut held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let of = |(name, _): &(String, Vec<Case>)| {
+            held.remove(name.as_str()).unwrap_or_else(|| Err(anyhow!("`{name}` is not in the garden")))
         };
-        let server = self.garden.server_mut(name)?;
-        let patience = patience(server);
-        drive::hold(&mut server.in_role(role), cases, patience)
+        asked.iter().map(of).collect()
     }
 }
 
-/// What the standard has come of a case; nothing where not even the number of messages can be told.
+/// What the standard has come of a case.
 fn expected(case: &Case) -> Option<Expected> {
     let expected = oracle::expected(case);
-    let is_open = !expected.is_definite();
-    let messages = expected
+    let may_refuse = !expected.is_definite();
+    let messages: Vec<ExpectedMessage> = expected
         .messages
         .into_iter()
-        .map(|message| ExpectedMessage { copies: message.recipients.len(), octets: message.octets });
-    (!is_open || expected.at_most.is_some()).then(|| Expected {
-        messages: messages.collect(),
-        may_refuse: is_open,
-        is_open,
-    })
+        .map(|message| ExpectedMessage { copies: message.recipients.len(), octets: message.octets })
+        .collect();
+    let copies: usize = messages.iter().map(|message| message.copies).sum();
+    Some(Expected { messages, may_refuse, at_most: expected.at_most.map(|number| number.max(copies)) })
 }
 
 fn bar(length: u64) -> ProgressBar {

@@ -4,11 +4,13 @@
 
 mod scripted;
 
+use std::collections::BTreeSet;
+
 use scripted::{Fault, Scripted, Server, case, closing, example, opening, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{Expected, ExpectedMessage, Kind, Stand, text};
 use smtp_garden::examine::{Bounds, examine, gather};
-use smtp_garden::report::{Report, grid, letter};
+use smtp_garden::report::{FORMAT, OTHER_LETTERS, Report, grid, letter};
 
 fn report_of(mut servers: Scripted, cases: &[Case], oracle: &dyn Fn(&Case) -> Option<Expected>) -> Report {
     let gathered = gather(&mut servers, cases).unwrap();
@@ -95,11 +97,12 @@ fn what_the_standard_says_is_right_even_where_most_do_otherwise() {
     units.extend(closing());
     let two = Case { name: "two".into(), units };
     let oracle = |case: &Case| {
-        let messages = text::sent(case)
+        let messages: Vec<ExpectedMessage> = text::sent(case)
             .into_iter()
             .map(|message| ExpectedMessage { octets: message.octets, copies: message.recipients })
             .collect();
-        Some(Expected { messages, may_refuse: true, is_open: false })
+        let at_most = Some(messages.iter().map(|message| message.copies).sum());
+        Some(Expected { messages, may_refuse: true, at_most })
     };
     let report = report_of(Scripted::new(ten_sound_servers()), std::slice::from_ref(&two), &oracle);
     assert_eq!(report.case("two").unwrap().expected.as_ref().unwrap().messages.len(), 2);
@@ -143,4 +146,43 @@ fn public_findings_get_their_names_and_others_none() {
             ("msmtpd", Some("marlam/msmtp#199")),
         ]
     );
+}
+
+/// Names of fields, at any depth; those of lists by name (headers, placeholders) are no fields.
+fn fields(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Array(values) => values.iter().for_each(|value| fields(value, found)),
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                found.insert(name.clone());
+                if !["changes", "filled"].contains(&name.as_str()) {
+                    fields(value, found);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_every_kind_and_every_letter_is_documented() {
+    let manual = include_str!("../docs/report.md");
+    let mut found = BTreeSet::new();
+    fields(&serde_json::from_str(&example().to_json().unwrap()).unwrap(), &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    let missing: Vec<_> = found
+        .iter()
+        .filter(|name| !manual.contains(&format!("`{name}`")) && !manual.contains(&format!("\"{name}\": ")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for kind in Kind::ALL {
+        let (name, class) = (serde_json::to_value(kind).unwrap(), kind.class().name());
+        assert!(manual.contains(&format!("`{}`", name.as_str().unwrap())), "{name}");
+        let line = format!("| `{}` | {} | `{class}` |", kind.letter(), kind.meaning());
+        assert!(manual.contains(&line), "{line}");
+    }
+    for (letter, _) in OTHER_LETTERS.into_iter().filter(|(letter, _)| *letter != ' ') {
+        assert!(manual.contains(&format!("| `{letter}` |")), "{letter}");
+    }
+    assert!(manual.contains(&format!("| `format` | {FORMAT} |")));
 }

@@ -56,9 +56,10 @@ fn what_is_known_is_found_again_and_nothing_else_of_those_that_are_sound() {
         let found = &classes[&(name_in(&report, server), case)];
         assert!(found.contains(&class), "{server} with {case}: {found:?}");
         let is_named = |name: &smtp_garden::report::PublicName| name.name == public;
-        let is_known = report.findings.iter().any(|finding| {
-            finding.server == name_in(&report, server) && finding.public.iter().any(is_named)
-        });
+        let is_known = report
+            .findings
+            .iter()
+            .any(|finding| finding.server == name_in(&report, server) && finding.public.iter().any(is_named));
         assert!(is_known, "{server}: {public} is not named");
     }
     for server in SOUND {
@@ -107,7 +108,8 @@ fn traces() -> (String, BTreeSet<String>) {
 /// The receiver of this workspace, which whoever runs these tests has built.
 fn mailrecv() -> PathBuf {
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
-    let built = ["debug/mailrecv", "x86_64-unknown-linux-gnu/debug/mailrecv", "aarch64-unknown-linux-gnu/debug/mailrecv"];
+    let built =
+        ["debug/mailrecv", "x86_64-unknown-linux-gnu/debug/mailrecv", "aarch64-unknown-linux-gnu/debug/mailrecv"];
     let found = built.iter().map(|path| PathBuf::from(target).join(path)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("build the receiver first, as tests/run does: cargo build"))
 }

@@ -2,20 +2,23 @@
 
 use super::outcome::{Delivered, OfCase, Outcome, Step, comparable};
 use super::text::{Embedded, Text, embedded};
-use super::{Difference, Kind};
+use super::{Difference, Expected, Kind};
 use crate::case::Case;
 use crate::case::escaped::escape;
+use crate::observation::Observation;
 
 /// What is known of a case whoever holds it.
 pub(super) struct Knowledge {
     /// What is read in it.
     pub(super) of_case: OfCase,
     embedded: Embedded,
+    /// More messages than this are too many.
+    at_most: usize,
 }
 
 impl Knowledge {
-    pub(super) fn new(case: &Case) -> Self {
-        let of_case = OfCase::new(case);
+    pub(super) fn new(case: &Case, observation: Option<&Observation>, expected: Option<&Expected>) -> Self {
+        let of_case = OfCase::new(case, observation);
         let sent = &of_case.sent;
         let mut found = Embedded::default();
         for message in sent {
@@ -33,7 +36,11 @@ impl Knowledge {
             .collect();
         found.senders.retain(|sender| !sender.is_empty() && !own_senders.contains(sender));
         found.subjects.retain(|subject| !subject.is_empty() && !own_subjects.contains(subject));
-        Self { of_case, embedded: found }
+        let at_most = match expected {
+            Some(expected) => expected.at_most.unwrap_or(usize::MAX),
+            None => of_case.sent.iter().map(|message| message.recipients.max(1)).sum(),
+        };
+        Self { of_case, embedded: found, at_most }
     }
 
     fn is_forged(&self, message: &Delivered) -> Option<String> {
@@ -44,11 +51,6 @@ impl Knowledge {
         let subject =
             text.value("subject").filter(|subject| self.embedded.subjects.iter().any(|known| known == subject))?;
         Some(format!("the subject is {}", escape(subject)))
-    }
-
-    /// How many messages the standard reads in the case, for all recipients together.
-    fn copies(&self) -> usize {
-        self.of_case.sent.iter().map(|message| message.recipients.max(1)).sum()
     }
 }
 
@@ -61,7 +63,7 @@ pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Out
     }
     let (expected, came) = (reference.delivered.len(), seen.delivered.len());
     let numbers = format!("{came} came out, {expected} elsewhere");
-    if came > expected.max(knowledge.copies()) {
+    if came > expected.max(knowledge.at_most) {
         add(Kind::More, numbers);
     } else if came > expected {
         match &reference.steps {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::difference::{Knowledge, differences, in_words, is_same};
 use super::outcome::Outcome;
-use super::{Class, Difference, Expected, Learned};
+use super::{Class, Difference, Expected, Kind, Learned};
 use crate::case::Case;
 use crate::observation::Observation;
 
@@ -113,7 +113,7 @@ pub fn judge_against(
     expected: Option<&Expected>,
     trusted: &[&str],
 ) -> Judgement {
-    let knowledge = Knowledge::new(case);
+    let knowledge = Knowledge::new(case, observations.first().copied(), expected);
     let nothing = Learned::default();
     let seen: Vec<Seen<'_>> = observations
         .iter()
@@ -127,17 +127,16 @@ pub fn judge_against(
             }
         })
         .collect();
-    let definite = expected.filter(|expected| !expected.is_open);
-    let at_most = expected.filter(|expected| expected.is_open).map(Expected::copies);
-    let mut groups = groups(&seen, definite.is_some());
-    let right = definite.map(Outcome::expected);
-    let reference = match &right {
+    let mut groups = groups(&seen, expected.is_some());
+    let reference = match expected {
         Some(_) => None,
-        None => reference(&mut groups, &seen, trusted, at_most),
+        None => reference(&mut groups, &seen, trusted),
     };
     let mut verdicts: Vec<_> = seen
         .iter()
-        .map(|one| {
+        .zip(observations)
+        .map(|(one, observation)| {
+            let right = expected.map(|expected| Outcome::expected(expected, observation));
             let against = right.as_ref().or_else(|| reference.map(|index| &seen[index].outcome));
             let stand = match against {
                 Some(against) => stand(&knowledge, one, against, expected),
@@ -146,7 +145,7 @@ pub fn judge_against(
             Verdict { server: one.server.to_owned(), stand }
         })
         .collect();
-    if right.is_some() {
+    if expected.is_some() {
         judge_answers(&knowledge, &seen, &mut verdicts);
     }
     let clusters = clusters(&groups, &seen, &verdicts);
@@ -180,24 +179,15 @@ fn groups(seen: &[Seen<'_>], is_standard_known: bool) -> Vec<Vec<usize>> {
     groups
 }
 
-/// The one that the others are measured with; its cluster is put first. Where the standard says how many messages have an
-/// end, it is one of those that take the text and make no more of it; if all refuse, one of them.
-fn reference(groups: &mut [Vec<usize>], seen: &[Seen<'_>], trusted: &[&str], at_most: Option<usize>) -> Option<usize> {
+/// The one that the others are measured with; its cluster is put first.
+fn reference(groups: &mut [Vec<usize>], seen: &[Seen<'_>], trusted: &[&str]) -> Option<usize> {
     let of_trusted = trusted.iter().find_map(|name| {
         let index = seen.iter().position(|one| one.server == *name)?;
         groups.iter().position(|group| group.contains(&index))
     });
     // One that is not drained tells nothing for the others.
-    let is_drained = |group: &Vec<usize>| group.iter().any(|&index| seen[index].outcome.is_drained);
-    let largest = || groups.iter().position(is_drained);
-    let sound = || {
-        let at_most = at_most?;
-        let makes_no_more = |group: &Vec<usize>| {
-            group.iter().all(|&index| (1..=at_most).contains(&seen[index].outcome.delivered.len()))
-        };
-        groups.iter().position(|group| is_drained(group) && makes_no_more(group))
-    };
-    let at = of_trusted.or_else(sound).or_else(largest)?;
+    let largest = || groups.iter().position(|group| group.iter().any(|&index| seen[index].outcome.is_drained));
+    let at = of_trusted.or_else(largest)?;
     groups[..=at].rotate_right(1);
     groups[0].first().copied()
 }
@@ -207,9 +197,8 @@ fn stand(knowledge: &Knowledge, one: &Seen<'_>, against: &Outcome, expected: Opt
         return Stand::Unknown(reason.clone());
     }
     let mut found = differences(knowledge, against, &one.outcome);
-    let may_refuse = expected.is_some_and(|expected| expected.may_refuse || expected.is_open);
-    if may_refuse && one.outcome.is_refused() && found.iter().all(|difference| difference.kind == super::Kind::Refuses)
-    {
+    let may_refuse = expected.is_some_and(|expected| expected.may_refuse);
+    if may_refuse && !found.is_empty() && found.iter().all(|difference| difference.kind == Kind::Refuses) {
         return Stand::Refuses;
     }
     // What has not come out yet may be anything.

@@ -16,26 +16,18 @@ use serde::{Deserialize, Serialize};
 pub use judge::{Cluster, Judgement, Stand, Verdict, judge, judge_against};
 pub use learn::{Addition, Change, FieldPlace, LastLineEnd, Learned, MailboxLines, controls, learn};
 pub use pairs::{Chain, chains, judge_chain};
-pub use steady::{Steadiness, confirm};
+pub use steady::{Steadiness, TIMES, confirm, standing_apart, weigh};
 
 /// What the standard has come of a case, where it says so. Whoever makes cases knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
-    /// The messages, in order; none where nothing may come out.
+    /// The messages, in order, as a server has them that takes everything and changes nothing.
     pub messages: Vec<ExpectedMessage>,
-    /// Whether a server may refuse all of it as well.
+    /// Whether a server may refuse some or all of it as well: what is sent is not what the standard allows.
     pub may_refuse: bool,
-    /// Whether the standard leaves open what comes of it, because no client may send such a thing. Of the messages then only
-    /// the number counts: no more than so many have an end. What they are is what most servers make of them.
-    #[serde(default)]
-    pub is_open: bool,
-}
-
-impl Expected {
-    /// How many messages come out, for all recipients together.
-    fn copies(&self) -> usize {
-        self.messages.iter().map(|message| message.copies.max(1)).sum()
-    }
+    /// A server out of which more messages come has seen an end where there is none; counted for all recipients together.
+    /// Nothing, if no number can be told.
+    pub at_most: Option<usize>,
 }
 
 /// A message that comes out.

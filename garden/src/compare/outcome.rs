@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Expected;
 use super::learn::{Change, Learned, ends_of, without_own};
 use super::text::{LineEnds, Sent, Text, address, canonical, find, octets_of, sent, unstuffed, with_replaced};
+use super::{Expected, ExpectedMessage};
 use crate::case::{Case, Part, Placeholder, Unit};
 use crate::observation::{Event, Message, Observation, Place};
 
@@ -22,9 +22,18 @@ pub(crate) struct OfCase {
 }
 
 impl OfCase {
-    pub(crate) fn new(case: &Case) -> Self {
-        let octets = octets_of(case);
-        let sent = sent(case);
+    /// With placeholders as they are put back for this observation, where there is one.
+    pub(crate) fn new(case: &Case, observation: Option<&Observation>) -> Self {
+        let put_back = |octets: Vec<u8>| match observation {
+            Some(observation) => as_put_back(&octets, observation),
+            None => octets,
+        };
+        let octets = put_back(octets_of(case));
+        let mut sent = sent(case);
+        for message in &mut sent {
+            message.octets = put_back(std::mem::take(&mut message.octets));
+            message.sender = put_back(std::mem::take(&mut message.sender));
+        }
         let names = sent
             .iter()
             .map(|message| {
@@ -151,19 +160,16 @@ impl Outcome {
         }
     }
 
-    /// What the standard has come of it.
-    pub(crate) fn expected(expected: &Expected) -> Self {
-        let one = |octets: &Vec<u8>| Delivered {
+    /// What the standard has come of it, with placeholders as they are put back for this observation.
+    pub(crate) fn expected(expected: &Expected, observation: &Observation) -> Self {
+        let one = |message: &ExpectedMessage| Delivered {
             ends: LineEnds::Wire,
-            octets: octets.clone(),
+            octets: as_put_back(&message.octets, observation),
             sender: None,
             recipient: None,
         };
-        let delivered = expected
-            .messages
-            .iter()
-            .flat_map(|message| std::iter::repeat_n(one(&message.octets), message.copies))
-            .collect();
+        let delivered =
+            expected.messages.iter().flat_map(|message| std::iter::repeat_n(one(message), message.copies)).collect();
         Self {
             delivered,
             bounces: 0,
@@ -224,6 +230,15 @@ pub(super) fn filled_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
         octets = with_replaced(&octets, value.as_bytes(), placeholder.as_bytes());
     }
     octets
+}
+
+/// What is sent, as it is when it comes out and is put back: one value may stand for two placeholders.
+fn as_put_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
+    let mut octets = octets.to_vec();
+    for (placeholder, value) in &observation.filled {
+        octets = with_replaced(&octets, placeholder.as_bytes(), value.as_bytes());
+    }
+    filled_back(&octets, observation)
 }
 
 /// Whether it tells a sender that a message did not arrive: it has the token for it quotes the message, and is no delivery.

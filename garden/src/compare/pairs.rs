@@ -74,7 +74,7 @@ pub fn judge_chain(
     came_out: &Observation,
     receiver: &Learned,
 ) -> Verdict {
-    let knowledge = Knowledge::new(case);
+    let knowledge = Knowledge::new(case, Some(relayed), None);
     let mut before = Outcome::seen(case, &knowledge.of_case, relayed, relay);
     let after = Outcome::seen(case, &knowledge.of_case, came_out, &relay.then(receiver));
     // Who answers is the relay, both times; what it says of the second session is not the receiver's.

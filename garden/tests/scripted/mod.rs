@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part of this")]
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -126,14 +127,18 @@ impl Server {
     fn hold(&self, case: &Case, number: usize) -> Observation {
         let token = format!("token{number:06}");
         let domain = format!("{}.garden", self.name);
+        let address = |user: &str| format!("{user}@{domain}");
         let filled: BTreeMap<String, String> = [
-            (Placeholder::Source, "sender@elsewhere.example".to_owned()),
-            (Placeholder::Destination, format!("user1@{domain}")),
-            (Placeholder::SecondDestination, format!("user2@{domain}")),
-            (Placeholder::Domain, domain),
+            ("__SOURCE__", "sender@elsewhere.example".to_owned()),
+            ("__DEST__", address("user1")),
+            ("__DEST2__", address("user2")),
+            ("__DOMAIN__", domain.clone()),
+            // What stands for one placeholder may stand for another, and may be a part of it.
+            ("__HOST__", domain.clone()),
+            ("__USER__", "user1".to_owned()),
         ]
         .into_iter()
-        .map(|(placeholder, value)| (placeholder.text().to_owned(), value))
+        .map(|(placeholder, value)| (placeholder.to_owned(), value))
         .collect();
         let mut session = Session { server: self, number, ..Session::default_of(self) };
         let mut transcript = vec![Event::Reply(Reply { code: 220, lines: vec!["made up".into()], unit: None })];
@@ -555,8 +560,13 @@ pub fn smuggling(name: &str, end: &[u8]) -> Case {
     Case { name: name.into(), units }
 }
 
-/// A report with something of every kind: fourteen servers, nine cases.
+/// A report with something of every kind: fifteen servers and one that did not take part, nine cases.
 pub fn example() -> Report {
+    static EXAMPLE: OnceLock<Report> = OnceLock::new();
+    EXAMPLE.get_or_init(make_example).clone()
+}
+
+fn make_example() -> Report {
     let mut servers = ten_sound_servers();
     servers.push(Server::faulty("nul", Fault::DropsNulLines));
     servers.push(Server::faulty("joins", Fault::JoinsHeaderLines));
