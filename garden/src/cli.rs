@@ -97,12 +97,12 @@ struct Shared {
 struct Send {
     /// The payload file, or one in the form of sendmsg.py.
     file: PathBuf,
-    /// Where the server is.
-    #[arg(default_value = "localhost", value_name = "HOST")]
-    host: String,
+    /// Where the server is: a host, a port, or both; localhost and 25 without it.
+    #[arg(value_name = "HOST|PORT")]
+    host: Option<String>,
     /// Its port.
-    #[arg(default_value_t = 25, value_name = "PORT")]
-    port: u16,
+    #[arg(value_name = "PORT")]
+    port: Option<u16>,
     /// A value of a variable; one that comes again makes one more case.
     #[arg(long = "assign", value_name = "__NAME__=VALUE")]
     assignments: Vec<String>,
@@ -129,9 +129,15 @@ impl Send {
             Some(login) => Some(login.split_once(':').context("--login takes the user, a colon and the password")?),
             None => None,
         };
+        let (host, port) = match (self.host, self.port) {
+            (Some(host), port @ Some(_)) => (Some(host), port),
+            // A number alone is a port, as it is for `sendmsg.py`.
+            (Some(word), None) => word.parse().map_or((Some(word), None), |port| (None, Some(port))),
+            (None, port) => (None, port),
+        };
         let domain = self.destination.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
         let to = send::To {
-            server: format!("{}:{}", self.host, self.port),
+            server: format!("{}:{}", host.as_deref().unwrap_or("localhost"), port.unwrap_or(25)),
             hello: if self.lmtp { Hello::Lhlo } else { Hello::AsItIs },
             login: login.map(|(user, password)| (user.to_owned(), password.to_owned())),
             filling: Filling {

@@ -1,7 +1,7 @@
 //! Payload files: cases as text that people write and read (docs/payloads.md).
 //!
 //! Two forms are read. The one of this program begins with the line [`HEADING`], and says what each unit is. The other is that
-//! of the seed's `sendmsg.py`, a line for each piece that is sent; no such file begins with that line, for it would send it.
+//! of `sendmsg.py`, a line for each piece that is sent; no such file begins with that line, for it would send it.
 
 mod problem;
 mod reader;

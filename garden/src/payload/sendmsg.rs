@@ -1,4 +1,5 @@
-//! The form of the seed's `sendmsg.py`: each line is a piece that is sent, with escapes as Python has them in octets.
+//! The form of `sendmsg.py`, as the SMTP Garden has it that this one follows: each line is a piece that is sent, with escapes
+//! as Python has them in octets.
 //!
 //! It is read as that program reads it: lines end with LF, CR LF or CR, the last character of each line is cut off, also of a
 //! last line that has no end, and nothing is added. That program reads once after each piece, for 50 ms at most. Here a reply
