@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::case::escaped;
 use crate::ground::{self, Garden, Server};
-use crate::packages::{Cache, Fetched};
+use crate::packages::{Cache, Fetched, NotYet};
 use crate::recipe::Recipe;
 use crate::recipes::Recipes;
 use crate::servers::protocol;
@@ -23,7 +23,6 @@ use crate::terminal;
 ///
 /// None of them can be had; we may not have a garden.
 pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     ground::is_allowed()?;
     let wanted = fetch(recipes, cache, names)?;
     // The sockets stay in the host's network; where a connection from them leads to, is in the garden.
@@ -52,6 +51,8 @@ pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result
         ));
         pass_on(listener.try_clone()?, server.address())?;
     }
+    // Until here a signal ends us at once, and with us the servers.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     terminal::print(
         "Mail for user1 and user2 is in home/user1/Maildir and home/user2/Maildir of these files. Ctrl-C ends all.",
     );
@@ -89,6 +90,9 @@ fn fetch(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<Vec<(Reci
     };
     let mut fetched = Vec::new();
     for recipe in chosen {
+        if cache.look(recipe).is_err_and(|error| error.is::<NotYet>()) {
+            terminal::complain(&format!("{}: getting what it is made of", recipe.name));
+        }
         match cache.fetch(recipe) {
             Ok(made_of) => fetched.push((recipe.clone(), made_of)),
             Err(error) => terminal::complain(&format!("{}: {error:#}", recipe.name)),

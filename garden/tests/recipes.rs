@@ -5,6 +5,7 @@
 //!
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::drive;
 use smtp_garden::ground::{Garden, Server};
 use smtp_garden::observation::{Event, Observation, Patience, Place};
-use smtp_garden::packages::Cache;
+use smtp_garden::packages::{Cache, Fetched};
 use smtp_garden::recipe::Role;
 use smtp_garden::recipes::Recipes;
 
@@ -35,6 +36,114 @@ fn opensmtpd() {
 #[test]
 fn nullmailer() {
     in_a_thread("nullmailer");
+}
+
+/// Of a recipe that lies in a folder: what it says is so.
+#[test]
+fn a_recipe_of_ones_own() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("own")).unwrap();
+    fs::write(folder.path().join("own/recipe.toml"), OWN_RECIPE).unwrap();
+    let folder = folder.path().to_owned();
+    let tried = thread::spawn(move || {
+        let recipes = Recipes::read(Some(&folder)).unwrap();
+        let own = recipes.named("own").unwrap().clone();
+        let fetched = cache().fetch(&own).unwrap();
+        let mut garden = Garden::lay(Some(program())).unwrap();
+        let failed = garden.start(vec![(own, fetched)]);
+        assert!(failed.is_empty(), "{failed:?}");
+        is_as_it_says(garden.server_mut("own").unwrap());
+    });
+    tried.join().unwrap();
+}
+
+fn is_as_it_says(server: &mut Server) {
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let prints = |server: &Server, line: &str| {
+        String::from_utf8(server.run_inside(&words(line)).unwrap().stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(prints(server, "stat --format=%a,%U,%G /garden/one.own.garden"), "640,one,two");
+    assert_eq!(prints(server, "stat --format=%a,%U,%G /srv/folder"), "1777,user1,user1");
+    assert_eq!(prints(server, "hostname"), "own.garden");
+    assert_eq!(prints(server, "cat /garden/setup"), "set up");
+    let mut log = server.take_log();
+    // What runs beside the server may be slower than it.
+    while !log.contains(&"printed".to_owned()) {
+        thread::yield_now();
+        log.extend(server.take_log());
+    }
+    assert!(log.contains(&"a line".to_owned()) && !log.iter().any(|line| line.contains("half")), "{log:?}");
+    assert!(log.iter().any(|line| line.ends_with("logged")), "{log:?}");
+    assert_eq!(server.take_log(), Vec::<String>::new());
+    assert!(server.is_drained().unwrap());
+    server.run_inside(&words("cp /etc/hostname /garden/left")).unwrap();
+    assert!(!server.is_drained().unwrap());
+    // As new.
+    server.restart().unwrap();
+    assert!(server.is_drained().unwrap());
+}
+
+const OWN_RECIPE: &str = r#"
+users = ["one"]
+groups = ["two"]
+environment = { WORD = "printed" }
+setup = [["sh", "-c", "echo set up >/garden/setup"]]
+beside = [["sh", "-c", "echo $WORD"]]
+run = ["python3", "/garden/server.py"]
+logs = ["/srv/folder/log"]
+drained.prints = [["cat", "/garden/left"], "nothing"]
+
+[folders]
+"/srv/folder" = { owner = "user1", mode = 0o1777 }
+
+[files]
+"/garden/one.__DOMAIN__" = { text = "", owner = "one:two", mode = 0o640 }
+"/garden/left" = "nothing\n"
+"/srv/folder/log" = "a line\nhalf a"
+"/garden/server.py" = '''
+import socket, syslog
+syslog.syslog("logged")
+listener = socket.create_server(("127.0.0.1", __PORT__))
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(b"220 __NAME__\\r\\n")
+'''
+"#;
+
+/// A server that does not start says why.
+#[test]
+fn one_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, recipe) in [
+        ("ends", "run = ['sh', '-c', 'echo dear me >&2; exit 3']"),
+        ("setup", "setup = [['sh', '-c', 'echo oh no; exit 4']]\nrun = ['true']"),
+        ("none", "run = ['no-such-program']"),
+        ("silent", "run = ['sleep', '1000']\nstart_seconds = 1"),
+        ("owner", "run = ['true']\nfiles.'/x' = { text = '', owner = 'nobody-else' }"),
+    ] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("recipe.toml"), recipe).unwrap();
+    }
+    let folder = folder.path().to_owned();
+    let failed = thread::spawn(move || {
+        let recipes = Recipes::read(Some(&folder)).unwrap();
+        let names = ["ends", "none", "owner", "setup", "silent"];
+        let wanted = names.map(|name| (recipes.named(name).unwrap().clone(), Fetched::default()));
+        let mut garden = Garden::lay(Some(program())).unwrap();
+        let failed = garden.start(wanted.to_vec());
+        assert!(garden.servers().is_empty());
+        failed.into_iter().map(|(name, error)| format!("{name}: {error:#}\n")).collect::<String>()
+    });
+    let failed = failed.join().unwrap();
+    for expected in [
+        "ends: it ended at once: exit status 3; the last it said:\n    dear me\n",
+        "none: run: running `no-such-program`: No such file or directory",
+        "owner: owner: /x: there is no user `nobody-else`; add it to `users`\n",
+        "setup: setup: `sh -c echo oh no; exit 4`: exit status: 4; the last it said:\n    oh no\n",
+        "silent: it ",
+    ] {
+        assert!(failed.contains(expected), "{expected:?} is not in:\n{failed}");
+    }
 }
 
 #[test]
@@ -63,7 +172,7 @@ fn in_a_thread(name: &'static str) {
 
 fn try_recipe(name: &str) {
     let recipes = Recipes::read(None).unwrap();
-    let cache = Cache::open(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages")), None).unwrap();
+    let cache = cache();
     let mut names = vec![name];
     if name != PEER {
         names.push(PEER);
@@ -102,6 +211,10 @@ fn try_recipe(name: &str) {
 /// The compiler does not hear of it: the shell that calls it passes on no variable with a dash in its name.
 fn program() -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_BIN_EXE_smtp-garden").unwrap())
+}
+
+fn cache() -> Cache {
+    Cache::open(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages")), None).unwrap()
 }
 
 fn delivers(server: &mut Server) {

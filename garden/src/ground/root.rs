@@ -57,8 +57,9 @@ fn on_host(path: &Path) -> PathBuf {
 fn enter_memory() -> Result<()> {
     const NONE: Option<&str> = None;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("making our mounts our own")?;
-    // Any folder would do. It is seen again as soon as the root folder is another.
-    mount(Some("garden"), "/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mounting a tmpfs")?;
+    // No more than any test should need, so that a server gone mad does not take the machine's memory. Any folder would do. It is seen again as soon as the root folder is another.
+    mount(Some("garden"), "/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=2g"))
+        .context("mounting a tmpfs")?;
     fs::create_dir("/tmp/host")?;
     pivot_root("/tmp", "/tmp/host").context("changing the root folder")?;
     std::env::set_current_dir("/")?;
@@ -83,8 +84,15 @@ fn make_system(plan: &Plan) -> Result<()> {
     // Of the host's own settings and data, servers are to see nothing; nor do they all need what is left out.
     lay_over("etc", &[&packages.join("etc")])?;
     lay_over("var", &[&packages.join("var")])?;
+    let etc = Path::new(HOST).join("etc");
     for name in OF_ETC {
-        copy_missing(&Path::new(HOST).join("etc").join(name), &Path::new("/etc").join(name))?;
+        copy_missing(&etc.join(name), &Path::new("/etc").join(name))?;
+    }
+    for entry in fs::read_dir(&etc)? {
+        let name = entry?.file_name();
+        if name.as_encoded_bytes().starts_with(b"python3") {
+            copy_missing(&etc.join(&name), &Path::new("/etc").join(&name))?;
+        }
     }
     for folder in ["/run/lock", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/usr/local/bin"] {
         make_folder(Path::new(folder), 0o755)?;
@@ -99,8 +107,9 @@ fn make_system(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// What of the host's /etc programs need that are no mail servers: the linker, the interpreters, TLS, names of ports.
-const OF_ETC: [&str; 17] = [
+/// What of the host's /etc programs need that are no mail servers: the linker, the interpreters, TLS, names of ports. What
+/// Python has there is called by its version.
+const OF_ETC: [&str; 15] = [
     "alternatives",
     "ca-certificates",
     "ca-certificates.conf",
@@ -113,8 +122,6 @@ const OF_ETC: [&str; 17] = [
     "os-release",
     "perl",
     "protocols",
-    "python3",
-    "python3.11",
     "services",
     "ssl/certs",
     "ssl/openssl.cnf",
