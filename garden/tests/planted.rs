@@ -8,7 +8,7 @@ mod scripted;
 
 use std::collections::BTreeMap;
 
-use scripted::{Fault, Scripted, Server, case, smuggling, ten_sound_servers};
+use scripted::{Fault, Output, Scripted, Server, case, smuggling, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{
     Expected, ExpectedMessage, Judgement, Kind, Learned, Stand, chains, confirm, controls, judge, judge_chain, learn,
@@ -169,6 +169,18 @@ fn a_timeout_is_no_refusal_and_a_queue_that_is_not_empty_is_unknown() {
     servers.servers.last_mut().unwrap().fault = Fault::IsSilent;
     let judgement = judge_all(&mut servers, &learned, &showing(Fault::IsSilent));
     assert_eq!(apart(&judgement), [("faulty", Kind::NoAnswer)]);
+}
+
+#[test]
+fn how_a_line_ends_is_told_on_the_wire_and_not_in_a_mailbox() {
+    for (output, found) in
+        [(Output::Wire, vec![("faulty", Kind::Bytes)]), (Output::MailboxLf, vec![]), (Output::MailboxCrLf, vec![])]
+    {
+        let mut servers = with(Fault::DropsCr);
+        servers.servers.last_mut().unwrap().habits.output = output;
+        let learned = learn_all(&mut servers);
+        assert_eq!(apart(&judge_all(&mut servers, &learned, &showing(Fault::DropsCr))), found);
+    }
 }
 
 #[test]

@@ -184,5 +184,8 @@ fn every_field_every_kind_and_every_letter_is_documented() {
     for (letter, _) in OTHER_LETTERS.into_iter().filter(|(letter, _)| *letter != ' ') {
         assert!(manual.contains(&format!("| `{letter}` |")), "{letter}");
     }
+    let letters: BTreeSet<_> =
+        Kind::ALL.into_iter().map(Kind::letter).chain(OTHER_LETTERS.map(|(letter, _)| letter)).collect();
+    assert_eq!(letters.len(), Kind::ALL.len() + OTHER_LETTERS.len(), "each letter means one thing");
     assert!(manual.contains(&format!("| `format` | {FORMAT} |")));
 }

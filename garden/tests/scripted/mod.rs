@@ -59,6 +59,8 @@ pub enum Fault {
     BouncesNul,
     /// Refuses a text with a NUL in it.
     RefusesNul,
+    /// A line with a NUL in it loses the CR of its end.
+    DropsCr,
     /// Refuses a text with an LF that has no CR before it.
     RefusesLf,
 }
@@ -372,6 +374,11 @@ fn with_fault(text: &[u8], fault: Fault, number: usize) -> Vec<u8> {
     match fault {
         Fault::DropsNulLines => body.retain(|line| !has_nul(line)),
         Fault::DropsNulLinesAtTimes if number.is_multiple_of(2) => body.retain(|line| !has_nul(line)),
+        Fault::DropsCr => {
+            for line in body.iter_mut().filter(|line| has_nul(line) && line.ends_with(b"\r\n")) {
+                line.remove(line.len() - 2);
+            }
+        }
         Fault::JoinsHeaderLines => {
             for line in &mut header {
                 if line.ends_with(b" \r\n") {
