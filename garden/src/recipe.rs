@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
 
-use crate::session::Hello;
+use crate::session::{self, Hello};
 
 /// What it takes to run a server.
 #[derive(Clone, Debug)]
@@ -198,6 +198,11 @@ pub struct PeerSetting {
 }
 
 impl Recipe {
+    /// The line that one logs in with, where it wants that.
+    pub fn login(&self) -> Option<String> {
+        self.login.as_ref().map(|login| session::auth_plain(&login.user, &login.password))
+    }
+
     /// Reads the recipe with this name and its variants.
     ///
     /// `read` gives the text of another file in its folder.

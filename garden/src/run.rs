@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::case::Case;
-use crate::compare::{self, Expected, ExpectedMessage, learn};
+use crate::compare::{self, Chain, Expected, ExpectedMessage, Stand, Verdict, judge_chain, learn};
 use crate::drive;
 use crate::examine::{Bounds, Gathered, Progress, examine};
 use crate::ground::{Garden, Server};
@@ -107,9 +107,41 @@ fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], 
         Progress::Again(sessions) => bar.set_message(format!("{sessions} sessions again")),
         Progress::Shrinking(case) => bar.set_message(format!("smaller: {case}")),
     };
-    let report = examine(&mut standing, gathered, &expected, bounds, &mut tell);
+    let mut report = examine(&mut standing, gathered, &expected, bounds, &mut tell)?;
+    if bounds.confirms {
+        bar.set_message(format!("{} chains", report.chains.len()));
+        hold_chains(&mut garden, &mut report);
+    }
     bar.finish_and_clear();
-    report
+    Ok(report)
+}
+
+/// Holds the case of each chain with a real chain of the two.
+fn hold_chains(garden: &mut Garden, report: &mut Report) {
+    let mut chains = std::mem::take(&mut report.chains);
+    for entry in &mut chains {
+        match hold_chain(garden, report, &entry.chain) {
+            Ok((verdict, came_out)) => (entry.stand, entry.came_out) = (Some(verdict.stand), Some(came_out)),
+            Err(error) => entry.stand = Some(Stand::Unknown(format!("{error:#}"))),
+        }
+    }
+    report.chains = chains;
+}
+
+fn hold_chain(garden: &mut Garden, report: &Report, chain: &Chain) -> Result<(Verdict, Observation)> {
+    let entry = report.case(&chain.case).context("its case is not in the report")?;
+    let is_relayed = |observation: &&Observation| observation.server == chain.relay;
+    let relayed = entry.observations.iter().find(is_relayed).context("the relay was not observed with its case")?;
+    let learned = |name: &str| {
+        let server = report.servers.iter().find(|server| server.name == name);
+        server.and_then(|server| server.learned.clone()).unwrap_or_default()
+    };
+    let patience = patience(garden.server_mut(role_of(&chain.relay).0)?);
+    let mut pair = garden.in_chain(role_of(&chain.relay).0, role_of(&chain.receiver).0)?;
+    let held = drive::hold(&mut pair, std::slice::from_ref(&entry.case), patience)?;
+    let came_out = held.into_iter().next().context("a case without an observation")?;
+    let verdict = judge_chain(&entry.case, relayed, &learned(&chain.relay), &came_out, &learned(&chain.receiver));
+    Ok((verdict, came_out))
 }
 
 /// A server in a role.

@@ -6,6 +6,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::chain::InChain;
 use super::network;
 use super::server::Server;
 use crate::names;
@@ -81,6 +82,25 @@ impl Garden {
     /// The same; each can be taken by a thread of its own.
     pub fn servers_mut(&mut self) -> &mut [Server] {
         &mut self.servers
+    }
+
+    /// These two in a row: what the relay passes on, the receiver gets.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not in the garden, or they are the same; the relay passes mail on to one port only, or does not come
+    /// back when it is started for another.
+    pub fn in_chain(&mut self, relay: &str, receiver: &str) -> Result<InChain<'_>> {
+        let place = |name: &str| {
+            let mut servers = self.servers.iter();
+            servers
+                .position(|server| server.recipe().name == name)
+                .with_context(|| format!("`{name}` is not in the garden"))
+        };
+        let places = [place(relay)?, place(receiver)?];
+        let [relay, receiver] =
+            self.servers.get_disjoint_mut(places).context("a server does not pass mail on to itself")?;
+        InChain::new(relay, receiver)
     }
 
     /// The server with this name.

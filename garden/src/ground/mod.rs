@@ -6,6 +6,7 @@
 //! process ends when we do, however we end, because it reads from a pipe that only we hold.
 
 mod account;
+mod chain;
 pub mod first_process;
 mod garden;
 mod network;
@@ -13,6 +14,7 @@ mod plan;
 mod root;
 mod server;
 
+pub use chain::InChain;
 pub use garden::Garden;
 pub use network::is_allowed;
 pub use server::{InRole, Server};

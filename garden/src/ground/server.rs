@@ -25,7 +25,7 @@ use crate::hop::{Answers, Hop};
 use crate::observation::{Message, Place};
 use crate::packages::Fetched;
 use crate::recipe::{Drained, Entry, PeerSetting, Recipe, Role, Setting};
-use crate::session::{self, Filling, Hello};
+use crate::session::{Filling, Hello};
 
 /// A server that stands in the garden. It ends when this is dropped.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Server {
     program: PathBuf,
     recipe: Recipe,
     setting: Setting,
-    version: String,
+    fetched: Fetched,
     plan: String,
     hop: Hop,
     running: Running,
@@ -73,9 +73,9 @@ impl Server {
             port,
             hop_port: hop.address().port(),
         };
-        let plan = serde_json::to_string(&plan(&recipe, &setting, &fetched)?)? + "\n";
+        let plan = told(&recipe, &setting, &fetched)?;
         let running = Running::start(program, &plan, &recipe, port)?;
-        Ok(Self { program: program.to_owned(), recipe, setting, version: fetched.version, plan, hop, running })
+        Ok(Self { program: program.to_owned(), recipe, setting, fetched, plan, hop, running })
     }
 
     /// What it was made by.
@@ -85,7 +85,7 @@ impl Server {
 
     /// Which version of its programs it is.
     pub fn version(&self) -> &str {
-        &self.version
+        &self.fetched.version
     }
 
     /// Where it listens, for who is in the garden.
@@ -150,6 +150,20 @@ impl Server {
         self.running.end();
         self.running = Running::start(&self.program, &self.plan, &self.recipe, self.setting.port)?;
         Ok(())
+    }
+
+    /// Starts it anew, to pass mail on to this port in place of the next hop's; to the next hop again without one.
+    ///
+    /// # Errors
+    ///
+    /// It passes mail on to one port only; it does not come back.
+    pub(super) fn pass_on_to(&mut self, port: Option<u16>) -> Result<()> {
+        if let (Some(only), Some(_)) = (self.recipe.hop_port, port) {
+            bail!("it passes mail on to port {only} only");
+        }
+        self.setting.hop_port = port.unwrap_or(self.hop.address().port());
+        self.plan = told(&self.recipe, &self.setting, &self.fetched)?;
+        self.restart()
     }
 
     /// What mail has come into its mailboxes since this was asked last; in the order of the files' times.
@@ -244,6 +258,9 @@ pub struct InRole<'s> {
     name: String,
 }
 
+/// Who mail is from.
+pub(super) const SOURCE: &str = "someone@elsewhere.example";
+
 impl drive::Server for InRole<'_> {
     fn name(&self) -> &str {
         &self.name
@@ -258,8 +275,7 @@ impl drive::Server for InRole<'_> {
     }
 
     fn login(&self) -> Option<String> {
-        let login = self.server.recipe.login.as_ref()?;
-        Some(session::auth_plain(&login.user, &login.password))
+        self.server.recipe.login()
     }
 
     fn filling(&self, token: &str) -> Filling {
@@ -274,7 +290,7 @@ impl drive::Server for InRole<'_> {
         };
         Filling {
             token: token.to_owned(),
-            source: format!("someone@{elsewhere}"),
+            source: SOURCE.to_owned(),
             destination,
             second_destination,
             domain: domain.clone(),
@@ -407,6 +423,11 @@ impl Drop for Running {
 
 /// How many lines of a log stand in a message about a server that does not start.
 const LINES_TOLD: usize = 12;
+
+/// The plan, as the first process is told it.
+fn told(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<String> {
+    Ok(serde_json::to_string(&plan(recipe, setting, fetched)?)? + "\n")
+}
 
 /// In namespaces that only it and its children are in.
 fn start_first_process(program: &Path) -> Result<Child> {
