@@ -75,7 +75,7 @@ fn receive(
     // `listen` starts us by another name.
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
-    let origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
+    let mut origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
     // A request to stop waits from here on until the peer can be told, and a file size limit is no end of ours.
     let signals = Signals::new();
     let loaded = options.load();
@@ -87,24 +87,19 @@ fn receive(
     // Mail is nothing for a core dump, nor for another process of our user with ptrace(2). A change of the user would have
     // undone this (PR_SET_DUMPABLE(2const)).
     let _ = nix::sys::prctl::set_dumpable(false);
+    let log_for =
+        |origin: &_| known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), origin, stderr));
     // A proxy says whose connection it is before anything else is said, and log and rules know nobody but whom it names.
-    let (origin, connection) = match (origin, &loaded, &signals) {
-        (Ok(Origin::Socket(Address::Ip(address))), Ok(config), Ok(signals))
-            if config.rules.has_proxies() && became_user.is_ok() =>
-        {
-            let mut connection = Connection::standard_io().stopped_by(signals);
-            match client_of(config, address, &mut connection) {
-                Ok(client) => (Ok(Origin::Socket(client.into())), Some(connection)),
-                Err(unheard) => {
-                    let log =
-                        open_log(options, &loaded, became_user.is_ok(), &Ok(Origin::Socket(address.into())), stderr);
-                    return Err(unheard.stop(known.log.get_or_init(|| log), tally));
-                }
-            }
-        }
-        (origin, ..) => (origin, None),
-    };
-    let log = known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), &origin, stderr));
+    let mut connection = None;
+    if let (Ok(Origin::Socket(Address::Ip(address))), Ok(config), Ok(signals)) = (&origin, &loaded, &signals)
+        && config.rules.has_proxies()
+        && became_user.is_ok()
+    {
+        let client = client_of(config, *address, connection.insert(Connection::standard_io().stopped_by(signals)));
+        let client = client.map_err(|unheard| unheard.stop(log_for(&origin), tally))?;
+        origin = Ok(Origin::Socket(client.into()));
+    }
+    let log = log_for(&origin);
 
     let origin = origin.map_err(|error| not_a_connection(log, &error, stderr, tally))?;
     let mut config = loaded.map_err(|unusable| cannot_use(log, &options.config, &unusable))?;
@@ -125,12 +120,7 @@ fn receive(
     if let Some(reporter) = reporter {
         server.report_to(reporter);
     }
-    if nix::unistd::geteuid().is_root() {
-        log.event(&Event::RunningAsRoot);
-    }
-    if let Some(name) = config.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
-        log.event(&Event::CannotBecome { name, uid: nix::unistd::geteuid().as_raw() });
-    }
+    log_who_we_are(&config, log);
     if let Some(why) = config.metrics_file.as_ref().and_then(|file| tally.also_at(file)) {
         log.event(&Event::NotCounted(&why));
     }
@@ -344,6 +334,17 @@ fn unconfined(flaw: Flaw) -> Stop {
     Stop {
         reply: Some(reply::cannot_serve(format!("the configuration requires a sandbox: {flaw}"))),
         exit: Exit::OsErr,
+    }
+}
+
+/// Tells the administrator that a session runs as root, or not as the user that the configuration names.
+fn log_who_we_are(config: &Config, log: &Log) {
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        log.event(&Event::RunningAsRoot);
+    }
+    if let Some(name) = config.user.as_deref().filter(|name| user::is_us(name) == Some(false)) {
+        log.event(&Event::CannotBecome { name, uid: uid.as_raw() });
     }
 }
 

@@ -23,6 +23,7 @@ fn assert_sound(text: &str, what: &str) {
     let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
     // What of the environment has no default, or one that is only an example.
     check.envs([("SMTP_AUTH_PASSWORD", "secret"), ("RELAY_HOST", "localhost"), ("RELAY_USE_TLS", "False")]);
+    check.env("HPFEEDS_SECRET", "secret");
     let output = output(check);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{what}");
     assert_eq!(output.status.code(), Some(0), "{what}");
@@ -64,10 +65,54 @@ fn the_examples_in_the_reference_are_sound() {
         _ => (*line).to_owned(),
     };
     scratch.write(CONFIG, uncommented.iter().map(beside).collect::<Vec<_>>().join("\n"));
-    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check"]);
+    let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
+    check.envs([("FRED_PASSWORD", "secret"), ("HPFEEDS_SECRET", "secret")]);
+    let output = output(check);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     for directive in config::directives().chain(FORMS) {
         assert!(uncommented.iter().any(|line| has_directive(line, directive)), "no example of `{directive}`");
+    }
+}
+
+/// The examples of the manual and of the README: each that is lines of a configuration is one.
+#[test]
+fn the_examples_in_the_manual_are_sound() {
+    let page = repository::text("etc/man/mailrecv.conf.5");
+    let blocks = page.split("\n.Bd -literal").skip(1).map(|block| {
+        let (_, text) = block.split_once('\n').unwrap();
+        text.split("\n.Ed").next().unwrap().replace("\\e", "\\").replace("\\&", "")
+    });
+    let readme = repository::text("README.md");
+    let indented = |block: &&str| block.trim_start_matches('\n').starts_with("    ");
+    let of_readme = readme.split("\n\n").filter(indented).map(|block| block.replace("\n    ", "\n"));
+    let is_directive = |line: &str| {
+        let first = line.split_whitespace().next();
+        first.is_none_or(|first| first.starts_with('#') || config::directives().any(|name| name == first))
+    };
+    let examples: Vec<String> = blocks
+        .chain(of_readme)
+        .map(|block| block.trim().to_owned())
+        .filter(|block| block.lines().all(is_directive) && block.lines().any(|line| !line.starts_with('#')))
+        .collect();
+    assert!(examples.len() > 15, "{examples:#?}");
+    let scratch = Scratch::new();
+    // What they name is there.
+    for folder in ["mailrecv.d", "etc/mailrecv/example.net", "etc/letsencrypt/live/mail.example.com"] {
+        std::fs::create_dir_all(scratch.path(folder)).unwrap();
+    }
+    let (certificate, key) = Authority::new().issue(&scratch.path(""), "fullchain", &Request::of(&["mydomain.com"]));
+    for folder in ["etc/mailrecv", "etc/mailrecv/example.net", "etc/letsencrypt/live/mail.example.com"] {
+        std::fs::copy(&certificate, scratch.path(folder).join("fullchain.pem")).unwrap();
+        std::fs::copy(&key, scratch.path(folder).join("privkey.pem")).unwrap();
+    }
+    scratch.write("etc/mailrecv.passwd", succeeds(scratch.command(MAILRECV, &["passwd", "fred"]), "secret\n"));
+    scratch.write("etc/mailrecv/amqp-password", "secret\n");
+    for example in examples {
+        scratch.write(CONFIG, example.replace("/etc/", "./etc/"));
+        let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
+        check.env("SMTP_AUTH_PASSWORD", "secret");
+        let output = output(check);
+        assert_eq!(output.status.code(), Some(0), "{example}\n{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -148,6 +193,60 @@ fn the_manual_page_describes_every_option() {
             "{} is not described",
             subcommand.get_name()
         );
+    }
+}
+
+/// Who installs a unit by hand as the README says has the configuration that it is for.
+#[test]
+fn the_readme_installs_what_units_read() {
+    let readme = repository::text("README.md");
+    let units = repository::files("systemd-socket", "service");
+    let texts = units.iter().map(|unit| std::fs::read_to_string(unit).unwrap());
+    let named: Vec<String> =
+        texts.filter_map(|text| Some(text.split_once(" -c /etc/")?.1.split_whitespace().next()?.to_owned())).collect();
+    assert!(named.len() > 3, "{named:?}");
+    for name in named {
+        assert!(readme.contains(&format!("\n    install -m 644 etc/{name} /etc/")), "{name} is not installed");
+    }
+}
+
+/// The lines for inetd, which a test gives to a real one, stand in two places.
+#[test]
+fn the_manual_page_has_the_readmes_lines_for_inetd() {
+    let (readme, page) = (repository::text("README.md"), repository::text("etc/man/mailrecv.8"));
+    let lines: Vec<&str> = readme.lines().map(str::trim).filter(|line| line.starts_with("smtp stream ")).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        assert!(page.lines().any(|of_page| of_page == line), "mailrecv(8) lacks `{line}`");
+    }
+}
+
+/// What `tests/run` brings onto a machine is said beforehand.
+#[test]
+fn the_packages_that_the_tests_need_are_told() {
+    let (run, told) = (repository::text("tests/run"), repository::text("docs/testing.md"));
+    let told: Vec<&str> = told.split([' ', ',', '\n', '.', ';']).collect();
+    for list in ["tools=\"", "daemons=\""] {
+        let list = run.lines().find_map(|line| line.strip_prefix(list)).unwrap().trim_end_matches('"');
+        for package in list.split(' ') {
+            assert!(told.contains(&package), "docs/testing.md lacks {package}");
+        }
+    }
+}
+
+/// What we say to programs that we start, and what a user may set.
+#[test]
+fn the_manual_page_describes_every_variable_of_our_own() {
+    let page = repository::text("etc/man/mailrecv.8");
+    let (_, page) = page.split_once("\n.Sh ENVIRONMENT\n").unwrap();
+    let (page, _) = page.split_once("\n.Sh ").unwrap();
+    let mut grep = std::process::Command::new("grep");
+    grep.args(["-rhoE", "\"MAILRECV_[A-Z_]+\""]).arg(repository::path("src"));
+    let sources = output(grep);
+    let names = String::from_utf8(sources.stdout).unwrap();
+    assert!(names.lines().count() > 3, "{names}");
+    for name in names.lines().map(|name| name.trim_matches('"')) {
+        assert!(page.split_whitespace().any(|word| word == name), "mailrecv(8) lacks {name}");
     }
 }
 

@@ -341,20 +341,27 @@ fn mistakes_in_the_environment_are_told() {
     }
 }
 
+/// Who names no port means that of what is spoken: none has TLS first at port 25.
+#[test]
+fn the_port_is_that_of_what_is_spoken() {
+    let folder = Folder::new();
+    let config = repository::path("etc/mailrecv-relay.conf").display().to_string();
+    let question =
+        ["explain", "--peer", "192.0.2.1", "--auth", "myuser", "--from", "a@company.com", "--rcpt", "b@client.com"];
+    for (ssl, server) in [("False", "'smtp://localhost:25'"), ("True", "'smtps://localhost:465'")] {
+        let mut explain = folder.command(MAILRECV, &[&["-c", &*config][..], &question].concat());
+        explain.envs(COMPOSE).env("RELAY_USE_SSL", ssl);
+        assert_says(&succeeds(explain, ""), &format!("destination: relay {server}"));
+    }
+}
+
 /// The README's commands, pasted.
 #[test]
 fn the_commands_of_the_readme_work() {
     let next = Next::of_host("localhost", "smtpd_tls_security_level = encrypt\n");
     let folder = Folder::new();
     let port = testkit::daemon::free_port(testkit::LOOPBACK[0]).port().to_string();
-    let readme = repository::text("README.md");
-    let (_, section) = readme.split_once("\n## A filtering relay\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let blocks: Vec<String> = section
-        .split("\n\n")
-        .filter(|block| block.trim_start_matches('\n').starts_with("    "))
-        .map(|block| block.lines().map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n").collect())
-        .collect();
+    let blocks = repository::readme_commands("A filtering relay");
     let [server, client] = &blocks[..] else { panic!("{blocks:?}") };
     let server = repository::replaced(
         server,
@@ -368,13 +375,12 @@ fn the_commands_of_the_readme_work() {
         ],
     );
     let mut command = folder.command("/bin/sh", &["-c", &server]);
-    let path = format!("{}:/usr/bin:/bin", std::path::Path::new(MAILRECV).parent().unwrap().display());
-    command.env("PATH", path).env("RELAY_CA_FILE", next.root()).current_dir(repository::path(""));
+    command.env("PATH", support::path()).env("RELAY_CA_FILE", next.root()).current_dir(repository::path(""));
     command.env("LISTEN_HOST", "127.0.0.1").env("LISTEN_PORT", &port).env("MAX_CONNECTIONS", "1");
     let relay = Relay::of(command, folder);
     let mut swaks =
         relay.folder.command("/bin/sh", &["-c", &client.replace("localhost:1025", &format!("127.0.0.1:{port}"))]);
-    swaks.env("PATH", debian_path());
+    swaks.env("PATH", support::path());
     assert_says(&succeeds(swaks, ""), "<-  250 2.0.0 ");
     next.postfix.until_queue_is_empty();
     assert_eq!(next.behind.messages()[0].recipients, ["<recipient@company.com>"]);
@@ -382,10 +388,4 @@ fn the_commands_of_the_readme_work() {
     let mut first = Client::connect(relay.address);
     first.expect("220 ");
     Client::connect(relay.address).expect("421 ");
-}
-
-/// Where swaks is.
-fn debian_path() -> String {
-    let swaks = debian::program("swaks", "swaks");
-    format!("{}:/usr/bin:/bin", swaks.parent().unwrap().display())
 }

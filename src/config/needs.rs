@@ -31,7 +31,7 @@ pub struct Needs {
 pub enum Place {
     /// A file that is appended to, or made.
     Mailbox(PathBuf),
-    /// A maildir, which is made if it is missing.
+    /// A maildir, or another folder for files of messages, which is made if it is missing.
     Maildir(PathBuf),
     /// Many of both, somewhere below this folder.
     Below(PathBuf),

@@ -1,7 +1,7 @@
 //! `relay URL [tls=...] [ca=FILE]`: the server that takes mail from us, how it is spoken with, and who we are there.
 //!
 //! `smtp://USER@HOST:PORT`, `smtps://` under TLS from the beginning (RFC 8314, 3.3), `lmtp://`, or `lmtp+unix:/PATH`. Two
-//! lines that say the same name one hop: what goes there in one transaction is handed over once.
+//! lines that say the same name one hop: what goes there by SMTP in one transaction is handed over once.
 
 use std::path::PathBuf;
 

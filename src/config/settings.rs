@@ -52,6 +52,15 @@ macro_rules! settings {
             $($field($type),)+
         }
 
+        impl Setting {
+            /// Whether every line of it counts, and not the last.
+            pub(super) fn is_repeated(&self) -> bool {
+                match self {
+                    $(Setting::$field(_) => is_repeated!($($each)?),)+
+                }
+            }
+        }
+
         /// Every setting.
         pub(super) const SETTINGS: &[Directive] = &[$(Directive {
             name: $directive,
@@ -68,6 +77,16 @@ macro_rules! take {
     };
     ($field:expr, $value:expr, each) => {
         $field.extend($value)
+    };
+}
+
+/// Whether a row ends with `each`.
+macro_rules! is_repeated {
+    () => {
+        false
+    };
+    (each) => {
+        true
     };
 }
 
@@ -166,14 +185,6 @@ impl Setting {
             Setting::spool_dir(Some(path)) => Some((path, false)),
             _ => None,
         }
-    }
-
-    /// Whether every line of it counts, and not the last.
-    pub(super) fn is_repeated(&self) -> bool {
-        matches!(
-            self,
-            Setting::tls_certificates(_) | Setting::tls_keys(_) | Setting::amqp_urls(_) | Setting::auth_users(_)
-        )
     }
 
     /// Whether it says who we are.

@@ -9,9 +9,11 @@ mod reports;
 mod sessions;
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -254,7 +256,9 @@ impl<'a> Listener<'a> {
     /// Makes the file that says where we listen. Whoever waits for it finds it whole or not at all.
     fn write_ready_file(&self, file: &Path) -> anyhow::Result<()> {
         let addresses: String = self.sockets.iter().map(|(_, socket)| format!("{socket}\n")).collect();
-        let mut new = tempfile::NamedTempFile::new_in(files::directory_of(file))?;
+        // As umask(2) has it, and not for us alone: whoever waits for it may be another user.
+        let permissions = Permissions::from_mode(0o666);
+        let mut new = tempfile::Builder::new().permissions(permissions).tempfile_in(files::directory_of(file))?;
         new.write_all(addresses.as_bytes())?;
         new.persist(file)?;
         Ok(())

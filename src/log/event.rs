@@ -94,7 +94,7 @@ pub enum Event<'a> {
     OpeningMailbox(&'a Path),
     /// A mailbox is closed, with what was appended to it.
     ClosingMailbox(&'a Path),
-    /// A mailbox, or the file of a maildir, holds what was refused, and why.
+    /// A mailbox, or a file for a message of its own, holds what was refused, and why.
     NotTakenBack { path: &'a Path, why: &'a dyn Display },
     /// A `FILE.lock` is so many seconds old that nobody can be behind it.
     StaleLock { path: &'a Path, age: u64 },
@@ -102,9 +102,9 @@ pub enum Event<'a> {
     OneLockOnly { path: &'a Path, missing: &'a str, error: &'a io::Error },
     /// The file system of this folder cannot sync folders, as the error says.
     FolderNotSynced(&'a Path, &'a io::Error),
-    /// A file of a maildir is written.
+    /// A file for a message of its own, in a maildir or another folder, is written.
     WritingFile(&'a Path),
-    /// A file of a maildir is where readers look.
+    /// It has its name, by which readers find it.
     FileDelivered(&'a Path),
     /// A command is started.
     StartingCommand(&'a str),
@@ -422,8 +422,8 @@ impl Event<'_> {
     }
 }
 
-/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for a 5xx that is not the peer's fault, or
-/// follows from one that has its line, because peers are banned for the others.
+/// `ERROR: CODE TEXT 'what it is about' (what happened here)`; `WARNING:` for what is not the peer's fault and
+/// could be taken for that, or follows from what has its line, because peers are banned for the others.
 fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = if is_error(reply) { "ERROR" } else { "WARNING" };
     // One line, whoever has worded it.

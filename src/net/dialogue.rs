@@ -17,7 +17,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, InvalidMessage, RootCertStore,
+    SignatureScheme,
+};
 
 use super::client::{ClientFiles, Endpoint};
 use super::conn::{Woken, wait};
@@ -124,7 +127,7 @@ impl Dialogue {
         Ok(())
     }
 
-    /// What the two sides have agreed on, if the connection is under TLS: version and cipher.
+    /// Whether the connection is under TLS.
     pub(crate) fn is_under_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -300,11 +303,25 @@ fn failure(error: rustls::Error) -> String {
             "its certificate is from no authority that is believed".to_owned()
         }
         error @ rustls::Error::InvalidCertificate(_) => {
-            format!("its certificate is not to be believed: {}", flaw(error))
+            let flaw = flaw(error);
+            let why = if flaw == OF_AN_AUTHORITY {
+                "it is that of an authority (CA:TRUE), as openssl makes them, and of no server: make it anew with \
+                 `basicConstraints=CA:FALSE`"
+            } else {
+                &flaw
+            };
+            format!("its certificate is not to be believed: {why}")
+        }
+        // As of a server that expects STARTTLS first, or has no TLS.
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            "what it says is not TLS".to_owned()
         }
         error => flaw(error),
     }
 }
+
+/// What webpki calls a certificate that issues others and is shown by a server; rustls passes that on as a text.
+const OF_AN_AUTHORITY: &str = "CaUsedAsEndEntity";
 
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)

@@ -148,7 +148,7 @@ pub(crate) fn identity(
     }
 }
 
-/// What is wrong with a certificate of ours, which rustls takes for one of a peer.
+/// What rustls says; of a certificate, which may be ours, what is wrong with it, and not that it is a peer's.
 pub(crate) fn flaw(error: rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(error)) => error.to_string(),

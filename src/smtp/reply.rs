@@ -1,6 +1,7 @@
 //! Every reply there is, with its code (RFC 5321, 4.2) and enhanced code (RFC 3463).
 //!
-//! A reply carries nothing the peer sent, except in [`Reply::subject`], which goes to the log only.
+//! A reply carries nothing the peer sent, except in [`Reply::subject`], which goes to the log only, and in what the next
+//! server says of it, of which only what can be printed in ASCII is left ([`passed_on`](super::upstream::passed_on)).
 
 use std::borrow::Cow;
 use std::fmt;

@@ -15,6 +15,17 @@ pub fn text(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The commands that a section of the README shows: its indented blocks, in their order.
+pub fn readme_commands(section: &str) -> Vec<String> {
+    let readme = text("README.md");
+    let (_, behind) = readme.split_once(&format!("\n## {section}\n")).expect("a section of the README");
+    let blocks = behind.split("\n## ").next().unwrap_or_default().split("\n\n");
+    blocks
+        .filter(|block| block.trim_start_matches('\n').starts_with("    "))
+        .map(|block| block.lines().map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n").collect())
+        .collect()
+}
+
 /// The files in a folder with this extension, in order.
 pub fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let folder = path(folder);

@@ -66,22 +66,19 @@ fn configure(folder: &Folder, broker: &Broker) {
 /// Postfix as etc/postfix has it, but in a hurry.
 fn front(collector: &Collector) -> Postfix {
     let folder = &collector.folder;
-    let table = |name: &str, text: String| folder.write(name, text).display().to_string();
-    let domains = table("domains", repository::text("etc/postfix/collector-domains"));
-    let transport = repository::text("etc/postfix/collector-transport");
-    let transport = replaced(&transport, &[("127.0.0.1:24", &collector.address.to_string())]);
-    let transport = table("transport", transport);
+    let domains = folder.write("domains", repository::text("etc/postfix/collector-domains")).display().to_string();
     let settings = replaced(
         &repository::text("etc/postfix/collector.cf"),
         &[
             ("/etc/postfix/collector-domains", &domains),
-            ("/etc/postfix/collector-transport", &transport),
+            ("relay_transport = lmtp:inet:127.0.0.1:24", &format!("relay_transport = lmtp:inet:{}", collector.address)),
             ("minimal_backoff_time = 1m", "minimal_backoff_time = 1s"),
             ("maximal_backoff_time = 10m", "maximal_backoff_time = 2s"),
             ("queue_run_delay = 1m", "queue_run_delay = 1s"),
         ],
     );
-    Postfix::start(collector.address, &(settings + "smtputf8_enable = no\n"))
+    // Debian's has no server for all other mail.
+    Postfix::start(collector.address, &(settings + "smtputf8_enable = no\nrelayhost =\n"))
 }
 
 /// Sends messages that are told apart by these numbers.
@@ -160,6 +157,29 @@ fn a_new_broker_in_the_middle(signal: Signal) {
     let all: BTreeSet<usize> = (0..MESSAGES).collect();
     // The last may be on its way to the subscriber.
     until("all payloads", || numbers(&[&before, &after]) == all);
+}
+
+/// What the host itself sends, as cron does, is for nobody else.
+#[test]
+fn mail_of_the_host_itself_is_not_published() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let collector = Collector::start(&broker);
+    let postfix = front(&collector);
+    let mut client = Client::connect(postfix.address());
+    client.expect("220 ");
+    client.exchange("EHLO client.example", "250-");
+    client.exchange("MAIL FROM:<root@host.example>", "250 ");
+    client.exchange("RCPT TO:<root@host.example>", "250 ");
+    client.exchange("DATA", "354 ");
+    client.exchange("Subject: spam 1;\r\n\r\npassword.\r\n.", "250 ");
+    let is_over =
+        |log: &str| log.lines().any(|line| line.contains("to=<root@host.example>") && line.contains("status="));
+    until("what becomes of it", || is_over(&postfix.log()));
+    submit(&postfix, 2..3);
+    // The copy follows when it is published.
+    until("the copy", || collector.kept() > 0);
+    assert_eq!((numbers(&[&subscriber]), collector.kept()), (BTreeSet::from([2]), 1), "{}", postfix.log());
 }
 
 /// The other way in.

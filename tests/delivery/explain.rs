@@ -1,6 +1,27 @@
 //! `explain` beside what then happens.
 
-use crate::support::{MAILRECV, PEER, Scratch};
+use testkit::{repository, succeeds};
+
+use crate::support::{MAILRECV, PEER, Scratch, path};
+
+/// The README's questions, pasted.
+#[test]
+fn the_commands_of_the_readme_work() {
+    let scratch = Scratch::with_config("domain example.com\ndeliver rcpt_to status@example.com append status\n");
+    let blocks = repository::readme_commands("Check and explain");
+    let [check, explain, explain_for_programs] = &blocks[..] else { panic!("{blocks:?}") };
+    for (command, answer) in [
+        (check, ""),
+        (explain, "\n  reply: 250 2.1.5 Recipient ok\ndestination: append 'status' (line 2)\n"),
+        (explain_for_programs, "250\n"),
+    ] {
+        let command = repository::replaced(command, &[("mailrecv ", "mailrecv -c mailrecv.conf ")]);
+        let mut shell = scratch.command("/bin/sh", &["-c", &command]);
+        shell.env("PATH", path());
+        let said = succeeds(shell, "");
+        assert!(said.contains(answer), "{command}{said}");
+    }
+}
 
 /// `explain` shows the decision, the reply, the log line and the destination, and does nothing.
 #[test]

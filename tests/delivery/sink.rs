@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use testkit::client::on_the_wire;
 use testkit::{Client, Daemon, debian, repository};
 
 use crate::decisions::fields;
-use crate::support::{MAILRECV, Scratch};
+use crate::support::{MAILRECV, Scratch, path};
 
 /// `mailrecv listen` shows what swaks and Python send to the person who started it: with colours and the time, and with
 /// nothing in front of the lines.
@@ -107,6 +109,9 @@ fn a_job_waits_for_mail() {
     let (mut job, server) = listening(&scratch, scratch.mailrecv(&[&["listen"][..], &arguments].concat()));
     let written = scratch.read("ready");
     assert!(written.starts_with(&format!("{server}\n[::1]:")) && written.lines().count() == 2, "{written}");
+    // Whoever waits for it may be another user, as for any file that is made.
+    let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode(ready), mode(scratch.write("another", "")));
 
     let mut first = Client::connect(server);
     first.expect("220 ");
@@ -420,6 +425,28 @@ fn a_job_does_not_wait_for_ever() {
     assert_eq!(job.exit_code(), 124);
     assert!(peer.rest().starts_with("421 "));
     assert_eq!(scratch.count_files("mails"), 0);
+}
+
+/// The README's commands, pasted: by somebody at a terminal, and by a job that ran before.
+#[test]
+fn the_commands_of_the_readme_work() {
+    let scratch = Scratch::new();
+    symlink(repository::path("etc"), scratch.path("etc")).unwrap();
+    let blocks = repository::readme_commands("See what a program sends");
+    let [listen, swaks, job] = &blocks[..] else { panic!("{blocks:?}") };
+    let shell = |commands: &str| {
+        let mut shell = scratch.command("/bin/sh", &["-c", commands]);
+        shell.env("PATH", path());
+        shell
+    };
+    let at_any_port = [("mailrecv ", "exec mailrecv "), ("127.0.0.1:2525", "127.0.0.1:0")];
+    let (mut sink, server) = listening(&scratch, shell(&repository::replaced(listen, &at_any_port)));
+    succeeds(shell(&repository::replaced(swaks, &[("127.0.0.1:2525", &server.to_string())])));
+    sink.until("the mail", |said| said.contains("| It works.\n").then_some(()));
+
+    scratch.write("ready", "127.0.0.1:1\n");
+    let said = testkit::succeeds(shell(job), "");
+    assert!(said.ends_with("\ntrue\n"), "{said}");
 }
 
 /// What the command has started, and where that listens.

@@ -8,7 +8,7 @@ use std::thread;
 use testkit::certificates::{Authority, Request};
 use testkit::daemon::free_port;
 use testkit::postfix::Postfix;
-use testkit::{Daemon, Folder, LOOPBACK, debian, succeeds, wait_until};
+use testkit::{Daemon, Folder, LOOPBACK, debian, repository, succeeds, wait_until};
 
 use crate::script::{self, Act};
 use crate::{AUTHORITY, FRED, copies, log, relaying, reply_to_message};
@@ -69,6 +69,9 @@ fn a_certificate_that_proves_nothing_gets_no_mail_where_one_is_required() {
             let reply = reply_to_message(&scratch, &[FRED]);
             assert!(reply.starts_with("451 4."), "{what}, {url}: {reply}\n{}", log(&scratch));
             assert!(log(&scratch).contains("certificate"), "{what}, {url}: {}", log(&scratch));
+            // As openssl(1) makes them by default.
+            let has_advice = log(&scratch).contains("make it anew with `basicConstraints=CA:FALSE`");
+            assert_eq!(has_advice, *what == "self-signed", "{what}, {url}: {}", log(&scratch));
             assert_eq!(copies(&scratch), 0, "{what}, {url}");
         }
     }
@@ -84,7 +87,30 @@ fn a_certificate_that_proves_nothing_gets_no_mail_where_one_is_required() {
     assert!(mail.iter().all(|message| String::from_utf8_lossy(message).contains("(using TLSv1.")));
 }
 
-/// Neither the message nor who we are.
+/// The certificate that the README has one make is believed by who names it.
+#[test]
+fn a_certificate_of_its_own_is_believed_by_who_names_it() {
+    let folder = Folder::new();
+    let readme = repository::text("README.md");
+    let (_, command) = readme.split_once("\n    openssl req ").expect("a command that makes a certificate");
+    let (command, _) = command.split_once("\n    chgrp ").expect("the command behind it");
+    let place = folder.path("").display().to_string();
+    let command = repository::replaced(command, &[("/etc/mailrecv", &place), ("mail.example.com", "localhost")]);
+    succeeds(folder.command("/bin/sh", &["-ec", &format!("openssl req {command}")]), "");
+    let postfix = Postfix::receiving(
+        &format!(
+            "smtpd_tls_cert_file = {place}/fullchain.pem\n\
+             smtpd_tls_key_file = {place}/privkey.pem\n\
+             smtpd_tls_security_level = may\n"
+        ),
+        "",
+    );
+    let url = format!("smtp://localhost:{} tls=require ca={place}/fullchain.pem", postfix.address().port());
+    let scratch = relaying(url, "");
+    let reply = reply_to_message(&scratch, &[FRED]);
+    assert!(reply.starts_with("250 "), "{reply}\n{}", log(&scratch));
+}
+
 /// Under TLS an end may be announced before it comes, and is one all the same.
 #[test]
 fn a_server_that_takes_its_leave_under_tls_is_not_waited_for() {
@@ -110,6 +136,7 @@ fn a_server_that_takes_its_leave_under_tls_is_not_waited_for() {
     assert!(log(&scratch).contains(": it has closed the connection"), "{}", log(&scratch));
 }
 
+/// Neither the message nor who we are.
 #[test]
 fn nothing_is_told_in_the_clear_where_tls_is_required() {
     let greetings: &[&str] = &[

@@ -192,6 +192,11 @@ fn tls_is_begun_with_a_certificate_that_can_be_verified() {
         let expected = urls[..=number].iter().filter(|(_, is_secured)| *is_secured).count();
         assert_eq!(handshakes, expected, "{url}, {is_secured}");
     }
+    // A port where TLS does not come first.
+    let scratch = relaying(format!("smtps://localhost:{port} ca={root}"), "");
+    let reply = reply_to_message(&scratch, &[FRED]);
+    assert!(reply.starts_with("451 4.7.5 "), "{reply}\n{}", log(&scratch));
+    assert!(log(&scratch).contains(": TLS: what it says is not TLS"), "{}", log(&scratch));
 }
 
 /// What Postfix's own trace says of the connection.

@@ -3,12 +3,13 @@
 #![allow(dead_code, reason = "each test crate uses a part of this")]
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use testkit::client::Reply;
-use testkit::{Folder, Session, wait_until};
+use testkit::{Folder, Session, debian, wait_until};
 
 /// The binary under test.
 pub const MAILRECV: &str = env!("CARGO_BIN_EXE_mailrecv");
@@ -21,6 +22,13 @@ pub const LOG: &str = "log";
 
 /// A peer with a name, so that no test depends on the machine's resolver.
 pub const PEER: &str = "192.0.2.7=mail.example.net";
+
+/// `PATH` for whoever pastes commands: the binary under test, and what they need of Debian.
+pub fn path() -> String {
+    let programs = [PathBuf::from(MAILRECV), debian::program("swaks", "swaks"), debian::program("jq", "jq")];
+    let folders = programs.iter().filter_map(|program| program.parent());
+    folders.map(|folder| folder.display().to_string() + ":").collect::<String>() + "/usr/bin:/bin"
+}
 
 /// How long a file has to be left alone to count as written (`src/config/source.rs`).
 const QUIET: Duration = Duration::from_millis(100);
