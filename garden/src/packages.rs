@@ -70,7 +70,7 @@ impl Cache {
         Self { may_get: false, ..self.clone() }.fetch(recipe)
     }
 
-    /// What this server is made of. It is got where it is not there yet; nobody else gets anything meanwhile.
+    /// What this server is made of. It is got where it is not there yet; nobody else gets anything of its kind meanwhile.
     ///
     /// # Errors
     ///
@@ -79,9 +79,6 @@ impl Cache {
         if let Some(reason) = &recipe.missing {
             bail!("{reason}");
         }
-        let lock = self.folder.join("lock");
-        let lock = File::create(&lock).with_context(|| format!("writing {}", lock.display()))?;
-        lock.lock()?;
         let programs = &recipe.programs;
         let mut fetched = Fetched::default();
         let mut versions = Vec::new();
@@ -177,6 +174,10 @@ impl Cache {
             return Ok(kept);
         }
         let work = self.work("pip")?;
+        // Somebody else may have got it meanwhile.
+        if kept.is_dir() {
+            return Ok(kept);
+        }
         let files = work.folder.join("files");
         // Another Python, of the user's own, is not seen where the servers are.
         output(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&files))
@@ -197,6 +198,9 @@ impl Cache {
             return Ok(kept);
         }
         let work = self.work("npm")?;
+        if kept.is_dir() {
+            return Ok(kept);
+        }
         let files = work.folder.join("files");
         fs::create_dir(&files)?;
         output(
@@ -217,6 +221,9 @@ impl Cache {
             return Ok(kept);
         }
         let work = self.work("crate")?;
+        if kept.is_dir() {
+            return Ok(kept);
+        }
         let (project, files) = (work.folder.join("project"), work.folder.join("files"));
         fs::create_dir_all(project.join("src"))?;
         fs::create_dir(&files)?;
@@ -255,6 +262,9 @@ impl Cache {
             .find(|folder| folder.join("bin/go").exists())
             .context("there is no compiler of Go among the packages; add golang-go")?;
         let work = self.work("go")?;
+        if kept.is_dir() {
+            return Ok(kept);
+        }
         let files = work.folder.join("files");
         fs::create_dir(&files)?;
         fs::write(work.folder.join("server.go"), source)?;
@@ -313,16 +323,20 @@ impl Cache {
 /// at a time.
 struct Work {
     folder: PathBuf,
+    _lock: File,
 }
 
 impl Work {
     fn new(beside: &Path) -> Result<Self> {
+        let lock = beside.join("lock");
+        let lock = File::create(&lock).with_context(|| format!("writing {}", lock.display()))?;
+        lock.lock().context("waiting for somebody else who gets something")?;
         let folder = beside.join("work");
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
         }
         fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
-        Ok(Self { folder })
+        Ok(Self { folder, _lock: lock })
     }
 }
 

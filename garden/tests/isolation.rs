@@ -2,6 +2,8 @@
 //!
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
