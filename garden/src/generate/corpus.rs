@@ -19,23 +19,6 @@ pub struct Gathered {
     pub left_out: Vec<(PathBuf, String)>,
 }
 
-/// The cases of a file, or of all files in a folder: see [`file`] and [`folder`].
-///
-/// # Errors
-///
-/// It cannot be read.
-pub fn path(path: &Path) -> Result<Gathered> {
-    if path.is_dir() {
-        return folder(path);
-    }
-    let octets = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    Ok(match file(&name, &octets) {
-        Ok(cases) => Gathered { cases, left_out: Vec::new() },
-        Err(why) => Gathered { cases: Vec::new(), left_out: vec![(path.to_owned(), why)] },
-    })
-}
-
 /// The cases of all files in a folder and the folders in it: see [`file`]. Each is called by its path in the folder.
 ///
 /// # Errors

@@ -4,15 +4,15 @@ use std::fs;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
-use super::{Gathered, Options, Set, select};
+use super::{Options, Set, select};
 use crate::case::Case;
 use crate::oracle;
 use crate::payload::{self, EXTENSION, HEADING};
 
 /// Lists the sets, each with the number of its cases, if nothing is named; else the cases that the words name (see [`select`]),
-/// each with what the standard says of it, and the files of which no case is made.
+/// each with what the standard says of it.
 ///
 /// # Errors
 ///
@@ -24,13 +24,10 @@ pub fn list(to: &mut impl Write, words: &[String], options: Options) -> Result<(
         }
         return Ok(());
     }
-    let Gathered { cases, left_out } = select(words, options)?;
+    let cases = select(words, options).map_err(|wrong| anyhow!(wrong))?;
     let width = cases.iter().map(|case| case.name.len()).max().unwrap_or_default();
     for case in cases {
         writeln!(to, "{:<width$}  {}", case.name, oracle::expected(&case))?;
-    }
-    for (path, why) in left_out {
-        writeln!(to, "{}: left out: {why}", path.display())?;
     }
     Ok(())
 }
@@ -44,7 +41,7 @@ pub fn list(to: &mut impl Write, words: &[String], options: Options) -> Result<(
 pub fn write(folder: &Path, words: &[String], options: Options) -> Result<usize> {
     let cases = match words.is_empty() {
         true => Set::All.cases(options),
-        false => select(words, options)?.cases,
+        false => select(words, options).map_err(|wrong| anyhow!(wrong))?,
     };
     for case in &cases {
         let file = folder.join(path_of(&case.name));
@@ -117,7 +114,7 @@ mod tests {
             text.starts_with(&format!("{HEADING}\n# RFC 5321: at most 1 message; open: bare-lf\nname end-of-data/")),
             "{text}"
         );
-        let mut cases = select(&words, Options::default()).unwrap().cases;
+        let mut cases = select(&words, Options::default()).unwrap();
         assert_eq!(number.unwrap(), cases.len());
         cases.sort_by(|one, other| one.name.cmp(&other.name));
         read.sort_by(|one, other| one.name.cmp(&other.name));

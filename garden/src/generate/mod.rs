@@ -18,13 +18,9 @@ mod pairs;
 mod pipelining;
 
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
-
 pub use controls::controls;
-pub use corpus::Gathered;
 pub use draft::{FORGED_SENDER, FORGED_SUBJECT, SUBJECT};
 pub use mutations::mutation;
 
@@ -172,7 +168,7 @@ impl fmt::Display for Set {
 impl FromStr for Set {
     type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::EVERY.into_iter().find(|set| set.name() == text);
         known.ok_or_else(|| format!("`{text}` is no set of cases: they are {}", Self::EVERY.map(Self::name).join(", ")))
     }
@@ -197,47 +193,36 @@ fn octets_of(case: &Case) -> usize {
     sent.sum()
 }
 
-/// The cases that these words name, in this order and each name once: a set, a case, the beginning of the names of several up
-/// to a `/` (`end-of-data/LF.LF`), or a file or folder ([`corpus`]), which is told by a `/` or `.` in front where a set has its
-/// name. Mutations can be named that the options do not reach: `mutations/SEED/NUMBER`.
+/// The cases that these words name, in this order and each once: a set, a case, or the beginning of the names of several up to
+/// a `/` (`end-of-data/LF.LF`). Mutations can be named that the options do not reach: `mutations/SEED/NUMBER`.
 ///
 /// # Errors
 ///
-/// A word that names nothing, with what there is; a file that cannot be read.
-pub fn select(words: &[String], options: Options) -> Result<Gathered> {
-    let mut selected = Gathered::default();
+/// A word that names nothing, with what there is.
+pub fn select(words: &[String], options: Options) -> Result<Vec<Case>, String> {
+    let mut selected: Vec<Case> = Vec::new();
     let mut names = std::collections::HashSet::new();
     for word in words {
-        let mut found = named(word, options);
-        if found.cases.is_empty() && Path::new(word).exists() {
-            found = corpus::path(Path::new(word))?;
-        } else if found.cases.is_empty() {
+        let found = match (word.parse::<Set>(), mutation_of(word)) {
+            (Ok(set), _) => set.cases(options),
+            (Err(_), Some(case)) => vec![case],
+            (Err(_), None) => {
+                // The first word of a name is that of its set.
+                let set = word.split('/').next().unwrap_or_default().parse::<Set>();
+                let prefix = format!("{}/", word.trim_end_matches('/'));
+                let is_meant = |case: &Case| case.name == *word || case.name.starts_with(&prefix);
+                set.map(|set| set.cases(options)).unwrap_or_default().into_iter().filter(is_meant).collect()
+            }
+        };
+        if found.is_empty() {
             let sets = Set::EVERY.map(Set::name).join(", ");
-            bail!(
-                "`{word}` names no case: name a set ({sets}), a case, what the names of several begin with up to a `/`, \
-                 or a file or folder that is there"
-            );
+            return Err(format!(
+                "`{word}` names no case: name a set ({sets}), a case, or what the names of several begin with up to a `/`"
+            ));
         }
-        selected.cases.extend(found.cases.into_iter().filter(|case| names.insert(case.name.clone())));
-        selected.left_out.extend(found.left_out);
+        selected.extend(found.into_iter().filter(|case| names.insert(case.name.clone())));
     }
     Ok(selected)
-}
-
-/// What is made here under this name.
-fn named(word: &str, options: Options) -> Gathered {
-    let cases = match (word.parse::<Set>(), mutation_of(word)) {
-        (Ok(set), _) => set.cases(options),
-        (Err(_), Some(case)) => vec![case],
-        (Err(_), None) => {
-            // The first word of a name is that of its set.
-            let set = word.split('/').next().unwrap_or_default().parse::<Set>();
-            let prefix = format!("{}/", word.trim_end_matches('/'));
-            let is_meant = |case: &Case| case.name == *word || case.name.starts_with(&prefix);
-            set.map(|set| set.cases(options)).unwrap_or_default().into_iter().filter(is_meant).collect()
-        }
-    };
-    Gathered { cases, left_out: Vec::new() }
 }
 
 fn mutation_of(word: &str) -> Option<Case> {

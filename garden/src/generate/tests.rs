@@ -24,7 +24,7 @@ fn contains(octets: &[u8], part: &[u8]) -> bool {
 }
 
 fn named(name: &str) -> Case {
-    let mut found = select(&[name.to_owned()], Options::default()).unwrap().cases;
+    let mut found = select(&[name.to_owned()], Options::default()).unwrap();
     assert_eq!(found.len(), 1, "{name}");
     found.remove(0)
 }
@@ -220,7 +220,7 @@ fn every_case_can_be_written_and_read() {
 fn cases_are_selected_by_set_name_and_beginning() {
     let names = |words: &[&str]| -> Vec<String> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        select(&words, Options::default()).unwrap().cases.into_iter().map(|case| case.name).collect()
+        select(&words, Options::default()).unwrap().into_iter().map(|case| case.name).collect()
     };
     assert_eq!(names(&["end-of-data/LF.LF"]).len(), 4);
     assert_eq!(names(&["end-of-data/LF.LF/", "end-of-data/LF.LF/blob"]).len(), 4);
@@ -234,15 +234,8 @@ fn cases_are_selected_by_set_name_and_beginning() {
             .chain(["end-of-data/LF.LF/paced/crlf-header".to_owned()])
             .collect::<Vec<_>>()[..]
     );
-    let said = select(&["end-of-data/L".to_owned()], Options::default()).unwrap_err().to_string();
+    let said = select(&["end-of-data/L".to_owned()], Options::default()).unwrap_err();
     assert!(said.contains("`end-of-data/L` names no case"), "{said}");
-    // Files and folders are named as well.
-    let hostile = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/hostile/cases/e01-lf-dot-lf.txt");
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
-    if Path::new(hostile).exists() {
-        assert_eq!(names(&[hostile, "duplicates/From/first"]), ["hostile/e01-lf-dot-lf", "duplicates/From/first"]);
-    }
-    assert_eq!(names(&[folder]).len(), 1);
 }
 
 #[test]
