@@ -205,6 +205,15 @@ fn what_is_expected_of_a_case_is_what_it_is_about() {
     }
 }
 
+/// A reply that comes in a pause is none that is waited for behind it: that one would be waited for in vain.
+#[test]
+fn nothing_is_waited_for_behind_a_pause() {
+    for case in all().iter().filter(|case| !case.name.starts_with("mutations/")) {
+        let waits = case.units.windows(2).any(|pair| matches!(pair, [Unit::Pause(_), Unit::Expect { .. }]));
+        assert!(!waits, "{}", case.name);
+    }
+}
+
 #[test]
 fn every_case_can_be_written_and_read() {
     for case in all() {
