@@ -179,7 +179,10 @@ fn what_cannot_be_seen_and_what_was_not_held_is_not_lost() {
     let no_token = case("no-token", b"Subject: none\r\n", b"text\r\n");
     let mut strict = case("strict", HEADER, b"__TOKEN__\r\n");
     strict.units[1] = Unit::Expect { code: "2".into() };
-    for case in [no_token, strict] {
+    // Nor is mail of nobody a bounce, if that is who it was sent by.
+    let mut blank = case("blank", HEADER, b"__TOKEN__\r\n");
+    blank.units[2] = Unit::Send { part: Part::Mail, octets: b"MAIL FROM:< >\r\n".to_vec() };
+    for case in [no_token, strict, blank] {
         let observations = observe(&mut servers, &case);
         let judgement = judge(&case, &observations.iter().collect::<Vec<_>>(), &learned, Some(&expected(&case)));
         assert_eq!(apart(&judgement), [], "{}", case.name);

@@ -41,7 +41,8 @@ impl OfCase {
             })
             .collect();
         let has_report = find(&octets.to_ascii_lowercase(), b"multipart/report").is_some();
-        let has_nobody = find(&octets, b"<>").is_some();
+        let is_of_nobody = |message: &Sent| address(&message.sender).trim_ascii().is_empty();
+        let has_nobody = find(&octets, b"<>").is_some() || sent.iter().any(is_of_nobody);
         Self { octets, sent, names, has_report, has_nobody }
     }
 }
