@@ -172,6 +172,26 @@ fn a_timeout_is_no_refusal_and_a_queue_that_is_not_empty_is_unknown() {
 }
 
 #[test]
+fn what_cannot_be_seen_and_what_was_not_held_is_not_lost() {
+    let mut servers = Scripted::new(ten_sound_servers());
+    let learned = learn_all(&mut servers);
+    // Without a token nobody knows whose message it is; and a server without EHLO is not asked for more.
+    let no_token = case("no-token", b"Subject: none\r\n", b"text\r\n");
+    let mut strict = case("strict", HEADER, b"__TOKEN__\r\n");
+    strict.units[1] = Unit::Expect { code: "2".into() };
+    // Nor is mail of nobody a bounce, if that is who it was sent by.
+    let mut blank = case("blank", HEADER, b"__TOKEN__\r\n");
+    blank.units[2] = Unit::Send { part: Part::Mail, octets: b"MAIL FROM:< >\r\n".to_vec() };
+    for case in [no_token, strict, blank] {
+        let observations = observe(&mut servers, &case);
+        let judgement = judge(&case, &observations.iter().collect::<Vec<_>>(), &learned, Some(&expected(&case)));
+        assert_eq!(apart(&judgement), [], "{}", case.name);
+        let stand = &judgement.verdict("helo").unwrap().stand;
+        assert_eq!(matches!(stand, Stand::Unknown(_)), case.name == "strict", "{stand:?}");
+    }
+}
+
+#[test]
 fn how_a_line_ends_is_told_on_the_wire_and_not_in_a_mailbox() {
     for (output, found) in
         [(Output::Wire, vec![("faulty", Kind::Bytes)]), (Output::MailboxLf, vec![]), (Output::MailboxCrLf, vec![])]

@@ -82,7 +82,7 @@ pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Out
             add(Kind::Lost, numbers);
         } else if seen.has_refusal() {
             add(Kind::Refuses, numbers);
-        } else if seen.has_no_answer() {
+        } else if seen.has_no_answer() || !seen.is_complete {
             add(Kind::NoAnswer, numbers);
         } else {
             add(Kind::Lost, numbers);

@@ -119,12 +119,14 @@ pub fn judge_against(
         .iter()
         .map(|observation| {
             let learned = learned.get(&observation.server).unwrap_or(&nothing);
-            let unknown = (!learned.is_known).then(|| "its clean controls do not come out".to_owned());
-            Seen {
-                server: &observation.server,
-                outcome: Outcome::seen(case, &knowledge.of_case, observation, learned),
-                unknown,
-            }
+            let outcome = Outcome::seen(case, &knowledge.of_case, observation, learned);
+            let has_no_greeting = learned.refuses_greeting && !outcome.is_complete && outcome.delivered.is_empty();
+            let unknown = match learned.is_known {
+                false => Some("its clean controls do not come out".to_owned()),
+                true if has_no_greeting => Some("it does not have the greeting of this case".to_owned()),
+                true => None,
+            };
+            Seen { server: &observation.server, outcome, unknown }
         })
         .collect();
     let mut groups = groups(&seen, expected.is_some());

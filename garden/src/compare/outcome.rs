@@ -41,7 +41,8 @@ impl OfCase {
             })
             .collect();
         let has_report = find(&octets.to_ascii_lowercase(), b"multipart/report").is_some();
-        let has_nobody = find(&octets, b"<>").is_some();
+        let is_of_nobody = |message: &Sent| address(&message.sender).trim_ascii().is_empty();
+        let has_nobody = find(&octets, b"<>").is_some() || sent.iter().any(is_of_nobody);
         Self { octets, sent, names, has_report, has_nobody }
     }
 }
@@ -55,6 +56,8 @@ pub(crate) struct Outcome {
     pub(crate) bounces: usize,
     /// What came in answer, in order; nothing where only messages are known.
     pub(crate) steps: Option<Vec<Step>>,
+    /// Whether the session was held up to its last reply.
+    pub(crate) is_complete: bool,
     /// Whether the server still greets.
     pub(crate) is_alive: bool,
     /// Whether there may be more to come.
@@ -148,10 +151,12 @@ impl Outcome {
                 _ => delivered.push(one),
             }
         }
+        let (steps, is_complete) = steps(case, of_case, observation, learned);
         Self {
             delivered,
             bounces,
-            steps: Some(steps(case, of_case, observation, learned)),
+            steps: Some(steps),
+            is_complete,
             is_alive: observation.is_alive,
             is_drained: observation.is_drained,
             changes: learned.changes.clone(),
@@ -168,12 +173,15 @@ impl Outcome {
             sender: None,
             recipient: None,
         };
-        let delivered =
-            expected.messages.iter().flat_map(|message| std::iter::repeat_n(one(message), message.copies)).collect();
+        // One without a token comes out as well, but nobody can tell of which session it is.
+        let token = Placeholder::Token.text().as_bytes();
+        let seen = expected.messages.iter().filter(|message| find(&message.octets, token).is_some());
+        let delivered = seen.flat_map(|message| std::iter::repeat_n(one(message), message.copies)).collect();
         Self {
             delivered,
             bounces: 0,
             steps: None,
+            is_complete: true,
             is_alive: true,
             is_drained: true,
             changes: BTreeMap::new(),
@@ -260,8 +268,8 @@ pub(super) fn is_bounce(of_case: &OfCase, message: &Message) -> bool {
     is_report && !of_case.has_report || is_of_nobody && !of_case.has_nobody
 }
 
-/// What came in answer, in the order of the units.
-fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Learned) -> Vec<Step> {
+/// What came in answer, in the order of the units, and whether the last reply that is due is among that.
+fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Learned) -> (Vec<Step>, bool) {
     let parts = parts_of_units(case);
     let last_due = case.units.iter().rposition(|unit| matches!(unit, Unit::Expect { .. }));
     let mut steps = Vec::new();
@@ -302,7 +310,8 @@ fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Lea
         }
         steps.push(step);
     }
-    if learned.answers_each_recipient { once_a_message(of_case, &steps) } else { steps }
+    let steps = if learned.answers_each_recipient { once_a_message(of_case, &steps) } else { steps };
+    (steps, is_last_due_there || last_due.is_none())
 }
 
 /// A reply for each recipient made one for each message, where all of them are the same.
