@@ -194,6 +194,9 @@ fn seats(recipes: &Recipes, names: &[String]) -> Result<Vec<Seat>> {
     Ok(seats)
 }
 
+/// What came of the controls, and of the cases.
+type Held = (Vec<Observation>, Vec<Observation>);
+
 /// Holds all cases with all servers, each server by a thread of its own.
 fn gather<'g>(
     garden: &'g mut Garden,
@@ -203,7 +206,7 @@ fn gather<'g>(
 ) -> Result<(Gathered, Standing<'g>)> {
     let controls = compare::controls();
     let bar = bar(u64::try_from(seats.len() * (controls.len() + cases.len()))?);
-    let gathered: Mutex<BTreeMap<String, Result<(Vec<Observation>, Vec<Observation>)>>> = Mutex::default();
+    let gathered: Mutex<BTreeMap<String, Result<Held>>> = Mutex::default();
     thread::scope(|scope| {
         for server in garden.servers_mut() {
             let (bar, cases, controls, gathered) = (&bar, &cases, &controls, &gathered);
@@ -317,8 +320,12 @@ fn expected(case: &Case) -> Option<Expected> {
         .into_iter()
         .map(|message| ExpectedMessage { copies: message.recipients.len(), octets: message.octets })
         .collect();
-    let copies: usize = messages.iter().map(|message| message.copies).sum();
-    Some(Expected { messages, may_refuse, at_most: expected.at_most.map(|number| number.max(copies)) })
+    // It counts messages; here each recipient's is one.
+    let at_most = expected.at_most.map(|number| match number <= messages.len() {
+        true => messages.iter().map(|message| message.copies).sum(),
+        false => number * messages.iter().map(|message| message.copies).max().unwrap_or(1),
+    });
+    Some(Expected { messages, may_refuse, at_most })
 }
 
 fn bar(length: u64) -> ProgressBar {

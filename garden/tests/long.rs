@@ -6,6 +6,8 @@
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet. It prints how many findings
 //! there are, and which of them are public, and nothing of the others.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 //!
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
@@ -22,9 +24,13 @@ const CANARIES: [(&str, &str, Class, &str); 4] = [
     ("aiosmtpd/1.4.4", "end-of-data/LF.CRLF/blob/crlf-header", Class::Count, "CVE-2024-27305"),
 ];
 
-/// Of these nothing is known, and nothing of these classes may be found.
-const SOUND: [&str; 3] = ["postfix/normalize", "mailrecv", "mailrecv/relay"];
-const GRAVE: [Class; 5] = [Class::Died, Class::Count, Class::Forged, Class::Cut, Class::Header];
+/// Of these nothing is known, and nothing of these classes may be found. What is passed on has no line that ends with LF
+/// alone: a relay makes CRLF of it, in a header too, where it refuses no such thing.
+const SOUND: [(&str, &[Class]); 3] = [
+    ("postfix/normalize", &[Class::Died, Class::Count, Class::Forged, Class::Cut, Class::Header]),
+    ("mailrecv", &[Class::Died, Class::Count, Class::Forged, Class::Cut, Class::Header]),
+    ("mailrecv/relay", &[Class::Died, Class::Count, Class::Forged, Class::Cut]),
+];
 
 #[test]
 fn what_is_known_is_found_again_and_nothing_else_of_those_that_are_sound() {
@@ -62,10 +68,10 @@ fn what_is_known_is_found_again_and_nothing_else_of_those_that_are_sound() {
             .any(|finding| finding.server == name_in(&report, server) && finding.public.iter().any(is_named));
         assert!(is_known, "{server}: {public} is not named");
     }
-    for server in SOUND {
+    for (server, grave) in SOUND {
         let name = name_in(&report, server);
         for ((found, case), classes) in &classes {
-            let is_grave = *found == name && classes.iter().any(|class| GRAVE.contains(class));
+            let is_grave = *found == name && classes.iter().any(|class| grave.contains(class));
             assert!(!is_grave, "{server} with {case}: {classes:?}");
         }
     }

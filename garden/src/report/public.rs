@@ -43,7 +43,9 @@ pub fn label(report: &mut Report) -> Result<()> {
         let case = report.case(&finding.case).map(|entry| &entry.case);
         let mut of_finding = Vec::new();
         for entry in &known.finding {
-            let is_server = finding.server == entry.server || finding.server.starts_with(&format!("{}/", entry.server));
+            // Behind it the name of a variant, or a role.
+            let behind = finding.server.strip_prefix(&entry.server);
+            let is_server = behind.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']));
             let is_class = entry.classes.contains(&finding.kind.class());
             if is_server && is_class && case.map(|case| sends(case, &entry.sends)).transpose()? == Some(true) {
                 of_finding.push(PublicName { name: entry.name.clone(), url: entry.url.clone() });
