@@ -6,7 +6,12 @@
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet. It prints how many findings
 //! there are, and which of them are public, and nothing of the others.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and this one tells"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
