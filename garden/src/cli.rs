@@ -1,0 +1,317 @@
+//! The command line: what may be typed, and what it asks for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::case::Case;
+use crate::examine::Bounds;
+use crate::generate::{self, Options, corpus, listing};
+use crate::ground::first_process;
+use crate::packages::Cache;
+use crate::payload::Assignments;
+use crate::recipes::Recipes;
+use crate::report::{self, Report};
+use crate::session::{Filling, Hello};
+use crate::shrink::SESSIONS;
+use crate::{run, send, servers, terminal, up};
+
+/// Puts real mail servers side by side and shows what each makes of the same bytes.
+#[derive(Debug, Parser)]
+#[command(name = "smtp-garden", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows which servers there are, or why not.
+    Servers(Shared),
+    /// Keeps servers running, for you to play with; Ctrl-C ends them.
+    Up {
+        #[command(flatten)]
+        shared: Shared,
+        /// Their names; without any, all that can be had.
+        #[arg(value_name = "SERVER")]
+        servers: Vec<String>,
+    },
+    /// Holds the sessions of a payload file with a server, and shows what is said.
+    Send(Send),
+    /// Holds cases with servers side by side, and shows what each made of them.
+    Run {
+        #[command(flatten)]
+        shared: Shared,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Makes cases as small as they show the same with the same servers, and prints them as payload files.
+    Shrink {
+        #[command(flatten)]
+        shared: Shared,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Lists cases, or writes them as payload files.
+    Payloads {
+        #[command(subcommand)]
+        what: Payloads,
+    },
+    /// Shows the grid of a report.
+    Grid {
+        /// A report that `run --json` wrote.
+        report: PathBuf,
+    },
+    /// Makes a page of a report, for a browser.
+    Report {
+        /// A report that `run --json` wrote.
+        report: PathBuf,
+        /// The page.
+        #[arg(long, value_name = "FILE")]
+        html: PathBuf,
+    },
+    /// The first process of a server; nobody types that.
+    #[command(hide = true)]
+    FirstProcess,
+}
+
+/// What goes for all commands that have to do with servers.
+#[derive(Debug, Args)]
+struct Shared {
+    /// A folder with recipes, to be added to ours or to replace those of the same name.
+    #[arg(long, value_name = "FOLDER")]
+    recipes: Option<PathBuf>,
+    /// Where packages are kept, in place of ~/.cache/smtp-garden.
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
+    /// The mailrecv to look at, in place of the one beside this program.
+    #[arg(long, value_name = "PROGRAM")]
+    mailrecv: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Send {
+    /// The payload file, or one in the form of sendmsg.py.
+    file: PathBuf,
+    /// Where the server is: a host, a port, or both; localhost and 25 without it.
+    #[arg(value_name = "HOST|PORT")]
+    host: Option<String>,
+    /// Its port.
+    #[arg(value_name = "PORT")]
+    port: Option<u16>,
+    /// A value of a variable; one that comes again makes one more case.
+    #[arg(long = "assign", value_name = "__NAME__=VALUE")]
+    assignments: Vec<String>,
+    /// Greets with LHLO.
+    #[arg(long)]
+    lmtp: bool,
+    /// Logs in behind the greeting.
+    #[arg(long, value_name = "USER:PASSWORD")]
+    login: Option<String>,
+    /// What __SOURCE__ stands for.
+    #[arg(long, default_value = "someone@elsewhere.example", value_name = "ADDRESS")]
+    source: String,
+    /// What __DEST__ stands for.
+    #[arg(long, default_value = "user1@localhost", value_name = "ADDRESS")]
+    destination: String,
+    /// How many milliseconds a reply is waited for.
+    #[arg(long, default_value_t = 10_000, value_name = "MILLISECONDS")]
+    patience: u64,
+}
+
+impl Send {
+    fn send(self) -> Result<()> {
+        let login = match &self.login {
+            Some(login) => Some(login.split_once(':').context("--login takes the user, a colon and the password")?),
+            None => None,
+        };
+        let (host, port) = match (self.host, self.port) {
+            (Some(host), port @ Some(_)) => (Some(host), port),
+            // A number alone is a port, as it is for `sendmsg.py`.
+            (Some(word), None) => word.parse().map_or((Some(word), None), |port| (None, Some(port))),
+            (None, port) => (None, port),
+        };
+        let domain = self.destination.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
+        let to = send::To {
+            server: format!("{}:{}", host.as_deref().unwrap_or("localhost"), port.unwrap_or(25)),
+            hello: if self.lmtp { Hello::Lhlo } else { Hello::AsItIs },
+            login: login.map(|(user, password)| (user.to_owned(), password.to_owned())),
+            filling: Filling {
+                token: String::new(),
+                source: self.source.clone(),
+                destination: self.destination.clone(),
+                second_destination: format!("user2@{domain}"),
+                domain: domain.to_owned(),
+            },
+            patience: Duration::from_millis(self.patience),
+        };
+        send::send(&self.file, &assignments(&self.assignments)?, &to)
+    }
+}
+
+fn assignments(texts: &[String]) -> Result<Assignments> {
+    let mut assignments = Assignments::new();
+    for text in texts {
+        assignments.assign(text).map_err(|wrong| anyhow!("--assign: {wrong}"))?;
+    }
+    Ok(assignments)
+}
+
+#[derive(Debug, Subcommand)]
+enum Payloads {
+    /// Lists the sets of cases; or the cases that are named, with what the standard says of each.
+    List {
+        #[command(flatten)]
+        made: Made,
+    },
+    /// Writes cases into a folder, a file each.
+    Write {
+        /// The folder.
+        folder: PathBuf,
+        #[command(flatten)]
+        made: Made,
+    },
+}
+
+impl Payloads {
+    fn show(self) -> Result<()> {
+        match self {
+            Self::List { made } => listing::list(&mut std::io::stdout().lock(), &made.words, made.options()),
+            Self::Write { folder, made } => {
+                let number = listing::write(&folder, &made.words, made.options())?;
+                terminal::complain(&format!("{number} files in {}", folder.display()));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Cases that are made.
+#[derive(Debug, Args)]
+struct Made {
+    /// Sets of cases, cases, or what names of cases begin with; `payloads list` shows them.
+    #[arg(value_name = "CASES")]
+    words: Vec<String>,
+    /// What mutations are chosen by.
+    #[arg(long, default_value_t = Options::default().seed)]
+    seed: u64,
+    /// How many mutations there are.
+    #[arg(long, default_value_t = Options::default().mutations)]
+    mutations: u64,
+}
+
+impl Made {
+    fn options(&self) -> Options {
+        Options { seed: self.seed, mutations: self.mutations }
+    }
+}
+
+/// Which cases, which servers, and what becomes of it.
+#[derive(Debug, Args)]
+struct Chosen {
+    #[command(flatten)]
+    made: Made,
+    /// A case by its whole name; may be given again.
+    #[arg(long = "case", value_name = "CASE")]
+    named: Vec<String>,
+    /// A folder with payload files, recorded sessions or mails (.eml); may be given again.
+    #[arg(long = "folder", value_name = "FOLDER")]
+    folders: Vec<PathBuf>,
+    /// A payload file; may be given again.
+    #[arg(long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// A value of a variable in payload files; one that comes again makes one more case.
+    #[arg(long = "assign", value_name = "__NAME__=VALUE")]
+    assignments: Vec<String>,
+    /// The servers, with commas between them, and :relay behind those that are to pass mail on; all without it.
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
+    servers: Vec<String>,
+    /// Writes the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Writes the report as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Does not look again at what stands apart.
+    #[arg(long)]
+    once: bool,
+    /// How many sessions may be held to make a case smaller.
+    #[arg(long, default_value_t = SESSIONS, value_name = "SESSIONS")]
+    shrink: usize,
+}
+
+impl Chosen {
+    fn cases(&self) -> Result<Vec<Case>> {
+        let words: Vec<String> = self.made.words.iter().chain(&self.named).cloned().collect();
+        let mut cases = generate::select(&words, self.made.options()).map_err(|wrong| anyhow!(wrong))?;
+        let assignments = assignments(&self.assignments)?;
+        for file in &self.files {
+            cases.extend(send::read(file, &assignments)?);
+        }
+        for folder in &self.folders {
+            let gathered = corpus::folder(folder)?;
+            for (file, why) in gathered.left_out {
+                terminal::complain(&format!("{} is left out: {why}", file.display()));
+            }
+            cases.extend(gathered.cases);
+        }
+        if cases.is_empty() {
+            bail!("no case is named: `smtp-garden payloads list` shows what there is; --file and --folder take yours");
+        }
+        Ok(cases)
+    }
+
+    fn run(self, shared: Shared, shows: run::Shows) -> Result<()> {
+        let cases = self.cases()?;
+        let (recipes, cache) = shared.open()?;
+        let bounds = Bounds { confirms: !self.once, sessions_per_case: self.shrink, ..Bounds::default() };
+        let run = run::Run { cases, servers: self.servers, bounds, shows, json: self.json, html: self.html };
+        run::run(&recipes, &cache, run)
+    }
+}
+
+fn read_report(file: &Path) -> Result<Report> {
+    let what = || format!("reading {}", file.display());
+    Report::from_json(&fs::read_to_string(file).with_context(what)?).with_context(what)
+}
+
+fn write_page(file: &Path, page: &Path) -> Result<()> {
+    let text = report::page(&read_report(file)?)?;
+    fs::write(page, text).with_context(|| format!("writing {}", page.display()))
+}
+
+impl Shared {
+    fn open(self) -> Result<(Recipes, Cache)> {
+        Ok((Recipes::read(self.recipes.as_deref())?, Cache::open(self.cache, self.mailrecv)?))
+    }
+}
+
+/// Does what the command line asks for.
+pub fn main() -> ExitCode {
+    let done = match CommandLine::parse().command {
+        Command::FirstProcess => return first_process::run(),
+        Command::Servers(shared) => shared.open().and_then(|(recipes, cache)| servers::show(&recipes, &cache)),
+        Command::Send(send) => send.send(),
+        Command::Run { shared, chosen } => chosen.run(shared, run::Shows::Grid),
+        Command::Shrink { shared, chosen } => chosen.run(shared, run::Shows::Smallest),
+        Command::Payloads { what } => what.show(),
+        Command::Grid { report } => read_report(&report).map(|report| {
+            terminal::print(report::grid(&report, terminal::has_colours()).trim_end());
+        }),
+        Command::Report { report, html } => write_page(&report, &html),
+        Command::Up { shared, servers } => {
+            shared.open().and_then(|(recipes, cache)| up::keep(&recipes, &cache, &servers))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::complain(&format!("smtp-garden: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! What came of a case at one server, with all that is learned of the server taken away and placeholders put back, so that
+//! servers can be compared.
+
+use std::collections::BTreeMap;
+
+use super::learn::{Change, Learned, ends_of, without_own};
+use super::text::{LineEnds, Sent, Text, address, canonical, find, octets_of, sent, unstuffed, with_replaced};
+use super::{Expected, ExpectedMessage};
+use crate::case::{Case, Part, Placeholder, Unit};
+use crate::observation::{Event, Message, Observation, Place};
+
+/// What is read in a case once, for all servers.
+pub(crate) struct OfCase {
+    /// All that it sends.
+    pub(crate) octets: Vec<u8>,
+    /// The messages in it as the standard reads them.
+    pub(crate) sent: Vec<Sent>,
+    /// The names of the fields of each of those.
+    pub(crate) names: Vec<Vec<String>>,
+    has_report: bool,
+    has_nobody: bool,
+}
+
+impl OfCase {
+    /// With placeholders as they are put back for this observation, where there is one.
+    pub(crate) fn new(case: &Case, observation: Option<&Observation>) -> Self {
+        let put_back = |octets: Vec<u8>| match observation {
+            Some(observation) => as_put_back(&octets, observation),
+            None => octets,
+        };
+        let octets = put_back(octets_of(case));
+        let mut sent = sent(case);
+        for message in &mut sent {
+            message.octets = put_back(std::mem::take(&mut message.octets));
+            message.sender = put_back(std::mem::take(&mut message.sender));
+        }
+        let names = sent
+            .iter()
+            .map(|message| {
+                Text::parse(&message.octets, LineEnds::Wire).fields.into_iter().map(|field| field.name).collect()
+            })
+            .collect();
+        let has_report = find(&octets.to_ascii_lowercase(), b"multipart/report").is_some();
+        let is_of_nobody = |message: &Sent| address(&message.sender).trim_ascii().is_empty();
+        let has_nobody = find(&octets, b"<>").is_some() || sent.iter().any(is_of_nobody);
+        Self { octets, sent, names, has_report, has_nobody }
+    }
+}
+
+/// What came of a case.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// The messages that came out, one for each recipient, in the order in which they did.
+    pub(crate) delivered: Vec<Delivered>,
+    /// How many of what came out tell the sender that a message did not arrive.
+    pub(crate) bounces: usize,
+    /// What came in answer, in order; nothing where only messages are known.
+    pub(crate) steps: Option<Vec<Step>>,
+    /// Whether the session was held up to its last reply.
+    pub(crate) is_complete: bool,
+    /// Whether the server still greets.
+    pub(crate) is_alive: bool,
+    /// Whether there may be more to come.
+    pub(crate) is_drained: bool,
+    /// What the server does to senders' fields.
+    pub(crate) changes: BTreeMap<String, Change>,
+    /// Whether it quotes `From `.
+    pub(crate) quotes_from: bool,
+    /// Whether what it passes on has other senders and recipients.
+    pub(crate) rewrites: (bool, bool),
+}
+
+/// A message that came out.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivered {
+    /// How its lines end.
+    pub(crate) ends: LineEnds,
+    /// Its octets, without what the server is known to add.
+    pub(crate) octets: Vec<u8>,
+    /// Whose it is said to be: of the envelope, or of what the server wrote on top.
+    pub(crate) sender: Option<Vec<u8>>,
+    /// Whom it is for, where it was passed on.
+    pub(crate) recipient: Option<Vec<u8>>,
+}
+
+/// What came in answer to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// 2xx.
+    Done,
+    /// 3xx.
+    GoOn,
+    /// 4xx.
+    Later,
+    /// 5xx, and codes that there are not.
+    Never,
+    /// Nothing in time.
+    Silence,
+    /// No reply.
+    Garbage,
+    /// The end of the connection.
+    Closed,
+}
+
+impl Step {
+    pub(crate) const fn is_refusal(self) -> bool {
+        matches!(self, Self::Later | Self::Never)
+    }
+
+    pub(crate) const fn is_positive(self) -> bool {
+        matches!(self, Self::Done | Self::GoOn)
+    }
+
+    const fn of_code(code: u16) -> Self {
+        match code {
+            200..=299 => Self::Done,
+            300..=399 => Self::GoOn,
+            400..=499 => Self::Later,
+            _ => Self::Never,
+        }
+    }
+}
+
+impl Outcome {
+    /// Of an observation.
+    pub(crate) fn seen(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Learned) -> Self {
+        let mut delivered = Vec::new();
+        let mut bounces = 0;
+        for message in &observation.messages {
+            if is_bounce(of_case, message) {
+                bounces += 1;
+                continue;
+            }
+            let ends = ends_of(&message.place);
+            let octets = filled_back(&delivered_octets(message), observation);
+            let (text, on_top) = without_own(Text::parse(&octets, ends), learned, of_case);
+            let octets = learned.with_last_line_end(text.octets(), ends);
+            let of_envelope = |argument: &String| address(&filled_back(argument.as_bytes(), observation)).to_vec();
+            let sender = message.envelope.as_ref().map(|envelope| of_envelope(&envelope.mail));
+            let sender = sender.or_else(|| on_top.map(|on_top| address(&on_top).to_vec()));
+            let one = Delivered { ends, octets, sender, recipient: None };
+            match &message.envelope {
+                Some(envelope) if !envelope.recipients.is_empty() => {
+                    delivered.extend(
+                        envelope
+                            .recipients
+                            .iter()
+                            .map(|recipient| Delivered { recipient: Some(of_envelope(recipient)), ..one.clone() }),
+                    );
+                }
+                _ => delivered.push(one),
+            }
+        }
+        let (steps, is_complete) = steps(case, of_case, observation, learned);
+        Self {
+            delivered,
+            bounces,
+            steps: Some(steps),
+            is_complete,
+            is_alive: observation.is_alive,
+            is_drained: observation.is_drained,
+            changes: learned.changes.clone(),
+            quotes_from: learned.quotes_from,
+            rewrites: (learned.rewrites_sender, learned.rewrites_recipients),
+        }
+    }
+
+    /// What the standard has come of it, with placeholders as they are put back for this observation.
+    pub(crate) fn expected(expected: &Expected, observation: &Observation) -> Self {
+        let one = |message: &ExpectedMessage| Delivered {
+            ends: LineEnds::Wire,
+            octets: as_put_back(&message.octets, observation),
+            sender: None,
+            recipient: None,
+        };
+        // One without a token comes out as well, but nobody can tell of which session it is.
+        let token = Placeholder::Token.text().as_bytes();
+        let seen = expected.messages.iter().filter(|message| find(&message.octets, token).is_some());
+        let delivered = seen.flat_map(|message| std::iter::repeat_n(one(message), message.copies)).collect();
+        Self {
+            delivered,
+            bounces: 0,
+            steps: None,
+            is_complete: true,
+            is_alive: true,
+            is_drained: true,
+            changes: BTreeMap::new(),
+            quotes_from: false,
+            rewrites: (false, false),
+        }
+    }
+
+    /// Whether it was refused: nothing of it was taken, nothing came out.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.delivered.is_empty() && self.bounces == 0 && self.has_refusal() && self.taken() == 0
+    }
+
+    /// How many messages were taken behind DATA.
+    pub(crate) fn taken(&self) -> usize {
+        self.steps.iter().flat_map(|steps| steps.windows(2)).filter(|pair| *pair == [Step::GoOn, Step::Done]).count()
+    }
+
+    pub(crate) fn has_refusal(&self) -> bool {
+        self.steps.iter().flatten().any(|step| step.is_refusal())
+    }
+
+    /// Whether it ended without a reply that says what became of it.
+    pub(crate) fn has_no_answer(&self) -> bool {
+        self.steps.iter().flatten().any(|step| matches!(step, Step::Silence | Step::Garbage | Step::Closed))
+    }
+
+    /// How much it does to mail of an ordinary kind, and whether it keeps less than the wire: those that do little are what
+    /// the others are measured with.
+    pub(crate) fn opacity(&self) -> (bool, usize) {
+        let is_mailbox = self.delivered.iter().any(|message| message.ends == LineEnds::Mailbox);
+        (is_mailbox, self.changes.len() + usize::from(self.quotes_from))
+    }
+}
+
+/// The octets of the text: of a file as they are, of the wire without dots.
+pub(super) fn delivered_octets(message: &Message) -> Vec<u8> {
+    match message.place {
+        Place::Mailbox(_) => message.octets.clone(),
+        Place::Wire => unstuffed(&message.octets),
+    }
+}
+
+/// The octets with placeholders for what is different from session to session.
+pub(super) fn filled_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
+    let mut values: Vec<(&str, &str)> =
+        observation.filled.iter().map(|(placeholder, value)| (value.as_str(), placeholder.as_str())).collect();
+    values.push((&observation.token, Placeholder::Token.text()));
+    values.retain(|(value, _)| !value.is_empty());
+    // An address has the domain in it.
+    values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+    let mut octets = octets.to_vec();
+    for (value, placeholder) in values {
+        octets = with_replaced(&octets, value.as_bytes(), placeholder.as_bytes());
+    }
+    octets
+}
+
+/// What is sent, as it is when it comes out and is put back: one value may stand for two placeholders.
+fn as_put_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
+    let mut octets = octets.to_vec();
+    for (placeholder, value) in &observation.filled {
+        octets = with_replaced(&octets, placeholder.as_bytes(), value.as_bytes());
+    }
+    filled_back(&octets, observation)
+}
+
+/// Whether it tells a sender that a message did not arrive: it has the token for it quotes the message, and is no delivery.
+pub(super) fn is_bounce(of_case: &OfCase, message: &Message) -> bool {
+    let text = Text::parse(&delivered_octets(message), ends_of(&message.place));
+    let is_report = text
+        .fields
+        .iter()
+        .filter(|field| field.name == "content-type")
+        .any(|field| field.value().to_ascii_lowercase().starts_with(b"multipart/report"));
+    let is_of_nobody = match &message.envelope {
+        Some(envelope) => address(envelope.mail.as_bytes()).is_empty(),
+        None => text.fields.iter().any(|field| match field.name.as_str() {
+            "return-path" => field.value() == b"<>",
+            "from " => field.octets.starts_with(b"From <>") || field.octets.starts_with(b"From MAILER-DAEMON"),
+            _ => false,
+        }),
+    };
+    is_report && !of_case.has_report || is_of_nobody && !of_case.has_nobody
+}
+
+/// What came in answer, in the order of the units, and whether the last reply that is due is among that.
+fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Learned) -> (Vec<Step>, bool) {
+    let parts = parts_of_units(case);
+    let last_due = case.units.iter().rposition(|unit| matches!(unit, Unit::Expect { .. }));
+    let mut steps = Vec::new();
+    let mut greeted = None;
+    let mut is_last_due_there = false;
+    for event in &observation.transcript {
+        let step = match event {
+            Event::Sent(_) | Event::Secured => continue,
+            Event::Reply(reply) => {
+                let Some(unit) = reply.unit else {
+                    // The greeting of the server is told of only where it is none.
+                    if reply.code >= 400 {
+                        steps.push(Step::of_code(reply.code));
+                    }
+                    continue;
+                };
+                let step = Step::of_code(reply.code);
+                is_last_due_there |= Some(unit) >= last_due;
+                if parts.get(unit) == Some(&Part::Helo) {
+                    let step = if learned.refuses_greeting && step.is_refusal() { Step::Done } else { step };
+                    // A log in has replies of its own, in the same unit.
+                    if greeted == Some(unit) {
+                        steps.pop();
+                    }
+                    greeted = Some(unit);
+                    steps.push(step);
+                    continue;
+                }
+                step
+            }
+            Event::TimedOut => Step::Silence,
+            Event::Garbage(_) => Step::Garbage,
+            Event::Closed => Step::Closed,
+        };
+        // When all is answered, a server may close or may not.
+        if is_last_due_there && matches!(step, Step::Silence | Step::Closed) {
+            continue;
+        }
+        steps.push(step);
+    }
+    let steps = if learned.answers_each_recipient { once_a_message(of_case, &steps) } else { steps };
+    (steps, is_last_due_there || last_due.is_none())
+}
+
+/// A reply for each recipient made one for each message, where all of them are the same.
+fn once_a_message(of_case: &OfCase, steps: &[Step]) -> Vec<Step> {
+    let mut recipients = of_case.sent.iter().map(|message| message.recipients);
+    let mut kept = Vec::with_capacity(steps.len());
+    let mut rest = steps;
+    while let Some((&step, behind)) = rest.split_first() {
+        kept.push(step);
+        rest = behind;
+        if step == Step::GoOn {
+            let more = recipients.next().unwrap_or(1).saturating_sub(1);
+            if let Some((&first, others)) = rest.split_first() {
+                let repeated = others.iter().take(more).take_while(|&&other| other == first).count();
+                kept.push(first);
+                rest = &others[repeated..];
+            }
+        }
+    }
+    kept
+}
+
+/// For each unit, the part that was sent last before it.
+fn parts_of_units(case: &Case) -> Vec<Part> {
+    let mut last = Part::Helo;
+    case.units
+        .iter()
+        .map(|unit| {
+            if let Unit::Send { part, .. } = unit {
+                last = *part;
+            }
+            last
+        })
+        .collect()
+}
+
+/// Two texts as they are compared: what either of the two servers does to every message is done to both.
+pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Delivered)) -> (Text, Text) {
+    let ends = match (one.1.ends, other.1.ends) {
+        (LineEnds::Wire, LineEnds::Wire) => LineEnds::Wire,
+        _ => LineEnds::Mailbox,
+    };
+    let is_unquoted = one.0.quotes_from || other.0.quotes_from;
+    let plain = |(outcome, message): (&Outcome, &Delivered), others: &Outcome| {
+        let mut octets = canonical(&message.octets, ends).into_owned();
+        if is_unquoted {
+            octets = with_replaced(&octets, b"\n>From ", b"\nFrom ");
+        }
+        let mut text = Text::parse(&octets, ends);
+        for (name, change) in &outcome.changes {
+            if let Change::Renamed(to) = change {
+                for field in text.fields.iter_mut().filter(|field| field.name == *to) {
+                    field.name.clone_from(name);
+                    field.octets = [name.as_bytes(), b": ", field.value(), super::text::end_of(ends)].concat();
+                }
+            }
+        }
+        for (name, change) in outcome.changes.iter().chain(&others.changes) {
+            match change {
+                Change::Removed => text.fields.retain(|field| field.name != *name),
+                Change::Rewritten | Change::Renamed(_) => {
+                    let is_rewritten = *change == Change::Rewritten;
+                    for field in text.fields.iter_mut().filter(|field| field.name == *name) {
+                        let value = if is_rewritten { Vec::new() } else { field.value().to_vec() };
+                        field.octets = [name.as_bytes(), b": ", &value, super::text::end_of(ends)].concat();
+                    }
+                }
+            }
+        }
+        text
+    };
+    (plain(one, other.0), plain(other, one.0))
+}

@@ -1,0 +1,339 @@
+//! Messages as octets: line ends, header fields, dots; and what a case sends if it is read as the standard has it.
+//!
+//! Nothing here is repaired: whatever can be told apart stays apart, and every octet is in some field or in the body.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+
+use crate::case::{Case, Unit};
+
+/// What ends a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnds {
+    /// CRLF and nothing else, as on the wire (RFC 5321, 2.3.8).
+    Wire,
+    /// LF, with a CR before it or without: files keep lines in either way.
+    Mailbox,
+}
+
+/// A message, parted.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Text {
+    /// Up to the first empty line.
+    pub fields: Vec<Field>,
+    /// From the first empty line on, that line included; nothing where there is none.
+    pub body: Vec<u8>,
+}
+
+/// A field of a header, or a line in the place of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// In small letters, without spaces behind it; `from ` for the first line of a mailbox file of that kind; empty where
+    /// the line is no field.
+    pub name: String,
+    /// All of it: name, colon, lines, ends of lines.
+    pub octets: Vec<u8>,
+}
+
+impl Field {
+    /// What is behind the colon, without white space around it.
+    pub fn value(&self) -> &[u8] {
+        let from = self.octets.iter().position(|&octet| octet == b':').map_or(0, |at| at + 1);
+        self.octets[from..].trim_ascii()
+    }
+}
+
+impl Text {
+    /// Parts a message whose lines end so. In a mailbox every CRLF is made an LF first.
+    pub fn parse(octets: &[u8], ends: LineEnds) -> Self {
+        let octets = canonical(octets, ends);
+        let mut fields: Vec<Field> = Vec::new();
+        let mut rest = &octets[..];
+        while !rest.is_empty() {
+            let (line, behind) = rest.split_at(line_length(rest, ends));
+            if line == end_of(ends) {
+                return Self { fields, body: rest.to_vec() };
+            }
+            match fields.last_mut() {
+                Some(last) if line.starts_with(b" ") || line.starts_with(b"\t") => last.octets.extend_from_slice(line),
+                last => {
+                    let name = name(line, last.is_none());
+                    fields.push(Field { name, octets: line.to_vec() });
+                }
+            }
+            rest = behind;
+        }
+        Self { fields, body: Vec::new() }
+    }
+
+    /// The message again.
+    pub fn octets(&self) -> Vec<u8> {
+        let mut octets = Vec::new();
+        for field in &self.fields {
+            octets.extend_from_slice(&field.octets);
+        }
+        octets.extend_from_slice(&self.body);
+        octets
+    }
+
+    /// Whether there is a field of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| field.name == name)
+    }
+
+    /// The value of the first field of this name.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|field| field.name == name).map(Field::value)
+    }
+}
+
+/// As they are compared: in a mailbox, CRLF is LF.
+pub fn canonical(octets: &[u8], ends: LineEnds) -> Cow<'_, [u8]> {
+    match ends {
+        LineEnds::Wire => Cow::Borrowed(octets),
+        LineEnds::Mailbox => Cow::Owned(with_replaced(octets, b"\r\n", b"\n")),
+    }
+}
+
+/// What a line ends with.
+pub const fn end_of(ends: LineEnds) -> &'static [u8] {
+    match ends {
+        LineEnds::Wire => b"\r\n",
+        LineEnds::Mailbox => b"\n",
+    }
+}
+
+/// The octets with every one of these replaced, from the left.
+pub fn with_replaced(octets: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
+    if what.is_empty() {
+        return octets.to_vec();
+    }
+    let mut replaced = Vec::with_capacity(octets.len());
+    let mut from = 0;
+    for at in memmem::find_iter(octets, what) {
+        replaced.extend_from_slice(&octets[from..at]);
+        replaced.extend_from_slice(with);
+        from = at + what.len();
+    }
+    replaced.extend_from_slice(&octets[from..]);
+    replaced
+}
+
+/// Where these octets are in those for the first time.
+pub fn find(octets: &[u8], what: &[u8]) -> Option<usize> {
+    memmem::find(octets, what)
+}
+
+/// What stood on the wire between the reply to DATA and the final dot, dots taken away (RFC 5321, 4.5.2).
+pub fn unstuffed(octets: &[u8]) -> Vec<u8> {
+    let end = match end_of_data(octets) {
+        Some((text, _)) => text,
+        None => octets.len(),
+    };
+    let mut text = Vec::with_capacity(end);
+    let mut is_line_start = true;
+    for (at, &octet) in octets[..end].iter().enumerate() {
+        if !(is_line_start && octet == b'.') {
+            text.push(octet);
+        }
+        is_line_start = octet == b'\n' && at > 0 && octets[at - 1] == b'\r';
+    }
+    text
+}
+
+/// Where the text ends and where the octets behind the final dot begin, as the standard has it.
+fn end_of_data(octets: &[u8]) -> Option<(usize, usize)> {
+    if octets.starts_with(b".\r\n") {
+        return Some((0, 3));
+    }
+    find(octets, b"\r\n.\r\n").map(|at| (at + 2, at + 5))
+}
+
+fn line_length(octets: &[u8], ends: LineEnds) -> usize {
+    let end = end_of(ends);
+    find(octets, end).map_or(octets.len(), |at| at + end.len())
+}
+
+fn name(line: &[u8], is_first: bool) -> String {
+    if is_first && line.starts_with(b"From ") {
+        return "from ".into();
+    }
+    let Some(colon) = line.iter().position(|&octet| octet == b':') else {
+        return String::new();
+    };
+    let name = line[..colon].trim_ascii_end();
+    if name.is_empty() || !name.iter().all(|octet| (33..=126).contains(octet)) {
+        return String::new();
+    }
+    String::from_utf8_lossy(name).to_ascii_lowercase()
+}
+
+/// A message that a case sends, if its octets are read as the standard has it: data ends at CRLF `.` CRLF and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The argument of MAIL FROM, brackets and parameters included.
+    pub sender: Vec<u8>,
+    /// How many RCPT TO there were.
+    pub recipients: usize,
+    /// The text, dots taken away.
+    pub octets: Vec<u8>,
+    /// Whether it is ended.
+    pub is_ended: bool,
+}
+
+/// The messages that a case sends, read so, placeholders in them. One that is not ended is there as well: a server that
+/// ends it elsewhere is to be compared with it.
+pub fn sent(case: &Case) -> Vec<Sent> {
+    let octets = octets_of(case);
+    let mut rest = &octets[..];
+    let mut messages = Vec::new();
+    let mut open = Sent { sender: Vec::new(), recipients: 0, octets: Vec::new(), is_ended: true };
+    let mut chunks: Option<Vec<u8>> = None;
+    while !rest.is_empty() {
+        let length = line_length(rest, LineEnds::Mailbox);
+        let line = rest[..length].trim_ascii_end();
+        rest = &rest[length..];
+        if let Some(sender) = argument(line, b"MAIL FROM:") {
+            open = Sent { sender: sender.to_vec(), recipients: 0, octets: Vec::new(), is_ended: true };
+            chunks = None;
+        } else if argument(line, b"RCPT TO:").is_some() {
+            open.recipients += 1;
+        } else if line.eq_ignore_ascii_case(b"DATA") {
+            let end = end_of_data(rest);
+            let (text, behind) = rest.split_at(end.map_or(rest.len(), |(_, behind)| behind));
+            messages.push(Sent { octets: unstuffed(text), is_ended: end.is_some(), ..open.clone() });
+            rest = behind;
+        } else if let Some(arguments) = argument(line, b"BDAT ") {
+            let arguments = String::from_utf8_lossy(arguments).to_ascii_uppercase();
+            let mut words = arguments.split_ascii_whitespace();
+            let length = words.next().and_then(|word| word.parse().ok()).unwrap_or(0).min(rest.len());
+            chunks.get_or_insert_default().extend_from_slice(&rest[..length]);
+            rest = &rest[length..];
+            if words.next() == Some("LAST") {
+                messages.push(Sent { octets: chunks.take().unwrap_or_default(), ..open.clone() });
+            }
+        }
+    }
+    messages
+}
+
+/// All that a case sends, in one piece.
+pub fn octets_of(case: &Case) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for unit in &case.units {
+        if let Unit::Send { octets: piece, .. } = unit {
+            octets.extend_from_slice(piece);
+        }
+    }
+    octets
+}
+
+/// What a text says of a second transaction inside of it: senders of MAIL FROM at the beginning of what some server may
+/// take for a line, and the subjects behind those.
+pub fn embedded(octets: &[u8]) -> Embedded {
+    let mut embedded = Embedded::default();
+    for line in octets.split(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
+        if let Some(sender) = argument(line, b"MAIL FROM:") {
+            embedded.senders.push(address(sender).to_vec());
+        } else if let (false, Some(subject)) = (embedded.senders.is_empty(), argument(line, b"Subject:")) {
+            embedded.subjects.push(subject.trim_ascii().to_vec());
+        }
+    }
+    embedded
+}
+
+/// See [`embedded`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Embedded {
+    /// Addresses, without brackets.
+    pub senders: Vec<Vec<u8>>,
+    /// Values of Subject.
+    pub subjects: Vec<Vec<u8>>,
+}
+
+/// What is between the brackets, or before the first space where there are none.
+pub fn address(argument: &[u8]) -> &[u8] {
+    let argument = argument.trim_ascii();
+    match (argument.strip_prefix(b"<"), find(argument, b">")) {
+        (Some(inside), Some(end)) => &inside[..end.saturating_sub(1)],
+        _ => argument.split(|&octet| octet == b' ').next().unwrap_or_default(),
+    }
+}
+
+fn argument<'a>(line: &'a [u8], verb: &[u8]) -> Option<&'a [u8]> {
+    let start = line.get(..verb.len())?;
+    start.eq_ignore_ascii_case(verb).then(|| &line[verb.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Part;
+
+    fn case(octets: &[u8]) -> Case {
+        Case { name: "a".into(), units: vec![Unit::Send { part: Part::Body, octets: octets.to_vec() }] }
+    }
+
+    #[test]
+    fn every_octet_is_in_a_field_or_in_the_body() {
+        for octets in [
+            &b"A: 1\r\n b\r\nno field\r\n\r\nbody\r\n"[..],
+            b" begins with space\r\nA: 1\r\n",
+            b"\r\nbody alone\r\n",
+            b"",
+            b"A: 1\nB: 2\n\nbody",
+        ] {
+            assert_eq!(Text::parse(octets, LineEnds::Wire).octets(), octets);
+        }
+    }
+
+    #[test]
+    fn a_bare_lf_ends_a_field_in_a_mailbox_and_not_on_the_wire() {
+        let octets = b"A: 1\nB: 2\r\n\r\n";
+        assert_eq!(Text::parse(octets, LineEnds::Wire).fields.len(), 1);
+        assert_eq!(Text::parse(octets, LineEnds::Mailbox).fields.len(), 2);
+    }
+
+    #[test]
+    fn names_are_without_the_space_before_the_colon_and_only_of_printable_octets() {
+        let text = Text::parse(b"X-Odd : 1\r\nNu\0l: 2\r\nTwo words: 3\r\n\r\n", LineEnds::Wire);
+        let names: Vec<_> = text.fields.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["x-odd", "", ""]);
+    }
+
+    #[test]
+    fn dots_are_taken_away_behind_crlf_alone() {
+        assert_eq!(unstuffed(b"..a\r\n..\r\nb\n..c\r\n.\r\nbehind"), b".a\r\n.\r\nb\n..c\r\n");
+        assert_eq!(unstuffed(b".\r\n"), b"");
+        assert_eq!(unstuffed(b"no end"), b"no end");
+    }
+
+    #[test]
+    fn a_case_is_read_as_the_standard_has_it() {
+        let messages = sent(&case(
+            b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\nA: 1\r\n\r\n..x\r\n\n.\nMAIL FROM:<no@no>\r\n.\r\n\
+              mail from:<>\r\nDATA\r\nB\r\r\n.\r\nQUIT\r\n",
+        ));
+        assert_eq!(messages.len(), 2);
+        assert_eq!((messages[0].is_ended, messages[1].is_ended), (true, true));
+        assert!(!sent(&case(b"DATA\r\na\n.\n.\r\n"))[0].is_ended);
+        assert_eq!(messages[0].recipients, 2);
+        assert_eq!(messages[0].octets, b"A: 1\r\n\r\n.x\r\n\n.\nMAIL FROM:<no@no>\r\n");
+        assert_eq!((&messages[1].sender[..], &messages[1].octets[..]), (&b"<>"[..], &b"B\r\r\n"[..]));
+    }
+
+    #[test]
+    fn chunks_are_counted() {
+        let messages = sent(&case(b"MAIL FROM:<a>\r\nBDAT 5\r\nDATA\nBDAT 3 LAST\r\n.\r\nQUIT\r\n"));
+        assert_eq!(messages.len(), 1);
+        assert_eq!(messages[0].octets, b"DATA\n.\r\n");
+    }
+
+    #[test]
+    fn a_second_transaction_in_a_text_is_seen() {
+        let found = embedded(b"Subject: own\r\n\r\na\r.\rMAIL FROM:<x@y> SIZE=1\r\nDATA\r\nSubject: forged \r\n");
+        assert_eq!(found.senders, [b"x@y"]);
+        assert_eq!(found.subjects, [b"forged"]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Holds sessions with a server that is up, and gathers what it made of them.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::case::{Case, Placeholder, TOKEN_LENGTH};
+use crate::observation::{Event, Message, Observation, Patience};
+use crate::session::{self, Filling, Hello};
+
+/// Between two looks at whether a queue is empty.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// A server that is up, asked in one role: to deliver, or to pass mail on.
+pub trait Server {
+    /// What it is called in reports.
+    fn name(&self) -> &str;
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    /// How it wants to be greeted.
+    fn hello(&self) -> Hello;
+
+    /// The line that one logs in with, where it wants that.
+    fn login(&self) -> Option<String>;
+
+    /// What placeholders stand for in a session with this token.
+    fn filling(&self, token: &str) -> Filling;
+
+    /// What it has delivered or passed on since this was asked last.
+    ///
+    /// # Errors
+    ///
+    /// Mailboxes that cannot be read.
+    fn take_messages(&mut self) -> Result<Vec<Message>>;
+
+    /// What it has logged since this was asked last.
+    fn take_log(&mut self) -> Vec<String>;
+
+    /// Whether it has nothing more to deliver or to pass on.
+    ///
+    /// # Errors
+    ///
+    /// A queue that cannot be looked at.
+    fn is_drained(&mut self) -> Result<bool>;
+
+    /// Starts it again, when it has died.
+    ///
+    /// # Errors
+    ///
+    /// It does not come back.
+    fn restart(&mut self) -> Result<()>;
+}
+
+/// Holds a session for each of these cases, one after another, and says what came of each. What is delivered is gathered
+/// once, when the queue is empty.
+///
+/// # Errors
+///
+/// Our own faults, and a server that does not come back after it died.
+pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Result<Vec<Observation>> {
+    // What an earlier, slower session left belongs to nobody here.
+    server.take_messages()?;
+    server.take_log();
+    let mut observations = Vec::with_capacity(cases.len());
+    for case in cases {
+        let observation = hold_one(server, case, patience)?;
+        if !observation.is_alive {
+            server.restart()?;
+        }
+        observations.push(observation);
+    }
+    let is_drained = wait_until_drained(server, patience.drained)?;
+    let messages = server.take_messages()?;
+    for observation in &mut observations {
+        observation.is_drained = is_drained;
+        observation.messages =
+            messages.iter().filter(|message| has(&message.octets, observation.token.as_bytes())).cloned().collect();
+    }
+    // What comes behind the last session was logged for one of them, and for which nobody can say.
+    if let Some(last) = observations.last_mut() {
+        last.log.extend(server.take_log());
+    }
+    Ok(observations)
+}
+
+fn hold_one(server: &mut dyn Server, case: &Case, patience: Patience) -> Result<Observation> {
+    let token = new_token();
+    let (adapted, origins) = session::adapt(case, server.hello(), server.login().as_deref());
+    let filling = server.filling(&token);
+    let mut transcript = match TcpStream::connect_timeout(&server.address(), patience.reply) {
+        Ok(stream) => session::hold(stream, &adapted, &filling, patience.reply, &mut |_| {})?,
+        Err(_) => vec![Event::Closed],
+    };
+    for event in &mut transcript {
+        if let Event::Reply(reply) = event {
+            reply.unit = reply.unit.and_then(|unit| origins.get(unit).copied());
+        }
+    }
+    // One that said goodbye is well.
+    let said_goodbye = matches!(transcript.iter().rev().nth(1), Some(Event::Reply(reply)) if reply.code == 221);
+    Ok(Observation {
+        case: case.name.clone(),
+        server: server.name().to_owned(),
+        token,
+        filled: Placeholder::ALL
+            .into_iter()
+            .filter(|placeholder| *placeholder != Placeholder::Token)
+            .map(|placeholder| (placeholder.text().to_owned(), filling.value(placeholder).to_owned()))
+            .collect(),
+        transcript,
+        messages: Vec::new(),
+        log: server.take_log(),
+        is_alive: said_goodbye || is_alive(server.address(), patience.reply),
+        is_drained: false,
+    })
+}
+
+/// Whether it greets.
+pub fn is_alive(address: SocketAddr, patience: Duration) -> bool {
+    let Ok(stream) = TcpStream::connect_timeout(&address, patience) else { return false };
+    let quit = crate::case::Unit::Send { part: crate::case::Part::Quit, octets: b"QUIT\r\n".to_vec() };
+    let case = Case { name: String::new(), units: vec![quit] };
+    let events = session::hold(stream, &case, &Filling::default(), patience, &mut |_| {});
+    events.is_ok_and(|events| matches!(events.first(), Some(Event::Reply(reply)) if reply.code == 220))
+}
+
+/// Waits until nothing is left to deliver or to pass on: seen twice in a row, as a message may be between two queues.
+fn wait_until_drained(server: &mut dyn Server, patience: Duration) -> Result<bool> {
+    let end = Instant::now() + patience;
+    let mut looks = 0;
+    while looks < 2 {
+        looks = if server.is_drained()? { looks + 1 } else { 0 };
+        if looks < 2 {
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+    }
+    Ok(true)
+}
+
+/// A word that no other session of this process has, and that those of others hardly have; all are of one length, so that
+/// none is the beginning of another.
+fn new_token() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut number = (u64::from(std::process::id() % 8000) << 28) + NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut token = vec![b'g'; TOKEN_LENGTH];
+    for place in token.iter_mut().skip(1).rev() {
+        let digit = usize::try_from(number % 36).unwrap_or_default();
+        (*place, number) = (LETTERS[digit], number / 36);
+    }
+    String::from_utf8_lossy(&token).into_owned()
+}
+
+fn has(octets: &[u8], token: &[u8]) -> bool {
+    octets.windows(token.len()).any(|window| window == token)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::case::{Part, Unit};
+    use crate::hop::{Answers, Hop};
+
+    /// The next hop itself, as a server that has what comes at once; it may have died.
+    struct Straight {
+        hop: Hop,
+        /// Where nobody listens, until it is started again.
+        died: Option<SocketAddr>,
+        restarts: usize,
+        looks_until_drained: usize,
+    }
+
+    impl Straight {
+        fn new() -> Self {
+            let hop = Hop::start(([127, 0, 0, 1], 0).into(), Answers::default()).unwrap();
+            Self { hop, died: None, restarts: 0, looks_until_drained: 0 }
+        }
+    }
+
+    impl Server for Straight {
+        fn name(&self) -> &str {
+            "straight"
+        }
+        fn address(&self) -> SocketAddr {
+            self.died.unwrap_or_else(|| self.hop.address())
+        }
+        fn hello(&self) -> Hello {
+            Hello::AsItIs
+        }
+        fn login(&self) -> Option<String> {
+            None
+        }
+        fn filling(&self, token: &str) -> Filling {
+            Filling { token: token.into(), ..Filling::default() }
+        }
+        fn take_messages(&mut self) -> Result<Vec<Message>> {
+            Ok(self.hop.take())
+        }
+        fn take_log(&mut self) -> Vec<String> {
+            Vec::new()
+        }
+        fn is_drained(&mut self) -> Result<bool> {
+            self.looks_until_drained = self.looks_until_drained.saturating_sub(1);
+            Ok(self.looks_until_drained == 0)
+        }
+        fn restart(&mut self) -> Result<()> {
+            (self.died, self.restarts) = (None, self.restarts + 1);
+            Ok(())
+        }
+    }
+
+    const PATIENCE: Patience = Patience { reply: Duration::from_secs(30), drained: Duration::from_secs(30) };
+
+    fn send(part: Part, octets: &str) -> Unit {
+        Unit::Send { part, octets: octets.into() }
+    }
+
+    fn a_message() -> Case {
+        let units = vec![
+            send(Part::Mail, "HELO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"),
+            send(Part::Body, "\r\n__TOKEN__\r\n.\r\n"),
+            send(Part::Quit, "QUIT\r\n"),
+        ];
+        Case { name: "a-message".into(), units }
+    }
+
+    #[test]
+    fn each_session_has_its_own_messages() {
+        let observations = hold(&mut Straight::new(), &[a_message(), a_message()], PATIENCE).unwrap();
+        assert_ne!(observations[0].token, observations[1].token);
+        for observation in observations {
+            let octets = format!("\r\n{}\r\n.\r\n", observation.token).into_bytes();
+            assert!(matches!(&observation.messages[..], [message] if message.octets == octets), "{observation:?}");
+            assert!(observation.is_alive && observation.is_drained);
+        }
+    }
+
+    #[test]
+    fn a_server_that_died_is_started_again() {
+        let mut server = Straight::new();
+        let nobody = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        server.died = Some(nobody);
+        let observations = hold(&mut server, &[a_message(), a_message()], PATIENCE).unwrap();
+        assert_eq!((observations[0].is_alive, &observations[0].transcript[..]), (false, &[Event::Closed][..]));
+        assert_eq!((observations[1].is_alive, observations[1].messages.len(), server.restarts), (true, 1, 1));
+    }
+
+    #[test]
+    fn a_queue_is_waited_for() {
+        let mut server = Straight::new();
+        server.looks_until_drained = 5;
+        assert!(hold(&mut server, &[a_message()], PATIENCE).unwrap()[0].is_drained);
+        server.looks_until_drained = usize::MAX;
+        let patience = Patience { drained: Duration::from_millis(50), ..PATIENCE };
+        assert!(!hold(&mut server, &[a_message()], patience).unwrap()[0].is_drained);
+    }
+
+    #[test]
+    fn one_that_closes_and_still_greets_is_alive() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = (&stream).write_all(b"220 hello\r\n");
+                let _ = BufReader::new(stream).read_line(&mut String::new());
+            }
+        });
+        let mut server = Straight::new();
+        server.died = Some(address);
+        let observations = hold(&mut server, &[a_message()], PATIENCE).unwrap();
+        assert_eq!((observations[0].is_alive, server.restarts), (true, 0));
+    }
+}

@@ -1,0 +1,365 @@
+//! From what was observed to what is to be told: judges every case, looks again at what stands apart, makes it smaller, and
+//! tells each finding once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use anyhow::Result;
+
+use crate::case::{Case, Unit};
+use crate::compare::{
+    Expected, Judgement, Kind, Learned, Stand, TIMES, Verdict, chains, controls, judge, judge_against, learn,
+    standing_apart, weigh,
+};
+use crate::observation::{Observation, Servers};
+use crate::report::{CaseEntry, ChainEntry, FORMAT, Finding, Numbers, Report, ServerEntry, Unsteady, public};
+use crate::shrink::{SESSIONS, Shrunk, Wanted, is_same, is_within, shrink};
+
+/// What was seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// The servers in the order in which they are shown, those that could not be had as well.
+    pub servers: Vec<ServerEntry>,
+    /// The cases in the order in which they are shown.
+    pub cases: Vec<Case>,
+    /// What came of them, in any order.
+    pub observations: Vec<Observation>,
+}
+
+/// How far it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Whether what stands apart is looked at again, three times.
+    pub confirms: bool,
+    /// How many sessions are held to make one case smaller; 0 for none.
+    pub sessions_per_case: usize,
+    /// How many are held to make cases smaller, all together.
+    pub sessions: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { confirms: true, sessions_per_case: SESSIONS, sessions: 20 * SESSIONS }
+    }
+}
+
+/// What is being done, for whoever shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// So many sessions are held again.
+    Again(usize),
+    /// A case is made smaller.
+    Shrinking(&'a str),
+}
+
+/// Holds the controls and the cases with each server, one server after another. Whoever can do that in parallel does it
+/// otherwise.
+///
+/// # Errors
+///
+/// As of [`Servers::hold`].
+pub fn gather(servers: &mut dyn Servers, cases: &[Case]) -> Result<Gathered> {
+    let mut gathered = Gathered { cases: cases.to_vec(), ..Gathered::default() };
+    for name in servers.names() {
+        let learned = learn(&servers.hold(&name, &controls())?);
+        gathered.observations.extend(servers.hold(&name, cases)?);
+        gathered.servers.push(ServerEntry { name, version: None, absent: None, learned: Some(learned) });
+    }
+    Ok(gathered)
+}
+
+/// Makes a report of what was gathered. Sessions are held as far as `bounds` allow: to look again, and to make smaller.
+///
+/// `oracle` knows what the standard has come of a case, where it says so.
+///
+/// # Errors
+///
+/// As of [`Servers::hold`].
+pub fn examine(
+    servers: &mut dyn Servers,
+    gathered: Gathered,
+    oracle: &dyn Fn(&Case) -> Option<Expected>,
+    bounds: Bounds,
+    tell: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report> {
+    let learned: BTreeMap<String, Learned> =
+        gathered.servers.iter().filter_map(|server| Some((server.name.clone(), server.learned.clone()?))).collect();
+    let mut examination = Examination {
+        servers,
+        learned: &learned,
+        oracle,
+        bounds,
+        tell,
+        numbers: Numbers { cases: gathered.cases.len(), sessions: gathered.observations.len(), ..Numbers::default() },
+        unsteady: Vec::new(),
+        findings: Vec::new(),
+        smallest: Vec::new(),
+    };
+    let mut entries = examination.judge(&gathered)?;
+    // Small cases first: what they show is then known in the large ones.
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    order.sort_by_key(|&index| size(&entries[index].case));
+    for index in order {
+        examination.find(&entries[index])?;
+    }
+    let Examination { mut numbers, unsteady, mut findings, smallest, .. } = examination;
+    findings.sort_by(|a, b| (a.kind, &a.server, &a.case).cmp(&(b.kind, &b.server, &b.case)));
+    numbers.findings = findings.len();
+    let judgements: Vec<Judgement> = entries.iter().map(|entry| entry.judgement.clone()).collect();
+    let chains = chains(&gathered.cases, &gathered.observations, &judgements);
+    let chains = chains.into_iter().map(|chain| ChainEntry { chain, stand: None, came_out: None }).collect();
+    entries.extend(smallest);
+    let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let mut report = Report {
+        format: FORMAT,
+        program,
+        servers: gathered.servers,
+        cases: entries,
+        findings,
+        unsteady,
+        chains,
+        numbers,
+    };
+    public::label(&mut report)?;
+    Ok(report)
+}
+
+struct Examination<'a> {
+    servers: &'a mut dyn Servers,
+    learned: &'a BTreeMap<String, Learned>,
+    oracle: &'a dyn Fn(&Case) -> Option<Expected>,
+    bounds: Bounds,
+    tell: &'a mut dyn FnMut(Progress<'_>),
+    numbers: Numbers,
+    unsteady: Vec<Unsteady>,
+    findings: Vec<Finding>,
+    smallest: Vec<CaseEntry>,
+}
+
+impl Examination<'_> {
+    /// A judgement of each case; what does not come each time is marked in it.
+    fn judge(&mut self, gathered: &Gathered) -> Result<Vec<CaseEntry>> {
+        let ignorant: BTreeMap<String, Learned> =
+            self.learned.keys().map(|name| (name.clone(), Learned { is_known: true, ..Learned::default() })).collect();
+        let seen: HashMap<(&str, &str), &Observation> = gathered
+            .observations
+            .iter()
+            .map(|observation| ((observation.case.as_str(), observation.server.as_str()), observation))
+            .collect();
+        let mut entries = Vec::new();
+        for case in &gathered.cases {
+            let of_case = |server: &ServerEntry| seen.get(&(case.name.as_str(), server.name.as_str())).copied();
+            let observations: Vec<_> = gathered.servers.iter().filter_map(of_case).collect();
+            let expected = (self.oracle)(case);
+            self.numbers.apart_unscreened += apart(&judge(case, &observations, &ignorant, expected.as_ref())).count();
+            let judgement = judge(case, &observations, self.learned, expected.as_ref());
+            self.numbers.apart += apart(&judgement).count();
+            entries.push(CaseEntry {
+                case: case.clone(),
+                of: None,
+                expected,
+                judgement,
+                observations: observations.into_iter().cloned().collect(),
+            });
+        }
+        if self.bounds.confirms {
+            self.confirm(&mut entries)?;
+        }
+        self.numbers.steady += entries.iter().map(|entry| apart(&entry.judgement).count()).sum::<usize>();
+        Ok(entries)
+    }
+
+    /// Looks again at all that stands apart, and marks what does not each time.
+    fn confirm(&mut self, entries: &mut [CaseEntry]) -> Result<()> {
+        let mut asked: BTreeMap<&str, Vec<Case>> = BTreeMap::new();
+        for entry in entries.iter() {
+            for server in standing_apart(&entry.judgement) {
+                asked.entry(server).or_default().extend(vec![entry.case.clone(); TIMES]);
+            }
+        }
+        let asked: Vec<(String, Vec<Case>)> =
+            asked.into_iter().map(|(server, cases)| (server.to_owned(), cases)).collect();
+        let sessions = asked.iter().map(|(_, cases)| cases.len()).sum();
+        if sessions == 0 {
+            return Ok(());
+        }
+        (self.tell)(Progress::Again(sessions));
+        let held = self.servers.hold_each(&asked)?;
+        for entry in entries {
+            let mut again: BTreeMap<&str, Vec<&Observation>> = BTreeMap::new();
+            for ((server, _), observations) in asked.iter().zip(&held) {
+                let of_case = observations.iter().filter(|observation| observation.case == entry.case.name);
+                again.insert(server, of_case.collect());
+            }
+            self.mark(entry, &again);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, entry: &mut CaseEntry, again: &BTreeMap<&str, Vec<&Observation>>) {
+        let observations: Vec<&Observation> = entry.observations.iter().collect();
+        let expected = entry.expected.as_ref();
+        for found in weigh(&entry.case, &observations, self.learned, expected, &entry.judgement, again) {
+            if found.is_steady() {
+                continue;
+            }
+            let mut verdicts = entry.judgement.verdicts.iter_mut();
+            let Some(verdict) = verdicts.find(|verdict| verdict.server == found.server) else {
+                continue;
+            };
+            let Stand::Apart(differences) = std::mem::replace(&mut verdict.stand, Stand::WithTheOthers) else {
+                continue;
+            };
+            self.unsteady.push(Unsteady {
+                case: entry.case.name.clone(),
+                server: found.server,
+                differences: differences.clone(),
+                again: found.again,
+                otherwise: found.otherwise,
+            });
+            verdict.stand = Stand::Unsteady { differences, again: found.again };
+        }
+    }
+
+    /// The findings of a case: of each kind, the servers that stand apart in this way, with the smallest case that shows it.
+    fn find(&mut self, entry: &CaseEntry) -> Result<()> {
+        let kinds: BTreeSet<Kind> = apart(&entry.judgement).map(|(_, kind)| kind).collect();
+        for kind in kinds {
+            let mut rest: Vec<String> =
+                apart(&entry.judgement).filter(|(_, own)| *own == kind).map(|(server, _)| server.to_owned()).collect();
+            rest.retain(|server| !self.is_known(entry, kind, server));
+            while !rest.is_empty() {
+                let found = self.smallest(entry, kind, &rest)?;
+                let (case, is_smallest, servers) = match found {
+                    Some((shrunk, servers)) => (shrunk, true, servers),
+                    None => (entry.case.name.clone(), false, std::mem::take(&mut rest)),
+                };
+                rest.retain(|server| !servers.contains(server));
+                for server in servers {
+                    self.tell_once(entry, kind, server, &case, is_smallest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_once(&mut self, entry: &CaseEntry, kind: Kind, server: String, case: &str, is_smallest: bool) {
+        let is_known = |known: &&mut Finding| known.kind == kind && known.server == server && known.case == case;
+        if let Some(known) = self.findings.iter_mut().find(is_known) {
+            known.found_in.push(entry.case.name.clone());
+            return;
+        }
+        let difference = entry.judgement.verdict(&server).and_then(Verdict::difference);
+        self.findings.push(Finding {
+            kind,
+            server,
+            case: case.to_owned(),
+            is_smallest,
+            found_in: vec![entry.case.name.clone()],
+            detail: difference.map(|difference| difference.detail.clone()).unwrap_or_default(),
+            public: Vec::new(),
+        });
+    }
+
+    /// Whether it is a finding already, with a case that is within this one.
+    fn is_known(&mut self, entry: &CaseEntry, kind: Kind, server: &str) -> bool {
+        let smallest = &self.smallest;
+        let known = self.findings.iter_mut().find(|finding| {
+            finding.kind == kind
+                && finding.server == server
+                && smallest.iter().any(|small| small.case.name == finding.case && is_within(&small.case, &entry.case))
+        });
+        match known {
+            Some(finding) => {
+                finding.found_in.push(entry.case.name.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Makes the case smaller for some of the servers, and says of which it is true. Gives the name of the smallest case.
+    fn smallest(&mut self, entry: &CaseEntry, kind: Kind, apart: &[String]) -> Result<Option<(String, Vec<String>)>> {
+        // Each server more costs a session more for each try; these few speak for the rest, and the rest is asked at the end.
+        const APART: usize = 2;
+        const OTHERS: usize = 2;
+        let left = self.bounds.sessions.saturating_sub(self.numbers.shrink_sessions);
+        let sessions = self.bounds.sessions_per_case.min(left);
+        if sessions == 0 {
+            return Ok(None);
+        }
+        (self.tell)(Progress::Shrinking(&entry.case.name));
+        let others: Vec<String> = entry.judgement.reference().take(OTHERS).map(str::to_owned).collect();
+        let wanted = Wanted {
+            kind,
+            apart: &apart[..apart.len().min(APART)],
+            others: &others,
+            learned: self.learned,
+            oracle: self.oracle,
+            sessions,
+        };
+        let mut shrunk = shrink(self.servers, &entry.case, wanted)?;
+        let mut wanted = wanted;
+        if shrunk.is_none() && apart.len() > 1 {
+            // They may be apart for different reasons.
+            wanted.apart = &apart[..1];
+            shrunk = shrink(self.servers, &entry.case, wanted)?;
+        }
+        let Some(Shrunk { mut case, mut observations, sessions, .. }) = shrunk else {
+            return Ok(None);
+        };
+        self.numbers.shrink_sessions += sessions;
+        // Two cases may have become the same one.
+        let same = self.smallest.iter().position(|known| is_same(&known.case, &case));
+        let name = match same {
+            Some(index) => self.smallest[index].case.name.clone(),
+            None => format!("{}~{}", entry.case.name, self.smallest.len() + 1),
+        };
+        case.name.clone_from(&name);
+        for server in apart.iter().chain(self.learned.keys()) {
+            if !observations.iter().any(|observation| observation.server == *server) {
+                observations.extend(self.servers.hold(server, std::slice::from_ref(&case))?);
+                self.numbers.shrink_sessions += 1;
+            }
+        }
+        for observation in &mut observations {
+            observation.case.clone_from(&name);
+        }
+        let order =
+            |observation: &Observation| entry.observations.iter().position(|one| one.server == observation.server);
+        observations.sort_by_key(|observation| order(observation).unwrap_or(usize::MAX));
+        let expected = (self.oracle)(&case);
+        let trusted: Vec<_> = others.iter().map(String::as_str).collect();
+        let all: Vec<_> = observations.iter().collect();
+        let judgement = judge_against(&case, &all, self.learned, expected.as_ref(), &trusted);
+        let shows: Vec<_> = apart
+            .iter()
+            .filter(|server| {
+                wanted.apart.contains(server)
+                    || judgement.verdict(server).and_then(Verdict::difference).is_some_and(|found| found.kind == kind)
+            })
+            .cloned()
+            .collect();
+        if same.is_none() {
+            self.smallest.push(CaseEntry {
+                case,
+                of: Some(entry.case.name.clone()),
+                expected,
+                judgement,
+                observations,
+            });
+        }
+        Ok(Some((name, shows)))
+    }
+}
+
+fn apart(judgement: &Judgement) -> impl Iterator<Item = (&str, Kind)> {
+    judgement.verdicts.iter().filter_map(|verdict| Some((verdict.server.as_str(), verdict.difference()?.kind)))
+}
+
+fn size(case: &Case) -> usize {
+    let size = |unit: &Unit| match unit {
+        Unit::Send { octets, .. } => octets.len(),
+        _ => 1,
+    };
+    case.units.iter().map(size).sum()
+}

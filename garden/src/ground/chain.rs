@@ -1,0 +1,84 @@
+//! Two servers in a row: a relay, and behind it a receiver.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use super::account::USERS;
+use super::server::Server;
+use crate::drive;
+use crate::observation::Message;
+use crate::recipe::Role;
+use crate::session::{Filling, Hello};
+
+/// A relay that passes mail on to a receiver. When it is dropped, the relay passes on to the next hop again.
+#[derive(Debug)]
+pub struct InChain<'s> {
+    name: String,
+    relay: &'s mut Server,
+    receiver: &'s mut Server,
+}
+
+impl<'s> InChain<'s> {
+    pub(super) fn new(relay: &'s mut Server, receiver: &'s mut Server) -> Result<Self> {
+        relay.pass_on_to(Some(receiver.address().port()))?;
+        let name = format!("{} before {}", relay.recipe().name, receiver.recipe().name);
+        Ok(Self { name, relay, receiver })
+    }
+}
+
+impl Drop for InChain<'_> {
+    fn drop(&mut self) {
+        // If it does not come back, who asks it next is told so.
+        let _ = self.relay.pass_on_to(None);
+    }
+}
+
+impl drive::Server for InChain<'_> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.relay.address()
+    }
+
+    fn hello(&self) -> Hello {
+        self.relay.recipe().hello
+    }
+
+    fn login(&self) -> Option<String> {
+        self.relay.recipe().login()
+    }
+
+    fn filling(&self, token: &str) -> Filling {
+        let [destination, second_destination] = USERS.map(|user| format!("{user}@{}", self.receiver.domain()));
+        Filling {
+            token: token.to_owned(),
+            source: super::server::SOURCE.to_owned(),
+            destination,
+            second_destination,
+            domain: self.relay.domain().to_owned(),
+        }
+    }
+
+    fn take_messages(&mut self) -> Result<Vec<Message>> {
+        self.relay.in_role(Role::Relay).take_messages()?;
+        self.receiver.take_delivered()
+    }
+
+    fn take_log(&mut self) -> Vec<String> {
+        let mut log = self.relay.take_log();
+        log.extend(self.receiver.take_log());
+        log
+    }
+
+    /// The relay first: what it has passed on is the receiver's by then.
+    fn is_drained(&mut self) -> Result<bool> {
+        Ok(self.relay.is_drained()? && self.receiver.is_drained()?)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.relay.restart()
+    }
+}

@@ -1,0 +1,227 @@
+//! The root folder of a server: in memory, with the host's programs below those of its packages, and nothing else of the host.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::pivot_root;
+
+use super::plan::{Made, Plan};
+
+/// Makes it, and makes it ours. The calling process is in a mount namespace and in a process namespace of its own.
+///
+/// # Errors
+///
+/// What could not be made.
+pub(super) fn make(plan: &Plan) -> Result<()> {
+    enter_memory()?;
+    for (folder, mode) in
+        [("/root", 0o700), ("/tmp", 0o1777), ("/home", 0o755), ("/mnt", 0o755), ("/srv", 0o755), ("/garden", 0o755)]
+    {
+        make_folder(Path::new(folder), mode)?;
+    }
+    make_system(plan)?;
+    make_processes()?;
+    make_devices()?;
+    for (from, to) in &plan.programs {
+        show(&on_host(from), to)?;
+    }
+    umount2(HOST, MntFlags::MNT_DETACH).context("letting go of the host's files")?;
+    fs::remove_dir(HOST)?;
+    for folder in &plan.folders {
+        make_folder(&folder.path, folder.mode)?;
+        own(folder)?;
+    }
+    for (file, text) in &plan.files {
+        if let Some(folder) = file.path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        // What a package has there may be a link to elsewhere.
+        let _ = fs::remove_file(&file.path);
+        fs::write(&file.path, text).with_context(|| format!("writing {}", file.path.display()))?;
+        own(file)?;
+    }
+    Ok(())
+}
+
+/// Where the host's root folder is until ours is made.
+const HOST: &str = "/host";
+
+fn on_host(path: &Path) -> PathBuf {
+    Path::new(HOST).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Our root folder is an empty one in memory, with the host's in it.
+fn enter_memory() -> Result<()> {
+    const NONE: Option<&str> = None;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("making our mounts our own")?;
+    // No more than any test should need, so that a server gone mad does not take the machine's memory. Any folder would do. It is seen again as soon as the root folder is another.
+    mount(Some("garden"), "/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=2g"))
+        .context("mounting a tmpfs")?;
+    fs::create_dir("/tmp/host")?;
+    pivot_root("/tmp", "/tmp/host").context("changing the root folder")?;
+    std::env::set_current_dir("/")?;
+    Ok(())
+}
+
+/// /usr, /etc, /var, /run, and what lies beside them as links.
+fn make_system(plan: &Plan) -> Result<()> {
+    for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt"] {
+        let (host, ours) = (Path::new(HOST).join(name), Path::new("/").join(name));
+        if let Ok(target) = fs::read_link(&host) {
+            symlink(target, ours)?;
+        } else if host.is_dir() {
+            show(&host, &ours)?;
+        }
+    }
+    let packages = Path::new("/packages");
+    if let Some(folder) = &plan.packages {
+        show(&on_host(folder), packages)?;
+    }
+    lay_over("usr", &[&packages.join("usr"), &Path::new(HOST).join("usr")])?;
+    // Of the host's own settings and data, servers are to see nothing; nor do they all need what is left out.
+    lay_over("etc", &[&packages.join("etc")])?;
+    lay_over("var", &[&packages.join("var")])?;
+    let etc = Path::new(HOST).join("etc");
+    for name in OF_ETC {
+        copy_missing(&etc.join(name), &Path::new("/etc").join(name))?;
+    }
+    for entry in fs::read_dir(&etc)? {
+        let name = entry?.file_name();
+        if name.as_encoded_bytes().starts_with(b"python3") {
+            copy_missing(&etc.join(&name), &Path::new("/etc").join(&name))?;
+        }
+    }
+    for folder in ["/run/lock", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/usr/local/bin"] {
+        make_folder(Path::new(folder), 0o755)?;
+    }
+    make_folder(Path::new("/var/tmp"), 0o1777)?;
+    make_folder(Path::new("/var/mail"), 0o2775)?;
+    for (link, target) in [("/var/run", "/run"), ("/var/lock", "/run/lock")] {
+        if fs::symlink_metadata(link).is_err() {
+            symlink(target, link)?;
+        }
+    }
+    Ok(())
+}
+
+/// What of the host's /etc programs need that are no mail servers: the linker, the interpreters, TLS, names of ports. What
+/// Python has there is called by its version.
+const OF_ETC: [&str; 15] = [
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "debian_version",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "os-release",
+    "perl",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+];
+
+/// A folder of ours, with these below as far as they are there.
+fn lay_over(name: &str, below: &[&Path]) -> Result<()> {
+    let ours = Path::new("/").join(name);
+    fs::create_dir(&ours)?;
+    let below: Vec<&str> = below.iter().filter(|folder| folder.is_dir()).filter_map(|folder| folder.to_str()).collect();
+    if below.is_empty() {
+        return Ok(());
+    }
+    let layers = Path::new("/layers").join(name);
+    fs::create_dir_all(layers.join("upper"))?;
+    fs::create_dir(layers.join("work"))?;
+    let options = format!(
+        "lowerdir={},upperdir={2},workdir={3}{1}",
+        below.join(":"),
+        "",
+        layers.join("upper").display(),
+        layers.join("work").display()
+    );
+    mount(Some("garden"), &ours, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .with_context(|| format!("mounting an overlay on /{name}; does this kernel have overlayfs?"))
+}
+
+/// Shows a folder or a file of the host, read-only.
+fn show(from: &Path, to: &Path) -> Result<()> {
+    const NONE: Option<&str> = None;
+    let what = || format!("showing {} as {}", from.display(), to.display());
+    if from.is_dir() {
+        fs::create_dir_all(to).with_context(what)?;
+    } else {
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder).with_context(what)?;
+        }
+        fs::write(to, "").with_context(what)?;
+    }
+    mount(Some(from), to, NONE, MsFlags::MS_BIND, NONE).with_context(what)?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(NONE, to, NONE, flags, NONE).with_context(what)
+}
+
+fn make_processes() -> Result<()> {
+    const NONE: Option<&str> = None;
+    make_folder(Path::new("/proc"), 0o555)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, NONE).context("mounting /proc")?;
+    // Root may set there what holds for the whole machine.
+    show(Path::new("/proc/sys"), Path::new("/proc/sys"))
+}
+
+/// The devices that programs expect. /dev/log is made by who reads it.
+fn make_devices() -> Result<()> {
+    const NONE: Option<&str> = None;
+    make_folder(Path::new("/dev"), 0o755)?;
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let (host, ours) = (Path::new(HOST).join("dev").join(name), Path::new("/dev").join(name));
+        fs::write(&ours, "")?;
+        mount(Some(&host), &ours, NONE, MsFlags::MS_BIND, NONE).with_context(|| format!("showing /dev/{name}"))?;
+    }
+    make_folder(Path::new("/dev/shm"), 0o1777)?;
+    for (link, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        symlink(target, Path::new("/dev").join(link))?;
+    }
+    Ok(())
+}
+
+/// Copies what is not there yet, links as links.
+fn copy_missing(from: &Path, to: &Path) -> Result<()> {
+    let Ok(kind) = fs::symlink_metadata(from) else { return Ok(()) };
+    let what = || format!("copying {}", from.display());
+    if kind.is_dir() {
+        fs::create_dir_all(to).with_context(what)?;
+        for entry in fs::read_dir(from).with_context(what)? {
+            let name = entry?.file_name();
+            copy_missing(&from.join(&name), &to.join(&name))?;
+        }
+    } else if fs::symlink_metadata(to).is_err() {
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder).with_context(what)?;
+        }
+        if kind.is_symlink() {
+            symlink(fs::read_link(from)?, to).with_context(what)?;
+        } else {
+            fs::copy(from, to).with_context(what)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+fn own(made: &Made) -> Result<()> {
+    let what = || format!("giving {} its owner and its permissions", made.path.display());
+    chown(&made.path, Some(made.uid), Some(made.gid)).with_context(what)?;
+    fs::set_permissions(&made.path, fs::Permissions::from_mode(made.mode)).with_context(what)
+}

@@ -1,0 +1,345 @@
+//! `run`: holds cases with servers side by side, and tells what each made of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::case::Case;
+use crate::compare::{self, Chain, Expected, ExpectedMessage, Stand, Verdict, judge_chain, learn};
+use crate::drive;
+use crate::examine::{Bounds, Gathered, Progress, examine};
+use crate::ground::{Garden, Server};
+use crate::observation::{Observation, Patience, Servers};
+use crate::oracle;
+use crate::packages::Cache;
+use crate::payload;
+use crate::recipe::{Recipe, Role};
+use crate::recipes::Recipes;
+use crate::report::{self, Report, ServerEntry};
+use crate::terminal;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// The cases.
+    pub(crate) cases: Vec<Case>,
+    /// The names of the servers, `:relay` behind those that are to pass mail on; none for all.
+    pub(crate) servers: Vec<String>,
+    /// How far it goes in looking again and making smaller.
+    pub(crate) bounds: Bounds,
+    /// What is printed.
+    pub(crate) shows: Shows,
+    /// Where the report goes as JSON.
+    pub(crate) json: Option<PathBuf>,
+    /// Where it goes as a page.
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// What a run prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// The grid, and what was found.
+    Grid,
+    /// The smallest cases, as payload files.
+    Smallest,
+}
+
+/// Does it, and shows what came of it.
+///
+/// # Errors
+///
+/// That we may not have a garden, names that nobody has, files that cannot be written. A server that cannot be had is a
+/// row of the report.
+pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
+    let report = report(recipes, cache, run.cases, &run.servers, run.bounds)?;
+    if let Some(file) = &run.json {
+        fs::write(file, report.to_json()? + "\n").with_context(|| format!("writing {}", file.display()))?;
+    }
+    if let Some(file) = &run.html {
+        fs::write(file, report::page(&report)?).with_context(|| format!("writing {}", file.display()))?;
+    }
+    match run.shows {
+        Shows::Grid => terminal::print(report::grid(&report, terminal::has_colours()).trim_end()),
+        Shows::Smallest => show_smallest(&report),
+    }
+    Ok(())
+}
+
+fn show_smallest(report: &Report) {
+    for entry in report.cases.iter().filter(|entry| entry.of.is_some()) {
+        for finding in report.findings.iter().filter(|finding| finding.case == entry.case.name) {
+            terminal::complain(&format!("{}: {} ({})", finding.server, finding.kind.meaning(), finding.detail));
+        }
+        terminal::print(&payload::write(&entry.case));
+    }
+    if report.findings.is_empty() {
+        terminal::complain("nobody stands apart, so there is nothing to make smaller");
+    }
+}
+
+fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], bounds: Bounds) -> Result<Report> {
+    crate::ground::is_allowed()?;
+    let seats = seats(recipes, names)?;
+    let mut absent: BTreeMap<String, String> = BTreeMap::new();
+    let mut wanted = Vec::new();
+    for recipe in recipes.iter().filter(|recipe| seats.iter().any(|(name, _)| *name == recipe.name)) {
+        match cache.fetch(recipe) {
+            Ok(fetched) => wanted.push((recipe.clone(), fetched)),
+            Err(error) => {
+                absent.insert(recipe.name.clone(), format!("{error:#}"));
+            }
+        }
+    }
+    let mut garden = Garden::lay(None)?;
+    absent.extend(garden.start(wanted).into_iter().map(|(name, error)| (name, format!("{error:#}"))));
+    if garden.servers().is_empty() {
+        bail!("no server is up: {}", absent.into_values().collect::<Vec<_>>().join("; "));
+    }
+    let (gathered, mut standing) = gather(&mut garden, &seats, cases, absent)?;
+    let bar = bar(0);
+    let mut tell = |progress: Progress<'_>| match progress {
+        Progress::Again(sessions) => bar.set_message(format!("{sessions} sessions again")),
+        Progress::Shrinking(case) => bar.set_message(format!("smaller: {case}")),
+    };
+    let mut report = examine(&mut standing, gathered, &expected, bounds, &mut tell)?;
+    if bounds.confirms {
+        bar.set_message(format!("{} chains", report.chains.len()));
+        hold_chains(&mut garden, &mut report);
+    }
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// Holds the case of each chain with a real chain of the two.
+fn hold_chains(garden: &mut Garden, report: &mut Report) {
+    let mut chains = std::mem::take(&mut report.chains);
+    for entry in &mut chains {
+        match hold_chain(garden, report, &entry.chain) {
+            Ok((verdict, came_out)) => (entry.stand, entry.came_out) = (Some(verdict.stand), Some(came_out)),
+            Err(error) => entry.stand = Some(Stand::Unknown(format!("{error:#}"))),
+        }
+    }
+    report.chains = chains;
+}
+
+fn hold_chain(garden: &mut Garden, report: &Report, chain: &Chain) -> Result<(Verdict, Observation)> {
+    let entry = report.case(&chain.case).context("its case is not in the report")?;
+    let is_relayed = |observation: &&Observation| observation.server == chain.relay;
+    let relayed = entry.observations.iter().find(is_relayed).context("the relay was not observed with its case")?;
+    let learned = |name: &str| {
+        let server = report.servers.iter().find(|server| server.name == name);
+        server.and_then(|server| server.learned.clone()).unwrap_or_default()
+    };
+    let patience = patience(garden.server_mut(role_of(&chain.relay).0)?);
+    let mut pair = garden.in_chain(role_of(&chain.relay).0, role_of(&chain.receiver).0)?;
+    let held = drive::hold(&mut pair, std::slice::from_ref(&entry.case), patience)?;
+    let came_out = held.into_iter().next().context("a case without an observation")?;
+    let verdict = judge_chain(&entry.case, relayed, &learned(&chain.relay), &came_out, &learned(&chain.receiver));
+    Ok((verdict, came_out))
+}
+
+/// A server in a role.
+type Seat = (String, Role);
+
+/// How a server in a role is called.
+fn seat_name((name, role): &Seat) -> String {
+    match role {
+        Role::Local => name.clone(),
+        Role::Relay => format!("{name}:relay"),
+    }
+}
+
+/// Name and role of who is called so.
+fn role_of(name: &str) -> (&str, Role) {
+    match name.strip_suffix(":relay") {
+        Some(name) => (name, Role::Relay),
+        None => (name, Role::Local),
+    }
+}
+
+/// Who is asked in which role: the named, or everybody in every role.
+fn seats(recipes: &Recipes, names: &[String]) -> Result<Vec<Seat>> {
+    let roles = |recipe: &Recipe| recipe.roles.iter().map(|role| (recipe.name.clone(), *role)).collect::<Vec<_>>();
+    if names.is_empty() {
+        return Ok(recipes
+            .iter()
+            .flat_map(|recipe| match recipe.missing {
+                // It has no role, and a row all the same.
+                Some(_) => vec![(recipe.name.clone(), Role::Local)],
+                None => roles(recipe),
+            })
+            .collect());
+    }
+    let mut seats = Vec::new();
+    for name in names {
+        let (recipe, role) = match name.strip_suffix(":relay") {
+            Some(name) => (recipes.named(name)?, Role::Relay),
+            None => {
+                let recipe = recipes.named(name)?;
+                // One that only passes mail on needs not be told to.
+                (recipe, *recipe.roles.first().unwrap_or(&Role::Local))
+            }
+        };
+        if recipe.missing.is_none() && !recipe.roles.contains(&role) {
+            bail!("`{}` does not {}", recipe.name, if role == Role::Relay { "pass mail on" } else { "deliver" });
+        }
+        seats.push((recipe.name.clone(), role));
+    }
+    Ok(seats)
+}
+
+/// What came of the controls, and of the cases.
+type Held = (Vec<Observation>, Vec<Observation>);
+
+/// Holds all cases with all servers, each server by a thread of its own.
+fn gather<'g>(
+    garden: &'g mut Garden,
+    seats: &[Seat],
+    cases: Vec<Case>,
+    absent: BTreeMap<String, String>,
+) -> Result<(Gathered, Standing<'g>)> {
+    let controls = compare::controls();
+    let bar = bar(u64::try_from(seats.len() * (controls.len() + cases.len()))?);
+    let gathered: Mutex<BTreeMap<String, Result<Held>>> = Mutex::default();
+    thread::scope(|scope| {
+        for server in garden.servers_mut() {
+            let (bar, cases, controls, gathered) = (&bar, &cases, &controls, &gathered);
+            let roles = seats.iter().filter(|(name, _)| *name == server.recipe().name).map(|(_, role)| *role);
+            let roles: Vec<Role> = roles.collect();
+            scope.spawn(move || {
+                for role in roles {
+                    let held = hold(server, role, controls, bar)
+                        .and_then(|controls| Ok((controls, hold(server, role, cases, bar)?)));
+                    let name = seat_name(&(server.recipe().name.clone(), role));
+                    gathered.lock().unwrap_or_else(PoisonError::into_inner).insert(name, held);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let mut gathered = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut result = Gathered { cases, ..Gathered::default() };
+    let mut names = Vec::new();
+    for seat in seats {
+        let name = seat_name(seat);
+        let version = garden
+            .servers()
+            .iter()
+            .find(|server| server.recipe().name == seat.0)
+            .map(|server| server.version().to_owned());
+        let entry = match gathered.remove(&name) {
+            Some(Ok((controls, observations))) => {
+                result.observations.extend(observations);
+                names.push(name.clone());
+                ServerEntry { name, version, absent: None, learned: Some(learn(&controls)) }
+            }
+            Some(Err(error)) => ServerEntry { name, version, absent: Some(format!("{error:#}")), learned: None },
+            None => {
+                let reason = absent.get(&seat.0).cloned().unwrap_or_else(|| "it was not asked".into());
+                ServerEntry { name, version, absent: Some(reason), learned: None }
+            }
+        };
+        result.servers.push(entry);
+    }
+    Ok((result, Standing { garden, names }))
+}
+
+/// How many sessions are held before it is looked at what came of them: more at once take less time, fewer lose less to a
+/// server that dies.
+const AT_ONCE: usize = 20;
+
+fn hold(server: &mut Server, role: Role, cases: &[Case], bar: &ProgressBar) -> Result<Vec<Observation>> {
+    let patience = patience(server);
+    let mut observations = Vec::with_capacity(cases.len());
+    for cases in cases.chunks(AT_ONCE) {
+        observations.extend(drive::hold(&mut server.in_role(role), cases, patience)?);
+        bar.inc(u64::try_from(cases.len())?);
+    }
+    Ok(observations)
+}
+
+/// How long it is waited for a queue to be empty. What is not by then is unknown.
+const DRAINED: Duration = Duration::from_secs(40);
+
+fn patience(server: &Server) -> Patience {
+    Patience { reply: server.recipe().limits.reply, drained: DRAINED }
+}
+
+/// The servers of a garden, to hold further sessions with.
+struct Standing<'g> {
+    garden: &'g mut Garden,
+    names: Vec<String>,
+}
+
+impl Servers for Standing<'_> {
+    fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    fn hold(&mut self, server: &str, cases: &[Case]) -> Result<Vec<Observation>> {
+        let (name, role) = role_of(server);
+        hold(self.garden.server_mut(name)?, role, cases, &ProgressBar::hidden())
+    }
+
+    fn hold_each(&mut self, asked: &[(String, Vec<Case>)]) -> Result<Vec<Vec<Observation>>> {
+        let held: Mutex<BTreeMap<&str, Result<Vec<Observation>>>> = Mutex::default();
+        thread::scope(|scope| {
+            for server in self.garden.servers_mut() {
+                let held = &held;
+                scope.spawn(move || {
+                    for (name, cases) in asked {
+                        let (own, role) = role_of(name);
+                        if own == server.recipe().name {
+                            let observations = hold(server, role, cases, &ProgressBar::hidden());
+                            held.lock().unwrap_or_else(PoisonError::into_inner).insert(name, observations);
+                        }
+                    }
+                });
+            }
+        });
+        let mut held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let of = |(name, _): &(String, Vec<Case>)| {
+            held.remove(name.as_str()).unwrap_or_else(|| Err(anyhow!("`{name}` is not in the garden")))
+        };
+        asked.iter().map(of).collect()
+    }
+}
+
+/// What the standard has come of a case.
+fn expected(case: &Case) -> Option<Expected> {
+    let expected = oracle::expected(case);
+    let may_refuse = !expected.is_definite();
+    let messages: Vec<ExpectedMessage> = expected
+        .messages
+        .into_iter()
+        .map(|message| ExpectedMessage { copies: message.recipients.len(), octets: message.octets })
+        .collect();
+    // It counts messages; here each recipient's is one.
+    let at_most = expected.at_most.map(|number| match number <= messages.len() {
+        true => messages.iter().map(|message| message.copies).sum(),
+        false => number * messages.iter().map(|message| message.copies).max().unwrap_or(1),
+    });
+    Some(Expected { messages, may_refuse, at_most })
+}
+
+fn bar(length: u64) -> ProgressBar {
+    let bar = match length {
+        0 => ProgressBar::new_spinner(),
+        length => ProgressBar::new(length),
+    };
+    let style = match length {
+        0 => ProgressStyle::with_template("{spinner} {elapsed} {msg}"),
+        _ => ProgressStyle::with_template("{bar:40} {pos} of {len} sessions, {elapsed}"),
+    };
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,455 @@
+//! Makes a case smaller for as long as the same servers stand apart in the same way: delta debugging (Zeller and Hildebrandt,
+//! 2002) over steps, then lines, then octets.
+//!
+//! It holds sessions, and no more than it is given: what is smallest by then is the result.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::Result;
+
+use crate::case::{Case, Part, Placeholder, Unit};
+use crate::compare::text::{find, sent};
+use crate::compare::{Expected, Kind, Learned, Stand, Verdict, judge_against};
+use crate::observation::{Observation, Servers};
+
+/// How many sessions are held to make one case smaller, unless one says otherwise.
+pub const SESSIONS: usize = 200;
+
+/// What must stay as it is while a case gets smaller.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What is different.
+    pub kind: Kind,
+    /// The servers that stand apart in this way.
+    pub apart: &'a [String],
+    /// Some of those that do not.
+    pub others: &'a [String],
+    /// What is known of all of them.
+    pub learned: &'a BTreeMap<String, Learned>,
+    /// What the standard has come of a case, where it says so.
+    pub oracle: &'a dyn Fn(&Case) -> Option<Expected>,
+    /// How many sessions may be held.
+    pub sessions: usize,
+}
+
+/// A case that was made smaller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shrunk {
+    /// The case, under the name that it had.
+    pub case: Case,
+    /// What was observed of it, by all servers that were asked.
+    pub observations: Vec<Observation>,
+    /// How many sessions were held.
+    pub sessions: usize,
+    /// Whether nothing more can be left out of it. If not, the sessions were used up.
+    pub is_smallest: bool,
+}
+
+/// Makes the case smaller. Nothing, if it does not show what it is to show.
+///
+/// # Errors
+///
+/// As of [`Servers::hold`].
+pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Result<Option<Shrunk>> {
+    let mut trial = Trial {
+        servers,
+        wanted,
+        sessions: 0,
+        is_spent: false,
+        is_ended: is_ended(case),
+        known: HashMap::new(),
+        observations: Vec::new(),
+    };
+    if !trial.shows(case)? {
+        return Ok(None);
+    }
+    let mut smallest = case.clone();
+    loop {
+        let before = smallest.clone();
+        for pieces in [chunks, pauses, header_lines, other_lines, octets] {
+            smallest = without_needless(&smallest, pieces(&smallest), &mut trial)?;
+        }
+        if smallest == before || trial.is_spent {
+            break;
+        }
+    }
+    let is_smallest = !trial.is_spent;
+    Ok(Some(Shrunk { case: smallest, sessions: trial.sessions, observations: trial.observations, is_smallest }))
+}
+
+/// Whether what is in `small` is in `large` as well, in the same order: its words with other letters between theirs or not,
+/// and all that is no word in one piece, for that is what a case is about: LF `.` LF is not within CRLF `.` CRLF.
+pub fn is_within(small: &Case, large: &Case) -> bool {
+    let large = pieces(large);
+    pieces(small).iter().all(|(kind, small)| {
+        let rest = large.iter().find(|(other, _)| other == kind).map_or(&[][..], |(_, octets)| octets);
+        has_within(rest, without_end(small))
+    })
+}
+
+/// Whether two cases send the same, in whatever units.
+pub fn is_same(one: &Case, other: &Case) -> bool {
+    pieces(one) == pieces(other)
+}
+
+/// What is sent, by kind of part, in one piece each: a body, what is to end it and what follows are one text.
+fn pieces(case: &Case) -> Vec<(Part, Vec<u8>)> {
+    let mut pieces: Vec<(Part, Vec<u8>)> = Vec::new();
+    for unit in &case.units {
+        let Unit::Send { part, octets } = unit else {
+            continue;
+        };
+        let part = if matches!(part, Part::End | Part::Tail) { Part::Body } else { *part };
+        match pieces.iter_mut().find(|(known, _)| *known == part) {
+            Some((_, piece)) => piece.extend_from_slice(octets),
+            None => pieces.push((part, octets.clone())),
+        }
+    }
+    pieces
+}
+
+fn without_end(octets: &[u8]) -> &[u8] {
+    octets.strip_suffix(b".\r\n").unwrap_or(octets)
+}
+
+fn has_within(large: &[u8], small: &[u8]) -> bool {
+    let is_letter = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'_';
+    let mut rest = large;
+    for run in small.chunk_by(|one, other| is_letter(one) == is_letter(other)) {
+        let end = if run.first().is_some_and(is_letter) {
+            let mut letters = run.iter().peekable();
+            let last = rest.iter().position(|octet| {
+                letters.next_if_eq(&octet);
+                letters.peek().is_none()
+            });
+            last.map(|at| at + 1)
+        } else {
+            find(rest, run).map(|at| at + run.len())
+        };
+        let Some(end) = end else {
+            return false;
+        };
+        rest = &rest[end..];
+    }
+    true
+}
+
+/// Holds sessions and says whether a case shows what it is to show.
+struct Trial<'a> {
+    servers: &'a mut dyn Servers,
+    wanted: Wanted<'a>,
+    sessions: usize,
+    is_spent: bool,
+    /// Whether the text of the case that is made smaller has an end.
+    is_ended: bool,
+    known: HashMap<Vec<Unit>, bool>,
+    /// Of the last case that showed it.
+    observations: Vec<Observation>,
+}
+
+impl Trial<'_> {
+    fn shows(&mut self, case: &Case) -> Result<bool> {
+        if let Some(&known) = self.known.get(&case.units) {
+            return Ok(known);
+        }
+        // A case whose text has an end for everybody is not to become one that most servers wait for more of.
+        if self.is_ended && !is_ended(case) {
+            return Ok(false);
+        }
+        let wanted = self.wanted;
+        if self.sessions + wanted.apart.len() + wanted.others.len() > wanted.sessions {
+            self.is_spent = true;
+            return Ok(false);
+        }
+        let expected = (wanted.oracle)(case);
+        let mut observations = Vec::new();
+        // One of each side first: most cases fall with these.
+        let (first_apart, more_apart) = wanted.apart.split_at(wanted.apart.len().min(1));
+        let (first_other, more_others) = wanted.others.split_at(wanted.others.len().min(1));
+        let mut shows = true;
+        for turn in [[first_other, first_apart], [more_others, more_apart]] {
+            for server in turn.into_iter().flatten() {
+                self.sessions += 1;
+                observations.extend(self.servers.hold(server, std::slice::from_ref(case))?);
+            }
+            shows = shows && is_wanted(case, &observations, expected.as_ref(), wanted);
+            if !shows {
+                break;
+            }
+        }
+        self.known.insert(case.units.clone(), shows);
+        if shows {
+            self.observations = observations;
+        }
+        Ok(shows)
+    }
+}
+
+fn is_ended(case: &Case) -> bool {
+    sent(case).iter().all(|message| message.is_ended)
+}
+
+fn is_wanted(case: &Case, observations: &[Observation], expected: Option<&Expected>, wanted: Wanted<'_>) -> bool {
+    let all: Vec<_> = observations.iter().collect();
+    let trusted: Vec<_> = wanted.others.iter().map(String::as_str).collect();
+    let judgement = judge_against(case, &all, wanted.learned, expected, &trusted);
+    judgement.verdicts.iter().all(|verdict: &Verdict| {
+        if wanted.apart.contains(&verdict.server) {
+            verdict.difference().is_some_and(|difference| difference.kind == wanted.kind)
+        } else {
+            matches!(verdict.stand, Stand::WithTheOthers | Stand::Refuses)
+        }
+    })
+}
+
+/// A piece of a case: octets of a unit, or units as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Units(Vec<usize>),
+    Octets { unit: usize, from: usize, to: usize },
+}
+
+/// Leaves out as many of these pieces as it can: in halves, in quarters, and at last one by one.
+fn without_needless(case: &Case, pieces: Vec<Piece>, trial: &mut Trial<'_>) -> Result<Case> {
+    let mut pieces = pieces;
+    let mut left_out: Vec<Piece> = Vec::new();
+    let mut smallest = case.clone();
+    let mut parts = 1;
+    while !pieces.is_empty() && !trial.is_spent {
+        let length = pieces.len().div_ceil(parts);
+        let mut is_less = false;
+        let mut from = 0;
+        while from < pieces.len() && !trial.is_spent {
+            let to = (from + length).min(pieces.len());
+            let tried = [&left_out[..], &pieces[from..to]].concat();
+            let candidate = without(case, &tried);
+            if trial.shows(&candidate)? {
+                left_out = tried;
+                pieces.drain(from..to);
+                smallest = candidate;
+                is_less = true;
+            } else {
+                from = to;
+            }
+        }
+        if length == 1 && !is_less {
+            break;
+        }
+        parts = if length == 1 { pieces.len().max(1) } else { (parts * 2).min(pieces.len().max(1)) };
+    }
+    Ok(smallest)
+}
+
+fn without(case: &Case, left_out: &[Piece]) -> Case {
+    let mut is_left_out: Vec<Vec<bool>> = case
+        .units
+        .iter()
+        .map(|unit| match unit {
+            Unit::Send { octets, .. } => vec![false; octets.len()],
+            _ => vec![false],
+        })
+        .collect();
+    for piece in left_out {
+        match piece {
+            Piece::Units(units) => units.iter().for_each(|&unit| is_left_out[unit].fill(true)),
+            Piece::Octets { unit, from, to } => is_left_out[*unit][*from..*to].fill(true),
+        }
+    }
+    let mut units = Vec::with_capacity(case.units.len());
+    for (unit, is_left_out) in case.units.iter().zip(is_left_out) {
+        match unit {
+            Unit::Send { part, octets } => {
+                let octets: Vec<u8> = octets
+                    .iter()
+                    .zip(is_left_out)
+                    .filter(|(_, is_left_out)| !is_left_out)
+                    .map(|(&octet, _)| octet)
+                    .collect();
+                if !octets.is_empty() {
+                    units.push(Unit::Send { part: *part, octets });
+                }
+            }
+            other if !is_left_out[0] => units.push(other.clone()),
+            _ => {}
+        }
+    }
+    Case { name: case.name.clone(), units }
+}
+
+/// What is sent, each with what is waited for behind it: leaving out the one and not the other would only make it wait in vain.
+fn chunks(case: &Case) -> Vec<Piece> {
+    let mut chunks: Vec<Vec<usize>> = Vec::new();
+    for (index, unit) in case.units.iter().enumerate() {
+        match chunks.last_mut() {
+            Some(last) if !matches!(unit, Unit::Send { .. }) => last.push(index),
+            _ => chunks.push(vec![index]),
+        }
+    }
+    chunks.into_iter().map(Piece::Units).collect()
+}
+
+fn pauses(case: &Case) -> Vec<Piece> {
+    let pauses = case.units.iter().enumerate().filter(|(_, unit)| matches!(unit, Unit::Pause(_)));
+    pauses.map(|(index, _)| Piece::Units(vec![index])).collect()
+}
+
+fn header_lines(case: &Case) -> Vec<Piece> {
+    lines(case, |part| part == Part::Header)
+}
+
+fn other_lines(case: &Case) -> Vec<Piece> {
+    lines(case, |part| matches!(part, Part::Body | Part::Tail))
+}
+
+fn lines(case: &Case, is_of: fn(Part) -> bool) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (unit, octets) in sends(case, is_of) {
+        let mut from = 0;
+        for (at, &octet) in octets.iter().enumerate() {
+            if octet == b'\n' || at + 1 == octets.len() {
+                pieces.push(Piece::Octets { unit, from, to: at + 1 });
+                from = at + 1;
+            }
+        }
+    }
+    pieces
+}
+
+/// Octets one by one, but placeholders and CRLF whole: half a CRLF is another case.
+///
+/// What is as short as it can be stays: of a command only an argument that is more than one name, and of what ends the data
+/// everywhere nothing, for a server would wait for the rest of it.
+fn octets(case: &Case) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    // The text first: that is where most of what can be left out is.
+    for is_of in [is_text as fn(Part) -> bool, |part| !is_text(part)] {
+        for (unit, octets) in sends(case, is_of) {
+            let (mut at, mut end) = (0, octets.len());
+            if let Unit::Send { part: part @ (Part::Helo | Part::Mail | Part::Rcpt), .. } = &case.units[unit] {
+                let verb_ends = |octet: &u8| *octet == if matches!(part, Part::Helo) { b' ' } else { b':' };
+                at = octets.iter().position(verb_ends).map_or(end, |at| at + 1);
+                end = octets.trim_ascii_end().len().max(at);
+                if is_one_name(&octets[at..end]) {
+                    continue;
+                }
+            } else if matches!(&case.units[unit], Unit::Send { part: Part::Data | Part::Quit, .. }) || is_end(octets) {
+                continue;
+            } else if ends_before_dot(case, unit) && octets.ends_with(b"\r\n") {
+                end -= 2;
+            }
+            while at < end {
+                let length = whole(&octets[at..end]);
+                pieces.push(Piece::Octets { unit, from: at, to: at + length });
+                at += length;
+            }
+        }
+    }
+    pieces
+}
+
+/// Whether it ends the data everywhere, and is nothing more.
+fn is_end(octets: &[u8]) -> bool {
+    matches!(octets, b".\r\n" | b"\r\n.\r\n")
+}
+
+fn is_text(part: Part) -> bool {
+    matches!(part, Part::Header | Part::Body | Part::End | Part::Tail)
+}
+
+/// A placeholder or a domain, in brackets or not, or brackets alone.
+fn is_one_name(argument: &[u8]) -> bool {
+    let name = argument.trim_ascii();
+    let name = name.strip_prefix(b"<").and_then(|name| name.strip_suffix(b">")).unwrap_or(name);
+    name.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_'))
+}
+
+/// Whether a dot comes next, which is the end of data only if a line ends before it.
+fn ends_before_dot(case: &Case, unit: usize) -> bool {
+    let next = case.units[unit + 1..].iter().find_map(|unit| match unit {
+        Unit::Send { octets, .. } => Some(octets),
+        _ => None,
+    });
+    next.is_some_and(|octets| octets.starts_with(b"."))
+}
+
+fn whole(octets: &[u8]) -> usize {
+    let placeholder = Placeholder::ALL.iter().find(|placeholder| octets.starts_with(placeholder.text().as_bytes()));
+    match placeholder {
+        Some(placeholder) => placeholder.text().len(),
+        None if octets.starts_with(b"\r\n") => 2,
+        None => 1,
+    }
+}
+
+fn sends(case: &Case, is_of: fn(Part) -> bool) -> Vec<(usize, &Vec<u8>)> {
+    case.units
+        .iter()
+        .enumerate()
+        .filter_map(|(index, unit)| match unit {
+            Unit::Send { part, octets } if is_of(*part) => Some((index, octets)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(part: Part, octets: &[u8]) -> Unit {
+        Unit::Send { part, octets: octets.to_vec() }
+    }
+
+    fn case(units: Vec<Unit>) -> Case {
+        Case { name: "a".into(), units }
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_out_and_nothing_else() {
+        let whole = case(vec![
+            send(Part::Mail, b"MAIL FROM:<a>\r\n"),
+            Unit::Expect { code: "2".into() },
+            send(Part::Body, b"abc"),
+        ]);
+        let pieces = [Piece::Octets { unit: 0, from: 11, to: 12 }, Piece::Octets { unit: 2, from: 0, to: 3 }];
+        let expected = case(vec![send(Part::Mail, b"MAIL FROM:<>\r\n"), Unit::Expect { code: "2".into() }]);
+        assert_eq!(without(&whole, &[Piece::Octets { unit: 0, from: 11, to: 12 }]).units.len(), 3);
+        assert_eq!(without(&whole, &pieces).units[1..], expected.units[1..]);
+        assert_eq!(without(&whole, &[Piece::Units(vec![0, 1])]).units, [send(Part::Body, b"abc")]);
+    }
+
+    #[test]
+    fn placeholders_and_line_ends_are_left_out_whole_or_not_at_all() {
+        let pieces = octets(&case(vec![
+            send(Part::Mail, b"MAIL FROM:<__SOURCE__>\r\n"),
+            send(Part::Rcpt, b"RCPT TO:<\"__DEST__>\r\n"),
+            send(Part::Body, b"\r\n\na\r\n"),
+            send(Part::End, b".\r\n"),
+        ]));
+        let of = |unit, from, to| Piece::Octets { unit, from, to };
+        let (text, address) =
+            ([of(2, 0, 2), of(2, 2, 3), of(2, 3, 4)], [of(1, 8, 9), of(1, 9, 10), of(1, 10, 18), of(1, 18, 19)]);
+        assert_eq!(pieces, [&text[..], &address[..]].concat());
+    }
+
+    #[test]
+    fn a_case_is_within_another_if_what_is_no_word_is_there_in_one_piece() {
+        let large = case(vec![send(Part::Header, b"A: 1\r\n"), send(Part::Body, b"\r\nx\0y\r\n")]);
+        assert!(is_within(&case(vec![send(Part::Body, b"\0")]), &large));
+        assert!(is_within(&large, &large));
+        assert!(!is_within(&case(vec![send(Part::Header, b"\0")]), &large));
+        assert!(!is_within(&case(vec![send(Part::Body, b"y\0")]), &large));
+        let ends = |octets: &[u8]| {
+            case(vec![send(Part::Body, b"\r\nletters"), send(Part::End, octets), send(Part::End, b".\r\n")])
+        };
+        assert!(is_within(
+            &case(vec![send(Part::Body, b"es\n.\n"), send(Part::End, b".\r\n")]),
+            &ends(b"\n.\nMAIL\r\n")
+        ));
+        assert!(!is_within(
+            &case(vec![send(Part::Body, b"es\n.\n"), send(Part::End, b".\r\n")]),
+            &ends(b"\r\n.\r\r\nMAIL\r\n")
+        ));
+        assert!(is_same(&ends(b"a"), &case(vec![send(Part::Body, b"\r\nlettersa.\r\n")])));
+    }
+}

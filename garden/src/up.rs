@@ -1,0 +1,136 @@
+//! `up`: keeps servers running, for people to play with.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::case::escaped;
+use crate::ground::{self, Garden, Server};
+use crate::packages::{Cache, Fetched, NotYet};
+use crate::recipe::Recipe;
+use crate::recipes::Recipes;
+use crate::servers::protocol;
+use crate::terminal;
+
+/// Starts the servers with these names, or all, shows where they listen on the host, and ends them at a signal.
+///
+/// # Errors
+///
+/// None of them can be had; we may not have a garden.
+pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<()> {
+    ground::is_allowed()?;
+    let wanted = fetch(recipes, cache, names)?;
+    // The sockets stay in the host's network; where a connection from them leads to, is in the garden.
+    let listeners = wanted
+        .iter()
+        .zip(FIRST_PORT..)
+        .map(|((recipe, _), port)| Ok((recipe.name.clone(), listen(port)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let mut garden = Garden::lay(None)?;
+    for (name, error) in garden.start(wanted) {
+        terminal::complain(&format!("{name}: {error:#}"));
+    }
+    if garden.servers().is_empty() {
+        bail!("no server is up");
+    }
+    for server in garden.servers() {
+        let name = &server.recipe().name;
+        let Some((_, listener)) = listeners.iter().find(|(listening, _)| listening == name) else { continue };
+        let here = listener.local_addr()?;
+        terminal::print(&format!(
+            "{name} {} {} at {here}: domain {}, files in {}",
+            server.version(),
+            protocol(server.recipe().protocol),
+            server.domain(),
+            server.root().display(),
+        ));
+        pass_on(listener.try_clone()?, server.address())?;
+    }
+    // Until here a signal ends us at once, and with us the servers.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    terminal::print(
+        "Mail for user1 and user2 is in home/user1/Maildir and home/user2/Maildir of these files. Ctrl-C ends all.",
+    );
+    while signals.pending().next().is_none() {
+        garden.servers().iter().for_each(show_passed_on);
+        thread::sleep(BETWEEN_LOOKS);
+    }
+    Ok(())
+}
+
+/// Between two looks at what servers have passed on.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// Mail that is for nobody in the garden is seen nowhere but here.
+fn show_passed_on(server: &Server) {
+    for message in server.take_passed_on() {
+        let name = &server.recipe().name;
+        if let Some(envelope) = message.envelope {
+            terminal::print(&format!("{name} passed on, from {} to {}:", envelope.mail, envelope.recipients.join(" ")));
+        }
+        for line in message.octets.split_inclusive(|&octet| octet == b'\n') {
+            terminal::print(&format!("    {}", escaped::escape(line)));
+        }
+    }
+}
+
+/// The port of the first server on the host.
+const FIRST_PORT: u16 = 2501;
+
+/// What the servers are made of; those that cannot be had are told.
+fn fetch(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<Vec<(Recipe, Fetched)>> {
+    let chosen: Vec<&Recipe> = match names {
+        [] => recipes.iter().collect(),
+        names => names.iter().map(|name| recipes.named(name)).collect::<Result<_>>()?,
+    };
+    let mut fetched = Vec::new();
+    for recipe in chosen {
+        if cache.look(recipe).is_err_and(|error| error.is::<NotYet>()) {
+            terminal::complain(&format!("{}: getting what it is made of", recipe.name));
+        }
+        match cache.fetch(recipe) {
+            Ok(made_of) => fetched.push((recipe.clone(), made_of)),
+            Err(error) => terminal::complain(&format!("{}: {error:#}", recipe.name)),
+        }
+    }
+    Ok(fetched)
+}
+
+/// At this port, so that it is the same every time, or at any that is free.
+fn listen(port: u16) -> Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port))
+        .or_else(|_| TcpListener::bind(("127.0.0.1", 0)))
+        .context("listening on 127.0.0.1")
+}
+
+/// Connects who connects here with a server in the garden, which the calling thread is in.
+fn pass_on(listener: TcpListener, server: SocketAddr) -> Result<()> {
+    thread::Builder::new().name("listener".into()).spawn(move || {
+        for client in listener.incoming().flatten() {
+            // Without the server or a thread the client sees its connection end.
+            let _ = thread::Builder::new().name("connection".into()).spawn(move || join(&client, server));
+        }
+    })?;
+    Ok(())
+}
+
+fn join(client: &TcpStream, server: SocketAddr) -> io::Result<()> {
+    let server = TcpStream::connect(server)?;
+    thread::scope(|scope| {
+        scope.spawn(|| copy(client, &server));
+        copy(&server, client);
+    });
+    Ok(())
+}
+
+/// What one says goes to the other; so does its end.
+fn copy(mut from: &TcpStream, mut to: &TcpStream) {
+    // However it ends, the other is to see an end.
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}

@@ -1,0 +1,325 @@
+//! A garden changes nothing of the host, and nothing is left of it, however it ends.
+//!
+//! Needs root, for the namespaces, and the packages, which are got where they are not there yet.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// One that is one process, and one that is many, of several users.
+const SERVERS: [&str; 2] = ["opensmtpd", "pysmtpd"];
+
+#[test]
+fn nothing_of_the_host_is_changed() {
+    let before = Host::look();
+    let garden = Up::start();
+    let during = Host::look();
+    assert_eq!(during, before);
+    for server in &garden.servers {
+        deliver(server);
+        assert_eq!(Host::look(), before);
+        let delivered = fs::read_dir(server.root.join("home/user1/Maildir/new")).unwrap();
+        // OpenSMTPD delivers when it has answered; what counts here is that it tries.
+        assert!(delivered.count() <= 1);
+    }
+    let pids = garden.processes();
+    assert!(pids.len() > 2 + SERVERS.len(), "{pids:?}");
+    assert_eq!(garden.listening_on_the_host(), garden.servers.iter().map(|server| server.port).collect());
+    let status = garden.end(Signal::SIGTERM);
+    assert!(status.success(), "{status}");
+    assert_eq!(Host::look(), before);
+}
+
+#[test]
+fn ctrl_c_leaves_nothing() {
+    let garden = Up::start();
+    let namespaces = garden.namespaces();
+    assert!(!inhabitants(&namespaces).is_empty());
+    let status = garden.end(Signal::SIGINT);
+    assert!(status.success(), "{status}");
+    // At once, as it waited for them.
+    assert_eq!(inhabitants(&namespaces), BTreeSet::new());
+}
+
+#[test]
+fn nothing_outlives_who_is_killed() {
+    let garden = Up::start();
+    let namespaces = garden.namespaces();
+    let pids = garden.processes();
+    garden.end(Signal::SIGKILL);
+    // Its end is seen by the first processes of the servers, which end then.
+    wait_until_empty(&namespaces);
+    for pid in pids {
+        assert!(namespaces_of(pid).is_none_or(|namespaces_now| namespaces.is_disjoint(&namespaces_now)), "{pid}");
+    }
+}
+
+#[test]
+fn the_end_of_a_first_process_is_that_of_its_server() {
+    let garden = Up::start();
+    let [one, other] = &garden.servers[..] else { panic!("two servers") };
+    let of_one = BTreeSet::from([namespace(one.first_process, "pid").unwrap()]);
+    assert!(!inhabitants(&of_one).is_empty());
+    kill(Pid::from_raw(one.first_process), Signal::SIGKILL).unwrap();
+    wait_until_empty(&of_one);
+    // The other one is there as it was.
+    deliver(other);
+    garden.end(Signal::SIGTERM);
+}
+
+#[test]
+fn without_the_rights_it_says_what_to_type() {
+    let output = Command::new("setpriv")
+        .args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"])
+        .arg(program())
+        .args(["up", "pysmtpd", "--cache"])
+        .arg(cache())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(errors.contains("sudo") && errors.lines().count() == 1, "{errors}");
+}
+
+/// A garden that is up.
+struct Up {
+    program: Child,
+    servers: Vec<Server>,
+}
+
+struct Server {
+    port: u16,
+    domain: String,
+    root: PathBuf,
+    first_process: i32,
+}
+
+impl Up {
+    fn start() -> Self {
+        let mut program = Command::new(program())
+            .args(["up", "--cache"])
+            .arg(cache())
+            .args(SERVERS)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let servers: Vec<Server> = lines.by_ref().take(SERVERS.len()).map(|line| Server::read(&line)).collect();
+        // What it says last, it says when all is ready.
+        assert!(lines.next().unwrap().contains("Ctrl-C"));
+        Self { program, servers }
+    }
+
+    fn pid(&self) -> i32 {
+        self.program.id().try_into().unwrap()
+    }
+
+    fn end(mut self, signal: Signal) -> ExitStatus {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+        self.program.wait().unwrap()
+    }
+
+    /// It and all that it started, as far as they are children of children.
+    fn processes(&self) -> BTreeSet<i32> {
+        let mut found = BTreeSet::from([self.pid()]);
+        loop {
+            let children = all_processes().filter(|&pid| parent(pid).is_some_and(|parent| found.contains(&parent)));
+            let more: BTreeSet<i32> = children.filter(|pid| !found.contains(pid)).collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
+    }
+
+    /// The namespaces of the servers that are not those of the host.
+    fn namespaces(&self) -> BTreeSet<PathBuf> {
+        let own: BTreeSet<PathBuf> = KINDS.iter().filter_map(|kind| namespace(own_pid(), kind)).collect();
+        let theirs = self.servers.iter().flat_map(|server| {
+            KINDS.iter().map(|kind| namespace(server.first_process, kind).unwrap()).collect::<Vec<_>>()
+        });
+        let namespaces: BTreeSet<PathBuf> = theirs.collect();
+        // One network for all, the others for each.
+        assert_eq!(namespaces.len(), 1 + (KINDS.len() - 1) * self.servers.len());
+        assert!(namespaces.is_disjoint(&own));
+        namespaces
+    }
+
+    fn listening_on_the_host(&self) -> BTreeSet<u16> {
+        let sockets = listening("/proc/self/net/tcp");
+        let processes = self.processes().into_iter();
+        let descriptors = processes.flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten());
+        let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter_map(|link| sockets.get(link.to_str()?).copied()).collect()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // It has ended, where the test came to its end.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+impl Server {
+    /// Of `NAME VERSION PROTOCOL at ADDRESS: domain DOMAIN, files in ROOT`.
+    fn read(line: &str) -> Self {
+        let (_, behind) = line.split_once(" at 127.0.0.1:").unwrap();
+        let (port, behind) = behind.split_once(": domain ").unwrap();
+        let (domain, root) = behind.split_once(", files in ").unwrap();
+        let first_process = root.strip_prefix("/proc/").unwrap().strip_suffix("/root").unwrap().parse().unwrap();
+        Self { port: port.parse().unwrap(), domain: domain.into(), root: root.into(), first_process }
+    }
+}
+
+const KINDS: [&str; 5] = ["ipc", "mnt", "net", "pid", "uts"];
+
+/// What of the host servers change where nothing keeps them from it.
+#[derive(Debug, PartialEq)]
+struct Host {
+    name: String,
+    mounts: BTreeSet<String>,
+    settings: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    foreign: BTreeSet<PathBuf>,
+}
+
+impl Host {
+    fn look() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let of_garden = |line: &&str| line.contains(" garden ") || line.contains("/packages");
+        let mut foreign = BTreeSet::new();
+        for folder in ["/etc", "/home", "/run", "/srv", "/usr", "/var"] {
+            find_foreign(Path::new(folder), &mut foreign);
+        }
+        Self {
+            name: fs::read_to_string("/proc/sys/kernel/hostname").unwrap(),
+            mounts: mounts.lines().filter(of_garden).map(str::to_owned).collect(),
+            settings: SETTINGS.iter().map(|&path| (PathBuf::from(path), fs::read(path).ok())).collect(),
+            foreign,
+        }
+    }
+}
+
+const SETTINGS: [&str; 10] = [
+    "/etc/environment",
+    "/etc/group",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/mailname",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/resolv.conf",
+    "/etc/shadow",
+    "/etc/smtpd.conf",
+];
+
+/// Files of the users that only a garden has.
+fn find_foreign(folder: &Path, foreign: &mut BTreeSet<PathBuf>) {
+    // What others remove meanwhile was not ours.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if (5001..5200).contains(&metadata.uid()) {
+            foreign.insert(entry.path());
+        }
+        if metadata.is_dir() {
+            find_foreign(&entry.path(), foreign);
+        }
+    }
+}
+
+/// A message to user1.
+fn deliver(server: &Server) {
+    let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let mut replies = BufReader::new(stream.try_clone().unwrap());
+    let mut reply = |code: &str| {
+        let mut line = String::new();
+        while line.get(3..4) != Some(" ") {
+            line.clear();
+            replies.read_line(&mut line).unwrap();
+            assert!(line.starts_with(code), "{line}");
+        }
+    };
+    reply("220");
+    for (command, code) in [
+        ("HELO client.example", "250"),
+        ("MAIL FROM:<someone@elsewhere.example>", "250"),
+        (&*format!("RCPT TO:<user1@{}>", server.domain), "250"),
+        ("DATA", "354"),
+        ("Subject: hello\r\n\r\nhello\r\n.", "250"),
+        ("QUIT", "221"),
+    ] {
+        (&stream).write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        reply(code);
+    }
+    assert_eq!(replies.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+/// Sockets that somebody listens on, as the links to them are called, with their ports.
+fn listening(table: &str) -> BTreeMap<String, u16> {
+    const LISTENING: &str = "0A";
+    let table = fs::read_to_string(table).unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[3] == LISTENING)
+        .map(|row| {
+            let (_, port) = row[1].split_once(':').unwrap();
+            (format!("socket:[{}]", row[9]), u16::from_str_radix(port, 16).unwrap())
+        })
+        .collect()
+}
+
+/// The processes that are in one of these namespaces.
+fn inhabitants(namespaces: &BTreeSet<PathBuf>) -> BTreeSet<i32> {
+    all_processes().filter(|&pid| namespaces_of(pid).is_some_and(|theirs| !namespaces.is_disjoint(&theirs))).collect()
+}
+
+/// Until nobody is in these namespaces any more; with a patience that nothing that goes right comes near.
+fn wait_until_empty(namespaces: &BTreeSet<PathBuf>) {
+    let end = Instant::now() + Duration::from_secs(300);
+    while !inhabitants(namespaces).is_empty() {
+        assert!(Instant::now() < end, "still there: {:?}", inhabitants(namespaces));
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The namespaces of a process; nothing if it has ended.
+fn namespaces_of(pid: i32) -> Option<BTreeSet<PathBuf>> {
+    KINDS.iter().map(|kind| namespace(pid, kind)).collect()
+}
+
+fn namespace(pid: i32, kind: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
+}
+
+fn all_processes() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn own_pid() -> i32 {
+    std::process::id().try_into().unwrap()
+}
+
+/// The compiler does not hear of it: the shell that calls it passes on no variable with a dash in its name.
+fn program() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_BIN_EXE_smtp-garden").unwrap())
+}
+
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages")
+}
