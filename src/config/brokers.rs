@@ -275,7 +275,8 @@ impl Config {
         }
         // Behind a colon in a name there may be one that nobody meant.
         let has_other = self.relay_password.is_some() || self.relay_password_file.is_some();
-        let is_for_none = has_other && self.hops().iter().all(|hop| self.user_at(hop).is_none() || hop.password.is_some());
+        let is_for_none =
+            has_other && self.hops().iter().all(|hop| self.user_at(hop).is_none() || hop.password.is_some());
         for (hop, line) in &lines.relaying {
             if is_for_none && hop.password.is_some() {
                 let message = "the password is what stands behind the colon of this URL, and nothing else: in a name, \
