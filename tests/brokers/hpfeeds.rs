@@ -28,7 +28,7 @@ pub fn scratch(broker: impl std::fmt::Display, directives: &str) -> Scratch {
     ))
 }
 
-/// The seed of this form wrote it with Python, and its subscribers read it with Python.
+/// Who first wrote this form did so with Python, and its subscribers read it with Python.
 #[test]
 fn json_is_what_python_writes_and_reads_back() {
     let broker = Broker::start();

@@ -177,8 +177,8 @@ fn of_a_long_line_the_place_is_shown() {
     assert_eq!(&lines[1][caret..caret + 2], "\\q");
 }
 
-/// The template of the seed, in its words.
-const TEMPLATE: &str = r#"HELO validation.smtp.garden\r\n
+/// A template as people have them for `sendmsg.py`.
+const TEMPLATE: &str = r#"HELO client.example\r\n
 MAIL FROM:<__SOURCE__>\r\n
 RCPT TO:<__DEST__>\r\n
 DATA\r\n
@@ -198,7 +198,7 @@ fn a_file_of_sendmsg_is_read_as_it_is() {
     assert_eq!(
         cases[0].units,
         [
-            send(Part::Helo, b"HELO validation.smtp.garden\r\n"),
+            send(Part::Helo, b"HELO client.example\r\n"),
             expect(""),
             send(Part::Mail, b"MAIL FROM:<__SOURCE__>\r\n"),
             expect(""),
