@@ -19,7 +19,7 @@ pub struct Gathered {
     pub left_out: Vec<(PathBuf, String)>,
 }
 
-/// The cases of all files in a folder and the folders in it: see [`file`]. Each is called by its path in the folder.
+/// The cases of all files in a folder and the folders in it: see [`file()`]. Each is called by its path in the folder.
 ///
 /// # Errors
 ///
