@@ -34,7 +34,11 @@ fn check_reply(reply: Reply) {
     }
     for asked in [Asked::Mail, Asked::Rcpt, Asked::Text] {
         let ours = passed_on(reply.clone(), asked, "smtp://next.example:25");
-        assert!(ours.code == code || (ours.code == 451 && ours.is_our_fault && code >= 500), "{code}: {ours:?}");
+        // A second digit that no reply has becomes that of the general ones (RFC 5321, 4.2).
+        let known = if code / 10 % 10 > 5 { class * 100 + 50 } else { code };
+        let is_too_many = asked == Asked::Rcpt && code == 552 && ours.code == 452;
+        let is_our_fault = ours.code == 451 && ours.is_our_fault && code >= 500;
+        assert!(ours.code == known || is_too_many || is_our_fault, "{code}: {ours:?}");
         check_ours(&ours, ours.code / 100);
     }
 }
