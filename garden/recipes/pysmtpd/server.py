@@ -53,8 +53,12 @@ class Server(smtpd.SMTPServer):
             else:
                 elsewhere.setdefault(PEERS.get(domain.lower(), HOP), []).append(recipient)
         for port, recipients in elsewhere.items():
-            with smtplib.SMTP("127.0.0.1", port) as client:
-                client.sendmail(mailfrom, recipients, data)
+            try:
+                with smtplib.SMTP("127.0.0.1", port) as client:
+                    client.sendmail(mailfrom, recipients, data)
+            except (OSError, smtplib.SMTPException) as error:
+                print(error)
+                return "451 Not passed on"
 
 
 def deliver(user, data):
