@@ -194,10 +194,17 @@ impl Client {
         }
     }
 
-    /// Breaks the connection off with a RST, as a peer that crashed does.
+    /// Breaks the connection off with a RST, as a peer that crashed does, and waits until it has come: on a busy machine a
+    /// server may else say something more, and succeed.
+    #[track_caller]
     pub fn reset(self) {
+        let ports = self.ports();
         let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         setsockopt(&self.input, sockopt::Linger, &linger).expect("SO_LINGER");
+        drop(self);
+        if let Some((ours, theirs)) = ports {
+            wait_until("the end of the connection", || tcp::is_over(theirs, ours).then_some(()));
+        }
     }
 }
 

@@ -22,6 +22,11 @@ pub(crate) fn unread(from: u16, to: u16) -> Option<u32> {
     row(to, from).map(|theirs| theirs.unread)
 }
 
+/// Whether the end with the one port of a connection to the other knows that it is over, or is gone.
+pub(crate) fn is_over(local_port: u16, remote_port: u16) -> bool {
+    row(local_port, remote_port).is_none_or(|row| row.state == CLOSED)
+}
+
 fn row(local_port: u16, remote_port: u16) -> Option<Row> {
     rows().find(|row| row.local_port == local_port && row.remote_port == remote_port)
 }
@@ -61,7 +66,8 @@ fn read_row(line: &str) -> Option<Row> {
     })
 }
 
-/// TCP_LISTEN, as the kernel's tables have it.
+/// TCP_CLOSE and TCP_LISTEN, as the kernel's tables have them.
+const CLOSED: u8 = 0x07;
 const LISTEN: u8 = 0x0A;
 
 #[cfg(test)]
