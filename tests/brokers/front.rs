@@ -77,8 +77,10 @@ fn front(collector: &Collector) -> Postfix {
             ("queue_run_delay = 1m", "queue_run_delay = 1s"),
         ],
     );
-    // Debian's has no server for all other mail.
-    Postfix::start(collector.address, &(settings + "smtputf8_enable = no\nrelayhost =\n"))
+    // Debian's has no server for all other mail. A session has the configuration that it began with, so one that is kept for
+    // the next message would go on to ask a broker that is gone.
+    let settings = settings + "smtputf8_enable = no\nrelayhost =\nlmtp_connection_cache_on_demand = no\n";
+    Postfix::start(collector.address, &settings)
 }
 
 /// Sends messages that are told apart by these numbers.
