@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::case::{Case, Placeholder, TOKEN_LENGTH};
+use crate::compare::text::find;
 use crate::observation::{Event, Message, Observation, Patience};
 use crate::session::{self, Filling, Hello};
 
@@ -78,8 +79,11 @@ pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Resu
     let messages = server.take_messages()?;
     for observation in &mut observations {
         observation.is_drained = is_drained;
-        observation.messages =
-            messages.iter().filter(|message| has(&message.octets, observation.token.as_bytes())).cloned().collect();
+        observation.messages = messages
+            .iter()
+            .filter(|message| find(&message.octets, observation.token.as_bytes()).is_some())
+            .cloned()
+            .collect();
     }
     // What comes behind the last session was logged for one of them, and for which nobody can say.
     if let Some(last) = observations.last_mut() {
@@ -157,10 +161,6 @@ fn new_token() -> String {
         (*place, number) = (LETTERS[digit], number / 36);
     }
     String::from_utf8_lossy(&token).into_owned()
-}
-
-fn has(octets: &[u8], token: &[u8]) -> bool {
-    octets.windows(token.len()).any(|window| window == token)
 }
 
 #[cfg(test)]

@@ -15,12 +15,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use smtp_garden::compare::{Class, Stand};
 use smtp_garden::report::Report;
+
+mod receiver;
+use receiver::mailrecv;
 
 /// What is publicly known and has to be found again.
 const PUBLIC: [&str; 6] = [
@@ -106,13 +109,4 @@ fn stands(report: &Report) -> BTreeMap<(String, String), Option<Class>> {
             ((verdict.server.clone(), entry.case.name.clone()), class)
         })
         .collect()
-}
-
-/// The receiver of this workspace, which whoever runs these tests has built.
-fn mailrecv() -> PathBuf {
-    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
-    let built =
-        ["debug/mailrecv", "x86_64-unknown-linux-gnu/debug/mailrecv", "aarch64-unknown-linux-gnu/debug/mailrecv"];
-    let found = built.iter().map(|path| PathBuf::from(target).join(path)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("build the receiver first, as tests/run does: cargo build"))
 }

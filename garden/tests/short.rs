@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use smtp_garden::compare::{Class, Stand};
 use smtp_garden::report::Report;
+
+mod receiver;
+use receiver::mailrecv;
 
 const SERVERS: &str = "aiosmtpd/1.4.4,chasquid,courier,dovecot-lmtp,dovecot-submission,exim,mailrecv,mailrecv/relay,msmtpd,\
                        nullmailer,opensmtpd,postfix,postfix/normalize,qpsmtpd,sendmail";
@@ -109,13 +111,4 @@ fn traces() -> (String, BTreeSet<String>) {
         }
     }
     (mounts, first_processes)
-}
-
-/// The receiver of this workspace, which whoever runs these tests has built.
-fn mailrecv() -> PathBuf {
-    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
-    let built =
-        ["debug/mailrecv", "x86_64-unknown-linux-gnu/debug/mailrecv", "aarch64-unknown-linux-gnu/debug/mailrecv"];
-    let found = built.iter().map(|path| PathBuf::from(target).join(path)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("build the receiver first, as tests/run does: cargo build"))
 }

@@ -1,4 +1,5 @@
-//! Clean mails, from which it is learned what each server does to any mail.
+//! Clean mails, of which no server should make anything else than of others. What is learned from is in
+//! [`crate::compare::controls`].
 
 use super::draft::Draft;
 use crate::case::Case;

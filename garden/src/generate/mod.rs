@@ -112,7 +112,7 @@ impl Set {
     /// What is in it, for a list of them.
     pub const fn about(self) -> &'static str {
         match self {
-            Self::Controls => "clean mails, and one for each missing field, to learn from",
+            Self::Controls => "clean mails, and one for each missing field",
             Self::EndOfData => {
                 "19 forms of an end of the data, in one piece and with a pause, below a header with CRLF and with LF"
             }
