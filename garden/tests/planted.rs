@@ -8,7 +8,7 @@ mod scripted;
 
 use std::collections::BTreeMap;
 
-use scripted::{Fault, Output, Scripted, Server, case, smuggling, ten_sound_servers};
+use scripted::{Fault, Habits, Output, Scripted, Server, case, smuggling, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{
     Expected, ExpectedMessage, Judgement, Kind, Learned, Stand, chains, confirm, controls, judge, judge_chain, learn,
@@ -234,6 +234,56 @@ fn two_hundred_ordinary_mails_are_no_finding() {
         }
     }
     assert!(found.is_empty(), "{} of 200:\n{}", found.len(), found.first().unwrap());
+}
+
+/// One that writes anew what says the same, and one that passes on lines that end with LF.
+fn two_more() -> [Server; 2] {
+    let anew = Habits { writes_anew: true, output: Output::Wire, ..Habits::default() };
+    let lf = Habits { passes_on_lf: true, output: Output::Wire, ..Habits::default() };
+    [Server::sound("anew", anew), Server::sound("lf", lf)]
+}
+
+#[test]
+fn what_is_written_anew_and_says_the_same_is_no_finding() {
+    let mut servers = ten_sound_servers();
+    servers.extend(two_more());
+    let mut servers = Scripted::new(servers);
+    let learned = learn_all(&mut servers);
+    assert_eq!((learned["anew"].recodes, learned["lf"].passes_on_lf), (true, true));
+    let one_part = "--b\r\nContent-Type: text/plain\r\n\r\n__TOKEN__\r\n--b--\r\n";
+    let of_parts =
+        "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n";
+    let of_addresses = "From: \"A, B\" <a@b.c>\r\nTo: <d@e.f>,\r\n\tG <g@h.i>\r\nReferences: <1@b>\r\n\t<2@b>\r\n";
+    for (name, header, body) in [
+        ("parts", of_parts, one_part),
+        ("addresses", of_addresses, "__TOKEN__\r\n"),
+        ("dots", "From: a@b.c\r\n", "__TOKEN__\r\n..a\r\n...\r\n"),
+    ] {
+        let header = format!("Subject: __TOKEN__\r\n{header}");
+        let judgement = judge_all(&mut servers, &learned, &case(name, header.as_bytes(), body.as_bytes()));
+        assert_eq!((apart(&judgement), judgement.clusters.len()), (vec![], 1), "{name}: {judgement:#?}");
+    }
+}
+
+#[test]
+fn behind_what_is_written_anew_faults_are_found() {
+    for (fault, kind) in [
+        (Fault::DropsNulLines, Kind::Bytes),
+        (Fault::JoinsHeaderLines, Kind::HeaderLost),
+        (Fault::EndsAtLfDotLf, Kind::Cut),
+        (Fault::AddsField, Kind::HeaderInjected),
+        (Fault::DoublesDots, Kind::Bytes),
+    ] {
+        for sound in two_more() {
+            let mut servers = ten_sound_servers();
+            servers.push(Server { fault, ..sound });
+            let mut servers = Scripted::new(servers);
+            let learned = learn_all(&mut servers);
+            let judgement = judge_all(&mut servers, &learned, &showing(fault));
+            assert_eq!(apart(&judgement).len(), 1, "{fault:?}: {judgement:#?}");
+            assert_eq!(apart(&judgement)[0].1, kind, "{fault:?}: {judgement:#?}");
+        }
+    }
 }
 
 fn expected(case: &Case) -> Expected {

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::controls::{COMPLETED, MIME, RESENT_COMPLETED, controls};
+use super::meaning;
 use super::outcome::{OfCase, delivered_octets, filled_back, is_bounce};
 use super::text::{Field, LineEnds, Text, canonical, end_of, sent};
-use crate::case::{Case, Part, Unit};
+use crate::case::{Case, Unit};
 use crate::observation::{Event, Message, Observation, Place};
 
 /// What is known of a server.
@@ -27,6 +29,12 @@ pub struct Learned {
     pub last_line_end: LastLineEnd,
     /// What lines end with in its mailbox, where it has one.
     pub mailbox: Option<MailboxLines>,
+    /// Whether all lines that it passes on end with LF alone, the last one excepted.
+    #[serde(default)]
+    pub passes_on_lf: bool,
+    /// Whether it takes messages of several parts, or encoded ones, apart and writes anew what says the same.
+    #[serde(default)]
+    pub recodes: bool,
     /// Whether `From ` at the beginning of a line gets a `>`.
     pub quotes_from: bool,
     /// Whether it refuses the greeting of the controls and serves nevertheless.
@@ -64,16 +72,20 @@ pub enum FieldPlace {
     Bottom,
 }
 
-/// What is done to a sender's field.
+/// What is done to a sender's field: the least first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// It is not passed on.
-    Removed,
-    /// It gets this name.
-    Renamed(String),
+    /// White space in it is other white space.
+    Refolded,
+    /// It has the same addresses, written otherwise.
+    Respelled,
     /// It gets another value.
     Rewritten,
+    /// It gets this name.
+    Renamed(String),
+    /// It is not passed on.
+    Removed,
 }
 
 /// What becomes of the end of the last line.
@@ -101,42 +113,6 @@ pub enum MailboxLines {
     Mixed,
 }
 
-/// How many controls without any oddity there are.
-const CLEAN: usize = 3;
-
-/// The fields that a server may complete.
-const COMPLETED: [&str; 4] = ["Date", "Message-ID", "From", "To"];
-
-/// Fields that servers are known to take away, for they are theirs or are not for every eye.
-const REMOVED: &str = "Return-Path: <return@elsewhere.example>\r\n\
-    X-Original-To: original@elsewhere.example\r\n\
-    Delivered-To: delivered@elsewhere.example\r\n\
-    Bcc: bcc@elsewhere.example\r\n\
-    Resent-Bcc: resent@elsewhere.example\r\n\
-    Content-Length: 7\r\n\
-    Lines: 1\r\n\
-    Status: RO\r\n\
-    X-Status: A\r\n\
-    Errors-To: errors@elsewhere.example\r\n\
-    Apparently-To: apparently@elsewhere.example\r\n\
-    Return-Receipt-To: receipt@elsewhere.example\r\n";
-
-/// The cases that are held with every server before any other.
-pub fn controls() -> Vec<Case> {
-    let mut cases: Vec<_> = (1..=CLEAN).map(|number| control(&format!("clean-{number}"), &COMPLETED, "", 1)).collect();
-    for missing in COMPLETED {
-        let others: Vec<_> = COMPLETED.into_iter().filter(|name| *name != missing).collect();
-        cases.push(control(&format!("without-{}", missing.to_ascii_lowercase()), &others, "", 1));
-    }
-    cases.push(control("without-all", &[], "", 1));
-    // Where a server adds fields to a header that is short depends on what else is in it.
-    cases.push(with_header("without-subject", "X-Last: of the header\r\n", 1));
-    cases.push(with_header("without-header", "", 1));
-    cases.push(control("removed", &COMPLETED, REMOVED, 1));
-    cases.push(control("two-recipients", &COMPLETED, "", 2));
-    cases
-}
-
 /// What the observations of [`controls`] tell of the server that they are of. Others among them are passed over.
 pub fn learn(observations: &[Observation]) -> Learned {
     let mut learned = Learned::default();
@@ -148,8 +124,13 @@ pub fn learn(observations: &[Observation]) -> Learned {
         })
         .collect();
     for (case, observation) in &controls {
-        let is_clean = case.name.starts_with("control/clean-");
-        let Some((sent, text, message)) = only_message(case, observation) else {
+        let name = case.name.trim_start_matches("control/");
+        let is_clean = name.starts_with("clean-");
+        // What all the rest is read by.
+        if is_clean {
+            learned.passes_on_lf |= passes_on_lf(observation);
+        }
+        let Some((sent, text, message)) = only_message(case, observation, &learned) else {
             if is_clean {
                 learned.doubt(format!("{} did not come out, or more than once", case.name));
             }
@@ -161,7 +142,10 @@ pub fn learn(observations: &[Observation]) -> Learned {
             learn_lines(&mut learned, message);
         }
         // What is known to be the server's own is not a sender's field that got another value.
-        let rest = if is_clean { text.clone() } else { without_row(text.clone(), &learned) };
+        let mut rest = if is_clean { text.clone() } else { without_row(text.clone(), &learned) };
+        if name.starts_with(MIME) && learn_recoding(&mut learned, &sent, &rest, &message.place) {
+            rest.fields.retain(|field| !meaning::is_of_mime(&field.name));
+        }
         learn_fields(&mut learned, case, &sent, &rest);
         if is_clean {
             learn_body(&mut learned, &sent, &text, message);
@@ -177,6 +161,15 @@ pub fn learn(observations: &[Observation]) -> Learned {
 }
 
 impl Learned {
+    /// How lines end there.
+    pub(super) const fn ends_of(&self, place: &Place) -> LineEnds {
+        match place {
+            Place::Mailbox(_) => LineEnds::Mailbox,
+            Place::Wire if self.passes_on_lf => LineEnds::Mailbox,
+            Place::Wire => LineEnds::Wire,
+        }
+    }
+
     /// What is done to a message that goes through this server and then through that one.
     pub fn then(&self, next: &Self) -> Self {
         let mut chain = next.clone();
@@ -193,6 +186,7 @@ impl Learned {
         if chain.last_line_end == LastLineEnd::Kept {
             chain.last_line_end = self.last_line_end;
         }
+        chain.recodes |= self.recodes;
         chain.refuses_greeting = self.refuses_greeting;
         chain.answers_each_recipient = self.answers_each_recipient;
         chain.rewrites_sender |= self.rewrites_sender;
@@ -219,67 +213,48 @@ impl Learned {
     }
 }
 
-fn control(name: &str, fields: &[&str], more: &str, recipients: usize) -> Case {
-    let mut header = String::from("Subject: control __TOKEN__\r\n");
-    for field in fields {
-        header.push_str(match *field {
-            "Date" => "Date: Fri, 27 Nov 2026 09:00:00 +0000\r\n",
-            "Message-ID" => "Message-ID: <__TOKEN__@elsewhere.example>\r\n",
-            "From" => "From: __SOURCE__\r\n",
-            _ => "To: __DEST__\r\n",
-        });
-    }
-    header.push_str(more);
-    header.push_str("X-Last: of the header\r\n");
-    with_header(name, &header, recipients)
-}
-
-fn with_header(name: &str, header: &str, recipients: usize) -> Case {
-    let steps = [
-        (Part::Helo, "EHLO client.example\r\n".to_owned(), ""),
-        (Part::Mail, "MAIL FROM:<__SOURCE__>\r\n".into(), "2"),
-    ];
-    let recipients = ["__DEST__", "__DEST2__"]
-        .into_iter()
-        .take(recipients)
-        .map(|address| (Part::Rcpt, format!("RCPT TO:<{address}>\r\n"), "2"));
-    let mut units = Vec::new();
-    for (part, octets, code) in steps.into_iter().chain(recipients).chain([(Part::Data, "DATA\r\n".into(), "354")]) {
-        units.push(Unit::Send { part, octets: octets.into_bytes() });
-        units.push(Unit::Expect { code: code.into() });
-    }
-    let body = "\r\n__TOKEN__\r\nFrom here on it is text.\r\n\r\nThe end.\r\n";
-    let pieces = [(Part::Header, header), (Part::Body, body), (Part::End, ".\r\n")];
-    for (part, octets) in pieces.into_iter().filter(|(_, octets)| !octets.is_empty()) {
-        units.push(Unit::Send { part, octets: octets.as_bytes().to_vec() });
-    }
-    units.push(Unit::Expect { code: "2".into() });
-    units.push(Unit::Send { part: Part::Quit, octets: b"QUIT\r\n".to_vec() });
-    units.push(Unit::Expect { code: String::new() });
-    Case { name: format!("control/{name}"), units }
-}
-
 /// What was sent, what came out of it, and the message as it was seen; nothing if it is not exactly one. Of a message to two
 /// recipients the first is enough.
-fn only_message<'o>(case: &Case, observation: &'o Observation) -> Option<(Text, Text, &'o Message)> {
+fn only_message<'o>(case: &Case, observation: &'o Observation, learned: &Learned) -> Option<(Text, Text, &'o Message)> {
     let of_case = OfCase::new(case, None);
     let message = of_case.sent.first()?;
-    let out: Vec<_> = observation.messages.iter().filter(|out| !is_bounce(&of_case, out)).collect();
+    let out: Vec<_> = observation.messages.iter().filter(|out| !is_bounce(&of_case, out, learned)).collect();
     let (first, more) = out.split_first()?;
     if more.len() >= message.recipients.max(1) {
         return None;
     }
-    let ends = ends_of(&first.place);
-    let octets = filled_back(&delivered_octets(first), observation);
+    let ends = learned.ends_of(&first.place);
+    let octets = filled_back(&delivered_octets(first, learned), observation);
     Some((Text::parse(&message.octets, LineEnds::Wire), Text::parse(&octets, ends), first))
 }
 
-/// How lines end there.
-pub(super) const fn ends_of(place: &Place) -> LineEnds {
-    match place {
-        Place::Mailbox(_) => LineEnds::Mailbox,
-        Place::Wire => LineEnds::Wire,
+/// Whether the lines of what is passed on end with LF alone, but for the one before the final dot.
+fn passes_on_lf(observation: &Observation) -> bool {
+    let mut wire = observation.messages.iter().filter(|message| message.place == Place::Wire);
+    wire.next().is_some_and(|message| {
+        let text = message.octets.strip_suffix(b"\r\n.\r\n").unwrap_or(&message.octets);
+        text.contains(&b'\n') && !text.contains(&b'\r')
+    })
+}
+
+/// Whether a message came out of several parts, or encoded, that says the same and is written otherwise.
+fn learn_recoding(learned: &mut Learned, sent: &Text, seen: &Text, place: &Place) -> bool {
+    let ends = learned.ends_of(place);
+    let of_mime = |text: &Text| {
+        let fields = text.fields.iter().filter(|field| meaning::is_of_mime(&field.name));
+        fields.map(|field| canonical(&field.octets, ends).into_owned()).collect::<Vec<_>>()
+    };
+    let end = learned.with_last_line_end(seen.body.clone(), ends);
+    if of_mime(sent) == of_mime(seen) && canonical(&sent.body, ends) == end {
+        return false;
     }
+    let is_same = meaning::contents(&sent.octets()) == meaning::contents(&seen.octets());
+    if is_same {
+        learned.recodes = true;
+    } else {
+        learned.doubt("the text of a message of several parts comes out as another".into());
+    }
+    is_same
 }
 
 fn learn_envelope(learned: &mut Learned, message: &Message, observation: &Observation) {
@@ -319,8 +294,12 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
     for (field, at) in seen.fields.iter().zip(&matched) {
         if let Some(at) = *at {
             is_lost[at] = false;
-            if field.value() != sent.fields[at].value() {
-                learned.changes.insert(field.name.clone(), Change::Rewritten);
+            if let Some(change) = change(&sent.fields[at], field) {
+                learned
+                    .changes
+                    .entry(field.name.clone())
+                    .and_modify(|known| *known = known.clone().max(change.clone()))
+                    .or_insert(change);
             }
         }
     }
@@ -354,7 +333,7 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
         }
     }
     for (field, is_lost) in sent.fields.iter().zip(is_lost) {
-        if is_lost {
+        if is_lost && !(learned.recodes && meaning::is_of_mime(&field.name)) {
             learned.changes.insert(field.name.clone(), Change::Removed);
         }
     }
@@ -364,8 +343,25 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
     }
 }
 
+/// What was done to the value of a field.
+fn change(sent: &Field, seen: &Field) -> Option<Change> {
+    let as_lines = |field: &Field| canonical(&field.octets, LineEnds::Mailbox).into_owned();
+    if as_lines(sent) == as_lines(seen) {
+        return None;
+    }
+    let addresses = |field: &Field| meaning::addresses(&field.name, field.value());
+    Some(if meaning::unfolded(sent.value()) == meaning::unfolded(seen.value()) {
+        Change::Refolded
+    } else if addresses(sent).is_some() && addresses(sent) == addresses(seen) {
+        Change::Respelled
+    } else {
+        Change::Rewritten
+    })
+}
+
 fn is_completion(case: &Case, name: &str) -> bool {
-    COMPLETED.iter().any(|completed| completed.eq_ignore_ascii_case(name))
+    let completed = COMPLETED.iter().chain(&RESENT_COMPLETED);
+    completed.into_iter().any(|completed| completed.eq_ignore_ascii_case(name))
         && sent(case).iter().any(|message| !Text::parse(&message.octets, LineEnds::Wire).has(name))
 }
 
@@ -392,7 +388,7 @@ fn matched(sent: &[Field], seen: &[Field]) -> Vec<Option<usize>> {
 }
 
 fn learn_body(learned: &mut Learned, sent: &Text, seen: &Text, message: &Message) {
-    let ends = ends_of(&message.place);
+    let ends = learned.ends_of(&message.place);
     let end = end_of(ends);
     let sent = canonical(&sent.body, ends).into_owned();
     let quoted = super::text::with_replaced(&sent, b"\nFrom ", b"\n>From ");
@@ -425,73 +421,6 @@ const fn is_reply_to_unit(event: &Event) -> bool {
     matches!(event, Event::Reply(reply) if reply.unit.is_some())
 }
 
-/// Takes from a message what this server is known to have put on it, and gives the rest with the text of Return-Path or of
-/// the first line of the mailbox, where that was on top.
-///
-/// Only from the top and in the learned order; of what is completed one line at the learned place, and none that the sender
-/// wrote word for word: a field of the same name further down, or one that some server makes of text, is not the server's.
-pub(super) fn without_own(mut text: Text, learned: &Learned, of_case: &OfCase) -> (Text, Option<Vec<u8>>) {
-    let is_missing: Vec<_> = learned
-        .additions
-        .iter()
-        .map(|addition| {
-            !addition.is_completion
-                || of_case.names.is_empty()
-                || of_case.names.iter().any(|names| !names.contains(&addition.name))
-        })
-        .collect();
-    let mut is_dropped = vec![false; learned.additions.len()];
-    let mut drops = |field: &Field, place: &FieldPlace| {
-        let found = learned.additions.iter().enumerate().position(|(index, addition)| {
-            !is_dropped[index]
-                && is_missing[index]
-                && addition.name == field.name
-                && addition.place == *place
-                && !(addition.is_completion && is_own_word(field, &of_case.octets))
-        });
-        if let Some(index) = found {
-            // Of one name there is one, wherever it was seen.
-            let name = &learned.additions[index].name;
-            for (dropped, addition) in is_dropped.iter_mut().zip(&learned.additions) {
-                *dropped |= addition.name == *name && addition.is_completion;
-            }
-            is_dropped[index] = true;
-        }
-        found.is_some()
-    };
-    let mut sender = None;
-    let mut row = learned.top.as_slice();
-    let mut own = 0;
-    for field in &text.fields {
-        if let Some(at) = row.iter().position(|name| *name == field.name) {
-            row = &row[at + 1..];
-            match field.name.as_str() {
-                "return-path" => sender = Some(field.value().to_vec()),
-                "from " if sender.is_none() => {
-                    sender = field.octets.split(|&octet| octet == b' ').nth(1).map(<[u8]>::to_vec)
-                }
-                _ => {}
-            }
-        } else if !drops(field, &FieldPlace::Top) {
-            break;
-        }
-        own += 1;
-    }
-    text.fields.drain(..own);
-    while text.fields.last().is_some_and(|field| drops(field, &FieldPlace::Bottom)) {
-        text.fields.pop();
-    }
-    let mut kept: Vec<Field> = Vec::with_capacity(text.fields.len());
-    for field in text.fields.drain(..) {
-        let is_own = kept.last().is_some_and(|before| drops(&field, &FieldPlace::Behind(before.name.clone())));
-        if !is_own {
-            kept.push(field);
-        }
-    }
-    text.fields = kept;
-    (text, sender)
-}
-
 /// The message without the row that this server puts on top.
 fn without_row(mut text: Text, learned: &Learned) -> Text {
     let mut row = learned.top.as_slice();
@@ -502,72 +431,4 @@ fn without_row(mut text: Text, learned: &Learned) -> Text {
     }
     text.fields.drain(..own);
     text
-}
-
-/// Whether the line stands in what was sent as it is.
-fn is_own_word(field: &Field, all: &[u8]) -> bool {
-    super::text::find(all, field.octets.trim_ascii_end()).is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(octets: &[u8]) -> Text {
-        Text::parse(octets, LineEnds::Wire)
-    }
-
-    fn without(octets: &[u8], learned: &Learned, sent: &[u8]) -> String {
-        let octets_of_case = [b"DATA\r\n", sent, b".\r\n"].concat();
-        let units = vec![Unit::Send { part: Part::Header, octets: octets_of_case }];
-        let of_case = OfCase::new(&Case { name: String::new(), units }, None);
-        let (text, _) = without_own(text(octets), learned, &of_case);
-        String::from_utf8(text.octets()).unwrap()
-    }
-
-    fn names(of: &[&str]) -> Vec<String> {
-        of.iter().map(|&name| name.to_owned()).collect()
-    }
-
-    #[test]
-    fn only_the_top_is_taken_off_and_only_in_order() {
-        let learned = Learned { top: names(&["return-path", "received"]), ..Learned::default() };
-        let sent = b"Received: own\r\nReturn-Path: own\r\n\r\n";
-        assert_eq!(
-            without(b"Return-Path: <s>\r\nReceived: s\r\nReceived: own\r\nReturn-Path: own\r\n\r\n", &learned, sent),
-            "Received: own\r\nReturn-Path: own\r\n\r\n"
-        );
-        assert_eq!(without(b"X: 1\r\nReceived: own\r\n\r\n", &learned, sent), "X: 1\r\nReceived: own\r\n\r\n");
-    }
-
-    #[test]
-    fn of_a_completed_field_one_line_goes_at_its_place() {
-        let date = Addition { name: "date".into(), place: FieldPlace::Bottom, is_completion: true };
-        let learned = Learned { additions: vec![date], ..Learned::default() };
-        let sent = b"X: a\nDate: forged\r\n\r\n";
-        // As a server that ends lines at LF has it: there is one now, and it completes none.
-        assert_eq!(without(b"X: a\r\nDate: forged\r\n\r\n", &learned, sent), "X: a\r\nDate: forged\r\n\r\n");
-        // As one has it that completes nevertheless: its own goes, the other stays.
-        assert_eq!(
-            without(b"X: a\r\nDate: forged\r\nDate: now\r\n\r\n", &learned, sent),
-            "X: a\r\nDate: forged\r\n\r\n"
-        );
-        // Two that it wrote: one is too many.
-        assert_eq!(without(b"X: a\r\nDate: now\r\nDate: then\r\n\r\n", &learned, sent), "X: a\r\nDate: now\r\n\r\n");
-        // The sender wrote one: nothing is completed.
-        assert_eq!(without(b"X: a\r\nDate: now\r\n\r\n", &learned, b"Date: d\r\n\r\n"), "X: a\r\nDate: now\r\n\r\n");
-    }
-
-    #[test]
-    fn the_controls_are_what_they_are_called() {
-        let names: Vec<_> = controls().iter().map(|case| case.name.clone()).collect();
-        assert_eq!(names.len(), 12);
-        for missing in COMPLETED {
-            let name = format!("control/without-{}", missing.to_ascii_lowercase());
-            let case = controls().into_iter().find(|case| case.name == name).unwrap();
-            let header = text(&sent(&case)[0].octets);
-            assert!(!header.has(&missing.to_ascii_lowercase()));
-            assert_eq!(header.fields.len(), 5);
-        }
-    }
 }

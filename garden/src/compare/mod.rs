@@ -3,18 +3,22 @@
 //! It works on observations alone, and holds no session unless it is asked to look again ([`confirm`]). What servers do to
 //! every message is learned first ([`learn()`]) and is no difference; whatever else splits them is.
 
+mod controls;
 mod difference;
 mod judge;
 mod learn;
+mod meaning;
 mod outcome;
+mod own;
 mod pairs;
 mod steady;
 pub mod text;
 
 use serde::{Deserialize, Serialize};
 
+pub use controls::controls;
 pub use judge::{Cluster, Judgement, Stand, Verdict, judge, judge_against};
-pub use learn::{Addition, Change, FieldPlace, LastLineEnd, Learned, MailboxLines, controls, learn};
+pub use learn::{Addition, Change, FieldPlace, LastLineEnd, Learned, MailboxLines, learn};
 pub use pairs::{Chain, chains, judge_chain};
 pub use steady::{Steadiness, TIMES, confirm, standing_apart, weigh};
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::learn::{Change, Learned, ends_of, without_own};
+use super::learn::{Change, Learned};
+use super::meaning;
+use super::own::without_own;
 use super::text::{LineEnds, Sent, Text, address, canonical, find, octets_of, sent, unstuffed, with_replaced};
 use super::{Expected, ExpectedMessage};
 use crate::case::{Case, Part, Placeholder, Unit};
@@ -66,6 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) changes: BTreeMap<String, Change>,
     /// Whether it quotes `From `.
     pub(crate) quotes_from: bool,
+    /// Whether it writes anew what has several parts, or is encoded.
+    pub(crate) recodes: bool,
     /// Whether what it passes on has other senders and recipients.
     pub(crate) rewrites: (bool, bool),
 }
@@ -127,12 +131,12 @@ impl Outcome {
         let mut delivered = Vec::new();
         let mut bounces = 0;
         for message in &observation.messages {
-            if is_bounce(of_case, message) {
+            if is_bounce(of_case, message, learned) {
                 bounces += 1;
                 continue;
             }
-            let ends = ends_of(&message.place);
-            let octets = filled_back(&delivered_octets(message), observation);
+            let ends = learned.ends_of(&message.place);
+            let octets = filled_back(&delivered_octets(message, learned), observation);
             let (text, on_top) = without_own(Text::parse(&octets, ends), learned, of_case);
             let octets = learned.with_last_line_end(text.octets(), ends);
             let of_envelope = |argument: &String| address(&filled_back(argument.as_bytes(), observation)).to_vec();
@@ -161,6 +165,7 @@ impl Outcome {
             is_drained: observation.is_drained,
             changes: learned.changes.clone(),
             quotes_from: learned.quotes_from,
+            recodes: learned.recodes,
             rewrites: (learned.rewrites_sender, learned.rewrites_recipients),
         }
     }
@@ -186,6 +191,7 @@ impl Outcome {
             is_drained: true,
             changes: BTreeMap::new(),
             quotes_from: false,
+            recodes: false,
             rewrites: (false, false),
         }
     }
@@ -213,15 +219,15 @@ impl Outcome {
     /// the others are measured with.
     pub(crate) fn opacity(&self) -> (bool, usize) {
         let is_mailbox = self.delivered.iter().any(|message| message.ends == LineEnds::Mailbox);
-        (is_mailbox, self.changes.len() + usize::from(self.quotes_from))
+        (is_mailbox, self.changes.len() + usize::from(self.quotes_from) + usize::from(self.recodes))
     }
 }
 
 /// The octets of the text: of a file as they are, of the wire without dots.
-pub(super) fn delivered_octets(message: &Message) -> Vec<u8> {
+pub(super) fn delivered_octets(message: &Message, learned: &Learned) -> Vec<u8> {
     match message.place {
         Place::Mailbox(_) => message.octets.clone(),
-        Place::Wire => unstuffed(&message.octets),
+        Place::Wire => unstuffed(&message.octets, learned.ends_of(&message.place)),
     }
 }
 
@@ -250,8 +256,8 @@ fn as_put_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
 }
 
 /// Whether it tells a sender that a message did not arrive: it has the token for it quotes the message, and is no delivery.
-pub(super) fn is_bounce(of_case: &OfCase, message: &Message) -> bool {
-    let text = Text::parse(&delivered_octets(message), ends_of(&message.place));
+pub(super) fn is_bounce(of_case: &OfCase, message: &Message, learned: &Learned) -> bool {
+    let text = Text::parse(&delivered_octets(message, learned), learned.ends_of(&message.place));
     let is_report = text
         .fields
         .iter()
@@ -355,33 +361,57 @@ pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Deliver
         _ => LineEnds::Mailbox,
     };
     let is_unquoted = one.0.quotes_from || other.0.quotes_from;
-    let plain = |(outcome, message): (&Outcome, &Delivered), others: &Outcome| {
-        let mut octets = canonical(&message.octets, ends).into_owned();
-        if is_unquoted {
-            octets = with_replaced(&octets, b"\n>From ", b"\nFrom ");
+    let octets = [one, other].map(|(_, message)| {
+        let octets = canonical(&message.octets, ends);
+        if is_unquoted { with_replaced(&octets, b"\n>From ", b"\nFrom ") } else { octets.into_owned() }
+    });
+    let mut texts = octets.each_ref().map(|octets| Text::parse(octets, ends));
+    for (text, outcome) in texts.iter_mut().zip([one.0, other.0]) {
+        rename(text, &outcome.changes, ends);
+        for (name, change) in one.0.changes.iter().chain(&other.0.changes) {
+            apply(text, name, change, ends);
         }
-        let mut text = Text::parse(&octets, ends);
-        for (name, change) in &outcome.changes {
-            if let Change::Renamed(to) = change {
-                for field in text.fields.iter_mut().filter(|field| field.name == *to) {
-                    field.name.clone_from(name);
-                    field.octets = [name.as_bytes(), b": ", field.value(), super::text::end_of(ends)].concat();
-                }
+    }
+    let has_mime = |text: &Text| text.fields.iter().any(|field| meaning::is_of_mime(&field.name));
+    if (one.0.recodes || other.0.recodes)
+        && texts.iter().any(has_mime)
+        && let [Some(contents), Some(others)] = octets.each_ref().map(|octets| meaning::contents(octets))
+    {
+        for (text, contents) in texts.iter_mut().zip([contents, others]) {
+            text.fields.retain(|field| !meaning::is_of_mime(&field.name));
+            text.body = contents;
+        }
+    }
+    let [one, other] = texts;
+    (one, other)
+}
+
+/// Gives fields the names back that they had.
+fn rename(text: &mut Text, changes: &BTreeMap<String, Change>, ends: LineEnds) {
+    for (name, change) in changes {
+        if let Change::Renamed(to) = change {
+            for field in text.fields.iter_mut().filter(|field| field.name == *to) {
+                field.name.clone_from(name);
+                field.octets = [name.as_bytes(), b": ", field.value(), super::text::end_of(ends)].concat();
             }
         }
-        for (name, change) in outcome.changes.iter().chain(&others.changes) {
-            match change {
-                Change::Removed => text.fields.retain(|field| field.name != *name),
-                Change::Rewritten | Change::Renamed(_) => {
-                    let is_rewritten = *change == Change::Rewritten;
-                    for field in text.fields.iter_mut().filter(|field| field.name == *name) {
-                        let value = if is_rewritten { Vec::new() } else { field.value().to_vec() };
-                        field.octets = [name.as_bytes(), b": ", &value, super::text::end_of(ends)].concat();
-                    }
-                }
-            }
-        }
-        text
-    };
-    (plain(one, other.0), plain(other, one.0))
+    }
+}
+
+/// Does to fields of this name what a server does.
+fn apply(text: &mut Text, name: &str, change: &Change, ends: LineEnds) {
+    if *change == Change::Removed {
+        text.fields.retain(|field| field.name != name);
+        return;
+    }
+    for field in text.fields.iter_mut().filter(|field| field.name == name) {
+        let unfolded = || meaning::unfolded(field.value());
+        let value = match change {
+            Change::Refolded => unfolded(),
+            Change::Respelled => meaning::addresses(name, field.value()).unwrap_or_else(unfolded),
+            Change::Rewritten => Vec::new(),
+            Change::Renamed(_) | Change::Removed => field.value().to_vec(),
+        };
+        field.octets = [name.as_bytes(), b": ", &value, super::text::end_of(ends)].concat();
+    }
 }

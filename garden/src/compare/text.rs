@@ -125,8 +125,8 @@ pub fn find(octets: &[u8], what: &[u8]) -> Option<usize> {
     memmem::find(octets, what)
 }
 
-/// What stood on the wire between the reply to DATA and the final dot, dots taken away (RFC 5321, 4.5.2).
-pub fn unstuffed(octets: &[u8]) -> Vec<u8> {
+/// What stood on the wire between the reply to DATA and the final dot, dots taken away where lines begin (RFC 5321, 4.5.2).
+pub fn unstuffed(octets: &[u8], ends: LineEnds) -> Vec<u8> {
     let end = match end_of_data(octets) {
         Some((text, _)) => text,
         None => octets.len(),
@@ -137,7 +137,7 @@ pub fn unstuffed(octets: &[u8]) -> Vec<u8> {
         if !(is_line_start && octet == b'.') {
             text.push(octet);
         }
-        is_line_start = octet == b'\n' && at > 0 && octets[at - 1] == b'\r';
+        is_line_start = octet == b'\n' && (ends == LineEnds::Mailbox || at > 0 && octets[at - 1] == b'\r');
     }
     text
 }
@@ -202,7 +202,7 @@ pub fn sent(case: &Case) -> Vec<Sent> {
         } else if line.eq_ignore_ascii_case(b"DATA") {
             let end = end_of_data(rest);
             let (text, behind) = rest.split_at(end.map_or(rest.len(), |(_, behind)| behind));
-            messages.push(Sent { octets: unstuffed(text), is_ended: end.is_some(), ..open.clone() });
+            messages.push(Sent { octets: unstuffed(text, LineEnds::Wire), is_ended: end.is_some(), ..open.clone() });
             rest = behind;
         } else if let Some(arguments) = argument(line, b"BDAT ") {
             let arguments = String::from_utf8_lossy(arguments).to_ascii_uppercase();
@@ -304,9 +304,9 @@ mod tests {
 
     #[test]
     fn dots_are_taken_away_behind_crlf_alone() {
-        assert_eq!(unstuffed(b"..a\r\n..\r\nb\n..c\r\n.\r\nbehind"), b".a\r\n.\r\nb\n..c\r\n");
-        assert_eq!(unstuffed(b".\r\n"), b"");
-        assert_eq!(unstuffed(b"no end"), b"no end");
+        assert_eq!(unstuffed(b"..a\r\n..\r\nb\n..c\r\n.\r\nbehind", LineEnds::Wire), b".a\r\n.\r\nb\n..c\r\n");
+        assert_eq!(unstuffed(b".\r\n", LineEnds::Wire), b"");
+        assert_eq!(unstuffed(b"no end", LineEnds::Wire), b"no end");
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::case::{Case, Part};
 use crate::oracle::Guide;
 use crate::payload::{self, Assignments, HEADING};
 
+mod parts;
+use parts::Parts;
+
 /// What a folder has.
 #[derive(Debug, Default)]
 pub struct Gathered {
@@ -210,11 +213,14 @@ pub fn mail(name: &str, octets: &[u8]) -> Result<Case, String> {
     for field in fields(header)? {
         draft = draft.line(&field);
     }
+    let parts = Parts::of(&fields(header)?, body.get(1..).unwrap_or_default())?;
     let transparent = body.iter().skip(1).flat_map(|line| {
         let dot: &[u8] = if line.starts_with(b".") { b"." } else { b"" };
         [dot, line, b"\r\n"].concat()
     });
-    let text = transparent.chain(b"__TOKEN__\r\n".iter().copied()).collect::<Vec<u8>>();
+    // Behind the last part of several, or in what is encoded, it would be none of the text.
+    let token: &[u8] = if parts == Parts::None { b"__TOKEN__\r\n" } else { b"" };
+    let text = transparent.chain(token.iter().copied()).collect::<Vec<u8>>();
     Ok(draft.text(&text).case(name))
 }
 

@@ -79,6 +79,10 @@ pub struct Habits {
     pub output: Output,
     pub drops_last_line_end: bool,
     pub quotes_from: bool,
+    /// Addresses, folded lines and parts are written anew, the same in other octets.
+    pub writes_anew: bool,
+    /// Lines that are passed on end with LF, but for the last one.
+    pub passes_on_lf: bool,
     /// EHLO is refused; it serves nevertheless.
     pub refuses_greeting: bool,
     /// One reply to each recipient's copy.
@@ -294,7 +298,7 @@ impl<'s> Session<'s> {
             return false;
         };
         let raw: Vec<u8> = self.unread.drain(..behind).collect();
-        let text = smtp_garden::compare::text::unstuffed(&raw[..text]);
+        let text = smtp_garden::compare::text::unstuffed(&raw[..text], smtp_garden::compare::text::LineEnds::Wire);
         self.is_in_data = false;
         self.receive(&text);
         true
@@ -335,6 +339,11 @@ impl<'s> Session<'s> {
                 is_line_start = octet == b'\n' && at > 0 && text[at - 1] == b'\r';
             }
             octets.extend_from_slice(if is_line_start { b".\r\n" } else { b"\r\n.\r\n" });
+            if habits.passes_on_lf {
+                let end = octets.len() - 5;
+                let lines = smtp_garden::compare::text::with_replaced(&octets[..end], b"\r\n", b"\n");
+                octets.splice(..end, lines);
+            }
             let envelope = Some(Envelope { mail: sender, recipients });
             self.messages.push(Message { place: Place::Wire, envelope, octets });
             return;
@@ -418,6 +427,10 @@ fn with_habits(text: &[u8], habits: &Habits, sender: &str, number: usize) -> Vec
             }
         }
     }
+    let mut body = body.concat();
+    if habits.writes_anew {
+        body = written_anew(&mut fields, body);
+    }
     let mut on_top = Vec::new();
     for (added, at) in habits.completes {
         if fields.iter().any(|field| name(field) == added.to_ascii_lowercase()) {
@@ -449,7 +462,6 @@ fn with_habits(text: &[u8], habits: &Habits, sender: &str, number: usize) -> Vec
     }
     all.extend(on_top.concat());
     all.extend(fields.concat());
-    let mut body = body.concat();
     if habits.quotes_from {
         body = smtp_garden::compare::text::with_replaced(&body, b"\nFrom ", b"\n>From ");
     }
@@ -458,6 +470,39 @@ fn with_habits(text: &[u8], habits: &Habits, sender: &str, number: usize) -> Vec
         all.truncate(all.len() - 2);
     }
     all
+}
+
+/// Addresses without names, folds of one space, other boundaries, and no word of what goes without saying.
+fn written_anew(fields: &mut Vec<Vec<u8>>, body: Vec<u8>) -> Vec<u8> {
+    let mut body = body;
+    fields.retain(|field| !field.to_ascii_lowercase().starts_with(b"content-transfer-encoding: 7bit"));
+    for field in fields {
+        let text = String::from_utf8_lossy(field).into_owned();
+        let Some((name, value)) = text.split_once(':') else { continue };
+        let mut value = value.split_ascii_whitespace().collect::<Vec<_>>().join("\r\n ");
+        match name.to_ascii_lowercase().as_str() {
+            "from" | "sender" | "reply-to" | "to" | "cc" => {
+                let Ok(addresses) = mailparse::addrparse(&value.replace("\r\n", "")) else { continue };
+                let addresses = addresses.iter().flat_map(|address| match address {
+                    mailparse::MailAddr::Single(one) => vec![one.addr.clone()],
+                    mailparse::MailAddr::Group(group) => group.addrs.iter().map(|one| one.addr.clone()).collect(),
+                });
+                value = addresses.collect::<Vec<_>>().join(",");
+            }
+            "content-type" => {
+                let kind = mailparse::parse_content_type(&value.replace("\r\n", ""));
+                if let Some(boundary) = kind.params.get("boundary") {
+                    let (old, new) = (format!("--{boundary}"), b"--anew");
+                    body = smtp_garden::compare::text::with_replaced(&body, old.as_bytes(), new);
+                    value = format!("{}; boundary=anew", kind.mimetype);
+                }
+            }
+            "comments" | "references" | "in-reply-to" | "x-folded" | "mime-version" => {}
+            _ => continue,
+        }
+        *field = format!("{}: {value}\r\n", name.to_ascii_lowercase()).into_bytes();
+    }
+    body
 }
 
 /// A session with one message: each step waits for its reply.

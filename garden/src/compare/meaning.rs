@@ -1,0 +1,123 @@
+//! What a field or a text says, however it is spelled: for servers that are known to write anew what says the same.
+
+use mailparse::body::Body;
+use mailparse::{MailAddr, ParsedMail, SingleInfo};
+
+/// Fields with addresses in them (RFC 5322, 3.6.2 and 3.6.3).
+const OF_ADDRESSES: [&str; 12] = [
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "bcc",
+    "resent-from",
+    "resent-sender",
+    "resent-reply-to",
+    "resent-to",
+    "resent-cc",
+    "resent-bcc",
+];
+
+/// A value with one space wherever there is white space, line ends included.
+pub(super) fn unfolded(value: &[u8]) -> Vec<u8> {
+    let words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(&b' ')
+}
+
+/// The addresses that a field has, in their order, without names, comments and groups; nothing if it has none, or if some
+/// of it cannot be read.
+pub(super) fn addresses(name: &str, value: &[u8]) -> Option<Vec<u8>> {
+    if !OF_ADDRESSES.contains(&name) {
+        return None;
+    }
+    let parsed = mailparse::addrparse(std::str::from_utf8(&unfolded(value)).ok()?).ok()?;
+    let of_one = |one: &SingleInfo| one.addr.clone();
+    let addresses = parsed.iter().flat_map(|address| match address {
+        MailAddr::Single(one) => vec![of_one(one)],
+        MailAddr::Group(group) => group.addrs.iter().map(of_one).collect(),
+    });
+    Some(addresses.collect::<Vec<_>>().join(", ").into_bytes())
+}
+
+/// Whether a field says how the text is to be read.
+pub(super) fn is_of_mime(name: &str) -> bool {
+    name == "mime-version" || name == "x-mime-autoconverted" || name.starts_with("content-")
+}
+
+/// The most octets, and boundaries in them, of what is taken apart: mailparse goes as deep as a message does.
+const LARGEST: usize = 1 << 20;
+const MOST_BOUNDARIES: usize = 30;
+
+/// What the parts of a MIME message have in them, decoded: of each that has no parts its type and its octets, lines ended
+/// by LF and the last one not at all. Nothing of what cannot be read, or is too much.
+pub(super) fn contents(message: &[u8]) -> Option<Vec<u8>> {
+    let boundaries = memchr::memmem::find_iter(message, b"oundary").count();
+    if message.len() > LARGEST || boundaries > MOST_BOUNDARIES {
+        return None;
+    }
+    let mut contents = Vec::new();
+    add_contents(&mailparse::parse_mail(message).ok()?, &mut contents)?;
+    Some(contents)
+}
+
+fn add_contents(part: &ParsedMail<'_>, contents: &mut Vec<u8>) -> Option<()> {
+    if !part.subparts.is_empty() {
+        return part.subparts.iter().try_for_each(|part| add_contents(part, contents));
+    }
+    let octets = match part.get_body_encoded() {
+        Body::Base64(encoded) | Body::QuotedPrintable(encoded) => encoded.get_decoded().ok()?,
+        Body::SevenBit(text) | Body::EightBit(text) => text.get_raw().to_vec(),
+        Body::Binary(octets) => octets.get_raw().to_vec(),
+    };
+    let octets = super::text::with_replaced(&octets, b"\r\n", b"\n");
+    contents.extend_from_slice(part.ctype.mimetype.as_bytes());
+    contents.push(b'\n');
+    contents.extend_from_slice(octets.trim_ascii_end());
+    contents.extend_from_slice(b"\n\n");
+    Some(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_is_one_space() {
+        assert_eq!(unfolded(b" a\r\n\t b  c \r\n"), b"a b c");
+    }
+
+    #[test]
+    fn addresses_are_the_same_however_they_are_spelled() {
+        let of = |value: &[u8]| addresses("to", value).unwrap();
+        assert_eq!(of(b"\"Some One\" <a@b.c>,\r\n\td@e.f (Other)"), b"a@b.c, d@e.f");
+        assert_eq!(of(b"a@b.c, d@e.f"), of(b"A group: <a@b.c>, d@e.f;"));
+        assert_ne!(of(b"a@b.c"), of(b"a@b.d"));
+        assert_eq!(addresses("subject", b"a@b.c"), None);
+    }
+
+    #[test]
+    fn parts_are_the_same_whatever_they_are_encoded_in() {
+        let plain = b"Content-Type: text/plain\r\n\r\nLine one.\r\n";
+        let encoded = b"Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nTGluZSBvbmUuCg==\n";
+        assert_eq!(contents(plain).unwrap(), contents(encoded).unwrap());
+        let parts = |boundary: &str, preamble: &str| {
+            format!(
+                "Content-Type: multipart/mixed; boundary={boundary}\r\n\r\n{preamble}\r\n--{boundary}\r\n\r\na\r\n\
+                 --{boundary}\r\nContent-Type: image/png\r\n\r\nb\r\n--{boundary}--\r\n"
+            )
+        };
+        let one = contents(parts("x", "").as_bytes()).unwrap();
+        assert_eq!(one, contents(parts("other", "Use another program.").as_bytes()).unwrap());
+        assert_eq!(one, b"text/plain\na\n\nimage/png\nb\n\n");
+    }
+
+    #[test]
+    fn what_goes_deep_is_not_taken_apart() {
+        let deep: String = (0..100_000)
+            .map(|depth| format!("Content-Type: multipart/mixed; boundary={depth}\r\n\r\n--{depth}\r\n"))
+            .collect();
+        assert_eq!(contents(deep.as_bytes()), None);
+    }
+}

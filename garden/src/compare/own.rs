@@ -1,0 +1,130 @@
+//! What a server put into a message by itself, taken away again.
+
+use super::learn::{FieldPlace, Learned};
+use super::outcome::OfCase;
+use super::text::{Field, Text};
+
+/// Takes from a message what this server is known to have put on it, and gives the rest with the text of Return-Path or of
+/// the first line of the mailbox, where that was on top.
+///
+/// Only from the top and in the learned order; of what is completed one line at the learned place, and none that the sender
+/// wrote word for word: a field of the same name further down, or one that some server makes of text, is not the server's.
+pub(super) fn without_own(mut text: Text, learned: &Learned, of_case: &OfCase) -> (Text, Option<Vec<u8>>) {
+    let is_missing: Vec<_> = learned
+        .additions
+        .iter()
+        .map(|addition| {
+            !addition.is_completion
+                || of_case.names.is_empty()
+                || of_case.names.iter().any(|names| !names.contains(&addition.name))
+        })
+        .collect();
+    let mut is_dropped = vec![false; learned.additions.len()];
+    let mut drops = |field: &Field, place: &FieldPlace| {
+        let found = learned.additions.iter().enumerate().position(|(index, addition)| {
+            !is_dropped[index]
+                && is_missing[index]
+                && addition.name == field.name
+                && addition.place == *place
+                && !(addition.is_completion && is_own_word(field, &of_case.octets))
+        });
+        if let Some(index) = found {
+            // Of one name there is one, wherever it was seen.
+            let name = &learned.additions[index].name;
+            for (dropped, addition) in is_dropped.iter_mut().zip(&learned.additions) {
+                *dropped |= addition.name == *name && addition.is_completion;
+            }
+            is_dropped[index] = true;
+        }
+        found.is_some()
+    };
+    let mut sender = None;
+    let mut row = learned.top.as_slice();
+    let mut own = 0;
+    for field in &text.fields {
+        if let Some(at) = row.iter().position(|name| *name == field.name) {
+            row = &row[at + 1..];
+            match field.name.as_str() {
+                "return-path" => sender = Some(field.value().to_vec()),
+                "from " if sender.is_none() => {
+                    sender = field.octets.split(|&octet| octet == b' ').nth(1).map(<[u8]>::to_vec)
+                }
+                _ => {}
+            }
+        } else if !drops(field, &FieldPlace::Top) {
+            break;
+        }
+        own += 1;
+    }
+    text.fields.drain(..own);
+    while text.fields.last().is_some_and(|field| drops(field, &FieldPlace::Bottom)) {
+        text.fields.pop();
+    }
+    let mut kept: Vec<Field> = Vec::with_capacity(text.fields.len());
+    for field in text.fields.drain(..) {
+        let is_own = kept.last().is_some_and(|before| drops(&field, &FieldPlace::Behind(before.name.clone())));
+        if !is_own {
+            kept.push(field);
+        }
+    }
+    text.fields = kept;
+    (text, sender)
+}
+
+/// Whether the line stands in what was sent as it is.
+fn is_own_word(field: &Field, all: &[u8]) -> bool {
+    super::text::find(all, field.octets.trim_ascii_end()).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::learn::Addition;
+    use super::super::text::LineEnds;
+    use super::*;
+    use crate::case::{Case, Part, Unit};
+
+    fn text(octets: &[u8]) -> Text {
+        Text::parse(octets, LineEnds::Wire)
+    }
+
+    fn without(octets: &[u8], learned: &Learned, sent: &[u8]) -> String {
+        let octets_of_case = [b"DATA\r\n", sent, b".\r\n"].concat();
+        let units = vec![Unit::Send { part: Part::Header, octets: octets_of_case }];
+        let of_case = OfCase::new(&Case { name: String::new(), units }, None);
+        let (text, _) = without_own(text(octets), learned, &of_case);
+        String::from_utf8(text.octets()).unwrap()
+    }
+
+    fn names(of: &[&str]) -> Vec<String> {
+        of.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn only_the_top_is_taken_off_and_only_in_order() {
+        let learned = Learned { top: names(&["return-path", "received"]), ..Learned::default() };
+        let sent = b"Received: own\r\nReturn-Path: own\r\n\r\n";
+        assert_eq!(
+            without(b"Return-Path: <s>\r\nReceived: s\r\nReceived: own\r\nReturn-Path: own\r\n\r\n", &learned, sent),
+            "Received: own\r\nReturn-Path: own\r\n\r\n"
+        );
+        assert_eq!(without(b"X: 1\r\nReceived: own\r\n\r\n", &learned, sent), "X: 1\r\nReceived: own\r\n\r\n");
+    }
+
+    #[test]
+    fn of_a_completed_field_one_line_goes_at_its_place() {
+        let date = Addition { name: "date".into(), place: FieldPlace::Bottom, is_completion: true };
+        let learned = Learned { additions: vec![date], ..Learned::default() };
+        let sent = b"X: a\nDate: forged\r\n\r\n";
+        // As a server that ends lines at LF has it: there is one now, and it completes none.
+        assert_eq!(without(b"X: a\r\nDate: forged\r\n\r\n", &learned, sent), "X: a\r\nDate: forged\r\n\r\n");
+        // As one has it that completes nevertheless: its own goes, the other stays.
+        assert_eq!(
+            without(b"X: a\r\nDate: forged\r\nDate: now\r\n\r\n", &learned, sent),
+            "X: a\r\nDate: forged\r\n\r\n"
+        );
+        // Two that it wrote: one is too many.
+        assert_eq!(without(b"X: a\r\nDate: now\r\nDate: then\r\n\r\n", &learned, sent), "X: a\r\nDate: now\r\n\r\n");
+        // The sender wrote one: nothing is completed.
+        assert_eq!(without(b"X: a\r\nDate: now\r\n\r\n", &learned, b"Date: d\r\n\r\n"), "X: a\r\nDate: now\r\n\r\n");
+    }
+}
