@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::controls::{COMPLETED, MIME, RESENT_COMPLETED, controls};
+use super::controls::{ANY_FIELD, COMPLETED, MIME, RESENT_COMPLETED, controls};
 use super::meaning;
 use super::outcome::{OfCase, delivered_octets, filled_back, is_bounce};
 use super::text::{Field, LineEnds, Text, canonical, end_of, sent};
@@ -32,6 +32,9 @@ pub struct Learned {
     /// Whether all lines that it passes on end with LF alone, the last one excepted.
     #[serde(default)]
     pub passes_on_lf: bool,
+    /// Whether white space in fields comes out as other white space.
+    #[serde(default)]
+    pub refolds: bool,
     /// Whether it takes messages of several parts, or encoded ones, apart and writes anew what says the same.
     #[serde(default)]
     pub recodes: bool,
@@ -186,6 +189,7 @@ impl Learned {
         if chain.last_line_end == LastLineEnd::Kept {
             chain.last_line_end = self.last_line_end;
         }
+        chain.refolds |= self.refolds;
         chain.recodes |= self.recodes;
         chain.refuses_greeting = self.refuses_greeting;
         chain.answers_each_recipient = self.answers_each_recipient;
@@ -216,7 +220,7 @@ impl Learned {
 /// What was sent, what came out of it, and the message as it was seen; nothing if it is not exactly one. Of a message to two
 /// recipients the first is enough.
 fn only_message<'o>(case: &Case, observation: &'o Observation, learned: &Learned) -> Option<(Text, Text, &'o Message)> {
-    let of_case = OfCase::new(case, None);
+    let of_case = OfCase::new(case, Some(observation));
     let message = of_case.sent.first()?;
     let out: Vec<_> = observation.messages.iter().filter(|out| !is_bounce(&of_case, out, learned)).collect();
     let (first, more) = out.split_first()?;
@@ -295,6 +299,7 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
         if let Some(at) = *at {
             is_lost[at] = false;
             if let Some(change) = change(&sent.fields[at], field) {
+                learned.refolds |= change == Change::Refolded && field.name == ANY_FIELD;
                 learned
                     .changes
                     .entry(field.name.clone())

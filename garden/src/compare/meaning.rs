@@ -31,13 +31,37 @@ pub(super) fn addresses(name: &str, value: &[u8]) -> Option<Vec<u8>> {
     if !OF_ADDRESSES.contains(&name) {
         return None;
     }
-    let parsed = mailparse::addrparse(std::str::from_utf8(&unfolded(value)).ok()?).ok()?;
+    let parsed = mailparse::addrparse(&without_comments(std::str::from_utf8(&unfolded(value)).ok()?)).ok()?;
     let of_one = |one: &SingleInfo| one.addr.clone();
     let addresses = parsed.iter().flat_map(|address| match address {
         MailAddr::Single(one) => vec![of_one(one)],
         MailAddr::Group(group) => group.addrs.iter().map(of_one).collect(),
     });
     Some(addresses.collect::<Vec<_>>().join(", ").into_bytes())
+}
+
+/// Addresses without comments and without what is empty between commas, which [`mailparse::addrparse`] does not take.
+fn without_comments(value: &str) -> String {
+    let (mut depth, mut is_quoted, mut is_escaped) = (0_usize, false, false);
+    let mut rest = String::with_capacity(value.len());
+    for letter in value.chars() {
+        let is_plain = !is_escaped && !is_quoted;
+        match letter {
+            '(' if is_plain => depth += 1,
+            ')' if is_plain && depth > 0 => {
+                depth -= 1;
+                continue;
+            }
+            '"' if !is_escaped && depth == 0 => is_quoted = !is_quoted,
+            ',' if is_plain && depth == 0 && rest.trim_end().ends_with([',', ':']) => continue,
+            _ => {}
+        }
+        is_escaped = letter == '\\' && !is_escaped;
+        if depth == 0 {
+            rest.push(letter);
+        }
+    }
+    rest.trim().trim_end_matches(',').to_owned()
 }
 
 /// Whether a field says how the text is to be read.
@@ -57,13 +81,16 @@ pub(super) fn contents(message: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut contents = Vec::new();
-    add_contents(&mailparse::parse_mail(message).ok()?, &mut contents)?;
+    add_contents(&mailparse::parse_mail(message).ok()?, &mut contents, 0)?;
     Some(contents)
 }
 
-fn add_contents(part: &ParsedMail<'_>, contents: &mut Vec<u8>) -> Option<()> {
+/// How many messages are taken apart that lie in one another.
+const DEEPEST: usize = 10;
+
+fn add_contents(part: &ParsedMail<'_>, contents: &mut Vec<u8>, depth: usize) -> Option<()> {
     if !part.subparts.is_empty() {
-        return part.subparts.iter().try_for_each(|part| add_contents(part, contents));
+        return part.subparts.iter().try_for_each(|part| add_contents(part, contents, depth));
     }
     let octets = match part.get_body_encoded() {
         Body::Base64(encoded) | Body::QuotedPrintable(encoded) => encoded.get_decoded().ok()?,
@@ -71,6 +98,15 @@ fn add_contents(part: &ParsedMail<'_>, contents: &mut Vec<u8>) -> Option<()> {
         Body::Binary(octets) => octets.get_raw().to_vec(),
     };
     let octets = super::text::with_replaced(&octets, b"\r\n", b"\n");
+    if part.ctype.mimetype == "message/rfc822" {
+        let message = mailparse::parse_mail(&octets).ok().filter(|_| depth < DEEPEST)?;
+        for field in message.headers.iter().filter(|field| !is_of_mime(&field.get_key_ref().to_ascii_lowercase())) {
+            contents.extend_from_slice(field.get_key_ref().to_ascii_lowercase().as_bytes());
+            contents.extend_from_slice(&unfolded(field.get_value_raw()));
+            contents.push(b'\n');
+        }
+        return add_contents(&message, contents, depth + 1);
+    }
     contents.extend_from_slice(part.ctype.mimetype.as_bytes());
     contents.push(b'\n');
     contents.extend_from_slice(octets.trim_ascii_end());
@@ -93,6 +129,8 @@ mod tests {
         let of = |value: &[u8]| addresses("to", value).unwrap();
         assert_eq!(of(b"\"Some One\" <a@b.c>,\r\n\td@e.f (Other)"), b"a@b.c, d@e.f");
         assert_eq!(of(b"a@b.c, d@e.f"), of(b"A group: <a@b.c>, d@e.f;"));
+        assert_eq!(of(b"Some One <a@b.c> (of (some) where)"), of(b"a@b.c, (of (some) where)"));
+        assert_eq!(of(b"\"(no comment), \\\" (none\" <a@b.c>"), b"a@b.c");
         assert_ne!(of(b"a@b.c"), of(b"a@b.d"));
         assert_eq!(addresses("subject", b"a@b.c"), None);
     }

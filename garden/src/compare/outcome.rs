@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::learn::{Change, Learned};
 use super::meaning;
 use super::own::without_own;
-use super::text::{LineEnds, Sent, Text, address, canonical, find, octets_of, sent, unstuffed, with_replaced};
+use super::text::{LineEnds, Sent, Text, address, canonical, end_of, find, octets_of, sent, unstuffed, with_replaced};
 use super::{Expected, ExpectedMessage};
 use crate::case::{Case, Part, Placeholder, Unit};
 use crate::observation::{Event, Message, Observation, Place};
@@ -68,6 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) changes: BTreeMap<String, Change>,
     /// Whether it quotes `From `.
     pub(crate) quotes_from: bool,
+    /// Whether white space in fields is other white space.
+    pub(crate) refolds: bool,
     /// Whether it writes anew what has several parts, or is encoded.
     pub(crate) recodes: bool,
     /// Whether what it passes on has other senders and recipients.
@@ -165,6 +167,7 @@ impl Outcome {
             is_drained: observation.is_drained,
             changes: learned.changes.clone(),
             quotes_from: learned.quotes_from,
+            refolds: learned.refolds,
             recodes: learned.recodes,
             rewrites: (learned.rewrites_sender, learned.rewrites_recipients),
         }
@@ -191,6 +194,7 @@ impl Outcome {
             is_drained: true,
             changes: BTreeMap::new(),
             quotes_from: false,
+            refolds: false,
             recodes: false,
             rewrites: (false, false),
         }
@@ -219,7 +223,10 @@ impl Outcome {
     /// the others are measured with.
     pub(crate) fn opacity(&self) -> (bool, usize) {
         let is_mailbox = self.delivered.iter().any(|message| message.ends == LineEnds::Mailbox);
-        (is_mailbox, self.changes.len() + usize::from(self.quotes_from) + usize::from(self.recodes))
+        (
+            is_mailbox,
+            self.changes.len() + usize::from(self.quotes_from) + usize::from(self.refolds) + usize::from(self.recodes),
+        )
     }
 }
 
@@ -371,6 +378,11 @@ pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Deliver
         for (name, change) in one.0.changes.iter().chain(&other.0.changes) {
             apply(text, name, change, ends);
         }
+        if one.0.refolds || other.0.refolds {
+            for field in text.fields.iter_mut().filter(|field| !field.name.is_empty()) {
+                field.octets = [field.name.as_bytes(), b": ", &meaning::unfolded(field.value()), end_of(ends)].concat();
+            }
+        }
     }
     let has_mime = |text: &Text| text.fields.iter().any(|field| meaning::is_of_mime(&field.name));
     if (one.0.recodes || other.0.recodes)
@@ -392,7 +404,7 @@ fn rename(text: &mut Text, changes: &BTreeMap<String, Change>, ends: LineEnds) {
         if let Change::Renamed(to) = change {
             for field in text.fields.iter_mut().filter(|field| field.name == *to) {
                 field.name.clone_from(name);
-                field.octets = [name.as_bytes(), b": ", field.value(), super::text::end_of(ends)].concat();
+                field.octets = [name.as_bytes(), b": ", field.value(), end_of(ends)].concat();
             }
         }
     }
@@ -412,6 +424,6 @@ fn apply(text: &mut Text, name: &str, change: &Change, ends: LineEnds) {
             Change::Rewritten => Vec::new(),
             Change::Renamed(_) | Change::Removed => field.value().to_vec(),
         };
-        field.octets = [name.as_bytes(), b": ", &value, super::text::end_of(ends)].concat();
+        field.octets = [name.as_bytes(), b": ", &value, end_of(ends)].concat();
     }
 }

@@ -261,8 +261,16 @@ fn fields(lines: &[&[u8]]) -> Result<Vec<Vec<u8>>, String> {
                 field.truncate(field.len() - 2);
                 field.extend_from_slice(b" __TOKEN__\r\n");
             }
-            "from" | "to" | "cc" | "reply-to" | "sender" if is_without_domain => {
-                return Err(format!("{name} without a domain"));
+            "from" | "to" | "cc" | "reply-to" | "sender" => {
+                if is_without_domain {
+                    return Err(format!("{name} without a domain"));
+                }
+                let value = String::from_utf8_lossy(&field[name.len() + 1..]).replace("\r\n", "");
+                mailparse::addrparse(value.trim()).map_err(|error| format!("{name}: {error}"))?;
+                let behind_groups = value.split(';').skip(1).map(str::trim_start);
+                if behind_groups.into_iter().any(|rest| !rest.is_empty() && !rest.starts_with(',')) {
+                    return Err(format!("{name} with no comma behind a group"));
+                }
             }
             _ => {}
         }

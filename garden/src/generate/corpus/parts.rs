@@ -20,15 +20,22 @@ impl Parts {
     /// What is not in order.
     pub(super) fn of(fields: &[Vec<u8>], body: &[&[u8]]) -> Result<Self, String> {
         let kind = Kind::of(&fields.concat())?;
-        let parts = if kind.boundary.is_some() || kind.encoding.is_encoded() { Self::Some } else { Self::None };
+        let parts = if kind.boundary.is_some() || kind.is_message || kind.encoding.is_encoded() {
+            Self::Some
+        } else {
+            Self::None
+        };
         let mut open: Vec<Vec<u8>> = Vec::new();
-        let mut place = Place::begin(kind, &mut open);
+        let mut place = Place::begin(kind, &mut open)?;
         for &line in body {
+            if open.iter().any(|boundary| is_delimiter(line.trim_ascii_end(), boundary) && line.ends_with(b" ")) {
+                return Err("white space behind a boundary".to_owned());
+            }
             let depth = open.iter().position(|boundary| is_delimiter(line, boundary));
             place = match (depth, place) {
                 (Some(depth), place) if depth + 1 == open.len() => {
                     place.end()?;
-                    if line.trim_ascii_end().len() > 2 + open[depth].len() {
+                    if line.len() > 2 + open[depth].len() {
                         open.pop();
                         Place::Between
                     } else {
@@ -36,7 +43,7 @@ impl Parts {
                     }
                 }
                 (Some(_), _) => return Err("a part ends before those in it".to_owned()),
-                (None, Place::Header(header)) if line.is_empty() => Place::begin(Kind::of(&header)?, &mut open),
+                (None, Place::Header(header)) if line.is_empty() => Place::begin(Kind::of(&header)?, &mut open)?,
                 (None, Place::Header(mut header)) => {
                     header.extend_from_slice(line);
                     header.extend_from_slice(b"\r\n");
@@ -47,6 +54,8 @@ impl Parts {
                     text.extend_from_slice(b"\r\n");
                     Place::Encoded(encoding, text)
                 }
+                (None, Place::Message) if !is_field(line) => return Err("a message without a header".to_owned()),
+                (None, Place::Message) => Place::Text,
                 (None, place) => place,
             };
         }
@@ -61,6 +70,8 @@ enum Place {
     Header(Vec<u8>),
     /// In what is encoded.
     Encoded(Encoding, Vec<u8>),
+    /// Before the first line of a message.
+    Message,
     /// In a text as it is.
     Text,
     /// Before, between or behind parts.
@@ -68,20 +79,25 @@ enum Place {
 }
 
 impl Place {
-    fn begin(kind: Kind, open: &mut Vec<Vec<u8>>) -> Self {
-        match (kind.boundary, kind.encoding) {
+    fn begin(kind: Kind, open: &mut Vec<Vec<u8>>) -> Result<Self, String> {
+        Ok(match (kind.boundary, kind.encoding) {
             (Some(boundary), _) => {
+                if open.iter().any(|other| boundary.starts_with(other) || other.starts_with(&boundary)) {
+                    return Err("a boundary that begins as another".to_owned());
+                }
                 open.push(boundary);
                 Self::Between
             }
+            (None, Encoding::Plain) if kind.is_message => Self::Message,
             (None, Encoding::Plain) => Self::Text,
             (None, encoding) => Self::Encoded(encoding, Vec::new()),
-        }
+        })
     }
 
     fn end(self) -> Result<(), String> {
         match self {
             Self::Header(_) => Err("a part without a text".to_owned()),
+            Self::Message => Err("a message without a header".to_owned()),
             Self::Encoded(encoding, text) => encoding.check(&text),
             Self::Text | Self::Between => Ok(()),
         }
@@ -131,6 +147,7 @@ fn is_odd_quoted_line(line: &[u8]) -> bool {
 /// What a header says of the text behind it.
 struct Kind {
     boundary: Option<Vec<u8>>,
+    is_message: bool,
     encoding: Encoding,
 }
 
@@ -146,7 +163,7 @@ impl Kind {
             other => return Err(format!("the encoding {other}")),
         };
         let Some(value) = headers.get_first_value("Content-Type") else {
-            return Ok(Self { boundary: None, encoding });
+            return Ok(Self { boundary: None, is_message: false, encoding });
         };
         let kind = parse_content_type(&value);
         let is_of_parts = kind.mimetype.starts_with("multipart/");
@@ -157,7 +174,7 @@ impl Kind {
             return Err(format!("{} that is encoded", kind.mimetype));
         }
         if !is_of_parts {
-            return Ok(Self { boundary: None, encoding });
+            return Ok(Self { boundary: None, is_message: kind.mimetype == "message/rfc822", encoding });
         }
         let boundary = kind.params.get("boundary").ok_or("parts without a boundary")?;
         // RFC 2046, 5.1.1.
@@ -165,14 +182,21 @@ impl Kind {
         if boundary.is_empty() || boundary.len() > 70 || boundary.ends_with(' ') || !boundary.bytes().all(is_allowed) {
             return Err(format!("the boundary {boundary}"));
         }
-        Ok(Self { boundary: Some(boundary.clone().into_bytes()), encoding })
+        Ok(Self { boundary: Some(boundary.clone().into_bytes()), is_message: false, encoding })
     }
+}
+
+fn is_field(line: &[u8]) -> bool {
+    let name = line.split(|&octet| octet == b':').next().unwrap_or_default();
+    name.len() < line.len()
+        && !name.is_empty()
+        && name.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-')
 }
 
 /// Whether the line is between two parts, or behind the last one.
 fn is_delimiter(line: &[u8], boundary: &[u8]) -> bool {
     let rest = line.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary));
-    rest.is_some_and(|rest| matches!(rest.trim_ascii_end(), b"" | b"--"))
+    rest.is_some_and(|rest| matches!(rest, b"" | b"--"))
 }
 
 #[cfg(test)]
@@ -191,7 +215,7 @@ mod tests {
     fn what_a_client_makes_is_in_order() {
         assert_eq!(parts("Subject: a", "text\n--a\n"), Ok(Parts::None));
         assert_eq!(parts(OF_TWO, "--a\n\none\n--a\nContent-Type: text/html\n\ntwo\n--a--\n"), Ok(Parts::Some));
-        let within = "--a\nContent-Type: multipart/mixed; boundary=\"a b\"\n\n--a b\n\none\n--a b--\n\n--a--\n";
+        let within = "--a\nContent-Type: multipart/mixed; boundary=\"b c\"\n\n--b c\n\none\n--b c--\n\n--a--\n";
         assert_eq!(parts(OF_TWO, within), Ok(Parts::Some));
         assert_eq!(parts("Content-Transfer-Encoding: base64", "AAEC\n"), Ok(Parts::Some));
         assert_eq!(parts("Content-Transfer-Encoding: quoted-printable", "a=20=\nb\n"), Ok(Parts::Some));
@@ -206,6 +230,10 @@ mod tests {
             (OF_TWO, "--a\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--a--\n"),
             ("Content-Type: multipart/mixed", "one\n"),
             ("Content-Type: multipart/mixed; boundary=\"a \"", "--a \n\none\n--a --\n"),
+            ("Content-Type: message/rfc822", "no field\n"),
+            (OF_TWO, "--a\nContent-Type: message/rfc822\n\n--a--\n"),
+            (OF_TWO, "--a\n\none\n--a-- \n"),
+            (OF_TWO, "--a\nContent-Type: multipart/mixed; boundary=ab\n\n--ab\n\none\n--ab--\n--a--\n"),
             ("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64", "AAEC\n"),
             ("Content-Transfer-Encoding: base64", "no base64!\n"),
             ("Content-Transfer-Encoding: quoted-printable", "a=zz\n"),
