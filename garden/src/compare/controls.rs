@@ -65,7 +65,11 @@ const OF_MIME: [(&str, &str, &str); 5] = [
         "--one\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n__TOKEN__\r\nThe text.\r\n\
          --one\r\nContent-Type: Application/X-Any; name=\"a\"\r\nContent-Transfer-Encoding: base64\r\n\r\nAAECAwQF\r\n--one--\r\n",
     ),
-    ("plain", "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n", "__TOKEN__\r\nThe text.\r\n"),
+    (
+        "plain",
+        "X-Folded:  one \r\n\ttwo\r\n three \r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n",
+        "__TOKEN__\r\nThe text.\r\n",
+    ),
     (
         "quoted",
         "Mime-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n",

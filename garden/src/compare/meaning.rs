@@ -3,6 +3,8 @@
 use mailparse::body::Body;
 use mailparse::{MailAddr, ParsedMail, SingleInfo};
 
+use crate::case::Placeholder;
+
 /// Fields with addresses in them (RFC 5322, 3.6.2 and 3.6.3).
 const OF_ADDRESSES: [&str; 12] = [
     "from",
@@ -31,7 +33,13 @@ pub(super) fn addresses(name: &str, value: &[u8]) -> Option<Vec<u8>> {
     if !OF_ADDRESSES.contains(&name) {
         return None;
     }
-    let parsed = mailparse::addrparse(&without_comments(std::str::from_utf8(&unfolded(value)).ok()?)).ok()?;
+    let mut value = without_comments(std::str::from_utf8(&unfolded(value)).ok()?);
+    // What stands for an address has to look like one.
+    for whole in [Placeholder::Source, Placeholder::Destination, Placeholder::SecondDestination].map(Placeholder::text)
+    {
+        value = value.replace(whole, &format!("{whole}@{whole}"));
+    }
+    let parsed = mailparse::addrparse(&value).ok()?;
     let of_one = |one: &SingleInfo| one.addr.clone();
     let addresses = parsed.iter().flat_map(|address| match address {
         MailAddr::Single(one) => vec![of_one(one)],
@@ -132,6 +140,8 @@ mod tests {
         assert_eq!(of(b"Some One <a@b.c> (of (some) where)"), of(b"a@b.c, (of (some) where)"));
         assert_eq!(of(b"\"(no comment), \\\" (none\" <a@b.c>"), b"a@b.c");
         assert_ne!(of(b"a@b.c"), of(b"a@b.d"));
+        assert_eq!(of(b"<__SOURCE__>, One <__DEST__>"), of(b"__SOURCE__,__DEST__ (One)"));
+        assert_ne!(of(b"<__SOURCE__>"), of(b"<__DEST__>"));
         assert_eq!(addresses("subject", b"a@b.c"), None);
     }
 

@@ -254,6 +254,10 @@ fn fields(lines: &[&[u8]]) -> Result<Vec<Vec<u8>>, String> {
             fields.push(((*name).to_owned(), line.as_bytes().to_vec()));
         }
     }
+    let has = |wanted: &str| fields.iter().any(|(name, _)| name.starts_with(wanted));
+    if has("content-") && !has("mime-version") {
+        fields.push(("mime-version".to_owned(), b"MIME-Version: 1.0\r\n".to_vec()));
+    }
     for (name, field) in &mut fields {
         let is_without_domain = !field.contains(&b'@') && !field.ends_with(b";\r\n");
         match name.as_str() {

@@ -19,7 +19,7 @@ impl Parts {
     ///
     /// What is not in order.
     pub(super) fn of(fields: &[Vec<u8>], body: &[&[u8]]) -> Result<Self, String> {
-        let kind = Kind::of(&fields.concat())?;
+        let kind = Kind::of_message(&fields.concat())?;
         let parts = if kind.boundary.is_some() || kind.is_message || kind.encoding.is_encoded() {
             Self::Some
         } else {
@@ -28,7 +28,9 @@ impl Parts {
         let mut open: Vec<Vec<u8>> = Vec::new();
         let mut place = Place::begin(kind, &mut open)?;
         for &line in body {
-            if open.iter().any(|boundary| is_delimiter(line.trim_ascii_end(), boundary) && line.ends_with(b" ")) {
+            if open.iter().any(|boundary| {
+                is_delimiter(line.trim_ascii_end(), boundary) && line.last().is_some_and(u8::is_ascii_whitespace)
+            }) {
                 return Err("white space behind a boundary".to_owned());
             }
             let depth = open.iter().position(|boundary| is_delimiter(line, boundary));
@@ -54,8 +56,17 @@ impl Parts {
                     text.extend_from_slice(b"\r\n");
                     Place::Encoded(encoding, text)
                 }
-                (None, Place::Message) if !is_field(line) => return Err("a message without a header".to_owned()),
-                (None, Place::Message) => Place::Text,
+                (None, Place::Message(header)) if line.is_empty() => {
+                    Place::begin(Kind::of_message(&header)?, &mut open)?
+                }
+                (None, Place::Message(_)) if !is_of_header(line) => {
+                    return Err("a message without a header".to_owned());
+                }
+                (None, Place::Message(mut header)) => {
+                    header.extend_from_slice(line);
+                    header.extend_from_slice(b"\r\n");
+                    Place::Message(header)
+                }
                 (None, place) => place,
             };
         }
@@ -70,8 +81,8 @@ enum Place {
     Header(Vec<u8>),
     /// In what is encoded.
     Encoded(Encoding, Vec<u8>),
-    /// Before the first line of a message.
-    Message,
+    /// In the header of a message that is a part: its lines.
+    Message(Vec<u8>),
     /// In a text as it is.
     Text,
     /// Before, between or behind parts.
@@ -88,7 +99,7 @@ impl Place {
                 open.push(boundary);
                 Self::Between
             }
-            (None, Encoding::Plain) if kind.is_message => Self::Message,
+            (None, Encoding::Plain) if kind.is_message => Self::Message(Vec::new()),
             (None, Encoding::Plain) => Self::Text,
             (None, encoding) => Self::Encoded(encoding, Vec::new()),
         })
@@ -97,7 +108,7 @@ impl Place {
     fn end(self) -> Result<(), String> {
         match self {
             Self::Header(_) => Err("a part without a text".to_owned()),
-            Self::Message => Err("a message without a header".to_owned()),
+            Self::Message(_) => Err("a message without a text".to_owned()),
             Self::Encoded(encoding, text) => encoding.check(&text),
             Self::Text | Self::Between => Ok(()),
         }
@@ -152,6 +163,15 @@ struct Kind {
 }
 
 impl Kind {
+    /// Of the header of a message: without a MIME-Version its text is as it is (RFC 2045, 4).
+    fn of_message(header: &[u8]) -> Result<Self, String> {
+        let kind = Self::of(header)?;
+        let lines = header.split(|&octet| octet == b'\n');
+        let is_mime = lines.into_iter().any(|line| line.to_ascii_lowercase().starts_with(b"mime-version:"));
+        let has_parts = kind.boundary.is_some() || kind.is_message || kind.encoding.is_encoded();
+        if has_parts && !is_mime { Err("parts without MIME-Version".to_owned()) } else { Ok(kind) }
+    }
+
     fn of(header: &[u8]) -> Result<Self, String> {
         let header = [header, b"\r\n"].concat();
         let (headers, _) = parse_headers(&header).map_err(|error| error.to_string())?;
@@ -186,7 +206,10 @@ impl Kind {
     }
 }
 
-fn is_field(line: &[u8]) -> bool {
+fn is_of_header(line: &[u8]) -> bool {
+    if line.starts_with(b" ") || line.starts_with(b"\t") {
+        return true;
+    }
     let name = line.split(|&octet| octet == b':').next().unwrap_or_default();
     name.len() < line.len()
         && !name.is_empty()
@@ -206,7 +229,7 @@ mod tests {
 
     fn parts(header: &str, body: &str) -> Result<Parts, String> {
         let body: Vec<&[u8]> = body.lines().map(str::as_bytes).collect();
-        Parts::of(&[format!("{header}\r\n").into_bytes()], &body)
+        Parts::of(&[format!("MIME-Version: 1.0\r\n{header}\r\n").into_bytes()], &body)
     }
 
     const OF_TWO: &str = "Content-Type: multipart/mixed; boundary=a";
@@ -222,6 +245,13 @@ mod tests {
     }
 
     #[test]
+    fn without_a_version_there_are_no_parts() {
+        let parts = |header: &str| Parts::of(&[header.as_bytes().to_vec()], &[b"AAEC"]);
+        assert!(parts("Content-Transfer-Encoding: base64\r\n").is_err());
+        assert_eq!(parts("Content-Type: text/plain\r\n"), Ok(Parts::None));
+    }
+
+    #[test]
     fn what_none_makes_is_not() {
         for (header, body) in [
             (OF_TWO, "--a\n\none\n"),
@@ -232,6 +262,11 @@ mod tests {
             ("Content-Type: multipart/mixed; boundary=\"a \"", "--a \n\none\n--a --\n"),
             ("Content-Type: message/rfc822", "no field\n"),
             (OF_TWO, "--a\nContent-Type: message/rfc822\n\n--a--\n"),
+            (OF_TWO, "--a\nContent-Type: message/rfc822\n\nSubject: a\n--a--\n"),
+            (
+                OF_TWO,
+                "--a\nContent-Type: message/rfc822\n\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\n--b--\n--a--\n",
+            ),
             (OF_TWO, "--a\n\none\n--a-- \n"),
             (OF_TWO, "--a\nContent-Type: multipart/mixed; boundary=ab\n\n--ab\n\none\n--ab--\n--a--\n"),
             ("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64", "AAEC\n"),
