@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::case::{Case, Placeholder, TOKEN_LENGTH};
+use crate::case::{Case, Part, Placeholder, TOKEN_LENGTH, Unit};
 use crate::compare::text::find;
 use crate::observation::{Event, Message, Observation, Patience};
-use crate::session::{self, Filling, Hello};
+use crate::session::{self, Filling, Hello, Waits};
 
 /// Between two looks at whether a queue is empty.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -97,7 +97,7 @@ fn hold_one(server: &mut dyn Server, case: &Case, patience: Patience) -> Result<
     let (adapted, origins) = session::adapt(case, server.hello(), server.login().as_deref());
     let filling = server.filling(&token);
     let mut transcript = match TcpStream::connect_timeout(&server.address(), patience.reply) {
-        Ok(stream) => session::hold(stream, &adapted, &filling, patience.reply, &mut |_| {})?,
+        Ok(stream) => session::hold(stream, &adapted, &filling, &Waits::of(&adapted, patience.reply), &mut |_| {})?,
         Err(_) => vec![Event::Closed],
     };
     for event in &mut transcript {
@@ -127,9 +127,9 @@ fn hold_one(server: &mut dyn Server, case: &Case, patience: Patience) -> Result<
 /// Whether it greets.
 pub fn is_alive(address: SocketAddr, patience: Duration) -> bool {
     let Ok(stream) = TcpStream::connect_timeout(&address, patience) else { return false };
-    let quit = crate::case::Unit::Send { part: crate::case::Part::Quit, octets: b"QUIT\r\n".to_vec() };
+    let quit = Unit::Send { part: Part::Quit, octets: b"QUIT\r\n".to_vec() };
     let case = Case { name: String::new(), units: vec![quit] };
-    let events = session::hold(stream, &case, &Filling::default(), patience, &mut |_| {});
+    let events = session::hold(stream, &case, &Filling::default(), &Waits::of(&case, patience), &mut |_| {});
     events.is_ok_and(|events| matches!(events.first(), Some(Event::Reply(reply)) if reply.code == 220))
 }
 
@@ -170,7 +170,6 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::case::{Part, Unit};
     use crate::hop::{Answers, Hop};
 
     /// The next hop itself, as a server that has what comes at once; it may have died.

@@ -11,7 +11,7 @@ use crate::case::Case;
 use crate::case::escaped::escape;
 use crate::observation::Event;
 use crate::payload::{self, Assignments};
-use crate::session::{self, Filling, Hello};
+use crate::session::{self, Filling, Hello, Waits};
 use crate::terminal;
 
 /// Where to, and what stands for what.
@@ -88,6 +88,6 @@ fn hold(case: &Case, number: usize, to: &To) -> Result<bool> {
         Event::TimedOut => terminal::print(&format!("= no reply within {} ms", to.patience.as_millis())),
         Event::Closed => terminal::print("= closed by the server"),
     };
-    let events = session::hold(stream, &adapted, &filling, to.patience, &mut show)?;
+    let events = session::hold(stream, &adapted, &filling, &Waits::of(&adapted, to.patience), &mut show)?;
     Ok(session::is_whole(&adapted, &events))
 }

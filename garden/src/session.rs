@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::case::{Case, Part, Placeholder, Unit, piece};
+use crate::compare::text::sent_in;
 use crate::connection::{Connection, Step};
 use crate::observation::{Event, Reply};
 
@@ -132,6 +133,10 @@ pub fn is_whole(case: &Case, events: &[Event]) -> bool {
     })
 }
 
+fn is_quit(octets: &[u8]) -> bool {
+    octets.eq_ignore_ascii_case(b"QUIT\r\n")
+}
+
 fn greeting(octets: &[u8], hello: Hello) -> Vec<u8> {
     let verb = match hello {
         Hello::AsItIs => return octets.to_vec(),
@@ -146,11 +151,46 @@ fn greeting(octets: &[u8], hello: Hello) -> Vec<u8> {
     }
 }
 
+/// How long replies are waited for.
+#[derive(Clone, Debug)]
+pub struct Waits {
+    due: Duration,
+    /// The units in which none is due as the standard has it: what was sent until then ends no line, or no text.
+    not_due: Vec<usize>,
+}
+
+/// How long a reply is waited for that only a server gives which sees an end where there is none.
+const NOT_DUE: Duration = Duration::from_secs(2);
+
+impl Waits {
+    /// In this case, where a reply that is due may take this long.
+    pub fn of(case: &Case, due: Duration) -> Self {
+        let mut octets = Vec::new();
+        let mut not_due = Vec::new();
+        for (index, unit) in case.units.iter().enumerate() {
+            match unit {
+                Unit::Send { octets: piece, .. } => octets.extend_from_slice(piece),
+                Unit::Expect { .. } if !octets.ends_with(b"\r\n") || is_within_a_text(&octets) => not_due.push(index),
+                Unit::Expect { .. } | Unit::Pause(_) | Unit::StartTls => {}
+            }
+        }
+        Self { due, not_due }
+    }
+
+    fn at(&self, unit: usize) -> Duration {
+        if self.not_due.contains(&unit) { self.due.min(NOT_DUE) } else { self.due }
+    }
+}
+
+fn is_within_a_text(octets: &[u8]) -> bool {
+    let is_command = octets.len() >= 6 && octets[octets.len() - 6..].eq_ignore_ascii_case(b"DATA\r\n");
+    !is_command && sent_in(octets).last().is_some_and(|message| !message.is_ended)
+}
+
 /// Holds the session: reads the greeting, does what the units say, and reads what still comes. What happens is told as it
 /// happens, and returned.
 ///
-/// The rest is not held when a reply is not the expected one, when none comes within `patience`, or when the connection is
-/// over.
+/// The rest is not held when a reply is not the expected one, when none comes in time, or when the connection is over.
 ///
 /// # Errors
 ///
@@ -159,13 +199,13 @@ pub fn hold(
     stream: TcpStream,
     case: &Case,
     filling: &Filling,
-    patience: Duration,
+    waits: &Waits,
     told: &mut dyn FnMut(&Event),
 ) -> Result<Vec<Event>> {
     let connection = Connection::over(stream)?;
     let (unread, read) = (Vec::new(), 0);
     let mut session = Session { connection, unread, read, reply: None, is_over: false, events: Vec::new(), told };
-    session.hold(case, filling, patience)?;
+    session.hold(case, filling, waits)?;
     Ok(session.events)
 }
 
@@ -191,19 +231,19 @@ enum Waited {
 }
 
 impl Session<'_> {
-    fn hold(&mut self, case: &Case, filling: &Filling, patience: Duration) -> Result<()> {
+    fn hold(&mut self, case: &Case, filling: &Filling, waits: &Waits) -> Result<()> {
         let is_secure_at_once = case.units.first() == Some(&Unit::StartTls);
-        if (is_secure_at_once && !self.secure(patience)?) || !self.is_as_expected("2", None, patience) {
+        if (is_secure_at_once && !self.secure(waits.due)?) || !self.is_as_expected("2", None, waits.due) {
             return Ok(());
         }
         let mut index = usize::from(is_secure_at_once);
         while let Some(unit) = case.units.get(index) {
             let (octets, sends) = piece(&case.units[index..]);
             let goes_on = match unit {
-                Unit::Send { .. } => self.send(filling.fill(&octets), patience),
-                Unit::Expect { code } => self.is_as_expected(code, Some(index), patience),
+                Unit::Send { .. } => self.send(filling.fill(&octets), waits.due),
+                Unit::Expect { code } => self.is_as_expected(code, Some(index), waits.at(index)),
                 Unit::Pause(time) => self.pause(*time, index),
-                Unit::StartTls => self.secure(patience)?,
+                Unit::StartTls => self.secure(waits.due)?,
             };
             if !goes_on {
                 return Ok(());
@@ -211,9 +251,11 @@ impl Session<'_> {
             index += sends.max(1);
         }
         let last = case.units.len().saturating_sub(1);
-        if case.units.iter().any(|unit| matches!(unit, Unit::Send { part: Part::Quit, .. })) {
+        if case.units.iter().any(|unit| matches!(unit, Unit::Send { part: Part::Quit, octets } if is_quit(octets))) {
             // A server that has read QUIT answers and closes. Replies to all that was sent before come first.
-            while let Waited::Reply(_) | Waited::Garbage = self.wait(Some(last), Instant::now() + patience, true) {}
+            while let Waited::Reply(_) | Waited::Garbage = self.wait(Some(last), Instant::now() + waits.at(last), true)
+            {
+            }
         } else {
             self.read_what_comes(Some(last));
         }
@@ -402,6 +444,30 @@ mod tests {
         Case { name: "test".into(), units }
     }
 
+    fn held(stream: TcpStream, units: Vec<Unit>, patience: Duration) -> Result<Vec<Event>> {
+        let case = case(units);
+        hold(stream, &case, &filling(), &Waits::of(&case, patience), &mut |_| {})
+    }
+
+    #[test]
+    fn within_a_line_and_within_a_text_no_reply_is_due() {
+        let case = case(vec![
+            send(Part::Mail, "MAIL FROM:<a@b>"),
+            expect("2"),
+            send(Part::Mail, "\r\n"),
+            expect("2"),
+            send(Part::Data, "DATA\r\n"),
+            expect("354"),
+            send(Part::Body, "\r\na\n.\r\n"),
+            expect("2"),
+            send(Part::End, "\r\n.\r\n"),
+            expect("2"),
+            send(Part::Quit, "QUIT\r"),
+            expect(""),
+        ]);
+        assert_eq!(Waits::of(&case, PATIENCE).not_due, [1, 7, 11]);
+    }
+
     /// Holds a session with a server that says the first of these at once, and each other one when it has read a line.
     fn session(says: &'static [&'static str], units: Vec<Unit>, patience: Duration) -> (Vec<Event>, String) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -424,7 +490,7 @@ mod tests {
             heard
         });
         let stream = TcpStream::connect(address).unwrap();
-        let events = hold(stream, &case(units), &filling(), patience, &mut |_| {}).unwrap();
+        let events = held(stream, units, patience).unwrap();
         (events, server.join().unwrap())
     }
 
@@ -562,7 +628,7 @@ mod tests {
             line
         });
         let stream = TcpStream::connect(address).unwrap();
-        let events = hold(stream, &case(units), &filling(), PATIENCE, &mut |_| {}).unwrap();
+        let events = held(stream, units, PATIENCE).unwrap();
         assert_eq!(server.join().unwrap(), "QUIT\r\n");
         events
     }
@@ -591,8 +657,7 @@ mod tests {
             let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut std::io::sink());
         });
         let units = vec![send(Part::Body, &"x".repeat(16 << 20)), expect("2")];
-        let events =
-            hold(TcpStream::connect(address).unwrap(), &case(units), &filling(), PATIENCE, &mut |_| {}).unwrap();
+        let events = held(TcpStream::connect(address).unwrap(), units, PATIENCE).unwrap();
         assert!(replies(&events).len() > 1 << 12, "{}", replies(&events).len());
     }
 

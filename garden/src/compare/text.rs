@@ -185,8 +185,12 @@ pub struct Sent {
 /// The messages that a case sends, read so, placeholders in them. One that is not ended is there as well: a server that
 /// ends it elsewhere is to be compared with it.
 pub fn sent(case: &Case) -> Vec<Sent> {
-    let octets = octets_of(case);
-    let mut rest = &octets[..];
+    sent_in(&octets_of(case))
+}
+
+/// The same of octets.
+pub fn sent_in(octets: &[u8]) -> Vec<Sent> {
+    let mut rest = octets;
     let mut messages = Vec::new();
     let mut open = Sent { sender: Vec::new(), recipients: 0, octets: Vec::new(), is_ended: true };
     let mut chunks: Option<Vec<u8>> = None;
