@@ -94,7 +94,7 @@ pub fn examine(
         findings: Vec::new(),
         smallest: Vec::new(),
     };
-    let mut entries = examination.judge(&gathered)?;
+    let mut entries = examination.judge(&gathered.servers, gathered.cases, gathered.observations)?;
     // Small cases first: what they show is then known in the large ones.
     let mut order: Vec<usize> = (0..entries.len()).collect();
     order.sort_by_key(|&index| size(&entries[index].case));
@@ -104,8 +104,7 @@ pub fn examine(
     let Examination { mut numbers, unsteady, mut findings, smallest, .. } = examination;
     findings.sort_by(|a, b| (a.kind, &a.server, &a.case).cmp(&(b.kind, &b.server, &b.case)));
     numbers.findings = findings.len();
-    let judgements: Vec<Judgement> = entries.iter().map(|entry| entry.judgement.clone()).collect();
-    let chains = chains(&gathered.cases, &gathered.observations, &judgements);
+    let chains = chains(entries.iter().map(|entry| (&entry.case, &entry.observations[..], &entry.judgement)));
     let chains = chains.into_iter().map(|chain| ChainEntry { chain, stand: None, came_out: None }).collect();
     entries.extend(smallest);
     let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -137,29 +136,29 @@ struct Examination<'a> {
 
 impl Examination<'_> {
     /// A judgement of each case; what does not come each time is marked in it.
-    fn judge(&mut self, gathered: &Gathered) -> Result<Vec<CaseEntry>> {
+    fn judge(
+        &mut self,
+        servers: &[ServerEntry],
+        cases: Vec<Case>,
+        observations: Vec<Observation>,
+    ) -> Result<Vec<CaseEntry>> {
         let ignorant: BTreeMap<String, Learned> =
             self.learned.keys().map(|name| (name.clone(), Learned { is_known: true, ..Learned::default() })).collect();
-        let seen: HashMap<(&str, &str), &Observation> = gathered
-            .observations
-            .iter()
-            .map(|observation| ((observation.case.as_str(), observation.server.as_str()), observation))
+        // They are many and large, and there is each of them once.
+        let mut seen: HashMap<(String, String), Observation> = observations
+            .into_iter()
+            .map(|observation| ((observation.case.clone(), observation.server.clone()), observation))
             .collect();
         let mut entries = Vec::new();
-        for case in &gathered.cases {
-            let of_case = |server: &ServerEntry| seen.get(&(case.name.as_str(), server.name.as_str())).copied();
-            let observations: Vec<_> = gathered.servers.iter().filter_map(of_case).collect();
-            let expected = (self.oracle)(case);
-            self.numbers.apart_unscreened += apart(&judge(case, &observations, &ignorant, expected.as_ref())).count();
-            let judgement = judge(case, &observations, self.learned, expected.as_ref());
+        for case in cases {
+            let mut of_case = |server: &ServerEntry| seen.remove(&(case.name.clone(), server.name.clone()));
+            let observations: Vec<Observation> = servers.iter().filter_map(&mut of_case).collect();
+            let all: Vec<&Observation> = observations.iter().collect();
+            let expected = (self.oracle)(&case);
+            self.numbers.apart_unscreened += apart(&judge(&case, &all, &ignorant, expected.as_ref())).count();
+            let judgement = judge(&case, &all, self.learned, expected.as_ref());
             self.numbers.apart += apart(&judgement).count();
-            entries.push(CaseEntry {
-                case: case.clone(),
-                of: None,
-                expected,
-                judgement,
-                observations: observations.into_iter().cloned().collect(),
-            });
+            entries.push(CaseEntry { case, of: None, expected, judgement, observations });
         }
         if self.bounds.confirms {
             self.confirm(&mut entries)?;

@@ -113,7 +113,7 @@ fn a_relay_and_a_receiver_that_make_two_messages_of_one_are_named_and_confirmed(
     let case = smuggling("end", b"\n.\n");
     let observations = observe(&mut servers, &case);
     let judgement = judge(&case, &observations.iter().collect::<Vec<_>>(), &learned, None);
-    let found = chains(std::slice::from_ref(&case), &observations, &[judgement]);
+    let found = chains(std::iter::once((&case, &observations[..], &judgement)));
     // Those that pass mail on, each before the one that ends the data there.
     let pairs: Vec<_> = found.iter().map(|chain| (chain.relay.as_str(), chain.receiver.as_str())).collect();
     assert_eq!(pairs, [("helo", "faulty"), ("two-received", "faulty"), ("wire", "faulty")]);

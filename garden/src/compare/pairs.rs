@@ -30,12 +30,12 @@ pub struct Chain {
 /// The chains to confirm: the relay puts on the wire, within a message, octets at which the receiver ended the data when it
 /// got them itself.
 ///
-/// `relayed` are observations of servers that pass mail on; `judged` are judgements of servers that receive it, each with
-/// its case. The receiver is judged by what it made of those very octets, in whichever case they were sent to it.
-pub fn chains(cases: &[Case], relayed: &[Observation], judged: &[Judgement]) -> Vec<Chain> {
+/// Each case comes with what was observed of it, where it was passed on and where it was received, and with its judgement.
+/// The receiver is judged by what it made of those very octets, in whichever case they were sent to it.
+pub fn chains<'a>(cases: impl Iterator<Item = (&'a Case, &'a [Observation], &'a Judgement)> + Clone) -> Vec<Chain> {
     let mut enders: BTreeMap<Vec<u8>, BTreeSet<&str>> = BTreeMap::new();
-    for judgement in judged {
-        let Some(variant) = cases.iter().find(|case| case.name == judgement.case).and_then(variant) else {
+    for (case, _, judgement) in cases.clone() {
+        let Some(variant) = variant(case) else {
             continue;
         };
         let receivers = enders.entry(variant).or_default();
@@ -43,7 +43,7 @@ pub fn chains(cases: &[Case], relayed: &[Observation], judged: &[Judgement]) -> 
             .extend(judgement.verdicts.iter().filter(|verdict| ends_data(verdict)).map(|verdict| &*verdict.server));
     }
     let mut chains = BTreeSet::new();
-    for observation in relayed {
+    for observation in cases.flat_map(|(_, observations, _)| observations) {
         for message in observation.messages.iter().filter(|message| message.place == Place::Wire) {
             let text = without_end(message);
             for (variant, receivers) in &enders {
