@@ -1,6 +1,7 @@
 //! The files of the corpus: reading, comparing, blessing.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -99,8 +100,8 @@ impl Case {
 
 /// What a line of input stands for: `\r \n \t \0 \xHH \\` as in C, and `<x*70>` is `x` 70 times.
 fn bytes_of(text: &str) -> Vec<u8> {
-    let repetition = Regex::new(r"<([^<>*]+)\*([0-9]+)>").unwrap();
-    let text = repetition
+    static REPETITION: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<([^<>*]+)\*([0-9]+)>").unwrap());
+    let text = REPETITION
         .replace_all(text, |found: &regex::Captures<'_>| found[1].repeat(found[2].parse().expect("a number of times")));
     let mut bytes = Vec::new();
     let mut rest = text.bytes();

@@ -1,6 +1,8 @@
 //! An mbox file through the eyes of a reader, the most simple-minded there is: whatever line begins with `From ` begins a
 //! message. What it sees has to be what was sent.
 
+use std::sync::LazyLock;
+
 use regex::Regex;
 
 use crate::case::shown;
@@ -21,13 +23,13 @@ pub fn messages(file: &[u8]) -> Result<Vec<String>, String> {
 }
 
 fn message(mut lines: Vec<&[u8]>) -> Result<String, String> {
+    static OURS: LazyLock<Regex> = LazyLock::new(|| Regex::new(TRACE).unwrap());
     if lines.pop() != Some(b"") {
         return Err("a message has no empty line behind it".to_owned());
     }
     let lines: Vec<String> = lines.into_iter().map(|line| shown(unquoted(line))).collect();
-    let trace = Regex::new(TRACE).unwrap();
     let text = lines.join("\n") + "\n";
-    let captures = trace.captures(&text).ok_or_else(|| format!("these are not our headers:\n{text}"))?;
+    let captures = OURS.captures(&text).ok_or_else(|| format!("these are not our headers:\n{text}"))?;
     let headers = without_variables(&captures[0]);
     let text = &text[captures[0].len()..];
     let headers = if headers == USUAL { "<TRACE>\n" } else { &headers };
@@ -41,13 +43,20 @@ fn unquoted(line: &[u8]) -> &[u8] {
 }
 
 fn without_variables(headers: &str) -> String {
-    let replace =
-        |text: String, pattern: &str, word: &str| Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
-    let headers = replace(headers.to_owned(), "^(From [!-~]+) [A-Z][a-z]{2} [A-Z][a-z]{2} .*", "${1} <ASCTIME>");
-    let headers =
-        replace(headers, "(?m)((?:E?SMTPA?|LMTPA?) id [0-9a-f.]+|>); [A-Z][a-z]{2}, [^\n;]*$", "${1}; <DATE>");
-    replace(headers, "(?m)^(\\\\tby [^ ]+ \\(mailrecv\\) with (?:E?SMTPA?|LMTPA?)) id [0-9a-f.]+", "${1} id <ID>")
+    let replace = |text: String, (pattern, word): &(Regex, &str)| pattern.replace_all(&text, *word).into_owned();
+    VARIABLES.iter().fold(headers.to_owned(), replace)
 }
+
+/// What is different in each delivery, and the word that stands for it. Made once: to compile a pattern takes longer
+/// than a session.
+static VARIABLES: LazyLock<[(Regex, &str); 3]> = LazyLock::new(|| {
+    [
+        ("^(From [!-~]+) [A-Z][a-z]{2} [A-Z][a-z]{2} .*", "${1} <ASCTIME>"),
+        ("(?m)((?:E?SMTPA?|LMTPA?) id [0-9a-f.]+|>); [A-Z][a-z]{2}, [^\n;]*$", "${1}; <DATE>"),
+        ("(?m)^(\\\\tby [^ ]+ \\(mailrecv\\) with (?:E?SMTPA?|LMTPA?)) id [0-9a-f.]+", "${1} id <ID>"),
+    ]
+    .map(|(pattern, word)| (Regex::new(pattern).unwrap(), word))
+});
 
 /// What every delivery begins with: exactly these lines and no other, as they look through [`shown`]. No field body has
 /// anything in it that could be a line's end to anybody.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{User, geteuid};
@@ -219,12 +220,13 @@ fn all_replies(peer: &mut Client) -> Result<Vec<u8>, String> {
 /// The lines of replies, if they are well-formed (RFC 5321, 4.2): code, blank or hyphen, printable text, CRLF, at most
 /// 512 octets; the lines of one reply with one code, and the last reply ended.
 pub fn reply_lines(replies: &[u8]) -> Result<Vec<String>, String> {
-    let line = Regex::new("^([2-5][0-5][0-9])([ -])[ -~]*$").unwrap();
+    // To compile a pattern takes longer than a session.
+    static LINE: LazyLock<Regex> = LazyLock::new(|| Regex::new("^([2-5][0-5][0-9])([ -])[ -~]*$").unwrap());
     let text = std::str::from_utf8(replies).map_err(|_| "replies that are no text".to_owned())?;
     let Some(text) = text.strip_suffix("\r\n") else { return Err(format!("no whole line at the end of {text:?}")) };
     let mut continued = None;
     for found in text.split("\r\n") {
-        let captures = line.captures(found).filter(|_| found.len() + 2 <= 512);
+        let captures = LINE.captures(found).filter(|_| found.len() + 2 <= 512);
         let captures = captures.ok_or_else(|| format!("not a line of a reply: {found:?}"))?;
         let code = captures[1].to_owned();
         if continued.is_some_and(|before| before != code) {
@@ -239,7 +241,8 @@ pub fn reply_lines(replies: &[u8]) -> Result<Vec<String>, String> {
 }
 
 fn without_id(text: &str) -> String {
-    Regex::new("(, id|MESSAGE_ID)=[0-9a-f.]+").unwrap().replace_all(text, "${1}=<ID>").into_owned()
+    static ID: LazyLock<Regex> = LazyLock::new(|| Regex::new("(, id|MESSAGE_ID)=[0-9a-f.]+").unwrap());
+    ID.replace_all(text, "${1}=<ID>").into_owned()
 }
 
 /// Who may log in, where the configuration lets anybody.
