@@ -307,6 +307,7 @@ pub fn main() -> ExitCode {
             shared.open().and_then(|(recipes, cache)| up::keep(&recipes, &cache, &servers))
         }
     };
+    terminal::clear();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::children;
 use crate::recipe::{Crate, Recipe};
 
 /// What a server is made of, got.
@@ -394,7 +395,7 @@ fn hash(of: &impl std::hash::Hash) -> u64 {
 /// What a command prints, run to its end.
 fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("running {program}"))?;
+    let output = children::output(command).with_context(|| format!("running {program}"))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);

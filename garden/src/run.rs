@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::case::Case;
 use crate::compare::{self, Chain, Expected, ExpectedMessage, Stand, Verdict, judge_chain, learn};
@@ -22,7 +22,7 @@ use crate::payload;
 use crate::recipe::{Recipe, Role};
 use crate::recipes::Recipes;
 use crate::report::{self, Report, ServerEntry};
-use crate::terminal;
+use crate::{interruption, terminal};
 
 /// What is to be done.
 #[derive(Debug)]
@@ -85,10 +85,13 @@ fn show_smallest(report: &Report) {
 
 fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], bounds: Bounds) -> Result<Report> {
     crate::ground::is_allowed()?;
+    interruption::watch()?;
     let seats = seats(recipes, names)?;
     let mut absent: BTreeMap<String, String> = BTreeMap::new();
     let mut wanted = Vec::new();
+    let bar = terminal::bar(None);
     for recipe in recipes.iter().filter(|recipe| seats.iter().any(|(name, _)| *name == recipe.name)) {
+        bar.set_message(format!("getting {}", recipe.name));
         match cache.fetch(recipe) {
             Ok(fetched) => wanted.push((recipe.clone(), fetched)),
             Err(error) => {
@@ -97,12 +100,14 @@ fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], 
         }
     }
     let mut garden = Garden::lay(None)?;
+    bar.set_message(format!("starting {} servers", wanted.len()));
     absent.extend(garden.start(wanted).into_iter().map(|(name, error)| (name, format!("{error:#}"))));
+    bar.finish_and_clear();
     if garden.servers().is_empty() {
         bail!("no server is up: {}", absent.into_values().collect::<Vec<_>>().join("; "));
     }
     let (gathered, mut standing) = gather(&mut garden, &seats, cases, absent)?;
-    let bar = bar(0);
+    let bar = terminal::bar(None);
     let mut tell = |progress: Progress<'_>| match progress {
         Progress::Again(sessions) => bar.set_message(format!("{sessions} sessions again")),
         Progress::Shrinking(case) => bar.set_message(format!("smaller: {case}")),
@@ -205,7 +210,7 @@ fn gather<'g>(
     absent: BTreeMap<String, String>,
 ) -> Result<(Gathered, Standing<'g>)> {
     let controls = compare::controls();
-    let bar = bar(u64::try_from(seats.len() * (controls.len() + cases.len()))?);
+    let bar = terminal::bar(Some(u64::try_from(seats.len() * (controls.len() + cases.len()))?));
     let gathered: Mutex<BTreeMap<String, Result<Held>>> = Mutex::default();
     thread::scope(|scope| {
         for server in garden.servers_mut() {
@@ -326,20 +331,4 @@ fn expected(case: &Case) -> Option<Expected> {
         false => number * messages.iter().map(|message| message.copies).max().unwrap_or(1),
     });
     Some(Expected { messages, may_refuse, at_most })
-}
-
-fn bar(length: u64) -> ProgressBar {
-    let bar = match length {
-        0 => ProgressBar::new_spinner(),
-        length => ProgressBar::new(length),
-    };
-    let style = match length {
-        0 => ProgressStyle::with_template("{spinner} {elapsed} {msg}"),
-        _ => ProgressStyle::with_template("{bar:40} {pos} of {len} sessions, {elapsed}"),
-    };
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
