@@ -112,6 +112,7 @@ pub fn examine(
     let mut report = Report {
         format: FORMAT,
         program,
+        options: Vec::new(),
         servers: gathered.servers,
         cases: entries,
         findings,

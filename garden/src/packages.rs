@@ -306,6 +306,27 @@ impl Cache {
         fs::canonicalize(&program).with_context(|| format!("looking for {}", program.display()))
     }
 
+    /// Keeps a report that is to be kept nowhere else, so that its cases can be held again; those of the last few runs. Says
+    /// where.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn keep_report(&self, json: &str) -> Result<PathBuf> {
+        const KEPT: usize = 10;
+        let folder = self.made("reports")?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let file = folder.join(format!("{}-{}.json", now.as_secs(), std::process::id()));
+        fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
+        let mut all: Vec<PathBuf> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
+        all.sort_unstable();
+        for old in &all[..all.len().saturating_sub(KEPT)] {
+            // Another run may have removed it.
+            let _ = fs::remove_file(old);
+        }
+        Ok(file)
+    }
+
     fn work(&self, kind: &str) -> Result<Work> {
         if !self.may_get {
             return Err(NotYet.into());

@@ -35,10 +35,12 @@ pub(crate) struct Run {
     pub(crate) bounds: Bounds,
     /// What is printed.
     pub(crate) shows: Shows,
-    /// Where the report goes as JSON.
+    /// Where the report goes as JSON; among the packages, without it.
     pub(crate) json: Option<PathBuf>,
     /// Where it goes as a page.
     pub(crate) html: Option<PathBuf>,
+    /// What was said of recipes, programs and packages, to be typed again.
+    pub(crate) options: Vec<String>,
 }
 
 /// What a run prints.
@@ -57,15 +59,20 @@ pub(crate) enum Shows {
 /// That we may not have a garden, names that nobody has, files that cannot be written. A server that cannot be had is a
 /// row of the report.
 pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
-    let report = report(recipes, cache, run.cases, &run.servers, run.bounds)?;
-    if let Some(file) = &run.json {
-        fs::write(file, report.to_json()? + "\n").with_context(|| format!("writing {}", file.display()))?;
-    }
+    let mut report = report(recipes, cache, run.cases, &run.servers, run.bounds)?;
+    report.options = run.options;
+    let json = report.to_json()? + "\n";
+    let kept = match run.json {
+        Some(file) => fs::write(&file, json).with_context(|| format!("writing {}", file.display())).map(|()| file)?,
+        // The smallest cases are nowhere else.
+        None => cache.keep_report(&json)?,
+    };
+    let again = report.again(&terminal::program(), &kept.to_string_lossy());
     if let Some(file) = &run.html {
-        fs::write(file, report::page(&report)?).with_context(|| format!("writing {}", file.display()))?;
+        fs::write(file, report::page(&report, &again)?).with_context(|| format!("writing {}", file.display()))?;
     }
     match run.shows {
-        Shows::Grid => terminal::print(report::grid(&report, terminal::has_colours()).trim_end()),
+        Shows::Grid => terminal::print(report::grid(&report, &again, terminal::has_colours()).trim_end()),
         Shows::Smallest => show_smallest(&report),
     }
     Ok(())

@@ -62,6 +62,12 @@ fn wait_if_silent() {
     drop(speaks());
 }
 
+/// What to type to start us again: as it was typed, where that says where we are.
+pub(crate) fn program() -> String {
+    let typed = std::env::args().next().filter(|typed| typed.contains('/'));
+    typed.unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
+}
+
 /// Whether what is printed may have colours: a terminal reads it, and nobody asked for none (https://no-color.org).
 pub(crate) fn has_colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
