@@ -170,6 +170,13 @@ impl Send {
     }
 }
 
+fn minutes_or_seconds(text: &str) -> Result<Duration, String> {
+    let units = [("m", 60), ("s", 1)];
+    let number = |(unit, seconds): (&str, u64)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(seconds);
+    let seconds = units.into_iter().find_map(number);
+    seconds.map(Duration::from_secs).ok_or_else(|| "a number with m or s behind, as in 10m or 90s".to_owned())
+}
+
 fn assignments(texts: &[String]) -> Result<Assignments> {
     let mut assignments = Assignments::new();
     for text in texts {
@@ -247,6 +254,9 @@ struct Chosen {
     /// A value of a variable in payload files; one that comes again makes one more case.
     #[arg(long = "assign", value_name = "__NAME__=VALUE")]
     assignments: Vec<String>,
+    /// For how long mutations are made and held behind the cases that are named: minutes or seconds, such as 10m or 90s.
+    #[arg(long, value_name = "TIME", value_parser = minutes_or_seconds)]
+    mutate_for: Option<Duration>,
     /// The servers, with commas between them, and :relay behind those that are to pass mail on; all without it.
     #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
     servers: Vec<String>,
@@ -283,7 +293,7 @@ impl Chosen {
             }
             cases.extend(gathered.cases);
         }
-        if cases.is_empty() {
+        if cases.is_empty() && self.mutate_for.is_none() {
             bail!("no case is named: `smtp-garden payloads list` shows what there is; --file and --folder take yours");
         }
         // One that is named twice is held once.
@@ -318,7 +328,17 @@ impl Chosen {
         let options = shared.words();
         let (recipes, cache) = shared.open()?;
         let bounds = Bounds { confirms: !self.once, sessions_per_case: self.shrink, ..Bounds::default() };
-        let run = run::Run { cases, servers: self.servers, bounds, shows, json: self.json, html: self.html, options };
+        let mutations = self.mutate_for.map(|time| run::Mutate { time, seed: self.made.seed });
+        let run = run::Run {
+            cases,
+            mutations,
+            servers: self.servers,
+            bounds,
+            shows,
+            json: self.json,
+            html: self.html,
+            options,
+        };
         run::run(&recipes, &cache, run)
     }
 }

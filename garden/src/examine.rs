@@ -113,6 +113,7 @@ pub fn examine(
         format: FORMAT,
         program,
         options: Vec::new(),
+        mutations: None,
         servers: gathered.servers,
         cases: entries,
         findings,

@@ -1,10 +1,11 @@
 //! What is said to who started us: results on standard output, all else on standard error.
 
+use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// The bar that is shown, if there is one. Who falls silent keeps it.
 static SPEAKS: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -37,6 +38,19 @@ pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     *speaks = Some(bar.clone());
+    bar
+}
+
+/// The same for what ends at a time: what is left is shown, and a message.
+pub(crate) fn bar_until(end: Instant) -> ProgressBar {
+    let left = move |_: &ProgressState, to: &mut dyn fmt::Write| {
+        let seconds = end.saturating_duration_since(Instant::now()).as_secs();
+        let _ = write!(to, "{}:{:02}", seconds / 60, seconds % 60);
+    };
+    let bar = bar(None);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {left} left") {
+        bar.set_style(style.with_key("left", left));
+    }
     bar
 }
 

@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use smtp_garden::case::Case;
 use smtp_garden::compare::Kind;
+use smtp_garden::generate::{self, Options};
 use smtp_garden::observation::Place;
-use smtp_garden::report::Report;
+use smtp_garden::report::{Mutations, Report};
 
 #[test]
 fn every_row_of_the_table_of_commands_does_what_it_says() {
@@ -188,6 +190,31 @@ fn every_row_for_who_knows_the_garden_of_containers_does_what_it_says() {
     }
     let status = garden.is_interrupted();
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn mutations_are_held_until_the_time_is_over_and_can_be_made_again() {
+    let desk = Desk::new();
+    let run = "smtp-garden run controls/clean/plain mutations/7/3 --once --shrink 0 --servers aiosmtpd/1.4.4,mailrecv";
+    let shown = desk.types(&format!("{run} --mutate-for 2s --seed 7 --json REPORT"));
+    let report = desk.report("REPORT");
+    let Mutations { seed, made } = report.mutations.unwrap();
+    assert!(seed == 7 && made > 0, "{made}");
+    assert!(shown.contains(&format!("`mutations --seed 7 --mutations {made}`")), "{shown}");
+    let again = generate::select(&["mutations".to_owned()], Options { seed, mutations: made }).unwrap();
+    let is_named_before = |case: &Case| case.name == "mutations/7/00003";
+    assert_eq!(
+        (report.cases[0].case.name.as_str(), is_named_before(&report.cases[1].case)),
+        ("controls/clean/plain", true)
+    );
+    let held: Vec<Case> = report.cases[2..].iter().map(|entry| entry.case.clone()).collect();
+    assert_eq!(held, again.into_iter().filter(|case| !is_named_before(case)).collect::<Vec<_>>());
+    for entry in &report.cases {
+        let servers: Vec<&str> = entry.observations.iter().map(|observation| observation.server.as_str()).collect();
+        assert_eq!(servers, ["aiosmtpd/1.4.4", "mailrecv"], "{}", entry.case.name);
+    }
+    let wrong = desk.shell("smtp-garden run --mutate-for 10").output().unwrap();
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("as in 10m or 90s"), "{wrong:?}");
 }
 
 /// The rows of the table behind a heading of README.md, of two cells each.

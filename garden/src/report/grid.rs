@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Finding, OTHER_LETTERS, Report, letter, verdict_of};
+use super::{Finding, Mutations, OTHER_LETTERS, Report, letter, verdict_of};
 use crate::compare::{Class, Kind, Stand};
 
 /// The grid, the letters that are in it, and the findings behind it, each with the line to type to see it again: `again` is
@@ -96,6 +96,9 @@ fn findings(text: &mut String, report: &Report, again: &str) {
         numbers.findings,
         report.unsteady.len()
     );
+    if let Some(Mutations { seed, made }) = report.mutations {
+        let _ = writeln!(text, "{made} mutations; `mutations --seed {seed} --mutations {made}` makes them again");
+    }
     let mut class = None;
     for finding in &report.findings {
         if class != Some(finding.kind.class()) {

@@ -29,6 +29,9 @@ pub struct Report {
     /// What the run was told of recipes, programs and packages, in the words of the command line.
     #[serde(default)]
     pub options: Vec<String>,
+    /// The mutations that were made until a time was over, if it was asked for that.
+    #[serde(default)]
+    pub mutations: Option<Mutations>,
     /// The servers, in the order in which they are shown.
     pub servers: Vec<ServerEntry>,
     /// The cases, in the order in which they are shown, the smallest ones that were made of them behind them.
@@ -41,6 +44,15 @@ pub struct Report {
     pub chains: Vec<ChainEntry>,
     /// How many there are of all that.
     pub numbers: Numbers,
+}
+
+/// Mutations, to be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mutations {
+    /// What they were chosen by.
+    pub seed: u64,
+    /// How many were made, the first of this seed.
+    pub made: u64,
 }
 
 /// A server.
