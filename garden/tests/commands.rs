@@ -188,7 +188,7 @@ fn every_row_for_who_knows_the_garden_of_containers_does_what_it_says() {
             _ => panic!("a row that nobody knows how to run: {there} | {here}"),
         }
     }
-    let status = garden.is_interrupted();
+    let status = garden.interrupt();
     assert!(status.success(), "{status}");
 }
 
@@ -377,7 +377,7 @@ impl<'d> Up<'d> {
         wait_until(text, || self.printed.lock().unwrap().contains(text), || self.printed.lock().unwrap().clone());
     }
 
-    fn is_interrupted(mut self) -> std::process::ExitStatus {
+    fn interrupt(mut self) -> std::process::ExitStatus {
         kill(Pid::from_raw(self.program.id().try_into().unwrap()), Signal::SIGINT).unwrap();
         self.program.wait().unwrap()
     }
