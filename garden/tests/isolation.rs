@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt as _;
@@ -46,10 +46,11 @@ fn ctrl_c_leaves_nothing() {
     let garden = Up::start();
     let namespaces = garden.namespaces();
     assert!(!inhabitants(&namespaces).is_empty());
+    let _pipes = keep_pipes(&garden.servers.iter().map(|server| server.first_process).collect::<Vec<_>>());
     let status = garden.end(Signal::SIGINT);
-    assert!(status.success(), "{status}");
     // At once, as it waited for them.
     assert_eq!(inhabitants(&namespaces), BTreeSet::new());
+    assert!(status.success(), "{status}");
 }
 
 #[test]
@@ -155,6 +156,7 @@ fn interrupt(arguments: &[&str], interruption: Interruption, is_time: impl Fn(&P
     let namespaces = namespaces_of_servers(&run.first_processes());
     assert!(!inhabitants(&namespaces).is_empty());
     assert_eq!(Host::look(), before);
+    let _pipes = keep_pipes(&run.first_processes());
     let signal = match interruption {
         Interruption::Typed => {
             terminal.stdin.as_ref().unwrap().write_all(b"\x03").unwrap();
@@ -165,9 +167,13 @@ fn interrupt(arguments: &[&str], interruption: Interruption, is_time: impl Fn(&P
             signal
         }
     };
-    let status = terminal.wait().unwrap();
+    // The terminal is seen to end a little later.
+    while !has_ended(run.0) {
+        assert!(Instant::now() < end, "{interruption:?}: it does not end");
+    }
     // At once, as it waited for them.
     assert_eq!(inhabitants(&namespaces), BTreeSet::new());
+    let status = terminal.wait().unwrap();
     assert_eq!(Host::look(), before);
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
     let shown = shown.join().unwrap();
@@ -423,6 +429,13 @@ fn inhabitants(namespaces: &BTreeSet<PathBuf>) -> BTreeSet<i32> {
     all_processes().filter(|&pid| namespaces_of(pid).is_some_and(|theirs| !namespaces.is_disjoint(&theirs))).collect()
 }
 
+/// The pipes by which these first processes see that whoever started them ends: as long as one has them, they do not, and have
+/// to be ended.
+fn keep_pipes(first_processes: &[i32]) -> Vec<File> {
+    let pipe = |pid: &i32| OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/0")).unwrap();
+    first_processes.iter().map(pipe).collect()
+}
+
 /// Until nobody is in these namespaces any more; with a patience that nothing that goes right comes near.
 fn wait_until_empty(namespaces: &BTreeSet<PathBuf>) {
     let end = Instant::now() + Duration::from_secs(300);
@@ -443,6 +456,12 @@ fn namespace(pid: i32, kind: &str) -> Option<PathBuf> {
 
 fn all_processes() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Whether it is gone, but for what its parent is still to be told.
+fn has_ended(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("State:")).is_none_or(|state| state.trim().starts_with('Z'))
 }
 
 fn parent(pid: i32) -> Option<i32> {
