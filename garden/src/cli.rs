@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and what it asks for.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,8 +96,11 @@ struct Shared {
 
 #[derive(Debug, Args)]
 struct Send {
-    /// The payload file, or one in the form of sendmsg.py.
+    /// The payload file, or one in the form of sendmsg.py; with --case a report that `run --json` wrote.
     file: PathBuf,
+    /// The case of the report; may be given again.
+    #[arg(long = "case", value_name = "CASE")]
+    named: Vec<String>,
     /// Where the server is: a host, a port, or both; localhost and 25 without it.
     #[arg(value_name = "HOST|PORT")]
     host: Option<String>,
@@ -124,7 +128,20 @@ struct Send {
 }
 
 impl Send {
+    fn cases(&self) -> Result<Vec<Case>> {
+        if self.named.is_empty() {
+            return send::read(&self.file, &assignments(&self.assignments)?);
+        }
+        let report = read_report(&self.file)?;
+        let named = self.named.iter().map(|name| {
+            let entry = report.case(name).with_context(|| format!("`{name}` is not in {}", self.file.display()))?;
+            Ok(entry.case.clone())
+        });
+        named.collect()
+    }
+
     fn send(self) -> Result<()> {
+        let cases = self.cases()?;
         let login = match &self.login {
             Some(login) => Some(login.split_once(':').context("--login takes the user, a colon and the password")?),
             None => None,
@@ -149,8 +166,15 @@ impl Send {
             },
             patience: Duration::from_millis(self.patience),
         };
-        send::send(&self.file, &assignments(&self.assignments)?, &to)
+        send::send(&cases, &to)
     }
+}
+
+fn minutes_or_seconds(text: &str) -> Result<Duration, String> {
+    let units = [("m", 60), ("s", 1)];
+    let number = |(unit, seconds): (&str, u64)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(seconds);
+    let seconds = units.into_iter().find_map(number);
+    seconds.map(Duration::from_secs).ok_or_else(|| "a number with m or s behind, as in 10m or 90s".to_owned())
 }
 
 fn assignments(texts: &[String]) -> Result<Assignments> {
@@ -215,9 +239,12 @@ impl Made {
 struct Chosen {
     #[command(flatten)]
     made: Made,
-    /// A case by its whole name; may be given again.
+    /// A case by its whole name, of a report that is named or of the sets; may be given again.
     #[arg(long = "case", value_name = "CASE")]
     named: Vec<String>,
+    /// A report that `run --json` wrote: its cases, or those that --case names; may be given again.
+    #[arg(long = "report", value_name = "REPORT")]
+    reports: Vec<PathBuf>,
     /// A folder with payload files, recorded sessions or mails (.eml); may be given again.
     #[arg(long = "folder", value_name = "FOLDER")]
     folders: Vec<PathBuf>,
@@ -227,6 +254,9 @@ struct Chosen {
     /// A value of a variable in payload files; one that comes again makes one more case.
     #[arg(long = "assign", value_name = "__NAME__=VALUE")]
     assignments: Vec<String>,
+    /// For how long mutations are made and held behind the cases that are named: minutes or seconds, such as 10m or 90s.
+    #[arg(long, value_name = "TIME", value_parser = minutes_or_seconds)]
+    mutate_for: Option<Duration>,
     /// The servers, with commas between them, and :relay behind those that are to pass mail on; all without it.
     #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
     servers: Vec<String>,
@@ -246,8 +276,12 @@ struct Chosen {
 
 impl Chosen {
     fn cases(&self) -> Result<Vec<Case>> {
-        let words: Vec<String> = self.made.words.iter().chain(&self.named).cloned().collect();
+        let reported = self.reported()?;
+        let is_reported = |name: &&String| reported.iter().any(|case| case.name == **name);
+        let words = self.made.words.iter().chain(self.named.iter().filter(|name| !is_reported(name)));
+        let words: Vec<String> = words.cloned().collect();
         let mut cases = generate::select(&words, self.made.options()).map_err(|wrong| anyhow!(wrong))?;
+        cases.extend(reported);
         let assignments = assignments(&self.assignments)?;
         for file in &self.files {
             cases.extend(send::read(file, &assignments)?);
@@ -259,17 +293,52 @@ impl Chosen {
             }
             cases.extend(gathered.cases);
         }
-        if cases.is_empty() {
+        if cases.is_empty() && self.mutate_for.is_none() {
             bail!("no case is named: `smtp-garden payloads list` shows what there is; --file and --folder take yours");
+        }
+        // One that is named twice is held once.
+        let mut distinct: Vec<Case> = Vec::with_capacity(cases.len());
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for case in cases {
+            match places.get(&case.name) {
+                None => {
+                    places.insert(case.name.clone(), distinct.len());
+                    distinct.push(case);
+                }
+                Some(&place) if distinct[place] == case => {}
+                Some(_) => bail!("two cases are called `{}`; a line `name` in a payload file gives another", case.name),
+            }
+        }
+        Ok(distinct)
+    }
+
+    /// The cases of the reports that are named, or those of them that are chosen.
+    fn reported(&self) -> Result<Vec<Case>> {
+        let mut cases = Vec::new();
+        for file in &self.reports {
+            let is_meant = |case: &Case| self.named.is_empty() || self.named.contains(&case.name);
+            let of_report = read_report(file)?.cases.into_iter().map(|entry| entry.case);
+            cases.extend(of_report.filter(is_meant));
         }
         Ok(cases)
     }
 
     fn run(self, shared: Shared, shows: run::Shows) -> Result<()> {
         let cases = self.cases()?;
+        let options = shared.words();
         let (recipes, cache) = shared.open()?;
         let bounds = Bounds { confirms: !self.once, sessions_per_case: self.shrink, ..Bounds::default() };
-        let run = run::Run { cases, servers: self.servers, bounds, shows, json: self.json, html: self.html };
+        let mutations = self.mutate_for.map(|time| run::Mutate { time, seed: self.made.seed });
+        let run = run::Run {
+            cases,
+            mutations,
+            servers: self.servers,
+            bounds,
+            shows,
+            json: self.json,
+            html: self.html,
+            options,
+        };
         run::run(&recipes, &cache, run)
     }
 }
@@ -279,12 +348,25 @@ fn read_report(file: &Path) -> Result<Report> {
     Report::from_json(&fs::read_to_string(file).with_context(what)?).with_context(what)
 }
 
+/// What to type to hold a case of this report again.
+fn again(report: &Report, file: &Path) -> String {
+    report.again(&terminal::program(), &file.to_string_lossy())
+}
+
 fn write_page(file: &Path, page: &Path) -> Result<()> {
-    let text = report::page(&read_report(file)?)?;
+    let report = read_report(file)?;
+    let text = report::page(&report, &again(&report, file))?;
     fs::write(page, text).with_context(|| format!("writing {}", page.display()))
 }
 
 impl Shared {
+    /// The words that it was made of.
+    fn words(&self) -> Vec<String> {
+        let options = [("--recipes", &self.recipes), ("--cache", &self.cache), ("--mailrecv", &self.mailrecv)];
+        let given = options.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+        given.flat_map(|(name, path)| [name.to_owned(), path.to_string_lossy().into_owned()]).collect()
+    }
+
     fn open(self) -> Result<(Recipes, Cache)> {
         Ok((Recipes::read(self.recipes.as_deref())?, Cache::open(self.cache, self.mailrecv)?))
     }
@@ -299,14 +381,15 @@ pub fn main() -> ExitCode {
         Command::Run { shared, chosen } => chosen.run(shared, run::Shows::Grid),
         Command::Shrink { shared, chosen } => chosen.run(shared, run::Shows::Smallest),
         Command::Payloads { what } => what.show(),
-        Command::Grid { report } => read_report(&report).map(|report| {
-            terminal::print(report::grid(&report, terminal::has_colours()).trim_end());
+        Command::Grid { report: file } => read_report(&file).map(|report| {
+            terminal::print(report::grid(&report, &again(&report, &file), terminal::has_colours()).trim_end());
         }),
         Command::Report { report, html } => write_page(&report, &html),
         Command::Up { shared, servers } => {
             shared.open().and_then(|(recipes, cache)| up::keep(&recipes, &cache, &servers))
         }
     };
+    terminal::clear();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

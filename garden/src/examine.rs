@@ -111,6 +111,8 @@ pub fn examine(
     let mut report = Report {
         format: FORMAT,
         program,
+        options: Vec::new(),
+        mutations: None,
         servers: gathered.servers,
         cases: entries,
         findings,

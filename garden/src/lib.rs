@@ -1,6 +1,7 @@
 //! Real mail servers side by side, each shut off in namespaces of its own, and what they make of the same bytes.
 
 pub mod case;
+mod children;
 pub mod cli;
 pub mod compare;
 mod connection;
@@ -10,6 +11,7 @@ pub mod examine;
 pub mod generate;
 pub mod ground;
 pub mod hop;
+mod interruption;
 pub mod names;
 pub mod observation;
 pub mod oracle;

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::children;
 use crate::recipe::{Crate, Recipe};
 
 /// What a server is made of, got.
@@ -305,6 +306,27 @@ impl Cache {
         fs::canonicalize(&program).with_context(|| format!("looking for {}", program.display()))
     }
 
+    /// Keeps a report that is to be kept nowhere else, so that its cases can be held again; those of the last few runs. Says
+    /// where.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn keep_report(&self, json: &str) -> Result<PathBuf> {
+        const KEPT: usize = 10;
+        let folder = self.made("reports")?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let file = folder.join(format!("{}-{}.json", now.as_secs(), std::process::id()));
+        fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
+        let mut all: Vec<PathBuf> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
+        all.sort_unstable();
+        for old in &all[..all.len().saturating_sub(KEPT)] {
+            // Another run may have removed it.
+            let _ = fs::remove_file(old);
+        }
+        Ok(file)
+    }
+
     fn work(&self, kind: &str) -> Result<Work> {
         if !self.may_get {
             return Err(NotYet.into());
@@ -394,7 +416,7 @@ fn hash(of: &impl std::hash::Hash) -> u64 {
 /// What a command prints, run to its end.
 fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("running {program}"))?;
+    let output = children::output(command).with_context(|| format!("running {program}"))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);

@@ -162,8 +162,6 @@ pub enum Drained {
 /// The bounds of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many sessions it takes at once.
-    pub sessions: usize,
     /// In what time it replies.
     pub reply: Duration,
     /// In what time it greets after its start.
@@ -380,7 +378,6 @@ struct Keys {
     hop_port: Option<u16>,
     drained: Option<Drained>,
     logs: Option<Vec<String>>,
-    sessions: Option<usize>,
     reply_seconds: Option<u64>,
     start_seconds: Option<u64>,
     variant: BTreeMap<String, Keys>,
@@ -444,7 +441,6 @@ impl Keys {
             hop_port: self.hop_port.or(base.hop_port),
             drained: self.drained.or(base.drained),
             logs: self.logs.or(base.logs),
-            sessions: self.sessions.or(base.sessions),
             reply_seconds: self.reply_seconds.or(base.reply_seconds),
             start_seconds: self.start_seconds.or(base.start_seconds),
             variant: BTreeMap::new(),
@@ -525,7 +521,6 @@ impl Keys {
             drained: self.drained.unwrap_or(Drained::AtOnce),
             logs: self.logs.unwrap_or_default(),
             limits: Limits {
-                sessions: self.sessions.unwrap_or(20),
                 reply: Duration::from_secs(self.reply_seconds.unwrap_or(10)),
                 start: Duration::from_secs(self.start_seconds.unwrap_or(60)),
             },

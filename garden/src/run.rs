@@ -1,14 +1,14 @@
 //! `run`: holds cases with servers side by side, and tells what each made of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::case::Case;
 use crate::compare::{self, Chain, Expected, ExpectedMessage, Stand, Verdict, judge_chain, learn};
@@ -18,27 +18,40 @@ use crate::ground::{Garden, Server};
 use crate::observation::{Observation, Patience, Servers};
 use crate::oracle;
 use crate::packages::Cache;
-use crate::payload;
 use crate::recipe::{Recipe, Role};
 use crate::recipes::Recipes;
-use crate::report::{self, Report, ServerEntry};
-use crate::terminal;
+use crate::report::{self, Mutations, Report, ServerEntry};
+use crate::{generate, payload};
+use crate::{interruption, terminal};
 
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// The cases.
     pub(crate) cases: Vec<Case>,
+    /// How mutations are made and held behind them, if they are.
+    pub(crate) mutations: Option<Mutate>,
     /// The names of the servers, `:relay` behind those that are to pass mail on; none for all.
     pub(crate) servers: Vec<String>,
     /// How far it goes in looking again and making smaller.
     pub(crate) bounds: Bounds,
     /// What is printed.
     pub(crate) shows: Shows,
-    /// Where the report goes as JSON.
+    /// Where the report goes as JSON; among the packages, without it.
     pub(crate) json: Option<PathBuf>,
     /// Where it goes as a page.
     pub(crate) html: Option<PathBuf>,
+    /// What was said of recipes, programs and packages, to be typed again.
+    pub(crate) options: Vec<String>,
+}
+
+/// How long mutations are made and held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mutate {
+    /// For so long.
+    pub(crate) time: Duration,
+    /// What they are chosen by.
+    pub(crate) seed: u64,
 }
 
 /// What a run prints.
@@ -57,15 +70,20 @@ pub(crate) enum Shows {
 /// That we may not have a garden, names that nobody has, files that cannot be written. A server that cannot be had is a
 /// row of the report.
 pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
-    let report = report(recipes, cache, run.cases, &run.servers, run.bounds)?;
-    if let Some(file) = &run.json {
-        fs::write(file, report.to_json()? + "\n").with_context(|| format!("writing {}", file.display()))?;
-    }
+    let mut report = report(recipes, cache, run.cases, run.mutations, &run.servers, run.bounds)?;
+    report.options = run.options;
+    let json = report.to_json()? + "\n";
+    let kept = match run.json {
+        Some(file) => fs::write(&file, json).with_context(|| format!("writing {}", file.display())).map(|()| file)?,
+        // The smallest cases are nowhere else.
+        None => cache.keep_report(&json)?,
+    };
+    let again = report.again(&terminal::program(), &kept.to_string_lossy());
     if let Some(file) = &run.html {
-        fs::write(file, report::page(&report)?).with_context(|| format!("writing {}", file.display()))?;
+        fs::write(file, report::page(&report, &again)?).with_context(|| format!("writing {}", file.display()))?;
     }
     match run.shows {
-        Shows::Grid => terminal::print(report::grid(&report, terminal::has_colours()).trim_end()),
+        Shows::Grid => terminal::print(report::grid(&report, &again, terminal::has_colours()).trim_end()),
         Shows::Smallest => show_smallest(&report),
     }
     Ok(())
@@ -83,12 +101,22 @@ fn show_smallest(report: &Report) {
     }
 }
 
-fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], bounds: Bounds) -> Result<Report> {
+fn report(
+    recipes: &Recipes,
+    cache: &Cache,
+    cases: Vec<Case>,
+    mutate: Option<Mutate>,
+    names: &[String],
+    bounds: Bounds,
+) -> Result<Report> {
     crate::ground::is_allowed()?;
+    interruption::watch()?;
     let seats = seats(recipes, names)?;
     let mut absent: BTreeMap<String, String> = BTreeMap::new();
     let mut wanted = Vec::new();
+    let bar = terminal::bar(None);
     for recipe in recipes.iter().filter(|recipe| seats.iter().any(|(name, _)| *name == recipe.name)) {
+        bar.set_message(format!("getting {}", recipe.name));
         match cache.fetch(recipe) {
             Ok(fetched) => wanted.push((recipe.clone(), fetched)),
             Err(error) => {
@@ -97,17 +125,21 @@ fn report(recipes: &Recipes, cache: &Cache, cases: Vec<Case>, names: &[String], 
         }
     }
     let mut garden = Garden::lay(None)?;
+    bar.set_message(format!("starting {} servers", wanted.len()));
     absent.extend(garden.start(wanted).into_iter().map(|(name, error)| (name, format!("{error:#}"))));
+    bar.finish_and_clear();
     if garden.servers().is_empty() {
         bail!("no server is up: {}", absent.into_values().collect::<Vec<_>>().join("; "));
     }
-    let (gathered, mut standing) = gather(&mut garden, &seats, cases, absent)?;
-    let bar = bar(0);
+    let (mut gathered, mut standing) = gather(&mut garden, &seats, cases, absent)?;
+    let mutations = mutate.map(|mutate| hold_mutations(&mut standing, &mut gathered, mutate)).transpose()?;
+    let bar = terminal::bar(None);
     let mut tell = |progress: Progress<'_>| match progress {
         Progress::Again(sessions) => bar.set_message(format!("{sessions} sessions again")),
         Progress::Shrinking(case) => bar.set_message(format!("smaller: {case}")),
     };
     let mut report = examine(&mut standing, gathered, &expected, bounds, &mut tell)?;
+    report.mutations = mutations;
     if bounds.confirms {
         bar.set_message(format!("{} chains", report.chains.len()));
         hold_chains(&mut garden, &mut report);
@@ -205,7 +237,7 @@ fn gather<'g>(
     absent: BTreeMap<String, String>,
 ) -> Result<(Gathered, Standing<'g>)> {
     let controls = compare::controls();
-    let bar = bar(u64::try_from(seats.len() * (controls.len() + cases.len()))?);
+    let bar = terminal::bar(Some(u64::try_from(seats.len() * (controls.len() + cases.len()))?));
     let gathered: Mutex<BTreeMap<String, Result<Held>>> = Mutex::default();
     thread::scope(|scope| {
         for server in garden.servers_mut() {
@@ -250,6 +282,42 @@ fn gather<'g>(
     Ok((result, Standing { garden, names }))
 }
 
+/// Makes mutations and holds them, in rounds, until the time is over; each with all servers, or with none.
+fn hold_mutations(standing: &mut Standing<'_>, gathered: &mut Gathered, mutate: Mutate) -> Result<Mutations> {
+    let Mutate { time, seed } = mutate;
+    let end = Instant::now() + time;
+    let bar = terminal::bar_until(end);
+    let base = generate::mutation_base();
+    let known: HashSet<String> = gathered.cases.iter().map(|case| case.name.clone()).collect();
+    let mut made = 0;
+    let mut names = standing.names();
+    while Instant::now() < end && !names.is_empty() {
+        bar.set_message(format!("{made} mutations"));
+        let first = made;
+        let all = (first..).map(|number| generate::mutation(&base, seed, number));
+        let round: Vec<Case> = all.take(AT_ONCE).collect();
+        made += u64::try_from(round.len())?;
+        let cases: Vec<Case> = round.into_iter().filter(|case| !known.contains(&case.name)).collect();
+        for (name, held) in standing.hold_all(&names, &cases) {
+            match held {
+                Ok(observations) => gathered.observations.extend(observations),
+                Err(error) => {
+                    names.retain(|left| *left != name);
+                    let server = gathered.servers.iter_mut().find(|server| server.name == name);
+                    if let Some(learned) = server.and_then(|server| server.learned.as_mut()) {
+                        learned
+                            .unexplained
+                            .push(format!("it was asked no mutations from number {first} on: {error:#}"));
+                    }
+                }
+            }
+        }
+        gathered.cases.extend(cases);
+    }
+    bar.finish_and_clear();
+    Ok(Mutations { seed, made })
+}
+
 /// How many sessions are held before it is looked at what came of them: more at once take less time, fewer lose less to a
 /// server that dies.
 const AT_ONCE: usize = 20;
@@ -277,6 +345,36 @@ struct Standing<'g> {
     names: Vec<String>,
 }
 
+impl Standing<'_> {
+    /// The same cases with each of these servers, by the server's name.
+    fn hold_all(&mut self, names: &[String], cases: &[Case]) -> BTreeMap<String, Result<Vec<Observation>>> {
+        let asked: Vec<(&str, &[Case])> = names.iter().map(|name| (name.as_str(), cases)).collect();
+        self.hold_at_once(&asked)
+    }
+
+    /// Each server by a thread of its own; one that is asked in two roles is asked in one after the other.
+    fn hold_at_once(&mut self, asked: &[(&str, &[Case])]) -> BTreeMap<String, Result<Vec<Observation>>> {
+        let held: Mutex<BTreeMap<String, Result<Vec<Observation>>>> = Mutex::default();
+        thread::scope(|scope| {
+            for server in self.garden.servers_mut() {
+                let held = &held;
+                scope.spawn(move || {
+                    for (name, cases) in asked {
+                        let (own, role) = role_of(name);
+                        if own == server.recipe().name {
+                            let observations = hold(server, role, cases, &ProgressBar::hidden());
+                            held.lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .insert((*name).to_owned(), observations);
+                        }
+                    }
+                });
+            }
+        });
+        held.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Servers for Standing<'_> {
     fn names(&self) -> Vec<String> {
         self.names.clone()
@@ -288,24 +386,11 @@ impl Servers for Standing<'_> {
     }
 
     fn hold_each(&mut self, asked: &[(String, Vec<Case>)]) -> Result<Vec<Vec<Observation>>> {
-        let held: Mutex<BTreeMap<&str, Result<Vec<Observation>>>> = Mutex::default();
-        thread::scope(|scope| {
-            for server in self.garden.servers_mut() {
-                let held = &held;
-                scope.spawn(move || {
-                    for (name, cases) in asked {
-                        let (own, role) = role_of(name);
-                        if own == server.recipe().name {
-                            let observations = hold(server, role, cases, &ProgressBar::hidden());
-                            held.lock().unwrap_or_else(PoisonError::into_inner).insert(name, observations);
-                        }
-                    }
-                });
-            }
-        });
-        let mut held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let of_each: Vec<(&str, &[Case])> =
+            asked.iter().map(|(name, cases)| (name.as_str(), cases.as_slice())).collect();
+        let mut held = self.hold_at_once(&of_each);
         let of = |(name, _): &(String, Vec<Case>)| {
-            held.remove(name.as_str()).unwrap_or_else(|| Err(anyhow!("`{name}` is not in the garden")))
+            held.remove(name).unwrap_or_else(|| Err(anyhow!("`{name}` is not in the garden")))
         };
         asked.iter().map(of).collect()
     }
@@ -326,20 +411,4 @@ fn expected(case: &Case) -> Option<Expected> {
         false => number * messages.iter().map(|message| message.copies).max().unwrap_or(1),
     });
     Some(Expected { messages, may_refuse, at_most })
-}
-
-fn bar(length: u64) -> ProgressBar {
-    let bar = match length {
-        0 => ProgressBar::new_spinner(),
-        length => ProgressBar::new(length),
-    };
-    let style = match length {
-        0 => ProgressStyle::with_template("{spinner} {elapsed} {msg}"),
-        _ => ProgressStyle::with_template("{bar:40} {pos} of {len} sessions, {elapsed}"),
-    };
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -29,14 +29,13 @@ pub(crate) struct To {
     pub(crate) patience: Duration,
 }
 
-/// Holds a session for each case of the file.
+/// Holds a session for each case.
 ///
 /// # Errors
 ///
-/// A file that cannot be read or is wrong, and a server that cannot be reached. A session that ends before it is held to
+/// A server that cannot be reached. A session that ends before it is held to
 /// its end, because a reply is not the expected one, is an error behind the last case.
-pub(crate) fn send(file: &Path, assignments: &Assignments, to: &To) -> Result<()> {
-    let cases = read(file, assignments)?;
+pub(crate) fn send(cases: &[Case], to: &To) -> Result<()> {
     let has_many = cases.len() > 1;
     let mut cut_short = 0_usize;
     for (number, case) in cases.iter().enumerate() {

@@ -6,8 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::case::escaped;
 use crate::ground::{self, Garden, Server};
@@ -15,7 +13,7 @@ use crate::packages::{Cache, Fetched, NotYet};
 use crate::recipe::Recipe;
 use crate::recipes::Recipes;
 use crate::servers::protocol;
-use crate::terminal;
+use crate::{interruption, terminal};
 
 /// Starts the servers with these names, or all, shows where they listen on the host, and ends them at a signal.
 ///
@@ -24,6 +22,7 @@ use crate::terminal;
 /// None of them can be had; we may not have a garden.
 pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<()> {
     ground::is_allowed()?;
+    interruption::watch()?;
     let wanted = fetch(recipes, cache, names)?;
     // The sockets stay in the host's network; where a connection from them leads to, is in the garden.
     let listeners = wanted
@@ -51,16 +50,14 @@ pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result
         ));
         pass_on(listener.try_clone()?, server.address())?;
     }
-    // Until here a signal ends us at once, and with us the servers.
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    interruption::is_expected();
     terminal::print(
         "Mail for user1 and user2 is in home/user1/Maildir and home/user2/Maildir of these files. Ctrl-C ends all.",
     );
-    while signals.pending().next().is_none() {
+    loop {
         garden.servers().iter().for_each(show_passed_on);
         thread::sleep(BETWEEN_LOOKS);
     }
-    Ok(())
 }
 
 /// Between two looks at what servers have passed on.

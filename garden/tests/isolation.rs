@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt as _;
@@ -46,10 +46,11 @@ fn ctrl_c_leaves_nothing() {
     let garden = Up::start();
     let namespaces = garden.namespaces();
     assert!(!inhabitants(&namespaces).is_empty());
+    let _pipes = keep_pipes(&garden.servers.iter().map(|server| server.first_process).collect::<Vec<_>>());
     let status = garden.end(Signal::SIGINT);
-    assert!(status.success(), "{status}");
     // At once, as it waited for them.
     assert_eq!(inhabitants(&namespaces), BTreeSet::new());
+    assert!(status.success(), "{status}");
 }
 
 #[test]
@@ -76,6 +77,110 @@ fn the_end_of_a_first_process_is_that_of_its_server() {
     // The other one is there as it was.
     deliver(other);
     garden.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_run_interrupted_while_servers_start_leaves_nothing() {
+    let recipes = tempfile::tempdir().unwrap();
+    fs::create_dir(recipes.path().join("never")).unwrap();
+    let recipe = "description = \"Never greets\"\nroles = [\"local\"]\nrun = [\"sleep\", \"infinity\"]\n";
+    fs::write(recipes.path().join("never/recipe.toml"), recipe).unwrap();
+    let recipes = recipes.path().to_str().unwrap();
+    let arguments = ["controls", "--recipes", recipes, "--servers", "never,opensmtpd,pysmtpd"];
+    for interruption in [Interruption::Typed, Interruption::Signal(Signal::SIGTERM)] {
+        interrupt(&arguments, interruption, |run| {
+            run.first_processes().len() == 3
+                && run.descendants().iter().any(|&pid| command(pid) == ["sleep", "infinity"])
+        });
+    }
+}
+
+#[test]
+fn a_run_interrupted_while_sessions_are_held_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let payload = folder.path().join("waits.payload");
+    let units = "helo HELO client.example\\r\\n\nexpect 250\npause 1000s\nquit QUIT\\r\\n\n";
+    fs::write(&payload, format!("smtp-garden payload\n{units}")).unwrap();
+    let arguments = ["--file", payload.to_str().unwrap(), "--servers", "opensmtpd,pysmtpd"];
+    for interruption in [Interruption::Typed, Interruption::Signal(Signal::SIGTERM)] {
+        interrupt(&arguments, interruption, |run| {
+            let of_garden = run.first_processes();
+            of_garden.len() == 2 && connected(of_garden[0]).is_superset(&BTreeSet::from([2501, 2502]))
+        });
+    }
+}
+
+/// How a run is interrupted.
+#[derive(Clone, Copy, Debug)]
+enum Interruption {
+    /// By Ctrl-C at its terminal.
+    Typed,
+    /// By a signal that it alone gets.
+    Signal(Signal),
+}
+
+/// Starts a run in a terminal of its own, interrupts it when `is_time` says so, and looks at what is left.
+fn interrupt(arguments: &[&str], interruption: Interruption, is_time: impl Fn(&Process) -> bool) {
+    let before = Host::look();
+    let temporary = tempfile::tempdir().unwrap();
+    let words = [program().to_str().unwrap(), "run", "--cache", cache().to_str().unwrap()].map(str::to_owned);
+    let words: Vec<String> = words.into_iter().chain(arguments.iter().map(|word| (*word).to_owned())).collect();
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &format!("exec {}", words.join(" ")), "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "xterm")
+        .env("TMPDIR", temporary.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = terminal.stdout.take().unwrap();
+    let shown = thread::spawn(move || {
+        let mut octets = Vec::new();
+        // What has no other end any more ends in an error.
+        let _ = shown.read_to_end(&mut octets);
+        String::from_utf8_lossy(&octets).into_owned()
+    });
+    let of_terminal = Process(terminal.id().try_into().unwrap());
+    let find = || of_terminal.descendants().into_iter().find(|&pid| command(pid) == words).map(Process);
+    let end = Instant::now() + Duration::from_secs(300);
+    let run = loop {
+        if let Some(run) = find().filter(&is_time) {
+            break run;
+        }
+        let status = terminal.try_wait().unwrap();
+        assert!(status.is_none(), "it ended before it was interrupted: {}", shown.join().unwrap());
+        assert!(Instant::now() < end, "{interruption:?}: it does not come to where it is to be interrupted");
+        thread::sleep(Duration::from_millis(10));
+    };
+    let namespaces = namespaces_of_servers(&run.first_processes());
+    assert!(!inhabitants(&namespaces).is_empty());
+    assert_eq!(Host::look(), before);
+    let _pipes = keep_pipes(&run.first_processes());
+    let signal = match interruption {
+        Interruption::Typed => {
+            terminal.stdin.as_ref().unwrap().write_all(b"\x03").unwrap();
+            Signal::SIGINT
+        }
+        Interruption::Signal(signal) => {
+            kill(Pid::from_raw(run.0), signal).unwrap();
+            signal
+        }
+    };
+    // The terminal is seen to end a little later.
+    while !has_ended(run.0) {
+        assert!(Instant::now() < end, "{interruption:?}: it does not end");
+    }
+    // At once, as it waited for them.
+    assert_eq!(inhabitants(&namespaces), BTreeSet::new());
+    let status = terminal.wait().unwrap();
+    assert_eq!(Host::look(), before);
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    let shown = shown.join().unwrap();
+    assert_eq!(status.code(), Some(128 + signal as i32), "{shown}");
+    // A bar is a line, which is gone: what comes next begins where a line begins, and nothing is said of an end that was wished.
+    let (_, rest) = shown.rsplit_once("\x1b[2K").unwrap_or(("", &shown));
+    assert_eq!(rest, "", "{shown:?}");
 }
 
 #[test]
@@ -132,28 +237,12 @@ impl Up {
 
     /// It and all that it started, as far as they are children of children.
     fn processes(&self) -> BTreeSet<i32> {
-        let mut found = BTreeSet::from([self.pid()]);
-        loop {
-            let children = all_processes().filter(|&pid| parent(pid).is_some_and(|parent| found.contains(&parent)));
-            let more: BTreeSet<i32> = children.filter(|pid| !found.contains(pid)).collect();
-            if more.is_empty() {
-                return found;
-            }
-            found.extend(more);
-        }
+        Process(self.pid()).descendants()
     }
 
     /// The namespaces of the servers that are not those of the host.
     fn namespaces(&self) -> BTreeSet<PathBuf> {
-        let own: BTreeSet<PathBuf> = KINDS.iter().filter_map(|kind| namespace(own_pid(), kind)).collect();
-        let theirs = self.servers.iter().flat_map(|server| {
-            KINDS.iter().map(|kind| namespace(server.first_process, kind).unwrap()).collect::<Vec<_>>()
-        });
-        let namespaces: BTreeSet<PathBuf> = theirs.collect();
-        // One network for all, the others for each.
-        assert_eq!(namespaces.len(), 1 + (KINDS.len() - 1) * self.servers.len());
-        assert!(namespaces.is_disjoint(&own));
-        namespaces
+        namespaces_of_servers(&self.servers.iter().map(|server| server.first_process).collect::<Vec<_>>())
     }
 
     fn listening_on_the_host(&self) -> BTreeSet<u16> {
@@ -182,6 +271,47 @@ impl Server {
         let first_process = root.strip_prefix("/proc/").unwrap().strip_suffix("/root").unwrap().parse().unwrap();
         Self { port: port.parse().unwrap(), domain: domain.into(), root: root.into(), first_process }
     }
+}
+
+/// A process, by its number.
+struct Process(i32);
+
+impl Process {
+    /// It and all that it started, as far as they are children of children.
+    fn descendants(&self) -> BTreeSet<i32> {
+        let mut found = BTreeSet::from([self.0]);
+        loop {
+            let children = all_processes().filter(|&pid| parent(pid).is_some_and(|parent| found.contains(&parent)));
+            let more: BTreeSet<i32> = children.filter(|pid| !found.contains(pid)).collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
+    }
+
+    /// The first processes of its servers, those that are in namespaces of their own by now.
+    fn first_processes(&self) -> Vec<i32> {
+        let is_one = |&pid: &i32| {
+            parent(pid) == Some(self.0)
+                && command(pid).get(1).is_some_and(|word| word == "first-process")
+                && namespace(pid, "pid") != namespace(self.0, "pid")
+        };
+        all_processes().filter(is_one).collect()
+    }
+}
+
+/// The namespaces of servers with these first processes: none of them is the host's.
+fn namespaces_of_servers(first_processes: &[i32]) -> BTreeSet<PathBuf> {
+    let own: BTreeSet<PathBuf> = KINDS.iter().filter_map(|kind| namespace(own_pid(), kind)).collect();
+    let theirs = first_processes
+        .iter()
+        .flat_map(|&pid| KINDS.iter().map(|kind| namespace(pid, kind).unwrap()).collect::<Vec<_>>());
+    let namespaces: BTreeSet<PathBuf> = theirs.collect();
+    // One network for all, the others for each.
+    assert_eq!(namespaces.len(), 1 + (KINDS.len() - 1) * first_processes.len());
+    assert!(namespaces.is_disjoint(&own));
+    namespaces
 }
 
 const KINDS: [&str; 5] = ["ipc", "mnt", "net", "pid", "uts"];
@@ -279,9 +409,31 @@ fn listening(table: &str) -> BTreeMap<String, u16> {
         .collect()
 }
 
+/// The ports that somebody is connected to, in the network of this process.
+fn connected(pid: i32) -> BTreeSet<u16> {
+    const ESTABLISHED: &str = "01";
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let remote = rows.filter(|row| row[3] == ESTABLISHED).map(|row| row[2].rsplit_once(':').unwrap().1.to_owned());
+    remote.map(|port| u16::from_str_radix(&port, 16).unwrap()).collect()
+}
+
+/// The words of a process's command line; none if it has ended.
+fn command(pid: i32) -> Vec<String> {
+    let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split_terminator('\0').map(str::to_owned).collect()
+}
+
 /// The processes that are in one of these namespaces.
 fn inhabitants(namespaces: &BTreeSet<PathBuf>) -> BTreeSet<i32> {
     all_processes().filter(|&pid| namespaces_of(pid).is_some_and(|theirs| !namespaces.is_disjoint(&theirs))).collect()
+}
+
+/// The pipes by which these first processes see that whoever started them ends: as long as one has them, they do not, and have
+/// to be ended.
+fn keep_pipes(first_processes: &[i32]) -> Vec<File> {
+    let pipe = |pid: &i32| OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/0")).unwrap();
+    first_processes.iter().map(pipe).collect()
 }
 
 /// Until nobody is in these namespaces any more; with a patience that nothing that goes right comes near.
@@ -304,6 +456,12 @@ fn namespace(pid: i32, kind: &str) -> Option<PathBuf> {
 
 fn all_processes() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Whether it is gone, but for what its parent is still to be told.
+fn has_ended(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("State:")).is_none_or(|state| state.trim().starts_with('Z'))
 }
 
 fn parent(pid: i32) -> Option<i32> {

@@ -6,12 +6,7 @@
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet. It prints how many findings
 //! there are, and which of them are public, and nothing of the others.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and this one tells"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and this one tells")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,13 +34,16 @@ const PUBLIC: [&str; 6] = [
 #[ignore = "takes an hour"]
 fn every_server_with_every_case_twice() {
     let folder = tempfile::tempdir().unwrap();
-    let reports = ["first", "second"].map(|name| {
-        let json = folder.path().join(name);
+    let hold = |name: &str, arguments: &[&str]| {
         let begun = Instant::now();
-        let report = run(&["all", "--mutations", "1000"], &json);
+        let report = run(arguments, &folder.path().join(name));
         println!("{name}: {:?} in {} s", report.numbers, begun.elapsed().as_secs());
         report
-    });
+    };
+    let first = hold("first", &["all", "--mutations", "0", "--mutate-for", "10m"]);
+    let made = first.mutations.unwrap().made.to_string();
+    let second = hold("second", &["all", "--mutations", &made]);
+    let reports = [first, second];
     for report in &reports {
         tell(report);
         let named: BTreeSet<&str> =
@@ -60,10 +58,15 @@ fn every_server_with_every_case_twice() {
 }
 
 #[test]
-#[ignore = "takes minutes; GARDEN_MAILS names a folder with mails (.eml)"]
+#[ignore = "takes minutes, and gets mails from the network; if GARDEN_MAILS names a folder with mails (.eml), it takes those"]
 fn nobody_stumbles_over_ordinary_mails() {
-    let mails = std::env::var("GARDEN_MAILS").expect("GARDEN_MAILS names a folder with mails; see docs/payloads.md");
     let folder = tempfile::tempdir().unwrap();
+    let mails = std::env::var("GARDEN_MAILS").unwrap_or_else(|_| {
+        let mails = folder.path().join("mails").to_str().unwrap().to_owned();
+        let gather = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/gather-mails");
+        assert!(Command::new(gather).arg(&mails).status().unwrap().success());
+        mails
+    });
     let report = run(&["--folder", &mails, "--shrink", "0"], &folder.path().join("report"));
     assert!(report.numbers.cases > 200, "{} mails", report.numbers.cases);
     tell(&report);

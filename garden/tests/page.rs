@@ -18,9 +18,12 @@ use smtp_garden::report::{Report, letter, page};
 /// Where screenshots go.
 const PICTURES: &str = env!("CARGO_TARGET_TMPDIR");
 
+/// What is typed to hold a case again.
+const AGAIN: &str = "smtp-garden run --report 'a report'";
+
 fn open(browser: &Browser, report: &Report, name: &str) {
     let file = Path::new(PICTURES).join(name);
-    std::fs::write(&file, page(report).unwrap()).unwrap();
+    std::fs::write(&file, page(report, AGAIN).unwrap()).unwrap();
     browser.open(&format!("file://{}", file.display()));
 }
 
@@ -151,7 +154,7 @@ fn a_click_opens_a_case(browser: &Browser, report: &Report, width: u32) {
     let text = text.as_str().unwrap();
     let servers: Vec<_> =
         report.servers.iter().filter(|server| server.absent.is_none()).map(|server| server.name.as_str()).collect();
-    assert!(text.contains(&Report::command("octets/NUL-and-more", &servers)), "{text}");
+    assert!(text.contains(&Report::command(AGAIN, "octets/NUL-and-more", &servers)), "{text}");
     assert!(text.contains("C: RCPT TO:<user1@nul.garden>") && text.contains("S: 354 so it is"), "{text}");
     is_readable(browser, width);
     browser.run("document.querySelector('.two').scrollIntoView()");

@@ -12,6 +12,9 @@ use smtp_garden::compare::{Expected, ExpectedMessage, Kind, Stand, text};
 use smtp_garden::examine::{Bounds, examine, gather};
 use smtp_garden::report::{FORMAT, OTHER_LETTERS, Report, grid, letter};
 
+/// What is typed to hold a case again.
+const AGAIN: &str = "smtp-garden run --report 'a report'";
+
 fn report_of(mut servers: Scripted, cases: &[Case], oracle: &dyn Fn(&Case) -> Option<Expected>) -> Report {
     let gathered = gather(&mut servers, cases).unwrap();
     examine(&mut servers, gathered, oracle, Bounds::default(), &mut |_| {}).unwrap()
@@ -64,9 +67,9 @@ fn json_is_read_back_as_it_was_written_and_another_layout_is_refused() {
 #[test]
 fn the_grid_has_a_letter_for_each_case_and_server_and_is_the_same_without_colours() {
     let report = example();
-    let plain = grid(&report, false);
+    let plain = grid(&report, AGAIN, false);
     assert!(plain.is_ascii() && !plain.contains('\x1b'));
-    let coloured = grid(&report, true);
+    let coloured = grid(&report, AGAIN, true);
     let mut stripped = coloured.clone();
     while let Some(at) = stripped.find("\x1b[") {
         let end = stripped[at..].find('m').unwrap();
@@ -80,7 +83,7 @@ fn the_grid_has_a_letter_for_each_case_and_server_and_is_the_same_without_colour
         let line = plain.lines().find(|line| line.split_whitespace().next() == Some(&entry.case.name)).unwrap();
         assert!(line.ends_with(&format!(" {}", letters.join(" "))), "{line}");
     }
-    assert!(plain.contains("smtp-garden run --case "));
+    assert!(plain.contains(&format!("\n    {AGAIN} --case ")));
 }
 
 /// CR CRLF `.` CRLF has CRLF `.` CRLF in it: two messages are right, and most servers have no say in it.

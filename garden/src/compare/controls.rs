@@ -88,7 +88,8 @@ const OF_MIME: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// The cases that are held with every server before any other.
+/// The cases that are held with every server before any other. They are learned from and are not judged; those that
+/// [`crate::generate::controls`] makes are judged, and show whether what was learned holds for clean mails of other forms.
 pub fn controls() -> Vec<Case> {
     let mut cases: Vec<_> = (1..=CLEAN).map(|number| control(&format!("clean-{number}"), &COMPLETED, "", 1)).collect();
     for missing in COMPLETED {

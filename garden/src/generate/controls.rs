@@ -1,5 +1,7 @@
-//! Clean mails, of which no server should make anything else than of others. What is learned from is in
-//! [`crate::compare::controls`].
+//! Clean mails, of which no server should make anything else than of others.
+//!
+//! What is learned from is in [`crate::compare::controls`], and these are others on purpose: they are judged with what was
+//! learned. A mail that one has learned from is explained by what was learned of it, whatever came of it.
 
 use super::draft::Draft;
 use crate::case::Case;

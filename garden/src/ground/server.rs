@@ -19,6 +19,7 @@ use super::account::{Accounts, USERS, home};
 use super::first_process::PATH;
 use super::garden::{domain, host_name};
 use super::plan::{Made, OUTPUT, Plan, Word};
+use crate::children;
 use crate::device_log::DeviceLog;
 use crate::drive;
 use crate::hop::{Answers, Hop};
@@ -236,14 +237,9 @@ impl Server {
             for namespace in entered {
                 setns(namespace, CloneFlags::empty()).context("entering a namespace")?;
             }
-            Command::new(program)
-                .args(arguments)
-                .env_clear()
-                .env("PATH", PATH)
-                .envs(environment)
-                .stdin(Stdio::null())
-                .output()
-                .with_context(|| format!("running `{}`", argv.join(" ")))
+            let mut command = Command::new(program);
+            command.args(arguments).env_clear().env("PATH", PATH).envs(environment);
+            children::output(&mut command).with_context(|| format!("running `{}`", argv.join(" ")))
         };
         thread::scope(|scope| scope.spawn(inside).join())
             .unwrap_or_else(|_| bail!("running a command ended in a panic"))
@@ -435,14 +431,10 @@ fn start_first_process(program: &Path) -> Result<Child> {
         let flags =
             CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
         unshare(flags).context("making namespaces for a server")?;
-        Command::new(program)
-            .arg("first-process")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // Ctrl-C is for us.
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("running {}", program.display()))
+        let mut command = Command::new(program);
+        // Ctrl-C is for us.
+        command.arg("first-process").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        children::start(&mut command).with_context(|| format!("running {}", program.display()))
     };
     // The namespaces are those of the thread.
     thread::scope(|scope| scope.spawn(started).join()).unwrap_or_else(|_| bail!("starting a process ended in a panic"))

@@ -4,12 +4,12 @@
 
 use std::fmt::Write as _;
 
-use super::{OTHER_LETTERS, Report, letter, verdict_of};
+use super::{Finding, Mutations, OTHER_LETTERS, Report, letter, verdict_of};
 use crate::compare::{Class, Kind, Stand};
 
-/// The grid, the letters that are in it, and the findings behind it. With `has_colours`, letters are coloured for a
-/// terminal (ECMA-48).
-pub fn grid(report: &Report, has_colours: bool) -> String {
+/// The grid, the letters that are in it, and the findings behind it, each with the line to type to see it again: `again` is
+/// what [`Report::again`] says. With `has_colours`, letters are coloured for a terminal (ECMA-48).
+pub fn grid(report: &Report, again: &str, has_colours: bool) -> String {
     let mut text = String::new();
     let names: Vec<&str> =
         report.servers.iter().filter(|server| server.absent.is_none()).map(|server| server.name.as_str()).collect();
@@ -45,7 +45,7 @@ pub fn grid(report: &Report, has_colours: bool) -> String {
             let _ = writeln!(text, "{}: {doubt}", server.name);
         }
     }
-    findings(&mut text, report);
+    findings(&mut text, report, again);
     text
 }
 
@@ -82,7 +82,7 @@ fn coloured(letter: char, stand: Option<&Stand>, has_colours: bool) -> String {
     format!("\x1b[{colour}m{letter}\x1b[0m")
 }
 
-fn findings(text: &mut String, report: &Report) {
+fn findings(text: &mut String, report: &Report, again: &str) {
     let numbers = &report.numbers;
     let _ = writeln!(
         text,
@@ -96,6 +96,9 @@ fn findings(text: &mut String, report: &Report) {
         numbers.findings,
         report.unsteady.len()
     );
+    if let Some(Mutations { seed, made }) = report.mutations {
+        let _ = writeln!(text, "{made} mutations; `mutations --seed {seed} --mutations {made}` makes them again");
+    }
     let mut class = None;
     for finding in &report.findings {
         if class != Some(finding.kind.class()) {
@@ -106,7 +109,7 @@ fn findings(text: &mut String, report: &Report) {
         let public = if public.is_empty() { String::new() } else { format!(" [{}]", public.join(", ")) };
         let _ = writeln!(text, "  {}: {}{public}", finding.server, finding.kind.meaning());
         let _ = writeln!(text, "    {}", finding.detail);
-        let _ = writeln!(text, "    {}", Report::command(&finding.case, &[&finding.server]));
+        let _ = writeln!(text, "    {}", Report::command(again, &finding.case, &needed(report, finding)));
     }
     if !report.unsteady.is_empty() {
         let _ = writeln!(text, "\nnot each time");
@@ -131,4 +134,12 @@ fn findings(text: &mut String, report: &Report) {
         let _ =
             writeln!(text, "  {} before {}, {} of {}: {stand}", chain.relay, chain.receiver, chain.variant, chain.case);
     }
+}
+
+/// Who shows a finding: its server, and some that it stands apart from, so that most are theirs.
+fn needed<'r>(report: &'r Report, finding: &'r Finding) -> Vec<&'r str> {
+    const OTHERS: usize = 2;
+    let entry = report.case(&finding.case);
+    let others = entry.into_iter().flat_map(|entry| entry.judgement.reference()).take(OTHERS);
+    [finding.server.as_str()].into_iter().chain(others).collect()
 }

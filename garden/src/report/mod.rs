@@ -26,6 +26,12 @@ pub struct Report {
     pub format: u32,
     /// The name and the version of the program that wrote it.
     pub program: String,
+    /// What the run was told of recipes, programs and packages, in the words of the command line.
+    #[serde(default)]
+    pub options: Vec<String>,
+    /// The mutations that were made until a time was over, if it was asked for that.
+    #[serde(default)]
+    pub mutations: Option<Mutations>,
     /// The servers, in the order in which they are shown.
     pub servers: Vec<ServerEntry>,
     /// The cases, in the order in which they are shown, the smallest ones that were made of them behind them.
@@ -38,6 +44,15 @@ pub struct Report {
     pub chains: Vec<ChainEntry>,
     /// How many there are of all that.
     pub numbers: Numbers,
+}
+
+/// Mutations, to be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mutations {
+    /// What they were chosen by.
+    pub seed: u64,
+    /// How many were made, the first of this seed.
+    pub made: u64,
 }
 
 /// A server.
@@ -176,9 +191,16 @@ impl Report {
         self.cases.iter().find(|entry| entry.case.name == name)
     }
 
-    /// What to type to hold a case again.
-    pub fn command(case: &str, servers: &[&str]) -> String {
-        format!("smtp-garden run --case {} --servers {}", quoted(case), quoted(&servers.join(",")))
+    /// What to type to hold a case of it again, but for the case and the servers. `file` is where it is kept, `program` how
+    /// ours is called.
+    pub fn again(&self, program: &str, file: &str) -> String {
+        let words = [program, "run", "--report", file].into_iter().chain(self.options.iter().map(String::as_str));
+        words.map(quoted).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What to type to hold this case again; `again` is what [`Self::again`] says.
+    pub fn command(again: &str, case: &str, servers: &[&str]) -> String {
+        format!("{again} --case {} --servers {}", quoted(case), quoted(&servers.join(",")))
     }
 }
 

@@ -6,12 +6,12 @@ use serde::Serialize;
 use super::{OTHER_LETTERS, Report};
 use crate::compare::{Class, Kind};
 
-/// The page.
+/// The page, with the line to type to hold a case again: `again` is what [`Report::again`] says.
 ///
 /// # Errors
 ///
 /// None that is known: nothing in a report cannot be written.
-pub fn page(report: &Report) -> Result<String> {
+pub fn page(report: &Report, again: &str) -> Result<String> {
     #[derive(Serialize)]
     struct Letter {
         letter: char,
@@ -22,6 +22,7 @@ pub fn page(report: &Report) -> Result<String> {
     #[derive(Serialize)]
     struct Data<'a> {
         report: &'a Report,
+        again: &'a str,
         letters: Vec<Letter>,
         classes: [Class; 8],
     }
@@ -32,7 +33,7 @@ pub fn page(report: &Report) -> Result<String> {
         kind: Some(kind),
         meaning: kind.meaning(),
     });
-    let data = Data { report, letters: others.chain(kinds).collect(), classes: Class::ALL };
+    let data = Data { report, again, letters: others.chain(kinds).collect(), classes: Class::ALL };
     let json = serde_json::to_string(&data).context("writing the report for the page")?;
     // So that nothing that a server said ends the element that it stands in, or begins a comment.
     let json = json.replace('<', r"\u003c");

@@ -1,0 +1,67 @@
+//! The processes that we start: all of them end before we do, when we are to end.
+
+use std::fs;
+use std::io;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+/// Who starts a process has it meanwhile; who ends all keeps it, so that no more are started.
+static STARTS: Mutex<()> = Mutex::new(());
+
+fn starts() -> MutexGuard<'static, ()> {
+    STARTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a process.
+///
+/// # Errors
+///
+/// As of [`Command::spawn`].
+pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
+    let _starts = starts();
+    command.spawn()
+}
+
+/// Runs a process to its end, with nothing to read, and returns what it prints.
+///
+/// # Errors
+///
+/// As of [`Command::output`].
+pub(crate) fn output(command: &mut Command) -> io::Result<Output> {
+    start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
+}
+
+/// Ends all processes that we started, and waits until they are gone. From then on, whoever starts one waits for ever.
+///
+/// The first process of a server takes all others of its namespace with it: the kernel lets it be gone when they are.
+pub(crate) fn end_all() {
+    std::mem::forget(starts());
+    loop {
+        let children = own();
+        if children.is_empty() {
+            return;
+        }
+        for child in children {
+            // Another thread of ours may have waited for it meanwhile.
+            let _ = kill(child, Signal::SIGKILL);
+            let _ = waitpid(child, None);
+        }
+    }
+}
+
+/// The processes whose parent we are.
+fn own() -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok().map(Pid::from_raw));
+    pids.filter(|&pid| parent(pid) == Some(Pid::this())).collect()
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok().map(Pid::from_raw)
+}
