@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::case::{Case, Part, Placeholder, Unit, piece};
 use crate::compare::text::sent_in;
@@ -100,23 +102,7 @@ pub fn adapt(case: &Case, hello: Hello, login: Option<&str>) -> (Case, Vec<usize
 
 /// The line that this user logs in with (RFC 4616).
 pub fn auth_plain(user: &str, password: &str) -> String {
-    format!("AUTH PLAIN {}", base64(format!("\0{user}\0{password}").as_bytes()))
-}
-
-/// In base64 (RFC 4648), for the one line that needs it.
-fn base64(octets: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in octets.chunks(3) {
-        let number = (0..3).fold(0u32, |number, at| number << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
-        for digit in 0..4usize {
-            match digit <= group.len() {
-                true => text.push(char::from(LETTERS[(number >> (18 - 6 * digit) & 63) as usize])),
-                false => text.push('='),
-            }
-        }
-    }
-    text
+    format!("AUTH PLAIN {}", STANDARD.encode(format!("\0{user}\0{password}")))
 }
 
 /// Whether the session was held to its end: each reply that is waited for came, and was the expected one.

@@ -1,10 +1,18 @@
 //! A page for a browser, in one file: nothing is loaded from elsewhere, so it can be sent and kept.
 
+use std::io::Write as _;
+
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde::Serialize;
 
-use super::{OTHER_LETTERS, Report};
-use crate::compare::{Class, Kind};
+use super::{CaseEntry, ChainEntry, Finding, Numbers, OTHER_LETTERS, Report, ServerEntry, Unsteady};
+use crate::case::Case;
+use crate::compare::{Class, Expected, Judgement, Kind};
+use crate::observation::Observation;
 
 /// The page, with the line to type to hold a case again: `again` is what [`Report::again`] says.
 ///
@@ -21,7 +29,7 @@ pub fn page(report: &Report, again: &str) -> Result<String> {
     }
     #[derive(Serialize)]
     struct Data<'a> {
-        report: &'a Report,
+        report: Shown<'a>,
         again: &'a str,
         letters: Vec<Letter>,
         classes: [Class; 8],
@@ -33,9 +41,68 @@ pub fn page(report: &Report, again: &str) -> Result<String> {
         kind: Some(kind),
         meaning: kind.meaning(),
     });
-    let data = Data { report, again, letters: others.chain(kinds).collect(), classes: Class::ALL };
+    let data = Data { report: Shown::of(report)?, again, letters: others.chain(kinds).collect(), classes: Class::ALL };
     let json = serde_json::to_string(&data).context("writing the report for the page")?;
     // So that nothing that a server said ends the element that it stands in, or begins a comment.
     let json = json.replace('<', r"\u003c");
     Ok(include_str!("page.html").replace("{{data}}", &json))
+}
+
+/// A report, with what was observed packed: it is a hundred times as much as the rest, and is unpacked case by case, when
+/// somebody opens one.
+#[derive(Serialize)]
+struct Shown<'a> {
+    program: &'a str,
+    servers: &'a [ServerEntry],
+    cases: Vec<ShownCase<'a>>,
+    findings: &'a [Finding],
+    unsteady: &'a [Unsteady],
+    chains: &'a [ChainEntry],
+    numbers: Numbers,
+}
+
+#[derive(Serialize)]
+struct ShownCase<'a> {
+    case: &'a Case,
+    of: Option<&'a str>,
+    expected: Option<&'a Expected>,
+    judgement: &'a Judgement,
+    /// The servers that were asked, in the order of what was observed of them.
+    asked: Vec<&'a str>,
+    packed: String,
+}
+
+impl<'a> Shown<'a> {
+    fn of(report: &'a Report) -> Result<Self> {
+        Ok(Self {
+            program: &report.program,
+            servers: &report.servers,
+            cases: report.cases.iter().map(ShownCase::of).collect::<Result<_>>()?,
+            findings: &report.findings,
+            unsteady: &report.unsteady,
+            chains: &report.chains,
+            numbers: report.numbers,
+        })
+    }
+}
+
+impl<'a> ShownCase<'a> {
+    fn of(entry: &'a CaseEntry) -> Result<Self> {
+        Ok(Self {
+            case: &entry.case,
+            of: entry.of.as_deref(),
+            expected: entry.expected.as_ref(),
+            judgement: &entry.judgement,
+            asked: entry.observations.iter().map(|observation| observation.server.as_str()).collect(),
+            packed: packed(&entry.observations)?,
+        })
+    }
+}
+
+/// As JSON in gzip (RFC 1952), which browsers unpack, in base64.
+fn packed(observations: &[Observation]) -> Result<String> {
+    let what = "packing what was observed";
+    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+    packer.write_all(&serde_json::to_vec(observations).context(what)?).context(what)?;
+    Ok(STANDARD.encode(packer.finish().context(what)?))
 }
