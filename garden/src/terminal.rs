@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -26,7 +27,8 @@ pub(crate) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// How far something is, where a terminal shows it: a bar of this length, or a spinner if nobody knows it.
+/// How far something is: a bar of this length, or a spinner if nobody knows it. Where no terminal shows it, a line says it now
+/// and then.
 pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     let mut speaks = speaks();
     let (bar, style) = match length {
@@ -38,7 +40,26 @@ pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     *speaks = Some(bar.clone());
+    if !std::io::stderr().is_terminal() {
+        let bar = bar.clone();
+        thread::spawn(move || tell_at_times(&bar));
+    }
     bar
+}
+
+/// Between two lines that say how far something is.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
+
+fn tell_at_times(bar: &ProgressBar) {
+    loop {
+        thread::sleep(BETWEEN_LINES);
+        if bar.is_finished() {
+            return;
+        }
+        let sessions = bar.length().map(|length| format!("{} of {length} sessions", bar.position()));
+        let what: Vec<String> = sessions.into_iter().chain([bar.message()]).filter(|word| !word.is_empty()).collect();
+        complain(&format!("{}, {} s", what.join(", "), bar.elapsed().as_secs()));
+    }
 }
 
 /// The same for what ends at a time: what is left is shown, and a message.
