@@ -89,6 +89,10 @@ pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Resu
     if let Some(last) = observations.last_mut() {
         last.log.extend(server.take_log());
     }
+    // What stays in its queue would be waited for behind all that is held next.
+    if !is_drained {
+        server.restart()?;
+    }
     Ok(observations)
 }
 
@@ -261,9 +265,11 @@ mod tests {
         let mut server = Straight::new();
         server.looks_until_drained = 5;
         assert!(hold(&mut server, &[a_message()], PATIENCE).unwrap()[0].is_drained);
+        assert_eq!(server.restarts, 0);
         server.looks_until_drained = usize::MAX;
         let patience = Patience { drained: Duration::from_millis(50), ..PATIENCE };
         assert!(!hold(&mut server, &[a_message()], patience).unwrap()[0].is_drained);
+        assert_eq!(server.restarts, 1);
     }
 
     #[test]
