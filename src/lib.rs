@@ -34,6 +34,7 @@ pub mod signals;
 pub mod smtp;
 mod system_calls;
 mod systemd;
+pub mod transcript;
 mod unread;
 pub mod untrusted;
 mod user;
