@@ -13,7 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadlines::Deadlines;
 pub(crate) use deadlines::SCARCE;
-pub(crate) use opened::Opened;
+pub use opened::Opened;
+pub(crate) use opened::accounts;
 use recording::Recording;
 
 use crate::config::{Config, Finding, Flags, Protocol, TlsUse, Trace};

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 pub use octets::{Octets, Piece};
 pub use read::{Malformed, Transcript};
+pub(crate) use write::EXTENSION;
 pub use write::{Recorder, lines_of};
 
 use crate::config::{Finding, Protocol, Rules, Verdict};
@@ -147,15 +148,13 @@ impl Ruled {
     }
 }
 
-/// The line that decided: the last one that was about this peer, sender or recipient, or else the last that was looked at.
 fn line_of(findings: &[Finding<'_>]) -> Option<String> {
     deciding(findings).and_then(|finding| finding.line).map(|line| line.to_string())
 }
 
-/// What of the findings decided.
+/// What of the findings decided: the last line that is about this peer, sender or recipient. Nobody's line may be.
 pub fn deciding<'f, 'c>(findings: &'f [Finding<'c>]) -> Option<&'f Finding<'c>> {
-    let with_line = || findings.iter().rev().filter(|finding| finding.line.is_some());
-    with_line().find(|finding| finding.verdict == Verdict::Matches).or_else(|| with_line().next())
+    findings.iter().rev().find(|finding| finding.line.is_some() && finding.verdict == Verdict::Matches)
 }
 
 const ADMITTED: &str = "admitted";

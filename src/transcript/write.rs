@@ -131,9 +131,6 @@ impl Recorder {
     /// We answer.
     pub fn reply(&mut self, reply: &Reply, is_extended: bool) {
         self.is_data = reply.code == reply::START_INPUT.code;
-        if reply.code == reply::CHALLENGE {
-            return self.note(&Entry::Reply(CHALLENGED.to_owned()));
-        }
         lines_of(reply, is_extended).into_iter().for_each(|line| self.note(&Entry::Reply(line)));
     }
 
@@ -273,8 +270,11 @@ fn without_secrets(line: &[u8], shown: &[u8]) -> Octets {
     octets
 }
 
-/// The lines of a reply as they are sent.
+/// The lines of a reply as they are sent, but for a challenge.
 pub fn lines_of(reply: &Reply, is_extended: bool) -> Vec<String> {
+    if reply.code == reply::CHALLENGE {
+        return vec![CHALLENGED.to_owned()];
+    }
     let mut sent = Vec::new();
     reply.encode(is_extended, &mut sent);
     String::from_utf8_lossy(&sent).lines().map(str::to_owned).collect()
@@ -352,7 +352,7 @@ impl Entry {
 const CHALLENGED: &str = "334 (not shown)";
 
 /// What the name of a transcript ends with.
-const EXTENSION: &str = "transcript";
+pub(crate) const EXTENSION: &str = "transcript";
 
 /// How many names are tried: two processes have one number only where each has a world of its own.
 const MAX_TRIES: u32 = 1000;
