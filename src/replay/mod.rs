@@ -128,7 +128,7 @@ fn transcripts_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 struct Summary {
     sessions: usize,
     differing: usize,
-    /// How many sessions part from now in the same way first, and the first of them.
+    /// How many sessions are another way now in the same way, and the first of them.
     groups: HashMap<String, (usize, PathBuf, usize)>,
     flaws: Vec<Flaw>,
 }
@@ -137,11 +137,13 @@ impl Summary {
     fn add(&mut self, config: &Config, accounts: &Accounts, file: &Path) {
         match played(config, accounts, file) {
             Ok(None) => {}
-            Ok(Some((_, Played { differences, .. }))) => {
+            Ok(Some((transcript, Played { differences, .. }))) => {
                 self.sessions += 1;
-                let Some(first) = differences.first() else { return };
+                // Other words count if there is nothing else.
+                let decisive = differences.iter().find(|difference| difference.is_of_decision());
+                let Some(first) = decisive.or(differences.first()) else { return };
                 self.differing += 1;
-                let group = tell::kind_of(config, first);
+                let group = tell::kind_of(config, &transcript.header.peer, first);
                 let (count, ..) = self.groups.entry(group).or_insert((0, file.to_owned(), first.line));
                 *count += 1;
             }

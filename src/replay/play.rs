@@ -176,7 +176,21 @@ impl<'t> Exchange<'t> {
     }
 }
 
+impl Difference {
+    /// Whether somebody is let in who was not, or the other way round, or mail goes somewhere else: more than other words.
+    pub(super) fn is_of_decision(&self) -> bool {
+        let class = |told: &Told| told.replies.last().and_then(|reply| reply.bytes().next());
+        !self.then.has_rules_of(&self.now) || class(&self.then) != class(&self.now)
+    }
+}
+
 impl Told {
+    /// Whether the rules say the same in both.
+    pub(super) fn has_rules_of(&self, other: &Self) -> bool {
+        self.rules.len() == other.rules.len()
+            && self.rules.iter().zip(&other.rules).all(|(one, other)| one.agrees_with(other))
+    }
+
     /// Whether the last reply has this code.
     fn is_answered(&self, code: &str) -> bool {
         self.replies.last().is_some_and(|reply| reply.starts_with(code))
@@ -262,10 +276,18 @@ impl Player<'_> {
 
     fn text(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
         if self.text_is_skipped {
-            return;
+            return self.give_up_transaction();
         }
         let now = self.feed(octets, exchange);
         self.compare(exchange, "(text of the message)".to_owned(), &exchange.then, now, is_cut);
+    }
+
+    /// Whoever is not let send its text begins anew.
+    fn give_up_transaction(&mut self) {
+        if self.session.transaction().is_some() {
+            self.input.extend_from_slice(b"RSET\r\n");
+            let _ = self.receive();
+        }
     }
 
     /// AUTH and all that belongs to it. What was said in it is not known, but how it ended.

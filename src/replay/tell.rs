@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::play::{Difference, Played, Told};
 use super::settings;
 use crate::config::Config;
+use crate::peer::Peer;
 use crate::transcript::{Ruled, Transcript};
 use crate::untrusted::Untrusted;
 
@@ -59,19 +60,22 @@ pub(super) fn for_programs(config: &Config, file: &Path, transcript: &Transcript
     format!("{whole}\n")
 }
 
-/// What of a difference is the same for many sessions, of one or more lines.
-pub(super) fn kind_of(config: &Config, difference: &Difference) -> String {
+/// What of a difference is the same for many sessions, of one or more lines: who the peer is, what else it was told and our
+/// name for a message are not.
+pub(super) fn kind_of(config: &Config, peer: &Peer, difference: &Difference) -> String {
     let verb = difference.said.split([' ', ':']).next().unwrap_or_default();
     let mut text = format!("{}\n", Untrusted::new(verb.as_bytes()).for_people());
-    // What is in the answer to one EHLO only is what matters of it.
+    let peer = peer.to_string();
+    let general = |reply: &str| {
+        let reply = reply.split_once(", id=").map_or(reply, |(before, _)| before);
+        reply.replace(&peer, "(the peer)")
+    };
     let (then, now) = (&difference.then, &difference.now);
     let only = |these: &Told, others: &Told| {
-        let is_other =
-            |reply: &&String| !others.replies.iter().any(|other| without_peers(other) == without_peers(reply));
-        let replies = these.replies.iter().filter(is_other).map(|reply| without_peers(reply).to_owned()).collect();
-        let has_other_rules = these.rules.len() != others.rules.len()
-            || these.rules.iter().zip(&others.rules).any(|(this, other)| !this.agrees_with(other));
-        Told { rules: if has_other_rules { these.rules.clone() } else { Vec::new() }, replies }
+        let others_say: Vec<String> = others.replies.iter().map(|reply| general(reply)).collect();
+        let replies = these.replies.iter().map(|reply| general(reply)).filter(|reply| !others_say.contains(reply));
+        let rules = if these.has_rules_of(others) { Vec::new() } else { these.rules.clone() };
+        Told { rules, replies: replies.collect() }
     };
     told(&mut text, "then:", &only(then, now));
     told(&mut text, "now: ", &only(now, then));
@@ -80,11 +84,6 @@ pub(super) fn kind_of(config: &Config, difference: &Difference) -> String {
         let _ = writeln!(text, "  why:  {}", Untrusted::new(line.as_bytes()).for_people());
     }
     text
-}
-
-/// A reply without our name for a message, which is another each time.
-fn without_peers(reply: &str) -> &str {
-    reply.split_once(" id=").or_else(|| reply.split_once(" Hello ")).map_or(reply, |(before, _)| before)
 }
 
 fn told(text: &mut String, when: &str, told: &Told) {
@@ -104,9 +103,7 @@ fn told(text: &mut String, when: &str, told: &Told) {
 
 /// What decides now: lines of rules, or else of a setting.
 fn why(config: &Config, difference: &Difference) -> Vec<String> {
-    let (then, now) = (&difference.then.rules, &difference.now.rules);
-    let rules_agree = then.len() == now.len() && then.iter().zip(now).all(|(then, now)| then.agrees_with(now));
-    match rules_agree {
+    match difference.then.has_rules_of(&difference.now) {
         false => difference.why.clone(),
         true => settings::deciding(config, difference).into_iter().collect(),
     }
