@@ -103,8 +103,10 @@ fn told(text: &mut String, when: &str, told: &Told) {
 
 /// What decides now: lines of rules, or else of a setting.
 fn why(config: &Config, difference: &Difference) -> Vec<String> {
-    match difference.then.has_rules_of(&difference.now) {
-        false => difference.why.clone(),
-        true => settings::deciding(config, difference).into_iter().collect(),
+    // They may not have been asked.
+    let are_rules = !difference.now.rules.is_empty() && !difference.then.has_rules_of(&difference.now);
+    match are_rules {
+        true => difference.why.clone(),
+        false => settings::deciding(config, difference).into_iter().collect(),
     }
 }
