@@ -169,10 +169,11 @@ impl Recorder {
         self.has_begun |= !line.is_empty();
         let said = match shown {
             Some(shown) if shown.as_ptr_range().end == line.as_ptr_range().end => Octets::shown(octets),
-            Some(shown) => without_secrets(line, shown).and(end),
+            Some(shown) => without_secrets(line, shown).and(&like_the_worst_of(line)).and(end),
+            None if line.trim_ascii().is_empty() => Octets::shown(octets),
             // How long a password is is nobody's business, but that a line was too long decides.
             None if line.len() > LONGEST_SECRET => Octets::default().and_left_out(line.len() as u64).and(end),
-            None => Octets::default().and_secret().and(end),
+            None => without_secrets(line, credentials::verb_of(line)).and(&like_the_worst_of(line)).and(end),
         };
         self.note(&Entry::Said(said));
     }
@@ -258,8 +259,23 @@ fn create(path: &Path) -> io::Result<File> {
     files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
 }
 
+/// What decides whether a line is one of text, and none of its secret: a control character in the place of such, and a
+/// character of its kind in the place of one beyond ASCII.
+fn like_the_worst_of(line: &[u8]) -> Vec<u8> {
+    let has_control = line.iter().any(|octet| octet.is_ascii_control() && *octet != b'\t');
+    let beyond_ascii = match std::str::from_utf8(line) {
+        Err(_) => &b"\xff"[..],
+        Ok(text) if !text.is_ascii() => "\u{e9}".as_bytes(),
+        Ok(_) => b"",
+    };
+    [if has_control { &b"\0"[..] } else { b"" }, beyond_ascii].concat()
+}
+
 fn without_secrets(line: &[u8], shown: &[u8]) -> Octets {
     let mut octets = Octets::default();
+    if shown.is_empty() {
+        return octets.and_secret();
+    }
     for word in credentials::without_secrets(line, shown) {
         let space: &[u8] = if octets.pieces().is_empty() { b"" } else { b" " };
         octets = match word {

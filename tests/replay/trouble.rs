@@ -157,16 +157,16 @@ fn sessions_that_break_off() {
 fn sessions_that_are_killed() {
     let scratch = scratch(RULE);
     let lines = ["EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<a@mx.example>", "DATA", "Subject: x\r\n."];
-    for count in 0..=lines.len() {
+    // With the first reply there is a transcript.
+    for count in 1..=lines.len() {
         let mut session = scratch.greeted();
         for line in &lines[..count] {
             session.ask(line);
         }
-        session.ask("NOOP");
         nix::sys::signal::kill(session.pid(), Signal::SIGKILL).unwrap();
         session.end();
     }
-    assert_eq!(transcripts(&scratch).len(), lines.len() + 1);
+    assert_eq!(transcripts(&scratch).len(), lines.len());
     for name in transcripts(&scratch) {
         assert!(!scratch.read(&name).contains("\nE: "));
     }
