@@ -13,6 +13,7 @@ mod clients;
 mod corpus;
 mod format;
 mod many;
+mod readme;
 mod secrets;
 #[path = "../support/mod.rs"]
 mod support;
