@@ -44,11 +44,18 @@ pub(super) struct Told {
     pub(super) replies: Vec<String>,
 }
 
+/// The same as the transcript has it.
+#[derive(Default)]
+struct Then<'t> {
+    rules: Vec<&'t Ruled>,
+    replies: Vec<&'t str>,
+}
+
 /// Something that the peer said, and what came of it then.
 struct Exchange<'t> {
     line: usize,
     said: Said<'t>,
-    then: Told,
+    then: Then<'t>,
     /// How others than the rules refused.
     asked: Option<&'t Reply>,
     /// How each delivery ended, and our name for the message.
@@ -63,6 +70,23 @@ enum Said<'t> {
     Nothing,
     Line(&'t Octets),
     Text(&'t Octets),
+}
+
+impl Said<'_> {
+    /// The same for people.
+    fn shown(self) -> String {
+        let octets = match self {
+            Said::Nothing => return "(connected)".to_owned(),
+            Said::Text(_) => return "(text of the message)".to_owned(),
+            Said::Line(octets) => octets,
+        };
+        let shown = octets.pieces().iter().map(|piece| match piece {
+            Piece::Shown(octets) => octets.strip_suffix(b"\r\n").unwrap_or(octets).escape_ascii().to_string(),
+            Piece::Secret => "(not shown)".to_owned(),
+            Piece::LeftOut(octets) => format!("({octets} bytes)"),
+        });
+        shown.collect()
+    }
 }
 
 /// Plays it. How decisions come about is told only if that `is_wanted`: it takes longer.
@@ -144,13 +168,13 @@ fn exchanges(transcript: &Transcript) -> Vec<Exchange<'_>> {
 impl<'t> Exchange<'t> {
     fn new(line: usize, said: Said<'t>) -> Self {
         let (asked, deliveries) = (None, Vec::new());
-        Self { line, said, then: Told::default(), asked, deliveries, is_secured: false, user: None }
+        Self { line, said, then: Then::default(), asked, deliveries, is_secured: false, user: None }
     }
 
     fn take(&mut self, entry: &'t Entry) {
         match entry {
-            Entry::Reply(line) => self.then.replies.push(line.clone()),
-            Entry::Ruled(ruled) => self.then.rules.push(ruled.clone()),
+            Entry::Reply(line) => self.then.replies.push(line),
+            Entry::Ruled(ruled) => self.then.rules.push(ruled),
             Entry::Asked(reply) => self.asked = Some(reply),
             Entry::Delivered(id, words) => self.deliveries.push((Ok(words.clone()), id)),
             Entry::NotDelivered(reply) => self.deliveries.push((Err(reply.clone()), "")),
@@ -172,7 +196,7 @@ impl<'t> Exchange<'t> {
     }
 
     fn is_answered(&self, code: &str) -> bool {
-        self.then.is_answered(code)
+        self.then.replies.last().is_some_and(|reply| reply.starts_with(code))
     }
 }
 
@@ -181,6 +205,13 @@ impl Difference {
     pub(super) fn is_of_decision(&self) -> bool {
         let class = |told: &Told| told.replies.last().and_then(|reply| reply.bytes().next());
         !self.then.has_rules_of(&self.now) || class(&self.then) != class(&self.now)
+    }
+}
+
+impl Then<'_> {
+    fn told(&self) -> Told {
+        let rules = self.rules.iter().map(|ruled| (*ruled).clone());
+        Told { rules: rules.collect(), replies: self.replies.iter().map(ToString::to_string).collect() }
     }
 }
 
@@ -201,7 +232,7 @@ impl Told {
     }
 
     /// Whether both say the same; of a transcript that `is_cut`, as far as it goes.
-    fn agrees_with(&self, then: &Self, is_cut: bool) -> bool {
+    fn agrees_with(&self, then: &Then<'_>, is_cut: bool) -> bool {
         let are_as_many = self.rules.len() == then.rules.len() && self.replies.len() == then.replies.len();
         let are_enough = self.rules.len() >= then.rules.len() && self.replies.len() >= then.replies.len();
         (are_as_many || (is_cut && are_enough))
@@ -254,7 +285,7 @@ impl Player<'_> {
             now.replies = vec![if is_implicit { TLS_FIRST } else { NO_TLS_FIRST }.to_owned()];
             self.stop(first.line, "TLS begins at another time");
         }
-        self.compare(first, "(connected)".to_owned(), &first.then, now, is_cut);
+        self.compare(first, &first.then, now, is_cut);
     }
 
     fn line(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
@@ -274,7 +305,7 @@ impl Player<'_> {
         // Of a line that may be a password it is not known what was wrong with it.
         let is_unknown = octets.pieces().contains(&Piece::Secret);
         if !(is_unknown && exchange.is_answered("5") && now.is_answered("5")) {
-            self.compare(exchange, shown(octets), &exchange.then, now, is_cut);
+            self.compare(exchange, &exchange.then, now, is_cut);
         }
     }
 
@@ -283,7 +314,7 @@ impl Player<'_> {
             return self.give_up_transaction();
         }
         let now = self.feed(octets, exchange);
-        self.compare(exchange, "(text of the message)".to_owned(), &exchange.then, now, is_cut);
+        self.compare(exchange, &exchange.then, now, is_cut);
     }
 
     /// Whoever is not let send its text begins anew.
@@ -321,7 +352,7 @@ impl Player<'_> {
                 None => self.stop(exchange.line, "there is nothing to log in with"),
             }
         }
-        self.compare(exchange, shown(octets), &last.then, now, is_cut);
+        self.compare(exchange, &last.then, now, is_cut);
     }
 
     /// Has the session hear this; what comes of it now.
@@ -445,10 +476,11 @@ impl Player<'_> {
         self.played.rest.get_or_insert((line, why));
     }
 
-    fn compare(&mut self, exchange: &Exchange<'_>, said: String, then: &Told, now: Told, is_cut: bool) {
+    fn compare(&mut self, exchange: &Exchange<'_>, then: &Then<'_>, now: Told, is_cut: bool) {
         if !now.agrees_with(then, is_cut) {
             let (why, reply) = (std::mem::take(&mut self.why), self.reply.take());
-            self.played.differences.push(Difference { line: exchange.line, said, then: then.clone(), now, why, reply });
+            let (line, said, then) = (exchange.line, exchange.said.shown(), then.told());
+            self.played.differences.push(Difference { line, said, then, now, why, reply });
         }
     }
 }
@@ -470,21 +502,6 @@ fn without_response(octets: &Octets) -> Octets {
 fn ends_exchange(reply: &Reply) -> bool {
     [reply::not_authenticated(false).code, OUR_FAULT, reply::not_a_response().code].contains(&reply.code)
         || reply.status == reply::response_too_long().status
-}
-
-/// What the peer said, for people.
-fn shown(octets: &Octets) -> String {
-    let mut shown = String::new();
-    for piece in octets.pieces() {
-        match piece {
-            Piece::Shown(octets) => {
-                shown.push_str(&octets.strip_suffix(b"\r\n").unwrap_or(octets).escape_ascii().to_string())
-            }
-            Piece::Secret => shown.push_str("(not shown)"),
-            Piece::LeftOut(octets) => shown.push_str(&format!("({octets} bytes)")),
-        }
-    }
-    shown
 }
 
 /// What stands for octets that are left out.
