@@ -23,8 +23,10 @@ pub enum Invocation {
     Receive(Options, Option<Peer>),
     /// Accept connections and start a receiver for each.
     Listen(Options, ListenOptions),
-    /// Look for mistakes in the configuration; the last says whether warnings count as a failure.
-    Check(Options, Verbosity, bool),
+    /// Look for mistakes in the configuration; whether warnings count as a failure, and the folder of transcripts to play.
+    Check(Options, Verbosity, bool, Option<PathBuf>),
+    /// Play these transcripts of sessions.
+    Replay(Options, Vec<PathBuf>, Format),
     /// Say what would happen to a message.
     Explain(Options, Question),
     /// Show what sessions have counted in this file, or in that of the configuration.
@@ -117,12 +119,12 @@ pub struct Question {
     pub format: Format,
 }
 
-/// How `explain` answers.
+/// How `explain` and `replay` answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     Text,
-    /// For programs: one object of JSON (RFC 8259).
+    /// For programs: one object of JSON (RFC 8259), of `replay` one for each transcript.
     Json,
 }
 
@@ -143,12 +145,16 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         Some(("listen", matches)) => Invocation::Listen(options, listen(matches)),
         Some(("check", matches)) => {
             let verbosity = if matches.get_flag("verbose") { Verbosity::Verbose } else { Verbosity::Quiet };
-            Invocation::Check(options, verbosity, matches.get_flag("strict"))
+            Invocation::Check(options, verbosity, matches.get_flag("strict"), matches.get_one("replay").cloned())
+        }
+        Some(("replay", matches)) => {
+            let files = matches.get_many("transcript").into_iter().flatten().cloned().collect();
+            Invocation::Replay(options, files, format(matches))
         }
         Some(("explain", matches)) => {
             let peer = peer(matches)?.ok_or_else(|| error("--peer is missing"))?;
             let recipients = matches.get_many("rcpt").into_iter().flatten().cloned().collect();
-            let format = if matches.get_flag("json") { Format::Json } else { Format::Text };
+            let format = format(matches);
             let (from, tls) = (text(matches, "from"), matches.get_flag("tls"));
             let user = matches.get_one("auth").cloned();
             Invocation::Explain(options, Question { peer, from, recipients, tls, user, format })
@@ -197,7 +203,9 @@ fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<
         let has_flags = arguments.peek().is_some_and(|next| {
             let is_option = next.len() > 1 && next.as_encoded_bytes().starts_with(b"-");
             !is_option
-                && !["listen", "check", "explain", "metrics", "passwd"].iter().any(|subcommand| *subcommand == next)
+                && !["listen", "check", "explain", "replay", "metrics", "passwd"]
+                    .iter()
+                    .any(|subcommand| *subcommand == next)
         });
         Some(if argument == "-d" && !has_flags { "-da".into() } else { argument })
     })
@@ -258,6 +266,11 @@ pub fn command() -> Command {
             Command::new("explain")
                 .about("Say what would happen to a message, and why, without doing anything")
                 .defer(explain_arguments),
+        )
+        .subcommand(
+            Command::new("replay")
+                .about("Say what of recorded sessions would be another way today, without doing anything")
+                .defer(replay_arguments),
         )
         .subcommand(
             Command::new("metrics")
@@ -337,6 +350,31 @@ fn check_arguments(command: Command) -> Command {
                 .help("Say so too when there are none, and what the sandbox allows"),
         )
         .arg(Arg::new("strict").long("strict").action(ArgAction::SetTrue).help("Exit with 1 if there are warnings"))
+        .arg(
+            Arg::new("replay")
+                .long("replay")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .help("Play the transcripts in this folder as well"),
+        )
+}
+
+fn replay_arguments(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("transcript")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("Transcripts of sessions, as the flag `t` has them written"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Answer with one object of JSON for each of them"),
+        )
 }
 
 fn explain_arguments(command: Command) -> Command {
@@ -447,6 +485,10 @@ fn listen(matches: &ArgMatches) -> ListenOptions {
         json: matches.get_flag("json"),
         attachments: matches.get_one("attachments").cloned(),
     }
+}
+
+fn format(matches: &ArgMatches) -> Format {
+    if matches.get_flag("json") { Format::Json } else { Format::Text }
 }
 
 fn peer(matches: &ArgMatches) -> Result<Option<Peer>, clap::Error> {

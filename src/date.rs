@@ -48,6 +48,29 @@ impl fmt::Display for HeaderDate {
     }
 }
 
+/// A moment in UTC, to the microsecond: `2026-11-21T01:32:50.000000Z` (RFC 3339).
+pub(crate) struct Timestamp(OffsetDateTime);
+
+impl Timestamp {
+    /// Now.
+    pub(crate) fn now() -> Self {
+        Self(OffsetDateTime::now_utc())
+    }
+
+    /// The same in a form for the names of files: `20261121T013250.000000Z`.
+    pub(crate) fn for_names(&self) -> String {
+        self.to_string().replace(['-', ':'], "")
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = self.0;
+        write!(f, "{:04}-{:02}-{:02}T", t.year(), u8::from(t.month()), t.day())?;
+        write!(f, "{:02}:{:02}:{:02}.{:06}Z", t.hour(), t.minute(), t.second(), t.microsecond())
+    }
+}
+
 /// Reads the file that says what the local time is, while it can be read.
 pub(crate) fn learn_time_zone() {
     now_local();
@@ -72,9 +95,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms() {
+    fn every_form() {
         let t = OffsetDateTime::from_unix_timestamp(1_793_928_770).unwrap();
         assert_eq!(Asctime(t).to_string(), "Fri Nov  6 01:32:50 2026");
+        assert_eq!(Timestamp(t).to_string(), "2026-11-06T01:32:50.000000Z");
+        assert_eq!(Timestamp(t).for_names(), "20261106T013250.000000Z");
         let t = t.to_offset(UtcOffset::from_hms(-3, -30, 0).unwrap());
         assert_eq!(HeaderDate(t).to_string(), "Thu, 5 Nov 2026 22:02:50 -0330");
     }

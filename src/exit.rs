@@ -7,10 +7,15 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Done.
     Ok = 0,
-    /// `explain`: such mail would be refused. `check --strict`: there are warnings.
+    /// `explain`: such mail would be refused. `check --strict`: there are warnings. `replay`: something would be
+    /// another way.
     Refused = 1,
     /// Called wrongly.
     Usage = 64,
+    /// `replay`: a file is no transcript.
+    DataErr = 65,
+    /// `replay`: a file cannot be read.
+    NoInput = 66,
     /// Something in this program is broken.
     Software = 70,
     /// The system does not give what we need.
@@ -21,6 +26,13 @@ pub(crate) enum Exit {
     Config = 78,
     /// `listen --timeout`: the time was over (timeout(1)).
     TimedOut = 124,
+}
+
+impl Exit {
+    /// This, unless it is that all is well: then the other.
+    pub(crate) fn or(self, other: Self) -> Self {
+        if self == Exit::Ok { other } else { self }
+    }
 }
 
 impl From<Exit> for ExitCode {

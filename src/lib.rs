@@ -26,6 +26,7 @@ mod passwd;
 pub mod peer;
 pub mod policy;
 mod receive;
+mod replay;
 mod sandbox;
 pub mod scram_keys;
 mod scrape;
@@ -34,6 +35,7 @@ pub mod signals;
 pub mod smtp;
 mod system_calls;
 mod systemd;
+pub mod transcript;
 mod unread;
 pub mod untrusted;
 mod user;
@@ -61,7 +63,14 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let exit = match invocation {
         Invocation::Receive(options, peer) => receive::run(&options, peer),
         Invocation::Listen(options, listen) => listen::run(&options, &listen),
-        Invocation::Check(options, verbosity, is_strict) => check::run(&options, verbosity, is_strict),
+        Invocation::Check(options, verbosity, is_strict, transcripts) => {
+            let exit = check::run(&options, verbosity, is_strict);
+            match transcripts {
+                Some(folder) if exit != Exit::Config => replay::try_folder(&options, &folder).or(exit),
+                _ => exit,
+            }
+        }
+        Invocation::Replay(options, files, format) => replay::run(&options, &files, format),
         Invocation::Explain(options, question) => explain::run(&options, &question),
         Invocation::Metrics(options, file) => scrape::run(&options, file.as_deref()),
         Invocation::Passwd(name, kind) => passwd::run(&name, kind),

@@ -81,30 +81,31 @@ impl<'c> Policy<'c> {
     /// Answers what the session asks. What was asked a moment ago has the same answer of the rules: who is put off comes back,
     /// and who repeats itself to keep us busy costs nothing. Servers that mail is passed on to are asked each time.
     pub fn answer(&mut self, question: &Question) -> Answer {
-        match question {
-            Question::Sender(sender) => {
-                self.sender = Some(sender.clone());
-                match self.rules_answer(question) {
-                    Answer::Admitted => {
-                        let refusal = self.room_refusal().or_else(|| self.upstream_refusal_of_sender(sender));
-                        refusal.map_or(Answer::Admitted, Answer::No)
-                    }
-                    answer => answer,
-                }
+        let answer = self.rules_answer(question);
+        self.refusal_of_others(question, &answer).map_or(answer, Answer::No)
+    }
+
+    /// What others than the rules have against what these allow: servers that mail is passed on to, and the lack of room.
+    pub fn refusal_of_others(&self, question: &Question, answer: &Answer) -> Option<Reply> {
+        match (question, answer) {
+            (Question::Sender(sender), Answer::Admitted) => {
+                self.room_refusal().or_else(|| self.upstream_refusal_of_sender(sender))
             }
-            Question::Recipient(mailbox) => match self.rules_answer(question) {
-                Answer::Destinations(destinations) => match self.upstream_refusal(&destinations, mailbox) {
-                    Some(refusal) => Answer::No(refusal),
-                    None => Answer::Destinations(destinations),
-                },
-                answer => answer,
-            },
-            // A password is not kept, and whoever tries it again is to find out nothing by that.
-            Question::Mechanisms | Question::Password(_) | Question::ScramKeys(_) => self.decide(question),
+            (Question::Recipient(mailbox), Answer::Destinations(destinations)) => {
+                self.upstream_refusal(destinations, mailbox)
+            }
+            _ => None,
         }
     }
 
-    fn rules_answer(&mut self, question: &Question) -> Answer {
+    /// What the rules, and the accounts, say to a question of the session.
+    pub fn rules_answer(&mut self, question: &Question) -> Answer {
+        match question {
+            Question::Sender(sender) => self.sender = Some(sender.clone()),
+            Question::Recipient(_) => {}
+            // A password is not kept, and whoever tries it again is to find out nothing by that.
+            Question::Mechanisms | Question::Password(_) | Question::ScramKeys(_) => return self.decide(question),
+        }
         let is_same = |known: &Question| match (known, question) {
             // To the rules a sender is its address.
             (Question::Sender(known), Question::Sender(sender)) => known.path == sender.path,

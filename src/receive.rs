@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
 use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
+use crate::date::Timestamp;
 use crate::deliver::{Reporter, Runner};
 use crate::exit::Exit;
 use crate::files;
@@ -33,6 +34,7 @@ use crate::sandbox::{self, Flaw};
 use crate::server::{Opened, Server};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
+use crate::transcript::{Header, Recorder};
 use crate::untrusted::Untrusted;
 use crate::user;
 
@@ -91,13 +93,14 @@ fn receive(
     let log_for =
         |origin: &_| known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), origin, stderr));
     // A proxy says whose connection it is before anything else is said, and log and rules know nobody but whom it names.
-    let mut connection = None;
+    let (mut connection, mut proxy) = (None, None);
     if let (Ok(Origin::Socket(Address::Ip(address))), Ok(config), Ok(signals)) = (&origin, &loaded, &signals)
         && config.rules.has_proxies()
         && became_user.is_ok()
     {
         let client = client_of(config, *address, connection.insert(Connection::standard_io().stopped_by(signals)));
         let client = client.map_err(|unheard| unheard.stop(log_for(&origin), tally))?;
+        proxy = Some(*address).filter(|address| *address != client);
         origin = Ok(Origin::Socket(client.into()));
     }
     let log = log_for(&origin);
@@ -137,8 +140,9 @@ fn receive(
     if config.sandbox.level != Level::Off {
         server.open_spool_file();
     }
+    let recorder = recorder(&config, log);
     sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
-    let mut refusal = None;
+    let (mut refusal, was_looked_up) = (None, name_servers.is_some());
     if let Some((address, servers)) = name_servers {
         let patience = Patience { until: server.deadline(), signals: Some(signals) };
         refusal = look_up(&config, log, address, &mut peer, &servers, patience);
@@ -146,8 +150,31 @@ fn receive(
         runner.keep(&config.rules.commands_for(&peer));
     }
     log.event(&Event::Connected(&peer));
+    if let Some(recorder) = recorder {
+        let (time, protocol) = (Timestamp::now().to_string(), config.protocol);
+        let is_nameless = was_looked_up && peer.hostname.is_none();
+        server.record(recorder, &Header { time, protocol, proxy, peer: peer.clone(), is_nameless });
+    }
     server.serve(&peer, refusal, &runner);
     Ok(())
+}
+
+/// What records this session, if that is wanted and can be.
+fn recorder(config: &Config, log: &Log) -> Option<Recorder> {
+    if !log.wants(Flags::TRANSCRIPTS) {
+        return None;
+    }
+    let Some(transcripts) = &config.transcripts else {
+        log.event(&Event::NoTranscript(&"the configuration has no `transcript_dir`"));
+        return None;
+    };
+    match Recorder::create(transcripts) {
+        Ok(recorder) => Some(recorder),
+        Err(error) => {
+            log.event(&Event::NoTranscript(&format_args!("{}: {error}", transcripts.folder.display())));
+            None
+        }
+    }
 }
 
 /// Why a connection is over before there was a session, or in the middle of one.

@@ -21,7 +21,7 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::config::{Config, Connections, Level, Place, TlsUse};
+use crate::config::{Config, Connections, Flags, Level, Place, TlsUse};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
@@ -105,6 +105,9 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
                 None => format!("one file without a name, opened before in {folder}, for large messages"),
                 Some(error) => format!("{folder}: {error}; messages of more than 1 MiB would be deferred"),
             });
+            if let Some(transcripts) = config.transcripts.as_ref().filter(|_| config.debug.has(Flags::TRANSCRIPTS)) {
+                lines.push(format!("one file in {}, made before, for the transcript", transcripts.folder.display()));
+            }
             if config.tls() != TlsUse::Off {
                 lines.push("certificates and keys, opened before, to read them".to_owned());
             }

@@ -4,6 +4,7 @@
 
 mod deadlines;
 mod opened;
+mod recording;
 mod tls;
 
 use std::convert::Infallible;
@@ -12,9 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadlines::Deadlines;
 pub(crate) use deadlines::SCARCE;
-pub(crate) use opened::Opened;
+pub use opened::Opened;
+pub(crate) use opened::accounts;
+use recording::Recording;
 
-use crate::config::{Config, Flags, Protocol, TlsUse, Trace};
+use crate::config::{Config, Finding, Flags, Protocol, TlsUse, Trace};
 use crate::deliver::{self, Context, Reporter, Runner, Upstreams};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
@@ -26,7 +29,8 @@ use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
-use crate::smtp::{Delivery, Heard, Step, Turn};
+use crate::smtp::{Answer, Delivery, Heard, Question, Step, Turn};
+use crate::transcript::{Entry, Header, Recorder, Ruled};
 
 /// Serves one peer on standard input and output.
 pub struct Server<'a> {
@@ -57,6 +61,8 @@ pub struct Server<'a> {
     spool: Option<Spool>,
     /// The same, line by line for the log, if that is wanted.
     letter: Lines,
+    /// Where the session is recorded, if it is.
+    recording: Recording<'a>,
 }
 
 /// Who is asked and who takes mail.
@@ -118,6 +124,7 @@ impl<'a> Server<'a> {
             spool_file: None,
             spool: None,
             letter: Lines::default(),
+            recording: Recording::none(log),
         };
         if config.tls() != TlsUse::Implicit {
             server.send(&reply::greeting(&config.domain, config.protocol), false);
@@ -137,6 +144,15 @@ impl<'a> Server<'a> {
         self.spool_file = Some(Rc::new(SpoolFile::open(self.config.spool_dir.as_ref())));
     }
 
+    /// Records the session, of which this is known so far.
+    pub fn record(&mut self, recorder: Recorder, header: &Header) {
+        self.recording.begin(recorder, header);
+        if self.config.tls() != TlsUse::Implicit {
+            let greeting = reply::greeting(&self.config.domain, self.config.protocol);
+            self.recording.with(|recorder| recorder.reply(&greeting, false));
+        }
+    }
+
     /// When the peer's time is over, if no message comes.
     pub fn deadline(&self) -> Instant {
         self.deadlines.message()
@@ -145,12 +161,19 @@ impl<'a> Server<'a> {
     /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted; `runner`
     /// runs commands.
     pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
-        let trace = Trace::new(self.log.wants(Flags::RULES));
+        let trace = Trace::new(self.log.wants(Flags::RULES) || self.recording.is_on());
         let upstreams = Upstreams::new(self.config, &self.opened.relay, self.log, self.signals);
         let mut policy =
             Policy::new(self.config, peer, trace).with_accounts(&self.opened.accounts).with_upstreams(&upstreams);
+        let is_nameless = refusal.is_some();
         let refusal = refusal.or_else(|| policy.refusal());
-        self.log_trace(&mut policy);
+        let findings = self.log_trace(&mut policy);
+        self.recording.with(|recorder| {
+            recorder.note(&Entry::Ruled(match is_nameless {
+                true => Ruled::of_nameless_peer(),
+                false => Ruled::of_peer(refusal.is_some(), &findings),
+            }));
+        });
         // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
         // ahead: the peer reads the same lines in the same order. The 421 that may come unasked (RFC 5321, 3.8) would tell
         // neither the sender nor the log that this is for good.
@@ -197,10 +220,12 @@ impl<'a> Server<'a> {
                     Input::Gone(error) => return broken(&error),
                     Input::Stop => {
                         end = End::Stopped;
+                        self.recording.note_end(&end);
                         Step::Close(reply::shutting_down(&self.config.domain))
                     }
                     Input::TimedOut => {
                         end = End::TimedOut;
+                        self.recording.note_end(&end);
                         Step::Close(self.deadlines.refusal())
                     }
                 },
@@ -213,10 +238,7 @@ impl<'a> Server<'a> {
                 }
                 Step::Ask(question) => {
                     outside.upstreams.set_deadline(self.deadlines.message());
-                    let answer = policy.answer(&question);
-                    // Whoever we asked took its time, and not the peer's.
-                    self.deadlines.not_idle();
-                    self.log_trace(policy);
+                    let answer = self.ask(&question, policy);
                     let step = session.answer(answer);
                     if session.transaction().is_some_and(|open| !open.recipients.is_empty()) {
                         self.deadlines.recipient_accepted();
@@ -225,6 +247,7 @@ impl<'a> Server<'a> {
                 }
                 // Whoever has no answer yet will be sent the message again.
                 Step::Deliver(delivery) if delivery.group.start > 0 && self.is_to_stop() => {
+                    self.recording.note_end(&End::Stopped);
                     Step::Close(reply::shutting_down(&self.config.domain))
                 }
                 Step::Deliver(delivery) => self.deliver(session, delivery, outside),
@@ -236,6 +259,7 @@ impl<'a> Server<'a> {
                     self.log.event(&Event::Authenticated { user: &user, mechanism });
                     self.tally.count(Family::Authentications.with_any(mechanism.name()));
                     self.log.authenticated(&user);
+                    self.recording.with(|recorder| recorder.authenticated(&user, mechanism));
                     session.authenticated(&user);
                     policy.authenticated(&user);
                     Step::Reply(reply)
@@ -254,10 +278,30 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Finds out what the session has to know.
+    fn ask(&mut self, question: &Question, policy: &mut Policy<'_>) -> Answer {
+        let answer = policy.rules_answer(question);
+        let refusal = policy.refusal_of_others(question, &answer);
+        // Whoever we asked took its time, and not the peer's.
+        self.deadlines.not_idle();
+        let findings = self.log_trace(policy);
+        self.recording.with(|recorder| {
+            recorder.ruled(Ruled::of_answer(question, &answer, &findings, &self.config.rules));
+            if let Some(refusal) = &refusal {
+                recorder.note(&Entry::Asked(refusal.clone()));
+            }
+        });
+        refusal.map_or(answer, Answer::No)
+    }
+
     /// Gives the session what has come, and the spool what comes of it.
     fn receive<'s>(&mut self, session: &mut Session<'s>) -> Step {
         self.text.clear();
         let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
+        self.recording.with(|recorder| {
+            let (octets, behind) = self.connection.buffered().split_at(used);
+            recorder.heard(octets, behind, heard, &step);
+        });
         match heard {
             Heard::Nothing | Heard::Discarded => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
@@ -311,6 +355,7 @@ impl<'a> Server<'a> {
         self.deadlines.not_idle();
         tally.observe(Family::DeliveryTime, began);
         let is_delivered = outcome.is_ok();
+        self.recording.with(|recorder| recorder.delivered(&outcome, &id));
         let step = session.delivered(outcome, &id);
         if is_delivered {
             self.deadlines.message_accepted();
@@ -332,6 +377,7 @@ impl<'a> Server<'a> {
 
     /// Sends what is to be sent and waits for more.
     fn wait(&mut self) -> Input {
+        self.recording.flush();
         let input = self.connection.fill(self.deadlines.idle());
         if let Input::More = input {
             self.unconfirmed = None;
@@ -341,6 +387,8 @@ impl<'a> Server<'a> {
 
     /// Counts how the session has ended, and tells the log what it does not know yet.
     fn finish(&mut self, end: End, session: &Session<'_>) {
+        self.recording.note_end(&end);
+        self.recording.flush();
         self.refusals.finish(self.log);
         // What a message that broke off had begun.
         log_letter(self.log, &mut self.letter, &[], true);
@@ -388,6 +436,7 @@ impl<'a> Server<'a> {
         let enhanced = session.is_extended();
         let sent = match self.delivered.take() {
             Some((id, delivery)) => {
+                self.recording.with(|recorder| recorder.reply(reply, enhanced));
                 reply.encode(enhanced, self.connection.replies());
                 let sent = self.flush();
                 deliver::log_delivery(self.log, &id, &delivery, reply);
@@ -419,6 +468,7 @@ impl<'a> Server<'a> {
 
     /// Queues a reply, and logs it.
     fn send(&mut self, reply: &Reply, enhanced: bool) {
+        self.recording.with(|recorder| recorder.reply(reply, enhanced));
         reply.encode(enhanced, self.connection.replies());
         if reply.is_negative() {
             self.tally.refusal(reply.code, reply.status);
@@ -447,10 +497,11 @@ impl<'a> Server<'a> {
         self.connection.flush(self.deadlines.idle())
     }
 
-    fn log_trace(&self, policy: &mut Policy<'_>) {
-        for finding in policy.take_trace() {
-            self.log.event(&Event::Rule(&finding));
-        }
+    /// Logs how the last decisions came about.
+    fn log_trace<'c>(&self, policy: &mut Policy<'c>) -> Vec<Finding<'c>> {
+        let findings = policy.take_trace();
+        findings.iter().for_each(|finding| self.log.event(&Event::Rule(finding)));
+        findings
     }
 
     /// A name for a message that no other has on this machine: the time, this process, and a count.

@@ -20,11 +20,11 @@ const FLOORS: [&[&str]; 11] = [
     &["net"],
     &["config", "systemd"],
     &["cli", "smtp"],
-    &["log", "message"],
+    &["log", "message", "transcript"],
     &["deliver", "sandbox"],
     &["policy"],
     &["check", "passwd", "scrape", "server"],
-    &["explain", "listen", "receive"],
+    &["explain", "listen", "receive", "replay"],
 ];
 
 /// What the protocol may know, and nothing that is a file, a clock, a log or a connection.

@@ -34,6 +34,9 @@ _mailrecv() {
             mailrecv,passwd)
                 cmd="mailrecv__subcmd__passwd"
                 ;;
+            mailrecv,replay)
+                cmd="mailrecv__subcmd__replay"
+                ;;
             mailrecv__subcmd__help,check)
                 cmd="mailrecv__subcmd__help__subcmd__check"
                 ;;
@@ -52,6 +55,9 @@ _mailrecv() {
             mailrecv__subcmd__help,passwd)
                 cmd="mailrecv__subcmd__help__subcmd__passwd"
                 ;;
+            mailrecv__subcmd__help,replay)
+                cmd="mailrecv__subcmd__help__subcmd__replay"
+                ;;
             *)
                 ;;
         esac
@@ -59,7 +65,7 @@ _mailrecv() {
 
     case "${cmd}" in
         mailrecv)
-            opts="-c -d -l -h -V --lmtp --peer --help --version listen check explain metrics passwd help"
+            opts="-c -d -l -h -V --lmtp --peer --help --version listen check explain replay metrics passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -89,7 +95,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__check)
-            opts="-c -d -l -v -h --lmtp --strict --help"
+            opts="-c -d -l -v -h --lmtp --strict --replay --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -104,6 +110,10 @@ _mailrecv() {
                     return 0
                     ;;
                 -l)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --replay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -157,7 +167,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__help)
-            opts="listen check explain metrics passwd help"
+            opts="listen check explain replay metrics passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -241,6 +251,20 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__help__subcmd__passwd)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mailrecv__subcmd__help__subcmd__replay)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -367,6 +391,32 @@ _mailrecv() {
                     ;;
                 --hash)
                     COMPREPLY=($(compgen -W "argon2id scram-sha-256" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mailrecv__subcmd__replay)
+            opts="-c -d -l -h --lmtp --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -l)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

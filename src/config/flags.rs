@@ -1,4 +1,4 @@
-//! The flags of `debug`: what is logged beyond errors.
+//! The flags of `debug`: what is logged beyond errors, and whether sessions are recorded.
 //!
 //! One table: a flag is one row, and what parses flags, the message about an unknown one, the command line's help and
 //! the test of the manual page read it.
@@ -18,7 +18,7 @@ macro_rules! flags {
             /// Every flag: its letter, and what it logs in the words of mailrecv.conf(5).
             pub const ALL: &[(char, Self, &str)] = &[$(($letter, Self::$name, $words)),+];
 
-            /// Every letter: those of the flags, and `a` for all of them in front.
+            /// Every letter: those of the flags, and `a` in front, for all that is logged.
             pub const ALPHABET: &str = concat!('a', $($letter),+);
         }
     };
@@ -32,12 +32,14 @@ flags! {
     'l' LETTERS "the text of messages"
     'r' RULES "which rule matched what"
     's' DIALOGUE "the SMTP dialogue"
+    't' TRANSCRIPTS "nothing, but a transcript of each session is written"
     'w' WARNINGS "warnings"
     '+' DELIVERIES "one line for each delivery"
 }
 
 impl Flags {
-    /// Reads flag letters; `-` takes away what stands before it, `a` is all of them.
+    /// Reads flag letters; `-` takes away what stands before it, `a` is all that is logged: transcripts are files of their
+    /// own, and somebody has to say where.
     pub fn parse(text: &str) -> Result<Self, String> {
         match Self::parse_known(text) {
             (flags, None) => Ok(flags),
@@ -51,7 +53,10 @@ impl Flags {
         for letter in text.chars() {
             match (letter, Self::ALL.iter().find(|(name, ..)| *name == letter)) {
                 ('-', _) => flags = Self::default(),
-                ('a', _) => flags = Self::ALL.iter().fold(flags, |all, (_, flag, _)| Self(all.0 | flag.0)),
+                ('a', _) => {
+                    let logged = Self::ALL.iter().filter(|(_, flag, _)| *flag != Self::TRANSCRIPTS);
+                    flags = logged.fold(flags, |all, (_, flag, _)| Self(all.0 | flag.0));
+                }
                 (_, Some((_, flag, _))) => flags.0 |= flag.0,
                 (_, None) => unknown = unknown.or(Some(letter)),
             }

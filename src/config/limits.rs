@@ -81,6 +81,15 @@ macro_rules! limits {
             pub const DEFAULTS: &[(&str, &str, u16, &str)] =
                 &[$((concat!("limit.", stringify!($name)), $default, $code, $text)),+];
 
+            /// The directive of the limit that has us say this, if there is one.
+            pub(crate) fn whose_reply(&self, code: u16, text: &str) -> Option<&'static str> {
+                let is_of = |refusal: &Refusal| refusal.code == code && refusal.text == text;
+                $(if is_of(&self.$name.refusal) {
+                    return Some(concat!("limit.", stringify!($name)));
+                })+
+                None
+            }
+
             /// Takes over what a line says.
             pub(super) fn set(&mut self, line: LimitLine<'_>) {
                 match line.value {

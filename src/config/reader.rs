@@ -9,12 +9,14 @@ use anyhow::{Context, anyhow, bail};
 
 use super::auth::AuthLines;
 use super::brokers::BrokerLines;
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line};
+use super::flags::Flags;
 use super::include::{self, Fitting, MAX_DEPTH, MAX_FILES, Named};
 use super::lexer::{self, Prepared, Word};
 use super::secrets::Cited;
-use super::settings::Config;
+use super::setting_lines::SettingLines;
+use super::settings::{Config, Setting};
 use super::source::{self, LineStart, Source};
 use super::sources::shown;
 use super::tls::TlsLines;
@@ -64,6 +66,7 @@ impl Reader {
             return Err(Diagnostic { file: sources.shown_beside_main(file), ..changed });
         }
         self.find_missing_lines();
+        self.find_missing_folder_of_transcripts();
         self.find_missing_broker_lines();
         // Those of a file that is included further down may have been found before.
         self.errors.sort_by_key(|error| error.line);
@@ -81,6 +84,19 @@ impl Reader {
             let missing = AuthLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing(&self.config));
             self.errors.extend(missing);
         }
+    }
+
+    /// Looks for the line that asks for transcripts if none says where.
+    fn find_missing_folder_of_transcripts(&mut self) {
+        let Config { rules, debug, transcripts, .. } = &self.config;
+        if !debug.has(Flags::TRANSCRIPTS) || transcripts.is_some() || self.may_have_another("transcript_dir") {
+            return;
+        }
+        let message = "the flag `t` needs a folder for transcripts: write `transcript_dir DIR`";
+        self.errors.extend(match SettingLines::find(rules, |setting| matches!(setting, Setting::debug(_))) {
+            Ok(lines) => lines.of(|_| true).last().map(|line| line.cite(Severity::Error, message.to_owned())),
+            Err(error) => Some(error),
+        });
     }
 
     /// Whether there is a mistake in a line that begins so, or a file is missing that may have one: that is all there is

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, PeersNamed, RuleLine};
 use super::exact::{Changed, ExactRules, read_again};
-use super::lexer::{Problem, Word};
+use super::lexer::{self, Problem, Word};
 use super::limits::Refusal;
 use super::needs::Needs;
 use super::ordered::{Effect, Matcher, OrderedRule};
@@ -338,6 +338,18 @@ impl Rules {
     /// What a line, counted through all files, is called.
     pub fn line(&self, number: u32) -> LineName<'_> {
         self.sources.name(number)
+    }
+
+    /// The line of a setting that counts: the last one that begins with this directive, if one does and can be read.
+    pub(crate) fn line_of_setting(&self, directive: &str) -> Option<LineName<'_>> {
+        let mut found = None;
+        let read = self.sources.for_each_line(|number, text| {
+            let Ok(prepared) = lexer::prepared(text) else { return };
+            if prepared.words().next_word().is_some_and(|word| word.text == directive) {
+                found = Some(number);
+            }
+        });
+        read.ok().and(found).map(|number| self.line(number))
     }
 
     /// What says that mail goes to a destination: `line 7`, or `deadletter_file`.

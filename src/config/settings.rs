@@ -103,6 +103,8 @@ settings! {
     "protocol" protocol: Protocol = Protocol::Smtp, value::protocol, "";
     /// Where large messages wait while they are received.
     "spool_dir" spool_dir: Option<PathBuf> = None, value::folder, "";
+    /// Where transcripts of sessions are written, if the flag `t` asks for them.
+    "transcript_dir" transcripts: Option<Transcripts> = None, value::transcripts, "";
     /// How a session confines itself.
     "sandbox" sandbox: Sandbox = Sandbox::ON, value::sandbox, "";
     /// How many lines of a text `print` shows.
@@ -184,7 +186,9 @@ impl Setting {
     pub(super) fn path(&self) -> Option<(&Path, bool)> {
         match self {
             Setting::log(LogTarget::File(path)) => Some((path, true)),
-            Setting::spool_dir(Some(path)) => Some((path, false)),
+            Setting::spool_dir(Some(path)) | Setting::transcripts(Some(Transcripts { folder: path, .. })) => {
+                Some((path, false))
+            }
             _ => None,
         }
     }
@@ -193,6 +197,15 @@ impl Setting {
     pub(super) fn is_domain(&self) -> bool {
         matches!(self, Setting::domain(_))
     }
+}
+
+/// Where transcripts are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transcripts {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Whether they have the text of messages in them.
+    pub with_text: bool,
 }
 
 /// In what form subscribers get a message.

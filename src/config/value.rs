@@ -11,7 +11,7 @@ use super::amqp_url::AmqpUrl;
 use super::flags::Flags;
 use super::lexer::{Problem, Word, Words, truth};
 use super::limits::{NameCheck, Refusal};
-use super::settings::{AuthUse, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse};
+use super::settings::{AuthUse, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse, Transcripts};
 use super::shell::{self, Role};
 use super::spelling::did_you_mean;
 use crate::accounts::{self, hash};
@@ -158,6 +158,20 @@ pub(super) fn protocol(words: &mut Words<'_>) -> Result<Protocol, Problem> {
 
 pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
     words.path("a folder").map(|word| Some(PathBuf::from(word.text)))
+}
+
+/// A folder for transcripts, and whether they have the text of messages in them.
+pub(super) fn transcripts(words: &mut Words<'_>) -> Result<Option<Transcripts>, Problem> {
+    let folder = PathBuf::from(words.path("a folder")?.text);
+    let with_text = match words.next_word() {
+        None => false,
+        Some(Word { text: "with_text", .. }) => true,
+        Some(other) => {
+            let message = format!("`{}` found where nothing or `with_text` is expected", other.text);
+            return Err(other.problem(message));
+        }
+    };
+    Ok(Some(Transcripts { folder, with_text }))
 }
 
 pub(super) fn file(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {

@@ -139,6 +139,8 @@ pub enum Event<'a> {
     TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize, network: &'a dyn Display },
     /// A session did not end by itself.
     SessionKilled(Signal),
+    /// The session is not recorded, or not from here on.
+    NoTranscript(&'a dyn Display),
     /// Somebody wanted `listen` to reload.
     NothingToReload,
     /// Somebody wanted to know how `listen` is: sessions now, served until now, peers told to come again later.
@@ -204,6 +206,7 @@ impl Event<'_> {
             | Event::NotTakenBack { .. }
             | Event::NotReported(..)
             | Event::NoReports(_)
+            | Event::NoTranscript(_)
             | Event::NotDecoded(..)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
@@ -239,6 +242,7 @@ impl Event<'_> {
             | Event::PartialSandbox(_)
             | Event::NotReported(..)
             | Event::NoReports(_)
+            | Event::NoTranscript(_)
             | Event::NotDecoded(..)
             | Event::NotCounted(_)
             | Event::GoneInTransaction(_)
@@ -392,6 +396,9 @@ impl Event<'_> {
             Event::NotCounted(where_and_why) => write!(f, "WARNING: this session is not counted in {where_and_why}"),
             Event::NotReported(id, error) => write!(f, "WARNING: message {id} is delivered, but not reported: {error}"),
             Event::NoReports(error) => write!(f, "WARNING: messages cannot be reported: {error}"),
+            Event::NoTranscript(error) => {
+                write!(f, "WARNING: the transcript of this session is missing or breaks off: {error}")
+            }
             Event::NotDecoded(id, panic) => write!(
                 f,
                 "WARNING: some of message {id} is shown as it came, because of a fault in this program: '{}'",

@@ -43,7 +43,8 @@ fn keys(config: &Config) -> Keys {
     keys
 }
 
-fn accounts(config: &Config) -> Accounts {
+/// Who may log in, if anybody may.
+pub(crate) fn accounts(config: &Config) -> Accounts {
     match config.auth() {
         AuthUse::Off => Accounts::default(),
         AuthUse::Offer | AuthUse::Require => {

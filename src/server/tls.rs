@@ -12,6 +12,7 @@ use crate::policy::Policy;
 use crate::smtp::Step;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
+use crate::transcript::Entry;
 
 impl Server<'_> {
     /// The handshake, and then the greeting (RFC 8314, 3.3).
@@ -69,6 +70,7 @@ impl Server<'_> {
         self.tls = self.connection.tls_parameters();
         if let Some(parameters) = &self.tls {
             self.log.event(&Event::Secured(parameters));
+            self.recording.with(|recorder| recorder.note(&Entry::Secured(parameters.to_string())));
         }
         self.deadlines.not_idle();
         self.unconfirmed = None;

@@ -3,6 +3,7 @@
 //! Printers, scanners and the clients of other protocols log in whatever was offered. Nothing is made of that here but
 //! silence: such lines are in no log. To hide one line too many costs a question, one too few a password.
 
+use super::auth::Mechanism;
 use super::command;
 
 /// Whether a line that is no command may have a password in it, or be followed by one: AUTH, well spelled or not, what
@@ -21,6 +22,37 @@ pub fn are_announced(line: &[u8]) -> bool {
 pub fn shown(line: &[u8]) -> Option<&[u8]> {
     let line = line.trim_ascii_start();
     command::is_meant_as(line, AUTH).then(|| &line[..AUTH.len()])
+}
+
+/// The verb that a line begins with, if it is one that we know.
+pub fn verb_of(line: &[u8]) -> &[u8] {
+    if command::has_verb(line) { command::verb(line) } else { b"" }
+}
+
+/// What of a line a transcript may have, as words and as what stands in the place of others. `line` is without its end, and
+/// `shown` the beginning of it that the log has.
+pub fn without_secrets<'l>(line: &'l [u8], shown: &'l [u8]) -> impl Iterator<Item = Word<'l>> {
+    let hidden = line.trim_ascii_start().get(shown.len()..).unwrap_or_default();
+    let words = hidden.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let is_auth = shown.eq_ignore_ascii_case(AUTH.as_bytes());
+    let word = move |(place, word): (usize, &'l [u8])| match is_auth && place == 0 && is_offered(word) {
+        true => Word::Shown(word),
+        false => Word::Secret,
+    };
+    std::iter::once(Word::Shown(shown)).chain(words.enumerate().map(word))
+}
+
+/// A word of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word<'l> {
+    /// Everybody may see it.
+    Shown(&'l [u8]),
+    /// It may be a password.
+    Secret,
+}
+
+fn is_offered(word: &[u8]) -> bool {
+    Mechanism::ALL.iter().any(|mechanism| word.eq_ignore_ascii_case(mechanism.name().as_bytes()))
 }
 
 fn is_login(word: &[u8]) -> bool {

@@ -63,6 +63,11 @@ impl Status {
 }
 
 impl Reply {
+    /// A reply that somebody has worded already.
+    pub fn passed_on(code: u16, status: Option<Status>, text: String, is_our_fault: bool) -> Self {
+        Self { is_our_fault, text: text.into(), ..fixed(code, status, "") }
+    }
+
     /// Whether the reply says no.
     pub fn is_negative(&self) -> bool {
         self.code >= 400

@@ -4,11 +4,11 @@
 
 use base64ct::{Base64, Encoding};
 
-use super::{Asked, Question, Session, State, about};
+use super::{Asked, Question, Session, State, about, reply_or_close};
 use crate::config::{AuthUse, Protocol};
 use crate::smtp::auth::{Exchange, MAX_RESPONSE_LINE, Mechanism, Progress};
 use crate::smtp::line::Found;
-use crate::smtp::reply;
+use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::Hello;
 use crate::smtp::{Answer, Heard, Step, Turn};
 
@@ -185,6 +185,25 @@ impl Session<'_> {
                 self.challenge(hello, &challenge, exchange)
             }
             (asked, answer) => self.unanswered(asked, answer),
+        }
+    }
+
+    /// The exchange that goes on ends like this: as this user, or with this refusal. For who plays a session again without
+    /// what was said in it.
+    pub fn conclude(&mut self, outcome: Result<String, Reply>) -> Step {
+        let (hello, exchange) = match std::mem::take(&mut self.state) {
+            State::Authenticating(hello, exchange) => (hello, exchange),
+            state => {
+                self.state = state;
+                return self.fail(reply::wrong_answer());
+            }
+        };
+        self.state = State::Ready(hello);
+        match outcome {
+            Ok(user) => Step::Authenticated(user, exchange.mechanism(), reply::AUTHENTICATED),
+            Err(refusal) if refusal.code == reply::not_authenticated(false).code => self.not_authenticated(""),
+            Err(refusal) if refusal.is_our_fault => reply_or_close(refusal),
+            Err(refusal) => self.fail(refusal),
         }
     }
 

@@ -1,0 +1,516 @@
+//! Plays a transcript again, on today's configuration: what its peer said goes to a session of today, and what comes of it
+//! is held against what came of it then.
+//!
+//! Nothing outside is asked and nothing is delivered: what name servers, next servers and destinations said then, and
+//! whether a password was right, is taken from the transcript. Where the peer would go on in another way, because it is
+//! answered in another way, the rest of a transcript says nothing.
+
+use crate::accounts::Accounts;
+use crate::config::{Config, Protocol, TlsUse, Trace};
+use crate::policy::Policy;
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::session::Session;
+use crate::smtp::{Answer, Delivery, Outcome, Question, Step, Turn};
+use crate::transcript::{Entry, Octets, Piece, Ruled, Transcript, deciding, lines_of};
+
+/// What came of playing a transcript.
+#[derive(Debug, Default)]
+pub(super) struct Played {
+    /// What is another way now, in the order of the lines.
+    pub(super) differences: Vec<Difference>,
+    /// From which line on nothing was held against anything, and why.
+    pub(super) rest: Option<(usize, &'static str)>,
+}
+
+/// A place where now and then part.
+#[derive(Debug)]
+pub(super) struct Difference {
+    /// The line of the transcript that has what the peer said.
+    pub(super) line: usize,
+    /// What it said, for people.
+    pub(super) said: String,
+    pub(super) then: Told,
+    pub(super) now: Told,
+    /// What was found in the line of each rule that decides now.
+    pub(super) why: Vec<String>,
+    /// Our last reply now.
+    pub(super) reply: Option<Reply>,
+}
+
+/// What the rules said, and what we answered, a line each.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Told {
+    pub(super) rules: Vec<Ruled>,
+    pub(super) replies: Vec<String>,
+}
+
+/// The same as the transcript has it.
+#[derive(Default)]
+struct Then<'t> {
+    rules: Vec<&'t Ruled>,
+    replies: Vec<&'t str>,
+}
+
+/// Something that the peer said, and what came of it then.
+struct Exchange<'t> {
+    line: usize,
+    said: Said<'t>,
+    then: Then<'t>,
+    /// How others than the rules refused.
+    asked: Option<&'t Reply>,
+    /// How each delivery ended, and our name for the message.
+    deliveries: Vec<(Outcome, &'t str)>,
+    is_secured: bool,
+    user: Option<&'t str>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Said<'t> {
+    /// It had connected.
+    Nothing,
+    Line(&'t Octets),
+    Text(&'t Octets),
+}
+
+impl Said<'_> {
+    /// The same for people.
+    fn shown(self) -> String {
+        let octets = match self {
+            Said::Nothing => return "(connected)".to_owned(),
+            Said::Text(_) => return "(text of the message)".to_owned(),
+            Said::Line(octets) => octets,
+        };
+        let shown = octets.pieces().iter().map(|piece| match piece {
+            Piece::Shown(octets) => octets.strip_suffix(b"\r\n").unwrap_or(octets).escape_ascii().to_string(),
+            Piece::Secret => "(not shown)".to_owned(),
+            Piece::LeftOut(octets) => format!("({octets} bytes)"),
+        });
+        shown.collect()
+    }
+}
+
+/// Plays it. How decisions come about is told only if that `is_wanted`: it takes longer.
+pub(super) fn play(config: &Config, accounts: &Accounts, transcript: &Transcript, is_wanted: bool) -> Played {
+    let exchanges = exchanges(transcript);
+    let Some(first) = exchanges.first() else { return Played::default() };
+    let peer = &transcript.header.peer;
+    let check = &config.limits.fcrdns_check;
+    let needs_name = peer.address.ip().is_some_and(|address| check.value.is_for(address));
+    let nameless = (transcript.header.is_nameless && needs_name)
+        .then(|| reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because("..."));
+    let mut policy = Policy::new(config, peer, Trace::new(is_wanted)).with_accounts(accounts);
+    let mut now = Told::default();
+    let refusal = nameless.or_else(|| policy.refusal());
+    let findings = policy.take_trace();
+    now.rules.push(match transcript.header.is_nameless && needs_name {
+        true => Ruled::of_nameless_peer(),
+        false => Ruled::of_peer(refusal.is_some(), &findings),
+    });
+    let why = deciding(&findings).map(ToString::to_string).into_iter().collect();
+    let protocol = transcript.header.protocol;
+    let session = Session::new(protocol, &config.domain, &config.limits, peer, refusal.clone())
+        .with_tls(config.tls().into())
+        .with_auth(config.auth(), config.auth_in_the_clear());
+    let mut player = Player {
+        config,
+        session,
+        policy,
+        input: Vec::new(),
+        text: Vec::new(),
+        why,
+        reply: refusal.clone(),
+        is_over: false,
+        text_is_skipped: false,
+        played: Played::default(),
+    };
+    player.begin(first, now, protocol, refusal, exchanges.len() == 1 && !transcript.is_whole());
+    let mut at = 1;
+    while at < exchanges.len() && !player.is_over {
+        let exchange = &exchanges[at];
+        let last = if exchange.is_auth() { end_of_login(&exchanges, at) } else { at };
+        let is_cut = last + 1 == exchanges.len() && !transcript.is_whole();
+        match exchange.said {
+            Said::Line(octets) if exchange.is_auth() => player.log_in(octets, exchange, &exchanges[last], is_cut),
+            Said::Line(octets) => player.line(octets, exchange, is_cut),
+            Said::Text(octets) => player.text(octets, exchange, is_cut),
+            Said::Nothing => {}
+        }
+        at = last + 1;
+    }
+    if let Some(exchange) = exchanges.get(at)
+        && player.played.rest.is_none()
+    {
+        player.played.rest = Some((exchange.line, "the session is over by now"));
+    }
+    player.played
+}
+
+/// Puts together what the peer said and what came of that. What behind the end of a session was said is the server's.
+fn exchanges(transcript: &Transcript) -> Vec<Exchange<'_>> {
+    let mut exchanges = vec![Exchange::new(0, Said::Nothing)];
+    for (line, entry) in &transcript.entries {
+        let line = *line;
+        match entry {
+            Entry::Said(octets) => exchanges.push(Exchange::new(line, Said::Line(octets))),
+            Entry::Text(octets) => exchanges.push(Exchange::new(line, Said::Text(octets))),
+            Entry::Ended(_) => break,
+            entry => {
+                if let Some(last) = exchanges.last_mut() {
+                    last.line = if last.line == 0 { line } else { last.line };
+                    last.take(entry);
+                }
+            }
+        }
+    }
+    exchanges
+}
+
+impl<'t> Exchange<'t> {
+    fn new(line: usize, said: Said<'t>) -> Self {
+        let (asked, deliveries) = (None, Vec::new());
+        Self { line, said, then: Then::default(), asked, deliveries, is_secured: false, user: None }
+    }
+
+    fn take(&mut self, entry: &'t Entry) {
+        match entry {
+            Entry::Reply(line) => self.then.replies.push(line),
+            Entry::Ruled(ruled) => self.then.rules.push(ruled),
+            Entry::Asked(reply) => self.asked = Some(reply),
+            Entry::Delivered(id, words) => self.deliveries.push((Ok(words.clone()), id)),
+            Entry::NotDelivered(reply) => self.deliveries.push((Err(reply.clone()), "")),
+            Entry::Secured(_) => self.is_secured = true,
+            Entry::Authenticated(user, _) => self.user = Some(user),
+            Entry::Said(_) | Entry::Text(_) | Entry::Ended(_) => {}
+        }
+    }
+
+    fn is_auth(&self) -> bool {
+        self.begins_with(b"AUTH")
+    }
+
+    fn begins_with(&self, verb: &[u8]) -> bool {
+        let Said::Line(octets) = self.said else { return false };
+        let Some(Piece::Shown(shown)) = octets.pieces().first() else { return false };
+        let first = shown.split(u8::is_ascii_whitespace).find(|word| !word.is_empty());
+        first.is_some_and(|word| word.eq_ignore_ascii_case(verb))
+    }
+
+    fn is_answered(&self, code: &str) -> bool {
+        self.then.replies.last().is_some_and(|reply| reply.starts_with(code))
+    }
+}
+
+impl Difference {
+    /// Whether somebody is let in who was not, or the other way round, or mail goes somewhere else: more than other words.
+    pub(super) fn is_of_decision(&self) -> bool {
+        let class = |told: &Told| told.replies.last().and_then(|reply| reply.bytes().next());
+        !self.then.has_rules_of(&self.now) || class(&self.then) != class(&self.now)
+    }
+}
+
+impl Then<'_> {
+    fn told(&self) -> Told {
+        let rules = self.rules.iter().map(|ruled| (*ruled).clone());
+        Told { rules: rules.collect(), replies: self.replies.iter().map(ToString::to_string).collect() }
+    }
+}
+
+impl Told {
+    /// Whether the rules say the same in both.
+    pub(super) fn has_rules_of(&self, other: &Self) -> bool {
+        self.rules.len() == other.rules.len()
+            && self.rules.iter().zip(&other.rules).all(|(one, other)| one.agrees_with(other))
+    }
+
+    /// Whether the last reply has this code.
+    fn is_answered(&self, code: &str) -> bool {
+        self.replies.last().is_some_and(|reply| reply.starts_with(code))
+    }
+
+    fn add(&mut self, reply: &Reply, is_extended: bool) {
+        self.replies.extend(lines_of(reply, is_extended));
+    }
+
+    /// Whether both say the same; of a transcript that `is_cut`, as far as it goes.
+    fn agrees_with(&self, then: &Then<'_>, is_cut: bool) -> bool {
+        let are_as_many = self.rules.len() == then.rules.len() && self.replies.len() == then.replies.len();
+        let are_enough = self.rules.len() >= then.rules.len() && self.replies.len() >= then.replies.len();
+        (are_as_many || (is_cut && are_enough))
+            && then.rules.iter().zip(&self.rules).all(|(then, now)| then.agrees_with(now))
+            && then.replies.iter().zip(&self.replies).all(|(then, now)| then == now)
+    }
+}
+
+/// The place of the last exchange of the login that begins here.
+fn end_of_login(exchanges: &[Exchange<'_>], begin: usize) -> usize {
+    let goes_on = |at: usize| {
+        exchanges[at].is_answered("334") && matches!(exchanges.get(at + 1), Some(Exchange { said: Said::Line(_), .. }))
+    };
+    (begin..).find(|at| !goes_on(*at)).unwrap_or(begin)
+}
+
+/// A session of today, with a peer of then.
+struct Player<'c> {
+    config: &'c Config,
+    session: Session<'c>,
+    policy: Policy<'c>,
+    /// What was said and is not used yet.
+    input: Vec<u8>,
+    text: Vec<u8>,
+    /// How the rules have come to their last decisions.
+    why: Vec<String>,
+    /// The last reply.
+    reply: Option<Reply>,
+    is_over: bool,
+    /// Whether the text that follows would not have been sent.
+    text_is_skipped: bool,
+    played: Played,
+}
+
+impl Player<'_> {
+    /// The peer has connected. What is said to it before it says anything is the greeting, and, where places were scarce,
+    /// that it is not wanted.
+    fn begin(&mut self, first: &Exchange<'_>, mut now: Told, protocol: Protocol, refusal: Option<Reply>, is_cut: bool) {
+        let is_implicit = self.config.tls() == TlsUse::Implicit;
+        now.add(&reply::greeting(&self.config.domain, protocol), false);
+        if let Some(refusal) = refusal.filter(|_| first.then.replies.len() > now.replies.len()) {
+            now.add(&refusal, false);
+            self.is_over = true;
+        }
+        if first.is_secured == is_implicit {
+            if is_implicit {
+                self.secured();
+            }
+        } else if !is_cut {
+            now.replies = vec![if is_implicit { TLS_FIRST } else { NO_TLS_FIRST }.to_owned()];
+            self.stop(first.line, "TLS begins at another time");
+        }
+        self.compare(first, &first.then, now, is_cut);
+    }
+
+    fn line(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
+        self.text_is_skipped = false;
+        let now = self.feed(octets, exchange);
+        let (then_text, now_text) = (exchange.is_answered("354"), now.is_answered("354"));
+        let is_cut_here = is_cut && exchange.then.replies.is_empty();
+        if exchange.begins_with(b"DATA") && !is_cut_here {
+            self.text_is_skipped = then_text && !now_text;
+            if now_text && !then_text {
+                self.stop(exchange.line, "there is no text to send");
+            }
+        }
+        if exchange.is_secured && !self.session.is_secured() {
+            self.stop(exchange.line, "TLS does not begin");
+        }
+        // Of a line that may be a password it is not known what was wrong with it.
+        let is_unknown = octets.pieces().contains(&Piece::Secret);
+        if !(is_unknown && exchange.is_answered("5") && now.is_answered("5")) {
+            self.compare(exchange, &exchange.then, now, is_cut);
+        }
+    }
+
+    fn text(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
+        if self.text_is_skipped {
+            return self.give_up_transaction();
+        }
+        let now = self.feed(octets, exchange);
+        self.compare(exchange, &exchange.then, now, is_cut);
+    }
+
+    /// Whoever is not let send its text begins anew.
+    fn give_up_transaction(&mut self) {
+        if self.session.transaction().is_some() {
+            self.input.extend_from_slice(b"RSET\r\n");
+            let _ = self.receive();
+        }
+    }
+
+    /// AUTH and all that belongs to it. What was said in it is not known, but how it ended.
+    fn log_in(&mut self, octets: &Octets, exchange: &Exchange<'_>, last: &Exchange<'_>, is_cut: bool) {
+        let mut now = self.feed(&without_response(octets), exchange);
+        if now.is_answered("334") {
+            let then = last.then.replies.last().map(|reply| format!("{reply}\r\n"));
+            let then = then.and_then(|reply| Reply::parse(reply.as_bytes()).ok().flatten());
+            let outcome = match (last.user, then) {
+                (Some(user), _) => Some(Ok(user.to_owned())),
+                // The transcript breaks off.
+                (None, None | Some((Reply { code: reply::CHALLENGE, .. }, _))) => {
+                    self.is_over = true;
+                    return;
+                }
+                (None, Some((reply, _))) if ends_exchange(&reply) => {
+                    Some(Err(Reply { is_our_fault: reply.code == OUR_FAULT, ..reply }))
+                }
+                (None, Some(_)) => None,
+            };
+            match outcome {
+                Some(outcome) => {
+                    now = Told::default();
+                    let step = self.session.conclude(outcome);
+                    self.run(step, exchange, &mut now);
+                }
+                None => self.stop(exchange.line, "there is nothing to log in with"),
+            }
+        }
+        self.compare(exchange, &last.then, now, is_cut);
+    }
+
+    /// Has the session hear this; what comes of it now.
+    fn feed(&mut self, octets: &Octets, exchange: &Exchange<'_>) -> Told {
+        (self.reply, self.why) = (None, Vec::new());
+        let mut now = Told::default();
+        for piece in octets.pieces() {
+            match piece {
+                Piece::Shown(octets) => self.hear(octets, exchange, &mut now),
+                Piece::Secret => self.hear(b"x", exchange, &mut now),
+                Piece::LeftOut(octets) => {
+                    let mut left = *octets;
+                    while left > 0 && !self.is_over {
+                        let length = usize::try_from(left).unwrap_or(usize::MAX).min(FILLER.len());
+                        self.hear(&FILLER[..length], exchange, &mut now);
+                        left -= length as u64;
+                    }
+                }
+            }
+        }
+        self.decide_what_waits(exchange, &mut now);
+        now
+    }
+
+    /// A line that may be the beginning of another protocol waits until there is more: what came was none.
+    fn decide_what_waits(&mut self, exchange: &Exchange<'_>, now: &mut Told) {
+        if self.input.ends_with(b"\n") && !self.is_over {
+            self.input.push(b'x');
+            let step = self.receive();
+            self.input.pop();
+            self.run(step, exchange, now);
+        }
+    }
+
+    fn hear(&mut self, octets: &[u8], exchange: &Exchange<'_>, now: &mut Told) {
+        if !self.is_over {
+            self.input.extend_from_slice(octets);
+            let step = self.receive();
+            self.run(step, exchange, now);
+        }
+    }
+
+    fn receive(&mut self) -> Step {
+        self.text.clear();
+        let Turn { used, step, .. } = self.session.receive(&self.input, &mut self.text);
+        self.input.drain(..used);
+        step
+    }
+
+    /// Executes one step after the other, until the session waits for more.
+    fn run(&mut self, first: Step, exchange: &Exchange<'_>, now: &mut Told) {
+        let mut step = first;
+        let mut deliveries = exchange.deliveries.iter();
+        loop {
+            step = match step {
+                Step::Wait => return,
+                Step::Continue => self.receive(),
+                Step::Reply(reply) => {
+                    self.answer(reply, now);
+                    self.receive()
+                }
+                Step::Ask(question) => {
+                    let answer = self.ask(&question, exchange, now);
+                    self.session.answer(answer)
+                }
+                Step::Deliver(Delivery { .. }) => {
+                    // What was not delivered then would have been, as far as anybody knows.
+                    let (outcome, id) = deliveries.next().cloned().unwrap_or((Ok(None), "..."));
+                    self.session.delivered(outcome, id)
+                }
+                Step::StartTls(_) if exchange.is_answered(TLS_NOT_AVAILABLE) => self.session.not_secured(String::new()),
+                Step::StartTls(ready) => {
+                    self.answer(ready, now);
+                    if !exchange.is_secured {
+                        return self.stop(exchange.line, "TLS begins");
+                    }
+                    return self.secured();
+                }
+                Step::Authenticated(user, _, reply) => {
+                    self.session.authenticated(&user);
+                    self.policy.authenticated(&user);
+                    Step::Reply(reply)
+                }
+                Step::Close(reply) => {
+                    self.answer(reply, now);
+                    self.is_over = true;
+                    return;
+                }
+            };
+        }
+    }
+
+    fn answer(&mut self, reply: Reply, now: &mut Told) {
+        now.add(&reply, self.session.is_extended());
+        self.reply = Some(reply);
+    }
+
+    /// What the rules of today say; if they say what those of then said, others refuse as they did then.
+    fn ask(&mut self, question: &Question, exchange: &Exchange<'_>, now: &mut Told) -> Answer {
+        let answer = self.policy.rules_answer(question);
+        let findings = self.policy.take_trace();
+        let ruled = Ruled::of_answer(question, &answer, &findings, &self.config.rules);
+        self.why.extend(deciding(&findings).map(ToString::to_string));
+        let then = &exchange.then.rules;
+        let is_as_then = then.len() == ruled.len() && then.iter().zip(&ruled).all(|(then, now)| then.agrees_with(now));
+        now.rules.extend(ruled);
+        match exchange.asked {
+            Some(refusal) if is_as_then => Answer::No(refusal.clone()),
+            _ => answer,
+        }
+    }
+
+    fn secured(&mut self) {
+        self.session.secured();
+        self.policy.secured();
+    }
+
+    /// What follows in the transcript would not have been said.
+    fn stop(&mut self, line: usize, why: &'static str) {
+        self.is_over = true;
+        self.played.rest.get_or_insert((line, why));
+    }
+
+    fn compare(&mut self, exchange: &Exchange<'_>, then: &Then<'_>, now: Told, is_cut: bool) {
+        if !now.agrees_with(then, is_cut) {
+            let (why, reply) = (std::mem::take(&mut self.why), self.reply.take());
+            let (line, said, then) = (exchange.line, exchange.said.shown(), then.told());
+            self.played.differences.push(Difference { line, said, then, now, why, reply });
+        }
+    }
+}
+
+/// AUTH without the response that came with it: the exchange is concluded without one.
+fn without_response(octets: &Octets) -> Octets {
+    match octets.pieces() {
+        [Piece::Shown(shown), Piece::Secret, Piece::Shown(end)]
+            if shown.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count() == 2
+                && end.trim_ascii().is_empty() =>
+        {
+            Octets::shown(shown.trim_ascii_end()).and(end)
+        }
+        _ => octets.clone(),
+    }
+}
+
+/// Whether a reply may have come at the end of an exchange, and not in its place.
+fn ends_exchange(reply: &Reply) -> bool {
+    [reply::not_authenticated(false).code, OUR_FAULT, reply::not_a_response().code].contains(&reply.code)
+        || reply.status == reply::response_too_long().status
+}
+
+/// What stands for octets that are left out.
+static FILLER: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+
+/// The code of what is no fault of the peer, in an exchange of AUTH and at STARTTLS (RFC 4954, section 6; RFC 3207).
+const OUR_FAULT: u16 = 454;
+const TLS_NOT_AVAILABLE: &str = "454";
+
+/// What there is in the place of a greeting.
+const TLS_FIRST: &str = "(TLS has to begin before the greeting)";
+const NO_TLS_FIRST: &str = "(the greeting, without TLS)";

@@ -1,0 +1,383 @@
+//! Writes a transcript while its session goes on. What is written waits here until the session waits for its peer; nobody
+//! else waits for anything, and nothing is synced: a transcript is no mail.
+//!
+//! Secrets and, unless they are wanted, the texts of messages are left out here and nowhere else.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::octets::{Octets, escape};
+use super::read::OUR_FAULT;
+use super::{Entry, FIRST_LINE, Header, NO_NAME, Ruled};
+use crate::config::Transcripts;
+use crate::date::Timestamp;
+use crate::files;
+use crate::smtp::auth::Mechanism;
+use crate::smtp::chunk::ChunkReader;
+use crate::smtp::credentials::{self, Word};
+use crate::smtp::data::DataReader;
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::{Heard, LineEnding, Outcome, Step};
+
+/// Writes down one session.
+#[derive(Debug)]
+pub struct Recorder {
+    file: File,
+    with_text: bool,
+    /// What is not in the file yet.
+    waiting: Vec<u8>,
+    /// How the first line ended, since the connection began or was secured.
+    ending: Option<LineEnding>,
+    /// Whether there was a line with something in it since then: no other protocol begins later.
+    has_begun: bool,
+    /// Whether the text that comes ends with a dot.
+    is_data: bool,
+    /// What is known of the text that is coming and left out.
+    left_out: LeftOut,
+    has_ended: bool,
+}
+
+/// The text that is coming, when it is left out.
+#[derive(Debug)]
+enum LeftOut {
+    Nothing,
+    /// Behind DATA.
+    Data(DataReader),
+    /// Behind BDAT: its octets, and the last two.
+    Chunk(ChunkReader, u64, [u8; 2]),
+}
+
+impl Recorder {
+    /// Makes a file of its own for this session, for nobody but us. No peer has a say in its name, and whatever has the name
+    /// already is left alone.
+    pub fn create(transcripts: &Transcripts) -> io::Result<Self> {
+        let (time, process) = (Timestamp::now(), std::process::id());
+        let file = (0..MAX_TRIES).find_map(|number| {
+            let behind = if number == 0 { String::new() } else { format!("-{number}") };
+            let path = transcripts.folder.join(format!("{}-{process}{behind}.{EXTENSION}", time.for_names()));
+            match create(&path) {
+                Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => None,
+                made => Some(made),
+            }
+        });
+        Ok(Self {
+            file: file.unwrap_or_else(|| Err(Errno::EEXIST.into()))?,
+            with_text: transcripts.with_text,
+            waiting: Vec::new(),
+            ending: None,
+            has_begun: false,
+            is_data: false,
+            left_out: LeftOut::Nothing,
+            has_ended: false,
+        })
+    }
+
+    /// Says who is there.
+    pub fn begin(&mut self, header: &Header) {
+        header.write(&mut self.waiting);
+    }
+
+    /// Something happened that is none of the peer's words.
+    pub fn note(&mut self, entry: &Entry) {
+        if let Entry::Secured(_) = entry {
+            // What came before is forgotten.
+            (self.ending, self.has_begun) = (None, false);
+        }
+        if let Entry::Ended(_) = entry {
+            if self.has_ended {
+                return;
+            }
+            self.has_ended = true;
+            self.end_text(false);
+        }
+        entry.write(&mut self.waiting);
+    }
+
+    /// The rules have decided.
+    pub fn ruled(&mut self, ruled: impl IntoIterator<Item = Ruled>) {
+        ruled.into_iter().for_each(|ruled| self.note(&Entry::Ruled(ruled)));
+    }
+
+    /// The session has read these octets as that, and goes on with this step. `behind` is what it has not used.
+    pub fn heard(&mut self, octets: &[u8], behind: &[u8], heard: Heard<'_>, step: &Step) {
+        let is_over = !matches!(step, Step::Wait);
+        match heard {
+            Heard::Command(words) | Heard::Unoffered(words) => self.line(octets, Some(words)),
+            Heard::Secret => self.line(octets, None),
+            Heard::Text if self.with_text => self.text(octets),
+            Heard::Text | Heard::Discarded => self.leave_out(octets, is_over),
+            // A part of a line that is too long; it may be a password.
+            Heard::Nothing if !octets.is_empty() => {
+                self.has_begun = true;
+                let end = if octets.ends_with(b"\r\n") { 2 } else { 0 };
+                let (line, end) = octets.split_at(octets.len() - end);
+                let verb = credentials::verb_of(line);
+                let left_out = (line.len() - verb.len()) as u64;
+                self.note(&Entry::Said(Octets::shown(verb).and_left_out(left_out).and(end)));
+            }
+            // Another protocol. What it begins with tells which, and no more of it is of use.
+            Heard::Nothing if matches!(step, Step::Close(_)) && !self.has_begun && !behind.is_empty() => {
+                self.note(&Entry::Said(Octets::shown(&behind[..behind.len().min(LONGEST_BEGINNING)])));
+            }
+            Heard::Nothing => {}
+        }
+    }
+
+    /// We answer.
+    pub fn reply(&mut self, reply: &Reply, is_extended: bool) {
+        self.is_data = reply.code == reply::START_INPUT.code;
+        lines_of(reply, is_extended).into_iter().for_each(|line| self.note(&Entry::Reply(line)));
+    }
+
+    /// A delivery is over.
+    pub fn delivered(&mut self, outcome: &Outcome, id: &str) {
+        self.note(&match outcome {
+            Ok(words) => Entry::Delivered(id.to_owned(), words.clone()),
+            Err(reply) => Entry::NotDelivered(reply.clone()),
+        });
+    }
+
+    /// The peer has logged in.
+    pub fn authenticated(&mut self, user: &str, mechanism: Mechanism) {
+        self.note(&Entry::Authenticated(user.to_owned(), mechanism.name().to_owned()));
+    }
+
+    /// Puts what waits into the file. After an error it is of no use any more.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let written = self.file.write_all(&self.waiting);
+        self.waiting.clear();
+        written
+    }
+
+    /// Whether much waits.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= MUCH
+    }
+
+    /// A whole line, of which these words can be shown; none, if it may be a password.
+    fn line(&mut self, octets: &[u8], shown: Option<&[u8]>) {
+        let (line, end) = match octets {
+            [.., b'\r', b'\n'] => octets.split_at(octets.len() - 2),
+            _ => octets.split_at(octets.len().saturating_sub(1)),
+        };
+        self.ending.get_or_insert(if end == b"\r\n" { LineEnding::Crlf } else { LineEnding::Lf });
+        self.has_begun |= !line.is_empty();
+        let said = match shown {
+            Some(shown) if shown.as_ptr_range().end == line.as_ptr_range().end => Octets::shown(octets),
+            Some(shown) => without_secrets(line, shown).and(&like_the_worst_of(line)).and(end),
+            None if line.trim_ascii().is_empty() => Octets::shown(octets),
+            // How long a password is is nobody's business, but that a line was too long decides.
+            None if line.len() > LONGEST_SECRET => Octets::default().and_left_out(line.len() as u64).and(end),
+            None => without_secrets(line, credentials::verb_of(line)).and(&like_the_worst_of(line)).and(end),
+        };
+        self.note(&Entry::Said(said));
+    }
+
+    /// Text as it came, a line each.
+    fn text(&mut self, octets: &[u8]) {
+        for line in octets.split_inclusive(|octet| *octet == b'\n') {
+            self.note(&Entry::Text(Octets::shown(line)));
+        }
+    }
+
+    fn leave_out(&mut self, octets: &[u8], is_over: bool) {
+        if let LeftOut::Nothing = self.left_out {
+            let ending = self.ending.unwrap_or(LineEnding::Crlf);
+            self.left_out = match self.is_data {
+                true => LeftOut::Data(DataReader::new(ending, 0)),
+                false => {
+                    let mut reader = ChunkReader::new(ending, 0);
+                    reader.begin(u64::MAX, false);
+                    LeftOut::Chunk(reader, 0, [0; 2])
+                }
+            };
+        }
+        match &mut self.left_out {
+            LeftOut::Nothing => {}
+            LeftOut::Data(reader) => {
+                reader.read(octets, &mut Vec::new());
+            }
+            LeftOut::Chunk(reader, count, last) => {
+                reader.read(octets, &mut Vec::new());
+                *count += octets.len() as u64;
+                for octet in &octets[octets.len().saturating_sub(2)..] {
+                    *last = [last[1], *octet];
+                }
+            }
+        }
+        if is_over {
+            self.end_text(true);
+        }
+    }
+
+    /// Writes what is known of a text that is left out, in the form of one that is as large, ends where it ended, and has a
+    /// bare newline if it had one.
+    fn end_text(&mut self, is_over: bool) {
+        let ending: &[u8] = if self.ending == Some(LineEnding::Lf) { b"\n" } else { b"\r\n" };
+        let (bare, size, end, dot) = match std::mem::replace(&mut self.left_out, LeftOut::Nothing) {
+            LeftOut::Nothing => return,
+            LeftOut::Data(reader) => {
+                let size = reader.text().size();
+                // To the size a line's end is two octets, however it comes.
+                let end = if size >= 2 && is_over { ending } else { b"" };
+                (reader.text().has_bare_newline(), size.saturating_sub(2 * u64::from(!end.is_empty())), end, is_over)
+            }
+            LeftOut::Chunk(reader, count, last) => {
+                let end = if count >= 2 && last == *b"\r\n" { b"\r\n" } else { &b""[..] };
+                (reader.text().has_bare_newline(), count - end.len() as u64, end, false)
+            }
+        };
+        let text = if bare {
+            Octets::shown(b"\n").and_left_out(size.saturating_sub(1))
+        } else {
+            Octets::default().and_left_out(size)
+        };
+        let text = text.and(end);
+        if !text.pieces().is_empty() {
+            self.note(&Entry::Text(text));
+        }
+        if dot {
+            self.note(&Entry::Text(Octets::shown(b".").and(ending)));
+        }
+    }
+}
+
+impl Drop for Recorder {
+    /// Also when a session ends by a fault of ours.
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOCTTY;
+    files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+}
+
+/// What decides whether a line is one of text, and none of its secret: a control character in the place of such, and a
+/// character of its kind in the place of one beyond ASCII.
+fn like_the_worst_of(line: &[u8]) -> Vec<u8> {
+    let has_control = line.iter().any(|octet| octet.is_ascii_control() && *octet != b'\t');
+    let beyond_ascii = match std::str::from_utf8(line) {
+        Err(_) => &b"\xff"[..],
+        Ok(text) if !text.is_ascii() => "\u{e9}".as_bytes(),
+        Ok(_) => b"",
+    };
+    [if has_control { &b"\0"[..] } else { b"" }, beyond_ascii].concat()
+}
+
+fn without_secrets(line: &[u8], shown: &[u8]) -> Octets {
+    let mut octets = Octets::default();
+    if shown.is_empty() {
+        return octets.and_secret();
+    }
+    for word in credentials::without_secrets(line, shown) {
+        let space: &[u8] = if octets.pieces().is_empty() { b"" } else { b" " };
+        octets = match word {
+            Word::Shown(word) => octets.and(space).and(word),
+            Word::Secret => octets.and(space).and_secret(),
+        };
+    }
+    octets
+}
+
+/// The lines of a reply as they are sent, but for a challenge.
+pub fn lines_of(reply: &Reply, is_extended: bool) -> Vec<String> {
+    if reply.code == reply::CHALLENGE {
+        return vec![CHALLENGED.to_owned()];
+    }
+    let mut sent = Vec::new();
+    reply.encode(is_extended, &mut sent);
+    String::from_utf8_lossy(&sent).lines().map(str::to_owned).collect()
+}
+
+impl Header {
+    /// Writes the lines in front of the entries.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let Self { time, protocol, proxy, peer, is_nameless } = self;
+        out.extend_from_slice(format!("{FIRST_LINE}\n").as_bytes());
+        let mut line = |key: &str, value: &str| {
+            out.extend_from_slice(format!("{key}: ").as_bytes());
+            escape(value.as_bytes(), out);
+            out.push(b'\n');
+        };
+        line("time", time);
+        line("protocol", &protocol.to_string());
+        if let Some(proxy) = proxy {
+            line("proxy", &proxy.to_string());
+        }
+        line("peer", &peer.address.to_string());
+        if let Some(name) = peer.hostname.as_deref().or(is_nameless.then_some(NO_NAME)) {
+            line("name", name);
+        }
+        out.push(b'\n');
+    }
+}
+
+impl Entry {
+    /// Writes the entry's line.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let fields = |out: &mut Vec<u8>, kind: &str, fields: &[&str]| {
+            out.extend_from_slice(kind.as_bytes());
+            for (number, field) in fields.iter().enumerate() {
+                if number > 0 {
+                    out.push(b'\t');
+                }
+                escape(field.as_bytes(), out);
+            }
+        };
+        let reply = |out: &mut Vec<u8>, words: &[&str], reply: &Reply| {
+            let status = reply.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+            let told = format!("{:03} {status} {}", reply.code, reply.text);
+            let fault = reply.is_our_fault.then_some(OUR_FAULT);
+            let all: Vec<&str> = words.iter().copied().chain([&*told]).chain(fault).collect();
+            fields(out, "D: ", &all);
+        };
+        match self {
+            Entry::Said(octets) => {
+                out.extend_from_slice(b"C: ");
+                octets.write(out);
+            }
+            Entry::Text(octets) => {
+                out.extend_from_slice(b"T: ");
+                octets.write(out);
+            }
+            Entry::Reply(line) => fields(out, "S: ", &[line]),
+            Entry::Ruled(Ruled { about, verdict, by }) => {
+                let all: Vec<&str> = [about.word(), verdict].into_iter().chain(by.as_deref()).collect();
+                fields(out, "D: ", &all);
+            }
+            Entry::Asked(words) => reply(out, &["asked"], words),
+            Entry::Delivered(id, None) => fields(out, "D: ", &["message", "delivered", id]),
+            Entry::Delivered(id, Some(words)) => reply(out, &["message", "delivered", id], words),
+            Entry::NotDelivered(words) => reply(out, &["message", "not delivered"], words),
+            Entry::Secured(parameters) => fields(out, "N: ", &["tls", parameters]),
+            Entry::Authenticated(user, mechanism) => fields(out, "N: ", &["login", user, mechanism]),
+            Entry::Ended(why) => fields(out, "E: ", &[why]),
+        }
+        out.push(b'\n');
+    }
+}
+
+/// In place of a challenge, from which passwords could be guessed.
+const CHALLENGED: &str = "334 (not shown)";
+
+/// What the name of a transcript ends with.
+pub(crate) const EXTENSION: &str = "transcript";
+
+/// How many names are tried: two processes have one number only where each has a world of its own.
+const MAX_TRIES: u32 = 1000;
+
+/// What waits for more than this goes into the file at once.
+const MUCH: usize = 64 * 1024;
+
+/// No password is longer, nor anything else that a client sends in an exchange of AUTH.
+const LONGEST_SECRET: usize = 1000;
+
+/// What tells one protocol from another is no longer.
+const LONGEST_BEGINNING: usize = 12;

@@ -1,0 +1,155 @@
+//! What a transcript leaves out: passwords however they come, and the texts of messages.
+
+use base64ct::{Base64, Encoding};
+
+use crate::support::CONFIG;
+use crate::{assert_same, config, replay, scratch, transcript};
+
+const ACCOUNTS: &str = "auth_plaintext on\n\
+    auth_user fred \"the SECRET of fred\"\n\
+    allowgroup +users auth ^fred$\n\
+    deliver allowgroup +users rcpt_to far@far.example discard\n\
+    deliver rcpt_to *@mx.example discard";
+
+/// Nothing of a secret is in it: what all of them have in common is written in three ways in base64.
+#[track_caller]
+fn assert_no_secret(text: &str) {
+    for forbidden in ["SECRET", "U0VDUkVU", "NFQ1JFV", "TRUNSRV"] {
+        assert!(!text.contains(forbidden), "{forbidden} in\n{text}");
+    }
+}
+
+#[test]
+fn logins() {
+    let scratch = scratch(ACCOUNTS);
+    let [right, wrong] = ["the SECRET of fred", "another SECRET"];
+    let plain = |password: &str| Base64::encode_string(format!("\0fred\0{password}").as_bytes());
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange(&format!("AUTH PLAIN {}", plain(wrong)), "535 ");
+    session.exchange("AUTH LOGIN", "334 ");
+    session.exchange(&Base64::encode_string(b"fred"), "334 ");
+    session.exchange(&Base64::encode_string(wrong.as_bytes()), "535 ");
+    session.exchange("auth login", "334 ");
+    session.exchange("*", "501 ");
+    session.exchange("AUTH PLAIN", "334 ");
+    session.exchange("no base64, but SECRET", "501 ");
+    session.exchange("AUTH PLAIN", "334 ");
+    session.exchange(&"SECRET".repeat(3000), "500 5.5.6");
+    session.exchange(&format!("AUTH {}", plain(wrong)), "504 ");
+    session.exchange("AUTH PLAIN the SECRET", "501 ");
+    session.exchange("AUTH CRAM-MD5 SECRET", "504 ");
+    session.exchange("AUTH PLAIN", "334 ");
+    session.exchange(&plain(right), "235 ");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<far@far.example>", "250 ");
+    session.quit();
+    let recorded = transcript(&scratch);
+    assert_no_secret(&recorded);
+    for line in [
+        "C: AUTH PLAIN \\*\nS: 535 5.7.8 Authentication failed: wrong name or password\n",
+        "C: AUTH LOGIN\nS: 334 (not shown)\nC: \\*\nS: 334 (not shown)\nC: \\*\nS: 535 ",
+        "C: auth login\nS: 334 (not shown)\nC: \\*\nS: 501 5.7.0 ",
+        "C: \\{18000}\nS: 500 5.5.6 ",
+        "C: AUTH PLAIN \\* \\*\nS: 501 5.5.4 ",
+        "C: AUTH \\* \\*\nS: 501 ",
+        "C: AUTH PLAIN\nS: 334 (not shown)\nC: \\*\nN: login\tfred\tPLAIN\nS: 235 ",
+    ] {
+        assert!(recorded.contains(line) || line.starts_with("C: AUTH \\* \\*"), "{line:?} is missing:\n{recorded}");
+    }
+    assert_same(&scratch);
+
+    // Who may not log in any more is nobody.
+    scratch.write(CONFIG, config(&ACCOUNTS.replace("auth_plaintext on", "auth_plaintext off\nauth offer")));
+    let (status, text) = replay(&scratch, &[]);
+    assert_eq!(status, 1);
+    assert!(text.contains(": AUTH PLAIN\n  then: 235 "), "{text}");
+    assert!(text.contains("  now:  538 5.7.11 "), "{text}");
+    assert!(text.contains("RCPT TO:<far@far.example>\n  then: recipient: discard (line 8)\n"), "{text}");
+}
+
+/// Who is wrong three times has to come again, then and now.
+#[test]
+fn logins_that_fail_too_often() {
+    let scratch = scratch(ACCOUNTS);
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    for answer in [
+        "535 5.7.8 Authentication failed: wrong",
+        "535 5.7.8 Authentication failed: wrong",
+        "535 5.7.8 Authentication failed too often",
+    ] {
+        session.exchange(&format!("AUTH PLAIN {}", Base64::encode_string(b"\0fred\0SECRET")), answer);
+    }
+    assert_eq!(session.line(), None);
+    session.end();
+    assert_no_secret(&transcript(&scratch));
+    assert_same(&scratch);
+}
+
+/// Passwords that nobody asked for: of other protocols, and behind AUTH where there is none.
+#[test]
+fn passwords_sent_unasked() {
+    let scratch = scratch("deliver rcpt_to *@mx.example discard");
+    let mut session = scratch.greeted();
+    for line in [
+        "EHLO client.example",
+        "USER fred",
+        "PASS SECRET",
+        "SECRET",
+        "AUTH PLAIN SECRET",
+        "SECRET",
+        "HELP SECRET",
+        "AUTH LOGIN",
+        "U0VDUkVU",
+    ] {
+        session.ask(line);
+    }
+    session.ask(&format!("AUTH PLAIN {}", "SECRET".repeat(3000)));
+    session.quit();
+    let recorded = transcript(&scratch);
+    assert_no_secret(&recorded);
+    assert!(recorded.contains("\nC: \\*\nS: 500 5.5.2 Unknown command\n"), "{recorded}");
+    assert!(recorded.contains("\nC: AUTH\\{"), "{recorded}");
+    assert_same(&scratch);
+}
+
+#[test]
+fn texts_are_there_if_they_are_wanted() {
+    for (with_text, is_there) in [("", false), (" with_text", true)] {
+        let scratch = scratch("deliver rcpt_to *@mx.example append inbox");
+        let text = scratch.read(CONFIG).replace("transcript_dir ./t", &format!("transcript_dir ./t{with_text}"));
+        scratch.write(CONFIG, text);
+        let mut session = scratch.greeted();
+        session.exchange("EHLO client.example", "250-");
+        session.exchange("MAIL FROM:<a@b.example>", "250 ");
+        session.exchange("RCPT TO:<a@mx.example>", "250 ");
+        session.exchange("DATA", "354 ");
+        session.send(b"Subject: private\r\n\r\n..\xe9\\\t\0 and a \n alone\r\n.\r\n");
+        session.expect("250 ");
+        session.exchange("MAIL FROM:<a@b.example>", "250 ");
+        session.exchange("RCPT TO:<a@mx.example>", "250 ");
+        session.send(b"BDAT 9\r\nprivate\r\nBDAT 7 LAST\r\nprivate");
+        session.expect("250 ");
+        session.expect("250 ");
+        session.quit();
+        let recorded = transcript(&scratch);
+        assert_eq!(recorded.contains("private"), is_there, "{recorded}");
+        let lines = match is_there {
+            true => {
+                "\nT: Subject: private\nT: \nT: ..\\xe9\\\\\\t\\x00 and a \\n\\\nT:  alone\nT: .\nD: message\tdelivered\t"
+            }
+            // Its size, and that it had a bare newline.
+            false => "\nT: \\n\\{38}\nT: .\nD: message\tdelivered\t",
+        };
+        assert!(recorded.contains(lines), "{lines:?}\n{recorded}");
+        assert_same(&scratch);
+        scratch.write(CONFIG, scratch.read(CONFIG) + "limit.bare_newline reject\n");
+        let (_, text) = replay(&scratch, &[]);
+        assert!(text.contains("(text of the message)\n  then: 250 2.0.0 Message accepted"), "{text}");
+        assert!(
+            text.contains("  now:  550 5.6.0 Bare CR or LF") || text.contains("Bare CR or LF in the message"),
+            "{text}"
+        );
+    }
+}
