@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::cli::Options;
 use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
-use crate::deliver::{Reporter, Runner};
+use crate::deliver::{Records, Reporter, Runner};
 use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event, Log};
@@ -117,6 +117,7 @@ fn receive(
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
+    let records = OnceCell::new();
     let mut server = Server::greet(&config, log, signals, tally, connection, opened);
     if let Some(reporter) = reporter {
         server.report_to(reporter);
@@ -136,6 +137,12 @@ fn receive(
     let mut runner = Runner::start(signals, &commands, config.limits.pipe_secs.value, &config.pipe_env);
     if config.sandbox.level != Level::Off {
         server.open_spool_file();
+    }
+    if let Some(folder) = &config.exactly_once {
+        match Records::open(folder, config.exactly_once_days) {
+            Ok(opened) => server.recognise(records.get_or_init(|| opened)),
+            Err(error) => log.event(&Event::NotExactlyOnce(folder, &error)),
+        }
     }
     sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
     let mut refusal = None;

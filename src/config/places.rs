@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::shell::{PATH, SHELL};
+use crate::deliver::unsafe_folder;
 use crate::files;
 use crate::metrics::{Flaw, Record};
 
@@ -77,6 +78,15 @@ impl Places {
     /// Why messages cannot wait in this folder.
     pub(super) fn folder(&mut self, path: &Path) -> Option<String> {
         written_oddly(path).or_else(|| self.no_file_in(path))
+    }
+
+    /// Why the table of messages that may come again cannot be in this folder, which is made if it is missing.
+    pub(super) fn records(&mut self, path: &Path) -> Option<String> {
+        if let Some(trouble) = self.folder_to_make(path) {
+            return Some(trouble);
+        }
+        let why = unsafe_folder(&path.metadata().ok()?)?;
+        Some(format!("{}: {why}; what comes again would be delivered again", path.display()))
     }
 
     /// Why no command can be run at all.
