@@ -278,7 +278,8 @@ impl<'a> Server<'a> {
                 self.log.event(&Event::UnofferedParameters(words));
             }
             Heard::Text => {
-                let spool = self.spool.get_or_insert_with(|| new_spool(self.config, self.records, &mut self.spool_file));
+                let spool =
+                    self.spool.get_or_insert_with(|| new_spool(self.config, self.records, &mut self.spool_file));
                 spool.push(&self.text);
                 // What is thrown away, because the message is too large already, gives it no time.
                 self.deadlines.text_came(self.text.len());

@@ -114,8 +114,7 @@ impl World for Host<'_> {
         check_transaction(self.config, transaction);
         check_group(self.config, delivery);
         let (domain, received_at) = (&self.config.domain, SystemTime::now());
-        let envelope =
-            Envelope { id: &id, domain, peer: self.peer, received_at, transaction, tls: None, user: None };
+        let envelope = Envelope { id: &id, domain, peer: self.peer, received_at, transaction, tls: None, user: None };
         check_headers(&envelope, text);
         let outcome = outcome(delivery.recipients());
         if outcome.is_ok() {

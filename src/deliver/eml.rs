@@ -44,7 +44,12 @@ impl<'a> Files<'a> {
     }
 
     /// Writes a copy to stable storage. Where it will be.
-    pub(super) fn add(&mut self, directory: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<Place, Reply> {
+    pub(super) fn add(
+        &mut self,
+        directory: &'a str,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<Place, Reply> {
         let directory = Path::new(directory);
         let message = self
             .write(directory, copy, spool)

@@ -62,7 +62,12 @@ impl<'a> Maildirs<'a> {
     }
 
     /// Writes a copy to stable storage. Where it will be.
-    pub(super) fn add(&mut self, directory: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<Place, Reply> {
+    pub(super) fn add(
+        &mut self,
+        directory: &'a str,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<Place, Reply> {
         let number = self.messages.len();
         let directory = Path::new(directory);
         let message = self

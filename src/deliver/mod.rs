@@ -34,10 +34,10 @@ use once::Once;
 use pipe::Form;
 pub use pipe::Runner;
 pub use print::letter_lines;
+use records::Place;
 pub(crate) use records::unsafe_folder;
 pub use records::{Records, Repeated};
 pub use relay::{RelayFiles, Upstreams};
-use records::Place;
 use report::Report;
 pub use report::Reporter;
 

@@ -68,14 +68,21 @@ impl<'a> Once<'a> {
         let sender = envelope.transaction.reverse_path.to_string();
         let own_tag = |recipient: &Mailbox, shown: &str| {
             let domain = recipient.domain().to_ascii_lowercase();
-            let parts = [text.as_ref(), sender.as_bytes(), shown.as_bytes(), recipient.local_part().as_bytes(), domain.as_bytes()];
+            let parts = [
+                text.as_ref(),
+                sender.as_bytes(),
+                shown.as_bytes(),
+                recipient.local_part().as_bytes(),
+                domain.as_bytes(),
+            ];
             records.tag(&parts)
         };
         for Recipient { mailbox: recipient, destinations, .. } in group {
             let keep = destinations.keep.iter().map(|keep| (Destination::Keep(&keep.action), keep.action.facts()));
             let hand_over = destinations.hand_over.iter();
             let hand_over = hand_over.map(|it| (Destination::HandOver(&it.action), it.action.facts()));
-            for (destination, facts) in keep.chain(hand_over).filter(|(destination, _)| destination.leaves_something()) {
+            for (destination, facts) in keep.chain(hand_over).filter(|(destination, _)| destination.leaves_something())
+            {
                 let shown = facts.to_string();
                 let tag = match destination {
                     // Its subscribers hear of no recipient: for all of them it is published once.
@@ -164,7 +171,8 @@ impl<'a> Once<'a> {
     /// Takes note of where a copy for these recipients will be.
     pub(super) fn note<'m>(&mut self, recipients: impl Iterator<Item = &'m Mailbox>, action: &Keep, place: &Place) {
         for recipient in recipients {
-            self.of(recipient, Destination::Keep(action)).for_each(|entry| entry.stage = Stage::Prepared(place.clone()));
+            self.of(recipient, Destination::Keep(action))
+                .for_each(|entry| entry.stage = Stage::Prepared(place.clone()));
         }
     }
 

@@ -170,7 +170,8 @@ impl Records {
         self.with_page(tag, |page| {
             let known: Vec<_> = page.chunks_exact(SLOT).map(|slot| self.decode(slot)).collect();
             let is_ours = |slot: &Option<(Tag, Duration, Record)>| matches!(slot, Some((known, ..)) if *known == tag);
-            let is_free = |slot: &Option<(Tag, Duration, Record)>| !matches!(slot, Some((_, at, _)) if self.counts(*at));
+            let is_free =
+                |slot: &Option<(Tag, Duration, Record)>| !matches!(slot, Some((_, at, _)) if self.counts(*at));
             let oldest = || known.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|(_, at, _)| *at));
             let place = known.iter().position(is_ours).or_else(|| known.iter().position(is_free));
             (place.or_else(|| oldest().map(|(place, _)| place)).unwrap_or_default(), slot)
@@ -186,7 +187,8 @@ impl Records {
 
     /// Removes what is known of a message by this name of it. Nobody is worse off if that does not last.
     pub(super) fn erase(&self, tag: Tag, id: &str) -> io::Result<()> {
-        let is_it = |slot: &[u8]| matches!(self.decode(slot), Some((known, _, record)) if known == tag && record.id == id);
+        let is_it =
+            |slot: &[u8]| matches!(self.decode(slot), Some((known, _, record)) if known == tag && record.id == id);
         if self.read(tag)?.chunks_exact(SLOT).any(is_it) {
             self.with_page(tag, |page| {
                 let place = page.chunks_exact(SLOT).position(is_it);
@@ -251,7 +253,9 @@ impl Records {
         let mut text = format!("{} {state} {} ", now().as_secs(), record.id);
         text += &match &record.place {
             Place::Nowhere => "-".to_owned(),
-            Place::Mailbox(Stretch { start, beginning: (length, hash) }) => format!("mailbox {start} {length} {}", hex(hash)),
+            Place::Mailbox(Stretch { start, beginning: (length, hash) }) => {
+                format!("mailbox {start} {length} {}", hex(hash))
+            }
             Place::File { name, before } => format!("file {before} {name}"),
         };
         let mut slot = [0; SLOT];
@@ -419,3 +423,95 @@ const PIECE: usize = PAGE;
 
 /// Where the octets are that are locked for messages: so many, and behind so many.
 const LOCKS: u64 = 1 << 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(page: u64, number: u8) -> Tag {
+        let mut tag = [number; HASH];
+        tag[..8].copy_from_slice(&page.to_be_bytes());
+        Tag(tag)
+    }
+
+    fn record(id: &str, place: Place) -> Record {
+        Record { id: id.to_owned(), is_delivered: true, place }
+    }
+
+    #[test]
+    fn what_was_written_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("once");
+        let places = [
+            Place::Nowhere,
+            Place::Mailbox(Stretch { start: u64::MAX, beginning: (7, [0xab; HASH]) }),
+            Place::File { name: "1.M2P3V4I5_0.host,S=6".to_owned(), before: "1.M2P3_0.host".to_owned() },
+        ];
+        for (number, place) in (1..).zip(&places) {
+            let records = Records::open(&path, 5).unwrap();
+            records.write(tag(7, number), &record("a", place.clone())).unwrap();
+        }
+        let records = Records::open(&path, 5).unwrap();
+        for (number, place) in (1..).zip(places) {
+            assert_eq!(records.find(tag(7, number)).unwrap(), Some(record("a", place)));
+            // By another name it is another delivery.
+            records.erase(tag(7, number), "b").unwrap();
+            assert!(records.find(tag(7, number)).unwrap().is_some());
+            records.erase(tag(7, number), "a").unwrap();
+            assert_eq!(records.find(tag(7, number)).unwrap(), None);
+        }
+        assert_eq!(std::fs::metadata(path.join(NAME)).unwrap().len(), LENGTH);
+    }
+
+    #[test]
+    fn what_is_too_old_counts_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (young, old) = (Records::open(folder.path(), 5).unwrap(), Records::open(folder.path(), 0).unwrap());
+        young.write(tag(0, 1), &record("a", Place::Nowhere)).unwrap();
+        assert!(young.find(tag(0, 1)).unwrap().is_some());
+        assert_eq!(old.find(tag(0, 1)).unwrap(), None);
+    }
+
+    /// A page has room for eight; the next takes the place of the oldest, and no other page is touched.
+    #[test]
+    fn the_oldest_makes_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path(), 5).unwrap();
+        records.write(tag(1, 99), &record("a", Place::Nowhere)).unwrap();
+        for number in 1..=20 {
+            records.write(tag(2, number), &record("a", Place::Nowhere)).unwrap();
+        }
+        let found = (1..=20).filter(|number| records.find(tag(2, *number)).unwrap().is_some()).count();
+        assert_eq!(found, PAGE / SLOT);
+        assert!(records.find(tag(2, 20)).unwrap().is_some() && records.find(tag(1, 99)).unwrap().is_some());
+        // One that is there is written over.
+        records.write(tag(2, 20), &record("b", Place::Nowhere)).unwrap();
+        let found = (1..=20).filter(|number| records.find(tag(2, *number)).unwrap().is_some()).count();
+        assert_eq!(found, PAGE / SLOT);
+    }
+
+    #[test]
+    fn a_record_with_any_octet_changed_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path(), 5).unwrap();
+        let place = Place::File { name: "name".to_owned(), before: "before".to_owned() };
+        let slot = records.encode(tag(1, 2), &record("a", place)).unwrap();
+        assert!(records.decode(&slot).is_some());
+        for at in 0..SLOT {
+            let mut other = slot;
+            other[at] ^= 1;
+            assert!(records.decode(&other).is_none(), "{at}");
+        }
+    }
+
+    /// Whoever guesses at texts learns nothing from a table, and no two tables have a hash in common.
+    #[test]
+    fn the_key_is_the_tables_own() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let tag = |folder: &tempfile::TempDir| Records::open(folder.path(), 5).unwrap().tag(&[b"a", b"bc"]);
+        assert_eq!(tag(&one), tag(&one));
+        assert_ne!(tag(&one), tag(&other));
+        let records = Records::open(one.path(), 5).unwrap();
+        assert_ne!(records.tag(&[b"a", b"bc"]), records.tag(&[b"ab", b"c"]));
+    }
+}

@@ -19,6 +19,7 @@ mod lmtp;
 mod locks;
 mod maildir;
 mod neighbours;
+mod once;
 mod peers;
 mod pipe;
 mod print;
