@@ -233,6 +233,22 @@ pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
+/// What of a folder lets others than us write to it, who could make mail vanish there, for people.
+pub(crate) fn open_to_others(folder: &Metadata) -> Option<&'static str> {
+    if is_others(folder) {
+        Some("it belongs to another user, who could make mail vanish")
+    } else if folder.mode() & 0o022 != 0 {
+        Some("others can write to it, and could make mail vanish (chmod 700)")
+    } else {
+        None
+    }
+}
+
+/// Whether it belongs to somebody who is neither root nor us.
+pub(crate) fn is_others(metadata: &Metadata) -> bool {
+    metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
+}
+
 /// Whether a pipe or socket is our standard input or output, by whatever name: /dev/stdout, say. In a session that is the
 /// connection to the peer.
 pub(crate) fn is_standard(metadata: &Metadata) -> bool {

@@ -14,7 +14,6 @@ use nix::sys::stat::Mode;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::shell::{PATH, SHELL};
-use crate::deliver::unsafe_folder;
 use crate::files;
 use crate::metrics::{Flaw, Record};
 
@@ -85,7 +84,7 @@ impl Places {
         if let Some(trouble) = self.folder_to_make(path) {
             return Some(trouble);
         }
-        let why = unsafe_folder(&path.metadata().ok()?)?;
+        let why = files::open_to_others(&path.metadata().ok()?)?;
         Some(format!("{}: {why}; what comes again would be delivered again", path.display()))
     }
 

@@ -35,7 +35,6 @@ use pipe::Form;
 pub use pipe::Runner;
 pub use print::letter_lines;
 use records::Place;
-pub(crate) use records::unsafe_folder;
 pub use records::{Records, Repeated};
 pub use relay::{RelayFiles, Upstreams};
 use report::Report;
@@ -281,9 +280,10 @@ fn hand_over(
         let recipients = group.iter().filter(shares).map(|recipient| &recipient.mailbox);
         let recipients: Vec<_> = recipients.filter(|recipient| !once.is_handed_over(recipient, &to.action)).collect();
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
+        let hash = once.hash(&recipient.mailbox, &to.action);
         let taken_over = match &to.action {
-            HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
-            HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
+            HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, &hash, spool),
+            HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, &hash, spool),
             HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
             HandOver::Amqp(topic) => amqp::publish(context, topic, copy, spool),
             HandOver::Relay(hop) => {

@@ -164,6 +164,13 @@ impl<'a> Once<'a> {
         self.is_before(recipient, Destination::HandOver(action))
     }
 
+    /// What the message is known by when it comes again for this recipient; empty if it would not be.
+    pub(super) fn hash(&self, recipient: &Mailbox, action: &HandOver) -> String {
+        let mut entries = self.entries.iter();
+        let known = entries.find(|entry| entry.is(recipient, Destination::HandOver(action)));
+        known.map(|entry| entry.tag.hex()).unwrap_or_default()
+    }
+
     fn is_before(&self, recipient: &Mailbox, destination: Destination<'_>) -> bool {
         self.entries.iter().any(|entry| entry.is(recipient, destination) && matches!(entry.stage, Stage::Before(_)))
     }

@@ -10,7 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use ring::digest::{Context as Digest, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -99,7 +99,7 @@ impl Records {
             }
             opened => opened?,
         };
-        if let Some(why) = unsafe_folder(&folder.metadata()?) {
+        if let Some(why) = files::open_to_others(&folder.metadata()?) {
             return Err(io::Error::other(why));
         }
         let open = || openat(&folder, OsStr::new(NAME), OFlag::O_RDWR | OFlag::O_NOFOLLOW, Mode::empty());
@@ -111,7 +111,7 @@ impl Records {
             opened => opened?,
         });
         let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.nlink() != 1 || is_others(&metadata) || metadata.mode() & 0o077 != 0 {
+        if !metadata.is_file() || metadata.nlink() != 1 || files::is_others(&metadata) || metadata.mode() & 0o077 != 0 {
             return Err(io::Error::other(format!("`{NAME}` in it is no file that is ours alone")));
         }
         let mut header = [0; MAGIC.len() + HASH];
@@ -303,7 +303,7 @@ impl std::fmt::Debug for Records {
 
 impl Tag {
     /// For a command's environment.
-    pub(super) fn hex(&self) -> String {
+    pub(super) fn hex(self) -> String {
         hex(&self.0)
     }
 
@@ -327,22 +327,6 @@ pub(super) fn hash(octets: &[u8]) -> [u8; HASH] {
     let mut digest = Digest::new(&SHA256);
     digest.update(octets);
     octets_of(digest.finish().as_ref())
-}
-
-/// What of a folder lets others than us write to it, for people.
-pub(crate) fn unsafe_folder(folder: &Metadata) -> Option<&'static str> {
-    if is_others(folder) {
-        Some("it belongs to another user, who could make mail vanish")
-    } else if folder.mode() & 0o022 != 0 {
-        Some("others can write to it, and could make mail vanish (chmod 700)")
-    } else {
-        None
-    }
-}
-
-/// Whether it belongs to somebody who is neither root nor us.
-fn is_others(metadata: &Metadata) -> bool {
-    metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
 }
 
 /// Makes the table, durable and as a whole, unless somebody else was faster.
