@@ -23,6 +23,7 @@ mod kill;
 mod letters;
 mod lmtp;
 mod neighbours;
+mod once;
 mod order;
 mod places;
 mod power_cut;
@@ -54,6 +55,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("full_disk", full_disk::run),
     ("crowd", crowd::run),
     ("neighbours", neighbours::run),
+    ("once", once::run),
 ];
 
 /// Given something that tells how much of how much is done.
