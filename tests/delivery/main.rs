@@ -20,6 +20,7 @@ mod locks;
 mod maildir;
 mod neighbours;
 mod once;
+mod once_from_servers;
 mod peers;
 mod pipe;
 mod print;

@@ -165,7 +165,8 @@ impl Session {
             self.session.send([&on_the_wire(&letter.text())[..], b".\r\n"].concat());
             std::thread::sleep(delay);
         }
-        self.session.reset().exit_code();
+        // To close a socket with input in it resets the connection.
+        self.wait();
     }
 
     /// Takes the greeting and sends EHLO; [`Session::send_message`] does that by itself. Returns the reply to EHLO, or a

@@ -11,41 +11,47 @@ use std::fs;
 use testkit::Form;
 
 use crate::kill::{self, Client};
-use crate::order::ACCEPTED;
 use crate::places::{Destinations, Place, Tree};
 use crate::power_cut::Cut;
 use crate::report::Tally;
 use crate::trace::{self, Reach};
 
-pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
-    let mut tally = Tally::default();
+/// A session is killed at each of its system calls.
+pub fn calls(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let sizes = if form == Form::Long { &SIZES[..] } else { &SIZES[..2] };
     let routes = ROUTES.iter().flat_map(|route| sizes.iter().map(move |size| (*route, *size)));
-    let mut cases = Vec::new();
-    for (route, size) in routes {
-        // A large message differs in what is written to mailboxes.
-        if size == SIZES[0] || route.contains(&Place::Mbox) {
-            cases.extend(plan(route, size));
-        }
-    }
-    tally.add(trace::several_at_a_time(&cases, progress, Case::run));
+    // A large message differs in what is written to mailboxes.
+    let routes = routes.filter(|(route, size)| *size == SIZES[0] || route.contains(&Place::Mbox));
+    let cases: Vec<_> = routes.flat_map(|(route, size)| plan(route, size)).collect();
+    trace::several_at_a_time(&cases, progress, Case::run)
+}
+
+/// The power is cut at each of these.
+pub fn cuts(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let cuts: Vec<_> = CUT_ROUTES.iter().map(|route| (*route, form)).collect();
-    tally.add(trace::several_at_a_time(&cuts, progress, |(route, form)| cut(route, *form)));
+    trace::several_at_a_time(&cuts, progress, |(route, form)| cut(route, *form))
+}
+
+/// Many sessions at a time are killed at random, or lose their client.
+pub fn kills(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let kills = if form == Form::Long { 5000 } else { 60 };
-    let recognised = kill::run_as(Client::Retries { exactly_once: true }, kills, form, progress);
+    let mut recognised = kill::run_as(Client::Retries { exactly_once: true }, kills, form, progress);
     if form == Form::Long {
         let not_recognised = kill::run_as(Client::Retries { exactly_once: false }, kills, form, progress);
-        for (what, it) in [("with", &recognised), ("without", &not_recognised)] {
-            tally.notes.push(format!(
-                "{what} exactly_once: {} kills and clients gone, {} messages accepted, {} copies, {} lost, {} doubled, {} torn; \
-                 {} doubled by commands and the next server, which cannot be looked at",
-                it.faults, it.accepted, it.found, it.lost, it.doubled, it.torn, it.window
-            ));
+        for (what, it) in [("with", summary(&recognised)), ("without", summary(&not_recognised))] {
+            recognised.notes.push(format!("{what} exactly_once: {it}"));
         }
-        tally.problems.extend(not_recognised.problems);
+        recognised.problems.extend(not_recognised.problems);
     }
-    tally.add(recognised);
-    tally
+    recognised
+}
+
+fn summary(tally: &Tally) -> String {
+    let Tally { faults, accepted, found, lost, doubled, torn, window, .. } = tally;
+    format!(
+        "{faults} kills and clients gone, {accepted} messages accepted, {found} copies, {lost} lost, {doubled} doubled, \
+         {torn} torn; {window} doubled where nobody can look, by commands and the next server"
+    )
 }
 
 /// A delivery, and where its session is killed.
@@ -63,7 +69,7 @@ fn plan(route: &'static [Place], size: usize) -> Vec<Case> {
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
     assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
     let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
-    let answer = calls.iter().rposition(|call| call.sends(ACCEPTED)).expect("a 250");
+    let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
     let killed = |call: &testkit::strace::Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
     calls[text..=answer].iter().map(|call| Case { route, size, injection: killed(call) }).collect()
 }
@@ -135,7 +141,7 @@ fn cut(route: &'static [Place], form: Form) -> Tally {
     let letter = destinations.letter(route, SIZES[0]);
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
     assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
-    let answer = calls.iter().rposition(|call| call.sends(ACCEPTED)).expect("a 250");
+    let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
     let changes: Vec<usize> = (0..=answer).filter(|at| calls[*at].concerns(&destinations.mail())).collect();
     for at in changes {
         for (lost, tree) in before.outcomes(&calls[..=at], form) {
