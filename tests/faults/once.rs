@@ -9,6 +9,7 @@
 use std::fs;
 
 use testkit::Form;
+use testkit::strace::Call;
 
 use crate::kill::{self, Client};
 use crate::places::{Destinations, Place, Tree};
@@ -22,7 +23,7 @@ pub fn calls(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let routes = ROUTES.iter().flat_map(|route| sizes.iter().map(move |size| (*route, *size)));
     // A large message differs in what is written to mailboxes.
     let routes = routes.filter(|(route, size)| *size == SIZES[0] || route.contains(&Place::Mbox));
-    let cases: Vec<_> = routes.flat_map(|(route, size)| plan(route, size)).collect();
+    let cases: Vec<_> = routes.flat_map(|(route, size)| plan(route, size, form)).collect();
     trace::several_at_a_time(&cases, progress, Case::run)
 }
 
@@ -62,16 +63,21 @@ struct Case {
     injection: String,
 }
 
-/// One for each system call from the end of the text on.
-fn plan(route: &'static [Place], size: usize) -> Vec<Case> {
+/// One for each system call from the end of the text on; in the short form, for those that change something.
+fn plan(route: &'static [Place], size: usize, form: Form) -> Vec<Case> {
     let mut destinations = Destinations::new().exactly_once();
     let letter = destinations.letter(route, size);
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
     assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
     let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
     let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
-    let killed = |call: &testkit::strace::Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
-    calls[text..=answer].iter().map(|call| Case { route, size, injection: killed(call) }).collect()
+    let killed = |call: &Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
+    let changes = |call: &&Call| {
+        let name = &*call.name;
+        CHANGING.contains(&name) || name == "openat" && call.arguments.iter().any(|flags| flags.contains("O_CREAT"))
+    };
+    let calls = calls[text..=answer].iter().filter(|call| form == Form::Long || changes(call));
+    calls.map(|call| Case { route, size, injection: killed(call) }).collect()
 }
 
 impl Case {
@@ -170,6 +176,10 @@ fn restore(destinations: &Destinations, tree: &Tree) {
         }
     }
 }
+
+/// System calls that change something on the disk, or for somebody else.
+const CHANGING: &[&str] =
+    &["write", "pwrite64", "fsync", "fdatasync", "renameat", "renameat2", "unlinkat", "ftruncate", "mkdirat", "sendto"];
 
 /// What kinds of destinations a message goes to.
 const ROUTES: &[&[Place]] = &[

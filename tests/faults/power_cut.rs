@@ -211,7 +211,8 @@ impl Cut {
         }
         lost.sort();
         lost.dedup();
-        let shown = |lost: &Vec<usize>| lost.iter().map(|at| model.changes[*at].to_string()).collect::<Vec<_>>().join(", ");
+        let shown =
+            |lost: &Vec<usize>| lost.iter().map(|at| model.changes[*at].to_string()).collect::<Vec<_>>().join(", ");
         lost.iter().map(|lost| (shown(lost), model.tree(|change| !lost.contains(&change)))).collect()
     }
 }
