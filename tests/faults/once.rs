@@ -72,11 +72,7 @@ fn plan(route: &'static [Place], size: usize, form: Form) -> Vec<Case> {
     let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
     let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
     let killed = |call: &Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
-    let changes = |call: &&Call| {
-        let name = &*call.name;
-        CHANGING.contains(&name) || name == "openat" && call.arguments.iter().any(|flags| flags.contains("O_CREAT"))
-    };
-    let calls = calls[text..=answer].iter().filter(|call| form == Form::Long || changes(call));
+    let calls = calls[text..=answer].iter().filter(|call| form == Form::Long || changes_something(call));
     calls.map(|call| Case { route, size, injection: killed(call) }).collect()
 }
 
@@ -148,7 +144,8 @@ fn cut(route: &'static [Place], form: Form) -> Tally {
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
     assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
     let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
-    let changes: Vec<usize> = (0..=answer).filter(|at| calls[*at].concerns(&destinations.mail())).collect();
+    let is_change = |call: &Call| changes_something(call) && call.concerns(&destinations.mail());
+    let changes: Vec<usize> = (0..=answer).filter(|at| is_change(&calls[*at])).collect();
     for at in changes {
         for (lost, tree) in before.outcomes(&calls[..=at], form) {
             restore(&destinations, &tree);
@@ -175,6 +172,12 @@ fn restore(destinations: &Destinations, tree: &Tree) {
             fs::write(path, content).expect("a file");
         }
     }
+}
+
+/// Whether it changes something on the disk, or for somebody else.
+fn changes_something(call: &Call) -> bool {
+    let makes = || call.name == "openat" && call.arguments.iter().any(|flags| flags.contains("O_CREAT"));
+    CHANGING.contains(&&*call.name) || makes()
 }
 
 /// System calls that change something on the disk, or for somebody else.
