@@ -5,10 +5,10 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
-use testkit::{Session, wait_until};
+use testkit::{Session, Upstream, debian, wait_until};
 
 use crate::SLOW;
-use crate::support::{CONFIG, Scratch};
+use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
 /// A message that has all that a copy could be torn or mistaken by.
 const TEXT: &str = "Subject: once\r\nStatus: RO\r\n\r\nFrom here\r\n..\r\nto there\r\n";
@@ -292,6 +292,79 @@ fn without_records_it_is_delivered() {
         assert_eq!(warnings.len(), usize::from(!said.is_empty()), "{what}: {warnings:?}");
         assert!(warnings.iter().all(|line| line.contains(said)), "{what}: {warnings:?}");
     }
+}
+
+/// A session that is killed when its record is durable and its mailbox is written to, and not synced.
+fn killed(scratch: &Scratch, recipients: &[&str]) {
+    let mut strace = debian::command("strace", "strace");
+    strace.args(["-o", "/dev/null", "-e", "inject=fdatasync:signal=KILL:when=2", MAILRECV]);
+    strace.args(["-c", CONFIG, "-l", LOG, "--peer", PEER]).current_dir(scratch.path(""));
+    let mut session = Session::start_with_stderr(strace, Stdio::null());
+    session.expect("220 ");
+    session.begin_message(recipients);
+    session.send(format!("{TEXT}.\r\n"));
+    assert_eq!(session.exit_code(), 128 + 9);
+}
+
+/// What a killed session has left at the end of a mailbox is cut off, whatever is missing of it, and the message is there
+/// once. But where something stands behind it, nothing is cut off.
+#[test]
+fn what_is_torn_is_cut_off_if_it_is_known_to_be_ours() {
+    let scratch = scratch("deliver rcpt_to *@mx.example append inbox\n");
+    // With the first message, the table is made and the new name synced.
+    again(&scratch, &["first@mx.example"]);
+    let length = || fs::metadata(scratch.path("inbox")).unwrap().len();
+    let cut_to = |length| fs::File::options().write(true).open(scratch.path("inbox")).unwrap().set_len(length).unwrap();
+    let copies_of = |name: &str| count(&scratch, &format!("grep -cx 'Delivered-To: {name}@mx.example' inbox"));
+    let messages = || count(&scratch, "grep -c '^From ' inbox");
+    let text = TEXT.replace('\r', "").len() as u64;
+    for (number, missing) in [0, 1, 2, 10, text].into_iter().enumerate() {
+        let name = format!("fred{number}");
+        let address = format!("{name}@mx.example");
+        killed(&scratch, &[&address]);
+        cut_to(length() - missing);
+        let reply = again(&scratch, &[&address]);
+        assert_eq!(reply.contains("delivery before, id="), missing == 0, "without its last {missing} octets: {reply}");
+        assert_eq!((copies_of(&name), messages()), ("1".to_owned(), (number + 2).to_string()), "{missing}");
+    }
+    // Others append, and what is torn gets the empty line that ends it.
+    killed(&scratch, &["fred@mx.example"]);
+    cut_to(length() - 5);
+    again(&scratch, &["wilma@mx.example"]);
+    assert!(again(&scratch, &["fred@mx.example"]).contains("delivery, id="));
+    assert_eq!((copies_of("fred"), copies_of("wilma"), messages()), ("2".to_owned(), "1".to_owned(), "9".to_owned()));
+    // Somebody has put other octets in the place of ours.
+    killed(&scratch, &["barney@mx.example"]);
+    let mailbox = fs::File::options().write(true).open(scratch.path("inbox")).unwrap();
+    mailbox.write_all_at(b"X", length() - 10).unwrap();
+    let changed = length();
+    assert!(again(&scratch, &["barney@mx.example"]).contains("delivery, id="));
+    assert!(length() > changed);
+}
+
+/// What the next server has it is not sent again, and a command can tell by itself.
+#[test]
+fn who_has_taken_it_over_is_not_asked_again() {
+    let upstream = Upstream::polite();
+    let scratch = to_fred(&format!("relay smtp://{}", upstream.address));
+    unread(&scratch, &["fred@mx.example"], "");
+    assert!(again(&scratch, &["fred@mx.example"]).contains("delivery before, id="));
+    assert_eq!(upstream.messages().len(), 1);
+    assert!(again(&scratch, &["fred@mx.example"]).starts_with("250 "));
+    assert_eq!(upstream.messages().len(), 2);
+
+    let scratch = to_fred("pipe_raw cat > seen; echo \"$MESSAGE_HASH\" >> hashes; test -e go");
+    assert!(again(&scratch, &["fred@mx.example"]).starts_with("451 "));
+    scratch.write("go", "");
+    again(&scratch, &["fred@mx.example"]);
+    let hashes = scratch.read("hashes");
+    let hashes: Vec<&str> = hashes.lines().collect();
+    assert!(hashes.len() == 2 && hashes[0] == hashes[1] && hashes[0].len() == 64, "{hashes:?}");
+    let config =
+        scratch.read(CONFIG).replace("exactly_once once\n", "").replace("$MESSAGE_HASH", "${MESSAGE_HASH-none}");
+    scratch.write(CONFIG, config);
+    again(&scratch, &["fred@mx.example"]);
+    assert!(scratch.read("hashes").ends_with("\nnone\n"));
 }
 
 /// The folder and the table are nobody else's, and nothing is there without the line that asks for it.
