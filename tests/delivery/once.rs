@@ -113,7 +113,7 @@ fn what_was_confirmed_is_forgotten() {
     }
 }
 
-/// What was sent ahead, behind the dot, shows nothing (RFC 2920).
+/// What was sent ahead, behind the dot, shows nothing (RFC 2920): whether we have read it when the 250 leaves, or not yet.
 #[test]
 fn what_was_sent_ahead_confirms_nothing() {
     for ahead in ["NOOP\r\n", "QUIT\r\n", "MAIL FROM:<a@client.example>\r\nRCPT TO:<fred@mx.example>\r\n"] {
@@ -122,6 +122,20 @@ fn what_was_sent_ahead_confirms_nothing() {
         let reply = again(&scratch, &["fred@mx.example"]);
         assert!(reply.contains("delivery before, id="), "{ahead}: {reply}");
         assert_eq!(count(&scratch, DESTINATIONS[0].1), "1", "{ahead}");
+
+        let scratch = to_fred(&format!("pipe {SLOW}; echo x >> runs"));
+        let mut session = begun(&scratch, &["fred@mx.example"]);
+        session.send(".\r\n");
+        wait_until("the command", || scratch.path("begun").exists().then_some(()));
+        session.send(ahead);
+        scratch.write("go", "");
+        session.expect("250 ");
+        // It is answered, so it was read, and by now forgotten if it is to be.
+        session.expect("2");
+        session.reset().exit_code();
+        let reply = again(&scratch, &["fred@mx.example"]);
+        assert!(reply.contains("delivery before, id="), "{ahead}: {reply}");
+        assert_eq!(scratch.read("runs"), "x\n", "{ahead}");
     }
 }
 
