@@ -392,7 +392,7 @@ impl<'a> Server<'a> {
                 if session.transaction().is_some() {
                     self.log.event(&Event::GoneInTransaction(&how));
                 } else if let Some((id, deliveries)) = &self.unconfirmed {
-                    // The window that no server can close (RFC 1047).
+                    // The window that RFC 1047 is about; what comes again is recognised with `exactly_once` only.
                     self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
                 } else {
                     self.log.event(&Event::Gone(&how));

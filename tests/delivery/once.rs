@@ -308,6 +308,20 @@ fn without_records_it_is_delivered() {
     }
 }
 
+/// The table is open before the session confines itself.
+#[test]
+fn a_strict_sandbox_does_not_stand_in_the_way() {
+    for number in [0, 1, 2, 3] {
+        let (destination, counting) = DESTINATIONS[number];
+        let scratch = scratch(&format!("sandbox strict required\ndeliver rcpt_to fred@mx.example {destination}\n"));
+        unread(&scratch, &["fred@mx.example"], "");
+        assert!(again(&scratch, &["fred@mx.example"]).contains("delivery before, id="), "{destination}");
+        assert_eq!(count(&scratch, counting), "1", "{destination}");
+        let log = scratch.log();
+        assert!(log.iter().all(|line| !line.contains("exactly_once")), "{log:?}");
+    }
+}
+
 /// A session that is killed when its record is durable and its mailbox is written to, and not synced.
 fn killed(scratch: &Scratch, recipients: &[&str]) {
     let mut strace = debian::command("strace", "strace");
