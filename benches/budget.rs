@@ -82,9 +82,10 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 19] = [
+const SECTIONS: [(&str, Section); 20] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
+    ("once", sessions::once),
     ("print", sessions::print),
     ("50mb", sessions::fifty_megabytes),
     ("tls", tls::tls),
@@ -107,8 +108,8 @@ const SECTIONS: [(&str, Section); 19] = [
 const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
-  --only NAME       one of: greeting, small-mail, print, 50mb, tls, auth, lmtp, brokers, relay, aiosmtpd,
-                    writers, rules, error-patterns, greed, check, idle, sandbox, super-servers, counts
+  --only NAME       one of: greeting, small-mail, once, print, 50mb, tls, auth, lmtp, brokers, relay,
+                    aiosmtpd, writers, rules, error-patterns, greed, check, idle, sandbox, super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

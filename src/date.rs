@@ -1,6 +1,7 @@
 //! Dates as mail and logs have them.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use time::{OffsetDateTime, UtcOffset};
 
@@ -16,16 +17,16 @@ impl Asctime {
         Self(now_local())
     }
 
-    /// Now, in UTC.
-    pub(crate) fn now_utc() -> Self {
-        Self(OffsetDateTime::now_utc())
+    /// This moment, in UTC.
+    pub(crate) fn in_utc(time: SystemTime) -> Self {
+        Self(OffsetDateTime::from(time))
     }
 }
 
 impl HeaderDate {
-    /// Now, in local time.
-    pub(crate) fn now() -> Self {
-        Self(now_local())
+    /// This moment, in local time.
+    pub(crate) fn of(time: SystemTime) -> Self {
+        Self(in_local_time(OffsetDateTime::from(time)))
     }
 }
 
@@ -77,8 +78,11 @@ pub(crate) fn learn_time_zone() {
 }
 
 fn now_local() -> OffsetDateTime {
-    let now = OffsetDateTime::now_utc();
-    now.to_offset(UtcOffset::local_offset_at(now).unwrap_or(UtcOffset::UTC))
+    in_local_time(OffsetDateTime::now_utc())
+}
+
+fn in_local_time(time: OffsetDateTime) -> OffsetDateTime {
+    time.to_offset(UtcOffset::local_offset_at(time).unwrap_or(UtcOffset::UTC))
 }
 
 /// The abbreviated English names of day and month.

@@ -233,6 +233,22 @@ pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
+/// What of a folder lets others than us write to it, who could make mail vanish there, for people.
+pub(crate) fn open_to_others(folder: &Metadata) -> Option<&'static str> {
+    if is_others(folder) {
+        Some("it belongs to another user, who could make mail vanish")
+    } else if folder.mode() & 0o022 != 0 {
+        Some("others can write to it, and could make mail vanish (chmod 700)")
+    } else {
+        None
+    }
+}
+
+/// Whether it belongs to somebody who is neither root nor us.
+pub(crate) fn is_others(metadata: &Metadata) -> bool {
+    metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
+}
+
 /// Whether a pipe or socket is our standard input or output, by whatever name: /dev/stdout, say. In a session that is the
 /// connection to the peer.
 pub(crate) fn is_standard(metadata: &Metadata) -> bool {
@@ -296,11 +312,36 @@ pub(crate) fn unlock_as_process(file: &File) -> nix::Result<()> {
     set_process_lock(file, libc::F_UNLCK)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "`struct flock` has another type for these constants of one digit")]
+/// Locks one octet of a file, there or not, for this process, unless another one has.
+pub(crate) fn lock_byte(file: &File, at: u64) -> nix::Result<()> {
+    fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(libc::F_WRLCK, at, 1))).map(drop)
+}
+
+/// The same, and waits for whoever has it, who must not have it for long.
+pub(crate) fn wait_for_byte(file: &File, at: u64) -> nix::Result<()> {
+    loop {
+        match fcntl::fcntl(file, fcntl::FcntlArg::F_SETLKW(&range(libc::F_WRLCK, at, 1))) {
+            Err(Errno::EINTR) => {}
+            locked => return locked.map(drop),
+        }
+    }
+}
+
+/// Gives up that lock.
+pub(crate) fn unlock_byte(file: &File, at: u64) -> nix::Result<()> {
+    fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(libc::F_UNLCK, at, 1))).map(drop)
+}
+
 fn set_process_lock(file: &File, kind: libc::c_int) -> nix::Result<()> {
+    fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(kind, 0, 0))).map(drop)
+}
+
+/// So many octets of a file from here on; none stands for all.
+#[expect(clippy::cast_possible_truncation, reason = "`struct flock` has another type for these constants of one digit")]
+fn range(kind: libc::c_int, start: u64, length: i64) -> libc::flock {
     let l_whence = libc::SEEK_SET as libc::c_short;
-    let whole_file = libc::flock { l_type: kind as libc::c_short, l_whence, l_start: 0, l_len: 0, l_pid: 0 };
-    fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&whole_file)).map(drop)
+    let l_start = start.cast_signed();
+    libc::flock { l_type: kind as libc::c_short, l_whence, l_start, l_len: length, l_pid: 0 }
 }
 
 /// The short way, for a path without any symbolic link. ELOOP if there is one; ENOSYS or EPERM if the kernel, or the

@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, fstat, umask};
 use crate::cli::Options;
 use crate::config::{BrokenPattern, Config, Flags, Level, LogTarget, Protocol, Trace, Unusable};
 use crate::date::Timestamp;
-use crate::deliver::{Reporter, Runner};
+use crate::deliver::{Records, Reporter, Runner};
 use crate::exit::Exit;
 use crate::files;
 use crate::log::{self, Event, Log};
@@ -120,6 +120,7 @@ fn receive(
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
+    let records = OnceCell::new();
     let mut server = Server::greet(&config, log, signals, tally, connection, opened);
     if let Some(reporter) = reporter {
         server.report_to(reporter);
@@ -141,6 +142,12 @@ fn receive(
         server.open_spool_file();
     }
     let recorder = recorder(&config, log);
+    if let Some(folder) = &config.exactly_once {
+        match Records::open(folder, config.exactly_once_days) {
+            Ok(opened) => server.recognise(records.get_or_init(|| opened)),
+            Err(error) => log.event(&Event::NotExactlyOnce(folder, &error)),
+        }
+    }
     sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
     let (mut refusal, was_looked_up) = (None, name_servers.is_some());
     if let Some((address, servers)) = name_servers {

@@ -18,7 +18,7 @@ pub(crate) use opened::accounts;
 use recording::Recording;
 
 use crate::config::{Config, Finding, Flags, Protocol, TlsUse, Trace};
-use crate::deliver::{self, Context, Reporter, Runner, Upstreams};
+use crate::deliver::{self, Context, Records, Reporter, Runner, Upstreams};
 use crate::log::{Event, Log, Refusals};
 use crate::message::{Envelope, Lines, Spool, SpoolFile};
 use crate::metrics::{Family, Tally};
@@ -40,6 +40,10 @@ pub struct Server<'a> {
     tally: &'a Tally,
     /// Where messages are reported.
     reporter: Option<&'a Reporter>,
+    /// What was delivered and may come again.
+    records: Option<&'a Records>,
+    /// Whether what comes next will have been sent by a peer that has read our replies.
+    is_next_proof: bool,
     connection: Connection<'a>,
     opened: &'a Opened,
     /// What TLS the connection is under.
@@ -111,6 +115,8 @@ impl<'a> Server<'a> {
             signals,
             tally,
             reporter: None,
+            records: None,
+            is_next_proof: false,
             connection,
             opened,
             tls: None,
@@ -137,6 +143,11 @@ impl<'a> Server<'a> {
     /// Reports messages there.
     pub fn report_to(&mut self, reporter: &'a Reporter) {
         self.reporter = Some(reporter);
+    }
+
+    /// Delivers nothing again that is known from there.
+    pub fn recognise(&mut self, records: &'a Records) {
+        self.records = Some(records);
     }
 
     /// Opens the file for large messages now: a session that has confined itself could not.
@@ -311,7 +322,8 @@ impl<'a> Server<'a> {
                 self.log.event(&Event::UnofferedParameters(words));
             }
             Heard::Text => {
-                let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
+                let spool =
+                    self.spool.get_or_insert_with(|| new_spool(self.config, self.records, &mut self.spool_file));
                 spool.push(&self.text);
                 // What is thrown away, because the message is too large already, gives it no time.
                 self.deadlines.text_came(self.text.len());
@@ -335,8 +347,9 @@ impl<'a> Server<'a> {
         let id = self.id.take().unwrap_or_else(|| self.new_id());
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
-        let envelope = Envelope { id: &id, domain, peer, transaction, tls, user };
-        let Self { config, log, signals, tally, reporter, opened, .. } = *self;
+        let received_at = SystemTime::now();
+        let envelope = Envelope { id: &id, domain, peer, received_at, transaction, tls, user };
+        let Self { config, log, signals, tally, reporter, records, opened, .. } = *self;
         let context = Context {
             config,
             log,
@@ -347,9 +360,10 @@ impl<'a> Server<'a> {
             brokers: &opened.brokers,
             upstreams,
             reporter,
+            records,
         };
         upstreams.set_deadline(context.deadline);
-        let spool = self.spool.get_or_insert_with(|| new_spool(self.config, &mut self.spool_file));
+        let spool = self.spool.get_or_insert_with(|| new_spool(self.config, self.records, &mut self.spool_file));
         let began = Instant::now();
         let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);
         self.deadlines.not_idle();
@@ -378,11 +392,25 @@ impl<'a> Server<'a> {
     /// Sends what is to be sent and waits for more.
     fn wait(&mut self) -> Input {
         self.recording.flush();
+        if !self.connection.replies().is_empty() {
+            self.look_for_input_ahead();
+        }
         let input = self.connection.fill(self.deadlines.idle());
         if let Input::More = input {
             self.unconfirmed = None;
+            if let (Some(records), true) = (self.records, self.is_next_proof) {
+                records.forget_confirmed();
+            }
         }
         input
+    }
+
+    /// Takes note, before replies leave, of whether the peer has sent anything ahead: that will not show that it has read
+    /// them (RFC 2920).
+    fn look_for_input_ahead(&mut self) {
+        if self.records.is_some_and(Records::has_unconfirmed) {
+            self.is_next_proof = self.connection.is_quiet();
+        }
     }
 
     /// Counts how the session has ended, and tells the log what it does not know yet.
@@ -412,7 +440,7 @@ impl<'a> Server<'a> {
                 if session.transaction().is_some() {
                     self.log.event(&Event::GoneInTransaction(&how));
                 } else if let Some((id, deliveries)) = &self.unconfirmed {
-                    // The window that no server can close (RFC 1047).
+                    // The window that RFC 1047 is about; what comes again is recognised with `exactly_once` only.
                     self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
                 } else {
                     self.log.event(&Event::Gone(&how));
@@ -438,8 +466,10 @@ impl<'a> Server<'a> {
             Some((id, delivery)) => {
                 self.recording.with(|recorder| recorder.reply(reply, enhanced));
                 reply.encode(enhanced, self.connection.replies());
+                self.look_for_input_ahead();
                 let sent = self.flush();
-                deliver::log_delivery(self.log, &id, &delivery, reply);
+                let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
+                deliver::log_delivery(self.log, &id, &delivery, reply, &repeated);
                 self.log.event(&Event::Reply(reply));
                 sent
             }
@@ -521,9 +551,10 @@ fn count_deliveries(tally: &Tally, delivery: &Delivery) {
     }
 }
 
-fn new_spool(config: &Config, file: &mut Option<Rc<SpoolFile>>) -> Spool {
+fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<SpoolFile>>) -> Spool {
     let file = file.get_or_insert_with(|| Rc::new(SpoolFile::open(config.spool_dir.as_ref())));
-    Spool::new(Rc::clone(file))
+    let spool = Spool::new(Rc::clone(file));
+    if records.is_some() { spool.with_hash() } else { spool }
 }
 
 /// Logs a piece of a message as lines, however it was cut; the last one with the message's end.

@@ -138,6 +138,7 @@ fn places_and_programs_are_tried() {
         "deliver rcpt_to a pipe cd @theirs && ./x >> y",
         "logfile @ours/log",
         "spool_dir @ours",
+        "exactly_once @ours/new-folder",
         "deadletter_file @ours/dead",
     ] {
         assert_eq!(check(good), "", "{good}");
@@ -180,6 +181,11 @@ fn places_and_programs_are_tried() {
         ("logfile @missing/log", "there is no folder @missing"),
         ("spool_dir @missing", "there is no folder @missing"),
         ("spool_dir @theirs", "user `mail` cannot make files in @theirs: Permission denied"),
+        ("exactly_once @missing/once", "there is no folder @missing"),
+        (
+            "exactly_once /tmp",
+            "/tmp: others can write to it, and could make mail vanish (chmod 700); what comes again would be delivered again",
+        ),
         ("deadletter_file @missing/dead", "there is no folder @missing"),
         ("deliver rcpt_to a append ~/mbox", "`~` is a part of the name here: write the whole path"),
         (

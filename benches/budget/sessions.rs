@@ -34,6 +34,21 @@ pub(crate) fn small_mail(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// A message that would be recognised if it came again, beside one that would not.
+pub(crate) fn once(bench: &mut Bench) -> Result<()> {
+    let recognised = format!("exactly_once \"{{dir}}/once\"\n{ONE_RULE}");
+    let contestants = [bench.mailrecv(&recognised)?, bench.mailrecv(ONE_RULE)?.named("mailrecv, without")];
+    // The table is made once.
+    bench.try_out(&contestants[0])?;
+    let what = "exactly_once, one small mail, connect to exit";
+    let figures = [Figure::new(what, Unit::AddedMilliseconds, Some(Target::AddsAtMost(0.15)))];
+    let mail = message(1_000);
+    bench.measure(figures, bench.runs(), &contestants, |contestant, listener| {
+        time_of_mail(contestant, listener, &[RECIPIENT], &mail)
+    });
+    Ok(())
+}
+
 /// A mail that people are shown, to a log file, beside one that is put into a mailbox.
 pub(crate) fn print(bench: &mut Bench) -> Result<()> {
     let shown = "logfile \"{dir}/mailbox-mailrecv\"\ndeliver rcpt_to postmaster@localhost print\n";

@@ -4,6 +4,7 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use mailrecv::config::{Config, Finding, Flags, LogTarget, Protocol, Trace};
 use mailrecv::log::{Event, Log};
@@ -112,8 +113,8 @@ impl World for Host<'_> {
         let id = format!("id{}", self.conversation.messages.len());
         check_transaction(self.config, transaction);
         check_group(self.config, delivery);
-        let envelope =
-            Envelope { id: &id, domain: &self.config.domain, peer: self.peer, transaction, tls: None, user: None };
+        let (domain, received_at) = (&self.config.domain, SystemTime::now());
+        let envelope = Envelope { id: &id, domain, peer: self.peer, received_at, transaction, tls: None, user: None };
         check_headers(&envelope, text);
         let outcome = outcome(delivery.recipients());
         if outcome.is_ok() {

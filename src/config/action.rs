@@ -113,7 +113,8 @@ impl Keep {
         self.facts().name
     }
 
-    fn facts(&self) -> Facts<'_> {
+    /// What there is to know of it.
+    pub(crate) fn facts(&self) -> Facts<'_> {
         match self {
             Keep::Maildir(folder) => Facts::new("maildir", Some(folder), Need::Maildir(Path::new(folder))),
             Keep::Eml(folder) => Facts::new("eml", Some(folder), Need::Maildir(Path::new(folder))),
@@ -131,7 +132,8 @@ impl HandOver {
         self.facts().name
     }
 
-    fn facts(&self) -> Facts<'_> {
+    /// What there is to know of it.
+    pub(crate) fn facts(&self) -> Facts<'_> {
         match self {
             HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Command(command)),
             HandOver::PipeRaw(command) => Facts::new("pipe_raw", Some(command), Need::Command(command)),

@@ -232,6 +232,7 @@ impl<'r> Lines<'r> {
         let (path, trouble) = match line {
             Line::Rule(RuleLine::DeadLetterFile(file)) => ((*file).to_owned(), self.places.file(file.as_ref())),
             Line::Setting(Setting::metrics_file(Some(path))) => (path.to_str()?.to_owned(), self.places.metrics(path)),
+            Line::Setting(Setting::exactly_once(Some(path))) => (path.to_str()?.to_owned(), self.places.records(path)),
             Line::Setting(setting) => {
                 let (path, is_file) = setting.path()?;
                 let trouble = if is_file { self.places.file(path) } else { self.places.folder(path) };

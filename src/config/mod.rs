@@ -65,7 +65,7 @@ pub use relay_url::Hop;
 pub(crate) use relay_url::{HopTls, Place as HopPlace};
 pub use rules::{Denial, Rules};
 pub use settings::{AuthUse, Config, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse, Transcripts};
-pub(crate) use shell::{PASSED, PATH, SHELL, VARIABLES};
+pub(crate) use shell::{HASH_VARIABLE, PASSED, PATH, SHELL, VARIABLES};
 pub(crate) use source::{Version, would_wait};
 pub use sources::LineName;
 pub(crate) use sources::Versions;

@@ -79,6 +79,15 @@ impl Places {
         written_oddly(path).or_else(|| self.no_file_in(path))
     }
 
+    /// Why the table of messages that may come again cannot be in this folder, which is made if it is missing.
+    pub(super) fn records(&mut self, path: &Path) -> Option<String> {
+        if let Some(trouble) = self.folder_to_make(path) {
+            return Some(trouble);
+        }
+        let why = files::open_to_others(&path.metadata().ok()?)?;
+        Some(format!("{}: {why}; what comes again would be delivered again", path.display()))
+    }
+
     /// Why no command can be run at all.
     pub(super) fn shell(&mut self) -> Option<String> {
         let trouble = self.program(SHELL)?;

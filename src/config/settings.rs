@@ -113,6 +113,10 @@ settings! {
     "pipe_env" pipe_env: Vec<String> = Vec::new(), value::variables, "";
     /// Where sessions add up what they count.
     "metrics_file" metrics_file: Option<PathBuf> = None, value::file, QUOTE_IT;
+    /// Where it is written down which messages are delivered whose senders may not know it yet.
+    "exactly_once" exactly_once: Option<PathBuf> = None, value::folder, "";
+    /// How many days that counts.
+    "exactly_once_days" exactly_once_days: u64 = 5, value::days, "";
     /// Whom to become when started as root: `USER` or `USER:GROUP`, each a name or a number.
     "user" user: Option<String> = None, value::user, "";
     /// Where the hpfeeds broker is.

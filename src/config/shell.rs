@@ -238,8 +238,11 @@ const READ_NOTHING: [&str; 14] =
 /// Where commands look for programs.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// The variable by which a command knows a message that comes again; not there without `exactly_once`.
+pub(crate) const HASH_VARIABLE: &str = "MESSAGE_HASH";
+
 /// The variables that a command finds its envelope in, beside `PATH`, and whether the peer can choose their text.
-pub(crate) const VARIABLES: [(&str, bool); 14] = [
+pub(crate) const VARIABLES: [(&str, bool); 15] = [
     ("SENDER", true),
     ("RECIPIENT", true),
     ("ORIGINAL_RECIPIENT", true),
@@ -252,6 +255,7 @@ pub(crate) const VARIABLES: [(&str, bool); 14] = [
     ("CLIENT_PROTOCOL", false),
     ("AUTH_USER", true),
     ("MESSAGE_ID", false),
+    (HASH_VARIABLE, false),
     ("TLS_VERSION", false),
     ("TLS_CIPHER", false),
 ];

@@ -459,6 +459,11 @@ pub(super) fn lines(words: &mut Words<'_>) -> Result<u64, Problem> {
     any_number(words.expect("how many lines of a text are shown")?)
 }
 
+/// For how many days something is remembered.
+pub(super) fn days(words: &mut Words<'_>) -> Result<u64, Problem> {
+    number(words.expect("how many days a record counts")?, 1..=MAX_DAYS, &[])
+}
+
 pub(super) fn any_number(word: Word<'_>) -> Result<u64, Problem> {
     number(word, 0..=u64::MAX, MULTIPLES)
 }
@@ -496,6 +501,9 @@ const LONGEST_LABEL: usize = 63;
 
 /// Ten years; what is meant to last for ever lasts no longer.
 const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
+
+/// As many days as a message waits in nobody's queue.
+const MAX_DAYS: u64 = 365;
 
 /// The longest text that has its length in front of it as one byte.
 const LONGEST_SHORT_TEXT: usize = 255;

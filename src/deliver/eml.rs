@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::records::Place;
 use super::{Context, failure, sync_folder};
 use crate::files::{self, Entry, make_folder, openat};
 use crate::log::{Event, Log};
@@ -42,14 +43,20 @@ impl<'a> Files<'a> {
         Self { context, messages: Vec::new() }
     }
 
-    /// Writes a copy to stable storage.
-    pub(super) fn add(&mut self, directory: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
+    /// Writes a copy to stable storage. Where it will be.
+    pub(super) fn add(
+        &mut self,
+        directory: &'a str,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<Place, Reply> {
         let directory = Path::new(directory);
         let message = self
             .write(directory, copy, spool)
             .map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?;
+        let place = Place::File { name: message.name_for_good.clone(), before: message.name.clone() };
         self.messages.push(message);
-        Ok(())
+        Ok(place)
     }
 
     /// The same with some other content, under a name that begins and ends so. The path that it is to have.
@@ -138,6 +145,22 @@ impl Drop for Waiting<'_> {
         if let Err(error) = removed.and_then(|()| sync_folder(self.log, &self.folder, self.path)) {
             self.log.event(&Event::NotTakenBack { path: &self.path(), why: &error });
         }
+    }
+}
+
+/// Whether a message is in this folder by this name. If it is not, what is left of it by the other is removed.
+pub(super) fn has(path: &Path, name: &str, before: &str) -> io::Result<bool> {
+    let folder = match files::open_folder(path, OFlag::O_PATH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        folder => folder?,
+    };
+    match openat(&folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => {
+            let _ = unlinkat(&folder, before, UnlinkatFlags::NoRemoveDir);
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,6 +17,7 @@ use nix::fcntl::{AtFlags, OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
+use super::records::Place;
 use super::{Context, failure, sync_folder, tolerate_unsynced};
 use crate::files::{self, Entry, make_folder, openat};
 use crate::log::{Event, Log};
@@ -34,13 +35,13 @@ struct Waiting<'a> {
     log: &'a Log,
     maildir: Maildir<'a>,
     /// Where it is now; removed when this value is dropped, unless it is to stay.
-    place: Place,
+    place: Where,
     name_in_tmp: String,
     name_in_new: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Where {
     Tmp,
     New,
     /// In `new`, to stay.
@@ -60,15 +61,21 @@ impl<'a> Maildirs<'a> {
         Self { context, messages: Vec::new() }
     }
 
-    /// Writes a copy to stable storage.
-    pub(super) fn add(&mut self, directory: &'a str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
+    /// Writes a copy to stable storage. Where it will be.
+    pub(super) fn add(
+        &mut self,
+        directory: &'a str,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<Place, Reply> {
         let number = self.messages.len();
         let directory = Path::new(directory);
         let message = self
             .write(directory, number, copy, spool)
             .map_err(|error| failure(&error, &format!("writing into {}", directory.display())))?;
+        let place = Place::File { name: message.name_in_new.clone(), before: message.name_in_tmp.clone() };
         self.messages.push(message);
-        Ok(())
+        Ok(place)
     }
 
     fn write(
@@ -81,7 +88,7 @@ impl<'a> Maildirs<'a> {
         let log = self.context.log;
         let maildir = Maildir::open(log, directory)?;
         let (mut file, prefix, name_in_tmp) = create(&maildir.tmp, number)?;
-        let mut waiting = Waiting { log, maildir, place: Place::Tmp, name_in_tmp, name_in_new: String::new() };
+        let mut waiting = Waiting { log, maildir, place: Where::Tmp, name_in_tmp, name_in_new: String::new() };
         log.event(&Event::WritingFile(&waiting.path()));
         for_each_piece(copy.reader(spool)?, |text| file.write_all(text))?;
         file.sync_all()?;
@@ -108,10 +115,50 @@ impl<'a> Maildirs<'a> {
 
     /// Lets them stay.
     pub(super) fn commit(mut self) {
-        self.messages.iter_mut().for_each(|message| message.place = Place::Delivered);
+        self.messages.iter_mut().for_each(|message| message.place = Where::Delivered);
         for message in &self.messages {
             self.context.log.event(&Event::FileDelivered(&message.path()));
         }
+    }
+}
+
+/// Whether a message of this name is in the maildir, in `new` or, by whatever flags, in `cur`. If it is not, what is left of
+/// it in `tmp` is removed.
+pub(super) fn has(directory: &Path, name: &str, before: &str) -> io::Result<bool> {
+    let Some(folder) = if_there(files::open_folder(directory, OFlag::O_PATH))? else { return Ok(false) };
+    if let Some(new) = if_there(files::open_folder_in(&folder, directory, "new", OFlag::O_PATH))?
+        && is_there(&new, name)?
+    {
+        return Ok(true);
+    }
+    if let Some(cur) = if_there(files::open_folder_in(&folder, directory, "cur", OFlag::O_RDONLY))? {
+        for entry in rustix::fs::Dir::read_from(&cur)? {
+            let entry = entry?;
+            let rest = entry.file_name().to_bytes().strip_prefix(name.as_bytes());
+            if matches!(rest, Some([] | [b':', ..])) {
+                return Ok(true);
+            }
+        }
+    }
+    if let Some(tmp) = if_there(files::open_folder_in(&folder, directory, "tmp", OFlag::O_PATH))? {
+        // A reader removes it later on, if we cannot.
+        let _ = unlinkat(&tmp, before, UnlinkatFlags::NoRemoveDir);
+    }
+    Ok(false)
+}
+
+fn is_there(folder: &File, name: &str) -> io::Result<bool> {
+    match openat(folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if is_missing(&error) => Ok(None),
+        found => found.map(Some),
     }
 }
 
@@ -126,14 +173,14 @@ impl Waiting<'_> {
             }
             renamed => renamed?,
         }
-        self.place = Place::New;
+        self.place = Where::New;
         tolerate_unsynced(self.log, &self.maildir.path.join("new"), self.maildir.new.sync_all())
     }
 
     fn path(&self) -> PathBuf {
         match self.place {
-            Place::Tmp => self.maildir.path.join("tmp").join(&self.name_in_tmp),
-            Place::New | Place::Delivered => self.maildir.path.join("new").join(&self.name_in_new),
+            Where::Tmp => self.maildir.path.join("tmp").join(&self.name_in_tmp),
+            Where::New | Where::Delivered => self.maildir.path.join("new").join(&self.name_in_new),
         }
     }
 }
@@ -141,10 +188,10 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let (folder, name) = match self.place {
-            Place::Tmp => (&self.maildir.tmp, &self.name_in_tmp),
+            Where::Tmp => (&self.maildir.tmp, &self.name_in_tmp),
             // A reader may have been faster.
-            Place::New => (&self.maildir.new, &self.name_in_new),
-            Place::Delivered => return,
+            Where::New => (&self.maildir.new, &self.name_in_new),
+            Where::Delivered => return,
         };
         let removed = unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir).map_err(io::Error::from);
         let path = self.path();

@@ -22,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
 use super::mboxrd::{self, rest_of_from_line};
+use super::records::{self, Stretch};
 use super::{Context, LOCK_PATIENCE, failure, names_of, tolerate_unsynced};
 use crate::address::Mailbox;
 use crate::files::{self, Entry, identity};
@@ -63,6 +64,8 @@ struct Appending<'a> {
     /// Whether all of it is on stable storage.
     synced: bool,
     committed: bool,
+    /// Whether it is known what will be the first in it.
+    is_claimed: bool,
 }
 
 /// What we have appended to a file.
@@ -109,15 +112,39 @@ impl<'a> Mailboxes<'a> {
         Ok(true)
     }
 
-    /// Appends a copy to the file of this name. The first time, all files are opened and locked.
+    /// Appends a copy to the file of this name.
     pub(super) fn append(&mut self, name: &str, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
         let context = self.context;
-        let locked = match &mut self.locked {
-            Some(locked) => locked,
-            None => self.locked.insert(lock(context, &self.names)?),
-        };
-        let Some(appending) = locked.file(name) else { return Err(reply::try_again(format!("{name} is not locked"))) };
-        appending.append(context, copy, spool).map_err(|error| failure(&error, &format!("appending to {name}")))
+        let appended = self.locked(name)?.append(context, copy, spool);
+        appended.map_err(|error| failure(&error, &format!("appending to {name}")))
+    }
+
+    /// Whether the message is whole in the file of this name, in this stretch, where an earlier session was going to put
+    /// it. What that has left of it, if it is the end of the file, is cut off.
+    pub(super) fn has(
+        &mut self,
+        name: &str,
+        stretch: &Stretch,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<bool, Reply> {
+        let found = self.locked(name)?.has(stretch, copy, spool);
+        found.map_err(|error| failure(&error, &format!("looking for an earlier delivery in {name}")))
+    }
+
+    /// Where a copy in the file of this name will be. `None` if that is no file, or if it will be behind another.
+    pub(super) fn next(&mut self, name: &str, copy: RecipientCopy<'_>) -> Result<Option<Stretch>, Reply> {
+        let place = self.locked(name)?.next(copy);
+        place.map_err(|error| failure(&error, &format!("examining {name}")))
+    }
+
+    /// The file of this name. The first time, all files are opened and locked.
+    fn locked(&mut self, name: &str) -> Result<&mut Appending<'a>, Reply> {
+        if self.locked.is_none() {
+            self.locked = Some(lock(self.context, &self.names)?);
+        }
+        let file = self.locked.as_mut().and_then(|locked| locked.file(name));
+        file.ok_or_else(|| reply::try_again(format!("{name} is not locked")))
     }
 
     /// Brings everything that was appended to stable storage.
@@ -258,7 +285,7 @@ impl<'a> Appending<'a> {
         }
         let identity = identity(&metadata);
         let ours = metadata.is_file().then(Ours::default);
-        Ok(Some(Self { log, name, entry, file, identity, ours, synced: false, committed: false }))
+        Ok(Some(Self { log, name, entry, file, identity, ours, synced: false, committed: false, is_claimed: false }))
     }
 
     /// Takes the locks. `false` if another program works on the file.
@@ -318,6 +345,59 @@ impl<'a> Appending<'a> {
             }
             Ok(())
         })
+    }
+
+    /// Where a copy will be, if it is the first one and this is a file.
+    fn next(&mut self, copy: RecipientCopy<'_>) -> io::Result<Option<Stretch>> {
+        let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty() && !self.is_claimed) else {
+            return Ok(None);
+        };
+        let start = ours.bytes.start + missing_end(&self.file, ours.bytes.start)?.len() as u64;
+        let beginning = mboxrd::beginning(copy);
+        self.is_claimed = true;
+        Ok(Some(Stretch { start, beginning: (beginning.len() as u64, records::hash(&beginning)) }))
+    }
+
+    /// Whether the text of a message is whole in the file, behind a beginning that is known by its hash. What there is of
+    /// it at the end of the file, if it is not, is cut off: nobody has appended anything behind it.
+    fn has(&mut self, stretch: &Stretch, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<bool> {
+        let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty()) else { return Ok(false) };
+        let length = ours.bytes.end;
+        let Stretch { start, beginning: (beginning_length, beginning_hash) } = *stretch;
+        let mut at = start.saturating_add(beginning_length);
+        if at > length || beginning_length > MAX_KNOWN_BEGINNING {
+            return Ok(false);
+        }
+        let mut beginning = vec![0; usize::try_from(beginning_length).unwrap_or_default()];
+        self.file.read_exact_at(&mut beginning, start)?;
+        if records::hash(&beginning) != beginning_hash {
+            return Ok(false);
+        }
+        // In front of the text, this copy has another date.
+        let mut other_beginning = mboxrd::beginning(copy).len();
+        let (mut is_same, mut is_whole) = (true, true);
+        let mut found = Vec::new();
+        mboxrd::write(copy, spool, WRITE_SIZE, |text| {
+            let skipped = text.len().min(other_beginning);
+            other_beginning -= skipped;
+            let text = &text[skipped..];
+            let left = usize::try_from(length - at).unwrap_or(usize::MAX).min(text.len());
+            if is_same && is_whole {
+                found.resize(left, 0);
+                self.file.read_exact_at(&mut found, at)?;
+                is_same = found == text[..left];
+                is_whole = left == text.len();
+                at += left as u64;
+            }
+            Ok(())
+        })?;
+        let is_torn = is_same && !is_whole;
+        if is_torn && self.file.metadata()?.len() == length {
+            self.file.set_len(start)?;
+            self.file.sync_data()?;
+            self.ours = Some(Ours { bytes: start..start, ..Ours::default() });
+        }
+        Ok(is_same && is_whole)
     }
 
     /// Writes everything. The reader of a FIFO gets some time when it falls behind.
@@ -555,6 +635,9 @@ const MAX_FROM_LINE: usize = 1024;
 
 /// How much of what we wrote is kept, to know it again, in bytes: enough for the name of the message, in most.
 const MAX_BEGINNING: usize = 1024;
+
+/// The most that stands in front of the text of a message, in bytes: more recipients than one transaction has.
+const MAX_KNOWN_BEGINNING: u64 = 16 * 1024 * 1024;
 
 /// How much is collected before it is written.
 const WRITE_SIZE: usize = 128 * 1024;

@@ -5,10 +5,11 @@
 //! there. So these are not to come from a peer: they get other names.
 
 use std::io;
+use std::time::SystemTime;
 
 use crate::address::ReversePath;
 use crate::date::Asctime;
-use crate::message::{RecipientCopy, Spool, for_each_piece};
+use crate::message::{Envelope, RecipientCopy, Spool, for_each_piece};
 
 /// Gives a copy as a message of a mailbox, all of it, so many bytes at a time or some more.
 pub(super) fn write(
@@ -18,7 +19,7 @@ pub(super) fn write(
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut out = Vec::with_capacity(1024 + 2 * spool.piece());
-    out.extend_from_slice(from_line(&copy.envelope.transaction.reverse_path).as_bytes());
+    out.extend_from_slice(from_line(copy.envelope).as_bytes());
     let mut encoder = Encoder::default();
     for_each_piece(copy.reader(spool)?, |text| {
         encoder.encode(text, &mut out);
@@ -32,15 +33,22 @@ pub(super) fn write(
     take(&out)
 }
 
+/// What [`write`] gives in front of the text: the `From ` line and the headers that are ours.
+pub(super) fn beginning(copy: RecipientCopy<'_>) -> Vec<u8> {
+    let mut beginning = from_line(copy.envelope).into_bytes();
+    Encoder::default().encode(copy.headers().as_bytes(), &mut beginning);
+    beginning
+}
+
 /// The line that separates messages: sender and date (mbox(5)). What is no bare word becomes one.
-fn from_line(reverse_path: &ReversePath) -> String {
-    let sender: String = match reverse_path {
+fn from_line(envelope: &Envelope<'_>) -> String {
+    let sender: String = match &envelope.transaction.reverse_path {
         ReversePath::Null => "MAILER-DAEMON".to_owned(),
         ReversePath::Mailbox(mailbox) => {
             mailbox.to_string().chars().map(|c| if c.is_ascii_graphic() { c } else { '-' }).collect()
         }
     };
-    format!("From {sender} {}\n", Asctime::now_utc())
+    format!("From {sender} {}\n", Asctime::in_utc(envelope.received_at))
 }
 
 /// Writes a message as it stands in a mailbox behind its `From ` line, however its text is split.
@@ -196,7 +204,7 @@ impl Quoting {
 
 /// What is missing of a `From ` line that begins like this; `None` if none of ours does.
 pub(super) fn rest_of_from_line(torn: &[u8]) -> Option<String> {
-    let date = Asctime::now_utc().to_string();
+    let date = Asctime::in_utc(SystemTime::now()).to_string();
     if let Some(rest) = FROM.strip_prefix(torn) {
         return Some(format!("{}MAILER-DAEMON {date}", rest.escape_ascii()));
     }

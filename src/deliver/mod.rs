@@ -15,8 +15,10 @@ mod hpfeeds;
 mod maildir;
 mod mbox;
 pub mod mboxrd;
+mod once;
 mod pipe;
 mod print;
+mod records;
 mod relay;
 pub(crate) mod report;
 pub(crate) mod runner;
@@ -28,9 +30,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use brokers::Brokers;
+use once::Once;
 use pipe::Form;
 pub use pipe::Runner;
 pub use print::letter_lines;
+use records::Place;
+pub use records::{Records, Repeated};
 pub use relay::{RelayFiles, Upstreams};
 use report::Report;
 pub use report::Reporter;
@@ -67,6 +72,8 @@ pub struct Context<'a> {
     pub upstreams: &'a Upstreams<'a>,
     /// Where messages are reported, if somebody wants that.
     pub reporter: Option<&'a Reporter>,
+    /// What was delivered and may come again, if somebody wants to know.
+    pub records: Option<&'a Records>,
 }
 
 /// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
@@ -78,26 +85,47 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
     if spool.hops() > MAX_HOPS {
         return Err(reply::too_many_hops(spool.hops()));
     }
-    let kept = keep(context, envelope, group, spool)?;
+    let mut once = Once::begin(context, envelope, group, spool)?;
+    if let Some(answer) = answered_before(&once) {
+        return Ok(Some(answer));
+    }
+    let kept = keep(context, envelope, group, spool, &mut once)?;
+    if let Some(answer) = answered_before(&once) {
+        return Ok(Some(answer));
+    }
     let is_handed_over = group.iter().any(|recipient| recipient.destinations.are_handed_over());
     if is_handed_over {
         // What cannot be taken back should not be done for nothing.
         kept.mailboxes.verify().inspect_err(failed(context, APPEND))?;
     }
-    let words = hand_over(context, envelope, group, spool)?;
+    let words = hand_over(context, envelope, group, spool, &mut once)?;
     kept.commit(context, envelope.id, is_handed_over)?;
+    once.commit();
     Ok(words)
+}
+
+/// The answer to a message that had been delivered before, to all of its destinations.
+fn answered_before(once: &Once<'_>) -> Option<Reply> {
+    let answer = reply::accepted_before(once.all_before()?);
+    once.tell();
+    Some(answer)
 }
 
 /// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must
 /// not wait for a log. `reply` is that answer; in it are the words of a server that has taken the message over.
-pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply) {
+/// These had been delivered before.
+pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply, repeated: &[Repeated]) {
     let Transaction { reverse_path, size, .. } = &*delivery.transaction;
     for recipient in delivery.recipients() {
         let hop = recipient.destinations.hop().map(Hop::shown);
         for (action, _) in recipient.destinations.shown() {
             let is_relayed = hop.is_some() && action.operands[0] == hop;
             let (to, said) = (&recipient.mailbox, is_relayed.then_some(reply));
+            let (name, shown) = (to.to_string(), if repeated.is_empty() { String::new() } else { action.to_string() });
+            if let Some(Repeated { first, .. }) = repeated.iter().find(|it| it.to == name && it.action == shown) {
+                log.event(&Event::DeliveredBefore { id, from: reverse_path, to, size, action: &action, first });
+                continue;
+            }
             log.event(&Event::Delivered { id, from: reverse_path, to, size, action: &action, said });
         }
     }
@@ -109,8 +137,9 @@ fn keep<'a>(
     envelope: &'a Envelope<'a>,
     group: &'a [Recipient],
     spool: &mut Spool,
+    once: &mut Once<'_>,
 ) -> Result<Kept<'a>, Reply> {
-    let copies = copies(group);
+    let copies = copies(group, once);
     let names = copies.iter().filter_map(|copy| match copy.action {
         Keep::Append(name) => Some((name.as_str(), [&[copy.recipient], &copy.others[..]].concat())),
         Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Discard => None,
@@ -126,12 +155,13 @@ fn keep<'a>(
     let mut for_files = Vec::new();
     for Copy { action, recipient, others } in &copies {
         let copy = RecipientCopy { envelope, recipient, others };
+        let mut note = |place: &Place| once.note(copy.recipients(), action, place);
         let prepared = match action {
-            Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool),
-            Keep::Eml(directory) => kept.files.add(directory, copy, spool),
+            Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool).map(|place| note(&place)),
+            Keep::Eml(directory) => kept.files.add(directory, copy, spool).map(|place| note(&place)),
             Keep::Append(name) => kept.mailboxes.write_to_stream(name, copy, spool).map(|is_done| {
                 if !is_done {
-                    for_files.push((name, copy));
+                    for_files.push((name, *action, copy));
                 }
             }),
             Keep::Print(view) => kept.shown.show(*view, copy, spool),
@@ -146,12 +176,49 @@ fn keep<'a>(
     if let Some(panic) = panics::take_kept() {
         context.log.event(&Event::NotDecoded(envelope.id, &panic));
     }
-    for (name, copy) in for_files {
+    let mut of_files = Vec::new();
+    if context.records.is_some() {
+        for (name, action, copy) in &for_files {
+            let still = find_places(name, action, *copy, &mut kept.mailboxes, once, spool);
+            of_files.push(still.map_err(about(copy.recipients())).inspect_err(failed(context, APPEND))?);
+        }
+        once.prepare();
+    }
+    for (number, (name, _, copy)) in for_files.into_iter().enumerate() {
+        let copy = match of_files.get(number).map(Vec::as_slice) {
+            None => copy,
+            Some([]) => continue,
+            Some([recipient, others @ ..]) => RecipientCopy { recipient, others, ..copy },
+        };
         let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipients()));
         appended.inspect_err(failed(context, APPEND))?;
     }
     kept.mailboxes.sync().inspect_err(failed(context, APPEND))?;
     Ok(kept)
+}
+
+/// Looks into a mailbox, which is locked then, for a copy that had been delivered before, and takes note of where it will be
+/// for those who have none there.
+fn find_places<'c>(
+    name: &str,
+    action: &Keep,
+    copy: RecipientCopy<'c>,
+    mailboxes: &mut mbox::Mailboxes<'_>,
+    once: &mut Once<'_>,
+    spool: &mut Spool,
+) -> Result<Vec<&'c Mailbox>, Reply> {
+    let mut others = Vec::new();
+    for recipient in copy.recipients() {
+        if !once.look(recipient, action, |stretch| mailboxes.has(name, stretch, copy, spool))? {
+            others.push(recipient);
+        }
+    }
+    if let [recipient, rest @ ..] = &others[..]
+        && let Some(stretch) = mailboxes.next(name, RecipientCopy { recipient, others: rest, ..copy })?
+    {
+        once.note(others.iter().copied(), action, &Place::Mailbox(stretch));
+    }
+    Ok(others)
 }
 
 /// What goes to one destination.
@@ -162,11 +229,15 @@ struct Copy<'a> {
     others: Vec<&'a Mailbox>,
 }
 
-/// One copy for each destination, in the order of [`Keep`], however many recipients have it in common.
-fn copies(group: &[Recipient]) -> Vec<Copy<'_>> {
+/// One copy for each destination, in the order of [`Keep`], however many recipients have it in common; none for whom it had
+/// been delivered to before.
+fn copies<'a>(group: &'a [Recipient], once: &Once<'_>) -> Vec<Copy<'a>> {
     let mut copies: Vec<Copy<'_>> = Vec::new();
     for Recipient { mailbox, destinations, .. } in group {
         for destination in &destinations.keep {
+            if once.is_kept(mailbox, &destination.action) {
+                continue;
+            }
             match copies.iter_mut().find(|copy| *copy.action == destination.action) {
                 // A `copy` line may name the same place as the `deliver` line.
                 Some(copy) if copy.recipient == mailbox || copy.others.last() == Some(&mailbox) => {}
@@ -185,10 +256,19 @@ fn copies(group: &[Recipient]) -> Vec<Copy<'_>> {
 
 /// Gives the message to whoever will not give it back: one at the most, as the session sees to, for one or more recipients.
 /// What it said, if that is to be passed on.
-fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
+fn hand_over(
+    context: &Context<'_>,
+    envelope: &Envelope<'_>,
+    group: &[Recipient],
+    spool: &mut Spool,
+    once: &mut Once<'_>,
+) -> Outcome {
     let (mut words, mut handed_over) = (None, None::<&Recipient>);
     for recipient in group {
         let Some(to) = &recipient.destinations.hand_over else { continue };
+        if once.is_handed_over(&recipient.mailbox, &to.action) {
+            continue;
+        }
         // One server takes it for all whose mail goes there.
         if handed_over.is_some_and(|other| other.destinations.share_hand_over(&recipient.destinations)) {
             continue;
@@ -197,11 +277,13 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
         let shares = |other: &&Recipient| {
             std::ptr::eq(*other, recipient) || other.destinations.share_hand_over(&recipient.destinations)
         };
-        let recipients: Vec<_> = group.iter().filter(shares).map(|recipient| &recipient.mailbox).collect();
+        let recipients = group.iter().filter(shares).map(|recipient| &recipient.mailbox);
+        let recipients: Vec<_> = recipients.filter(|recipient| !once.is_handed_over(recipient, &to.action)).collect();
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
+        let hash = once.hash(&recipient.mailbox, &to.action);
         let taken_over = match &to.action {
-            HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, spool),
-            HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, spool),
+            HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, &hash, spool),
+            HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, &hash, spool),
             HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
             HandOver::Amqp(topic) => amqp::publish(context, topic, copy, spool),
             HandOver::Relay(hop) => {
@@ -210,6 +292,7 @@ fn hand_over(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient]
         };
         let counter = Family::DeliveryFailures.with_any(to.action.name());
         taken_over.map_err(about(recipients.iter().copied())).inspect_err(failed(context, counter))?;
+        once.is_taken_over(&recipients, &to.action);
     }
     Ok(words)
 }

@@ -43,12 +43,13 @@ pub(super) fn run(
     command: &str,
     form: Form,
     copy: RecipientCopy<'_>,
+    hash: &str,
     spool: &mut Spool,
 ) -> Result<(), Reply> {
     let log = context.log;
     log.event(&Event::StartingCommand(command));
     let limit = &context.config.limits.pipe_secs;
-    match context.runner.have_run(command, form, copy, spool, limit.value) {
+    match context.runner.have_run(command, form, (copy, hash), spool, limit.value) {
         Ok(Answer::Ended { status, output }) => {
             log.event(&Event::CommandEnded { command, status, output: &output });
             answer(status, || CommandEnd { command, status, output: &output }.to_string())
@@ -124,7 +125,7 @@ impl<'a> Runner<'a> {
         &self,
         command: &str,
         form: Form,
-        copy: RecipientCopy<'_>,
+        (copy, hash): (RecipientCopy<'_>, &str),
         spool: &mut Spool,
         time: Duration,
     ) -> io::Result<Answer> {
@@ -135,7 +136,7 @@ impl<'a> Runner<'a> {
         let known = self.commands.iter().find(|(_, known)| *known == command);
         let (number, _) = known.ok_or_else(|| io::Error::other(OUT_OF_REACH))?;
         let until = Instant::now() + time + TERM_PATIENCE + PATIENCE;
-        let sent = link.send_message(*number, form, copy, spool, until);
+        let sent = link.send_message(*number, form, (copy, hash), spool, until);
         let end = if sent.is_ok() { Kind::End } else { Kind::Abandon };
         let answer = link.send(end, b"", until).and_then(|()| link.answer(until));
         if answer.is_err() {
@@ -190,13 +191,13 @@ impl<'a> Link<'a> {
         &self,
         number: u32,
         form: Form,
-        copy: RecipientCopy<'_>,
+        (copy, hash): (RecipientCopy<'_>, &str),
         spool: &mut Spool,
         until: Instant,
     ) -> io::Result<()> {
         let mut order = Vec::new();
         frames::put_number(&mut order, number);
-        values(copy).iter().try_for_each(|value| frames::put_text(&mut order, value.as_bytes()))?;
+        values(copy, hash).iter().try_for_each(|value| frames::put_text(&mut order, value.as_bytes()))?;
         self.send(Kind::Run, &order, until)?;
         let send = |text: &[u8]| text.chunks(MAX_FRAME).try_for_each(|piece| self.send(Kind::Piece, piece, until));
         match form {
@@ -285,7 +286,7 @@ impl Drop for Link<'_> {
 }
 
 /// The envelope, for the command: the values of [`VARIABLES`].
-fn values(copy: RecipientCopy<'_>) -> [String; VARIABLES.len()] {
+fn values(copy: RecipientCopy<'_>, hash: &str) -> [String; VARIABLES.len()] {
     let RecipientCopy { envelope, recipient, .. } = copy;
     let local_part = recipient.local_part();
     let (peer, transaction) = (envelope.peer, envelope.transaction);
@@ -304,6 +305,7 @@ fn values(copy: RecipientCopy<'_>) -> [String; VARIABLES.len()] {
         envelope.protocol().to_owned(),
         envelope.user.unwrap_or_default().to_owned(),
         envelope.id.to_owned(),
+        hash.to_owned(),
         envelope.tls.map_or("", |tls| tls.version).to_owned(),
         envelope.tls.map_or("", |tls| &tls.cipher).to_owned(),
     ]

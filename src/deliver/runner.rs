@@ -21,7 +21,7 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname
 use nix::unistd::Pid;
 
 use super::frames::{self, Incoming, Kind, MAX_FRAME};
-use crate::config::{PATH, SHELL, VARIABLES};
+use crate::config::{HASH_VARIABLE, PATH, SHELL, VARIABLES};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::user::Account;
@@ -106,6 +106,9 @@ impl Commands {
         ];
         for (name, _) in VARIABLES {
             let value = std::str::from_utf8(frames::take_text(&mut payload)?).map_err(io::Error::other)?;
+            if name == HASH_VARIABLE && value.is_empty() {
+                continue;
+            }
             // A newline could end up in a header, an escape on a terminal.
             environment.push((name, value.chars().filter(|c| !c.is_control()).collect()));
         }

@@ -81,6 +81,19 @@ pub enum Event<'a> {
         /// What a server said that has taken it over.
         said: Option<&'a Reply>,
     },
+    /// One recipient had the message at one destination before, by another name, and has it once.
+    DeliveredBefore {
+        id: &'a str,
+        from: &'a dyn Display,
+        to: &'a dyn Display,
+        size: &'a dyn Display,
+        action: &'a dyn Display,
+        first: &'a str,
+    },
+    /// The table in this folder, of messages that may come again, cannot be used.
+    NotExactlyOnce(&'a Path, &'a io::Error),
+    /// It cannot be told whether this message came before, or will not be when it comes again.
+    NoRecords(&'a io::Error),
     /// We are connected to a server that mail is passed on to.
     HopConnected { hop: &'a str, address: SocketAddr },
     /// That connection is under TLS.
@@ -194,7 +207,9 @@ impl Event<'_> {
             | Event::PartialSandbox(_)
             | Event::NotCounted(_)
             | Event::Gone(_) => Some(Flags::WARNINGS),
-            Event::Authenticated { .. } | Event::Delivered { .. } => Some(Flags::DELIVERIES),
+            Event::Authenticated { .. } | Event::Delivered { .. } | Event::DeliveredBefore { .. } => {
+                Some(Flags::DELIVERIES)
+            }
             Event::ConfigurationError(..)
             | Event::NotAConnection(_)
             | Event::RunningAsRoot
@@ -204,6 +219,8 @@ impl Event<'_> {
             | Event::NoSandbox(_)
             | Event::Print(_)
             | Event::NotTakenBack { .. }
+            | Event::NotExactlyOnce(..)
+            | Event::NoRecords(_)
             | Event::NotReported(..)
             | Event::NoReports(_)
             | Event::NoTranscript(_)
@@ -235,6 +252,8 @@ impl Event<'_> {
             | Event::PlaintextThrownAway(_)
             | Event::UnofferedParameters(_)
             | Event::NotTakenBack { .. }
+            | Event::NotExactlyOnce(..)
+            | Event::NoRecords(_)
             | Event::StaleLock { .. }
             | Event::OneLockOnly { .. }
             | Event::FolderNotSynced(..)
@@ -265,6 +284,7 @@ impl Event<'_> {
             | Event::Letter(_)
             | Event::Print(_)
             | Event::Delivered { .. }
+            | Event::DeliveredBefore { .. }
             | Event::HopConnected { .. }
             | Event::HopSecured { .. }
             | Event::HopCommand { .. }
@@ -369,6 +389,20 @@ impl Event<'_> {
                     Some(reply) => write!(f, " ({})", Untrusted::new(shown(reply).as_bytes())),
                     None => Ok(()),
                 }
+            }
+            Event::DeliveredBefore { id, from, to, size, action, first } => {
+                let (from, to) = (from.to_string(), to.to_string());
+                let (from, to) = (log.untrusted(from.as_bytes()), log.untrusted(to.as_bytes()));
+                let (from, to) = (from.in_angles(), to.in_angles());
+                write!(f, "Mail id={id} from=<{from}> to=<{to}> size={size} {action}: delivered before as {first}")
+            }
+            Event::NotExactlyOnce(folder, error) => write!(
+                f,
+                "WARNING: a message that comes again will be delivered again, because of `exactly_once {}`: {error}",
+                folder.display()
+            ),
+            Event::NoRecords(error) => {
+                write!(f, "WARNING: a message that comes again may be delivered again: `exactly_once`: {error}")
             }
             Event::OpeningMailbox(path) => write!(f, "DEBUG: opening {}", path.display()),
             Event::ClosingMailbox(path) => write!(f, "DEBUG: closing {}", path.display()),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Cursor};
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use super::Spool;
 use crate::address::Mailbox;
@@ -20,6 +21,8 @@ pub struct Envelope<'a> {
     pub domain: &'a str,
     /// Whom it came from.
     pub peer: &'a Peer,
+    /// When it had come: the same in all copies.
+    pub received_at: SystemTime,
     /// Sender and recipients.
     pub transaction: &'a Transaction,
     /// What TLS it came under, if it did.
@@ -115,6 +118,6 @@ impl<'a> RecipientCopy<'a> {
         if recipients.len() == 1 || hello.is_lmtp() {
             let _ = write!(headers, "\n\tfor <{recipient}>");
         }
-        let _ = writeln!(headers, "; {}", HeaderDate::now());
+        let _ = writeln!(headers, "; {}", HeaderDate::of(envelope.received_at));
     }
 }

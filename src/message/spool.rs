@@ -8,6 +8,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use ring::digest::{Context as Digest, SHA256};
+
 use super::amend::{Amended, HeaderScan};
 use crate::files::temporary_folder;
 
@@ -60,6 +62,8 @@ pub struct Spool {
     failure: Option<io::Error>,
     /// The channels in which it was published.
     published: Vec<String>,
+    /// What becomes the hash of the text, if somebody wants that.
+    digest: Option<Digest>,
 }
 
 impl Spool {
@@ -74,7 +78,19 @@ impl Spool {
             length: 0,
             failure: None,
             published: Vec::new(),
+            digest: None,
         }
+    }
+
+    /// The same, which knows the hash of its text.
+    pub(crate) fn with_hash(mut self) -> Self {
+        self.digest = Some(Digest::new(&SHA256));
+        self
+    }
+
+    /// The SHA-256 of the text as it came, if it is known.
+    pub(crate) fn hash(&self) -> Option<ring::digest::Digest> {
+        self.digest.clone().map(Digest::finish)
     }
 
     /// Whether the message was published in this channel: for all of its recipients that is once.
@@ -94,6 +110,9 @@ impl Spool {
         }
         self.hops.scan(text);
         self.header.scan(text);
+        if let Some(digest) = &mut self.digest {
+            digest.update(text);
+        }
         self.length += text.len();
         self.failure = self.store(text).err();
     }

@@ -96,6 +96,13 @@ impl<'s> Connection<'s> {
         }
     }
 
+    /// Whether nothing has come that was not used: what comes later was sent later, if it was not on its way.
+    pub fn is_quiet(&mut self) -> bool {
+        let has_plaintext = self.tls.as_mut().is_some_and(Tls::has_plaintext);
+        let asked = wait(self.input.as_fd(), PollFlags::POLLIN, None, Instant::now());
+        self.buffered().is_empty() && !has_plaintext && !matches!(asked, Ok(Woken::Ready) | Err(_))
+    }
+
     /// Where replies are added; they are written by the next [`Connection::fill`] or [`Connection::flush`].
     pub fn replies(&mut self) -> &mut Vec<u8> {
         &mut self.replies

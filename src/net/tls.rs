@@ -227,6 +227,11 @@ impl Tls {
         }
     }
 
+    /// Whether there is something that came and was not taken.
+    pub(super) fn has_plaintext(&mut self) -> bool {
+        self.0.process_new_packets().map_or(true, |state| state.plaintext_bytes_to_read() > 0)
+    }
+
     /// Encrypts a text, and takes what there is to send.
     pub(super) fn seal(&mut self, text: &[u8]) -> io::Result<Vec<u8>> {
         self.0.writer().write_all(text)?;

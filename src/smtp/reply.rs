@@ -288,6 +288,11 @@ pub fn accepted(id: &str) -> Reply {
     reply(250, Status(2, 0, 0), format!("Message accepted for delivery, id={id}"))
 }
 
+/// The message is there already: it has come before, and got this name then.
+pub fn accepted_before(id: &str) -> Reply {
+    reply(250, Status(2, 0, 0), format!("Message accepted for delivery before, id={id}"))
+}
+
 /// VRFY is never answered with what exists (RFC 5321, 3.5.3).
 pub fn verify() -> Reply {
     reply(252, Status(2, 1, 5), "Cannot verify, send some mail and see")
@@ -590,6 +595,11 @@ pub fn try_again(cause: String) -> Reply {
 /// A mailbox is locked by somebody else.
 pub fn mailbox_busy(cause: String) -> Reply {
     reply(451, Status(4, 2, 0), "The mailbox is in use, try again later").because(cause)
+}
+
+/// Another session delivers the very same message.
+pub fn message_busy(cause: String) -> Reply {
+    reply(451, Status(4, 3, 0), "This message is being delivered, try again later").because(cause)
 }
 
 /// No room on the disk.

@@ -26,7 +26,7 @@ pub struct Transaction {
 }
 
 /// An accepted recipient.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Recipient {
     /// The address.
     pub mailbox: Mailbox,

@@ -19,6 +19,8 @@ mod lmtp;
 mod locks;
 mod maildir;
 mod neighbours;
+mod once;
+mod once_from_servers;
 mod peers;
 mod pipe;
 mod print;

@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use testkit::certificates::{Authority, Request};
 use testkit::client::{Reply, on_the_wire};
 use testkit::{Broken, TlsClient};
 
+use crate::letters::Letter;
 use crate::support::{LOG, MAILRECV, PEER, Scratch};
 
 /// Makes a certificate for receivers with this folder, and adds to their configuration that they offer TLS. Returns who
@@ -144,6 +146,27 @@ impl Session {
         self.session.send(".\r\n");
         watch(Moment::AfterDot);
         self.session.try_reply()
+    }
+
+    /// Sends a message and, so long after its final dot, breaks the connection off without having read the answer. Then
+    /// waits for the end of the process.
+    pub fn send_and_vanish(mut self, letter: &Letter, delay: Duration) {
+        let begun = (|| {
+            let reply = self.introduce()?;
+            let recipients = letter.addresses();
+            let recipients = recipients.iter().map(|to| format!("RCPT TO:<{to}>"));
+            let commands = [format!("MAIL FROM:<{}>", letter.sender())].into_iter().chain(recipients);
+            for command in commands.chain(["DATA".to_owned()]) {
+                self.ask(&command)?;
+            }
+            Ok::<_, Broken>(reply)
+        })();
+        if begun.is_ok() {
+            self.session.send([&on_the_wire(&letter.text())[..], b".\r\n"].concat());
+            std::thread::sleep(delay);
+        }
+        // To close a socket with input in it resets the connection.
+        self.wait();
     }
 
     /// Takes the greeting and sends EHLO; [`Session::send_message`] does that by itself. Returns the reply to EHLO, or a

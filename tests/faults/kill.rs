@@ -18,14 +18,29 @@ use testkit::client::{Reply, on_the_wire};
 use testkit::upstream::Message;
 use testkit::{Form, Random, TlsClient, Upstream};
 
-use crate::client::{Moment, Session, offer_tls};
+use crate::client::{Lost, Moment, Session, offer_tls};
 use crate::letters::{Copy, Format, Letter, examine, without_separator};
 use crate::readers;
 use crate::report::Tally;
 use crate::support::{CONFIG, Scratch};
 
 pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
-    let (faults, batch) = if form == Form::Long { (5000, 100) } else { (150, 30) };
+    let faults = if form == Form::Long { 5000 } else { 150 };
+    run_as(Client::GivesUp, faults, form, progress)
+}
+
+/// What a client does whose message got no 250.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// Nothing.
+    GivesUp,
+    /// It sends the message again, until it gets one; of the receiver, whether it has `exactly_once`.
+    Retries { exactly_once: bool },
+}
+
+/// So many faults.
+pub fn run_as(client: Client, faults: u64, form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let batch = if form == Form::Long { 100 } else { 30 };
     let (next_run, habits) = (AtomicU64::new(0), Habits::default());
     let (mut tally, mut rests) = (Tally::default(), 0);
     let deadline = Instant::now() + if form == Form::Long { LONGEST_LONG } else { LONGEST_SHORT };
@@ -35,7 +50,7 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
             break;
         }
         let done = tally.faults;
-        let batch = Batch::new((faults - done).min(batch), &next_run, &habits);
+        let batch = Batch::new(client, (faults - done).min(batch), &next_run, &habits);
         let found = batch.run(&mut |kills| progress(done + kills, faults));
         rests += found.rests;
         tally.add(found.tally);
@@ -49,6 +64,7 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
 
 /// Some sessions at a time with the same destinations, and then a look at these.
 struct Batch<'a> {
+    client: Client,
     scratch: Scratch,
     /// The next server, for those whose mail is passed on.
     upstream: Upstream,
@@ -97,7 +113,7 @@ struct Findings {
 }
 
 impl<'a> Batch<'a> {
-    fn new(faults: u64, next_run: &'a AtomicU64, habits: &'a Habits) -> Self {
+    fn new(client: Client, faults: u64, next_run: &'a AtomicU64, habits: &'a Habits) -> Self {
         let (scratch, upstream) = (Scratch::new(), Upstream::polite());
         let (mut config, mail) = ("domain receiver.example\n".to_owned(), scratch.path("mail"));
         std::fs::create_dir(&mail).expect("a folder");
@@ -118,9 +134,13 @@ impl<'a> Batch<'a> {
                 writeln!(config, "{directive} rcpt_to {recipient}@receiver.example {action}").unwrap();
             }
         }
+        if client == (Client::Retries { exactly_once: true }) {
+            config.push_str("exactly_once once\n");
+        }
         let tls = offer_tls(&scratch, &mut config);
         scratch.write(CONFIG, config);
         Self {
+            client,
             scratch,
             upstream,
             tls,
@@ -140,7 +160,11 @@ impl<'a> Batch<'a> {
                 .map(|_| {
                     scope.spawn(|| {
                         while self.hits.load(Relaxed) < self.faults && self.problems.lock().unwrap().len() < 20 {
-                            self.session(self.next_run.fetch_add(1, Relaxed));
+                            let run = self.next_run.fetch_add(1, Relaxed);
+                            match self.client {
+                                Client::GivesUp => self.session(run),
+                                Client::Retries { .. } => self.message_until_accepted(run),
+                            }
                         }
                     })
                 })
@@ -182,6 +206,80 @@ impl<'a> Batch<'a> {
         }
         self.runs.fetch_add(1, Relaxed);
         self.judge(&plan, &course, status, run);
+    }
+
+    /// One message in as many sessions as it takes. Most of them are killed, or lose their client.
+    fn message_until_accepted(&self, run: u64) {
+        let mut random = Random::new(run);
+        let letter = self.letter(run * 8, &mut random);
+        let mut accepted = false;
+        for attempt in 0.. {
+            if attempt == MOST_ATTEMPTS {
+                self.problems.lock().unwrap().push(format!("message {}: no 250 in {attempt} sessions", letter.number));
+                break;
+            }
+            let mut session = Session::start(&self.scratch.path(CONFIG), &[]);
+            if random.below(4) == 0 {
+                session = session.secured(&self.tls);
+            }
+            let plan = Plan::new(&mut random, std::slice::from_ref(&letter), self.habits);
+            self.runs.fetch_add(1, Relaxed);
+            match random.below(6) {
+                // Only what was sent in the end is undisturbed, and not always.
+                0 if attempt > 0 => {}
+                // The client is gone, and did not read what came.
+                1 => {
+                    session.send_and_vanish(&letter, plan.delay);
+                    self.hits.fetch_add(1, Relaxed);
+                    continue;
+                }
+                _ => {
+                    let mut killer = Killer { pid: session.pid(), signal: Signal::SIGKILL, thread: None };
+                    if plan.point == Point::Start {
+                        killer.strike_after(plan.delay);
+                    }
+                    let answer = self.send_watched(&mut session, &letter, &plan, &mut killer);
+                    accepted = answer.is_ok_and(|reply| reply.starts_with("250"));
+                    killer.wait();
+                    self.hits.fetch_add(u64::from(session.wait() == 128 + Signal::SIGKILL as i32), Relaxed);
+                    if accepted {
+                        break;
+                    }
+                    continue;
+                }
+            }
+            let answer = session.send_message(&letter.sender(), &letter.addresses(), &letter.text());
+            accepted = answer.is_ok_and(|reply| reply.starts_with("250"));
+            let _ = session.quit();
+            if accepted {
+                break;
+            }
+        }
+        let fate = if accepted { Fate::Accepted } else { Fate::KilledOver };
+        self.sent.lock().unwrap().insert(letter.number, Sent { letter, fate });
+    }
+
+    fn send_watched(
+        &self,
+        session: &mut Session,
+        letter: &Letter,
+        plan: &Plan,
+        killer: &mut Killer,
+    ) -> Result<Reply, Lost> {
+        let mut dot_sent_at = Instant::now();
+        let mut watch = |moment| {
+            if moment == Moment::AfterDot {
+                dot_sent_at = Instant::now();
+            }
+            if plan.point.is_reached(moment) && killer.thread.is_none() {
+                killer.strike_after(plan.delay);
+            }
+        };
+        let answer = session.send_message_watched(&letter.sender(), &letter.addresses(), &letter.text(), &mut watch);
+        if answer.is_ok() {
+            self.habits.answered(letter.size, dot_sent_at.elapsed());
+        }
+        answer
     }
 
     /// Sends the letters, as far as that goes, and sees to it that the killer strikes where it is planned.
@@ -303,7 +401,7 @@ impl<'a> Batch<'a> {
         for message in self.upstream.messages() {
             copies.push((UPSTREAM, examine_relayed(&message, &sent)));
         }
-        let mut findings = account(&sent, copies);
+        let mut findings = account(self.client, &sent, copies);
         findings.tally.problems.extend(problems);
         findings.tally.runs = self.runs.into_inner();
         findings.tally.faults = self.hits.into_inner();
@@ -336,7 +434,7 @@ fn examine_relayed(message: &Message, sent: &BTreeMap<u64, Sent>) -> Copy {
 }
 
 /// Compares what should be somewhere with what is.
-fn account(sent: &BTreeMap<u64, Sent>, copies: Vec<(&str, Copy)>) -> Findings {
+fn account(client: Client, sent: &BTreeMap<u64, Sent>, copies: Vec<(&str, Copy)>) -> Findings {
     let (mut tally, mut rests) = (Tally::default(), 0);
     let mut whole: BTreeMap<(u64, String, &str), u64> = BTreeMap::new();
     for (place, copy) in copies {
@@ -350,7 +448,8 @@ fn account(sent: &BTreeMap<u64, Sent>, copies: Vec<(&str, Copy)>) -> Findings {
             Copy::Beginning { number, recipient, .. } => {
                 let fate = number.and_then(|number| sent.get(&number)).map(|sent| sent.fate);
                 // A number that was cut off is that of a session which was killed, or there would be more of the line.
-                if !matches!(place, MAILDIR | FILES) && fate.is_none_or(|fate| fate == Fate::KilledOver) {
+                let may_be_left = fate.is_none_or(|fate| fate == Fate::KilledOver) || client != Client::GivesUp;
+                if !matches!(place, MAILDIR | FILES) && may_be_left {
                     rests += 1;
                 } else {
                     tally.torn += 1;
@@ -376,6 +475,15 @@ fn account(sent: &BTreeMap<u64, Sent>, copies: Vec<(&str, Copy)>) -> Findings {
                         tally.problems.push(format!("{copy} got 250 and is lost"));
                     }
                     (Fate::KilledOver, 1) => tally.window += 1,
+                    // A session was killed before it could write down that they have it.
+                    (Fate::Accepted, found)
+                        if client == (Client::Retries { exactly_once: true }) && [PIPED, UPSTREAM].contains(place) =>
+                    {
+                        tally.window += found - 1;
+                    }
+                    (Fate::Accepted, found) if client == (Client::Retries { exactly_once: false }) => {
+                        tally.doubled += found - 1;
+                    }
                     (Fate::Accepted | Fate::KilledOver, found) => {
                         tally.doubled += found - 1;
                         tally.problems.push(format!("{copy} is there {found} times"));
@@ -548,6 +656,9 @@ const MAILDIR: &str = "maildir";
 const FILES: &str = "files";
 const PIPED: &str = "piped";
 const UPSTREAM: &str = "upstream";
+
+/// Better to fail than to send for ever.
+const MOST_ATTEMPTS: u32 = 60;
 
 /// In bytes.
 const LARGEST: u32 = 5_000_000;

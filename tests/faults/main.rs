@@ -23,6 +23,7 @@ mod kill;
 mod letters;
 mod lmtp;
 mod neighbours;
+mod once;
 mod order;
 mod places;
 mod power_cut;
@@ -54,6 +55,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("full_disk", full_disk::run),
     ("crowd", crowd::run),
     ("neighbours", neighbours::run),
+    ("once_calls", once::calls),
+    ("once_cuts", once::cuts),
+    ("once_kills", once::kills),
 ];
 
 /// Given something that tells how much of how much is done.

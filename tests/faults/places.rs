@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use testkit::TlsClient;
 use testkit::client::{Reply, on_the_wire};
@@ -111,6 +113,26 @@ impl Destinations {
         let tls = Some(offer_tls(&self.scratch, &mut config));
         self.scratch.write(CONFIG, config);
         Self { tls, ..self }
+    }
+
+    /// The same, with `exactly_once`. Its table is there already, for the most part as a hole.
+    pub fn exactly_once(self) -> Self {
+        static BEGINNING: LazyLock<(Vec<u8>, u64)> = LazyLock::new(|| {
+            let scratch = Scratch::with_config("domain receiver.example\nexactly_once once\n");
+            let session = Session::start(&scratch.path(CONFIG), &[]);
+            session.quit().expect("a session");
+            let table = fs::read(scratch.path("once/records")).expect("a table");
+            (table[..4096].to_vec(), table.len() as u64)
+        });
+        let (folder, table) = (self.mail().join(ONCE), self.mail().join(ONCE).join("records"));
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("a mode");
+        fs::write(&table, &BEGINNING.0).expect("a table");
+        fs::set_permissions(&table, fs::Permissions::from_mode(0o600)).expect("a mode");
+        fs::File::options().write(true).open(&table).and_then(|file| file.set_len(BEGINNING.1)).expect("a table");
+        let config = self.scratch.read(CONFIG) + &format!("exactly_once {}\n", folder.display());
+        self.scratch.write(CONFIG, config);
+        self
     }
 
     /// The folder that everything is delivered into.
@@ -424,6 +446,9 @@ const ALL: [Place; 12] = [
     Place::Hanging,
     Place::Relay,
 ];
+
+/// The folder of `exactly_once`.
+pub const ONCE: &str = "once";
 
 /// A message that is in the maildir before, and its name.
 const OLD: &[u8] = b"Subject: old\n\nold\n";

@@ -190,6 +190,33 @@ fn losses(unsynced: &[usize], form: Form) -> Vec<Vec<usize>> {
     losses
 }
 
+/// What a folder is before something is done in it, to see what a power cut may leave of that.
+pub struct Cut(Model);
+
+impl Cut {
+    /// The folder as it is on the disk now.
+    pub fn prepare(folder: &Path) -> Self {
+        Self(Model::of(folder))
+    }
+
+    /// What may be left of it if the power is cut behind these calls: what is lost, and the files that there are then.
+    pub fn outcomes(&self, calls: &[Call], form: Form) -> Vec<(String, Tree)> {
+        let model = self.0.after(calls);
+        let unsynced = model.unsynced();
+        // What is at the end may be lost alone, or all that is behind a point; anything in the long form.
+        let mut lost: Vec<Vec<usize>> = (0..=unsynced.len()).map(|kept| unsynced[kept..].to_vec()).collect();
+        lost.extend(unsynced.iter().map(|one| vec![*one]));
+        if form == Form::Long && unsynced.len() <= FEW {
+            lost = losses(&unsynced, form);
+        }
+        lost.sort();
+        lost.dedup();
+        let shown =
+            |lost: &Vec<usize>| lost.iter().map(|at| model.changes[*at].to_string()).collect::<Vec<_>>().join(", ");
+        lost.iter().map(|lost| (shown(lost), model.tree(|change| !lost.contains(&change)))).collect()
+    }
+}
+
 /// The files and folders below one folder, and what was done to them since.
 #[derive(Clone)]
 struct Model {

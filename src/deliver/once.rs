@@ -1,0 +1,347 @@
+//! `exactly_once DIR`: a message that comes again, because its sender does not know that we have it, is not delivered again.
+//!
+//! Before a message is anywhere, [`Once::begin`] looks for records of it ([`super::records`]), one for each recipient and
+//! destination. What says "delivered" is done. What only says where the message was going to be is looked at there. When
+//! the places of the rest are known, and before anything is where a reader could find it, these are made durable
+//! ([`Once::prepare`]). What cannot be looked at has its record when it is done ([`Once::is_taken_over`]), and behind the
+//! last step all say "delivered" ([`Once::commit`]). Dropped before that, it forgets what it has prepared.
+//!
+//! Where something is in doubt the message is delivered: trouble with the records never keeps one from its place.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::records::{Place, Record, Records, Repeated, Tag};
+use super::{Context, LOCK_PATIENCE, eml, maildir};
+use crate::address::Mailbox;
+use crate::config::{HandOver, Keep};
+use crate::log::Event;
+use crate::message::{Envelope, Spool};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::transaction::Recipient;
+
+/// What is known of a message for a group of its recipients. Nothing, if nobody wants to know.
+pub(super) struct Once<'a> {
+    context: &'a Context<'a>,
+    id: &'a str,
+    entries: Vec<Entry<'a>>,
+}
+
+/// A message for one recipient at one destination.
+struct Entry<'a> {
+    recipient: &'a Mailbox,
+    destination: Destination<'a>,
+    /// As the log has it.
+    shown: String,
+    tag: Tag,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Destination<'a> {
+    Keep(&'a Keep),
+    HandOver(&'a HandOver),
+}
+
+enum Stage {
+    /// It is to be delivered. An earlier session may have been about to do that, there, and by this name.
+    New { earlier: Option<(Place, String)> },
+    /// It is going to be there, and the record says so.
+    Prepared(Place),
+    /// It is delivered.
+    Delivered,
+    /// It had been delivered before, by this name.
+    Before(String),
+}
+
+impl<'a> Once<'a> {
+    /// Finds out what of a message had been delivered before. While another session delivers it, that is waited for.
+    pub(super) fn begin(
+        context: &'a Context<'a>,
+        envelope: &'a Envelope<'a>,
+        group: &'a [Recipient],
+        spool: &Spool,
+    ) -> Result<Self, Reply> {
+        let mut once = Self { context, id: envelope.id, entries: Vec::new() };
+        let (Some(records), Some(text)) = (context.records, spool.hash()) else { return Ok(once) };
+        let sender = envelope.transaction.reverse_path.to_string();
+        let own_tag = |recipient: &Mailbox, shown: &str| {
+            let domain = recipient.domain().to_ascii_lowercase();
+            let parts = [
+                text.as_ref(),
+                sender.as_bytes(),
+                shown.as_bytes(),
+                recipient.local_part().as_bytes(),
+                domain.as_bytes(),
+            ];
+            records.tag(&parts)
+        };
+        for Recipient { mailbox: recipient, destinations, .. } in group {
+            let keep = destinations.keep.iter().map(|keep| (Destination::Keep(&keep.action), keep.action.facts()));
+            let hand_over = destinations.hand_over.iter();
+            let hand_over = hand_over.map(|it| (Destination::HandOver(&it.action), it.action.facts()));
+            for (destination, facts) in keep.chain(hand_over).filter(|(destination, _)| destination.leaves_something())
+            {
+                let shown = facts.to_string();
+                let tag = match destination {
+                    // Its subscribers hear of no recipient: for all of them it is published once.
+                    Destination::HandOver(HandOver::Hpfeeds(_)) => {
+                        records.tag(&[text.as_ref(), sender.as_bytes(), shown.as_bytes()])
+                    }
+                    Destination::HandOver(
+                        HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Amqp(_) | HandOver::Relay(_),
+                    )
+                    | Destination::Keep(_) => own_tag(recipient, &shown),
+                };
+                once.entries.push(Entry { recipient, destination, shown, tag, stage: Stage::New { earlier: None } });
+            }
+        }
+        once.lock(records)?;
+        for entry in &mut once.entries {
+            // Who sends a message twice in one session has not lost sight of the first.
+            if records.is_own(entry.tag) {
+                continue;
+            }
+            match records.find(entry.tag) {
+                Ok(Some(record)) => entry.found(record, context),
+                Ok(None) => {}
+                Err(error) => context.log.event_once(&Event::NoRecords(&error)),
+            }
+        }
+        Ok(once)
+    }
+
+    /// Waits until no other session delivers the same.
+    fn lock(&self, records: &Records) -> Result<(), Reply> {
+        let mut tags: Vec<Tag> = self.entries.iter().map(|entry| entry.tag).collect();
+        // All sessions take them in this order, so that no two wait for each other.
+        tags.sort_unstable();
+        tags.dedup();
+        let deadline = self.context.deadline.min(Instant::now() + LOCK_PATIENCE);
+        let mut pause = Duration::from_millis(1);
+        for tag in tags {
+            loop {
+                match records.try_lock(tag) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.context.log.event_once(&Event::NoRecords(&error));
+                        break;
+                    }
+                }
+                if Instant::now() >= deadline {
+                    return Err(reply::message_busy("another session delivers this very message".to_owned()));
+                }
+                self.context.signals.clear();
+                if self.context.signals.stop_requested() {
+                    let waiting = "while waiting for another session that delivers this very message";
+                    return Err(reply::shutting_down(&self.context.config.domain).because(waiting));
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing left to deliver. Then the name that the message had when it was delivered.
+    pub(super) fn all_before(&self) -> Option<&str> {
+        let before = self.entries.iter().map(|entry| match &entry.stage {
+            Stage::Before(first) => Some(first.as_str()),
+            Stage::New { .. } | Stage::Prepared(_) | Stage::Delivered => None,
+        });
+        before.reduce(|one, other| one.and(other))?
+    }
+
+    /// Whether this recipient's mail had been kept there before.
+    pub(super) fn is_kept(&self, recipient: &Mailbox, action: &Keep) -> bool {
+        self.is_before(recipient, Destination::Keep(action))
+    }
+
+    /// Whether this recipient's mail had been handed over there before.
+    pub(super) fn is_handed_over(&self, recipient: &Mailbox, action: &HandOver) -> bool {
+        self.is_before(recipient, Destination::HandOver(action))
+    }
+
+    /// What the message is known by when it comes again for this recipient; empty if it would not be.
+    pub(super) fn hash(&self, recipient: &Mailbox, action: &HandOver) -> String {
+        let mut entries = self.entries.iter();
+        let known = entries.find(|entry| entry.is(recipient, Destination::HandOver(action)));
+        known.map(|entry| entry.tag.hex()).unwrap_or_default()
+    }
+
+    fn is_before(&self, recipient: &Mailbox, destination: Destination<'_>) -> bool {
+        self.entries.iter().any(|entry| entry.is(recipient, destination) && matches!(entry.stage, Stage::Before(_)))
+    }
+
+    /// Takes note of where a copy for these recipients will be.
+    pub(super) fn note<'m>(&mut self, recipients: impl Iterator<Item = &'m Mailbox>, action: &Keep, place: &Place) {
+        for recipient in recipients {
+            self.of(recipient, Destination::Keep(action))
+                .for_each(|entry| entry.stage = Stage::Prepared(place.clone()));
+        }
+    }
+
+    /// Whether this recipient's copy is whole in a mailbox, where an earlier session was going to put it: `look` tells.
+    pub(super) fn look(
+        &mut self,
+        recipient: &Mailbox,
+        action: &Keep,
+        look: impl FnOnce(&super::records::Stretch) -> Result<bool, Reply>,
+    ) -> Result<bool, Reply> {
+        let Some(entry) = self.of(recipient, Destination::Keep(action)).next() else { return Ok(false) };
+        let Stage::New { earlier: Some((Place::Mailbox(stretch), first)) } = &entry.stage else { return Ok(false) };
+        let is_there = look(stretch)?;
+        if is_there {
+            let before = Stage::Before(first.clone());
+            entry.stage = before;
+        }
+        Ok(is_there)
+    }
+
+    /// Makes durable where the message will be.
+    pub(super) fn prepare(&mut self) {
+        let Some(records) = self.context.records else { return };
+        let written = self.entries.iter().try_for_each(|entry| match &entry.stage {
+            Stage::Prepared(place) => records.write(entry.tag, &self.record(place.clone(), false)),
+            Stage::New { .. } | Stage::Delivered | Stage::Before(_) => Ok(()),
+        });
+        self.tolerate(written.and_then(|()| records.sync()));
+    }
+
+    /// Makes durable that somebody has taken the message over for these recipients, who will not give it back.
+    pub(super) fn is_taken_over(&mut self, recipients: &[&Mailbox], action: &HandOver) {
+        let Some(records) = self.context.records else { return };
+        let mut written = Ok(());
+        let record = Record { id: self.id.to_owned(), is_delivered: true, place: Place::Nowhere };
+        for recipient in recipients {
+            for entry in self.of(recipient, Destination::HandOver(action)) {
+                entry.stage = Stage::Delivered;
+                written = written.and(records.write(entry.tag, &record));
+            }
+        }
+        self.tolerate(written.and_then(|()| records.sync()));
+    }
+
+    /// The message is everywhere.
+    pub(super) fn commit(mut self) {
+        let Some(records) = self.context.records else { return };
+        let mut written = Ok(());
+        for entry in &mut self.entries {
+            let place = match std::mem::replace(&mut entry.stage, Stage::Delivered) {
+                Stage::Before(first) => {
+                    entry.stage = Stage::Before(first);
+                    continue;
+                }
+                Stage::Delivered => None,
+                Stage::New { .. } => Some(Place::Nowhere),
+                Stage::Prepared(place) => Some(place),
+            };
+            if let Some(place) = place {
+                // A power cut may cost this; then who comes again looks there.
+                let record = Record { id: self.id.to_owned(), is_delivered: true, place };
+                written = written.and(records.write(entry.tag, &record));
+            }
+            records.set_unconfirmed(entry.tag, self.id);
+        }
+        self.tolerate(written);
+        self.tell();
+    }
+
+    /// Has the log hear of what had been delivered before.
+    pub(super) fn tell(&self) {
+        let Some(records) = self.context.records else { return };
+        for Entry { recipient, shown, tag, stage, .. } in &self.entries {
+            if let Stage::Before(first) = stage {
+                let (to, action, first) = (recipient.to_string(), shown.clone(), first.clone());
+                // The sender is about to be told once more.
+                records.set_unconfirmed(*tag, &first);
+                records.add_repeated(Repeated { to, action, first });
+            }
+        }
+    }
+
+    fn record(&self, place: Place, is_delivered: bool) -> Record {
+        Record { id: self.id.to_owned(), is_delivered, place }
+    }
+
+    fn of<'s>(
+        &'s mut self,
+        recipient: &'s Mailbox,
+        destination: Destination<'s>,
+    ) -> impl Iterator<Item = &'s mut Entry<'a>> {
+        self.entries.iter_mut().filter(move |entry| entry.is(recipient, destination))
+    }
+
+    /// A message that cannot be recorded is delivered all the same.
+    fn tolerate(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.context.log.event_once(&Event::NoRecords(&error));
+        }
+    }
+}
+
+impl Drop for Once<'_> {
+    fn drop(&mut self) {
+        let Some(records) = self.context.records else { return };
+        for entry in &self.entries {
+            if let Stage::Prepared(_) = entry.stage {
+                // If it stays, whoever comes again looks there, and finds nothing.
+                let _ = records.erase(entry.tag, self.id);
+            }
+            records.unlock(entry.tag);
+        }
+    }
+}
+
+impl Entry<'_> {
+    fn is(&self, recipient: &Mailbox, destination: Destination<'_>) -> bool {
+        self.destination == destination && self.recipient == recipient
+    }
+
+    /// There is a record of it.
+    fn found(&mut self, record: Record, context: &Context<'_>) {
+        let Record { id, is_delivered, place } = record;
+        let is_there = is_delivered
+            || match (self.destination, &place) {
+                (Destination::Keep(Keep::Maildir(folder)), Place::File { name, before }) => {
+                    tolerated(maildir::has(Path::new(folder), name, before), context)
+                }
+                (Destination::Keep(Keep::Eml(folder)), Place::File { name, before }) => {
+                    tolerated(eml::has(Path::new(folder), name, before), context)
+                }
+                // It is looked at when the mailbox is locked; there is nothing to look at elsewhere.
+                (Destination::Keep(_) | Destination::HandOver(_), _) => false,
+            };
+        self.stage = if is_there { Stage::Before(id) } else { Stage::New { earlier: Some((place, id)) } };
+    }
+}
+
+/// Whether it is there, as far as that can be told.
+fn tolerated(looked: io::Result<bool>, context: &Context<'_>) -> bool {
+    looked.unwrap_or_else(|error| {
+        context.log.event_once(&Event::NoRecords(&error));
+        false
+    })
+}
+
+impl Destination<'_> {
+    /// Whether a message is anywhere behind it.
+    fn leaves_something(self) -> bool {
+        match self {
+            Destination::Keep(Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Append(_)) => true,
+            Destination::Keep(Keep::Discard) => false,
+            Destination::HandOver(
+                HandOver::Pipe(_)
+                | HandOver::PipeRaw(_)
+                | HandOver::Hpfeeds(_)
+                | HandOver::Amqp(_)
+                | HandOver::Relay(_),
+            ) => true,
+        }
+    }
+}
+
+/// The longest time between two looks whether another session is done.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);

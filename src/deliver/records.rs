@@ -1,0 +1,501 @@
+//! The table of `exactly_once`: where messages are, or will be, whose senders may not know yet that we have them.
+//!
+//! A file of fixed size in a folder that is nobody's but ours. Its first page has a secret, with which what identifies a
+//! message is hashed; each further page has eight records. A record is found by its hash, which says in which page it is;
+//! where a page is full, a new one takes the place of the oldest. It is written over in place, so that to make it durable
+//! is one write to the disk.
+//!
+//! A record that is damaged counts as none. What others may have written counts for nothing at all: they could make mail
+//! vanish.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use ring::digest::{Context as Digest, SHA256};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::fs::{RenameFlags, renameat_with};
+
+use crate::files::{self, Entry, make_folder, openat};
+
+/// The table, as a session has it open.
+pub struct Records {
+    file: File,
+    key: hmac::Key,
+    /// How long a record counts.
+    lifetime: Duration,
+    /// What this session has answered with a 250 that its sender may not have read, each with the message's name.
+    unconfirmed: RefCell<Vec<(Tag, String)>>,
+    /// What was found to be delivered already, for the log.
+    repeated: RefCell<Vec<Repeated>>,
+    /// Whether something is written that is not synced.
+    is_unsynced: Cell<bool>,
+}
+
+/// What a message for one recipient at one destination is known by: a keyed hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tag([u8; HASH]);
+
+/// What is known of such a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Our name for it.
+    pub(super) id: String,
+    /// Whether it was delivered, and not only going to be.
+    pub(super) is_delivered: bool,
+    pub(super) place: Place,
+}
+
+/// Where it is, or will be, at its destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// There is nothing to look at.
+    Nowhere,
+    /// In a mailbox.
+    Mailbox(Stretch),
+    /// A file of its own, by the name that it has for good, and by the one before that.
+    File { name: String, before: String },
+}
+
+/// A message in a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// Where it begins, in bytes.
+    pub(super) start: u64,
+    /// How much stands in front of its text, in bytes, and the SHA-256 of that.
+    pub(super) beginning: (u64, [u8; HASH]),
+}
+
+/// A message that had been delivered before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repeated {
+    /// For whom.
+    pub to: String,
+    /// Where to, as the log has it.
+    pub action: String,
+    /// Its name then.
+    pub first: String,
+}
+
+impl Records {
+    /// Opens the table in this folder; either is made if it is missing. Records older than so many days count no more. An
+    /// error if others than we, or root, could have written to it.
+    pub fn open(path: &Path, days: u64) -> io::Result<Self> {
+        let folder = match files::open_folder(path, OFlag::O_RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let entry = Entry::find(path.components().as_path())?;
+                make_folder(entry.folder(), entry.name())?;
+                files::sync_folder(entry.folder())?;
+                files::open_folder(path, OFlag::O_RDONLY)?
+            }
+            opened => opened?,
+        };
+        if let Some(why) = files::open_to_others(&folder.metadata()?) {
+            return Err(io::Error::other(why));
+        }
+        let open = || openat(&folder, OsStr::new(NAME), OFlag::O_RDWR | OFlag::O_NOFOLLOW, Mode::empty());
+        let file = File::from(match open() {
+            Err(Errno::ENOENT) => {
+                make(&folder)?;
+                open()?
+            }
+            opened => opened?,
+        });
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.nlink() != 1 || files::is_others(&metadata) || metadata.mode() & 0o077 != 0 {
+            return Err(io::Error::other(format!("`{NAME}` in it is no file that is ours alone")));
+        }
+        let mut header = [0; MAGIC.len() + HASH];
+        if metadata.len() == LENGTH {
+            file.read_exact_at(&mut header, 0)?;
+        }
+        let Some(key) = header.strip_prefix(MAGIC) else {
+            return Err(io::Error::other(format!("`{NAME}` in it is not of this form: remove it")));
+        };
+        let (unconfirmed, repeated) = (RefCell::default(), RefCell::default());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let lifetime = Duration::from_secs(days.saturating_mul(24 * 60 * 60));
+        Ok(Self { file, key, lifetime, unconfirmed, repeated, is_unsynced: Cell::new(false) })
+    }
+
+    /// What a message is known by of which these are the parts.
+    pub(super) fn tag(&self, parts: &[&[u8]]) -> Tag {
+        let mut tag = hmac::Context::with_key(&self.key);
+        for part in parts {
+            tag.update(&(part.len() as u64).to_le_bytes());
+            tag.update(part);
+        }
+        Tag(octets_of(tag.sign().as_ref()))
+    }
+
+    /// Takes the lock of a message, if no other session has it.
+    pub(super) fn try_lock(&self, tag: Tag) -> io::Result<bool> {
+        match files::lock_byte(&self.file, tag.lock()) {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives it up.
+    pub(super) fn unlock(&self, tag: Tag) {
+        let _ = files::unlock_byte(&self.file, tag.lock());
+    }
+
+    /// What is known of a message, whose lock we have.
+    pub(super) fn find(&self, tag: Tag) -> io::Result<Option<Record>> {
+        let page = self.read(tag)?;
+        let slots = page.chunks_exact(SLOT).filter_map(|slot| self.decode(slot));
+        let mut ours = slots.filter(|(known, at, _)| *known == tag && self.counts(*at));
+        Ok(ours.next().map(|(.., record)| record))
+    }
+
+    /// Whether this session has delivered it itself, a moment ago: then who sends it again means it.
+    pub(super) fn is_own(&self, tag: Tag) -> bool {
+        self.unconfirmed.borrow().iter().any(|(own, _)| *own == tag)
+    }
+
+    /// Writes down what is known of a message, in the place of what was known of it before.
+    pub(super) fn write(&self, tag: Tag, record: &Record) -> io::Result<()> {
+        let slot = self.encode(tag, record)?;
+        self.with_page(tag, |page| {
+            let known: Vec<_> = page.chunks_exact(SLOT).map(|slot| self.decode(slot)).collect();
+            let is_ours = |slot: &Option<(Tag, Duration, Record)>| matches!(slot, Some((known, ..)) if *known == tag);
+            let is_free =
+                |slot: &Option<(Tag, Duration, Record)>| !matches!(slot, Some((_, at, _)) if self.counts(*at));
+            let oldest = || known.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|(_, at, _)| *at));
+            let place = known.iter().position(is_ours).or_else(|| known.iter().position(is_free));
+            (place.or_else(|| oldest().map(|(place, _)| place)).unwrap_or_default(), slot)
+        })?;
+        self.is_unsynced.set(true);
+        Ok(())
+    }
+
+    /// Makes everything durable that was written.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        if self.is_unsynced.replace(false) { self.file.sync_data() } else { Ok(()) }
+    }
+
+    /// Removes what is known of a message by this name of it. Nobody is worse off if that does not last.
+    pub(super) fn erase(&self, tag: Tag, id: &str) -> io::Result<()> {
+        let is_it =
+            |slot: &[u8]| matches!(self.decode(slot), Some((known, _, record)) if known == tag && record.id == id);
+        if self.read(tag)?.chunks_exact(SLOT).any(is_it) {
+            self.with_page(tag, |page| {
+                let place = page.chunks_exact(SLOT).position(is_it);
+                place.map_or((0, page[..SLOT].try_into().unwrap_or([0; SLOT])), |place| (place, [0; SLOT]))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that the 250 for this message is on its way.
+    pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str) {
+        self.unconfirmed.borrow_mut().push((tag, id.to_owned()));
+    }
+
+    /// Whether there are messages of which that is all we know.
+    pub fn has_unconfirmed(&self) -> bool {
+        !self.unconfirmed.borrow().is_empty()
+    }
+
+    /// The peer has shown that it has read all replies: it will not send again what it knows that we have.
+    pub fn forget_confirmed(&self) {
+        for (tag, id) in self.unconfirmed.take() {
+            // It is forgotten in some days in any case.
+            let _ = self.erase(tag, &id);
+        }
+    }
+
+    pub(super) fn add_repeated(&self, repeated: Repeated) {
+        self.repeated.borrow_mut().push(repeated);
+    }
+
+    /// Hands out what was found to be delivered already.
+    pub fn take_repeated(&self) -> Vec<Repeated> {
+        self.repeated.take()
+    }
+
+    /// Changes one record of a page, which nobody else changes meanwhile: which one, and what it is to be.
+    fn with_page(&self, tag: Tag, change: impl FnOnce(&[u8; PAGE]) -> (usize, [u8; SLOT])) -> io::Result<()> {
+        let start = tag.page();
+        files::wait_for_byte(&self.file, start)?;
+        let changed = self.read(tag).and_then(|page| {
+            let (place, slot) = change(&page);
+            self.file.write_all_at(&slot, start + (place * SLOT) as u64)
+        });
+        files::unlock_byte(&self.file, start)?;
+        changed
+    }
+
+    fn read(&self, tag: Tag) -> io::Result<[u8; PAGE]> {
+        let mut page = [0; PAGE];
+        self.file.read_exact_at(&mut page, tag.page())?;
+        Ok(page)
+    }
+
+    /// Whether a record of this time counts.
+    fn counts(&self, at: Duration) -> bool {
+        now().saturating_sub(at) < self.lifetime
+    }
+
+    fn encode(&self, tag: Tag, record: &Record) -> io::Result<[u8; SLOT]> {
+        let state = if record.is_delivered { "delivered" } else { "prepared" };
+        let mut text = format!("{} {state} {} ", now().as_secs(), record.id);
+        text += &match &record.place {
+            Place::Nowhere => "-".to_owned(),
+            Place::Mailbox(Stretch { start, beginning: (length, hash) }) => {
+                format!("mailbox {start} {length} {}", hex(hash))
+            }
+            Place::File { name, before } => format!("file {before} {name}"),
+        };
+        let mut slot = [0; SLOT];
+        slot[HASH..2 * HASH].copy_from_slice(&tag.0);
+        let room = &mut slot[2 * HASH..];
+        match room.get_mut(..text.len()) {
+            Some(room) => room.copy_from_slice(text.as_bytes()),
+            None => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        let proof = hmac::sign(&self.key, &slot[HASH..]);
+        slot[..HASH].copy_from_slice(proof.as_ref());
+        Ok(slot)
+    }
+
+    /// What a record says, and since when it is there.
+    fn decode(&self, slot: &[u8]) -> Option<(Tag, Duration, Record)> {
+        let (proof, rest) = slot.split_at_checked(HASH)?;
+        let (tag, text) = rest.split_at_checked(HASH)?;
+        if tag.iter().all(|octet| *octet == 0) {
+            return None;
+        }
+        hmac::verify(&self.key, rest, proof).ok()?;
+        let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
+        let mut words = text.splitn(7, ' ');
+        let at = Duration::from_secs(words.next()?.parse().ok()?);
+        let is_delivered = words.next()? == "delivered";
+        let id = words.next()?.to_owned();
+        let place = match words.next()? {
+            "mailbox" => {
+                let (start, length) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+                Place::Mailbox(Stretch { start, beginning: (length, unhex(words.next()?)?) })
+            }
+            "file" => Place::File { before: words.next()?.to_owned(), name: words.next()?.to_owned() },
+            _ => Place::Nowhere,
+        };
+        Some((Tag(octets_of(tag)), at, Record { id, is_delivered, place }))
+    }
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").finish_non_exhaustive()
+    }
+}
+
+impl Tag {
+    /// For a command's environment.
+    pub(super) fn hex(self) -> String {
+        hex(&self.0)
+    }
+
+    /// Where its page begins.
+    fn page(self) -> u64 {
+        (1 + self.number(0) % PAGES) * PAGE as u64
+    }
+
+    /// The octet of the file, far behind its end, that is locked for it.
+    fn lock(self) -> u64 {
+        LOCKS | (self.number(8) % LOCKS)
+    }
+
+    fn number(self, at: usize) -> u64 {
+        self.0[at..at + 8].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
+    }
+}
+
+/// The SHA-256 of this.
+pub(super) fn hash(octets: &[u8]) -> [u8; HASH] {
+    let mut digest = Digest::new(&SHA256);
+    digest.update(octets);
+    octets_of(digest.finish().as_ref())
+}
+
+/// Makes the table, durable and as a whole, unless somebody else was faster.
+fn make(folder: &File) -> io::Result<()> {
+    let mut header = [0; MAGIC.len() + HASH];
+    header[..MAGIC.len()].copy_from_slice(MAGIC);
+    SystemRandom::new().fill(&mut header[MAGIC.len()..]).map_err(|_| io::Error::other("no random numbers"))?;
+    let name = format!(".{NAME}.{}.{}", std::process::id(), now().as_nanos());
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+    let mut file = File::from(openat(folder, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    let mut fill = || -> io::Result<()> {
+        // Room that is not there yet would have to be found, and be made durable, later on, for one record at a time.
+        for _ in 0..LENGTH / PIECE as u64 {
+            file.write_all(&[0; PIECE])?;
+        }
+        file.write_all_at(&header, 0)?;
+        file.sync_all()
+    };
+    let made = fill().and_then(|()| match renameat_with(folder, name.as_str(), folder, NAME, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::EXIST) => Err(io::ErrorKind::AlreadyExists.into()),
+        renamed => Ok(renamed?),
+    });
+    match made {
+        Ok(()) => files::sync_folder(folder),
+        Err(error) => {
+            let _ = unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir);
+            if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+        }
+    }
+}
+
+/// The time since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn octets_of(hash: &[u8]) -> [u8; HASH] {
+    let mut octets = [0; HASH];
+    octets.copy_from_slice(&hash[..HASH]);
+    octets
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn unhex(digits: &str) -> Option<[u8; HASH]> {
+    let mut octets = [0; HASH];
+    for (place, octet) in octets.iter_mut().enumerate() {
+        *octet = u8::from_str_radix(digits.get(2 * place..2 * place + 2)?, 16).ok()?;
+    }
+    Some(octets)
+}
+
+/// The name of the table in its folder.
+pub(crate) const NAME: &str = "records";
+
+/// How it begins.
+const MAGIC: &[u8] = b"mailrecv: once 1\n";
+
+/// Of hashes, in bytes.
+const HASH: usize = 32;
+
+/// Of a record, in bytes.
+const SLOT: usize = 512;
+
+/// Of what is read at a time, in bytes.
+const PAGE: usize = 4096;
+
+/// How many pages of records there are: room for 32,768.
+const PAGES: u64 = 4096;
+
+/// Of the table, in bytes: 16 MiB and its first page.
+const LENGTH: u64 = (1 + PAGES) * PAGE as u64;
+
+/// How much of it is written at a time when it is made.
+const PIECE: usize = PAGE;
+
+/// Where the octets are that are locked for messages: so many, and behind so many.
+const LOCKS: u64 = 1 << 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(page: u64, number: u8) -> Tag {
+        let mut tag = [number; HASH];
+        tag[..8].copy_from_slice(&page.to_be_bytes());
+        Tag(tag)
+    }
+
+    fn record(id: &str, place: Place) -> Record {
+        Record { id: id.to_owned(), is_delivered: true, place }
+    }
+
+    #[test]
+    fn what_was_written_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("once");
+        let places = [
+            Place::Nowhere,
+            Place::Mailbox(Stretch { start: u64::MAX, beginning: (7, [0xab; HASH]) }),
+            Place::File { name: "1.M2P3V4I5_0.host,S=6".to_owned(), before: "1.M2P3_0.host".to_owned() },
+        ];
+        for (number, place) in (1..).zip(&places) {
+            let records = Records::open(&path, 5).unwrap();
+            records.write(tag(7, number), &record("a", place.clone())).unwrap();
+        }
+        let records = Records::open(&path, 5).unwrap();
+        for (number, place) in (1..).zip(places) {
+            assert_eq!(records.find(tag(7, number)).unwrap(), Some(record("a", place)));
+            // By another name it is another delivery.
+            records.erase(tag(7, number), "b").unwrap();
+            assert!(records.find(tag(7, number)).unwrap().is_some());
+            records.erase(tag(7, number), "a").unwrap();
+            assert_eq!(records.find(tag(7, number)).unwrap(), None);
+        }
+        assert_eq!(std::fs::metadata(path.join(NAME)).unwrap().len(), LENGTH);
+    }
+
+    #[test]
+    fn what_is_too_old_counts_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (young, old) = (Records::open(folder.path(), 5).unwrap(), Records::open(folder.path(), 0).unwrap());
+        young.write(tag(0, 1), &record("a", Place::Nowhere)).unwrap();
+        assert!(young.find(tag(0, 1)).unwrap().is_some());
+        assert_eq!(old.find(tag(0, 1)).unwrap(), None);
+    }
+
+    /// A page has room for eight; the next takes the place of the oldest, and no other page is touched.
+    #[test]
+    fn the_oldest_makes_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path(), 5).unwrap();
+        records.write(tag(1, 99), &record("a", Place::Nowhere)).unwrap();
+        for number in 1..=20 {
+            records.write(tag(2, number), &record("a", Place::Nowhere)).unwrap();
+        }
+        let found = (1..=20).filter(|number| records.find(tag(2, *number)).unwrap().is_some()).count();
+        assert_eq!(found, PAGE / SLOT);
+        assert!(records.find(tag(2, 20)).unwrap().is_some() && records.find(tag(1, 99)).unwrap().is_some());
+        // One that is there is written over.
+        records.write(tag(2, 20), &record("b", Place::Nowhere)).unwrap();
+        let found = (1..=20).filter(|number| records.find(tag(2, *number)).unwrap().is_some()).count();
+        assert_eq!(found, PAGE / SLOT);
+    }
+
+    #[test]
+    fn a_record_with_any_octet_changed_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path(), 5).unwrap();
+        let place = Place::File { name: "name".to_owned(), before: "before".to_owned() };
+        let slot = records.encode(tag(1, 2), &record("a", place)).unwrap();
+        assert!(records.decode(&slot).is_some());
+        for at in 0..SLOT {
+            let mut other = slot;
+            other[at] ^= 1;
+            assert!(records.decode(&other).is_none(), "{at}");
+        }
+    }
+
+    /// Whoever guesses at texts learns nothing from a table, and no two tables have a hash in common.
+    #[test]
+    fn the_key_is_the_tables_own() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let tag = |folder: &tempfile::TempDir| Records::open(folder.path(), 5).unwrap().tag(&[b"a", b"bc"]);
+        assert_eq!(tag(&one), tag(&one));
+        assert_ne!(tag(&one), tag(&other));
+        let records = Records::open(one.path(), 5).unwrap();
+        assert_ne!(records.tag(&[b"a", b"bc"]), records.tag(&[b"ab", b"c"]));
+    }
+}

@@ -1,0 +1,213 @@
+//! `exactly_once`: whatever happens to a session, a message whose sender sends it again until it has a 250 is at each of
+//! its destinations once.
+//!
+//! A session is killed at each of its system calls, from the end of the text on, by strace's hand, and the message sent
+//! again; many sessions at a time are killed at random, or lose their client, and their messages are sent again; and the
+//! power is cut at each of these system calls, with anything lost that was not synced, and the message is sent again to
+//! what is left on the disk. Without `exactly_once` the same is counted beside, in the long form.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use testkit::Form;
+use testkit::strace::Call;
+
+use crate::kill::{self, Client};
+use crate::places::{Destinations, Place, Tree};
+use crate::power_cut::Cut;
+use crate::report::Tally;
+use crate::trace::{self, Reach};
+
+/// A session is killed at each of its system calls.
+pub fn calls(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let sizes = if form == Form::Long { &SIZES[..] } else { &SIZES[..2] };
+    let routes = ROUTES.iter().flat_map(|route| sizes.iter().map(move |size| (*route, *size)));
+    // A large message differs in what is written to mailboxes.
+    let routes = routes.filter(|(route, size)| *size == SIZES[0] || route.contains(&Place::Mbox));
+    let cases: Vec<_> = routes.flat_map(|(route, size)| plan(route, size, form)).collect();
+    trace::several_at_a_time(&cases, progress, Case::run)
+}
+
+/// The power is cut at each of these.
+pub fn cuts(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let cuts: Vec<_> = CUT_ROUTES.iter().map(|route| (*route, form)).collect();
+    trace::several_at_a_time(&cuts, progress, |(route, form)| cut(route, *form))
+}
+
+/// Many sessions at a time are killed at random, or lose their client.
+pub fn kills(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let kills = if form == Form::Long { 5000 } else { 60 };
+    let mut recognised = kill::run_as(Client::Retries { exactly_once: true }, kills, form, progress);
+    if form == Form::Long {
+        let not_recognised = kill::run_as(Client::Retries { exactly_once: false }, kills, form, progress);
+        for (what, it) in [("with", summary(&recognised)), ("without", summary(&not_recognised))] {
+            recognised.notes.push(format!("{what} exactly_once: {it}"));
+        }
+        recognised.problems.extend(not_recognised.problems);
+    }
+    recognised
+}
+
+fn summary(tally: &Tally) -> String {
+    let Tally { faults, accepted, found, lost, doubled, torn, window, .. } = tally;
+    format!(
+        "{faults} kills and clients gone, {accepted} messages accepted, {found} copies, {lost} lost, {doubled} doubled, \
+         {torn} torn; {window} doubled where nobody can look, by commands and the next server"
+    )
+}
+
+/// A delivery, and where its session is killed.
+struct Case {
+    route: &'static [Place],
+    size: usize,
+    /// As strace wants it.
+    injection: String,
+}
+
+/// One for each system call from the end of the text on; in the short form, for those that change something.
+fn plan(route: &'static [Place], size: usize, form: Form) -> Vec<Case> {
+    let mut destinations = Destinations::new().exactly_once();
+    let letter = destinations.letter(route, size);
+    let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
+    assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
+    let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
+    let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
+    let killed = |call: &Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
+    let calls = calls[text..=answer].iter().filter(|call| form == Form::Long || changes_something(call));
+    calls.map(|call| Case { route, size, injection: killed(call) }).collect()
+}
+
+impl Case {
+    fn run(&self) -> Tally {
+        let Self { route, size, injection } = self;
+        let mut tally = Tally { runs: 1, ..Tally::default() };
+        let mut destinations = Destinations::new().exactly_once();
+        let letter = destinations.letter(route, *size);
+        let (attempt, _) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
+        tally.faults += u64::from(attempt.status == 128 + 9);
+        let mut accepted = attempt.accepted();
+        if !accepted {
+            accepted = destinations.deliver(&letter, &[]).accepted();
+            tally.runs += 1;
+        }
+        let what = format!("{route:?}, {size} bytes, {injection}");
+        judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
+        tally
+    }
+}
+
+/// Whether a message that was sent until it was accepted is at each place once.
+fn judge(
+    destinations: &Destinations,
+    tree: &Tree,
+    (number, route): (u64, &[Place]),
+    accepted: bool,
+    what: &str,
+    tally: &mut Tally,
+) {
+    tally.accepted += u64::from(accepted);
+    if !accepted {
+        tally.problems.push(format!("{what}: no 250 the second time"));
+    }
+    let sight = destinations.look(tree, route);
+    tally.problems.extend(sight.problems.iter().map(|problem| format!("{what}: {problem}")));
+    for (of, place, how) in &sight.torn {
+        if *of == Some(number) {
+            tally.torn += 1;
+            tally.problems.push(format!("{what}: {how} is in {place:?}"));
+        }
+    }
+    for place in route {
+        let found = sight.count(number, *place) as u64;
+        tally.found += found;
+        match found {
+            1 => {}
+            0 => {
+                tally.lost += 1;
+                tally.problems.push(format!("{what}: it is not in {place:?}"));
+            }
+            // Nobody can look there.
+            found if matches!(place, Place::Command | Place::RawCommand | Place::Relay) => tally.window += found - 1,
+            found => {
+                tally.doubled += found - 1;
+                tally.problems.push(format!("{what}: it is {found} times in {place:?}"));
+            }
+        }
+    }
+}
+
+/// Cuts the power at each call, loses what may be lost, and sends the message again.
+fn cut(route: &'static [Place], form: Form) -> Tally {
+    let mut tally = Tally::default();
+    let mut destinations = Destinations::new().exactly_once();
+    let before = Cut::prepare(&destinations.mail());
+    let letter = destinations.letter(route, SIZES[0]);
+    let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
+    assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
+    let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
+    let is_change = |call: &Call| changes_something(call) && call.concerns(&destinations.mail());
+    let changes: Vec<usize> = (0..=answer).filter(|at| is_change(&calls[*at])).collect();
+    for at in changes {
+        for (lost, tree) in before.outcomes(&calls[..=at], form) {
+            restore(&destinations, &tree);
+            let accepted = destinations.deliver(&letter, &[]).accepted();
+            tally.runs += 1;
+            tally.faults += 1;
+            let what = format!("{route:?}, a cut behind {}, lost: {lost}", calls[at].brief());
+            judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
+        }
+    }
+    tally
+}
+
+/// Makes the disk what it would be after the cut.
+fn restore(destinations: &Destinations, tree: &Tree) {
+    let mail = destinations.mail();
+    for (path, _) in destinations.tree().iter().filter(|(path, _)| !tree.contains_key(*path)) {
+        fs::remove_file(mail.join(path)).expect("removing a file");
+    }
+    for (path, content) in tree {
+        let path = mail.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let file = fs::File::options().create(true).truncate(false).write(true).open(&path).expect("a file");
+        let now = fs::read(&path).expect("a file of ours");
+        file.set_len(content.len() as u64).expect("a length");
+        // Of the table nearly all is as it is, and would have to be synced.
+        for (number, piece) in content.chunks(PAGE).enumerate() {
+            if now.get(number * PAGE..).is_none_or(|rest| !rest.starts_with(piece)) {
+                file.write_all_at(piece, (number * PAGE) as u64).expect("writing");
+            }
+        }
+    }
+}
+
+/// Whether it changes something on the disk, or for somebody else.
+fn changes_something(call: &Call) -> bool {
+    let makes = || call.name == "openat" && call.arguments.iter().any(|flags| flags.contains("O_CREAT"));
+    CHANGING.contains(&&*call.name) || makes()
+}
+
+/// System calls that change something on the disk, or for somebody else.
+const CHANGING: &[&str] =
+    &["write", "pwrite64", "fsync", "fdatasync", "renameat", "renameat2", "unlinkat", "ftruncate", "mkdirat", "sendto"];
+
+/// What kinds of destinations a message goes to.
+const ROUTES: &[&[Place]] = &[
+    &[Place::Mbox],
+    &[Place::NewMbox],
+    &[Place::TornMbox],
+    &[Place::Maildir],
+    &[Place::NewMaildir],
+    &[Place::Files],
+    &[Place::Relay, Place::Mbox],
+    &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::Files, Place::Command],
+];
+
+/// Those of which a power cut may leave some part.
+const CUT_ROUTES: &[&[Place]] = &[&[Place::Mbox], &[Place::Maildir], &[Place::Files], &[Place::Mbox, Place::Maildir]];
+
+/// How much is compared at a time, in bytes.
+const PAGE: usize = 4096;
+
+/// Of messages, in bytes; a large one is written in several pieces.
+const SIZES: [usize; 3] = [400, 300_000, 3_000_000];
