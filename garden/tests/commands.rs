@@ -246,6 +246,10 @@ fn a_report_that_has_no_place_is_told_before_a_run_and_one_that_cannot_be_writte
     assert!(report.servers[0].absent.is_none());
     let errors = desk.fails(&format!("smtp-garden run --report {kept} --case no/such~7 --servers aiosmtpd/1.4.4"));
     assert_eq!(errors, format!("smtp-garden: `no/such~7` is neither in {kept} nor in a set\n"));
+    for line in [format!("send {kept} 1"), format!("run --file {kept} --servers nobody")] {
+        let errors = desk.fails(&format!("smtp-garden {line}"));
+        assert!(errors.starts_with(&format!("smtp-garden: {kept} is a report: ")), "{errors}");
+    }
 }
 
 #[test]
