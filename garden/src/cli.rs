@@ -287,7 +287,7 @@ struct Chosen {
     /// Does not look again at what stands apart.
     #[arg(long)]
     once: bool,
-    /// How many sessions may be held to make a case smaller.
+    /// How many sessions may be held to make a case smaller; 0 takes a fraction of the time.
     #[arg(long, default_value_t = SESSIONS, value_name = "SESSIONS")]
     shrink: usize,
 }
