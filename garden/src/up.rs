@@ -53,7 +53,7 @@ pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result
     interruption::is_expected();
     terminal::print(
         "Mail for user1 and user2 of a server's domain is in home/user1/Maildir and home/user2/Maildir of its files; \
-         mail that is passed on to nobody here is shown. Ctrl-C ends all.",
+         mail for no domain of the garden is shown here. Ctrl-C ends all.",
     );
     loop {
         garden.servers().iter().for_each(show_passed_on);
