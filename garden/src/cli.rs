@@ -38,7 +38,7 @@ enum Command {
         #[command(flatten)]
         shared: Shared,
         /// Their names; without any, all that can be had.
-        #[arg(value_name = "SERVER")]
+        #[arg(value_name = "SERVER", value_delimiter = ',')]
         servers: Vec<String>,
     },
     /// Holds the sessions of a payload file with a server, and shows what is said.
@@ -101,7 +101,7 @@ struct Send {
     /// The case of the report; may be given again.
     #[arg(long = "case", value_name = "CASE")]
     named: Vec<String>,
-    /// Where the server is: a host, a port, or both; localhost and 25 without it.
+    /// Where the server is: a host, a port, or both, in two words or as HOST:PORT; localhost and 25 without it.
     #[arg(value_name = "HOST|PORT")]
     host: Option<String>,
     /// Its port.
@@ -146,15 +146,9 @@ impl Send {
             Some(login) => Some(login.split_once(':').context("--login takes the user, a colon and the password")?),
             None => None,
         };
-        let (host, port) = match (self.host, self.port) {
-            (Some(host), port @ Some(_)) => (Some(host), port),
-            // A number alone is a port, as it is for `sendmsg.py`.
-            (Some(word), None) => word.parse().map_or((Some(word), None), |port| (None, Some(port))),
-            (None, port) => (None, port),
-        };
         let domain = self.destination.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
         let to = send::To {
-            server: format!("{}:{}", host.as_deref().unwrap_or("localhost"), port.unwrap_or(25)),
+            server: server(self.host.as_deref(), self.port)?,
             hello: if self.lmtp { Hello::Lhlo } else { Hello::AsItIs },
             login: login.map(|(user, password)| (user.to_owned(), password.to_owned())),
             filling: Filling {
@@ -168,6 +162,25 @@ impl Send {
         };
         send::send(&cases, &to)
     }
+}
+
+/// Host and port of the server that mail is sent to: localhost and 25, where they are not given.
+fn server(host: Option<&str>, port: Option<u16>) -> Result<String> {
+    let is_number = |word: &str| !word.is_empty() && word.chars().all(|character| character.is_ascii_digit());
+    Ok(match (host, port) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        // A number alone is a port, as it is for `sendmsg.py`. One that is too large would be looked up as an address.
+        (Some(word), None) if is_number(word) => {
+            let port: u16 = word.parse().with_context(|| format!("`{word}` is no port"))?;
+            format!("localhost:{port}")
+        }
+        // Both in one word, as `up` prints them. An address of IPv6 has colons of its own.
+        (Some(word), None) => match word.rsplit_once(':') {
+            Some((host, port)) if is_number(port) && (!host.contains(':') || host.ends_with(']')) => word.to_owned(),
+            _ => format!("{word}:25"),
+        },
+        (None, port) => format!("localhost:{}", port.unwrap_or(25)),
+    })
 }
 
 fn minutes_or_seconds(text: &str) -> Result<Duration, String> {
@@ -204,7 +217,12 @@ enum Payloads {
 impl Payloads {
     fn show(self) -> Result<()> {
         match self {
-            Self::List { made } => listing::list(&mut std::io::stdout().lock(), &made.words, made.options()),
+            Self::List { made } => {
+                let mut text = Vec::new();
+                listing::list(&mut text, &made.words, made.options())?;
+                terminal::print(String::from_utf8_lossy(&text).trim_end());
+                Ok(())
+            }
             Self::Write { folder, made } => {
                 let number = listing::write(&folder, &made.words, made.options())?;
                 terminal::complain(&format!("{number} files in {}", folder.display()));
@@ -269,7 +287,7 @@ struct Chosen {
     /// Does not look again at what stands apart.
     #[arg(long)]
     once: bool,
-    /// How many sessions may be held to make a case smaller.
+    /// How many sessions may be held to make a case smaller; 0 takes a fraction of the time.
     #[arg(long, default_value_t = SESSIONS, value_name = "SESSIONS")]
     shrink: usize,
 }
@@ -278,9 +296,17 @@ impl Chosen {
     fn cases(&self) -> Result<Vec<Case>> {
         let reported = self.reported()?;
         let is_reported = |name: &&String| reported.iter().any(|case| case.name == **name);
-        let words = self.made.words.iter().chain(self.named.iter().filter(|name| !is_reported(name)));
-        let words: Vec<String> = words.cloned().collect();
-        let mut cases = generate::select(&words, self.made.options()).map_err(|wrong| anyhow!(wrong))?;
+        let mut cases = generate::select(&self.made.words, self.made.options()).map_err(|wrong| anyhow!(wrong))?;
+        for name in self.named.iter().filter(|name| !is_reported(name)) {
+            let case = generate::select(std::slice::from_ref(name), self.made.options());
+            cases.extend(case.map_err(|wrong| match self.reports.as_slice() {
+                [] => anyhow!(wrong),
+                reports => {
+                    let reports: Vec<String> = reports.iter().map(|file| file.display().to_string()).collect();
+                    anyhow!("`{name}` is neither in {} nor in a set", reports.join(", "))
+                }
+            })?);
+        }
         cases.extend(reported);
         let assignments = assignments(&self.assignments)?;
         for file in &self.files {

@@ -48,7 +48,16 @@ pub enum Progress<'a> {
     /// So many sessions are held again.
     Again(usize),
     /// A case is made smaller.
-    Shrinking(&'a str),
+    Shrinking {
+        /// Its name.
+        case: &'a str,
+        /// Which one it is, counted from 1, of those that are gone through.
+        number: usize,
+        /// How many are gone through. Those take no time that show nothing new.
+        of: usize,
+        /// How many sessions were held to make cases smaller so far.
+        sessions: usize,
+    },
 }
 
 /// Holds the controls and the cases with each server, one server after another. Whoever can do that in parallel does it
@@ -93,12 +102,14 @@ pub fn examine(
         unsteady: Vec::new(),
         findings: Vec::new(),
         smallest: Vec::new(),
+        gone_through: 0,
     };
     let mut entries = examination.judge(&gathered.servers, gathered.cases, gathered.observations)?;
     // Small cases first: what they show is then known in the large ones.
     let mut order: Vec<usize> = (0..entries.len()).collect();
     order.sort_by_key(|&index| size(&entries[index].case));
     for index in order {
+        examination.gone_through += 1;
         examination.find(&entries[index])?;
     }
     let Examination { mut numbers, unsteady, mut findings, smallest, .. } = examination;
@@ -134,6 +145,8 @@ struct Examination<'a> {
     unsteady: Vec<Unsteady>,
     findings: Vec<Finding>,
     smallest: Vec<CaseEntry>,
+    /// In how many cases findings were looked for, the present one included.
+    gone_through: usize,
 }
 
 impl Examination<'_> {
@@ -288,7 +301,12 @@ impl Examination<'_> {
         if sessions == 0 {
             return Ok(None);
         }
-        (self.tell)(Progress::Shrinking(&entry.case.name));
+        (self.tell)(Progress::Shrinking {
+            case: &entry.case.name,
+            number: self.gone_through,
+            of: self.numbers.cases,
+            sessions: self.numbers.shrink_sessions,
+        });
         let others: Vec<String> = entry.judgement.reference().take(OTHERS).map(str::to_owned).collect();
         let wanted = Wanted {
             kind,

@@ -1,8 +1,9 @@
 //! `run`: holds cases with servers side by side, and tells what each made of them.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,21 +71,42 @@ pub(crate) enum Shows {
 /// That we may not have a garden, names that nobody has, files that cannot be written. A server that cannot be had is a
 /// row of the report.
 pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
+    // A run may take hours. That its report has no place is told before.
+    for file in run.json.iter().chain(&run.html) {
+        may_be_written(file).with_context(|| format!("writing {}", file.display()))?;
+    }
     let mut report = report(recipes, cache, run.cases, run.mutations, &run.servers, run.bounds)?;
     report.options = run.options;
     let json = report.to_json()? + "\n";
-    let kept = match run.json {
-        Some(file) => fs::write(&file, json).with_context(|| format!("writing {}", file.display())).map(|()| file)?,
+    let write = |file: &Path, text: &str| fs::write(file, text).with_context(|| format!("writing {}", file.display()));
+    // What cannot be written is told in the end, behind all that can be shown.
+    let (kept, written) = match run.json {
         // The smallest cases are nowhere else.
-        None => cache.keep_report(&json)?,
+        None => (cache.keep_report(&json)?, Ok(())),
+        Some(file) => match write(&file, &json) {
+            Ok(()) => (file, Ok(())),
+            Err(error) => {
+                let kept = cache.keep_report(&json)?;
+                let at = format!("the report is in {}", kept.display());
+                (kept, Err(error.context(at)))
+            }
+        },
     };
     let again = report.again(&terminal::program(), &kept.to_string_lossy());
-    if let Some(file) = &run.html {
-        fs::write(file, report::page(&report, &again)?).with_context(|| format!("writing {}", file.display()))?;
-    }
     match run.shows {
         Shows::Grid => terminal::print(report::grid(&report, &again, terminal::has_colours()).trim_end()),
         Shows::Smallest => show_smallest(&report),
+    }
+    let page = run.html.map_or(Ok(()), |file| write(&file, &report::page(&report, &again)?));
+    written.and(page)
+}
+
+/// Whether it can be opened to be written; it is left as it is.
+fn may_be_written(file: &Path) -> io::Result<()> {
+    let is_there = file.exists();
+    OpenOptions::new().append(true).create(true).open(file)?;
+    if !is_there {
+        fs::remove_file(file)?;
     }
     Ok(())
 }
@@ -136,7 +158,9 @@ fn report(
     let bar = terminal::bar(None);
     let mut tell = |progress: Progress<'_>| match progress {
         Progress::Again(sessions) => bar.set_message(format!("{sessions} sessions again")),
-        Progress::Shrinking(case) => bar.set_message(format!("smaller: {case}")),
+        Progress::Shrinking { case, number, of, sessions } => {
+            bar.set_message(format!("smaller: {case}, case {number} of {of}, {sessions} sessions so far"));
+        }
     };
     let mut report = examine(&mut standing, gathered, &expected, bounds, &mut tell)?;
     report.mutations = mutations;
@@ -209,7 +233,7 @@ fn seats(recipes: &Recipes, names: &[String]) -> Result<Vec<Seat>> {
             .collect());
     }
     let mut seats = Vec::new();
-    for name in names {
+    for name in names.iter().map(|name| name.trim()) {
         let (recipe, role) = match name.strip_suffix(":relay") {
             Some(name) => (recipes.named(name)?, Role::Relay),
             None => {
@@ -221,7 +245,10 @@ fn seats(recipes: &Recipes, names: &[String]) -> Result<Vec<Seat>> {
         if recipe.missing.is_none() && !recipe.roles.contains(&role) {
             bail!("`{}` does not {}", recipe.name, if role == Role::Relay { "pass mail on" } else { "deliver" });
         }
-        seats.push((recipe.name.clone(), role));
+        let seat = (recipe.name.clone(), role);
+        if !seats.contains(&seat) {
+            seats.push(seat);
+        }
     }
     Ok(seats)
 }
@@ -239,9 +266,11 @@ fn gather<'g>(
     let controls = compare::controls();
     let bar = terminal::bar(Some(u64::try_from(seats.len() * (controls.len() + cases.len()))?));
     let gathered: Mutex<BTreeMap<String, Result<Held>>> = Mutex::default();
+    let at_work: Mutex<BTreeSet<String>> =
+        Mutex::new(garden.servers().iter().map(|server| server.recipe().name.clone()).collect());
     thread::scope(|scope| {
         for server in garden.servers_mut() {
-            let (bar, cases, controls, gathered) = (&bar, &cases, &controls, &gathered);
+            let (bar, cases, controls, gathered, at_work) = (&bar, &cases, &controls, &gathered, &at_work);
             let roles = seats.iter().filter(|(name, _)| *name == server.recipe().name).map(|(_, role)| *role);
             let roles: Vec<Role> = roles.collect();
             scope.spawn(move || {
@@ -250,6 +279,13 @@ fn gather<'g>(
                         .and_then(|controls| Ok((controls, hold(server, role, cases, bar)?)));
                     let name = seat_name(&(server.recipe().name.clone(), role));
                     gathered.lock().unwrap_or_else(PoisonError::into_inner).insert(name, held);
+                }
+                // The others wait for the slowest; who that is, is worth to know.
+                let mut at_work = at_work.lock().unwrap_or_else(PoisonError::into_inner);
+                at_work.remove(&server.recipe().name);
+                let left: Vec<&str> = at_work.iter().map(String::as_str).collect();
+                if !left.is_empty() {
+                    bar.set_message(format!("those of {} are left", left.join(", ")));
                 }
             });
         }

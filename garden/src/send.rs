@@ -11,6 +11,7 @@ use crate::case::Case;
 use crate::case::escaped::escape;
 use crate::observation::Event;
 use crate::payload::{self, Assignments};
+use crate::report::Report;
 use crate::session::{self, Filling, Hello, Waits};
 use crate::terminal;
 
@@ -54,9 +55,13 @@ pub(crate) fn send(cases: &[Case], to: &To) -> Result<()> {
 ///
 /// # Errors
 ///
-/// A file that cannot be read, or every place in it that is wrong.
+/// A file that cannot be read or is a report, or every place in it that is wrong.
 pub(crate) fn read(file: &Path, assignments: &Assignments) -> Result<Vec<Case>> {
     let octets = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    // Every file that is none of ours is one of sendmsg.py; nobody wants to send a report, line by line.
+    if str::from_utf8(&octets).is_ok_and(|text| text.starts_with('{') && Report::from_json(text).is_ok()) {
+        bail!("{} is a report: `run --report` takes its cases, `send --case` takes one of them", file.display());
+    }
     payload::read(&file.display().to_string(), &octets, assignments).map_err(|problems| {
         let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", shown.join("\n"))

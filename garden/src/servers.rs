@@ -9,21 +9,27 @@ use crate::terminal;
 
 /// Shows a table: a line for each server, with the reason where there is none.
 pub(crate) fn show(recipes: &Recipes, cache: &Cache) -> Result<()> {
-    terminal::print(&line(["NAME", "VERSION", "PROTOCOL", "ROLES", "STATE"]));
+    let mut rows = vec![["NAME", "VERSION", "PROTOCOL", "ROLES", "STATE"].map(str::to_owned)];
     for recipe in recipes.iter() {
         let (version, state) = match cache.look(recipe) {
             Ok(fetched) => (fetched.version, "here".to_owned()),
             Err(error) if error.is::<NotYet>() => ("?".to_owned(), "fetched when it is wanted".to_owned()),
             Err(error) => ("-".to_owned(), format!("{error:#}")),
         };
-        terminal::print(&line([&recipe.name, &version, protocol(recipe.protocol), &roles(recipe), &state]));
+        let protocol = protocol(recipe.protocol).to_owned();
+        rows.push([recipe.name.clone(), version, protocol, roles(recipe), state]);
+    }
+    let widths: [usize; 5] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default());
+    for row in &rows {
+        terminal::print(&line(row, widths));
     }
     Ok(())
 }
 
-fn line(columns: [&str; 5]) -> String {
-    let [name, version, protocol, roles, state] = columns;
-    format!("{name:<20} {version:<22} {protocol:<8} {roles:<12} {state}").trim_end().to_owned()
+fn line(cells: &[String; 5], widths: [usize; 5]) -> String {
+    let cells = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
 /// How a protocol is shown.

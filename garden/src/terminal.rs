@@ -33,7 +33,7 @@ pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     let mut speaks = speaks();
     let (bar, style) = match length {
         None => (ProgressBar::new_spinner(), "{spinner} {elapsed} {msg}"),
-        Some(length) => (ProgressBar::new(length), "{bar:40} {pos} of {len} sessions, {elapsed}"),
+        Some(length) => (ProgressBar::new(length), "{bar:40} {pos} of {len} sessions, {elapsed} {msg}"),
     };
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);

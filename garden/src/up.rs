@@ -52,7 +52,8 @@ pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result
     }
     interruption::is_expected();
     terminal::print(
-        "Mail for user1 and user2 is in home/user1/Maildir and home/user2/Maildir of these files. Ctrl-C ends all.",
+        "Mail for user1 and user2 of a server's domain is in home/user1/Maildir and home/user2/Maildir of its files; \
+         mail for no domain of the garden is shown here. Ctrl-C ends all.",
     );
     loop {
         garden.servers().iter().for_each(show_passed_on);
@@ -83,7 +84,17 @@ const FIRST_PORT: u16 = 2501;
 fn fetch(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<Vec<(Recipe, Fetched)>> {
     let chosen: Vec<&Recipe> = match names {
         [] => recipes.iter().collect(),
-        names => names.iter().map(|name| recipes.named(name)).collect::<Result<_>>()?,
+        names => {
+            let mut chosen: Vec<&Recipe> = Vec::new();
+            for name in names.iter().map(|name| name.trim()) {
+                // Here a server does all that it can, in every role.
+                let recipe = recipes.named(name.strip_suffix(":relay").unwrap_or(name))?;
+                if !chosen.iter().any(|one| one.name == recipe.name) {
+                    chosen.push(recipe);
+                }
+            }
+            chosen
+        }
     };
     let mut fetched = Vec::new();
     for recipe in chosen {

@@ -219,6 +219,79 @@ fn mutations_are_held_until_the_time_is_over_and_can_be_made_again() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("as in 10m or 90s"), "{wrong:?}");
 }
 
+#[test]
+fn a_report_that_has_no_place_is_told_before_a_run_and_one_that_cannot_be_written_is_kept() {
+    let desk = Desk::new();
+    let run = "smtp-garden run controls/clean/plain --shrink 0";
+    for option in ["--json", "--html"] {
+        let errors = desk.fails(&format!("{run} --servers nobody {option} no-folder/REPORT"));
+        assert!(errors.starts_with("smtp-garden: writing no-folder/REPORT: No such file"), "{errors}");
+    }
+    // To look whether it can be written leaves nothing, and takes nothing away.
+    fs::write(desk.path("PAGE"), "an earlier one").unwrap();
+    desk.fails(&format!("{run} --servers nobody --json REPORT --html PAGE"));
+    assert!(!desk.path("REPORT").exists());
+    assert_eq!(fs::read_to_string(desk.path("PAGE")).unwrap(), "an earlier one");
+    // Who is named twice is asked once.
+    let line = format!("{run} --servers 'aiosmtpd/1.4.4, aiosmtpd/1.4.4' --json /dev/full --html PAGE");
+    let output = desk.shell(&line).output().unwrap();
+    let [shown, errors] = [&output.stdout, &output.stderr].map(|octets| String::from_utf8_lossy(octets).into_owned());
+    assert!(!output.status.success() && shown.contains("\ncontrols/clean/plain  .\n"), "{shown}\n{errors}");
+    assert!(fs::read_to_string(desk.path("PAGE")).unwrap().contains("controls/clean/plain"));
+    let (_, kept) = errors.split_once("smtp-garden: the report is in ").unwrap();
+    let (kept, why) = kept.split_once(": ").unwrap();
+    assert!(why.starts_with("writing /dev/full: No space left on device"), "{errors}");
+    let report = Report::from_json(&fs::read_to_string(kept).unwrap()).unwrap();
+    assert_eq!(report.server_names().collect::<Vec<_>>(), ["aiosmtpd/1.4.4"]);
+    assert!(report.servers[0].absent.is_none());
+    let errors = desk.fails(&format!("smtp-garden run --report {kept} --case no/such~7 --servers aiosmtpd/1.4.4"));
+    assert_eq!(errors, format!("smtp-garden: `no/such~7` is neither in {kept} nor in a set\n"));
+    for line in [format!("send {kept} 1"), format!("run --file {kept} --servers nobody")] {
+        let errors = desk.fails(&format!("smtp-garden {line}"));
+        assert!(errors.starts_with(&format!("smtp-garden: {kept} is a report: ")), "{errors}");
+    }
+}
+
+#[test]
+fn where_a_server_is_may_be_said_in_one_word_or_two() {
+    let desk = Desk::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ways = [format!("{port}"), format!("localhost {port}"), format!("127.0.0.1:{port}")];
+    let visitors = ways.len();
+    let server = thread::spawn(move || {
+        for client in listener.incoming().take(visitors) {
+            io::Write::write_all(&mut client.unwrap(), b"554 nobody is at home\r\n").unwrap();
+        }
+    });
+    for way in ways {
+        let output = desk.shell(&format!("smtp-garden send FILE {way}")).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.starts_with("< 554 nobody is at home\n"), "{way}: {output:?}");
+    }
+    server.join().unwrap();
+    let errors = desk.fails("smtp-garden send FILE 99999");
+    assert!(errors.starts_with("smtp-garden: `99999` is no port: "), "{errors}");
+}
+
+#[test]
+fn a_list_may_be_cut_off_by_who_reads_it_and_columns_stand_below_each_other() {
+    let desk = Desk::new();
+    for line in ["smtp-garden payloads list", "smtp-garden payloads list all", "smtp-garden servers"] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = desk.shell(line).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
+    }
+    let shown = desk.types("smtp-garden servers");
+    let at = shown.find("PROTOCOL").unwrap();
+    for line in shown.lines().skip(1) {
+        assert!(matches!(line.get(at - 1..at + 5), Some(" SMTP " | " LMTP ")), "{line}\n{shown}");
+    }
+    let errors = desk.fails("smtp-garden up aiosmtpd:relay,nobody");
+    assert!(errors.starts_with("smtp-garden: there is no server `nobody`; "), "{errors}");
+}
+
 /// The rows of the table behind a heading of README.md, of two cells each.
 fn rows(heading: &str) -> Vec<[String; 2]> {
     let (_, behind) = include_str!("../README.md").split_once(&format!("\n{heading}\n")).unwrap();
@@ -277,6 +350,13 @@ impl Desk {
             line = line.replace(word, other);
         }
         self.types(line.trim_end())
+    }
+
+    /// What is complained of when a line is typed that cannot be done.
+    fn fails(&self, line: &str) -> String {
+        let output = self.shell(line).output().unwrap();
+        assert!(!output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     fn types(&self, line: &str) -> String {
