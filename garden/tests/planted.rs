@@ -328,7 +328,7 @@ fn hidden_faults() -> Vec<Hidden> {
         ("Return-Path: <forged@elsewhere.example>\r\nBcc: hidden@elsewhere.example\r\nX-Last: 2\r\n", "__TOKEN__\r\n");
     let of_id = ("Message-ID: <a@b>\r\nX-Last: 2\r\n", "__TOKEN__\r\n");
     let rewriting = || Habits { rewrites: Some("Message-ID"), output: Output::Wire, ..Habits::default() };
-    let lines = ("X-Last: 2\r\n", "__TOKEN__\r\nFrom here on\r\n.a\r\nX-Body: 1\r\nlast\r\n");
+    let lines = ("X-Last: 2\r\n", "__TOKEN__\r\nFrom here on\r\n..a\r\nX-Body: 1\r\nlast\r\n");
     let mut all = vec![
         // White space that is other white space.
         hidden("a CR in a field", anew(), text, &[(b"one two", b"one\rEvil: two")], Kind::Bytes),

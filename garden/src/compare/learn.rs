@@ -350,14 +350,19 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
 
 /// What was done to the value of a field.
 fn change(sent: &Field, seen: &Field) -> Option<Change> {
-    let as_lines = |field: &Field| canonical(&field.octets, LineEnds::Mailbox).into_owned();
-    if as_lines(sent) == as_lines(seen) {
+    let as_lines = |field: &Field| Field {
+        name: field.name.clone(),
+        octets: canonical(&field.octets, LineEnds::Mailbox).into_owned(),
+    };
+    let (sent, seen) = (as_lines(sent), as_lines(seen));
+    if sent.octets == seen.octets {
         return None;
     }
-    let addresses = |field: &Field| meaning::addresses(&field.name, field.value());
-    Some(if meaning::unfolded(sent.value()) == meaning::unfolded(seen.value()) {
+    let unfolded = |field: &Field| field.unfolded(LineEnds::Mailbox);
+    let addresses = |field: &Field| meaning::addresses(&field.name, &unfolded(field));
+    Some(if unfolded(&sent) == unfolded(&seen) {
         Change::Refolded
-    } else if addresses(sent).is_some() && addresses(sent) == addresses(seen) {
+    } else if addresses(&sent).is_some() && addresses(&sent) == addresses(&seen) {
         Change::Respelled
     } else {
         Change::Rewritten
