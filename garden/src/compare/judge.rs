@@ -121,8 +121,16 @@ pub fn judge_against(
             let learned = learned.get(&observation.server).unwrap_or(&nothing);
             let outcome = Outcome::seen(case, &knowledge.of_case, observation, learned);
             let has_no_greeting = learned.refuses_greeting && !outcome.is_complete && outcome.delivered.is_empty();
+            let more_to_come = knowledge.of_case.sent.iter().rev().skip(1);
+            let is_out_of_step = learned.answers_each_recipient
+                && !outcome.is_complete
+                && more_to_come.into_iter().any(|message| message.recipients > 1);
             let unknown = match learned.is_known {
                 false => Some("its clean controls do not come out".to_owned()),
+                // What is waited for is one answer to each message.
+                true if is_out_of_step => {
+                    Some("its answers to several recipients are more than are waited for".to_owned())
+                }
                 true if has_no_greeting => Some("it does not have the greeting of this case".to_owned()),
                 true => None,
             };

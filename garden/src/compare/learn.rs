@@ -116,6 +116,9 @@ pub enum MailboxLines {
     Mixed,
 }
 
+/// How many fields are learned that a server adds elsewhere than in the row on top. No server adds that many.
+const MOST_ADDITIONS: usize = 100;
+
 /// What the observations of [`controls`] tell of the server that they are of. Others among them are passed over.
 pub fn learn(observations: &[Observation]) -> Learned {
     let mut learned = Learned::default();
@@ -332,9 +335,14 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
             top.push(field.name.clone());
         } else {
             let addition = Addition { name: field.name.clone(), place, is_completion };
-            if !learned.additions.contains(&addition) {
-                learned.additions.push(addition);
+            if learned.additions.contains(&addition) {
+                continue;
             }
+            if learned.additions.len() == MOST_ADDITIONS {
+                learned.doubt(format!("it adds more than {MOST_ADDITIONS} fields"));
+                break;
+            }
+            learned.additions.push(addition);
         }
     }
     for (field, is_lost) in sent.fields.iter().zip(is_lost) {

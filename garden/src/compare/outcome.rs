@@ -344,7 +344,10 @@ fn once_a_message(of_case: &OfCase, steps: &[Step]) -> Vec<Step> {
         kept.push(step);
         rest = behind;
         if step == Step::GoOn {
-            let more = recipients.next().unwrap_or(1).saturating_sub(1);
+            // Those that were refused before DATA get no answer behind it.
+            let named = recipients.next().unwrap_or(1);
+            let before = kept.iter().rev().skip(1).take(named);
+            let more = before.filter(|step| step.is_positive()).count().saturating_sub(1);
             if let Some((&first, others)) = rest.split_first() {
                 let repeated = others.iter().take(more).take_while(|&&other| other == first).count();
                 kept.push(first);
