@@ -8,7 +8,7 @@ mod scripted;
 
 use std::collections::BTreeMap;
 
-use scripted::{Fault, Habits, Output, Scripted, Server, case, smuggling, ten_sound_servers};
+use scripted::{At, Fault, Habits, Output, Scripted, Server, case, smuggling, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{
     Expected, ExpectedMessage, Judgement, Kind, Learned, Stand, chains, confirm, controls, judge, judge_chain, learn,
@@ -284,6 +284,151 @@ fn behind_what_is_written_anew_faults_are_found() {
             assert_eq!(apart(&judgement)[0].1, kind, "{fault:?}: {judgement:#?}");
         }
     }
+}
+
+type Tampers = &'static [(&'static [u8], &'static [u8])];
+
+/// A server that does something to every message, and in one case something else that looks like it.
+struct Hidden {
+    what: &'static str,
+    server: Server,
+    header: &'static str,
+    body: &'static str,
+    kind: Kind,
+}
+
+fn hidden(
+    what: &'static str,
+    habits: Habits,
+    (header, body): (&'static str, &'static str),
+    tampers: Tampers,
+    kind: Kind,
+) -> Hidden {
+    Hidden { what, server: Server { name: "hidden", habits, tampers, ..Server::default() }, header, body, kind }
+}
+
+/// Two parts, the second of them a file.
+const PARTS: (&str, &str) = (
+    "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n",
+    "--b\r\nContent-Type: text/plain\r\n\r\n__TOKEN__\r\n--b\r\n\
+     Content-Type: image/png; name=\"a.png\"\r\nContent-Disposition: attachment; filename=\"a.png\"\r\n\
+     Content-Transfer-Encoding: base64\r\n\r\nAAECAwQF\r\n--b--\r\n",
+);
+
+/// Faults that lie in what was learned, by what was learned.
+fn hidden_faults() -> Vec<Hidden> {
+    let anew = || Habits { writes_anew: true, output: Output::Wire, top: &["Received"], ..Habits::default() };
+    let lf = || Habits { passes_on_lf: true, output: Output::Wire, ..Habits::default() };
+    let of = |name: &str| {
+        ten_sound_servers().into_iter().find(|server| server.name == name).map(|server| server.habits).unwrap()
+    };
+    let text = ("X-Other: one two\r\nX-Last: 2\r\n", "__TOKEN__\r\n");
+    let from = ("From: a@b.c\r\nX-Last: 2\r\n", "__TOKEN__\r\n");
+    let returned =
+        ("Return-Path: <forged@elsewhere.example>\r\nBcc: hidden@elsewhere.example\r\nX-Last: 2\r\n", "__TOKEN__\r\n");
+    let of_id = ("Message-ID: <a@b>\r\nX-Last: 2\r\n", "__TOKEN__\r\n");
+    let rewriting = || Habits { rewrites: Some("Message-ID"), output: Output::Wire, ..Habits::default() };
+    let lines = ("X-Last: 2\r\n", "__TOKEN__\r\nFrom here on\r\n..a\r\nX-Body: 1\r\nlast\r\n");
+    let mut all = vec![
+        // White space that is other white space.
+        hidden("a CR in a field", anew(), text, &[(b"one two", b"one\rEvil: two")], Kind::Bytes),
+        hidden("a CR for a space", anew(), text, &[(b"one two", b"one\rtwo")], Kind::Bytes),
+        hidden("an LF for a space", anew(), text, &[(b"one two", b"one\ntwo")], Kind::Bytes),
+        hidden("a fold of CR alone", anew(), text, &[(b"one two", b"one\r two")], Kind::Bytes),
+        hidden("a fold of LF alone", anew(), text, &[(b"one two", b"one\n two")], Kind::Bytes),
+        hidden("a form feed", anew(), text, &[(b"one two", b"one\x0ctwo")], Kind::Bytes),
+        hidden("a NUL", anew(), text, &[(b"one two", b"one\0two")], Kind::Bytes),
+        hidden("a CR at the end of a field", anew(), text, &[(b"one two", b"one two\r")], Kind::Bytes),
+        hidden("a CR before a value", anew(), text, &[(b": one two", b":\rone two")], Kind::Bytes),
+        hidden("a space before a colon", anew(), text, &[(b"X-Other:", b"X-Other :")], Kind::Bytes),
+        hidden("a field that becomes two", anew(), text, &[(b"one two", b"one\r\nEvil: two")], Kind::HeaderInjected),
+        hidden("a header that ends early", anew(), text, &[(b"X-Last", b"\r\nX-Last")], Kind::HeaderLost),
+        hidden("text in the header", anew(), lines, &[(b"2\r\n\r\n__TOKEN__", b"2\r\n"), (b"2\r\n\r\n", b"2\r\nX-Evil: 1\r\n\r\n")], Kind::HeaderInjected),
+        // Addresses that are spelled otherwise.
+        hidden("another address", anew(), from, &[(b"a@b.c", b"a@b.d")], Kind::Bytes),
+        hidden("one address more", anew(), from, &[(b"a@b.c", b"a@b.c, e@f.g")], Kind::Bytes),
+        hidden("a comment without an end", anew(), from, &[(b"a@b.c", b"a@b.c (, e@f.g")], Kind::Bytes),
+        hidden("a CR in a name", anew(), from, &[(b"a@b.c", b"\"x\rBcc: y\" <a@b.c>")], Kind::Bytes),
+        hidden("an LF in a name", anew(), from, &[(b"a@b.c", b"\"x\nBcc: y\" <a@b.c>")], Kind::Bytes),
+        hidden("a NUL in a comment", anew(), from, &[(b"a@b.c", b"a@b.c (x\0y)")], Kind::Bytes),
+        hidden("a From with a space before the colon", anew(), from, &[(b"from:", b"from :")], Kind::Bytes),
+        // Another value.
+        hidden("an LF in another value", rewriting(), of_id, &[(b"rewritten", b"rewritten\nEvil: 1")], Kind::Bytes),
+        hidden("a CR in another value", rewriting(), of_id, &[(b"rewritten", b"rewritten\rEvil: 1")], Kind::Bytes),
+        hidden("a NUL in another value", rewriting(), of_id, &[(b"rewritten", b"rewritten\0")], Kind::Bytes),
+        hidden("a field more of that name", rewriting(), of_id, &[(b"X-Last", b"Message-ID: 2\r\nX-Last")], Kind::HeaderInjected),
+        // MIME that is written anew.
+        hidden("other octets of a file", anew(), PARTS, &[(b"AAECAwQF", b"AAECAwQG")], Kind::Bytes),
+        hidden("a part that is lost", anew(), PARTS, &[(b"--anew\r\nContent-Type: image/png", b"--anew--\r\n--anew\r\nContent-Type: image/png")], Kind::Bytes),
+        hidden("a part more", anew(), PARTS, &[(b"--anew--", b"--anew\r\n\r\nevil\r\n--anew--")], Kind::Bytes),
+        hidden("two parts that become one", anew(), PARTS, &[(b"\r\n--anew\r\nContent-Type: image/png; name=\"a.png\"\r\nContent-Disposition: attachment; filename=\"a.png\"\r\nContent-Transfer-Encoding: base64\r\n\r\nAAECAwQF", b"\r\n\r\nimage/png\r\n\0\x01\x02\x03\x04\x05")], Kind::Bytes),
+        hidden("another name of a file", anew(), PARTS, &[(b"filename=\"a.png\"", b"filename=\"a.exe\"")], Kind::Bytes),
+        hidden("another name of a type", anew(), PARTS, &[(b"name=\"a.png\"", b"name=\"a.exe\"")], Kind::Bytes),
+        hidden("a file that becomes text", anew(), PARTS, &[(b"attachment;", b"inline;")], Kind::Bytes),
+        hidden("a second Content-Type", anew(), PARTS, &[(b"mime-version", b"Content-Type: text/html\r\nmime-version")], Kind::HeaderInjected),
+        hidden("a Content-Disposition", anew(), PARTS, &[(b"mime-version", b"Content-Disposition: attachment\r\nmime-version")], Kind::HeaderInjected),
+        hidden("a field that MIME does not know", anew(), PARTS, &[(b"mime-version", b"Content-Evil: 1\r\nmime-version")], Kind::HeaderInjected),
+        hidden("a field in a part", anew(), PARTS, &[(b"image/png;", b"text/html;")], Kind::Bytes),
+        // Fields that are removed or renamed, but not this time.
+        hidden("a Return-Path that stays", of("postal"), returned, &[(b"X-Last", b"Return-Path: <forged@elsewhere.example>\r\nX-Last")], Kind::HeaderInjected),
+        hidden("a Bcc that stays", of("postal"), returned, &[(b"X-Last", b"Bcc: hidden@elsewhere.example\r\nX-Last")], Kind::HeaderInjected),
+        hidden("a Return-Path under its own name", of("renaming"), returned, &[(b"Old-Return-Path", b"Return-Path")], Kind::HeaderLost),
+        // The row on top.
+        hidden("an LF in the row on top", of("wire"), text, &[(b"from client", b"from client\nEvil: 1")], Kind::HeaderInjected),
+        hidden("a CR in the row on top", of("postal"), text, &[(b"from client", b"from client\rEvil: 1")], Kind::HeaderInjected),
+        hidden("a NUL in the row on top", of("postal"), text, &[(b"from client", b"from client\0")], Kind::HeaderInjected),
+        hidden("a field within the row on top", of("postal"), text, &[(b"Received:", b"Received: forged\r\nReceived:")], Kind::HeaderInjected),
+        hidden("a Return-Path below the row on top", of("postal"), text, &[(b"X-Other", b"Return-Path: <forged@b>\r\nX-Other")], Kind::HeaderInjected),
+        // From at the beginning of a line.
+        hidden("a From that is not quoted", of("old"), lines, &[(b"\r\n>From here", b"\r\nFrom here")], Kind::Bytes),
+        hidden("a From that is quoted twice", of("old"), lines, &[(b"\r\n>From here", b"\r\n>>From here")], Kind::Bytes),
+        // The end of the last line.
+        hidden("the last line", of("short"), lines, &[(b"\r\nlast", b"")], Kind::Bytes),
+        hidden("a last line more", of("short"), lines, &[(b"\r\nlast", b"\r\nlast\r\n")], Kind::Bytes),
+        // Lines that end with LF.
+        hidden("a dot that is lost", lf(), lines, &[(b"\r\n.a", b"\r\na")], Kind::Bytes),
+        hidden("a dot that is doubled", lf(), lines, &[(b"\r\n.a", b"\r\n..a")], Kind::Bytes),
+        hidden("an empty line that is lost", lf(), lines, &[(b"2\r\n\r\n", b"2\r\nX-Evil: 1\r\n\r\n")], Kind::HeaderInjected),
+        hidden("a CR in a line", lf(), lines, &[(b"X-Body: 1", b"X-Body:\r1")], Kind::Bytes),
+    ];
+    // What is completed: one that is made of text is not the server's.
+    let of_cr: [(&str, Tampers); 3] = [
+        ("a field that a CR makes", &[]),
+        ("a field that a CR makes, with other white space", &[(b"Date: forged", b"Date:  forged")]),
+        ("a field that a CR makes, in other letters", &[(b"Date: forged", b"date: forged")]),
+    ];
+    for (what, tampers) in of_cr {
+        let completes: &[_] = &[("Date", At::Bottom)];
+        let habits = Habits { completes, output: Output::Wire, ..Habits::default() };
+        let mut of_cr =
+            hidden(what, habits, ("X-Other: 1\rDate: forged\r\n", "__TOKEN__\r\n"), tampers, Kind::HeaderInjected);
+        of_cr.server.fault = Fault::EndsHeaderLineAtCr;
+        all.push(of_cr);
+    }
+    all
+}
+
+#[test]
+fn faults_that_look_like_what_was_learned_are_found() {
+    let mut sound = Scripted::new(ten_sound_servers());
+    let learned_of_sound = learn_all(&mut sound);
+    let mut wrong = Vec::new();
+    for Hidden { what, server, header, body, kind } in hidden_faults() {
+        let mut alone = Scripted::new(vec![server.clone()]);
+        let mut learned = learned_of_sound.clone();
+        learned.extend(learn_all(&mut alone));
+        assert!(learned["hidden"].is_known && learned["hidden"].unexplained.is_empty(), "{what}: {learned:#?}");
+        let header = format!("Subject: __TOKEN__\r\n{header}");
+        let case = case("hidden", header.as_bytes(), body.as_bytes());
+        let mut all = sound.servers.clone();
+        all.push(server);
+        let judgement = judge_all(&mut Scripted::new(all), &learned, &case);
+        let found = apart(&judgement);
+        if found != [("hidden", kind)] {
+            wrong.push(format!("{what}: {found:?} and not {kind:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} are hidden:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 fn expected(case: &Case) -> Expected {

@@ -206,36 +206,43 @@ fn has_more_answers(reference: &Outcome, seen: &Outcome) -> bool {
 }
 
 fn add_envelope(reference: &Outcome, seen: &Outcome, add: &mut impl FnMut(Kind, String)) {
-    for (expected, came) in reference.delivered.iter().zip(&seen.delivered) {
-        if expected.recipient.is_none() || came.recipient.is_none() {
-            continue;
-        }
-        let is_sender_told = !(reference.rewrites.0 || seen.rewrites.0);
-        let is_recipient_told = !(reference.rewrites.1 || seen.rewrites.1);
-        for (is_told, expected, came) in [
-            (is_sender_told, &expected.sender, &came.sender),
-            (is_recipient_told, &expected.recipient, &came.recipient),
-        ] {
-            if let (true, Some(expected), Some(came)) = (is_told, expected, came)
-                && !expected.eq_ignore_ascii_case(came)
+    let is_sender_told = !(reference.rewrites.0 || seen.rewrites.0);
+    let is_recipient_told = !(reference.rewrites.1 || seen.rewrites.1);
+    // In whichever order they are passed on.
+    let envelopes = |outcome: &Outcome| {
+        let of_one = |message: &Delivered| {
+            let recipient = message.recipient.as_ref()?.to_ascii_lowercase();
+            let sender = message.sender.as_ref().map(|sender| sender.to_ascii_lowercase());
+            Some((is_recipient_told.then_some(recipient), sender.filter(|_| is_sender_told)))
+        };
+        let mut envelopes: Vec<_> = outcome.delivered.iter().filter_map(of_one).collect();
+        envelopes.sort();
+        envelopes
+    };
+    let (theirs, own) = (envelopes(reference), envelopes(seen));
+    if theirs.len() != own.len() {
+        return;
+    }
+    for ((recipient, sender), (own_recipient, own_sender)) in theirs.into_iter().zip(own) {
+        for (expected, came) in [(sender, own_sender), (recipient, own_recipient)] {
+            if let (Some(expected), Some(came)) = (expected, came)
+                && expected != came
             {
-                add(Kind::Envelope, format!("{} where others have {}", excerpt(came), excerpt(expected)));
+                add(Kind::Envelope, format!("{} where others have {}", excerpt(&came), excerpt(&expected)));
                 return;
             }
         }
     }
 }
 
-/// What is in one list and not, or not as often, in the other.
+/// What is in one list and not, or not as often, in the other. Both are sorted.
 fn without(of: &[String], other: &[String]) -> Vec<String> {
-    let mut other = other.to_vec();
+    let mut other = other.iter().peekable();
     let mut rest = Vec::new();
     for name in of {
-        match other.iter().position(|candidate| candidate == name) {
-            Some(at) => {
-                other.remove(at);
-            }
-            None => rest.push(name.clone()),
+        while other.next_if(|candidate| *candidate < name).is_some() {}
+        if other.next_if(|candidate| *candidate == name).is_none() {
+            rest.push(name.clone());
         }
     }
     rest

@@ -121,8 +121,16 @@ pub fn judge_against(
             let learned = learned.get(&observation.server).unwrap_or(&nothing);
             let outcome = Outcome::seen(case, &knowledge.of_case, observation, learned);
             let has_no_greeting = learned.refuses_greeting && !outcome.is_complete && outcome.delivered.is_empty();
+            let more_to_come = knowledge.of_case.sent.iter().rev().skip(1);
+            let is_out_of_step = learned.answers_each_recipient
+                && !outcome.is_complete
+                && more_to_come.into_iter().any(|message| message.recipients > 1);
             let unknown = match learned.is_known {
                 false => Some("its clean controls do not come out".to_owned()),
+                // What is waited for is one answer to each message.
+                true if is_out_of_step => {
+                    Some("its answers to several recipients are more than are waited for".to_owned())
+                }
                 true if has_no_greeting => Some("it does not have the greeting of this case".to_owned()),
                 true => None,
             };
@@ -163,16 +171,20 @@ struct Seen<'a> {
 /// Indices of those that are like the first in each; those of whom nothing is known are in none.
 fn groups(seen: &[Seen<'_>], is_standard_known: bool) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..seen.len()).filter(|&index| seen[index].unknown.is_none()).collect();
-    order.sort_by_key(|&index| seen[index].outcome.opacity());
+    // And by name, so that nothing depends on the order in which they were asked.
+    order.sort_by_key(|&index| (seen[index].outcome.opacity(), seen[index].server));
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for index in order {
         let outcome = &seen[index].outcome;
-        let group = groups.iter_mut().find(|group| {
-            let first = &seen[group[0]].outcome;
-            first.is_drained == outcome.is_drained && is_same(first, outcome)
-        });
-        match group {
-            Some(group) => group.push(index),
+        let like: Vec<usize> = (0..groups.len())
+            .filter(|&group| {
+                let first = &seen[groups[group][0]].outcome;
+                first.is_drained == outcome.is_drained && is_same(first, outcome)
+            })
+            .collect();
+        // One that keeps less than others may be like several of them, which are not like each other: it goes with most.
+        match like.into_iter().rev().max_by_key(|&group| groups[group].len()) {
+            Some(group) => groups[group].push(index),
             None => groups.push(vec![index]),
         }
     }
@@ -219,7 +231,8 @@ fn judge_answers(knowledge: &Knowledge, seen: &[Seen<'_>], verdicts: &mut [Verdi
     let right: Vec<usize> = (0..seen.len()).filter(|&index| verdicts[index].stand == Stand::WithTheOthers).collect();
     let count =
         |index: usize| right.iter().filter(|&&other| seen[other].outcome.steps == seen[index].outcome.steps).count();
-    let Some(most) = right.iter().copied().rev().max_by_key(|&index| count(index)) else {
+    let Some(most) = right.iter().copied().max_by_key(|&index| (count(index), std::cmp::Reverse(seen[index].server)))
+    else {
         return;
     };
     for index in right.iter().copied() {

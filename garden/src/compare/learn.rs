@@ -116,6 +116,9 @@ pub enum MailboxLines {
     Mixed,
 }
 
+/// How many fields are learned that a server adds elsewhere than in the row on top. No server adds that many.
+const MOST_ADDITIONS: usize = 100;
+
 /// What the observations of [`controls`] tell of the server that they are of. Others among them are passed over.
 pub fn learn(observations: &[Observation]) -> Learned {
     let mut learned = Learned::default();
@@ -332,9 +335,14 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
             top.push(field.name.clone());
         } else {
             let addition = Addition { name: field.name.clone(), place, is_completion };
-            if !learned.additions.contains(&addition) {
-                learned.additions.push(addition);
+            if learned.additions.contains(&addition) {
+                continue;
             }
+            if learned.additions.len() == MOST_ADDITIONS {
+                learned.doubt(format!("it adds more than {MOST_ADDITIONS} fields"));
+                break;
+            }
+            learned.additions.push(addition);
         }
     }
     for (field, is_lost) in sent.fields.iter().zip(is_lost) {
@@ -350,14 +358,19 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
 
 /// What was done to the value of a field.
 fn change(sent: &Field, seen: &Field) -> Option<Change> {
-    let as_lines = |field: &Field| canonical(&field.octets, LineEnds::Mailbox).into_owned();
-    if as_lines(sent) == as_lines(seen) {
+    let as_lines = |field: &Field| Field {
+        name: field.name.clone(),
+        octets: canonical(&field.octets, LineEnds::Mailbox).into_owned(),
+    };
+    let (sent, seen) = (as_lines(sent), as_lines(seen));
+    if sent.octets == seen.octets {
         return None;
     }
-    let addresses = |field: &Field| meaning::addresses(&field.name, field.value());
-    Some(if meaning::unfolded(sent.value()) == meaning::unfolded(seen.value()) {
+    let unfolded = |field: &Field| field.unfolded(LineEnds::Mailbox);
+    let addresses = |field: &Field| meaning::addresses(&field.name, &unfolded(field));
+    Some(if unfolded(&sent) == unfolded(&seen) {
         Change::Refolded
-    } else if addresses(sent).is_some() && addresses(sent) == addresses(seen) {
+    } else if addresses(&sent).is_some() && addresses(&sent) == addresses(&seen) {
         Change::Respelled
     } else {
         Change::Rewritten

@@ -3,6 +3,7 @@
 use mailparse::body::Body;
 use mailparse::{MailAddr, ParsedMail, SingleInfo};
 
+use super::text::{LineEnds, ends_for_some, unfolded};
 use crate::case::Placeholder;
 
 /// Fields with addresses in them (RFC 5322, 3.6.2 and 3.6.3).
@@ -21,19 +22,17 @@ const OF_ADDRESSES: [&str; 12] = [
     "resent-bcc",
 ];
 
-/// A value with one space wherever there is white space, line ends included.
-pub(super) fn unfolded(value: &[u8]) -> Vec<u8> {
-    let words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(&b' ')
-}
-
 /// The addresses that a field has, in their order, without names, comments and groups; nothing if it has none, or if some
-/// of it cannot be read.
+/// of it cannot be read. White space in its value is one space.
 pub(super) fn addresses(name: &str, value: &[u8]) -> Option<Vec<u8>> {
     if !OF_ADDRESSES.contains(&name) {
         return None;
     }
-    let mut value = without_comments(std::str::from_utf8(&unfolded(value)).ok()?);
+    // In a name or in a comment these would go unseen.
+    if value.iter().copied().any(ends_for_some) {
+        return None;
+    }
+    let mut value = without_comments(std::str::from_utf8(value).ok()?)?;
     // What stands for an address has to look like one.
     for whole in [Placeholder::Source, Placeholder::Destination, Placeholder::SecondDestination].map(Placeholder::text)
     {
@@ -49,7 +48,8 @@ pub(super) fn addresses(name: &str, value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Addresses without comments and without what is empty between commas, which [`mailparse::addrparse`] does not take.
-fn without_comments(value: &str) -> String {
+/// Nothing if a comment does not end: what is in it is an address for some.
+fn without_comments(value: &str) -> Option<String> {
     let (mut depth, mut is_quoted, mut is_escaped) = (0_usize, false, false);
     let mut rest = String::with_capacity(value.len());
     for letter in value.chars() {
@@ -69,20 +69,21 @@ fn without_comments(value: &str) -> String {
             rest.push(letter);
         }
     }
-    rest.trim().trim_end_matches(',').to_owned()
+    (depth == 0).then(|| rest.trim().trim_end_matches(',').to_owned())
 }
 
-/// Whether a field says how the text is to be read.
+/// Whether a field says how the text is encoded, and so is another where the text is encoded otherwise.
 pub(super) fn is_of_mime(name: &str) -> bool {
-    name == "mime-version" || name == "x-mime-autoconverted" || name.starts_with("content-")
+    matches!(name, "mime-version" | "x-mime-autoconverted" | "content-type" | "content-transfer-encoding")
 }
 
 /// The most octets, and boundaries in them, of what is taken apart: mailparse goes as deep as a message does.
 const LARGEST: usize = 1 << 20;
 const MOST_BOUNDARIES: usize = 30;
 
-/// What the parts of a MIME message have in them, decoded: of each that has no parts its type and its octets, lines ended
-/// by LF and the last one not at all. Nothing of what cannot be read, or is too much.
+/// What the parts of a MIME message have in them, decoded: of each that has no parts its type, what it is called as a file,
+/// the number of its octets and these, lines ended by LF and the last one not at all. Nothing of what cannot be read, or is
+/// too much.
 pub(super) fn contents(message: &[u8]) -> Option<Vec<u8>> {
     let boundaries = memchr::memmem::find_iter(message, b"oundary").count();
     if message.len() > LARGEST || boundaries > MOST_BOUNDARIES {
@@ -110,16 +111,35 @@ fn add_contents(part: &ParsedMail<'_>, contents: &mut Vec<u8>, depth: usize) -> 
         let message = mailparse::parse_mail(&octets).ok().filter(|_| depth < DEEPEST)?;
         for field in message.headers.iter().filter(|field| !is_of_mime(&field.get_key_ref().to_ascii_lowercase())) {
             contents.extend_from_slice(field.get_key_ref().to_ascii_lowercase().as_bytes());
-            contents.extend_from_slice(&unfolded(field.get_value_raw()));
+            contents.extend_from_slice(&unfolded(field.get_value_raw(), LineEnds::Mailbox));
             contents.push(b'\n');
         }
         return add_contents(&message, contents, depth + 1);
     }
+    let octets = octets.trim_ascii_end();
     contents.extend_from_slice(part.ctype.mimetype.as_bytes());
+    for (kind, value) in file(part) {
+        contents.extend_from_slice(format!("; {kind}={value:?}").as_bytes());
+    }
+    // Whatever is in a text, it is not the beginning of the next one.
+    contents.extend_from_slice(format!("; octets={}\n", octets.len()).as_bytes());
+    contents.extend_from_slice(octets);
     contents.push(b'\n');
-    contents.extend_from_slice(octets.trim_ascii_end());
-    contents.extend_from_slice(b"\n\n");
     Some(())
+}
+
+/// What a part says of the file that it is.
+fn file(part: &ParsedMail<'_>) -> Vec<(&'static str, String)> {
+    let mut said = Vec::new();
+    if let Some(name) = part.ctype.params.get("name") {
+        said.push(("name", name.clone()));
+    }
+    if part.headers.iter().any(|field| field.get_key_ref().eq_ignore_ascii_case("content-disposition")) {
+        let disposition = part.get_content_disposition();
+        said.push(("disposition", format!("{:?}", disposition.disposition)));
+        said.extend(disposition.params.get("filename").map(|name| ("filename", name.clone())));
+    }
+    said
 }
 
 #[cfg(test)]
@@ -129,12 +149,14 @@ mod tests {
 
     #[test]
     fn white_space_is_one_space() {
-        assert_eq!(unfolded(b" a\r\n\t b  c \r\n"), b"a b c");
+        assert_eq!(unfolded(b" a\r\n\t b  c \r\n", LineEnds::Wire), b"a b c");
+        assert_eq!(unfolded(b" a\n\t b\r c\r", LineEnds::Mailbox), b"a b\r c\r");
+        assert_eq!(unfolded(b"a\n b\x0c\0c\r\r\n", LineEnds::Wire), b"a\n b\x0c\0c\r");
     }
 
     #[test]
     fn addresses_are_the_same_however_they_are_spelled() {
-        let of = |value: &[u8]| addresses("to", value).unwrap();
+        let of = |value: &[u8]| addresses("to", &unfolded(value, LineEnds::Wire)).unwrap();
         assert_eq!(of(b"\"Some One\" <a@b.c>,\r\n\td@e.f (Other)"), b"a@b.c, d@e.f");
         assert_eq!(of(b"a@b.c, d@e.f"), of(b"A group: <a@b.c>, d@e.f;"));
         assert_eq!(of(b"Some One <a@b.c> (of (some) where)"), of(b"a@b.c, (of (some) where)"));
@@ -143,6 +165,8 @@ mod tests {
         assert_eq!(of(b"<__SOURCE__>, One <__DEST__>"), of(b"__SOURCE__,__DEST__ (One)"));
         assert_ne!(of(b"<__SOURCE__>"), of(b"<__DEST__>"));
         assert_eq!(addresses("subject", b"a@b.c"), None);
+        assert_eq!(addresses("to", b"a@b.c (not ended, d@e.f"), None);
+        assert_eq!(addresses("to", b"\"a\rb\" <a@b.c>"), None);
     }
 
     #[test]
@@ -158,7 +182,7 @@ mod tests {
         };
         let one = contents(parts("x", "").as_bytes()).unwrap();
         assert_eq!(one, contents(parts("other", "Use another program.").as_bytes()).unwrap());
-        assert_eq!(one, b"text/plain\na\n\nimage/png\nb\n\n");
+        assert_eq!(one, b"text/plain; octets=1\na\nimage/png; octets=1\nb\n");
     }
 
     #[test]

@@ -6,17 +6,19 @@ use std::collections::BTreeMap;
 use super::learn::{Change, Learned};
 use super::meaning;
 use super::own::without_own;
-use super::text::{LineEnds, Sent, Text, address, canonical, end_of, find, octets_of, sent, unstuffed, with_replaced};
+use super::text::{
+    LineEnds, Sent, Text, address, canonical, end_of, ends_for_some, find, octets_of, sent, unstuffed, with_replaced,
+};
 use super::{Expected, ExpectedMessage};
 use crate::case::{Case, Part, Placeholder, Unit};
 use crate::observation::{Event, Message, Observation, Place};
 
 /// What is read in a case once, for all servers.
 pub(crate) struct OfCase {
-    /// All that it sends.
-    pub(crate) octets: Vec<u8>,
     /// The messages in it as the standard reads them.
     pub(crate) sent: Vec<Sent>,
+    /// All that it sends, in small letters and without spaces and tabs.
+    pub(crate) words: Vec<u8>,
     /// The names of the fields of each of those.
     pub(crate) names: Vec<Vec<String>>,
     has_report: bool,
@@ -45,8 +47,14 @@ impl OfCase {
         let has_report = find(&octets.to_ascii_lowercase(), b"multipart/report").is_some();
         let is_of_nobody = |message: &Sent| address(&message.sender).trim_ascii().is_empty();
         let has_nobody = find(&octets, b"<>").is_some() || sent.iter().any(is_of_nobody);
-        Self { octets, sent, names, has_report, has_nobody }
+        let words = words(&octets);
+        Self { words, sent, names, has_report, has_nobody }
     }
+}
+
+/// Octets in small letters and without spaces and tabs.
+pub(super) fn words(octets: &[u8]) -> Vec<u8> {
+    octets.iter().filter(|octet| !matches!(octet, b' ' | b'\t')).map(u8::to_ascii_lowercase).collect()
 }
 
 /// What came of a case.
@@ -139,7 +147,7 @@ impl Outcome {
             }
             let ends = learned.ends_of(&message.place);
             let octets = filled_back(&delivered_octets(message, learned), observation);
-            let (text, on_top) = without_own(Text::parse(&octets, ends), learned, of_case);
+            let (text, on_top) = without_own(Text::parse(&octets, ends), ends, learned, of_case);
             let octets = learned.with_last_line_end(text.octets(), ends);
             let of_envelope = |argument: &String| address(&filled_back(argument.as_bytes(), observation)).to_vec();
             let sender = message.envelope.as_ref().map(|envelope| of_envelope(&envelope.mail));
@@ -336,7 +344,10 @@ fn once_a_message(of_case: &OfCase, steps: &[Step]) -> Vec<Step> {
         kept.push(step);
         rest = behind;
         if step == Step::GoOn {
-            let more = recipients.next().unwrap_or(1).saturating_sub(1);
+            // Those that were refused before DATA get no answer behind it.
+            let named = recipients.next().unwrap_or(1);
+            let before = kept.iter().rev().skip(1).take(named);
+            let more = before.filter(|step| step.is_positive()).count().saturating_sub(1);
             if let Some((&first, others)) = rest.split_first() {
                 let repeated = others.iter().take(more).take_while(|&&other| other == first).count();
                 kept.push(first);
@@ -367,20 +378,31 @@ pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Deliver
         (LineEnds::Wire, LineEnds::Wire) => LineEnds::Wire,
         _ => LineEnds::Mailbox,
     };
-    let is_unquoted = one.0.quotes_from || other.0.quotes_from;
-    let octets = [one, other].map(|(_, message)| {
-        let octets = canonical(&message.octets, ends);
-        if is_unquoted { with_replaced(&octets, b"\n>From ", b"\nFrom ") } else { octets.into_owned() }
-    });
+    let octets = [one, other].map(|(_, message)| canonical(&message.octets, ends));
     let mut texts = octets.each_ref().map(|octets| Text::parse(octets, ends));
-    for (text, outcome) in texts.iter_mut().zip([one.0, other.0]) {
-        rename(text, &outcome.changes, ends);
-        for (name, change) in one.0.changes.iter().chain(&other.0.changes) {
+    let pairs = [(one.0, other.0), (other.0, one.0)];
+    for (text, (own, theirs)) in texts.iter_mut().zip(pairs) {
+        if own.quotes_from || theirs.quotes_from {
+            // A line of a header is quoted by some of those and not by others.
+            for field in &mut text.fields {
+                field.octets = with_replaced(&field.octets, b"\n>From ", b"\nFrom ");
+            }
+        }
+        // In a text all are, and one who quotes has forgotten it where there is none.
+        if theirs.quotes_from && !own.quotes_from {
+            text.body = with_replaced(&text.body, b"\nFrom ", b"\n>From ");
+        }
+        rename(text, &own.changes);
+        // A field that this server takes away from others and left here is not as it should be.
+        for (name, _) in theirs.changes.iter().filter(|(_, change)| **change == Change::Removed) {
+            text.fields.retain(|field| field.name != *name);
+        }
+        for (name, change) in own.changes.iter().chain(&theirs.changes) {
             apply(text, name, change, ends);
         }
-        if one.0.refolds || other.0.refolds {
+        if own.refolds || theirs.refolds {
             for field in text.fields.iter_mut().filter(|field| !field.name.is_empty()) {
-                field.octets = [field.name.as_bytes(), b": ", &meaning::unfolded(field.value()), end_of(ends)].concat();
+                field.octets = [&field.label(), &b" "[..], &field.unfolded(ends), end_of(ends)].concat();
             }
         }
     }
@@ -390,7 +412,7 @@ pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Deliver
         && let [Some(contents), Some(others)] = octets.each_ref().map(|octets| meaning::contents(octets))
     {
         for (text, contents) in texts.iter_mut().zip([contents, others]) {
-            text.fields.retain(|field| !meaning::is_of_mime(&field.name));
+            without_mime(text);
             text.body = contents;
         }
     }
@@ -398,14 +420,33 @@ pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Deliver
     (one, other)
 }
 
-/// Gives fields the names back that they had.
-fn rename(text: &mut Text, changes: &BTreeMap<String, Change>, ends: LineEnds) {
+/// Takes the fields away that say how the text is encoded: one of each name, for a second one is nobody's habit.
+fn without_mime(text: &mut Text) {
+    let mut seen: Vec<String> = Vec::new();
+    text.fields.retain(|field| {
+        let is_first = meaning::is_of_mime(&field.name) && !seen.contains(&field.name);
+        if is_first {
+            seen.push(field.name.clone());
+        }
+        !is_first
+    });
+}
+
+/// Gives fields the names back that they had. One that has kept its name, where this server gives another, gets that.
+fn rename(text: &mut Text, changes: &BTreeMap<String, Change>) {
     for (name, change) in changes {
-        if let Change::Renamed(to) = change {
-            for field in text.fields.iter_mut().filter(|field| field.name == *to) {
-                field.name.clone_from(name);
-                field.octets = [name.as_bytes(), b": ", field.value(), end_of(ends)].concat();
-            }
+        let Change::Renamed(to) = change else {
+            continue;
+        };
+        for field in &mut text.fields {
+            let other = match &field.name {
+                own if own == to => name,
+                own if own == name => to,
+                _ => continue,
+            };
+            let behind = field.octets.get(field.name.len()..).unwrap_or_default();
+            field.octets = [other.as_bytes(), behind].concat();
+            field.name.clone_from(other);
         }
     }
 }
@@ -413,17 +454,16 @@ fn rename(text: &mut Text, changes: &BTreeMap<String, Change>, ends: LineEnds) {
 /// Does to fields of this name what a server does.
 fn apply(text: &mut Text, name: &str, change: &Change, ends: LineEnds) {
     if *change == Change::Removed {
-        text.fields.retain(|field| field.name != name);
         return;
     }
     for field in text.fields.iter_mut().filter(|field| field.name == name) {
-        let unfolded = || meaning::unfolded(field.value());
-        let value = match change {
-            Change::Refolded => unfolded(),
-            Change::Respelled => meaning::addresses(name, field.value()).unwrap_or_else(unfolded),
-            Change::Rewritten => Vec::new(),
-            Change::Renamed(_) | Change::Removed => field.value().to_vec(),
-        };
-        field.octets = [name.as_bytes(), b": ", &value, end_of(ends)].concat();
+        let mut value = field.unfolded(ends);
+        match change {
+            Change::Respelled => value = meaning::addresses(name, &value).unwrap_or(value),
+            // Another value is a clean one as well.
+            Change::Rewritten => value.retain(|&octet| ends_for_some(octet)),
+            Change::Refolded | Change::Renamed(_) | Change::Removed => {}
+        }
+        field.octets = [&field.label(), &b" "[..], &value, end_of(ends)].concat();
     }
 }

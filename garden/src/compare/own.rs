@@ -1,15 +1,21 @@
 //! What a server put into a message by itself, taken away again.
 
 use super::learn::{FieldPlace, Learned};
-use super::outcome::OfCase;
-use super::text::{Field, Text};
+use super::outcome::{OfCase, words};
+use super::text::{Field, LineEnds, Text, ends_for_some, unfolded};
 
 /// Takes from a message what this server is known to have put on it, and gives the rest with the text of Return-Path or of
 /// the first line of the mailbox, where that was on top.
 ///
 /// Only from the top and in the learned order; of what is completed one line at the learned place, and none that the sender
 /// wrote word for word: a field of the same name further down, or one that some server makes of text, is not the server's.
-pub(super) fn without_own(mut text: Text, learned: &Learned, of_case: &OfCase) -> (Text, Option<Vec<u8>>) {
+/// Nor is one on top with a CR, an LF or a NUL within: somebody else has written in it.
+pub(super) fn without_own(
+    mut text: Text,
+    ends: LineEnds,
+    learned: &Learned,
+    of_case: &OfCase,
+) -> (Text, Option<Vec<u8>>) {
     let is_missing: Vec<_> = learned
         .additions
         .iter()
@@ -26,7 +32,7 @@ pub(super) fn without_own(mut text: Text, learned: &Learned, of_case: &OfCase) -
                 && is_missing[index]
                 && addition.name == field.name
                 && addition.place == *place
-                && !(addition.is_completion && is_own_word(field, &of_case.octets))
+                && !(addition.is_completion && is_own_word(field, &of_case.words))
         });
         if let Some(index) = found {
             // Of one name there is one, wherever it was seen.
@@ -42,6 +48,9 @@ pub(super) fn without_own(mut text: Text, learned: &Learned, of_case: &OfCase) -
     let mut row = learned.top.as_slice();
     let mut own = 0;
     for field in &text.fields {
+        if unfolded(&field.octets, ends).into_iter().any(ends_for_some) {
+            break;
+        }
         if let Some(at) = row.iter().position(|name| *name == field.name) {
             row = &row[at + 1..];
             match field.name.as_str() {
@@ -71,15 +80,16 @@ pub(super) fn without_own(mut text: Text, learned: &Learned, of_case: &OfCase) -
     (text, sender)
 }
 
-/// Whether the line stands in what was sent as it is.
+/// Whether the line stands in what was sent, however it is spaced, and where a line may begin: `From: <a@b>` is not in
+/// `MAIL FROM: <a@b>`.
 fn is_own_word(field: &Field, all: &[u8]) -> bool {
-    super::text::find(all, field.octets.trim_ascii_end()).is_some()
+    let line = words(field.octets.trim_ascii_end());
+    memchr::memmem::find_iter(all, &line).any(|at| at == 0 || !all[at - 1].is_ascii_graphic())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::learn::Addition;
-    use super::super::text::LineEnds;
     use super::*;
     use crate::case::{Case, Part, Unit};
 
@@ -91,7 +101,7 @@ mod tests {
         let octets_of_case = [b"DATA\r\n", sent, b".\r\n"].concat();
         let units = vec![Unit::Send { part: Part::Header, octets: octets_of_case }];
         let of_case = OfCase::new(&Case { name: String::new(), units }, None);
-        let (text, _) = without_own(text(octets), learned, &of_case);
+        let (text, _) = without_own(text(octets), LineEnds::Wire, learned, &of_case);
         String::from_utf8(text.octets()).unwrap()
     }
 

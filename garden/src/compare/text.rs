@@ -42,6 +42,21 @@ impl Field {
         let from = self.octets.iter().position(|&octet| octet == b':').map_or(0, |at| at + 1);
         self.octets[from..].trim_ascii()
     }
+
+    /// Its name as it was written, but in small letters, the colon included.
+    pub(super) fn label(&self) -> Vec<u8> {
+        let colon = self.octets.iter().position(|&octet| octet == b':').map_or(0, |at| at + 1);
+        self.octets[..colon].to_ascii_lowercase()
+    }
+
+    /// All that is behind the colon, without the end of its last line, and one space wherever there is white space.
+    ///
+    /// That is spaces, tabs, and ends of lines that one of those follows. A CR or an LF alone is none, at whichever place:
+    /// for some servers it ends the field.
+    pub(super) fn unfolded(&self, ends: LineEnds) -> Vec<u8> {
+        let from = self.octets.iter().position(|&octet| octet == b':').map_or(0, |at| at + 1);
+        unfolded(&self.octets[from..], ends)
+    }
 }
 
 impl Text {
@@ -88,12 +103,35 @@ impl Text {
     }
 }
 
-/// As they are compared: in a mailbox, CRLF is LF.
+/// As they are compared: in a mailbox, CRLF is LF, however many CRs there are. Some write LF for CRLF there and some do not:
+/// of CR CRLF the ones keep CRLF, and what is told apart has to be the same for both.
 pub fn canonical(octets: &[u8], ends: LineEnds) -> Cow<'_, [u8]> {
-    match ends {
-        LineEnds::Wire => Cow::Borrowed(octets),
-        LineEnds::Mailbox => Cow::Owned(with_replaced(octets, b"\r\n", b"\n")),
+    if ends == LineEnds::Wire {
+        return Cow::Borrowed(octets);
     }
+    let mut replaced = Vec::with_capacity(octets.len());
+    for &octet in octets {
+        if octet == b'\n' {
+            while replaced.last() == Some(&b'\r') {
+                replaced.pop();
+            }
+        }
+        replaced.push(octet);
+    }
+    Cow::Owned(replaced)
+}
+
+/// A value of a field with one space wherever there is white space: see [`Field`].
+pub(super) fn unfolded(value: &[u8], ends: LineEnds) -> Vec<u8> {
+    let end = end_of(ends);
+    let value = with_replaced(value.strip_suffix(end).unwrap_or(value), end, b" ");
+    let words = value.split(|octet| matches!(octet, b' ' | b'\t')).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(&b' ')
+}
+
+/// Whether there is something in it that may be the end of a line or of a text, for it is not written in a value.
+pub(super) const fn ends_for_some(octet: u8) -> bool {
+    matches!(octet, b'\r' | b'\n' | 0)
 }
 
 /// What a line ends with.

@@ -32,6 +32,9 @@ pub struct Server {
     pub name: &'static str,
     pub fault: Fault,
     pub habits: Habits,
+    /// What it puts in the place of what, in all that comes out of any session but those of the controls: a fault that
+    /// nothing was learned of.
+    pub tampers: &'static [(&'static [u8], &'static [u8])],
 }
 
 /// What is wrong with a server.
@@ -63,6 +66,10 @@ pub enum Fault {
     DropsCr,
     /// Refuses a text with an LF that has no CR before it.
     RefusesLf,
+    /// A CR alone ends a line of the header.
+    EndsHeaderLineAtCr,
+    /// The second recipient of a message is refused.
+    RefusesSecondRecipient,
 }
 
 /// What a server does to each message, wrong or not.
@@ -87,6 +94,14 @@ pub struct Habits {
     pub refuses_greeting: bool,
     /// One reply to each recipient's copy.
     pub is_lmtp: bool,
+    /// A field that gets a value of the server's own.
+    pub rewrites: Option<&'static str>,
+    /// Another sender is passed on, in which the sender is.
+    pub rewrites_sender: bool,
+    /// Other recipients are passed on, in which the recipients are.
+    pub rewrites_recipients: bool,
+    /// The last recipient is passed on first.
+    pub reverses_recipients: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -123,11 +138,11 @@ impl Servers for Scripted {
 impl Server {
     /// One that keeps to the standard.
     pub fn sound(name: &'static str, habits: Habits) -> Self {
-        Self { name, fault: Fault::None, habits }
+        Self { name, habits, ..Self::default() }
     }
 
     pub fn faulty(name: &'static str, fault: Fault) -> Self {
-        Self { name, fault, habits: Habits::default() }
+        Self { name, fault, ..Self::default() }
     }
 
     fn hold(&self, case: &Case, number: usize) -> Observation {
@@ -146,7 +161,8 @@ impl Server {
         .into_iter()
         .map(|(placeholder, value)| (placeholder.to_owned(), value))
         .collect();
-        let mut session = Session { server: self, number, ..Session::default_of(self) };
+        let mut session = Session { number, ..Session::default_of(self) };
+        session.is_tampered_with = !case.name.starts_with("control/");
         let mut transcript = vec![Event::Reply(Reply { code: 220, lines: vec!["made up".into()], unit: None })];
         let mut is_over = false;
         for (unit, step) in case.units.iter().enumerate() {
@@ -215,6 +231,7 @@ struct Session<'s> {
     unread: Vec<u8>,
     is_in_data: bool,
     is_closed: bool,
+    is_tampered_with: bool,
     sender: Option<String>,
     recipients: Vec<String>,
     replies: Vec<u16>,
@@ -229,6 +246,7 @@ impl<'s> Session<'s> {
             unread: Vec::new(),
             is_in_data: false,
             is_closed: false,
+            is_tampered_with: false,
             sender: None,
             recipients: Vec::new(),
             replies: Vec::new(),
@@ -262,6 +280,11 @@ impl<'s> Session<'s> {
             self.sender = Some(argument(&line));
             self.recipients.clear();
             self.replies.push(250);
+        } else if upper.starts_with("RCPT TO:")
+            && self.server.fault == Fault::RefusesSecondRecipient
+            && self.recipients.len() == 1
+        {
+            self.replies.push(550);
         } else if upper.starts_with("RCPT TO:") && self.sender.is_some() {
             self.recipients.push(argument(&line));
             self.replies.push(250);
@@ -327,7 +350,12 @@ impl<'s> Session<'s> {
             let head = b"Content-Type: multipart/report; report-type=delivery-status\r\n\r\nIt did not arrive:\r\n";
             text = [&head[..], &text].concat();
         }
-        let text = with_habits(&text, habits, &sender, self.number);
+        let mut text = with_habits(&text, habits, &sender, self.number);
+        if self.is_tampered_with {
+            for (what, with) in self.server.tampers {
+                text = smtp_garden::compare::text::with_replaced(&text, what, with);
+            }
+        }
         if habits.output == Output::Wire {
             let mut octets = Vec::new();
             let mut is_line_start = true;
@@ -344,7 +372,7 @@ impl<'s> Session<'s> {
                 let lines = smtp_garden::compare::text::with_replaced(&octets[..end], b"\r\n", b"\n");
                 octets.splice(..end, lines);
             }
-            let envelope = Some(Envelope { mail: sender, recipients });
+            let envelope = Some(envelope(habits, sender, recipients));
             self.messages.push(Message { place: Place::Wire, envelope, octets });
             return;
         }
@@ -357,6 +385,23 @@ impl<'s> Session<'s> {
             self.messages.push(Message { place: Place::Mailbox(user), envelope: None, octets });
         }
     }
+}
+
+/// What is passed on, as with SRS where it is another.
+fn envelope(habits: &Habits, sender: String, mut recipients: Vec<String>) -> Envelope {
+    let mail = match sender.split_once('@') {
+        Some((user, domain)) if habits.rewrites_sender => format!("SRS0=abcd=ef={domain}={user}@relay.example"),
+        _ => sender,
+    };
+    if habits.rewrites_recipients {
+        recipients
+            .iter_mut()
+            .for_each(|recipient| *recipient = format!("{}@next.example", recipient.replace('@', "=")));
+    }
+    if habits.reverses_recipients {
+        recipients.reverse();
+    }
+    Envelope { mail, recipients }
 }
 
 fn argument(line: &str) -> String {
@@ -398,6 +443,13 @@ fn with_fault(text: &[u8], fault: Fault, number: usize) -> Vec<u8> {
         Fault::AddsField if header.iter().any(|line| !line.is_ascii()) => {
             header.push(b"X-Charset: unknown\r\n".to_vec())
         }
+        Fault::EndsHeaderLineAtCr => {
+            for line in &mut header {
+                let end = line.len().saturating_sub(2);
+                let inner = smtp_garden::compare::text::with_replaced(&line[..end], b"\r", b"\r\n");
+                *line = [&inner, &line[end..]].concat();
+            }
+        }
         Fault::DoublesDots => {
             for line in body.iter_mut().filter(|line| line.starts_with(b".")) {
                 line.insert(0, b'.');
@@ -424,6 +476,13 @@ fn with_habits(text: &[u8], habits: &Habits, sender: &str, number: usize) -> Vec
         for field in &mut fields {
             if name(field) == from.to_ascii_lowercase() {
                 *field = [to.as_bytes(), &field[from.len()..]].concat();
+            }
+        }
+    }
+    if let Some(rewritten) = habits.rewrites {
+        for field in &mut fields {
+            if name(field) == rewritten.to_ascii_lowercase() {
+                *field = format!("{rewritten}: rewritten in session {number}\r\n").into_bytes();
             }
         }
     }
