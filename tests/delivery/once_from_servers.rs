@@ -49,7 +49,10 @@ impl Receiver {
 
     /// Serves one connection, to its end; the exit status, 128 + N after a signal N.
     fn serve(&self, injection: Option<&str>) -> i32 {
-        let (connection, _) = self.listener.accept().unwrap();
+        // Whoever waits here has the other side's reason told, if that one gives up.
+        self.listener.set_nonblocking(true).unwrap();
+        let (connection, _) = wait_until("a connection", || self.listener.accept().ok());
+        connection.set_nonblocking(false).unwrap();
         let mut command = match injection {
             None => Command::new(MAILRECV),
             Some(injection) => {
@@ -89,6 +92,9 @@ fn as_sent(message: &[u8]) -> String {
 const MESSAGE: &str = "EHLO client.example\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<fred@final.example>\r\nDATA\r\n\
                        Subject: once\r\n\r\nFrom here\r\nto there\r\n.\r\nQUIT\r\n";
 
+/// A Postfix that tries again at once, whatever it takes for the reason that it could not deliver.
+const HASTY: &str = "minimal_backoff_time = 1s\nqueue_run_delay = 1s\ntransport_retry_time = 1s\n";
+
 const ONCE: &str = "exactly_once once\n";
 
 /// Runs a server's part beside the receiver's; how the first session of the receiver ended.
@@ -117,7 +123,7 @@ fn postfix_sends_again_and_it_is_there_once() {
         let receiver = Receiver::new(more);
         let next = receiver.listener.local_addr().unwrap();
         first_and_second(&receiver, injection, || {
-            let postfix = Postfix::start(next, "minimal_backoff_time = 1s\nqueue_run_delay = 1s\n");
+            let postfix = Postfix::start(next, HASTY);
             assert!(postfix.submit(MESSAGE).contains("250 2.0.0 Ok: queued"));
             wait_until("the second try", || postfix.log().contains("status=sent").then_some(()));
             postfix.until_queue_is_empty();
