@@ -366,9 +366,11 @@ impl Trial {
                 // It may have no memory for a last word.
                 Ok(reply) => reply.unwrap_or_default(),
                 Err(Broken::Reset) => String::new(),
-                // With less than its own memory takes, the C library ends it before it begins, and says so on standard
-                // error, which is the peer's here.
-                Err(Broken::Garbled(text)) if line.is_empty() && text.starts_with("Fatal glibc error: ") => {
+                // With less than its own memory takes, the C library ends it before it begins, or Rust's own beginning does
+                // (its panic has an empty line in front), and says so on standard error, which is the peer's here.
+                Err(Broken::Garbled(text))
+                    if line.is_empty() && (text.starts_with("Fatal glibc error: ") || text == "\n") =>
+                {
                     String::new()
                 }
                 Err(broken) => panic!("{line:.20}: {broken}"),
