@@ -373,7 +373,7 @@ impl Trial {
                 Err(Broken::Reset) => String::new(),
                 // With less than its own memory takes, the C library ends it before it begins, or Rust's own beginning
                 // does, and says so on standard error, which is the peer's here.
-                Err(Broken::Garbled(text)) if line.is_empty() && is_before_the_beginning(&text) => String::new(),
+                Err(Broken::Garbled(text)) if line.is_empty() && is_before_the_beginning(&text) => return false,
                 Err(broken) => panic!("{line:.20}: {broken}"),
             };
             assert!(reply.is_empty() || reply.starts_with(wanted) || reply.starts_with('4'), "{line:.20}: {reply}");
