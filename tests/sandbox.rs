@@ -167,11 +167,14 @@ fn commands_have_a_process_while_they_are_within_reach() {
     }
 }
 
+/// How many variables a command gets.
+const VALUES: usize = 15;
+
 /// What a session in the peer's hands could say to the process that runs its commands.
 #[test]
 fn the_process_that_runs_commands_does_what_it_was_told_beforehand_and_nothing_else() {
     let list = frame(LIST, &[&10_u32.to_le_bytes()[..], &text(b"env > first"), &text(b"env > second")].concat());
-    let values = |value: &[u8]| text(value).repeat(14);
+    let values = |value: &[u8]| text(value).repeat(VALUES);
     let order = |number: u32, values: &[u8]| frame(RUN, &[&number.to_le_bytes()[..], values].concat());
     let only =
         |numbers: &[u32]| frame(ONLY, &numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
@@ -185,8 +188,8 @@ fn the_process_that_runs_commands_does_what_it_was_told_beforehand_and_nothing_e
         ("a number behind the list", [order(2, &values(b"x")), end.clone()].concat(), &[]),
         ("a number behind the list within reach", [only(&[2]), good.clone()].concat(), &[]),
         ("another list", [list.clone(), good.clone()].concat(), &[]),
-        ("a value too few", [order(1, &text(b"x").repeat(13)), end.clone()].concat(), &[]),
-        ("a value too many", [order(1, &text(b"x").repeat(15)), end.clone()].concat(), &[]),
+        ("a value too few", [order(1, &text(b"x").repeat(VALUES - 1)), end.clone()].concat(), &[]),
+        ("a value too many", [order(1, &text(b"x").repeat(VALUES + 1)), end.clone()].concat(), &[]),
         ("a value that is no text", [order(1, &values(b"\xff")), end.clone()].concat(), &[]),
         ("a value that is longer than all of it", order(1, &u32::MAX.to_le_bytes()), &[]),
         ("a frame that is too long", [&[RUN][..], &100_000_u32.to_le_bytes(), &[0; 100_000]].concat(), &[]),
@@ -223,7 +226,7 @@ fn nobody_but_a_session_has_commands_run() {
     let scratch = Scratch::new();
     let mut session = Session::start(scratch.command(MAILRECV, &["--run-commands"]));
     session.send(frame(LIST, &[&10_u32.to_le_bytes()[..], &text(b"touch taken")].concat()));
-    session.send(frame(RUN, &[&0_u32.to_le_bytes()[..], &text(b"x").repeat(14)].concat()));
+    session.send(frame(RUN, &[&0_u32.to_le_bytes()[..], &text(b"x").repeat(VALUES)].concat()));
     session.send(frame(END, b""));
     assert_eq!(session.hang_up().exit_code(), 64);
     assert!(!scratch.path("taken").exists());
