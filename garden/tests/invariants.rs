@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
-use scripted::{Fault, Habits, Output, Scripted, Server, case, ten_sound_servers};
+use scripted::{Fault, Habits, Output, Scripted, Server, case, expected, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
-use smtp_garden::compare::{Expected, ExpectedMessage, Judgement, Kind, Learned, Stand, controls, judge, learn, text};
+use smtp_garden::compare::{Judgement, Kind, Learned, Stand, controls, judge, learn, text};
 use smtp_garden::observation::{Observation, Servers};
 use smtp_garden::shrink::{Wanted, shrink};
 
@@ -33,13 +33,6 @@ fn apart(judgement: &Judgement) -> Vec<(String, Kind)> {
         .collect();
     apart.sort();
     apart
-}
-
-fn expected(case: &Case) -> Expected {
-    let message = |sent: text::Sent| ExpectedMessage { octets: sent.octets, copies: sent.recipients };
-    let messages: Vec<_> = text::sent(case).into_iter().map(message).collect();
-    let at_most = Some(messages.iter().map(|message| message.copies).sum());
-    Expected { messages, may_refuse: false, at_most }
 }
 
 /// The ten, and more that have several habits at once.

@@ -8,11 +8,10 @@ mod scripted;
 
 use std::collections::BTreeMap;
 
-use scripted::{At, Fault, Habits, Output, Scripted, Server, case, smuggling, ten_sound_servers};
+use scripted::{At, Fault, Habits, Output, Scripted, Server, case, expected, smuggling, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{
-    Expected, ExpectedMessage, Judgement, Kind, Learned, Stand, chains, confirm, controls, judge, judge_chain, learn,
-    text,
+    Judgement, Kind, Learned, Stand, chains, confirm, controls, judge, judge_chain, learn, text,
 };
 use smtp_garden::observation::{Observation, Servers};
 use smtp_garden::shrink::{SESSIONS, Wanted, shrink};
@@ -429,13 +428,6 @@ fn faults_that_look_like_what_was_learned_are_found() {
         }
     }
     assert!(wrong.is_empty(), "{} are hidden:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-fn expected(case: &Case) -> Expected {
-    let message = |sent: text::Sent| ExpectedMessage { octets: sent.octets, copies: sent.recipients };
-    let messages: Vec<_> = text::sent(case).into_iter().map(message).collect();
-    let at_most = Some(messages.iter().map(|message| message.copies).sum());
-    Expected { messages, may_refuse: false, at_most }
 }
 
 /// Mail of many kinds, each of them without any fault: combinations of headers, texts and envelopes.

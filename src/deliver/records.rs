@@ -369,7 +369,8 @@ fn octets_of(hash: &[u8]) -> [u8; HASH] {
     octets
 }
 
-fn hex(octets: &[u8]) -> String {
+/// In hexadecimal digits.
+pub(super) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 

@@ -83,7 +83,7 @@ impl Reporter {
     ) -> Result<Value, Reply> {
         let content = attachment.content();
         let digits = digest(&SHA256, &content);
-        let sha256: String = digits.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
+        let sha256 = super::records::hex(digits.as_ref());
         let file = match &self.folder {
             Some(folder) => {
                 let end = format!("-{}", safe_name(attachment.name.as_deref().unwrap_or_default()));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::controls::{ANY_FIELD, COMPLETED, MIME, RESENT_COMPLETED, controls};
 use super::meaning;
 use super::outcome::{OfCase, delivered_octets, filled_back, is_bounce};
-use super::text::{Field, LineEnds, Text, canonical, end_of, sent};
+use super::text::{Field, LineEnds, Text, canonical, end_of};
 use crate::case::{Case, Unit};
 use crate::observation::{Event, Message, Observation, Place};
 
@@ -324,7 +324,7 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
             learned.changes.insert(own.name.clone(), Change::Renamed(field.name.clone()));
             continue;
         }
-        let is_completion = is_completion(case, &field.name);
+        let is_completion = is_completion(sent, &field.name);
         let place = match &before {
             _ if index < first => FieldPlace::Top,
             _ if index > last => FieldPlace::Bottom,
@@ -377,10 +377,9 @@ fn change(sent: &Field, seen: &Field) -> Option<Change> {
     })
 }
 
-fn is_completion(case: &Case, name: &str) -> bool {
+fn is_completion(sent: &Text, name: &str) -> bool {
     let completed = COMPLETED.iter().chain(&RESENT_COMPLETED);
-    completed.into_iter().any(|completed| completed.eq_ignore_ascii_case(name))
-        && sent(case).iter().any(|message| !Text::parse(&message.octets, LineEnds::Wire).has(name))
+    completed.into_iter().any(|completed| completed.eq_ignore_ascii_case(name)) && !sent.has(name)
 }
 
 /// For each field that came out, which of those that were sent it is.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use smtp_garden::case::{Case, Part, Placeholder, Unit};
+use smtp_garden::compare::{Expected, ExpectedMessage, text};
 use smtp_garden::examine::{Bounds, examine, gather};
 use smtp_garden::observation::{Envelope, Event, Message, Observation, Place, Reply, Servers};
 use smtp_garden::report::{Report, ServerEntry};
@@ -171,11 +172,7 @@ impl Server {
                     let mut octets = octets.clone();
                     let token = (Placeholder::Token.text().to_owned(), token.clone());
                     for (placeholder, value) in filled.iter().map(|(a, b)| (a.clone(), b.clone())).chain([token]) {
-                        octets = smtp_garden::compare::text::with_replaced(
-                            &octets,
-                            placeholder.as_bytes(),
-                            value.as_bytes(),
-                        );
+                        octets = text::with_replaced(&octets, placeholder.as_bytes(), value.as_bytes());
                     }
                     session.take(&octets);
                     transcript.push(Event::Sent(octets));
@@ -204,9 +201,7 @@ impl Server {
         }
         let is_late = self.fault == Fault::Delivers && session.messages.iter().any(|message| has_nul(&message.octets));
         let mut messages = session.messages;
-        messages.retain(|message| {
-            !is_late && smtp_garden::compare::text::find(&message.octets, token.as_bytes()).is_some()
-        });
+        messages.retain(|message| !is_late && text::find(&message.octets, token.as_bytes()).is_some());
         Observation {
             case: case.name.clone(),
             server: self.name.into(),
@@ -321,7 +316,7 @@ impl<'s> Session<'s> {
             return false;
         };
         let raw: Vec<u8> = self.unread.drain(..behind).collect();
-        let text = smtp_garden::compare::text::unstuffed(&raw[..text], smtp_garden::compare::text::LineEnds::Wire);
+        let text = text::unstuffed(&raw[..text], text::LineEnds::Wire);
         self.is_in_data = false;
         self.receive(&text);
         true
@@ -353,7 +348,7 @@ impl<'s> Session<'s> {
         let mut text = with_habits(&text, habits, &sender, self.number);
         if self.is_tampered_with {
             for (what, with) in self.server.tampers {
-                text = smtp_garden::compare::text::with_replaced(&text, what, with);
+                text = text::with_replaced(&text, what, with);
             }
         }
         if habits.output == Output::Wire {
@@ -369,7 +364,7 @@ impl<'s> Session<'s> {
             octets.extend_from_slice(if is_line_start { b".\r\n" } else { b"\r\n.\r\n" });
             if habits.passes_on_lf {
                 let end = octets.len() - 5;
-                let lines = smtp_garden::compare::text::with_replaced(&octets[..end], b"\r\n", b"\n");
+                let lines = text::with_replaced(&octets[..end], b"\r\n", b"\n");
                 octets.splice(..end, lines);
             }
             let envelope = Some(envelope(habits, sender, recipients));
@@ -380,7 +375,7 @@ impl<'s> Session<'s> {
             let user = recipient.split('@').next().unwrap_or_default().to_owned();
             let octets = match habits.output {
                 Output::MailboxCrLf => text.clone(),
-                _ => smtp_garden::compare::text::with_replaced(&text, b"\r\n", b"\n"),
+                _ => text::with_replaced(&text, b"\r\n", b"\n"),
             };
             self.messages.push(Message { place: Place::Mailbox(user), envelope: None, octets });
         }
@@ -446,7 +441,7 @@ fn with_fault(text: &[u8], fault: Fault, number: usize) -> Vec<u8> {
         Fault::EndsHeaderLineAtCr => {
             for line in &mut header {
                 let end = line.len().saturating_sub(2);
-                let inner = smtp_garden::compare::text::with_replaced(&line[..end], b"\r", b"\r\n");
+                let inner = text::with_replaced(&line[..end], b"\r", b"\r\n");
                 *line = [&inner, &line[end..]].concat();
             }
         }
@@ -522,7 +517,7 @@ fn with_habits(text: &[u8], habits: &Habits, sender: &str, number: usize) -> Vec
     all.extend(on_top.concat());
     all.extend(fields.concat());
     if habits.quotes_from {
-        body = smtp_garden::compare::text::with_replaced(&body, b"\nFrom ", b"\n>From ");
+        body = text::with_replaced(&body, b"\nFrom ", b"\n>From ");
     }
     all.extend(body);
     if habits.drops_last_line_end && all.ends_with(b"\r\n") {
@@ -552,7 +547,7 @@ fn written_anew(fields: &mut Vec<Vec<u8>>, body: Vec<u8>) -> Vec<u8> {
                 let kind = mailparse::parse_content_type(&value.replace("\r\n", ""));
                 if let Some(boundary) = kind.params.get("boundary") {
                     let (old, new) = (format!("--{boundary}"), b"--anew");
-                    body = smtp_garden::compare::text::with_replaced(&body, old.as_bytes(), new);
+                    body = text::with_replaced(&body, old.as_bytes(), new);
                     value = format!("{}; boundary=anew", kind.mimetype);
                 }
             }
@@ -571,6 +566,14 @@ pub fn case(name: &str, header: &[u8], body: &[u8]) -> Case {
     units.push(Unit::Send { part: Part::Body, octets: [b"\r\n", body].concat() });
     units.extend(closing());
     Case { name: name.into(), units }
+}
+
+/// What comes of a case at servers that read it as the standard does.
+pub fn expected(case: &Case) -> Expected {
+    let message = |sent: text::Sent| ExpectedMessage { octets: sent.octets, copies: sent.recipients };
+    let messages: Vec<_> = text::sent(case).into_iter().map(message).collect();
+    let at_most = Some(messages.iter().map(|message| message.copies).sum());
+    Expected { messages, may_refuse: false, at_most }
 }
 
 /// What comes before the text.
