@@ -148,6 +148,29 @@ fn controls_that_do_not_all_come_out_tell_what_they_can() {
     }
 }
 
+/// For some the header ends where for others it goes on: what a server puts there is its own nevertheless.
+#[test]
+fn a_header_that_has_another_end_for_some_is_no_finding() {
+    let headers: [&[u8]; 5] = [
+        b"X-First: \n\n.\n\r\n",
+        b"X-First: \n.\n\r\nDate: 1\r\n",
+        b"X-First: \r\n\n\0\r\nReturn-Path: <x@y>\r\n..\r\n",
+        b"X-First: \r\n\n\r.\r\r\nReturn-Path: <x@y>\r\n",
+        b"From : \r\n",
+    ];
+    for header in headers {
+        let case = case("header", &[b"Subject: __TOKEN__\r\n", header].concat(), b"__TOKEN__\r\n\r\n");
+        for kind in sound_servers() {
+            let same = ["a", "b", "c"].map(|name| Server::sound(name, kind.habits.clone()));
+            let mut servers = Scripted::new(same.to_vec());
+            let learned = learn_all(&mut servers);
+            let observations = observe(&mut servers, &case);
+            let judgement = judge(&case, &observations.iter().collect::<Vec<_>>(), &learned, None);
+            assert_eq!(apart(&judgement), [], "{}: {judgement:#?}", kind.name);
+        }
+    }
+}
+
 #[test]
 fn one_that_goes_away_in_the_middle_is_named_and_the_others_are_not() {
     let mut servers = Scripted::new(sound_servers());
@@ -208,7 +231,7 @@ fn verdicts(judgement: &Judgement) -> BTreeMap<String, Stand> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     /// Whatever is sent: servers of one kind that made the same of it, each with its own addresses, are no finding.
     #[test]

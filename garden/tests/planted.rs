@@ -503,7 +503,7 @@ fn planted_faults_are_minimised() {
     for (fault, kind, smallest) in [
         (Fault::DropsNulLines, Kind::Bytes, r"|\r\n__TOKEN__\r\n\x00\r\n|.\r\n"),
         (Fault::JoinsHeaderLines, Kind::HeaderLost, r"|__TOKEN__ \r\nT:\r\n|.\r\n"),
-        (Fault::EndsAtLfDotLf, Kind::Cut, r"|__TOKEN__\n.\n\r\n|.\r\n"),
+        (Fault::EndsAtLfDotLf, Kind::Cut, r"|__TOKEN__\r\n.\nt\r\n|.\r\n"),
         (Fault::AddsField, Kind::HeaderInjected, r"|__TOKEN__\xa9\r\n|.\r\n"),
         (Fault::DoublesDots, Kind::Bytes, r"|\r\n__TOKEN__\r\n..\r\n|.\r\n"),
     ] {

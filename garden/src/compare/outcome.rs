@@ -19,7 +19,8 @@ pub(crate) struct OfCase {
     pub(crate) sent: Vec<Sent>,
     /// All that it sends, in small letters and without spaces and tabs.
     pub(crate) words: Vec<u8>,
-    /// The names of the fields of each of those.
+    /// The names of the fields of each of those, and of each as one reads it whose lines end with LF and for whom `From :` is
+    /// no From.
     pub(crate) names: Vec<Vec<String>>,
     has_report: bool,
     has_nobody: bool,
@@ -40,9 +41,13 @@ impl OfCase {
         }
         let names = sent
             .iter()
-            .map(|message| {
-                Text::parse(&message.octets, LineEnds::Wire).fields.into_iter().map(|field| field.name).collect()
+            .flat_map(|message| {
+                let [wire, lf] =
+                    [LineEnds::Wire, LineEnds::Mailbox].map(|ends| Text::parse(&message.octets, ends).fields);
+                let plain = lf.into_iter().filter(|field| field.label().len() == field.name.len() + 1).collect();
+                [wire, plain]
             })
+            .map(|fields| fields.into_iter().map(|field| field.name).collect())
             .collect();
         let has_report = find(&octets.to_ascii_lowercase(), b"multipart/report").is_some();
         let is_of_nobody = |message: &Sent| address(&message.sender).trim_ascii().is_empty();

@@ -77,7 +77,29 @@ pub(super) fn without_own(
         }
     }
     text.fields = kept;
+    let mut hidden = of_case.sent.iter().map(|message| hidden_lines(&message.octets, ends)).max().unwrap_or(0);
+    if hidden > 0 {
+        let mut kept = Vec::with_capacity(text.body.len());
+        // What is added stands behind the last of them at most.
+        hidden += 1;
+        for line in text.body.split_inclusive(|&octet| octet == b'\n') {
+            if hidden > 0 && Text::parse(line, ends).fields.iter().any(|field| drops(field, &FieldPlace::Bottom)) {
+                continue;
+            }
+            hidden = hidden.saturating_sub(1);
+            kept.extend_from_slice(line);
+        }
+        text.body = kept;
+    }
     (text, sender)
+}
+
+/// How many lines of a header are taken for text: in a mailbox an LF LF within a header looks like its end, and what a server
+/// adds stands where it saw the end.
+fn hidden_lines(message: &[u8], ends: LineEnds) -> usize {
+    let header = Text::parse(message, LineEnds::Wire).fields;
+    let header: Vec<u8> = header.into_iter().flat_map(|field| field.octets).collect();
+    memchr::memchr_iter(b'\n', &Text::parse(&header, ends).body).count()
 }
 
 /// Whether the line stands in what was sent, however it is spaced, and where a line may begin: `From: <a@b>` is not in
