@@ -296,7 +296,8 @@ impl Examination<'_> {
         // Each server more costs a session more for each try; these few speak for the rest, and the rest is asked at the end.
         const APART: usize = 2;
         const OTHERS: usize = 2;
-        let left = self.bounds.sessions.saturating_sub(self.numbers.shrink_sessions);
+        // At the end all are asked what they make of it.
+        let left = self.bounds.sessions.saturating_sub(self.numbers.shrink_sessions + self.learned.len());
         let sessions = self.bounds.sessions_per_case.min(left);
         if sessions == 0 {
             return Ok(None);

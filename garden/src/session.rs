@@ -195,6 +195,42 @@ pub fn hold(
     Ok(session.events)
 }
 
+/// How many replies are due: over LMTP the end of the data has one for each recipient that was taken (RFC 2033, 4.2).
+#[derive(Default)]
+struct Due {
+    is_lmtp: bool,
+    recipients: usize,
+    last: Option<Part>,
+}
+
+impl Due {
+    /// Of what is sent next.
+    fn note(&mut self, sends: &[Unit]) {
+        for unit in sends {
+            let Unit::Send { part, octets } = unit else {
+                continue;
+            };
+            self.is_lmtp |= octets.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"LHLO "));
+            if *part == Part::Mail {
+                self.recipients = 0;
+            }
+            self.last = Some(*part);
+        }
+    }
+
+    /// Behind this reply, how many more.
+    fn behind(&mut self, came: &[Event]) -> usize {
+        let is_taken =
+            came.iter().any(|event| matches!(event, Event::Reply(reply) if (200..300).contains(&reply.code)));
+        match self.last {
+            Some(Part::Rcpt) if is_taken => self.recipients += 1,
+            Some(Part::End) if self.is_lmtp => return std::mem::take(&mut self.recipients).saturating_sub(1),
+            _ => {}
+        }
+        0
+    }
+}
+
 struct Session<'t> {
     connection: Connection,
     /// What has come, and how much of it is read as lines.
@@ -223,11 +259,18 @@ impl Session<'_> {
             return Ok(());
         }
         let mut index = usize::from(is_secure_at_once);
+        let mut due = Due::default();
         while let Some(unit) = case.units.get(index) {
             let (octets, sends) = piece(&case.units[index..]);
+            due.note(&case.units[index..index + sends]);
             let goes_on = match unit {
                 Unit::Send { .. } => self.send(filling.fill(&octets), waits.due),
-                Unit::Expect { code } => self.is_as_expected(code, Some(index), waits.at(index)),
+                Unit::Expect { code } => {
+                    let before = self.events.len();
+                    let is_expected = self.is_as_expected(code, Some(index), waits.at(index));
+                    let more = due.behind(&self.events[before..]);
+                    is_expected && (0..more).all(|_| self.is_as_expected("", Some(index), waits.at(index)))
+                }
                 Unit::Pause(time) => self.pause(*time, index),
                 Unit::StartTls => self.secure(waits.due)?,
             };
@@ -541,6 +584,44 @@ mod tests {
         // RFC 4616, 4, without the identity in front.
         assert_eq!(auth_plain("tim", "tanstaaftanstaaf"), "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm");
         assert_eq!(auth_plain("ab", "c"), "AUTH PLAIN AGFiAGM=");
+    }
+
+    #[test]
+    fn over_lmtp_the_end_of_the_data_has_a_reply_for_each_recipient_that_was_taken() {
+        let transaction = || {
+            [
+                [send(Part::Mail, "MAIL\r\n"), expect("2")],
+                [send(Part::Rcpt, "RCPT 1\r\n"), expect("")],
+                [send(Part::Rcpt, "RCPT 2\r\n"), expect("")],
+                [send(Part::Rcpt, "RCPT 3\r\n"), expect("")],
+                [send(Part::Data, "DATA\r\n"), expect("354")],
+                [send(Part::End, ".\r\n"), expect("2")],
+            ]
+            .concat()
+        };
+        let says: &[&str] = &[
+            "220 hello\r\n",
+            "250 LHLO\r\n",
+            "250 MAIL\r\n",
+            "250 1\r\n",
+            "550 2\r\n",
+            "250 3\r\n",
+            "354 go on\r\n",
+            "250 of 1\r\n550 of 3\r\n",
+            "250 MAIL\r\n",
+            "250 1\r\n",
+            "250 2\r\n",
+            "250 3\r\n",
+            "354 go on\r\n",
+            "250 of 1\r\n250 of 2\r\n250 of 3\r\n",
+            "221 bye\r\n",
+        ];
+        let opening = vec![send(Part::Helo, "LHLO me\r\n"), expect("2")];
+        let quit = vec![send(Part::Quit, "QUIT\r\n"), expect("221")];
+        let (events, _) = session(says, [opening, transaction(), transaction(), quit].concat(), PATIENCE);
+        let ends = replies(&events).into_iter().filter(|(_, unit)| matches!(unit, Some(13 | 25)));
+        assert_eq!(ends.map(|(code, _)| code).collect::<Vec<_>>(), [250, 550, 250, 250, 250]);
+        assert_eq!(replies(&events).last(), Some(&(221, Some(27))));
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl Learned {
         if chain.last_line_end == LastLineEnd::Kept {
             chain.last_line_end = self.last_line_end;
         }
+        chain.quotes_from |= self.quotes_from;
         chain.refolds |= self.refolds;
         chain.recodes |= self.recodes;
         chain.refuses_greeting = self.refuses_greeting;

@@ -2,10 +2,11 @@
 //!
 //! It is as readable without colours: they repeat what the letters say.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Finding, Mutations, OTHER_LETTERS, Report, letter, verdict_of};
-use crate::compare::{Class, Kind, Stand};
+use super::{ChainEntry, Finding, Mutations, OTHER_LETTERS, Report, letter, verdict_of};
+use crate::compare::{Chain, Class, Kind, Stand};
 
 /// The grid, the letters that are in it, and the findings behind it, each with the line to type to see it again: `again` is
 /// what [`Report::again`] says. With `has_colours`, letters are coloured for a terminal (ECMA-48).
@@ -121,9 +122,10 @@ fn findings(text: &mut String, report: &Report, again: &str) {
     if !report.chains.is_empty() {
         let _ = writeln!(text, "\nrelay and receiver");
     }
-    for entry in &report.chains {
-        let chain = &entry.chain;
-        let stand = match &entry.stand {
+    for (chain, cases) in told_once(&report.chains) {
+        let more = if cases > 1 { format!(", and in {} more", cases - 1) } else { String::new() };
+        let ChainEntry { chain: Chain { relay, receiver, case, variant }, stand, .. } = chain;
+        let stand = match stand {
             None => "to be confirmed".to_owned(),
             Some(Stand::Apart(differences)) => {
                 differences.first().map_or_else(String::new, |difference| difference.kind.meaning().to_owned())
@@ -131,9 +133,27 @@ fn findings(text: &mut String, report: &Report, again: &str) {
             Some(Stand::Unknown(reason)) => reason.clone(),
             Some(_) => "nothing comes of it".to_owned(),
         };
-        let _ =
-            writeln!(text, "  {} before {}, {} of {}: {stand}", chain.relay, chain.receiver, chain.variant, chain.case);
+        let _ = writeln!(text, "  {relay} before {receiver}, {variant} of {case}{more}: {stand}");
     }
+}
+
+/// Of each pair and what goes through it, the case that shows most, and how many there are.
+fn told_once(chains: &[ChainEntry]) -> impl Iterator<Item = (&ChainEntry, usize)> {
+    let rank = |entry: &ChainEntry| match entry.stand {
+        Some(Stand::Apart(_)) => 0,
+        None | Some(Stand::Unknown(_)) => 1,
+        Some(_) => 2,
+    };
+    let mut told: BTreeMap<[&str; 3], (&ChainEntry, usize)> = BTreeMap::new();
+    for entry in chains {
+        let Chain { relay, receiver, variant, .. } = &entry.chain;
+        let (shown, cases) = told.entry([relay, receiver, variant]).or_insert((entry, 0));
+        *cases += 1;
+        if rank(entry) < rank(shown) {
+            *shown = entry;
+        }
+    }
+    told.into_values()
 }
 
 /// Who shows a finding: its server, and some that it stands apart from, so that most are theirs.
