@@ -167,9 +167,10 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
     }
 }
 
-/// A line as somebody may have pasted it, without the blanks that stood in front of an example.
+/// A line as somebody may have pasted it, without the blanks that stood in front of an example. A CR is none: where it is the
+/// end of a line for others, what follows is not the same command for them.
 pub(super) fn pasted(line: &[u8]) -> &[u8] {
-    let bare = line.trim_ascii_start();
+    let bare = &line[line.iter().take_while(|octet| b" \t".contains(octet)).count()..];
     if VERBS.iter().any(|verb| is_meant_as(bare, verb.name)) { bare } else { line }
 }
 
