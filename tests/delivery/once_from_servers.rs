@@ -8,9 +8,10 @@ use std::thread;
 
 use testkit::debian;
 use testkit::exim::Exim;
+use testkit::opensmtpd::OpenSmtpd;
 use testkit::postfix::Postfix;
 use testkit::session::attach;
-use testkit::{LOOPBACK, Process, wait_until};
+use testkit::{Client, LOOPBACK, Process, wait_until};
 
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
@@ -145,6 +146,25 @@ fn exim_sends_again_and_it_is_there_once() {
             let log = exim.try_queue();
             assert!(log.contains(" defer (-18) "), "{log}");
             exim.run_queue();
+        });
+        judge(&receiver, !more.is_empty(), &format!("{more}{injection}"));
+    }
+}
+
+#[test]
+fn opensmtpd_sends_again_and_it_is_there_once() {
+    for (more, injection) in ENDS.iter().map(|end| (ONCE, *end)).chain([("", END_WITHOUT)]) {
+        let receiver = Receiver::new(more);
+        let next = receiver.listener.local_addr().unwrap();
+        first_and_second(&receiver, injection, || {
+            let opensmtpd = OpenSmtpd::start(next);
+            // It has no PIPELINING.
+            let mut session = Client::connect(opensmtpd.address());
+            session.expect("220 ");
+            session.deliver(&["fred@final.example"]);
+            wait_until("the first try", || opensmtpd.log().contains("result=\"TempFail\"").then_some(()));
+            opensmtpd.run_queue();
+            wait_until("the second try", || opensmtpd.log().contains("result=\"Ok\"").then_some(()));
         });
         judge(&receiver, !more.is_empty(), &format!("{more}{injection}"));
     }
