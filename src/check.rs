@@ -1,4 +1,4 @@
-//! `mailrecv check`: what is wrong or odd about a configuration, told to a person at a terminal.
+//! `mailrecv check`: shows the errors and warnings about a configuration to a person at a terminal.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +8,8 @@ use crate::config::{self, Config, Diagnostic, Level, Severity};
 use crate::exit::Exit;
 use crate::sandbox;
 
-/// `mailrecv check`: every error and warning with its line; 78 for errors, 1 for warnings if it `is_strict`, else 0.
+/// Shows every error and warning with its line. Returns 78 if there are errors, 1 if there are warnings and it
+/// `is_strict`, else 0.
 pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> Exit {
     let checked = config::check(&options.config);
     let (errors, warnings): (Vec<_>, Vec<_>) = checked.found.iter().partition(|d| d.severity == Severity::Error);
@@ -54,7 +55,7 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> E
 pub(crate) fn report<'d>(file: &Path, diagnostics: impl Iterator<Item = &'d Diagnostic>) {
     let file = file.display().to_string();
     for diagnostic in diagnostics {
-        // At once, not piece by piece: there may be thousands.
+        // Written at once and not in pieces, because there may be thousands.
         let _ = std::io::stderr().write_all(diagnostic.cited(&file).to_string().as_bytes());
     }
 }
