@@ -295,11 +295,11 @@ struct Allowed {
 enum What {
     /// Writing to a device or FIFO.
     Write,
-    /// Mailboxes.
+    /// Mailboxes in a folder.
     Append,
-    /// A mailbox without its folder.
+    /// A single mailbox, without its folder.
     AppendToFile,
-    /// A maildir.
+    /// A maildir or a folder of messages.
     Deliver,
     /// Mailboxes and maildirs.
     DeliverAnywhere,

@@ -24,7 +24,7 @@ use hash::Hash;
 /// All accounts.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    /// The file, opened and not read yet.
+    /// The file, open and not read yet.
     file: Option<Unread>,
     /// The users in the configuration; they come before the file.
     users: Vec<User>,
@@ -94,9 +94,9 @@ impl Accounts {
 /// What `mailrecv check` finds in the file of accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// How many accounts can be used.
+    /// How many accounts are usable.
     pub(crate) accounts: usize,
-    /// How many of these have keys of SCRAM.
+    /// How many of them have SCRAM keys.
     pub(crate) with_scram: usize,
     /// Whether there is a secret.
     pub(crate) has_secret: bool,

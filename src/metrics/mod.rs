@@ -103,9 +103,9 @@ enum Form {
     Counter,
     /// A number that can grow and shrink.
     Gauge,
-    /// A counter for each value of this label. What is none of them counts as the last.
+    /// A counter for each value of a label. Values not in the list count as the last one.
     By(&'static str, &'static [&'static str]),
-    /// How many of them took up to so many microseconds, and all of them together.
+    /// How many observations took up to so many microseconds each, and their sum.
     Histogram(&'static [u64]),
     /// No number: the version of this program.
     Version,

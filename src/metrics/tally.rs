@@ -27,7 +27,7 @@ struct Place {
     /// Its name, for messages.
     name: String,
     record: Record,
-    /// What was added already.
+    /// The counts that were added already.
     added: Counts,
 }
 
