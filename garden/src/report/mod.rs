@@ -160,9 +160,9 @@ pub struct Numbers {
 impl Report {
     /// As JSON.
     ///
-    /// None is known: everything in it can be written.
+    /// # Errors
     ///
-    /// None that is known: nothing in it cannot be written.
+    /// None is known: everything in it can be written.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).context("writing the report as JSON")
     }
