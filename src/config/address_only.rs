@@ -5,8 +5,8 @@
 //! which a pattern can match are distinguished by the characters that they name:
 //!
 //! - An *address's* characters are digits, dots and colons; in a pattern with a colon also the hexadecimal letters.
-//! What can be any character (`.`, `[^-]`, `\S`, `\W`, `[a-z0-9-]`) names nothing. Neither does a dot, which addresses
-//! and names both have.
+//! - What can be any character (`.`, `[^-]`, `\S`, `\W`, `[a-z0-9-]`) names nothing. Neither does a dot, which
+//!   addresses and names both have.
 //! - Every other character is one that only a *name* has: a letter, a hyphen, an underscore.
 //!
 //! A way to match that names a digit or a colon, and no character that only names have, means an address, and is tried

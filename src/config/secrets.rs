@@ -3,7 +3,6 @@
 //!
 //! The secret is what proves an identity. Words for the administrator, as in `${NAME:?words}`, and the names of
 //! variables are shown.
-//! variables stay.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -153,7 +152,7 @@ impl Text<'_> {
     /// Where the first URL begins that may have a password.
     fn scheme(&self) -> Option<usize> {
         let line = self.line.to_ascii_lowercase();
-        ["smtp://", "smtps://", "lmtp://", "amqp://", "amqps://"].iter().filter_map(|scheme| line.find(scheme)).min()
+        SCHEMES.iter().filter_map(|scheme| line.find(&format!("{scheme}://"))).min()
     }
 
     /// Where a URL may have a password: between the first colon of the user part and the last `@`. Without an `@`
