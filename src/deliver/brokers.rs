@@ -38,7 +38,7 @@ impl Brokers {
     /// Connects to a broker; with TLS its certificate has to be for this host.
     pub(super) fn connect(&self, broker: &Endpoint, uses_tls: bool, until: Instant) -> anyhow::Result<Connection> {
         let (files, patience) = (&self.opened()?.files, Connection::patience(until));
-        let (mut dialogue, _) = Dialogue::connect(broker, files, patience)?;
+        let mut dialogue = Dialogue::connect(broker, files, patience)?;
         if uses_tls {
             dialogue.start_tls(&broker.host, Believed::From(files.authorities()?), patience)?;
         }

@@ -333,7 +333,7 @@ fn would_block<T>(read: &io::Result<T>) -> bool {
 }
 
 /// Whether trying again may succeed.
-fn is_passing(error: &io::Error) -> bool {
+pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 

@@ -23,6 +23,7 @@ use rustls::{
 };
 
 use super::client::{ClientFiles, Endpoint};
+use super::conn::is_passing;
 use super::patience::{Patience, SOCKET_FLAGS, connect_tcp, too_late};
 use super::tls::flaw;
 
@@ -47,12 +48,8 @@ pub(crate) enum Believed {
 }
 
 impl Dialogue {
-    /// Connects to the first of a server's addresses that answers; also returns that address.
-    pub(crate) fn connect(
-        server: &Endpoint,
-        files: &ClientFiles,
-        patience: Patience<'_>,
-    ) -> anyhow::Result<(Self, SocketAddr)> {
+    /// Connects to the first of a server's addresses that answers.
+    pub(crate) fn connect(server: &Endpoint, files: &ClientFiles, patience: Patience<'_>) -> anyhow::Result<Self> {
         let addresses = server.addresses(files, patience)?;
         let mut failures = Vec::new();
         for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
@@ -60,7 +57,7 @@ impl Dialogue {
             let share =
                 patience.until.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
             match Self::connect_to(address, patience.at_most(share)) {
-                Ok(dialogue) => return Ok((dialogue, *address)),
+                Ok(dialogue) => return Ok(dialogue),
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error.into()),
                 Err(error) => failures.push(format!("{address}: {error}")),
             }
@@ -300,10 +297,6 @@ fn failure(error: rustls::Error) -> String {
 
 /// The name that webpki gives to an authority's certificate shown by a server; rustls passes it on as text only.
 const OF_AN_AUTHORITY: &str = "CaUsedAsEndEntity";
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
 
 fn ended() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "it has closed the connection")
