@@ -39,12 +39,12 @@ pub struct Server<'a> {
     log: &'a Log,
     signals: &'a Signals,
     tally: &'a Tally,
-    /// Where `listen --json` is told of messages.
+    /// Where messages are reported, if `listen --json` wants that.
     reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, so that one that comes again is recognised (`exactly_once`).
     records: Option<&'a Records>,
     /// Whether the peer's next input proves that it has read our replies, because it had not sent anything ahead.
-    is_next_proof: bool,
+    next_input_confirms: bool,
     connection: Connection<'a>,
     opened: &'a Opened,
     /// The parameters of TLS, once the connection is encrypted.
@@ -119,7 +119,7 @@ impl<'a> Server<'a> {
             tally,
             reporter: None,
             records: None,
-            is_next_proof: false,
+            next_input_confirms: false,
             connection,
             opened,
             tls: None,
@@ -261,7 +261,7 @@ impl<'a> Server<'a> {
                 }
                 // We were asked to stop: recipients without an answer get none, and the sender will send them the
                 // message again.
-                Step::Deliver(delivery) if delivery.group.start > 0 && self.is_to_stop() => {
+                Step::Deliver(delivery) if delivery.group.start > 0 && self.signals.is_stopping() => {
                     self.recording.note_end(&End::Stopped);
                     Step::Close(reply::shutting_down(&self.config.domain))
                 }
@@ -402,7 +402,7 @@ impl<'a> Server<'a> {
         let input = self.connection.fill(self.deadlines.idle());
         if let Input::More = input {
             self.unconfirmed = None;
-            if let (Some(records), true) = (self.records, self.is_next_proof) {
+            if let (Some(records), true) = (self.records, self.next_input_confirms) {
                 records.forget_confirmed();
             }
         }
@@ -413,7 +413,7 @@ impl<'a> Server<'a> {
     /// show that it has read them.
     fn look_for_input_ahead(&mut self) {
         if self.records.is_some_and(Records::has_unconfirmed) {
-            self.is_next_proof = self.connection.is_quiet();
+            self.next_input_confirms = self.connection.is_quiet();
         }
     }
 
@@ -435,7 +435,7 @@ impl<'a> Server<'a> {
             End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
             End::NotSecured(why) => {
                 self.log.event(&Event::NotSecured(&why));
-                // The reply to the message may have been lost, if STARTTLS came in the same packet.
+                // The peer may have sent STARTTLS right behind the message, so it may not have read the 250.
                 if let Some((id, deliveries)) = &self.unconfirmed {
                     self.log.event(&Event::GoneUnconfirmed { how: &why, id, deliveries });
                 }
@@ -452,13 +452,6 @@ impl<'a> Server<'a> {
             }
         }
         self.log.event(&Event::Closed(self.messages));
-    }
-
-    /// Whether we have been asked to stop. Only waiting for input takes note of that by itself, so this asks the
-    /// signals.
-    fn is_to_stop(&self) -> bool {
-        self.signals.clear();
-        self.signals.stop_requested()
     }
 
     /// Sends a reply, or queues it if it is not the answer to a message and few others are queued. The answer to a

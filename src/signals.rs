@@ -76,6 +76,12 @@ impl Signals {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Whether we have been asked to stop by now; this notes the signals that have arrived.
+    pub fn is_stopping(&self) -> bool {
+        self.clear();
+        self.stop_requested()
+    }
+
     /// Whether a reload was requested until the last [`Signals::clear`]; asking resets this.
     pub fn take_reload(&self) -> bool {
         // If SIGHUP means to stop, it must not be taken as a reload and then be forgotten.

@@ -136,8 +136,7 @@ impl<'a> Once<'a> {
                 if Instant::now() >= deadline {
                     return Err(reply::message_busy("another session delivers this very message".to_owned()));
                 }
-                self.context.signals.clear();
-                if self.context.signals.stop_requested() {
+                if self.context.signals.is_stopping() {
                     let waiting = "while waiting for another session that delivers this very message";
                     return Err(reply::shutting_down(&self.context.config.domain).because(waiting));
                 }
