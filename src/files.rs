@@ -302,6 +302,15 @@ pub(crate) fn openat(folder: impl AsFd, name: &OsStr, flags: OFlag, mode: Mode) 
     }
 }
 
+/// Whether a folder has this name; a symbolic link counts, wherever it leads.
+pub(crate) fn has_name(folder: impl AsFd, name: &str) -> io::Result<bool> {
+    match openat(folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Locks a whole file for this process, through whichever descriptors, unless another process has locked it (fcntl(2)).
 pub(crate) fn lock_as_process(file: &File) -> nix::Result<()> {
     set_process_lock(file, libc::F_WRLCK)

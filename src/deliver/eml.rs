@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -155,14 +154,11 @@ pub(super) fn has(path: &Path, name: &str, before: &str) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         folder => folder?,
     };
-    match openat(&folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => {
-            let _ = unlinkat(&folder, before, UnlinkatFlags::NoRemoveDir);
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
+    let is_there = files::has_name(&folder, name)?;
+    if !is_there {
+        let _ = unlinkat(&folder, before, UnlinkatFlags::NoRemoveDir);
     }
+    Ok(is_there)
 }
 
 /// Makes the folder if it is missing, and checks that files can be made in it.
@@ -189,9 +185,8 @@ fn open_folder(log: &Log, path: &Path) -> io::Result<File> {
 fn free_name(folder: &File, beginning: &str, end: &str) -> io::Result<String> {
     let mut name = format!("{beginning}{end}");
     for number in 2.. {
-        match openat(folder, OsStr::new(&name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
-            Err(Errno::ENOENT) => break,
-            found => drop(found?),
+        if !files::has_name(folder, &name)? {
+            break;
         }
         name = format!("{beginning}-{number}{end}");
     }

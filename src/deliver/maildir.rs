@@ -128,7 +128,7 @@ impl<'a> Maildirs<'a> {
 pub(super) fn has(directory: &Path, name: &str, before: &str) -> io::Result<bool> {
     let Some(folder) = if_there(files::open_folder(directory, OFlag::O_PATH))? else { return Ok(false) };
     if let Some(new) = if_there(files::open_folder_in(&folder, directory, "new", OFlag::O_PATH))?
-        && is_there(&new, name)?
+        && files::has_name(&new, name)?
     {
         return Ok(true);
     }
@@ -146,14 +146,6 @@ pub(super) fn has(directory: &Path, name: &str, before: &str) -> io::Result<bool
         let _ = unlinkat(&tmp, before, UnlinkatFlags::NoRemoveDir);
     }
     Ok(false)
-}
-
-fn is_there(folder: &File, name: &str) -> io::Result<bool> {
-    match openat(folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
