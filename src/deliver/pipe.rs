@@ -160,8 +160,8 @@ impl<'a> Link<'a> {
         close_fds::set_fds_cloexec(3, &[]);
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
-        // `Signals::spawn` is not used: it would reset the signals, and one of them could end the process before it has
-        // set its own.
+        // `Signals::spawn` is not used: it would start the process with signals unblocked, and one of them could end it
+        // before it has blocked them itself.
         let process = Command::new(SELF)
             .arg0("mailrecv")
             .arg(RUN_COMMANDS)

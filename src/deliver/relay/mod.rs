@@ -83,7 +83,7 @@ impl<'a> Upstreams<'a> {
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> Result<Reply, Reply> {
-        if spool.hops() > MAX_HOPS {
+        if spool.hops() > MAX_HOPS_TO_RELAY {
             return Err(reply::too_many_hops(spool.hops()));
         }
         let transaction = copy.envelope.transaction;
@@ -229,4 +229,4 @@ impl<'w> Way<'w> {
 
 /// A message that more servers than this have handled is not passed on, because it seems to go in circles (RFC 5321,
 /// 6.3). Postfix has the same number (hopcount_limit).
-const MAX_HOPS: usize = 50;
+const MAX_HOPS_TO_RELAY: usize = 50;
