@@ -82,7 +82,7 @@ impl Peer {
 
     /// A person at a terminal.
     pub fn at_terminal() -> Self {
-        Self { hostname: Some("(local-tty)".to_owned()), ..Self::unnamed(Origin::Terminal.address()) }
+        Self { hostname: Some(TERMINAL.to_owned()), ..Self::unnamed(Origin::Terminal.address()) }
     }
 
     /// The peer as an object for programs.
@@ -268,6 +268,9 @@ fn can_come_from_afar(address: Ipv4Addr) -> bool {
 
 /// Stands in place of a missing name.
 const UNKNOWN: &str = "unknown";
+
+/// The name of a person at a terminal.
+pub(crate) const TERMINAL: &str = "(local-tty)";
 
 /// Stands in place of address and name for a user of this machine.
 const LOCAL: &str = "local";

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::octets::{self, Octets};
 use super::{About, Entry, FIRST_LINE, Header, NAME, NO_NAME, Ruled};
 use crate::config::Protocol;
-use crate::peer::{Address, Peer, is_valid_hostname};
+use crate::peer::{Address, Peer, TERMINAL, is_valid_hostname};
 use crate::smtp::auth::Mechanism;
 use crate::smtp::reply::{Reply, Status};
 
@@ -252,6 +252,3 @@ fn text(field: &[u8]) -> Result<String, Flaw> {
 
 /// The field behind a reply that is not the peer's fault.
 pub(super) const OUR_FAULT: &str = "our fault";
-
-/// The name of a peer that is a person at a terminal.
-const TERMINAL: &str = "(local-tty)";
