@@ -111,7 +111,7 @@ impl Sessions {
             let counter = const { Family::ConnectionsRefused.with("all_places") };
             return Err(Crowd { counter, ..self.crowd(peer, ADDRESS_BITS) });
         }
-        let is_full = |bits, times| self.with(peer, bits) >= self.most_per_address.saturating_mul(times);
+        let is_full = |bits, times| self.sessions_with(peer, bits) >= self.most_per_address.saturating_mul(times);
         match NETWORKS.iter().find(|(bits, times)| is_full(*bits, *times)) {
             None => Ok(()),
             Some((bits, _)) => match standing(peer) {
@@ -131,11 +131,11 @@ impl Sessions {
             ADDRESS_BITS => const { Family::ConnectionsRefused.with("address") },
             _ => const { Family::ConnectionsRefused.with("network") },
         };
-        Crowd { network, counter, sessions: self.with(peer, bits) }
+        Crowd { network, counter, sessions: self.sessions_with(peer, bits) }
     }
 
     /// How many sessions there are with the peer's network.
-    fn with(&self, peer: IpAddr, bits: u32) -> usize {
+    fn sessions_with(&self, peer: IpAddr, bits: u32) -> usize {
         let network = network_of(peer, bits);
         let peers = self.running.iter().filter_map(|session| session.peer.ip());
         peers.filter(|peer| network_of(*peer, bits) == network).count()
