@@ -8,8 +8,7 @@ use crate::config::{self, Config, Diagnostic, Level, Severity};
 use crate::exit::Exit;
 use crate::sandbox;
 
-/// Shows every error and warning with its line. Returns 78 if there are errors, 1 if there are warnings and it
-/// `is_strict`, else 0.
+/// `mailrecv check`: every error and warning with its line; 78 for errors, 1 for warnings if it `is_strict`, else 0.
 pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> Exit {
     let checked = config::check(&options.config);
     let (errors, warnings): (Vec<_>, Vec<_>) = checked.found.iter().partition(|d| d.severity == Severity::Error);

@@ -23,10 +23,9 @@ pub enum Invocation {
     Receive(Options, Option<Peer>),
     /// Accept connections and start a receiver for each.
     Listen(Options, ListenOptions),
-    /// Look for errors in the configuration; the flag says whether warnings count as a failure, and the path is a
-    /// folder of transcripts to play.
+    /// Look for mistakes in the configuration; whether warnings count as a failure, and the folder of transcripts to play.
     Check(Options, Verbosity, bool, Option<PathBuf>),
-    /// Play transcripts of sessions.
+    /// Play these transcripts of sessions.
     Replay(Options, Vec<PathBuf>, Format),
     /// Say what would happen to a message.
     Explain(Options, Question),
@@ -38,7 +37,7 @@ pub enum Invocation {
     RunCommands,
 }
 
-/// How much `check` prints.
+/// How much `check` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
     /// Errors and warnings only.

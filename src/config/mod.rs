@@ -122,7 +122,7 @@ pub struct Checked {
     pub found: Vec<Diagnostic>,
 }
 
-/// Reads the file, compiles every pattern, and also finds what is allowed but probably not meant.
+/// Reads the file, compiles every pattern, and looks for what is legal but hardly meant: all of it in one round.
 pub fn check(path: &Path) -> Checked {
     let mut reader = Reader::new(true);
     if let Err(error) = reader.read(path) {
@@ -134,7 +134,7 @@ pub fn check(path: &Path) -> Checked {
     found.extend(config.find(is_usable));
     found.extend(config.check_broker_addresses());
     found.extend(errors);
-    // Findings that name their file themselves come last.
+    // Those that have a file of their own already come last.
     found.sort_by_key(|diagnostic| (diagnostic.file.is_some() && diagnostic.line > 0, diagnostic.line));
     config.rules.sources.locate(&mut found);
     Checked { config: is_usable.then_some(config), found }
@@ -194,7 +194,7 @@ impl Config {
         found
     }
 
-    /// The included files in the order of the text, for messages.
+    /// The files that it includes, in the order of the text, for people.
     pub fn included(&self) -> impl Iterator<Item = String> {
         self.rules.sources.included().map(sources::shown)
     }

@@ -9,12 +9,12 @@ use super::relay_url::Hop;
 #[derive(Debug, Default)]
 pub struct Needs {
     places: Vec<Place>,
-    /// The greatest depth of a path, if there were too many places.
+    /// The deepest a path may be, once there were too many places.
     max_depth: Option<usize>,
-    /// The text, up to its `/`, of a folder that is a [`Place::Below`]: most rules have the same folder as the rule
+    /// A folder, up to its `/`, that is a place with all that is below it: most rules are about the same as the rule
     /// before them.
     known_folder: Option<PathBuf>,
-    /// The commands in the order of their lines, with the allow group of the line; `None` stands for everybody.
+    /// The commands, in the order of their lines, each with the allow group of its line; `None` stands for everybody.
     pub(super) commands: Vec<(Option<usize>, Box<str>)>,
     /// The brokers, each once.
     brokers: Vec<Broker>,
@@ -84,7 +84,7 @@ impl Needs {
                 None if matches!(need, Need::Maildir(_)) => self.add_place(Place::Maildir(path.to_owned())),
                 None => self.add_place(Place::Mailbox(path.to_owned())),
             },
-            // Many consecutive lines may have the same command.
+            // Many lines in a row may be about one command.
             Need::Command(text) if self.commands.last().is_some_and(|(of, last)| *of == group && **last == *text) => {}
             Need::Command(text) => self.commands.push((group, text.into())),
             Need::Broker(broker) if self.brokers.contains(&broker) => {}
@@ -95,7 +95,7 @@ impl Needs {
         }
     }
 
-    /// Whether the path is below the folder that was found last, as it is for nearly all of 100,000 rules.
+    /// Whether the path is below the folder that was found last, as those of nearly all of 100,000 rules are.
     fn is_in_known_folder(&self, path: &Path) -> bool {
         let Some(folder) = &self.known_folder else { return false };
         let rest = path.as_os_str().as_encoded_bytes().strip_prefix(folder.as_os_str().as_encoded_bytes());

@@ -30,7 +30,7 @@ pub(super) struct Reader {
     /// Whether somebody was writing a file at that moment, and the end of that was not waited for.
     pub(super) is_unsettled: bool,
     waits: bool,
-    /// The number of the last line that was read, the current file, and the number of the line in that file.
+    /// The last line that was read, and the file that is read, and which line of it that is.
     line: u32,
     file: usize,
     in_file: u32,
@@ -39,7 +39,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader that waits for the end of edits, or does not.
+    /// One that waits for the end of edits, or does not.
     pub(super) fn new(waits: bool) -> Self {
         Self {
             config: Config::default(),
@@ -138,7 +138,7 @@ impl Reader {
         });
         read.context("cannot be read")?;
         match says_nothing {
-            // Somebody may have truncated the file to write it again.
+            // Somebody may have begun to write it anew.
             true if !source.is_as_opened().context("cannot be examined")? => {
                 self.is_unsettled = true;
                 bail!(CHANGED)

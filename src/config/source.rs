@@ -46,8 +46,7 @@ pub(super) struct LineStart {
 }
 
 impl LineStart {
-    /// Where the next line begins, if this one has so many bytes. The size of the file was checked before, but it may
-    /// be growing.
+    /// Where the next line begins, if this one has so many bytes. The size of the file was checked, but it may be growing.
     fn next(self, length: usize) -> Option<Self> {
         let offset = self.offset.checked_add(u32::try_from(length).ok()?)?;
         Some(Self { number: self.number.checked_add(1)?, offset })
@@ -135,16 +134,15 @@ impl Source {
         self.version
     }
 
-    /// Calls `each` with every line without its end, and with the position where it begins.
+    /// Calls `each` with every line, its end taken off, and where it begins.
     pub(super) fn for_each_line(&self, mut each: impl FnMut(&[u8], LineStart)) -> io::Result<()> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
         let size = file.metadata()?.len();
-        // Only the present size is read: what is appended meanwhile belongs to another version, and some files in /proc
-        // have no end.
+        // What is written behind the end meanwhile is another version; and some files of /proc have no end.
         let mut file = file.take(size);
         let mut buffer = vec![0; usize::try_from(size).unwrap_or(READ_SIZE).saturating_add(1).min(READ_SIZE)];
-        // The buffer contains the bytes `start..end` of what was read; `start` is the first byte of the line `at`.
+        // The buffer holds bytes `start..end` of what was read; byte `start` is the first of the line `at`.
         let (mut start, mut end, mut at) = (0, 0, LineStart { number: 1, offset: 0 });
         loop {
             if at.offset == 0 && buffer[start..end].starts_with(BYTE_ORDER_MARK) {
@@ -174,7 +172,7 @@ impl Source {
         }
     }
 
-    /// The line at this position of [`Source::for_each_line`]; `None` if the file was written to since.
+    /// The line that began here when [`Source::for_each_line`] gave it; `None` if the file was written to since.
     pub(super) fn line_at(&self, offset: u32) -> Option<String> {
         let mut bytes = vec![0; 512];
         let mut filled = 0;

@@ -28,7 +28,7 @@ pub enum Event<'a> {
     ConfigurationError(&'a Diagnostic, &'a Path),
     /// The configuration was read; the text is our own name.
     ConfigurationRead(&'a Path, &'a str),
-    /// The peer has closed the connection before the greeting.
+    /// Nobody is there any more.
     PeerGoneBeforeGreeting,
     /// Standard input is not a connection.
     NotAConnection(&'a anyhow::Error),

@@ -369,7 +369,7 @@ impl Entry {
 /// Stands in place of a challenge, with which passwords could be guessed.
 const CHALLENGED: &str = "334 (not shown)";
 
-/// The extension of transcripts' file names.
+/// What the name of a transcript ends with.
 pub(crate) const EXTENSION: &str = "transcript";
 
 /// How many names are tried. Two processes can have the same number only in different process namespaces.
