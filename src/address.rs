@@ -1,7 +1,7 @@
 //! Mail addresses: paths, mailboxes, domains (RFC 5321, 4.1.2 and 4.1.3).
 //!
-//! A [`Mailbox`] keeps its local part as the text that is meant, quotes and backslashes resolved, so that `"fred"@x`
-//! and `fred@x` are one address to every rule; it is quoted again where it is written.
+//! A [`Mailbox`] keeps its local part without quotes and backslashes, so that `"fred"@x` and `fred@x` are the same
+//! address to every rule. It is quoted again where it is written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,22 +16,23 @@ pub struct Mailbox {
     domain: String,
 }
 
-/// Where reports about a message go: the argument of MAIL FROM.
+/// The argument of MAIL FROM: where reports about a message go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReversePath {
-    /// `<>`: nobody; the message is itself a report.
+    /// `<>`: the message is itself a report, and nobody gets reports about it.
     Null,
-    /// Somebody.
+    /// An address.
     Mailbox(Mailbox),
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressError {
     /// It does not follow the grammar.
     Syntax,
-    /// The domain is longer than section 4.5.3.1.2 allows. Local parts and paths have no limit but the command line's: 64
-    /// and 256 octets are what everybody has to take, and forwarders, bounce and reply tokens make longer ones.
+    /// The domain is longer than RFC 5321 allows (4.5.3.1.2). Only the length of command lines bounds local parts and
+    /// paths: 64 and 256 octets are what every server has to accept, and forwarders, bounces and reply tokens use
+    /// longer ones.
     TooLong,
 }
 
@@ -44,7 +45,7 @@ impl Mailbox {
         }
     }
 
-    /// Parses a mailbox whose domain may be left out; then it is one in `own_domain`.
+    /// Parses a mailbox. If it has no domain, it gets `own_domain`.
     pub fn parse_or_qualify(text: &str, own_domain: &str) -> Result<Self, AddressError> {
         match split(text)? {
             (local_part, Some(domain)) => Self::new(local_part, domain),
@@ -63,28 +64,28 @@ impl Mailbox {
         Ok(Self { local_part, domain: domain.to_owned() })
     }
 
-    /// The local part as meant, without quoting.
+    /// The local part without quoting.
     pub fn local_part(&self) -> &str {
         &self.local_part
     }
 
-    /// The domain, or an address literal in its brackets.
+    /// The domain, or an address literal with its brackets.
     pub fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// Whether both are one address to the rules: letter case aside.
+    /// Whether both are the same address to the rules, which ignore letter case.
     pub fn is_same(&self, other: &Self) -> bool {
         self.local_part.eq_ignore_ascii_case(&other.local_part) && self.domain.eq_ignore_ascii_case(&other.domain)
     }
 
-    /// The address as rules see it: no quoting, letter case as the peer wrote it.
+    /// The address in the form for rules: without quoting, in the letter case of the peer.
     pub fn bare(&self) -> String {
         format!("{}@{}", self.local_part, self.domain)
     }
 }
 
-/// The address as headers have it: quoted where the grammar needs it.
+/// The address in the form for headers: quoted if the grammar requires that.
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if is_dot_string(&self.local_part) {
@@ -102,7 +103,7 @@ impl fmt::Display for Mailbox {
 }
 
 impl ReversePath {
-    /// The address as rules see it; empty for the null path.
+    /// The address in the form for rules; empty for the null path.
     pub fn bare(&self) -> Cow<'static, str> {
         match self {
             ReversePath::Null => Cow::Borrowed(""),
@@ -121,9 +122,9 @@ impl fmt::Display for ReversePath {
     }
 }
 
-/// Takes a path off the front of a text, `<path>` or one word without brackets: what is in the brackets, blanks at both
-/// ends and a source route dropped (4.1.1.3), and what follows. A `>` or a blank inside a quoted local part does not end
-/// the path. A name in front of the brackets, as headers have it, is passed over.
+/// Takes a path from the beginning of a text: `<path>`, or one word without brackets. Returns what is in the brackets,
+/// without blanks at its ends and without a source route (4.1.1.3), and what follows. A `>` or a blank within a quoted
+/// local part does not end the path. A display name in front of the brackets, as in headers, is skipped.
 pub(super) fn path(text: &str) -> Result<(&str, &str), AddressError> {
     let text = match text.find('<') {
         Some(at) if is_display_name(&text[..at]) => &text[at..],
@@ -153,13 +154,13 @@ pub(super) fn path(text: &str) -> Result<(&str, &str), AddressError> {
     if is_word { Ok((without_source_route(text)?, "")) } else { Err(AddressError::Syntax) }
 }
 
-/// Whether a text is words, quoted or not, as in `"Fred Flint" <fred@example.com>`.
+/// Whether a text can be the name in front of an address, as in `"Fred Flint" <fred@example.com>`.
 fn is_display_name(text: &str) -> bool {
     let is_closed = text.matches('"').count().is_multiple_of(2);
     is_closed && text.ends_with([' ', '\t', '"']) && !text.contains(['@', '>', ':', ',', ';', '=', '\\'])
 }
 
-/// `@a,@b:user@domain` is `user@domain`.
+/// Removes a source route: `@a,@b:user@domain` becomes `user@domain`.
 fn without_source_route(path: &str) -> Result<&str, AddressError> {
     if !path.starts_with('@') {
         return Ok(path);
@@ -170,7 +171,8 @@ fn without_source_route(path: &str) -> Result<&str, AddressError> {
     if sound { Ok(mailbox.trim_ascii_start()) } else { Err(AddressError::Syntax) }
 }
 
-/// The local part as it is meant, and the domain if there is one. Blanks at both ends and around the `@` do not count.
+/// Splits an address into the local part, without quoting, and the domain, if there is one. Blanks at both ends and
+/// around the `@` are ignored.
 fn split(text: &str) -> Result<(String, Option<&str>), AddressError> {
     let (local_part, rest) = local_part(text.trim_ascii())?;
     let rest = rest.trim_ascii_start();
@@ -181,8 +183,8 @@ fn split(text: &str) -> Result<(String, Option<&str>), AddressError> {
     }
 }
 
-/// Takes the local part off the front of a text, unquoted: words with dots between them, each quoted or not. Dots are not
-/// looked at closely: addresses with two in a row, or one at the end, exist and get mail.
+/// Takes the local part from the beginning of a text and removes its quoting. It consists of words, quoted or not, with
+/// dots between them. Repeated or trailing dots are accepted, because such addresses exist and get mail.
 fn local_part(text: &str) -> Result<(String, &str), AddressError> {
     let (mut meant, mut rest) = (String::with_capacity(text.len()), text);
     loop {
@@ -199,8 +201,8 @@ fn local_part(text: &str) -> Result<(String, &str), AddressError> {
     }
 }
 
-/// Takes a word without quotes, which may be empty. A backslash is itself in front of what needs no quoting, as in
-/// `DOMAIN\user`, and quotes anything else.
+/// Takes an unquoted word, which may be empty. A backslash in front of a character that needs no quoting stands for
+/// itself, as in `DOMAIN\user`; otherwise it quotes the next character.
 fn word<'t>(text: &'t str, meant: &mut String) -> Result<&'t str, AddressError> {
     let mut characters = text.chars();
     loop {
@@ -220,7 +222,7 @@ fn word<'t>(text: &'t str, meant: &mut String) -> Result<&'t str, AddressError> 
     }
 }
 
-/// Takes what is left of a word behind its opening quote.
+/// Takes the rest of a quoted word, behind its opening quote.
 fn quoted_word<'t>(quoted: &'t str, meant: &mut String) -> Result<&'t str, AddressError> {
     let mut characters = quoted.chars();
     loop {
@@ -236,12 +238,12 @@ fn quoted_word<'t>(quoted: &'t str, meant: &mut String) -> Result<&'t str, Addre
     }
 }
 
-/// A domain may be written with the dot of the root behind it, and is the same.
+/// Removes the dot of the root domain; with and without it a domain is the same.
 fn without_final_dot(domain: &str) -> &str {
     domain.strip_suffix('.').unwrap_or(domain)
 }
 
-/// Whether a text is a domain or an address literal. Underscores are let through, because hosts with them send mail.
+/// Whether a text is a domain or an address literal. Underscores are accepted, because hosts with such names send mail.
 fn is_domain(text: &str) -> bool {
     if let Some(literal) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         return match literal.get(..5) {

@@ -1,4 +1,4 @@
-//! `mailrecv check`: what is wrong or odd about a configuration, told to a person at a terminal.
+//! `mailrecv check`: shows the errors and warnings about a configuration to a person at a terminal.
 
 use std::io::Write;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> E
 pub(crate) fn report<'d>(file: &Path, diagnostics: impl Iterator<Item = &'d Diagnostic>) {
     let file = file.display().to_string();
     for diagnostic in diagnostics {
-        // At once, not piece by piece: there may be thousands.
+        // Written at once and not in pieces, because there may be thousands.
         let _ = std::io::stderr().write_all(diagnostic.cited(&file).to_string().as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: what may be typed, and what it asks for. mailrecv(8) is the reference.
+//! The command line: what can be typed, and what it means. mailrecv(8) is the reference.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::net::listener::{ListenAddress, SocketAccess};
 use crate::peer::Peer;
 use crate::user;
 
-/// What is to be done.
+/// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
     /// Receive mail on standard input and output, from the peer that the command line names or from the one that is
@@ -29,43 +29,43 @@ pub enum Invocation {
     Replay(Options, Vec<PathBuf>, Format),
     /// Say what would happen to a message.
     Explain(Options, Question),
-    /// Show what sessions have counted in this file, or in that of the configuration.
+    /// Show the counts in this file, or in the configuration's `metrics_file`.
     Metrics(Options, Option<PathBuf>),
-    /// Make a line for the file of accounts, for this name, with this kind of hash.
+    /// Make a line with this kind of hash for the file of accounts; the name is that of the account.
     Passwd(String, Kind),
-    /// Run commands for the session at standard input, which started us; nobody types that.
+    /// Run commands for the session at standard input. A session starts this, nobody types it.
     RunCommands,
 }
 
 /// How much `check` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
-    /// Only what is wrong.
+    /// Errors and warnings only.
     Quiet,
-    /// Also that nothing is.
+    /// Also that there are none, and what the sandbox allows.
     Verbose,
 }
 
-/// What goes for all of them.
+/// Options that all subcommands have.
 #[derive(Debug)]
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
-    /// In place of the configuration's `protocol`.
+    /// Replaces the configuration's `protocol`.
     pub protocol: Option<Protocol>,
-    /// In place of the configuration's `debug`.
+    /// Replaces the configuration's `debug`.
     pub debug: Option<Flags>,
-    /// In place of the configuration's `logfile`.
+    /// Replaces the configuration's `logfile`.
     pub log: Option<LogTarget>,
 }
 
 impl Options {
-    /// Reads the configuration, for sessions as these options want them.
+    /// Reads the configuration, with the options that change it applied.
     pub(crate) fn load(&self) -> Result<Config, Unusable> {
         Ok(self.for_sessions(config::load(&self.config)?))
     }
 
-    /// The same, unless somebody is writing to it just now.
+    /// The same; `None` if somebody is writing to the file just now.
     pub(crate) fn load_settled(&self) -> Option<Result<Config, Unusable>> {
         config::load_settled(&self.config).map(|loaded| loaded.map(|config| self.for_sessions(config)))
     }
@@ -75,60 +75,60 @@ impl Options {
     }
 }
 
-/// How `listen` works.
+/// The options of `listen`.
 #[derive(Debug)]
 pub struct ListenOptions {
-    /// Where to listen, beside the sockets that systemd passes; at the default address if there are neither.
+    /// Where to listen, besides the sockets that systemd passes. If there are neither, it is the default address.
     pub addresses: Vec<ListenAddress>,
-    /// Where the metrics are fetched, beside the sockets that systemd passes for that.
+    /// Where the metrics can be fetched, besides the sockets that systemd passes for them.
     pub metrics: Vec<ListenAddress>,
-    /// Who may connect to the Unix sockets among them.
+    /// Mode and group of the Unix sockets that are made.
     pub socket: SocketAccess,
     /// How many sessions there may be at once.
     pub max_processes: usize,
     /// How many of them with one peer.
     pub max_per_address: usize,
-    /// How long sessions may go on when we are to stop.
+    /// How long sessions may go on after a request to stop.
     pub grace: Duration,
-    /// After how many messages to stop.
+    /// After how many messages `listen` ends.
     pub count: Option<u64>,
-    /// After how much time to stop.
+    /// After how much time `listen` ends.
     pub timeout: Option<Duration>,
-    /// The file that says where we listen, once we do.
+    /// The file to make when we listen, with the addresses in it.
     pub ready_file: Option<PathBuf>,
-    /// Whether each message that is taken is reported on standard output.
+    /// Whether each accepted message is reported on standard output.
     pub json: bool,
-    /// The folder where attachments of these become files.
+    /// The folder for the attachments of these messages.
     pub attachments: Option<PathBuf>,
 }
 
-/// What `explain` is asked about.
+/// What `explain` is asked.
 #[derive(Debug)]
 pub struct Question {
-    /// Who sends.
+    /// The peer that sends.
     pub peer: Peer,
     /// The argument of MAIL FROM.
     pub from: String,
-    /// The arguments of RCPT TO, in their order.
+    /// The arguments of RCPT TO, in order.
     pub recipients: Vec<String>,
-    /// Whether it begins TLS first.
+    /// Whether the peer has begun TLS.
     pub tls: bool,
-    /// Who it has logged in as, if it has.
+    /// The account that the peer has logged in to, if it has.
     pub user: Option<String>,
-    /// How to answer.
+    /// The form of the answer.
     pub format: Format,
 }
 
-/// How `explain` and `replay` answer.
+/// The form in which `explain` and `replay` answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     Text,
-    /// For programs: one object of JSON (RFC 8259), of `replay` one for each transcript.
+    /// For programs: an object of JSON (RFC 8259); `replay` prints one for each transcript.
     Json,
 }
 
-/// Reads the command line. The error is also how help and version are shown.
+/// Reads the command line. Help and version are shown by way of the error.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
     if let [_, argument] = &arguments[..]
@@ -168,8 +168,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
     })
 }
 
-/// What super-servers and `listen` start us with, where it is that simple: the definition of everything that can be typed
-/// takes longer to make than the rest of the way to the greeting. Says nothing that `command` would not say.
+/// Recognises the simple command lines of super-servers and of `listen`. Building the definition of the whole command
+/// line takes longer than everything else before the greeting. Command lines that are not recognised here go to
+/// `command`, and the result is the same in both ways.
 fn of_a_super_server(arguments: &[OsString]) -> Option<Options> {
     let mut arguments = arguments.get(1..)?;
     let mut protocol = None;
@@ -195,7 +196,7 @@ fn of_a_super_server(arguments: &[OsString]) -> Option<Options> {
     Some(Options { config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()), protocol, debug, log })
 }
 
-/// The arguments, `-d` without flags written as `-da`: as in the original, the flags can be left out.
+/// The arguments with `-da` in place of a `-d` without flags: as in the original, the flags can be omitted.
 fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let mut arguments = arguments.peekable();
     std::iter::from_fn(move || {
@@ -211,7 +212,7 @@ fn with_debug_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<
     })
 }
 
-/// The definition that help and shell completions are made from.
+/// The definition of the command line, also used for help and shell completions.
 pub fn command() -> Command {
     Command::new("mailrecv")
         .version(env!("CARGO_PKG_VERSION"))
@@ -257,7 +258,7 @@ pub fn command() -> Command {
                 .global(true),
         )
         .arg(peer_argument().help("The peer, when standard input is no connection"))
-        // What a subcommand takes is built when it is called by its name: no session is.
+        // The arguments of a subcommand are built only if it is called; sessions need none of them.
         .subcommand(
             Command::new("listen").about("Accept connections and start a receiver for each").defer(listen_arguments),
         )
@@ -425,7 +426,7 @@ fn passwd_arguments(command: Command) -> Command {
         )
 }
 
-/// Reads the name of an account.
+/// Reads an account's name.
 fn account_name(text: &str) -> Result<String, String> {
     match accounts::misnamed(text) {
         Some(why) => Err(why.to_owned()),
@@ -450,7 +451,7 @@ fn bound(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help).value_parser(value_parser!(u32).range(1..))
 }
 
-/// Reads a mode as chmod(1) has it, in octal digits.
+/// Reads a file mode in octal digits, as chmod(1) does.
 fn socket_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
     mode.ok_or_else(|| format!("`{text}` is no mode: write three octal digits, as in 660"))
@@ -503,13 +504,13 @@ fn error(message: impl std::fmt::Display) -> clap::Error {
     command().error(ErrorKind::ValueValidation, message)
 }
 
-/// The option that LMTP is asked for with; super-servers' entries have it in front.
+/// The option for LMTP; in super-servers' entries it comes first.
 pub(crate) const LMTP: &str = "--lmtp";
 
-/// The only argument of a process that a session starts to run its commands.
+/// The only argument of the process that a session starts for its commands.
 pub(crate) const RUN_COMMANDS: &str = "--run-commands";
 
-/// Only the owner and the group of a Unix socket can connect.
+/// Owner and group of a Unix socket can connect, others cannot.
 const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 const DEFAULT_CONFIG: &str = "/etc/mailrecv.conf";

@@ -1,4 +1,4 @@
-//! Dates as mail and logs have them.
+//! Dates in the formats of mail and logs.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -12,19 +12,19 @@ pub(crate) struct Asctime(OffsetDateTime);
 pub(crate) struct HeaderDate(OffsetDateTime);
 
 impl Asctime {
-    /// Now, in local time; in UTC if that cannot be told.
+    /// The current local time, or UTC if the local time zone is unknown.
     pub(crate) fn now_local() -> Self {
         Self(now_local())
     }
 
-    /// This moment, in UTC.
+    /// This time in UTC.
     pub(crate) fn in_utc(time: SystemTime) -> Self {
         Self(OffsetDateTime::from(time))
     }
 }
 
 impl HeaderDate {
-    /// This moment, in local time.
+    /// This time in the local time zone.
     pub(crate) fn of(time: SystemTime) -> Self {
         Self(in_local_time(OffsetDateTime::from(time)))
     }
@@ -53,12 +53,12 @@ impl fmt::Display for HeaderDate {
 pub(crate) struct Timestamp(OffsetDateTime);
 
 impl Timestamp {
-    /// Now.
+    /// The current time.
     pub(crate) fn now() -> Self {
         Self(OffsetDateTime::now_utc())
     }
 
-    /// The same in a form for the names of files: `20261121T013250.000000Z`.
+    /// The time in a form for file names: `20261121T013250.000000Z`.
     pub(crate) fn for_names(&self) -> String {
         self.to_string().replace(['-', ':'], "")
     }
@@ -72,7 +72,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Reads the file that says what the local time is, while it can be read.
+/// Reads the file with the local time zone, before the sandbox makes that impossible.
 pub(crate) fn learn_time_zone() {
     now_local();
 }

@@ -1,9 +1,9 @@
-//! Opening what a path leads to, where others may be able to change what is on its way.
+//! Opens paths safely, even if others can change something on the way.
 //!
-//! Who can write to a folder can put something else in the place of a name between two looks at it. So no name is looked
-//! at twice: the folders on the way are held open, each found in the one before it, a symbolic link is judged by the
-//! descriptor that it is read from, and the last name is opened in the folder that the way led to and never followed
-//! (path_resolution(7), openat(2)).
+//! Somebody who can write to a folder can replace a name between two looks at it. So no name is looked at twice: the
+//! folders on the way are kept open, and each is found in the one before it. The owner of a symbolic link is checked by
+//! the descriptor from which the link is read. The last name is opened in the folder that the way led to, and is not
+//! followed if it is a link (path_resolution(7), openat(2)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -20,8 +20,8 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, syncfs};
 
-/// Opens a file, or makes it with this mode if the flags say so. Symbolic links on the way are followed only if they are
-/// root's or ours.
+/// Opens a file, or makes it with this mode if the flags say so. Symbolic links on the way are followed only if they
+/// belong to root or to us.
 pub(crate) fn open(path: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
     match open_without_links(path, flags, mode) {
         Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM) => Entry::find(path)?.open(flags, mode),
@@ -29,16 +29,16 @@ pub(crate) fn open(path: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
     }
 }
 
-/// Opens a folder: with O_PATH, so that names can be used in it; with O_RDONLY, so that it can be synced too.
+/// Opens a folder: with O_PATH to use names in it, with O_RDONLY to sync it too.
 pub(crate) fn open_folder(path: &Path, access: OFlag) -> io::Result<File> {
     open(path, access | OFlag::O_DIRECTORY, Mode::empty())
 }
 
-/// The same for a folder in one that is open; `at` is where that is, for messages.
+/// Opens a folder inside an open one; `at` is the path of the latter, for messages.
 pub(crate) fn open_folder_in(folder: impl AsFd, at: &Path, name: &str, access: OFlag) -> io::Result<File> {
     let flags = access | OFlag::O_DIRECTORY;
     match openat(&folder, OsStr::new(name), flags | OFlag::O_NOFOLLOW, Mode::empty()) {
-        // A symbolic link is no folder, either.
+        // This is also the error for a symbolic link.
         Err(Errno::ENOTDIR) => {
             let folder = folder.as_fd().try_clone_to_owned()?;
             Walk::new(folder, at, Path::new(name)).go()?.open(flags, Mode::empty())
@@ -47,23 +47,23 @@ pub(crate) fn open_folder_in(folder: impl AsFd, at: &Path, name: &str, access: O
     }
 }
 
-/// A name in an open folder: where a path leads once the symbolic links on its way have been followed.
+/// A name in an open folder: what a path leads to when the symbolic links on its way have been followed.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Held by O_PATH: names can be used in it.
+    /// Opened with O_PATH, so that names in it can be used.
     folder: OwnedFd,
     /// The path of the folder, for messages.
     at: PathBuf,
     name: OsString,
-    /// What has this name, held by O_PATH; `None` if nothing has.
+    /// The file with this name, opened with O_PATH; `None` if there is none.
     found: Option<File>,
-    /// O_NOFOLLOW, but for a name that is the kernel's own.
+    /// O_NOFOLLOW, except for names that the kernel itself provides in /proc.
     follows: OFlag,
 }
 
 impl Entry {
-    /// Walks to the last name of the path. An error if a folder on the way is missing, or a symbolic link, also under the
-    /// last name, is neither root's nor ours: somebody else's could lead anywhere.
+    /// Follows the path up to its last name. It is an error if a folder is missing, or if a symbolic link, even as the
+    /// last name, belongs to neither root nor us: it could lead anywhere.
     pub(crate) fn find(path: &Path) -> io::Result<Self> {
         let ends_in_name =
             path.file_name().filter(|name| path.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes()));
@@ -78,32 +78,32 @@ impl Entry {
         Walk::new(here, Path::new(""), path).go()
     }
 
-    /// Whether the name is that of something that a process has open, in /proc.
+    /// Whether the name is one in /proc that stands for something a process has open.
     pub(crate) fn is_of_a_process(&self) -> bool {
         self.follows.is_empty()
     }
 
-    /// What has the name, or had when it was found. It cannot be read or written by this descriptor.
+    /// The file that had this name when it was found. It cannot be read or written by this descriptor.
     pub(crate) fn found(&self) -> Option<&File> {
         self.found.as_ref()
     }
 
-    /// The same, to keep.
+    /// The same, as a value to keep.
     pub(crate) fn into_found(self) -> Option<File> {
         self.found
     }
 
-    /// The folder that holds the name. It cannot be read by this descriptor.
+    /// The folder with the name. It cannot be read by this descriptor.
     pub(crate) fn folder(&self) -> &OwnedFd {
         &self.folder
     }
 
-    /// The same, to keep.
+    /// The same, as a value to keep.
     pub(crate) fn into_folder(self) -> OwnedFd {
         self.folder
     }
 
-    /// The path of that folder, for people.
+    /// The path of that folder, for messages.
     pub(crate) fn at(&self) -> &Path {
         if self.at.as_os_str().is_empty() { Path::new(".") } else { &self.at }
     }
@@ -113,14 +113,14 @@ impl Entry {
         &self.name
     }
 
-    /// Opens what has the name now, or makes a file with this mode if the flags say so. An error if it has become a
-    /// symbolic link.
+    /// Opens the file that has the name now, or makes one with this mode if the flags say so. It is an error if the
+    /// name has become a symbolic link.
     pub(crate) fn open(&self, flags: OFlag, mode: Mode) -> io::Result<File> {
         Ok(openat(&self.folder, &self.name, flags | self.follows, mode)?.into())
     }
 
-    /// Makes the name of this file, or folder, durable. A folder that we may pass through but not read cannot be synced by
-    /// itself; then all of its file system is.
+    /// Makes the name of this file or folder durable. If we may not read its folder, the folder cannot be synced by
+    /// itself; then the whole file system is.
     pub(crate) fn sync_name(&self, file: &File) -> io::Result<()> {
         match sync_folder(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(syncfs(file)?),
@@ -129,13 +129,13 @@ impl Entry {
     }
 }
 
-/// On the way along a path.
+/// The state while a path is followed.
 struct Walk {
-    /// Where we are, held by O_PATH.
+    /// The folder that was reached, opened with O_PATH.
     folder: OwnedFd,
-    /// The same, for messages.
+    /// Its path, for messages.
     at: PathBuf,
-    /// What is still to go, the next name last.
+    /// The remaining names in reverse order.
     way: Vec<OsString>,
     links: usize,
 }
@@ -149,13 +149,13 @@ impl Walk {
 
     fn go_on_along(&mut self, path: &Path) {
         if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-            // What stands before it has to be a folder.
+            // What comes before the slash has to be a folder.
             self.way.push(".".into());
         }
         self.way.extend(path.components().rev().map(|component| component.as_os_str().to_owned()));
     }
 
-    /// Goes to the last name.
+    /// Follows the remaining names up to the last.
     fn go(mut self) -> io::Result<Entry> {
         while let Some(name) = self.way.pop() {
             if name == Component::RootDir.as_os_str() {
@@ -176,7 +176,7 @@ impl Walk {
                         self.go_on_along(Path::new(&target));
                         continue;
                     }
-                    // What /proc/self/fd leads to may have no name at all, and nobody can put a link there.
+                    // What /proc/self/fd leads to may have no name elsewhere, and nobody can replace these links.
                     follows = OFlag::empty();
                     Some(openat(&self.folder, &name, OFlag::O_PATH, Mode::empty())?.into())
                 }
@@ -190,11 +190,11 @@ impl Walk {
                 found => return Ok(Entry { folder: self.folder, at: self.at, name, found, follows }),
             }
         }
-        // The path is the root.
+        // The path is the root directory.
         Ok(Entry { folder: self.folder, at: self.at, name: ".".into(), found: None, follows: OFlag::O_NOFOLLOW })
     }
 
-    /// An error if the link is neither root's nor ours.
+    /// Fails if the link belongs to neither root nor us, or if there are too many links.
     fn judge(&mut self, link: &File, name: &OsStr) -> io::Result<()> {
         let owner = link.metadata()?.uid();
         if owner != 0 && owner != geteuid().as_raw() {
@@ -208,7 +208,7 @@ impl Walk {
     }
 }
 
-/// Makes a folder in another, for nobody but us, if nothing has its name.
+/// Makes a folder inside another, for our user alone, unless the name is taken.
 pub(crate) fn make_folder(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
     match mkdirat(folder, name, Mode::S_IRWXU) {
         Err(Errno::EEXIST) => Ok(()),
@@ -216,24 +216,24 @@ pub(crate) fn make_folder(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Makes the names in a folder durable, which may be held by O_PATH.
+/// Makes the names in a folder durable; the folder may be opened with O_PATH.
 pub(crate) fn sync_folder(folder: impl AsFd) -> io::Result<()> {
     File::from(openat(folder, OsStr::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?).sync_all()
 }
 
-/// Whether a file system has no such thing as syncing a folder, which is not to fail at it: CIFS, vboxsf, some of FUSE
-/// (fsync(2)). EROFS is none of these: ext4 says so when it has given up after an error of the disk.
+/// Whether this error means that the file system cannot sync folders at all, as CIFS, vboxsf and some FUSE file systems
+/// (fsync(2)). EROFS is not such an error: ext4 returns it after a disk error.
 pub(crate) fn cannot_sync_folders(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EINVAL | Errno::EBADF | Errno::EOPNOTSUPP))
 }
 
-/// Device and inode: what makes a file the same file, whatever its names.
+/// Device and inode, which identify a file whatever its names.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// What of a folder lets others than us write to it, who could make mail vanish there, for people.
+/// Why others than us could write to a folder and make mail vanish there, in words for people; `None` if they cannot.
 pub(crate) fn open_to_others(folder: &Metadata) -> Option<&'static str> {
     if is_others(folder) {
         Some("it belongs to another user, who could make mail vanish")
@@ -244,13 +244,13 @@ pub(crate) fn open_to_others(folder: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// Whether it belongs to somebody who is neither root nor us.
+/// Whether a file belongs to neither root nor us.
 pub(crate) fn is_others(metadata: &Metadata) -> bool {
     metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
 }
 
-/// Whether a pipe or socket is our standard input or output, by whatever name: /dev/stdout, say. In a session that is the
-/// connection to the peer.
+/// Whether a pipe or socket is our standard input or output, under any name such as /dev/stdout. In a session that is
+/// the connection to the peer.
 pub(crate) fn is_standard(metadata: &Metadata) -> bool {
     let kind = metadata.file_type();
     let is_same = |stat: FileStat| (stat.st_dev, stat.st_ino) == identity(metadata);
@@ -258,14 +258,14 @@ pub(crate) fn is_standard(metadata: &Metadata) -> bool {
         && (fstat(io::stdin()).is_ok_and(is_same) || fstat(io::stdout()).is_ok_and(is_same))
 }
 
-/// A file system's size and what of it is free, in bytes.
+/// The size of a file system and its free space, in bytes.
 pub(crate) struct Room {
     pub(crate) size: u64,
-    /// To those who are not root.
+    /// For users other than root.
     pub(crate) free: u64,
 }
 
-/// The system's folder for temporary files (environ(7)); an empty TMPDIR names none.
+/// The system's folder for temporary files (environ(7)); an empty TMPDIR is ignored.
 pub(crate) fn temporary_folder() -> PathBuf {
     let folder = std::env::temp_dir();
     if folder.as_os_str().is_empty() { PathBuf::from("/tmp") } else { folder }
@@ -278,13 +278,13 @@ pub(crate) fn room(path: &Path) -> io::Result<Room> {
     Ok(Room { size: bytes(stat.blocks()), free: bytes(stat.blocks_available()) })
 }
 
-/// A file of the system (passwd(5), hosts(5)) as text. What matters in it is ASCII; people's names and comments may be in an
-/// encoding of old, and are no reason to do without the rest.
+/// Reads a file of the system (passwd(5), hosts(5)). Everything that matters in it is ASCII; names and comments in
+/// another encoding must not prevent that.
 pub(crate) fn read_text(path: &str) -> io::Result<String> {
     std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The folder that holds the name of a file.
+/// The folder that a file is in.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -302,22 +302,31 @@ pub(crate) fn openat(folder: impl AsFd, name: &OsStr, flags: OFlag, mode: Mode) 
     }
 }
 
-/// Locks the whole of a file for this process, however many descriptors it has for it, unless another one has (fcntl(2)).
+/// Whether a folder has this name; a symbolic link counts, wherever it leads.
+pub(crate) fn has_name(folder: impl AsFd, name: &str) -> io::Result<bool> {
+    match openat(folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Locks a whole file for this process, through whichever descriptors, unless another process has locked it (fcntl(2)).
 pub(crate) fn lock_as_process(file: &File) -> nix::Result<()> {
     set_process_lock(file, libc::F_WRLCK)
 }
 
-/// Gives up that lock.
+/// Releases that lock.
 pub(crate) fn unlock_as_process(file: &File) -> nix::Result<()> {
     set_process_lock(file, libc::F_UNLCK)
 }
 
-/// Locks one octet of a file, there or not, for this process, unless another one has.
+/// Locks one octet of a file, which may be beyond its end, for this process, unless another process has locked it.
 pub(crate) fn lock_byte(file: &File, at: u64) -> nix::Result<()> {
     fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(libc::F_WRLCK, at, 1))).map(drop)
 }
 
-/// The same, and waits for whoever has it, who must not have it for long.
+/// The same, but waits if another process has the lock, which must not be for long.
 pub(crate) fn wait_for_byte(file: &File, at: u64) -> nix::Result<()> {
     loop {
         match fcntl::fcntl(file, fcntl::FcntlArg::F_SETLKW(&range(libc::F_WRLCK, at, 1))) {
@@ -327,7 +336,7 @@ pub(crate) fn wait_for_byte(file: &File, at: u64) -> nix::Result<()> {
     }
 }
 
-/// Gives up that lock.
+/// Releases that lock.
 pub(crate) fn unlock_byte(file: &File, at: u64) -> nix::Result<()> {
     fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(libc::F_UNLCK, at, 1))).map(drop)
 }
@@ -336,7 +345,7 @@ fn set_process_lock(file: &File, kind: libc::c_int) -> nix::Result<()> {
     fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(kind, 0, 0))).map(drop)
 }
 
-/// So many octets of a file from here on; none stands for all.
+/// A range of octets in a file; length 0 stands for everything from `start` on.
 #[expect(clippy::cast_possible_truncation, reason = "`struct flock` has another type for these constants of one digit")]
 fn range(kind: libc::c_int, start: u64, length: i64) -> libc::flock {
     let l_whence = libc::SEEK_SET as libc::c_short;
@@ -344,8 +353,8 @@ fn range(kind: libc::c_int, start: u64, length: i64) -> libc::flock {
     libc::flock { l_type: kind as libc::c_short, l_whence, l_start, l_len: length, l_pid: 0 }
 }
 
-/// The short way, for a path without any symbolic link. ELOOP if there is one; ENOSYS or EPERM if the kernel, or the
-/// filter of a unit, does not know the call.
+/// Opens a path in which no part is a symbolic link. The error is ELOOP if there is a link, and ENOSYS or EPERM if the
+/// kernel, or a unit's filter, does not know the call.
 fn open_without_links(path: &Path, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
     let mode = if flags.contains(OFlag::O_CREAT) { mode } else { Mode::empty() };
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
@@ -357,5 +366,5 @@ fn open_without_links(path: &Path, flags: OFlag, mode: Mode) -> nix::Result<Owne
     }
 }
 
-/// As many as Linux follows (path_resolution(7)).
+/// The most symbolic links that are followed, as in Linux (path_resolution(7)).
 pub(crate) const MAX_LINKS: usize = 40;

@@ -47,7 +47,7 @@ use std::process::ExitCode;
 use cli::Invocation;
 use exit::Exit;
 
-/// Does what the command line says. Exit status: 0 also when the peer broke off; else sysexits(3).
+/// Does what the command line says. The exit status is one of sysexits(3); it is 0 also when the peer broke off.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let invocation = match cli::parse(arguments) {
         Ok(invocation) => invocation,

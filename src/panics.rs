@@ -1,12 +1,12 @@
-//! Panics: a fault of this program, or of a library, that must cost as little as it can.
+//! Panics are faults of this program or a library, which should do as little harm as possible.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-/// Where the last panic was and what it said.
+/// The place and message of the last panic.
 static LAST: Mutex<String> = Mutex::new(String::new());
 
-/// Keeps panics for the log: standard error may be the peer.
+/// Keeps panics for the log, because standard error may be the connection to the peer.
 pub(crate) fn keep_for_the_log() {
     std::panic::set_hook(Box::new(|panic| {
         if let Ok(mut last) = LAST.lock() {
@@ -15,13 +15,14 @@ pub(crate) fn keep_for_the_log() {
     }));
 }
 
-/// Where the last panic was and what it said, if there was one since this was asked; nothing in it is safe to show.
+/// Takes the place and message of the last panic, if there was one. The text may contain anything, so it has to be
+/// escaped.
 pub(crate) fn take_kept() -> Option<String> {
     let kept = LAST.lock().map(|mut last| std::mem::take(&mut *last)).unwrap_or_default();
     (!kept.is_empty()).then_some(kept)
 }
 
-/// What this returns, or nothing if it panics. For what only reads: what a panic may leave half done must be nobody's.
+/// Calls `read`; returns `None` if it panics. It must change nothing, because a panic could leave that half done.
 pub(crate) fn survive<T>(read: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(read)).ok()
 }

@@ -1,5 +1,5 @@
-//! `mailrecv passwd`: makes a line for the file of accounts out of a password that is typed or piped, and the one with the
-//! secret for a file that has none.
+//! `mailrecv passwd`: makes a line for the file of accounts from a password that is typed or piped, and a line with the
+//! secret if the file has none.
 
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -31,7 +31,7 @@ pub(crate) fn run(name: &str, kind: Kind) -> Exit {
 
 fn lines(name: &str, kind: Kind) -> anyhow::Result<String> {
     let line = line(name, kind)?;
-    // Elsewhere, in a pipe or at a terminal, one line is expected, and nobody knows what it is added to.
+    // A pipe or a terminal gets one line only, because nobody knows which file it is added to.
     let secret = match file_of_standard_output() {
         Some(file) if !accounts::has_secret(&file) => accounts::secret_line()?,
         _ => String::new(),
@@ -39,11 +39,11 @@ fn lines(name: &str, kind: Kind) -> anyhow::Result<String> {
     Ok(secret + &line)
 }
 
-/// What is in the file that standard output goes to, if it is one and can be read.
+/// The content of the file that standard output goes to, if it is a file and readable.
 fn file_of_standard_output() -> Option<Vec<u8>> {
     let file = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
     file.metadata().ok().filter(Metadata::is_file)?;
-    // A shell has opened it for writing alone.
+    // The shell has opened it for writing only, so it is opened again.
     Unread::open(Path::new("/proc/self/fd/1")).read().ok()
 }
 
@@ -55,7 +55,7 @@ fn line(name: &str, kind: Kind) -> anyhow::Result<String> {
     Ok(format!("{name}:{}\n", kind.hash(&password)?))
 }
 
-/// Why this can be nobody's password.
+/// Why this cannot be a password, if so.
 fn unfit(password: &[u8], kind: Kind) -> Option<String> {
     if password.is_empty() {
         return Some("the password is empty: type one, or pipe one line with it".to_owned());
@@ -66,7 +66,7 @@ fn unfit(password: &[u8], kind: Kind) -> Option<String> {
     if password.iter().any(u8::is_ascii_control) {
         return Some("the password has a control character, which clients cannot send: choose another".to_owned());
     }
-    // Clients would have to agree on SASLprep (RFC 4013), and do not.
+    // For other characters clients would have to agree on SASLprep (RFC 4013), which they do not.
     (kind == Kind::ScramSha256 && !password.is_ascii()).then(|| {
         "with scram-sha-256 a password has ASCII characters only, as clients do not agree about others: choose another, \
          or --hash argon2id"
@@ -74,7 +74,7 @@ fn unfit(password: &[u8], kind: Kind) -> Option<String> {
     })
 }
 
-/// Asks twice, without showing what is typed.
+/// Asks for the password twice, without showing it.
 fn typed_twice(name: &str) -> anyhow::Result<Vec<u8>> {
     let silence = Silence::begin()?;
     let ask = |prompt: &str| {
@@ -87,7 +87,7 @@ fn typed_twice(name: &str) -> anyhow::Result<Vec<u8>> {
     Ok(password)
 }
 
-/// A line of standard input, without its end.
+/// Reads a line from standard input, without its end.
 fn next_line() -> anyhow::Result<Vec<u8>> {
     let mut line = Vec::new();
     io::stdin().lock().read_until(b'\n', &mut line).context("standard input")?;
@@ -95,8 +95,8 @@ fn next_line() -> anyhow::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// While there is one, the terminal shows nothing of what is typed but the ends of lines, and signals wait: they strike
-/// when the terminal is as it was.
+/// While this exists, the terminal does not show what is typed, except for line ends, and signals wait until the
+/// terminal is restored.
 struct Silence {
     terminal: Termios,
     mask: SigSet,
@@ -113,12 +113,12 @@ impl Silence {
         silent.local_flags.insert(LocalFlags::ECHONL);
         let mask = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("blocking signals")?;
         let silence = Self { terminal, mask, waiting };
-        // What was typed too early is not meant for this.
+        // Input that was typed before the prompt is discarded.
         tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent).context("the terminal")?;
         Ok(silence)
     }
 
-    /// Waits until there is a line to read; an error if a signal comes first.
+    /// Waits until there is a line to read. A signal that comes first is an error.
     fn until_typed(&self) -> anyhow::Result<()> {
         let stdin = io::stdin();
         let mut ready = [&self.waiting.as_fd(), &stdin.as_fd()].map(|it| PollFd::new(*it, PollFlags::POLLIN));

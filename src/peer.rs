@@ -1,8 +1,8 @@
-//! Who is on the other side of the connection: the address from the socket, and a name only if it is confirmed. At a Unix
-//! socket it is a user of this machine, of whom the kernel knows the number.
+//! Who is on the other side of the connection: its address from the socket, and its name only if that is confirmed. At
+//! a Unix socket it is a user of this machine, whose number the kernel knows.
 //!
-//! A name counts only if the address leads to it and it leads back to the address, and if it is made of letters,
-//! digits, hyphens, underscores and dots: whoever holds an address chooses what its reverse entry says.
+//! A name is accepted only if the address leads to it and it leads back to the address, and if it consists of letters,
+//! digits, hyphens, underscores and dots: the owner of an address decides what its reverse entry says.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,31 +16,31 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr, g
 
 use crate::user;
 
-/// The peer, as rules, headers and the log know it.
+/// The peer as rules, headers and the log see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Where the peer is.
+    /// The peer's address.
     pub address: Address,
-    /// The peer's forward-confirmed name.
+    /// The peer's name, if it is forward-confirmed.
     pub hostname: Option<String>,
 }
 
-/// Where a peer is.
+/// The address of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Address {
-    /// In the network; the address is [`canonical`].
+    /// A network address, in the form of [`canonical`].
     Ip(IpAddr),
-    /// At a Unix socket, as this user: the one who connected (SO_PEERCRED, unix(7)).
+    /// A user of this machine at a Unix socket: the one who connected (SO_PEERCRED, unix(7)).
     Local(Option<u32>),
 }
 
 impl Address {
-    /// Whoever is on the other side of a Unix socket.
+    /// The user on the other side of a Unix socket.
     pub fn of_unix_socket(socket: &impl AsFd) -> Self {
         Address::Local(getsockopt(socket, PeerCredentials).ok().map(|credentials| credentials.uid()))
     }
 
-    /// The address in the network, if the peer has one.
+    /// The network address, if it is one.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Address::Ip(address) => Some(address),
@@ -48,7 +48,7 @@ impl Address {
         }
     }
 
-    /// What patterns are asked about: the address, or the word `local`, which no host's name is.
+    /// The text for patterns: the address, or the word `local`, which cannot be a host name.
     pub fn text(self) -> String {
         match self {
             Address::Ip(address) => address.to_string(),
@@ -63,7 +63,7 @@ impl From<IpAddr> for Address {
     }
 }
 
-/// As it stands in the log: whatever looks for an address or a host name there finds none in `[local:105]`.
+/// The form for the log. `[local:105]` cannot be mistaken for an address or a host name.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,17 +75,17 @@ impl fmt::Display for Address {
 }
 
 impl Peer {
-    /// A peer whose name is not known.
+    /// A peer without a known name.
     pub fn unnamed(address: impl Into<Address>) -> Self {
         Self { address: address.into(), hostname: None }
     }
 
     /// A person at a terminal.
     pub fn at_terminal() -> Self {
-        Self { hostname: Some("(local-tty)".to_owned()), ..Self::unnamed(Origin::Terminal.address()) }
+        Self { hostname: Some(TERMINAL.to_owned()), ..Self::unnamed(Origin::Terminal.address()) }
     }
 
-    /// What programs are told of it.
+    /// The peer as an object for programs.
     pub(crate) fn for_programs(&self) -> serde_json::Value {
         let uid = match self.address {
             Address::Ip(_) => None,
@@ -131,19 +131,19 @@ impl fmt::Display for Peer {
     }
 }
 
-/// How we know who the peer is.
+/// How we found out who the peer is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The command line says so.
+    /// The command line names it.
     Named(Peer),
-    /// The descriptor is a connection from there.
+    /// Standard input is a connection from this address.
     Socket(Address),
     /// A person at a terminal.
     Terminal,
 }
 
 impl Origin {
-    /// The peer's address; people at a terminal are here.
+    /// The peer's address; a person at a terminal has that of this machine.
     pub fn address(&self) -> Address {
         match self {
             Origin::Named(peer) => peer.address,
@@ -153,8 +153,8 @@ impl Origin {
     }
 }
 
-/// Looks at a descriptor. An error if it is no connection (TCP or a Unix socket) and no terminal, or if the peer has
-/// already gone.
+/// Finds out who is connected to a descriptor. It is an error if it is neither a connection (TCP or a Unix socket) nor
+/// a terminal, or if the peer has already gone.
 pub fn origin(descriptor: BorrowedFd<'_>) -> anyhow::Result<Origin> {
     if nix::unistd::isatty(descriptor).unwrap_or(false) {
         return Ok(Origin::Terminal);
@@ -165,7 +165,8 @@ pub fn origin(descriptor: BorrowedFd<'_>) -> anyhow::Result<Origin> {
     let address = match address.family() {
         Some(AddressFamily::Inet) => address.as_sockaddr_in().map(|inet| IpAddr::V4(inet.ip()).into()),
         Some(AddressFamily::Inet6) => address.as_sockaddr_in6().map(|inet6| IpAddr::V6(inet6.ip()).into()),
-        // A pair of sockets, which a wrapper has put between us and whoever that is, has no name.
+        // A socket pair, which a wrapper may have put between us and the peer, has no name; its other side is the
+        // wrapper.
         Some(AddressFamily::Unix) if has_name(descriptor) => Some(Address::of_unix_socket(&descriptor)),
         _ => None,
     };
@@ -177,12 +178,12 @@ pub fn origin(descriptor: BorrowedFd<'_>) -> anyhow::Result<Origin> {
     }
 }
 
-/// Whether a connection came in at a Unix socket that has a name, so that somebody listens there.
+/// Whether a connection came in at a Unix socket with a name, so that somebody listens there.
 fn has_name(descriptor: BorrowedFd<'_>) -> bool {
     getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_ok_and(|own| own.path().is_some() || own.as_abstract().is_some())
 }
 
-/// The port at which a connection of TCP came in; `None` for what is none.
+/// The local port of a TCP connection; `None` for anything else.
 pub(crate) fn local_port(descriptor: BorrowedFd<'_>) -> Option<u16> {
     match local_address(descriptor)? {
         LocalAddress::Tcp(address) => Some(address.port()),
@@ -190,31 +191,31 @@ pub(crate) fn local_port(descriptor: BorrowedFd<'_>) -> Option<u16> {
     }
 }
 
-/// Where a connection came in.
+/// Where a connection came in: our own side of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LocalAddress {
-    /// At a port of this address.
+    /// At this address and port.
     Tcp(SocketAddr),
     /// At the Unix socket of this path.
     Unix(PathBuf),
 }
 
 impl LocalAddress {
-    /// Whether who connects to this address comes in at the same place.
+    /// Whether a connection to this address would come in at the same place.
     pub(crate) fn is_at(&self, address: SocketAddr) -> bool {
-        // What is IPv4 to one side may be mapped for the other.
+        // One side may see an IPv4 address where the other sees it mapped to IPv6.
         let known = |address: SocketAddr| (address.ip().to_canonical(), address.port());
         matches!(self, LocalAddress::Tcp(own) if known(*own) == known(address))
     }
 
-    /// The same for a Unix socket, whatever path leads to it.
+    /// The same for a Unix socket, even under another path.
     pub(crate) fn is_socket(&self, path: &Path) -> bool {
         let known = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
         matches!(self, LocalAddress::Unix(own) if own == path || known(own).is_some_and(|own| Some(own) == known(path)))
     }
 }
 
-/// Where a connection came in; `None` if that has no name.
+/// Our own side of a connection; `None` if that has no name.
 pub(crate) fn local_address(descriptor: BorrowedFd<'_>) -> Option<LocalAddress> {
     let address: SockaddrStorage = getsockname(descriptor.as_raw_fd()).ok()?;
     let v4 = || address.as_sockaddr_in().map(|inet| SocketAddr::from((inet.ip(), inet.port())));
@@ -223,8 +224,8 @@ pub(crate) fn local_address(descriptor: BorrowedFd<'_>) -> Option<LocalAddress> 
     v4().or_else(v6).map(LocalAddress::Tcp).or_else(unix)
 }
 
-/// The address by which a peer is known everywhere, in rules, look-ups, headers and the log: the IPv4 address, if the
-/// peer has one and only its way to us is IPv6.
+/// The address under which rules, look-ups, headers and the log know a peer: its IPv4 address, if it has one and only
+/// the way to us is IPv6.
 pub fn canonical(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => {
@@ -234,10 +235,10 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The IPv4 address in an IPv6 address of one of the two prefixes that say where it stands: the mapped ones of sockets that
-/// serve both (`::ffff:0:0/96`, RFC 4291, 2.5.5.2), and those that a NAT64 gives its IPv4 side (`64:ff9b::/96`, RFC 6052,
-/// 2.1). A network may use other prefixes, `64:ff9b:1::/48` for one (RFC 8215), but there the address does not tell how
-/// long the prefix is, and so not which of its bits are the IPv4 address.
+/// The IPv4 address within an IPv6 address, for the two prefixes that have a fixed place for it: mapped addresses of
+/// sockets that serve both (`::ffff:0:0/96`, RFC 4291, 2.5.5.2), and those that a NAT64 gives to its IPv4 side
+/// (`64:ff9b::/96`, RFC 6052, 2.1). Networks may use other prefixes, such as `64:ff9b:1::/48` (RFC 8215), but then the
+/// address does not show the prefix's length, and so not which bits are the IPv4 address.
 pub(crate) fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [rest @ .., a, b, c, d] = address.octets();
     (is_mapped(address) || rest == NAT64).then(|| Ipv4Addr::new(a, b, c, d))
@@ -247,8 +248,8 @@ fn is_mapped(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some()
 }
 
-/// Whether an address is one that no host has for the whole world: this host's own, those of private networks (RFC 1918,
-/// RFC 4193) and of a provider's inside (RFC 6598), and those of a link (RFC 3927; RFC 4291, 2.5.6).
+/// Whether an address is not globally unique: this host's own, those of private networks (RFC 1918, RFC 4193) and of a
+/// provider's internal network (RFC 6598), and link-local ones (RFC 3927; RFC 4291, 2.5.6).
 pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -259,29 +260,32 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Whether an address can be another host's. A NAT64 passes no others on (RFC 6052, 3.1), so whoever claims to have come
-/// from ourselves through one is not taken at his word.
+/// Whether an address can belong to another host. A NAT64 passes on no others (RFC 6052, 3.1), so a peer that seems to
+/// be this host behind a NAT64 is not believed.
 fn can_come_from_afar(address: Ipv4Addr) -> bool {
     !address.is_loopback() && address.octets()[0] != 0
 }
 
-/// What stands in the place of a name that there is none of.
+/// Stands in place of a missing name.
 const UNKNOWN: &str = "unknown";
 
-/// What stands in the place of address and name for a user of this machine.
+/// The name of a person at a terminal.
+pub(crate) const TERMINAL: &str = "(local-tty)";
+
+/// Stands in place of address and name for a user of this machine.
 const LOCAL: &str = "local";
 
-/// The first 96 bits of what a NAT64 gives its IPv4 side.
+/// The first 96 bits of the addresses that a NAT64 gives to its IPv4 side.
 const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Whether a name is one that a host can have: labels of letters, digits and inner hyphens (RFC 1123, 2.1), and of
-/// underscores, which hosts have all the same, those of containers for one. It is not shaped like an address, and not the
-/// words that stand for who has no name.
+/// Whether a host can have this name: labels of letters, digits and inner hyphens (RFC 1123, 2.1), and of underscores,
+/// which some hosts have all the same, such as containers. It must not look like an address, nor be one of the words
+/// for a missing name.
 pub fn is_valid_hostname(name: &str) -> bool {
     flaw_of_hostname(name).is_none()
 }
 
-/// Why a name is none that a host can have.
+/// Why a host cannot have this name; `None` if it can.
 pub(crate) fn flaw_of_hostname(name: &str) -> Option<&'static str> {
     let mut labels = name.split('.');
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

@@ -1,7 +1,9 @@
-//! What the administrator decided, asked by the session: who may send what to whom, where it goes, and who is who.
+//! Answers the session's questions from what the administrator configured: who may send what to whom, where it goes,
+//! and who may log in.
 //!
-//! The session asks with a [`Question`] and waits; everything that an answer needs (rules, patterns, lines of the
-//! configuration that are read again) is here or below here, and so is the trace of how it came about.
+//! The session asks a [`Question`] and waits. Everything that an answer needs (rules, patterns, lines of the
+//! configuration that are read again) is used here or in functions called from here, and so is the trace of how it came
+//! about.
 
 use std::collections::VecDeque;
 
@@ -20,54 +22,54 @@ use crate::smtp::reply::{self, Reply, Status};
 use crate::smtp::upstream::Sender;
 use crate::smtp::{Answer, Question};
 
-/// The rules, applied to one peer.
+/// The configuration, applied to one peer.
 #[derive(Debug)]
 pub struct Policy<'c> {
     config: &'c Config,
     accounts: Option<&'c Accounts>,
     upstreams: Option<&'c Upstreams<'c>>,
-    /// What the peer said of the message that it named last.
+    /// The sender of the current message, with what the peer announced about the message.
     sender: Option<Sender>,
     peer: &'c Peer,
     is_secured: bool,
-    /// Who the peer has shown to be.
+    /// The account that the peer has logged in to.
     user: Option<String>,
     trace: Trace,
-    /// The last decisions, the oldest first.
+    /// The last questions with their answers, the oldest first.
     remembered: VecDeque<(Question, Answer)>,
 }
 
 impl<'c> Policy<'c> {
-    /// The policy for this peer; how it decides is kept in the trace, if that is wanted.
+    /// The policy for this peer. The trace keeps how it decides, if that is wanted.
     pub fn new(config: &'c Config, peer: &'c Peer, trace: Trace) -> Self {
         let remembered = VecDeque::new();
         let (accounts, upstreams, sender, user) = (None, None, None, None);
         Self { config, accounts, upstreams, sender, peer, is_secured: false, user, trace, remembered }
     }
 
-    /// The same policy, with these accounts.
+    /// The same policy with these accounts.
     pub fn with_accounts(self, accounts: &'c Accounts) -> Self {
         Self { accounts: Some(accounts), ..self }
     }
 
-    /// The same policy, which asks the servers that mail is passed on to as well.
+    /// The same policy, which also asks the servers that mail is passed on to.
     pub fn with_upstreams(self, upstreams: &'c Upstreams<'c>) -> Self {
         Self { upstreams: Some(upstreams), ..self }
     }
 
-    /// The connection is under TLS: whatever was decided is decided anew, and the peer is nobody in particular.
+    /// TLS has begun: the peer is no longer logged in, and remembered answers are dropped.
     pub fn secured(&mut self) {
         (self.is_secured, self.user) = (true, None);
         self.remembered.clear();
     }
 
-    /// The peer is this user: likewise.
+    /// The peer has logged in: remembered answers are dropped.
     pub fn authenticated(&mut self, user: &str) {
         self.user = Some(user.to_owned());
         self.remembered.clear();
     }
 
-    /// What to answer this peer if it may not talk to us at all.
+    /// The reply to a peer that may not talk to us at all.
     pub fn refusal(&mut self) -> Option<Reply> {
         match self.config.rules.admit(self.peer, &mut self.trace) {
             Ok(()) => None,
@@ -78,14 +80,15 @@ impl<'c> Policy<'c> {
         }
     }
 
-    /// Answers what the session asks. What was asked a moment ago has the same answer of the rules: who is put off comes back,
-    /// and who repeats itself to keep us busy costs nothing. Servers that mail is passed on to are asked each time.
+    /// Answers a question of the session. The rules' answers to the last questions are remembered: a peer that was put
+    /// off asks again, and a peer that repeats itself to keep us busy costs nothing. Servers that mail is passed on to
+    /// are asked each time.
     pub fn answer(&mut self, question: &Question) -> Answer {
         let answer = self.rules_answer(question);
         self.refusal_of_others(question, &answer).map_or(answer, Answer::No)
     }
 
-    /// What others than the rules have against what these allow: servers that mail is passed on to, and the lack of room.
+    /// Why others refuse what the rules allow: servers that mail is passed on to, or too little room on the disk.
     pub fn refusal_of_others(&self, question: &Question, answer: &Answer) -> Option<Reply> {
         match (question, answer) {
             (Question::Sender(sender), Answer::Admitted) => {
@@ -98,16 +101,16 @@ impl<'c> Policy<'c> {
         }
     }
 
-    /// What the rules, and the accounts, say to a question of the session.
+    /// The answer of rules and accounts.
     pub fn rules_answer(&mut self, question: &Question) -> Answer {
         match question {
             Question::Sender(sender) => self.sender = Some(sender.clone()),
             Question::Recipient(_) => {}
-            // A password is not kept, and whoever tries it again is to find out nothing by that.
+            // Passwords are not remembered, so that trying one again takes as long as the first time.
             Question::Mechanisms | Question::Password(_) | Question::ScramKeys(_) => return self.decide(question),
         }
         let is_same = |known: &Question| match (known, question) {
-            // To the rules a sender is its address.
+            // For the rules a sender is only its address.
             (Question::Sender(known), Question::Sender(sender)) => known.path == sender.path,
             (known, question) => known == question,
         };
@@ -116,7 +119,7 @@ impl<'c> Policy<'c> {
             return answer.clone();
         }
         let answer = self.decide(question);
-        // What is our fault may be over soon.
+        // If it is our fault, the cause may go away soon.
         if !matches!(&answer, Answer::No(reply) if reply.is_our_fault || reply.code == 421) {
             if self.remembered.len() == MAX_REMEMBERED {
                 self.remembered.pop_front();
@@ -162,8 +165,8 @@ impl<'c> Policy<'c> {
         }
     }
 
-    /// What the server says against a sender that all mail of this peer would be passed on to. Where that depends on the
-    /// recipient, it is asked then.
+    /// The refusal of the next server, if all mail of this peer goes to the same one. Otherwise the server is asked
+    /// when the recipient is known.
     fn upstream_refusal_of_sender(&self, sender: &Sender) -> Option<Reply> {
         let upstreams = self.upstreams?;
         upstreams.begin();
@@ -171,19 +174,19 @@ impl<'c> Policy<'c> {
         upstreams.sender(self.config.rules.only_hop(who)?, sender).err().map(|reply| reply.about(&*sender.path.bare()))
     }
 
-    /// What it says against this recipient.
+    /// The refusal of this recipient by the next server.
     fn upstream_refusal(&self, destinations: &Destinations, mailbox: &Mailbox) -> Option<Reply> {
         let (upstreams, hop): (_, &Hop) = (self.upstreams?, destinations.hop()?);
         upstreams.recipient(hop, self.sender.as_ref()?, mailbox).err().map(|reply| reply.about(mailbox.bare()))
     }
 
-    /// What the accounts say; that they cannot is no fault of the peer.
+    /// The answer of the accounts. If they cannot be read, that is not the peer's fault.
     fn of_accounts(&self, ask: impl FnOnce(&Accounts) -> anyhow::Result<Answer>) -> Answer {
         let answer = self.accounts.context("there are no accounts").and_then(ask);
         answer.unwrap_or_else(|error| Answer::No(reply::cannot_authenticate(format!("{error:#}"))))
     }
 
-    /// What to answer if there is too little room somewhere that messages are written to.
+    /// The refusal if a file system that messages are written to has too little room.
     fn room_refusal(&self) -> Option<Reply> {
         let limit = &self.config.limits.min_free;
         if limit.value == 0 {
@@ -192,7 +195,8 @@ impl<'c> Policy<'c> {
         let spool = self.config.spool_dir.clone().unwrap_or_else(files::temporary_folder);
         let places = self.config.rules.needs().places().iter().map(Place::path);
         places.chain([&*spool]).find_map(|path| {
-            // What is not there yet is in the folder that will hold it; what is not there at all, a delivery will say.
+            // A missing file will be made in its folder. If the folder is missing too, the delivery will fail and say
+            // so.
             let room = files::room(path).or_else(|_| files::room(files::directory_of(path))).ok()?;
             (room.free < limit.value.min(room.size / SPARE_PART)).then(|| {
                 let cause = format!("{} bytes are free on the file system of {}", room.free, path.display());
@@ -201,27 +205,27 @@ impl<'c> Policy<'c> {
         })
     }
 
-    /// Hands out how the last decisions came about.
+    /// Takes the trace of the last decisions.
     pub fn take_trace(&mut self) -> Vec<Finding<'c>> {
         self.trace.take(&self.config.rules)
     }
 }
 
-/// Our part of what makes an exchange another each time (RFC 5802, 5.1).
+/// Our part of the nonce, which makes each exchange different (RFC 5802, 5.1).
 fn nonce() -> anyhow::Result<String> {
     let mut octets = [0; 18];
     SystemRandom::new().fill(&mut octets).ok().context("the system gives no random numbers")?;
     Ok(Base64::encode_string(&octets))
 }
 
-/// The part of a small file system that has to be free, where that is less than `limit.min_free`: a twentieth.
+/// On a small file system one part in so many has to be free, if that is less than `limit.min_free`.
 const SPARE_PART: u64 = 20;
 
-/// Room for the recipients that a transaction puts off after asking about them, and some more.
+/// Enough for the recipients of a transaction that are asked about and put off, and some more.
 const MAX_REMEMBERED: usize = 16;
 
-/// The reply to what one of the rules forbids to this address. `status` goes with the administrator's own words,
-/// `not_allowed` are ours.
+/// The reply if a rule forbids this address. `status` goes with the administrator's words; `not_allowed` is the reply
+/// in our own words.
 fn denied(rules: &Rules, denial: Denial<'_>, address: &str, status: Status, not_allowed: Reply) -> Reply {
     match denial {
         Denial::Refused(refusal) => reply::worded(refusal, status).about(address),

@@ -79,7 +79,7 @@ fn receive(
     let _ = nix::sys::prctl::set_name(c"mailrecv");
     keep_files_readable();
     let mut origin = named.map_or_else(|| peer::origin(std::io::stdin().as_fd()), |peer| Ok(Origin::Named(peer)));
-    // A request to stop waits from here on until the peer can be told, and a file size limit is no end of ours.
+    // From here on a request to stop waits until the peer can be told, and a file size limit does not kill us.
     let signals = Signals::new();
     let loaded = options.load();
     let opened = known.opened.get_or_init(|| loaded.as_ref().map(Opened::open).unwrap_or_default());
@@ -87,12 +87,12 @@ fn receive(
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
     let became_user = user.as_deref().map_or(Ok(()), user::become_user);
-    // Mail is nothing for a core dump, nor for another process of our user with ptrace(2). A change of the user would have
-    // undone this (PR_SET_DUMPABLE(2const)).
+    // No mail may get into a core dump or be read by another process of our user with ptrace(2). This comes after the
+    // change of the user, which would undo it (PR_SET_DUMPABLE(2const)).
     let _ = nix::sys::prctl::set_dumpable(false);
     let log_for =
         |origin: &_| known.log.get_or_init(|| open_log(options, &loaded, became_user.is_ok(), origin, stderr));
-    // A proxy says whose connection it is before anything else is said, and log and rules know nobody but whom it names.
+    // A proxy names its client before anything else is sent. Log and rules are only about that client.
     let (mut connection, mut proxy) = (None, None);
     if let (Ok(Origin::Socket(Address::Ip(address))), Ok(config), Ok(signals)) = (&origin, &loaded, &signals)
         && config.rules.has_proxies()
@@ -131,8 +131,8 @@ fn receive(
     }
     // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
     let (mut peer, name_servers) = peer_of(origin, log);
-    // What runs commands stays outside the sandbox. Inside is read whatever others chose: the answers of name servers,
-    // and then what the peer has to say. Which commands there are is fixed before either.
+    // The process that runs commands stays outside the sandbox. What others can choose is read inside: the answers of
+    // name servers, then the peer's input. Which commands can be run is decided before both.
     let commands = match name_servers {
         Some((address, _)) => config.rules.commands_for_any_name(address),
         None => config.rules.commands_for(&peer),
@@ -214,7 +214,7 @@ impl Unheard {
     fn stop(self, log: &Log, tally: &Tally) -> Stop {
         let (end, reply) = match self {
             Unheard::Gone => {
-                // As who looks whether anybody is there.
+                // Something connected and closed again, as programs do that only check whether a server is there.
                 log.event(&Event::PeerGoneBeforeGreeting);
                 (const { Family::Sessions.with("gone") }, None)
             }
@@ -230,7 +230,7 @@ impl Unheard {
     }
 }
 
-/// Whose connection it is that comes from this address: the proxy says so, if there is one.
+/// The client of a connection from this address: the one that the proxy names, if the address is a proxy's.
 fn client_of(config: &Config, address: IpAddr, connection: &mut Connection<'_>) -> Result<IpAddr, Unheard> {
     let is_proxy = config.rules.is_proxy(address, &mut Trace::default());
     let refused = |broken: BrokenPattern| {
@@ -265,7 +265,7 @@ fn read_header(config: &Config, connection: &mut Connection<'_>) -> Result<Optio
     }
 }
 
-/// What the last words need, as far as a connection has come.
+/// What is known so far of a connection, for replying to the peer if something in this program breaks.
 #[derive(Default)]
 struct Known {
     log: OnceCell<Log>,
@@ -298,7 +298,7 @@ pub(crate) fn cannot_start(error: &clap::Error) -> Exit {
     Exit::Usage
 }
 
-/// For when it is not known where the log is wanted.
+/// The log if no configuration says where it should be.
 fn log_without_configuration(stderr: Stderr) -> Log {
     let origin = peer::origin(std::io::stdin().as_fd());
     log_about(&origin, LogTarget::Syslog, Flags::default(), true, stderr)
@@ -317,7 +317,7 @@ fn open_log(
     };
     let target = match options.log.as_ref().unwrap_or(target) {
         LogTarget::Stderr if stderr == Stderr::WasThePeer => LogTarget::Syslog,
-        // One that we made now could not be opened by the user that is meant.
+        // If we made the file now, the right user could not open it later.
         LogTarget::File(_) if !is_right_user => LogTarget::Syslog,
         LogTarget::File(path) if path.metadata().is_ok_and(|found| files::is_standard(&found)) => LogTarget::Syslog,
         target => target.clone(),

@@ -1,10 +1,11 @@
-//! What a session gives up before it hears the peer: whatever its deliveries and its log cannot need.
+//! What a session gives up before it reads input of the peer: everything that its deliveries and its log do not need.
 //!
-//! Landlock (landlock(7)) takes from this process, for good, every file but those in the folders of the destinations,
-//! running programs, making TCP connections but those to the ports of servers of ours, and sending signals to others; what is open
-//! stays open. What Landlock does not know a list of system calls forbids, for those who ask for it. So a flaw in what
-//! follows would lead to little. The command of a `pipe` would inherit all that, and may well be a set-user-id program
-//! that writes anywhere: commands are run by a process that was started before (src/deliver/runner.rs).
+//! Landlock (landlock(7)) permanently takes from this process access to all files but those in the folders of the
+//! destinations, running programs, TCP connections except to the ports of configured servers, and signals to other
+//! processes. What is open stays open. With `sandbox strict` a list of system calls forbids what Landlock does not
+//! know. So a flaw in later code does little harm. The command of a `pipe` would inherit all of this, and may be a
+//! set-user-id program that writes anywhere; therefore commands are run by a process that was started before
+//! (src/deliver/runner.rs).
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -29,14 +30,14 @@ use crate::message::SpoolFile;
 use crate::net::dns::DNS_PORT;
 use crate::system_calls::{self, Sockets};
 
-/// Enters the sandbox that the configuration asks for. One who has still to ask name servers can reach them, over TCP as
-/// well, until [`forbid_tcp`]. If it does not come to be what it should be, that is logged, or, where it is required, an
-/// error: no mail can be taken.
+/// Enters the sandbox that the configuration asks for. A session that still has to ask name servers can reach them,
+/// also over TCP, until [`forbid_tcp`]. If the sandbox is incomplete, that is logged; if the configuration requires it,
+/// it is an error, and no mail can be taken.
 pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Result<(), Flaw> {
     if config.sandbox.level == Level::Off {
         return Ok(());
     }
-    // A stream to the system log's cannot be opened where the list of system calls is.
+    // The list of system calls does not allow opening a stream socket to the system log.
     log.open(config.sandbox.level == Level::Strict);
     date::learn_time_zone();
     let mut ports = ports(config);
@@ -48,8 +49,8 @@ pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Resu
     if asks_name_servers { Ok(()) } else { forbid_system_calls(config, log) }
 }
 
-/// Lays a second sandbox around the first, for one who has asked name servers: no TCP connection any more but those that
-/// deliveries need. What this kernel cannot enforce was logged by [`enter`].
+/// Adds a second sandbox inside the first, for a session that has asked name servers: from now on only the TCP
+/// connections that deliveries need. What this kernel cannot enforce was logged by [`enter`].
 pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), Flaw> {
     if config.sandbox.level == Level::Off {
         return Ok(());
@@ -65,7 +66,7 @@ fn forbid_system_calls(config: &Config, log: &Log) -> Result<(), Flaw> {
     }
 }
 
-/// The ports that deliveries may connect to, that of name servers among them if they have to ask some.
+/// The ports that deliveries may connect to, and that of name servers if deliveries need them.
 fn ports(config: &Config) -> Vec<u16> {
     let Connections { mut ports, has_names, .. } = config.connections();
     if has_names && !ports.contains(&DNS_PORT) {
@@ -74,7 +75,7 @@ fn ports(config: &Config) -> Vec<u16> {
     ports
 }
 
-/// What sockets deliveries need.
+/// The kinds of sockets that deliveries need.
 fn sockets(config: &Config) -> Sockets {
     let Connections { ports, has_names, has_sockets } = config.connections();
     Sockets { tcp: !ports.is_empty(), names: has_names, local: has_sockets }
@@ -91,7 +92,7 @@ fn tolerate(flaw: Option<Flaw>, config: &Config, log: &Log) -> Result<(), Flaw> 
     }
 }
 
-/// For people: what [`enter`] leaves to a session, a line each.
+/// Describes for people what [`enter`] leaves to a session, one line each.
 pub(crate) fn describe(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     match config.sandbox.level {
@@ -160,14 +161,14 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
     lines
 }
 
-/// For people: what this system does not enforce of the sandbox that the configuration asks for. It is tried, in a thread of
-/// its own, whose affair it is.
+/// Describes for people which parts of the sandbox this system does not enforce. They are tried in a thread of its own,
+/// because the sandbox cannot be left again.
 pub(crate) fn shortcomings(config: &Config) -> Vec<String> {
     if config.sandbox.level == Level::Off {
         return Vec::new();
     }
     let (allowed, is_strict) = (allowed(config), config.sandbox.level == Level::Strict);
-    // Those of brokers may be allowed: what the system enforces does not depend on them.
+    // The ports of brokers are left out: whether the system enforces the sandbox does not depend on them.
     let trial = || {
         let mut said: Vec<_> = Flaw::of(restrict(&allowed, &[])).iter().map(Flaw::to_string).collect();
         if is_strict {
@@ -184,11 +185,11 @@ pub(crate) fn shortcomings(config: &Config) -> Vec<String> {
         .unwrap_or_else(|_| vec!["no sandbox: it cannot be tried".to_owned()])
 }
 
-/// What is possible here that should not be.
+/// What is possible in the sandbox although it should not be.
 fn what_gets_through(is_strict: bool) -> Vec<String> {
-    // Nobody need listen there: what is forbidden is not even tried.
+    // It does not matter whether anybody listens there: a forbidden connection is not even tried.
     let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, DNS_PORT));
-    // To open /dev/null would fail first.
+    // Standard input is inherited, because opening /dev/null would fail first.
     let program = Command::new("/proc/self/exe").arg("--version").stdin(Stdio::inherit()).output();
     let mut tried = vec![("a TCP connection", connection.map(drop)), ("a program", program.map(drop))];
     if is_strict {
@@ -204,14 +205,14 @@ fn what_gets_through(is_strict: bool) -> Vec<String> {
     got_through.map(|(what, _)| format!("{what} is not held back")).collect()
 }
 
-/// What a sandbox is not that it should be.
+/// What a sandbox lacks.
 #[derive(Debug)]
 pub(crate) enum Flaw {
-    /// There is none, for this reason.
+    /// There is no sandbox, for this reason.
     Total(String),
-    /// There is a sandbox, and no list of system calls, for this reason.
+    /// There is a sandbox but no list of system calls, for this reason.
     NoList(String),
-    /// This kernel's Landlock does not know how to hold these back.
+    /// This kernel's Landlock cannot forbid these.
     Partial(Vec<&'static str>),
 }
 
@@ -242,7 +243,7 @@ impl Flaw {
         }
     }
 
-    /// Whether something of it is missing as a whole.
+    /// Whether the sandbox, or the list of system calls, is missing altogether.
     fn is_total(&self) -> bool {
         match self {
             Flaw::Total(_) | Flaw::NoList(_) => true,
@@ -251,7 +252,7 @@ impl Flaw {
     }
 }
 
-/// Whether somebody has set a filter for system calls, which can say anything in the kernel's place (proc(5)).
+/// Whether a filter for system calls is in place, which may return any error in the kernel's name (proc(5)).
 fn is_filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().any(|line| line.split_ascii_whitespace().eq(["Seccomp:", "2"]))
@@ -281,12 +282,12 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// A file, or a folder with all that is in it, and what may be done there.
+/// A file, or a folder with everything in it, and what may be done there.
 struct Allowed {
-    /// For people.
+    /// For messages to people.
     path: PathBuf,
     what: What,
-    /// Held by O_PATH, and found in the way in which deliveries find it; or why they will not.
+    /// Opened with O_PATH, in the same way as deliveries find it; or why they cannot find it.
     found: io::Result<OwnedFd>,
 }
 
@@ -294,18 +295,18 @@ struct Allowed {
 enum What {
     /// Writing to a device or FIFO.
     Write,
-    /// Mailboxes.
+    /// Mailboxes in a folder.
     Append,
-    /// A mailbox without its folder.
+    /// A single mailbox, without its folder.
     AppendToFile,
-    /// A maildir.
+    /// A maildir or a folder of messages.
     Deliver,
     /// Mailboxes and maildirs.
     DeliverAnywhere,
 }
 
 impl Allowed {
-    /// A folder, with all that is in it.
+    /// A folder with everything in it.
     fn folder(path: &Path, what: What) -> Self {
         let found = files::open_folder(path, OFlag::O_PATH).map(OwnedFd::from);
         Self { path: path.to_owned(), what, found }
@@ -348,12 +349,12 @@ impl fmt::Display for Allowed {
     }
 }
 
-/// What deliveries may need. The log, the configuration and the file for large messages are open, and the time zone is
-/// known.
+/// Everything that deliveries may need. The log, the configuration and the file for large messages are already open,
+/// and the time zone is known.
 fn allowed(config: &Config) -> Vec<Allowed> {
     let mut allowed: Vec<Allowed> = Vec::new();
     for place in config.rules.needs().places().iter().map(of_place) {
-        // A mailbox that cannot be found must not keep the others from their folder.
+        // A mailbox that cannot be found must not hide the entry for others in the same folder.
         let is_same = |known: &Allowed| {
             known.path == place.path && known.what == place.what && known.found.is_ok() == place.found.is_ok()
         };
@@ -373,8 +374,8 @@ fn of_place(place: &Place) -> Allowed {
     }
 }
 
-/// The folder, not just the file: the file may have to be made, another program may put a new one in its place, and a
-/// new name is only durable when its folder is.
+/// A mailbox needs its folder and not just the file: the file may have to be made, another program may replace it, and
+/// a new name is durable only when the folder is synced.
 fn of_mailbox(file: &Path) -> Allowed {
     let append = |path: &Path, found| Allowed { path: path.to_owned(), what: What::Append, found };
     let entry = match Entry::find(file) {
@@ -388,7 +389,7 @@ fn of_mailbox(file: &Path) -> Allowed {
             let found = entry.into_found().map(OwnedFd::from).ok_or_else(|| ErrorKind::NotFound.into());
             Allowed { path: file.to_owned(), what: What::Write, found }
         }
-        // What a process has open: that file alone, wherever it is.
+        // A name in /proc for something that a process has open stands for that file alone.
         Some(_) if entry.is_of_a_process() => {
             let found = entry.into_found().map(OwnedFd::from).ok_or_else(|| ErrorKind::NotFound.into());
             Allowed { path: file.to_owned(), what: What::AppendToFile, found }
@@ -400,7 +401,7 @@ fn of_mailbox(file: &Path) -> Allowed {
     }
 }
 
-/// What is missing of a maildir is made and synced, up to its name in the folder above.
+/// A maildir that is incomplete needs the folder above it too, where it is made and its name is synced.
 fn of_maildir(directory: &Path) -> Allowed {
     let itself = Allowed::folder(directory, What::Deliver);
     let has = |folder: &OwnedFd, name| files::open_folder_in(folder, directory, name, OFlag::O_PATH).is_ok();
@@ -418,7 +419,7 @@ fn restrict(allowed: &[Allowed], ports: &[u16]) -> Result<RestrictionStatus, Rul
         .scope(Scope::from_all(KNOWN))?
         .create()?;
     for place in allowed {
-        // What was not found cannot be delivered to, which its delivery will say.
+        // If the place was not found, the delivery fails and says so.
         if let Ok(found) = &place.found
             && !is_pipe_or_socket_of_a_process(found)
         {
@@ -431,8 +432,8 @@ fn restrict(allowed: &[Allowed], ports: &[u16]) -> Result<RestrictionStatus, Rul
     ruleset.restrict_self()
 }
 
-/// Whether it has no name but the one in /proc, as what /dev/stdout leads to may be. Landlock knows no rule for such a thing
-/// and forbids nothing about it.
+/// Whether this is a pipe or socket without a name outside /proc, to which /dev/stdout may lead. Landlock has no rules
+/// for these and does not restrict them.
 fn is_pipe_or_socket_of_a_process(found: &OwnedFd) -> bool {
     fstatfs(found).is_ok_and(|stat| [PIPEFS_MAGIC, SOCKFS_MAGIC].contains(&stat.filesystem_type()))
 }
@@ -444,7 +445,7 @@ const SOCKFS_MAGIC: FsType = FsType(0x534f_434b);
 fn restrict_tcp_to(ports: &[u16]) -> Result<(), RulesetError> {
     let mut ruleset =
         Ruleset::default().handle_access(AccessNet::from_all(KNOWN))?.handle_access(AccessFs::Refer)?.create()?;
-    // To rename from folder to folder, as maildirs need it, every sandbox has to allow, also one that is not about files.
+    // Every sandbox has to allow renaming from folder to folder, which maildirs need, even one that is not about files.
     if let Ok(root) = files::open_folder(Path::new("/"), OFlag::O_PATH) {
         ruleset = ruleset.add_rule(PathBeneath::new(root, AccessFs::Refer))?;
     }
@@ -454,7 +455,8 @@ fn restrict_tcp_to(ports: &[u16]) -> Result<(), RulesetError> {
     ruleset.restrict_self().map(drop)
 }
 
-/// Since which Landlock what is held back (landlock(7)). Programs and files are since the first.
+/// Which version of Landlock first knew what is forbidden here (landlock(7)). Programs and files are known since the
+/// first.
 const SINCE: [(ABI, &str); 4] = [
     (ABI::V3, "cutting files back"),
     (ABI::V4, "TCP connections"),
@@ -462,7 +464,7 @@ const SINCE: [(ABI, &str); 4] = [
     (ABI::V6, "signals to others and abstract sockets"),
 ];
 
-/// The newest Landlock this was tested with; an older kernel enforces what it knows.
+/// The newest Landlock version that this was tested with. An older kernel enforces what it knows.
 const KNOWN: ABI = ABI::V6;
 
 #[cfg(test)]

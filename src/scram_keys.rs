@@ -1,4 +1,4 @@
-//! The keys of SCRAM-SHA-256 (RFC 5802, RFC 7677): what is kept of a password, and what is computed from that.
+//! The keys of SCRAM-SHA-256 (RFC 5802, RFC 7677): how they are made from a password, and how they are used.
 
 use std::num::NonZeroU32;
 
@@ -9,21 +9,21 @@ use subtle::ConstantTimeEq;
 /// A key, a proof or a signature.
 pub type Key = [u8; SHA256_OUTPUT_LEN];
 
-/// What the server keeps of a password (RFC 5802, section 3): with it nobody can log in.
+/// What the server keeps of a password (RFC 5802, section 3); nobody can log in with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScramKeys {
-    /// What makes the same password another key for everybody.
+    /// Random octets that make the keys different even for equal passwords.
     pub salt: Vec<u8>,
-    /// How often the password goes through HMAC.
+    /// How many times HMAC is applied to the password.
     pub iterations: NonZeroU32,
-    /// What the client's proof is held against.
+    /// Verifies the client's proof.
     pub stored_key: Key,
-    /// What we prove to the client with that we know its password.
+    /// Proves to the client that we know its password.
     pub server_key: Key,
 }
 
 impl ScramKeys {
-    /// The keys of a password, which stands as it is: SASLprep (RFC 4013) changes nothing about ASCII.
+    /// Derives the keys of a password. It is not changed by SASLprep (RFC 4013), which has no effect on ASCII.
     pub fn of_password(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Self {
         let mut salted = [0; SHA256_OUTPUT_LEN];
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password, &mut salted);
@@ -31,13 +31,13 @@ impl ScramKeys {
         Self { salt, iterations, stored_key, server_key }
     }
 
-    /// Whether these are the keys of this password.
+    /// Whether these keys were derived from this password.
     pub fn is_of(&self, password: &[u8]) -> bool {
         let typed = Self::of_password(password, self.salt.clone(), self.iterations);
         typed.stored_key.ct_eq(&self.stored_key).into()
     }
 
-    /// Whether a client that sends this proof, behind what both have said (`AuthMessage`), knows the password.
+    /// Whether this proof over the messages of both sides (`AuthMessage`) shows that the client knows the password.
     pub fn is_proof(&self, auth_message: &[u8], proof: &[u8]) -> bool {
         let Ok(proof) = Key::try_from(proof) else { return false };
         let mut client_key = mac(&self.stored_key, auth_message);
@@ -45,7 +45,7 @@ impl ScramKeys {
         hash(&client_key).ct_eq(&self.stored_key).into()
     }
 
-    /// What shows the client that we know its password (`ServerSignature`).
+    /// The signature that proves to the client that we know its password (`ServerSignature`).
     pub fn server_signature(&self, auth_message: &[u8]) -> Key {
         mac(&self.server_key, auth_message)
     }
@@ -62,7 +62,7 @@ fn hash(text: &[u8]) -> Key {
     sized(digest(&SHA256, text).as_ref())
 }
 
-/// What SHA-256 has made, in its size.
+/// A hash as an array.
 fn sized(made: &[u8]) -> Key {
     let mut key = [0; SHA256_OUTPUT_LEN];
     key.copy_from_slice(made);

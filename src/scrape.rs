@@ -1,4 +1,4 @@
-//! `mailrecv metrics`: what sessions have counted in `metrics_file`, for who passes it on to Prometheus.
+//! `mailrecv metrics`: prints the counts in `metrics_file`, for a program that passes them on to Prometheus.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use crate::config;
 use crate::exit::Exit;
 use crate::metrics::{Counts, Flaw, Record, exposition};
 
-/// Writes the numbers in this file, or in the one that the configuration names, to standard output. The latter need not
-/// be there: nothing has been counted yet then.
+/// Prints the counts in this file, or in the one that the configuration names. The latter may be missing: then nothing
+/// has been counted yet.
 pub(crate) fn run(options: &Options, file: Option<&Path>) -> Exit {
     let told = match file.map_or_else(|| named(options), |file| Ok(file.to_owned())) {
         Ok(named) => tell(&named, file.is_none()),

@@ -1,6 +1,7 @@
-//! The only loop: give the session its input, execute the step.
+//! The only loop: it gives the session its input and executes the step that comes back.
 //!
-//! Everything that touches the world is here or below here: descriptors, clock, log, deliveries. The session decides.
+//! Everything that touches the world is done here or in a function called from here: descriptors, the clock, the log,
+//! deliveries. The session decides what is done.
 
 mod deadlines;
 mod opened;
@@ -38,38 +39,39 @@ pub struct Server<'a> {
     log: &'a Log,
     signals: &'a Signals,
     tally: &'a Tally,
-    /// Where messages are reported.
+    /// Where messages are reported, if `listen --json` wants that.
     reporter: Option<&'a Reporter>,
-    /// What was delivered and may come again.
+    /// Which messages were delivered already, so that one that comes again is recognised (`exactly_once`).
     records: Option<&'a Records>,
-    /// Whether what comes next will have been sent by a peer that has read our replies.
-    is_next_proof: bool,
+    /// Whether the peer's next input proves that it has read our replies, because it had not sent anything ahead.
+    next_input_confirms: bool,
     connection: Connection<'a>,
     opened: &'a Opened,
-    /// What TLS the connection is under.
+    /// The parameters of TLS, once the connection is encrypted.
     tls: Option<TlsParameters>,
     deadlines: Deadlines<'a>,
     messages: u32,
     refusals: Refusals,
-    /// Our name for the message that is being answered.
+    /// The identifier of the message whose recipients are being answered.
     id: Option<String>,
-    /// What was delivered and is not logged yet, with the message's name.
+    /// A delivery that the log has not heard of yet, with the message's identifier.
     delivered: Option<(String, Delivery)>,
-    /// The message of which a 250 may not have reached the peer yet, and for whom these are.
+    /// The last message that was delivered, until the peer's next input shows that the 250 has arrived: its identifier
+    /// and deliveries.
     unconfirmed: Option<(String, Vec<Delivery>)>,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
-    /// Where messages wait that are too large for memory.
+    /// The file for messages that are too large for memory.
     spool_file: Option<Rc<SpoolFile>>,
     /// The message that is coming in or being delivered.
     spool: Option<Spool>,
-    /// The same, line by line for the log, if that is wanted.
+    /// The same message cut into lines for the log, if flag `l` wants that.
     letter: Lines,
-    /// Where the session is recorded, if it is.
+    /// The transcript of this session, if there is one.
     recording: Recording<'a>,
 }
 
-/// Who is asked and who takes mail.
+/// What a step may need besides the session: the peer, what runs commands, and the servers that mail is passed on to.
 #[derive(Clone, Copy)]
 struct Outside<'o> {
     peer: &'o Peer,
@@ -80,7 +82,7 @@ struct Outside<'o> {
 
 /// Why the session is over.
 enum End {
-    /// One side has said so.
+    /// One side has ended the session in the regular way: QUIT, or a reply that closes.
     Closed,
     /// The peer's time was over.
     TimedOut,
@@ -88,15 +90,16 @@ enum End {
     Stopped,
     /// The peer is gone; the text says how we know.
     PeerGone(String),
-    /// There is no TLS with anybody, and nothing can be said without it.
+    /// TLS cannot begin with anybody, because there is no usable key, and `tls implicit` lets nothing be said without
+    /// it.
     NoKey,
-    /// There is no TLS with it, for this reason, and so no way to say anything.
+    /// The handshake with this peer failed for this reason, so there is no way to tell it anything.
     NotSecured(String),
 }
 
 impl<'a> Server<'a> {
-    /// Sends the greeting over this connection, which under `tls implicit` has to wait for the handshake; the first
-    /// message's time runs from here.
+    /// Sends the greeting over this connection, unless `tls implicit` makes it wait for the handshake. The time for the
+    /// first message runs from here.
     pub fn greet(
         config: &'a Config,
         log: &'a Log,
@@ -116,7 +119,7 @@ impl<'a> Server<'a> {
             tally,
             reporter: None,
             records: None,
-            is_next_proof: false,
+            next_input_confirms: false,
             connection,
             opened,
             tls: None,
@@ -140,22 +143,22 @@ impl<'a> Server<'a> {
         server
     }
 
-    /// Reports messages there.
+    /// From now on messages are reported to `reporter`.
     pub fn report_to(&mut self, reporter: &'a Reporter) {
         self.reporter = Some(reporter);
     }
 
-    /// Delivers nothing again that is known from there.
+    /// From now on a message that `records` knows is not delivered again.
     pub fn recognise(&mut self, records: &'a Records) {
         self.records = Some(records);
     }
 
-    /// Opens the file for large messages now: a session that has confined itself could not.
+    /// Opens the file for large messages now, because a session in its sandbox could not.
     pub fn open_spool_file(&mut self) {
         self.spool_file = Some(Rc::new(SpoolFile::open(self.config.spool_dir.as_ref())));
     }
 
-    /// Records the session, of which this is known so far.
+    /// From now on the session is recorded; `header` is what is known of it so far.
     pub fn record(&mut self, recorder: Recorder, header: &Header) {
         self.recording.begin(recorder, header);
         if self.config.tls() != TlsUse::Implicit {
@@ -164,13 +167,13 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// When the peer's time is over, if no message comes.
+    /// When the peer's time is over if no message is accepted before.
     pub fn deadline(&self) -> Instant {
         self.deadlines.message()
     }
 
-    /// Talks until one side has enough. `refusal` is the answer to the first command of a peer that is not wanted; `runner`
-    /// runs commands.
+    /// Talks until one side ends the session. `refusal` is the answer to the first command of a peer that the rules do
+    /// not want; `runner` runs commands.
     pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
         let trace = Trace::new(self.log.wants(Flags::RULES) || self.recording.is_on());
         let upstreams = Upstreams::new(self.config, &self.opened.relay, self.log, self.signals);
@@ -185,16 +188,16 @@ impl<'a> Server<'a> {
                 false => Ruled::of_peer(refusal.is_some(), &findings),
             }));
         });
-        // To wait for the first command of a peer whose answer is known is to keep a place for nothing. So the answer goes
-        // ahead: the peer reads the same lines in the same order. The 421 that may come unasked (RFC 5321, 3.8) would tell
-        // neither the sender nor the log that this is for good.
+        // Waiting for the first command of a peer whose answer is known would only keep others from this place. So the
+        // answer goes out before the command, and the peer reads the same lines in the same order. A 421, which may
+        // come unasked (RFC 5321, 3.8), would not tell the sender or the log that the refusal is permanent.
         let ahead = refusal.clone().filter(|_| self.deadlines.is_scarce());
         let Config { protocol, domain, limits, .. } = self.config;
         let tls = self.config.tls().into();
         let mut session = Session::new(*protocol, domain, limits, peer, refusal)
             .with_tls(tls)
             .with_auth(self.config.auth(), self.config.auth_in_the_clear());
-        // What we did since the greeting, as looking up a name, was no silence of the peer.
+        // What we did since the greeting, such as looking up the peer's name, must not count as silence of the peer.
         self.deadlines.not_idle();
         let greeted = match self.config.tls() {
             TlsUse::Implicit => self.greet_under_tls(&mut session, &mut policy),
@@ -203,7 +206,7 @@ impl<'a> Server<'a> {
         let first = match ahead {
             Some(refusal) => Step::Close(refusal),
             None if self.connection.buffered().is_empty() => Step::Wait,
-            // It came with the header of a proxy.
+            // Input came together with the header of a proxy.
             None => Step::Continue,
         };
         let end = match greeted {
@@ -214,7 +217,7 @@ impl<'a> Server<'a> {
         self.finish(end, &session);
     }
 
-    /// Executes one step after the other; says why the last one was the last.
+    /// Executes one step after the other; returns why the session is over.
     fn converse<'s>(
         &mut self,
         first: Step,
@@ -256,8 +259,9 @@ impl<'a> Server<'a> {
                     }
                     step
                 }
-                // Whoever has no answer yet will be sent the message again.
-                Step::Deliver(delivery) if delivery.group.start > 0 && self.is_to_stop() => {
+                // We were asked to stop: recipients without an answer get none, and the sender will send them the
+                // message again.
+                Step::Deliver(delivery) if delivery.group.start > 0 && self.signals.is_stopping() => {
                     self.recording.note_end(&End::Stopped);
                     Step::Close(reply::shutting_down(&self.config.domain))
                 }
@@ -289,11 +293,11 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Finds out what the session has to know.
+    /// Answers the session's question: by the rules first, then by servers that mail is passed on to.
     fn ask(&mut self, question: &Question, policy: &mut Policy<'_>) -> Answer {
         let answer = policy.rules_answer(question);
         let refusal = policy.refusal_of_others(question, &answer);
-        // Whoever we asked took its time, and not the peer's.
+        // The time that others took to answer is not the peer's.
         self.deadlines.not_idle();
         let findings = self.log_trace(policy);
         self.recording.with(|recorder| {
@@ -305,7 +309,7 @@ impl<'a> Server<'a> {
         refusal.map_or(answer, Answer::No)
     }
 
-    /// Gives the session what has come, and the spool what comes of it.
+    /// Gives the session the input that has come, and the spool the message text that the session made of it.
     fn receive<'s>(&mut self, session: &mut Session<'s>) -> Step {
         self.text.clear();
         let Turn { used, heard, step } = session.receive(self.connection.buffered(), &mut self.text);
@@ -325,7 +329,7 @@ impl<'a> Server<'a> {
                 let spool =
                     self.spool.get_or_insert_with(|| new_spool(self.config, self.records, &mut self.spool_file));
                 spool.push(&self.text);
-                // What is thrown away, because the message is too large already, gives it no time.
+                // Text that is thrown away because the message is too large already earns no further time.
                 self.deadlines.text_came(self.text.len());
                 if self.log.wants(Flags::LETTERS) {
                     let has_ended = !session.has_text();
@@ -333,7 +337,7 @@ impl<'a> Server<'a> {
                 }
             }
         }
-        // A line that is too long to be a command is no progress until it ends.
+        // A piece of an endless line is no progress.
         if heard != Heard::Nothing || !matches!(step, Step::Wait) {
             self.deadlines.not_idle();
         }
@@ -341,7 +345,7 @@ impl<'a> Server<'a> {
         step
     }
 
-    /// Delivers the message to a group of its recipients; the session words the answer.
+    /// Delivers the message to a group of its recipients; the session turns the outcome into the next step.
     fn deliver<'s>(&mut self, session: &mut Session<'s>, delivery: Delivery, outside: Outside<'_>) -> Step {
         let Outside { peer, runner, upstreams } = outside;
         let id = self.id.take().unwrap_or_else(|| self.new_id());
@@ -389,7 +393,7 @@ impl<'a> Server<'a> {
         step
     }
 
-    /// Sends what is to be sent and waits for more.
+    /// Sends the queued replies and waits for more input.
     fn wait(&mut self) -> Input {
         self.recording.flush();
         if !self.connection.replies().is_empty() {
@@ -398,27 +402,27 @@ impl<'a> Server<'a> {
         let input = self.connection.fill(self.deadlines.idle());
         if let Input::More = input {
             self.unconfirmed = None;
-            if let (Some(records), true) = (self.records, self.is_next_proof) {
+            if let (Some(records), true) = (self.records, self.next_input_confirms) {
                 records.forget_confirmed();
             }
         }
         input
     }
 
-    /// Takes note, before replies leave, of whether the peer has sent anything ahead: that will not show that it has read
-    /// them (RFC 2920).
+    /// Takes note, before replies leave, of whether the peer has sent anything ahead (RFC 2920): such input does not
+    /// show that it has read them.
     fn look_for_input_ahead(&mut self) {
         if self.records.is_some_and(Records::has_unconfirmed) {
-            self.is_next_proof = self.connection.is_quiet();
+            self.next_input_confirms = self.connection.is_quiet();
         }
     }
 
-    /// Counts how the session has ended, and tells the log what it does not know yet.
+    /// Counts how the session has ended, and logs what the log does not know yet.
     fn finish(&mut self, end: End, session: &Session<'_>) {
         self.recording.note_end(&end);
         self.recording.flush();
         self.refusals.finish(self.log);
-        // What a message that broke off had begun.
+        // Completes the last line of a message that broke off.
         log_letter(self.log, &mut self.letter, &[], true);
         self.tally.end(match end {
             End::Closed => const { Family::Sessions.with("closed") },
@@ -431,7 +435,7 @@ impl<'a> Server<'a> {
             End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
             End::NotSecured(why) => {
                 self.log.event(&Event::NotSecured(&why));
-                // STARTTLS may have come together with it.
+                // The peer may have sent STARTTLS right behind the message, so it may not have read the 250.
                 if let Some((id, deliveries)) = &self.unconfirmed {
                     self.log.event(&Event::GoneUnconfirmed { how: &why, id, deliveries });
                 }
@@ -440,7 +444,7 @@ impl<'a> Server<'a> {
                 if session.transaction().is_some() {
                     self.log.event(&Event::GoneInTransaction(&how));
                 } else if let Some((id, deliveries)) = &self.unconfirmed {
-                    // The window that RFC 1047 is about; what comes again is recognised with `exactly_once` only.
+                    // The peer may send this message again (RFC 1047), and only `exactly_once` would recognise it.
                     self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
                 } else {
                     self.log.event(&Event::Gone(&how));
@@ -450,16 +454,10 @@ impl<'a> Server<'a> {
         self.log.event(&Event::Closed(self.messages));
     }
 
-    /// Whether we have been asked to stop, where nothing waits that would take note of that.
-    fn is_to_stop(&self) -> bool {
-        self.signals.clear();
-        self.signals.stop_requested()
-    }
-
-    /// Queues the reply to a command, or to a chunk that others follow, unless many wait already. The one to a message
-    /// leaves at once, whatever else the peer has sent already, and before the spool is given up and, if it is good,
-    /// before the log hears of it, which both may take time: until it leaves, the message is delivered and the peer does
-    /// not know.
+    /// Sends a reply, or queues it if it is not the answer to a message and few others are queued. The answer to a
+    /// message leaves at once, even if the peer has sent more already: until it leaves, the message is delivered and
+    /// the peer does not know. So it also comes before freeing the spool and, if it is a 250, before writing to the
+    /// log, which may take time.
     fn answer(&mut self, reply: &Reply, session: &Session<'_>) -> std::io::Result<()> {
         let enhanced = session.is_extended();
         let sent = match self.delivered.take() {
@@ -475,7 +473,7 @@ impl<'a> Server<'a> {
             }
             None => {
                 self.send(reply, enhanced);
-                // No message ends with this one.
+                // This is not the answer to a message.
                 if self.spool.is_none() || session.has_text() {
                     let may_wait = self.connection.replies().len() < MAX_QUEUED_REPLIES;
                     return if may_wait { Ok(()) } else { self.flush() };
@@ -486,7 +484,7 @@ impl<'a> Server<'a> {
         if !session.is_answering() {
             self.count_refused_message(reply);
             self.give_up_text();
-            // One that is killed later has been counted until here.
+            // If this session is killed later, what happened until here has been counted.
             if self.id.take().is_some()
                 && let Some(why) = self.tally.hand_over()
             {
@@ -506,13 +504,13 @@ impl<'a> Server<'a> {
         self.refusals.log(self.log, reply);
     }
 
-    /// Lets go of the text of a message, which is answered, or was given up between its chunks.
+    /// Frees the text of a message that is answered, or that the peer gave up between its chunks.
     fn give_up_text(&mut self) {
         self.spool = None;
         log_letter(self.log, &mut self.letter, &[], true);
     }
 
-    /// Counts the message of which text has come, if there is one and this, the last word about it, leaves it with nobody.
+    /// Counts a refused message: text of one has come, nobody has it, and this last reply about it says no.
     fn count_refused_message(&self, last_word: &Reply) {
         let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
         if self.spool.is_some() && last_word.is_negative() && !has_been_delivered {
@@ -527,14 +525,14 @@ impl<'a> Server<'a> {
         self.connection.flush(self.deadlines.idle())
     }
 
-    /// Logs how the last decisions came about.
+    /// Logs which rules led to the last decisions, and returns these findings.
     fn log_trace<'c>(&self, policy: &mut Policy<'c>) -> Vec<Finding<'c>> {
         let findings = policy.take_trace();
         findings.iter().for_each(|finding| self.log.event(&Event::Rule(finding)));
         findings
     }
 
-    /// A name for a message that no other has on this machine: the time, this process, and a count.
+    /// A message identifier that is unique on this machine: the time, this process, and a count.
     fn new_id(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         format!("{:x}.{:05x}.{:x}.{:x}", now.as_secs(), now.subsec_micros(), std::process::id(), self.messages)
@@ -557,7 +555,7 @@ fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<Sp
     if records.is_some() { spool.with_hash() } else { spool }
 }
 
-/// Logs a piece of a message as lines, however it was cut; the last one with the message's end.
+/// Logs the lines that end in this piece of a message, and at the message's end the rest as well.
 fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], has_ended: bool) {
     let mut log_line = |line: &[u8]| {
         log.event(&Event::Letter(line));
@@ -569,8 +567,8 @@ fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], has_ended: bool) {
     }
 }
 
-/// So many octets of replies leave although there is more input: 64 KiB of it may be `HELP` ten thousand times. It is far
-/// more than the replies to a group of commands that send mail (RFC 2920, 3.2).
+/// When this many octets of replies are queued they leave, although there is more input: 64 KiB of input can be `HELP`
+/// ten thousand times. Replies to a group of commands that sends mail need far less (RFC 2920, 3.2).
 const MAX_QUEUED_REPLIES: usize = 64 * 1024;
 
 /// How long the last reply may take to leave.

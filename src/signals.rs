@@ -1,11 +1,10 @@
 //! Signals as events: they wait until they are read, and are acted on where that is safe.
 //!
-//! SIGTERM and SIGINT ask us to stop, and so does SIGHUP, unless it is wanted for a reload; SIGCHLD says that a child may
-//! have ended. SIGUSR1 asks `listen` how it is, and must not end sessions that it is sent to as well. SIGXFSZ says nothing:
-//! it is here so that a file size limit is an error of `write` and not our end. All are blocked and wait at a
-//! signalfd(2), also those that whoever started us had ignored. Children would start with them blocked, hence
-//! [`Signals::spawn`].
-//! (`std` ignores SIGPIPE here and gives it back to children.)
+//! SIGTERM and SIGINT ask us to stop. So does SIGHUP, except in a daemon, where it asks for a reload. SIGCHLD says that
+//! a child may have ended. SIGUSR1 asks `listen` for its numbers, and must not end sessions that get it too. SIGXFSZ is
+//! taken over so that a file size limit makes `write` fail and does not kill us. All of them are blocked and wait at a
+//! signalfd(2), even if our parent had ignored them. Children would inherit the blocking, so they are started by
+//! [`Signals::spawn`]. (`std` ignores SIGPIPE in this process and restores it in children.)
 
 use std::cell::Cell;
 use std::io;
@@ -19,20 +18,20 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook::flag;
 
-/// Where signals wait; poll(2) wakes up when there is one.
+/// The signals of this process; its descriptor is ready when one has arrived.
 #[derive(Debug)]
 pub struct Signals {
     waiting: SignalFd,
     stop: Arc<AtomicBool>,
-    /// What SIGHUP says: to stop, unless it has a flag of its own.
+    /// Set by SIGHUP. It is the same flag as `stop`, except in a daemon.
     hangup: Arc<AtomicBool>,
     report: Arc<AtomicBool>,
-    /// Whether there are handlers, which only somebody with children needs.
+    /// Whether signal handlers are installed, which is needed only to start children.
     has_handlers: Cell<bool>,
 }
 
 impl Signals {
-    /// Takes the signals over, for the rest of this process: a value that is dropped does not give them back.
+    /// Takes the signals over for the rest of this process; dropping the value does not undo that.
     pub fn new() -> anyhow::Result<Self> {
         let signals = SigSet::from_iter(SIGNALS);
         signals.thread_block().context("blocking signals")?;
@@ -42,12 +41,12 @@ impl Signals {
         Ok(Self { waiting, hangup: Arc::clone(&stop), stop, report, has_handlers: Cell::new(false) })
     }
 
-    /// The same, for a daemon, to which SIGHUP says that a reload is wanted.
+    /// The same for a daemon, where SIGHUP asks for a reload.
     pub fn of_a_daemon() -> anyhow::Result<Self> {
         Ok(Self { hangup: Arc::default(), ..Self::new()? })
     }
 
-    /// Takes note of what has arrived, so that the descriptor is ready again only when something new has.
+    /// Notes the signals that have arrived, so that the descriptor becomes ready again only for new ones.
     pub fn clear(&self) {
         while let Ok(Some(signal)) = self.waiting.read_signal() {
             let is_about = |about: &&(Signal, _)| about.0 as u32 == signal.ssi_signo;
@@ -57,7 +56,7 @@ impl Signals {
         }
     }
 
-    /// What is remembered of each signal that says something.
+    /// The flag that each signal sets.
     fn flags(&self) -> [(Signal, &Arc<AtomicBool>); 4] {
         [
             (Signal::SIGTERM, &self.stop),
@@ -67,29 +66,35 @@ impl Signals {
         ]
     }
 
-    /// Takes note of a request to stop, so that only another one counts as one.
+    /// Forgets a request to stop, so that a second one can be noticed.
     pub fn forget_stop(&self) {
         self.stop.store(false, Ordering::Relaxed);
     }
 
-    /// Whether we had been asked to stop when [`Signals::clear`] looked last.
+    /// Whether we had been asked to stop at the last [`Signals::clear`].
     pub fn stop_requested(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether a reload was wanted when [`Signals::clear`] looked last, and was not asked for here before.
+    /// Whether we have been asked to stop by now; this notes the signals that have arrived.
+    pub fn is_stopping(&self) -> bool {
+        self.clear();
+        self.stop_requested()
+    }
+
+    /// Whether a reload was requested until the last [`Signals::clear`]; asking resets this.
     pub fn take_reload(&self) -> bool {
-        // Where it asks us to stop, that must not be taken for a reload, and forgotten.
+        // If SIGHUP means to stop, it must not be taken as a reload and then be forgotten.
         !Arc::ptr_eq(&self.hangup, &self.stop) && self.hangup.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether somebody wanted to know how we are, likewise.
+    /// Whether the numbers were requested until the last [`Signals::clear`]; asking resets this.
     pub fn take_report(&self) -> bool {
         self.report.swap(false, Ordering::Relaxed)
     }
 
-    /// Starts a child, for which signals are as they are for any program. For that moment they are not blocked, so one
-    /// of another child's end may not wake us up: look after children before waiting for signals, not only afterwards.
+    /// Starts a child with the default handling of signals. For that moment they are not blocked here, so the end of
+    /// another child may go unnoticed: look after children before waiting for signals, not only afterwards.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         if !self.has_handlers.get() {
             self.install_handlers()?;
@@ -101,8 +106,8 @@ impl Signals {
         child
     }
 
-    /// What arrives while a child is started must not end us; and where SIGCHLD was ignored, the kernel would keep no exit
-    /// status of a child.
+    /// A signal that arrives while a child is started must not end us. And if SIGCHLD were ignored, the kernel would
+    /// keep no exit status of children.
     fn install_handlers(&self) -> io::Result<()> {
         for signal in SIGNALS {
             let noted = self.flags().into_iter().find(|(about, _)| *about == signal).map(|(_, flag)| Arc::clone(flag));

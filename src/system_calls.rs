@@ -1,8 +1,8 @@
-//! The system calls that a session needs once everything it may need is open; all others fail (seccomp(2)).
+//! The system calls that a session needs once everything that it may need is open; all others fail (seccomp(2)).
 //!
-//! A list of what is allowed, not of what is not: what a kernel learns tomorrow is forbidden today. A call that is not in
-//! it fails with EPERM and kills nobody, so that a call that was forgotten here costs a 451 and no mail. One by the
-//! table of another architecture (32-bit x86) ends the process.
+//! This is a list of what is allowed: system calls of future kernels are forbidden already. A call that is not listed
+//! fails with EPERM and does not kill the process, so that a forgotten one causes a 451 and no lost mail. A call by
+//! another architecture's table (32-bit x86) does end the process.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
-/// What sockets deliveries make beside that for the system log.
+/// The sockets that deliveries open, besides those for the system log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sockets {
-    /// Those of TCP, for servers of ours.
+    /// TCP, to configured servers.
     pub(crate) tcp: bool,
-    /// And those of UDP, for the name servers that know where they are.
+    /// UDP, to name servers that know the addresses of those servers.
     pub(crate) names: bool,
-    /// Those of this machine, for servers on it.
+    /// Unix sockets, to servers on this machine.
     pub(crate) local: bool,
 }
 
-/// Forbids this thread, for good, every system call but those of a session that delivers, logs and ends.
+/// Permanently forbids this thread every system call that a session does not need to deliver, log and end.
 pub(crate) fn forbid_others(sockets: Sockets) -> Result<(), seccompiler::Error> {
     seccompiler::apply_filter(&program(sockets)?)
 }
@@ -41,12 +41,12 @@ fn program(sockets: Sockets) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?.try_into()
 }
 
-/// Calls that are allowed if all of this holds of the arguments in these places; of several for one call, one has to.
+/// Calls that are allowed only if their arguments meet all conditions in one of these entries.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 fn conditions(sockets: Sockets) -> Vec<(i64, Vec<Condition>)> {
     let not_executable = || vec![(2, MaskedEq(flag(libc::PROT_EXEC)), 0)];
     let types = [(sockets.tcp, libc::SOCK_STREAM), (sockets.names, libc::SOCK_DGRAM)];
-    // The usual protocol of its type, and no other: of MPTCP Landlock knows nothing.
+    // Only the default protocol of the socket type: Landlock does not know MPTCP, for example.
     let socket = |family, of_type| {
         let arguments = vec![(0, Eq, flag(family)), (1, MaskedEq(0xf), flag(of_type)), (2, Eq, 0)];
         (libc::SYS_socket, arguments)
@@ -54,7 +54,7 @@ fn conditions(sockets: Sockets) -> Vec<(i64, Vec<Condition>)> {
     let mut conditions = vec![
         (libc::SYS_mmap, not_executable()),
         (libc::SYS_mprotect, not_executable()),
-        // The system log's, which may have been started anew. The type has flags beside it.
+        // For the system log, which may have been restarted. The type is combined with flags.
         (libc::SYS_socket, vec![(0, Eq, flag(libc::AF_UNIX)), (1, MaskedEq(0xf), flag(libc::SOCK_DGRAM))]),
         (libc::SYS_ioctl, vec![(1, Eq, libc::FIONBIO)]),
     ];
@@ -77,7 +77,7 @@ fn flag(constant: i32) -> u64 {
     constant.unsigned_abs().into()
 }
 
-/// What needs no condition. Files are the business of Landlock: here it is only asked what can be done to them.
+/// Calls that are always allowed. Landlock restricts the files; this only restricts what can be done with them.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 const ALLOWED: &[i64] = &[
     // Descriptors.
@@ -156,11 +156,11 @@ const ALLOWED: &[i64] = &[
     libc::SYS_uname,
 ];
 
-/// Of other architectures nobody has made a list yet, and [`program`] says so.
+/// There is no list for other architectures, and [`program`] fails there.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 const ALLOWED: &[i64] = &[];
 
-/// The same by older names, which newer architectures do not have.
+/// Older names of the same calls, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[i64] = &[
     libc::SYS_access,
@@ -185,7 +185,7 @@ const OLDER: &[i64] = &[];
 mod tests {
     use super::*;
 
-    /// Whoever adds one of these should think again.
+    /// Anybody who adds one of these should think twice.
     #[test]
     fn what_leads_out_is_not_in_the_list() {
         for (what, call) in [

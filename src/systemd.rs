@@ -1,6 +1,6 @@
-//! What systemd passes to a service, and what it wants to hear of it (sd_listen_fds(3), sd_notify(3)).
+//! What systemd passes to a service, and what it is told in return (sd_listen_fds(3), sd_notify(3)).
 //!
-//! Without systemd there is nothing to take, and what is said is heard by nobody.
+//! Without systemd nothing is passed, and nobody is told.
 
 use std::io;
 use std::process::Command;
@@ -14,8 +14,8 @@ use sd_notify::NotifyState;
 
 use crate::net::listener::ListeningSocket;
 
-/// Takes the sockets that were passed to this process, each with its name: that of its unit, or its `FileDescriptorName=`.
-/// Of one that is of no use the error says what is wrong with it, and what to write in the unit.
+/// Takes the sockets that were passed to this process, each with its name: that of its unit, or its
+/// `FileDescriptorName=`. If one cannot be used, the error says why and what to write in the unit.
 pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<ListeningSocket>)> {
     if let Err(error) = check_environment() {
         return vec![(String::new(), Err(error))];
@@ -34,7 +34,7 @@ pub(crate) fn passed_sockets() -> Vec<(String, anyhow::Result<ListeningSocket>)>
         .collect()
 }
 
-/// Whether what the environment says of sockets can be so, and is about this process.
+/// Checks that the environment variables about sockets are valid and meant for this process.
 fn check_environment() -> anyhow::Result<()> {
     let value = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let Some(count) = value("LISTEN_FDS") else { return Ok(()) };
@@ -55,13 +55,13 @@ fn check_environment() -> anyhow::Result<()> {
     }
 }
 
-/// More than anybody passes.
+/// More sockets than anybody passes.
 const MOST_SOCKETS: usize = 1000;
 
 fn listener(passed: &mut ListenFd, number: usize) -> anyhow::Result<ListeningSocket> {
     let taken = match passed.take_tcp_listener(number) {
         Ok(socket) => socket.map(ListeningSocket::Tcp),
-        // What is of another kind is left there.
+        // A socket of another kind stays in the list.
         Err(_) => passed
             .take_unix_listener(number)
             .context("its unit has to say ListenStream= with a port or a path")?
@@ -76,12 +76,12 @@ fn listener(passed: &mut ListenFd, number: usize) -> anyhow::Result<ListeningSoc
     Ok(socket)
 }
 
-/// Tells systemd that connections are accepted, or what there is to know now.
+/// Tells systemd that connections are accepted, and the current status.
 pub(crate) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Tells systemd what `systemctl status` shows.
+/// Tells systemd the status that `systemctl status` shows.
 pub(crate) fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
@@ -91,24 +91,24 @@ pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("Waiting for sessions to end")]);
 }
 
-/// Tells systemd that we are not stuck.
+/// Tells systemd that we are alive.
 pub(crate) fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// How often systemd has to hear that we are not stuck: twice in the time of the unit's `WatchdogSec=`.
+/// How often systemd has to be told that we are alive: twice within the unit's `WatchdogSec=`.
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|time| time / 2).filter(|time| !time.is_zero())
 }
 
-/// Keeps what is meant for this process alone from a child.
+/// Removes variables from a child's environment that are meant for this process alone.
 pub(crate) fn withhold(command: &mut Command) {
     for name in ["LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
         command.env_remove(name);
     }
 }
 
-/// What systemd does not hear it will miss, and say so itself.
+/// A failure is ignored: systemd itself will notice what it was not told.
 fn tell(states: &[NotifyState<'_>]) {
     let _: io::Result<()> = sd_notify::notify(states);
 }

@@ -1,12 +1,12 @@
-//! Text that a peer, a name server or a command chose, and how it is written where it could do harm.
+//! Text from a peer, a name server or a command, in a form that does no harm.
 //!
-//! Programs act on the lines of the log and people read them on terminals, so such text never stands there as it came:
-//! [`Untrusted`] shows it with control characters, quotes and brackets written as `<0xNN>`. The original bytes can be
-//! read back from that.
+//! Programs act on lines of the log and people read them on terminals, so such text must not be written as it came.
+//! [`Untrusted`] writes control characters, quotes and brackets as `<0xNN>`, from which the original bytes can be
+//! restored.
 
 use std::fmt::{self, Write as _};
 
-/// Text that a peer, a name server or a command chose. Its `Display` is safe in a log line, a header and a terminal;
+/// Text from a peer, a name server or a command. Its `Display` is safe in a log line, a header and on a terminal, and
 /// there is no other way to write it.
 #[derive(Clone, Copy)]
 pub struct Untrusted<'t> {
@@ -23,23 +23,23 @@ impl<'t> Untrusted<'t> {
         Self { bytes, keep_utf8: false, keep_marks: false, in_angles: false, max: MAX_UNTRUSTED }
     }
 
-    /// The same with the characters of other scripts, as they can be read: only what cannot be seen is escaped.
+    /// The same, but visible characters beyond ASCII are kept.
     pub fn with_utf8(self) -> Self {
         Self { keep_utf8: true, ..self }
     }
 
-    /// The same with what stands in ordinary text: tabs, apostrophes and brackets. For places where no program takes a word
-    /// in brackets or quotes for anything.
+    /// The same, but tabs, apostrophes and brackets are kept too. Only for places where no program gives brackets or
+    /// quotes a meaning.
     pub fn for_people(self) -> Self {
         Self { keep_utf8: true, keep_marks: true, ..self }
     }
 
-    /// The same at any length.
+    /// The same without a limit on its length.
     pub fn whole(self) -> Self {
         Self { max: usize::MAX, ..self }
     }
 
-    /// The same for a place between angle brackets: its own are escaped.
+    /// The same for a place between angle brackets: `<` and `>` are escaped.
     pub fn in_angles(self) -> Self {
         Self { in_angles: true, ..self }
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Untrusted<'_> {
             for (at, character) in chunk.valid().char_indices() {
                 let escape = match character {
                     '[' | ']' | '\'' | '\t' => !self.keep_marks,
-                    // What looks like an escape of ours is escaped, so that every line can be read back.
+                    // Text that looks like an escape is escaped too, so that the original can always be restored.
                     '<' => self.in_angles || chunk.valid()[at..].starts_with("<0x"),
                     '>' => self.in_angles,
                     ' '..='~' => false,
@@ -73,8 +73,8 @@ impl fmt::Display for Untrusted<'_> {
     }
 }
 
-/// Characters that change how a line is shown or where it ends without being seen: controls of both ranges, line and
-/// paragraph separators, direction marks, and what else Unicode calls default ignorable.
+/// Whether a character is invisible but changes how a line is shown or where it ends: both ranges of controls, line and
+/// paragraph separators, direction marks, and everything that Unicode calls default ignorable.
 pub(crate) fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -84,8 +84,8 @@ pub(crate) fn is_invisible(character: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A line of a message for people in a place that programs read, too: whatever their filters look for, an address or the
-/// name of a host in brackets, perhaps with `ERROR` behind it, is not in it.
+/// A line of a message for people in a log that programs read too. It contains nothing that filters look for: no
+/// address or host name in brackets, and no bracket at all if `ERROR` is in the line.
 pub(crate) fn without_hosts<'t>(line: impl fmt::Display + 't) -> impl fmt::Display + 't {
     fmt::from_fn(move |f| {
         let text = line.to_string();
@@ -102,7 +102,7 @@ pub(crate) fn without_hosts<'t>(line: impl fmt::Display + 't) -> impl fmt::Displ
     })
 }
 
-/// Whether something in brackets looks like the full name of a host, which a filter may look up.
+/// Whether brackets contain what looks like a full host name, which a filter may look up.
 fn has_host_in_brackets(text: &str) -> bool {
     let is_part = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_' | '^');
     text.split('[').skip(1).filter_map(|behind| behind.split(']').next()).any(|inside| {
@@ -111,11 +111,11 @@ fn has_host_in_brackets(text: &str) -> bool {
     })
 }
 
-/// A line of the log with the brackets around every address but this one escaped. What the administrator wrote stands in it
-/// as it is, and filters take what is in brackets for the peer.
+/// A line of the log in which brackets around every address but this one are escaped. The administrator's words are in
+/// it unescaped, and filters take an address in brackets for the peer.
 pub(crate) fn with_one_address<'t>(line: impl fmt::Display + 't, address: &'t str) -> impl fmt::Display + 't {
     fmt::from_fn(move |f| {
-        // As a whole: who writes it may do so piece by piece, bracket and address apart.
+        // The whole text is needed: bracket and address may be written in separate pieces.
         let text = line.to_string();
         let mut written = 0;
         while let Some(at) = bracket_of_address(&text, written) {
@@ -132,7 +132,7 @@ pub(crate) fn with_one_address<'t>(line: impl fmt::Display + 't, address: &'t st
     })
 }
 
-/// Where, from this byte on, the first bracket stands that has an address on its inner side.
+/// The position, from this byte on, of the first bracket with an address directly inside it.
 pub(crate) fn bracket_of_address(text: &str, from: usize) -> Option<usize> {
     let brackets = text[from..].match_indices(['[', ']']).map(|(at, bracket)| (from + at, bracket));
     let is_part = |character: char| character.is_ascii_hexdigit() || matches!(character, '.' | ':');
@@ -140,7 +140,7 @@ pub(crate) fn bracket_of_address(text: &str, from: usize) -> Option<usize> {
         let address = match *bracket {
             "[" => {
                 let inside = text[at + 1..].trim_start();
-                // As in an address literal (RFC 5321, 4.1.3).
+                // The tag of an address literal is skipped (RFC 5321, 4.1.3).
                 let inside = inside
                     .split_at_checked(5)
                     .filter(|(tag, _)| tag.eq_ignore_ascii_case("IPv6:"))
@@ -158,7 +158,7 @@ pub(crate) fn bracket_of_address(text: &str, from: usize) -> Option<usize> {
     of_addresses.next().map(|(at, _)| at)
 }
 
-/// How much of one untrusted text a line shows, in bytes.
+/// How many bytes of one text are shown in a line.
 const MAX_UNTRUSTED: usize = 400;
 
 #[cfg(test)]

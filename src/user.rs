@@ -1,41 +1,41 @@
-//! Becoming the user that the configuration names, when started as root.
+//! Becoming the user that the configuration names, if root started us.
 //!
-//! Users and groups are looked up in /etc/passwd and /etc/group: a static binary cannot load the C library's plug-ins
-//! for other sources, and a mail receiver's user is a local one.
+//! Users and groups are looked up in /etc/passwd and /etc/group only: a static binary cannot load the C library's
+//! plug-ins for other sources, and the user of a mail receiver is a local one.
 
 use anyhow::{Context, bail};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgid, setgroups, setuid};
 
 use crate::files::read_text;
 
-/// The number of the user that is meant by `USER` or `USER:GROUP`, as far as we can look.
+/// The number of the user in `USER` or `USER:GROUP`, if it can be found.
 pub(crate) fn id(text: &str) -> Option<u32> {
     Identity::of(text).ok().map(|identity| identity.uid.as_raw())
 }
 
-/// Why nobody can become this user, if that is so.
+/// Why it is impossible to become this user, if so.
 pub(crate) fn trouble(text: &str) -> Option<String> {
     Identity::of(text).err().map(|error| format!("{error:#}"))
 }
 
-/// Whether we are that user. `None` if we are root, who could become it.
+/// Whether we run as this user. `None` if we are root, who could become it.
 pub(crate) fn is_us(text: &str) -> Option<bool> {
     let us = geteuid();
     (!us.is_root()).then(|| id(text) == Some(us.as_raw()))
 }
 
-/// The number of a user who is named, or whose number is given.
+/// The number of a user, given by name or number.
 pub(crate) fn parse(text: &str) -> Option<u32> {
     named_or_number(&read_text("/etc/passwd").unwrap_or_default(), text)
 }
 
-/// The number of a group that is named, or whose number is given.
+/// The number of a group, given by name or number.
 pub(crate) fn group(text: &str) -> Option<u32> {
     named_or_number(&read_text("/etc/group").unwrap_or_default(), text)
 }
 
-/// Does something as this user, and is root again afterwards: for looks at files. Only in a process of one thread, which
-/// has nobody at the other end.
+/// Runs `act` as this user and becomes root again, to find out what the user can do with files. Only for a process with
+/// a single thread and no peer.
 pub(crate) fn as_user<T>(text: &str, act: impl FnOnce() -> T) -> anyhow::Result<T> {
     let Identity { uid, gid, groups } = Identity::of(text)?;
     let (our_groups, our_group) = (getgroups().context("reading the groups")?, getegid());
@@ -64,19 +64,19 @@ pub(crate) fn become_user(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whom a configuration means, in numbers.
+/// The user and groups to become, in numbers.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     uid: Uid,
     gid: Gid,
-    /// All groups, the one above first.
+    /// All groups; `gid` is the first.
     groups: Vec<Gid>,
 }
 
 impl Identity {
     /// Looks up `USER` or `USER:GROUP`, each a name or a number.
     fn of(text: &str) -> anyhow::Result<Self> {
-        // Numbers alone need neither file, and an image of nothing but the program may have none.
+        // Numbers need neither file, and a minimal container image may have none.
         let read = |file| match read_text(file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
             read => read.with_context(|| format!("reading {file}")),
@@ -97,7 +97,7 @@ impl Identity {
         let (name, uid, gid) = match (known, number(user), own_group) {
             (Some((name, uid, gid)), _, own_group) => (Some(name), uid, own_group.unwrap_or(gid)),
             (None, Some(uid), Some(gid)) => (None, uid, gid),
-            // Not the group of root, nor one that has the number by chance.
+            // Neither root's group nor one with the same number is a good guess.
             (None, Some(uid), None) => {
                 bail!("user {uid} has no line in /etc/passwd that says its group: write `{uid}:GROUP`");
             }
@@ -109,13 +109,13 @@ impl Identity {
     }
 }
 
-/// The number of a user or group; the highest stands for none (chown(2)).
+/// Reads the number of a user or group. The highest number means "none" (chown(2)).
 fn number(text: &str) -> Option<u32> {
     let has_sign = text.starts_with('+');
     text.parse().ok().filter(|number| *number != u32::MAX && !has_sign)
 }
 
-/// Who somebody is to programs (passwd(5)).
+/// What programs want to know of a user (passwd(5)).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) name: String,
@@ -125,7 +125,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Who we are. One that /etc/passwd does not know is called by its number and is at home at the root.
+    /// Our own user. If /etc/passwd does not have it, its number is its name, and its home is the root directory.
     pub(crate) fn ours() -> Self {
         Self::of(&read_text("/etc/passwd").unwrap_or_default(), geteuid())
     }
@@ -142,10 +142,11 @@ impl Account {
     }
 }
 
-/// The login shell of who has none (passwd(5)).
+/// The login shell if none is given (passwd(5)).
 const SHELL: &str = "/bin/sh";
 
-/// The name and numbers of who has this name or else this number; passwd(5): `name:password:uid:gid:...`
+/// Finds a user by name, or else by number; returns its name and numbers. The format is passwd(5):
+/// `name:password:uid:gid:...`
 fn user_line<'p>(passwd: &'p str, user: &str) -> Option<(&'p str, u32, u32)> {
     let mut lines = passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -157,8 +158,8 @@ fn user_line<'p>(passwd: &'p str, user: &str) -> Option<(&'p str, u32, u32)> {
     lines.clone().find(|(name, ..)| *name == user).or_else(|| lines.find(|(_, uid, _)| Some(*uid) == number(user)))
 }
 
-/// The number of the user or group of this name, or else this number, whether or not that has a name. Both files have it in
-/// the same place: `name:password:number:...`
+/// The number of the user or group with this name; or the number itself, even if nobody has it. Both files have it in
+/// the same field: `name:password:number:...`
 fn named_or_number(file: &str, text: &str) -> Option<u32> {
     let mut lines = file.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -167,7 +168,7 @@ fn named_or_number(file: &str, text: &str) -> Option<u32> {
     lines.find(|(name, _)| *name == text).map(|(_, number)| number).or_else(|| number(text))
 }
 
-/// group(5): `name:password:gid:member,member`
+/// The groups that have this user as a member. The format is group(5): `name:password:gid:member,member`
 fn supplementary_groups<'g>(group: &'g str, name: &'g str) -> impl Iterator<Item = Gid> + 'g {
     group.lines().filter_map(move |line| {
         let mut fields = line.split(':');

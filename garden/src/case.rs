@@ -1,4 +1,4 @@
-//! A case: one session that is held with a server, octet by octet.
+//! A case: one session with a server, described octet by octet.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 /// One session: what is sent, and where it waits for a reply.
 ///
-/// Octets may have [placeholders](Placeholder) in them; who holds the session puts in what they stand for.
+/// Octets may contain [placeholders](Placeholder), which are replaced when the session is held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Case {
-    /// What it is called in reports and on the command line, unique within a run: `end-of-data/LF.LF/paced`.
+    /// Its name in reports and on the command line, unique within a run: `end-of-data/LF.LF/paced`.
     pub name: String,
-    /// What is done, in this order.
+    /// The steps, in order.
     pub units: Vec<Unit>,
 }
 
@@ -19,30 +19,30 @@ pub struct Case {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// These octets are sent, in one piece, with no octet added. Such steps that follow one another are one piece as well:
-    /// see [`piece`].
+    /// Sends these octets in one piece and adds nothing. Consecutive steps of this kind are sent in one piece too: see
+    /// [`piece`].
     Send {
-        /// Which part of the session they are, for who makes a case smaller or combines it with another.
+        /// The part of the session that they belong to, used when a case is made smaller or combined with another.
         part: Part,
-        /// The octets, placeholders among them.
+        /// The octets, with placeholders.
         #[serde(with = "crate::case::escaped")]
         octets: Vec<u8>,
     },
-    /// One reply is waited for, of one line or of several (RFC 5321, 4.2.1).
+    /// Waits for one reply of one or more lines (RFC 5321, 4.2.1).
     Expect {
-        /// If the reply is no such one, the rest of the session is not held: `2` for any positive one, `354` for this one;
-        /// nothing where any reply will do.
+        /// The beginning of the expected code: `2` for any positive reply, `354` for exactly that one, empty for any
+        /// reply. If another reply comes, the rest of the session is not held.
         code: String,
     },
-    /// For so long nothing is sent; replies that come meanwhile are read, and no later [`Unit::Expect`] is about them.
+    /// Sends nothing for this long. Replies that come meanwhile are read, and no later [`Unit::Expect`] waits for them.
     Pause(Duration),
-    /// TLS begins, with whatever certificate the server has; what follows is encrypted. In front of everything else it begins
-    /// before the greeting (RFC 8314), else behind the reply to STARTTLS (RFC 3207).
+    /// Begins TLS and accepts any certificate; what follows is encrypted. As the first step it begins before the
+    /// greeting (RFC 8314), otherwise after the reply to STARTTLS (RFC 3207).
     StartTls,
 }
 
-/// The octets that go out in one piece where these units begin, and the number of units that they are: all that is sent
-/// before anything is waited for. So a case may tell its parts from one another, and send them in one segment all the same.
+/// The octets that are sent in one piece from the beginning of these units, and the number of units in that piece:
+/// everything before the next wait. So a case can distinguish its parts and still send them in one segment.
 pub fn piece(units: &[Unit]) -> (Vec<u8>, usize) {
     let sent = |unit: &Unit| match unit {
         Unit::Send { octets, .. } => Some(octets.clone()),
@@ -56,7 +56,7 @@ pub fn piece(units: &[Unit]) -> (Vec<u8>, usize) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
-    /// HELO, EHLO or LHLO, with whatever comes before MAIL: STARTTLS, AUTH.
+    /// HELO, EHLO or LHLO, and everything else before MAIL: STARTTLS, AUTH.
     Helo,
     /// MAIL FROM.
     Mail,
@@ -64,11 +64,11 @@ pub enum Part {
     Rcpt,
     /// DATA or BDAT.
     Data,
-    /// A line of the header, or some of them, their ends included.
+    /// One or more lines of the header, with their ends.
     Header,
     /// The empty line behind the header, and the text.
     Body,
-    /// What is meant to end the data, or not to.
+    /// What should end the data, or should not.
     End,
     /// What follows the end of the data: a second transaction, or text that looks like one.
     Tail,
@@ -77,11 +77,11 @@ pub enum Part {
 }
 
 impl Part {
-    /// All of them, in the order of a session.
+    /// All parts, in the order of a session.
     pub const ALL: [Self; 9] =
         [Self::Helo, Self::Mail, Self::Rcpt, Self::Data, Self::Header, Self::Body, Self::End, Self::Tail, Self::Quit];
 
-    /// What it is called in payload files and in reports.
+    /// Its name in payload files and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Helo => "helo",
@@ -97,27 +97,27 @@ impl Part {
     }
 }
 
-/// What stands in the octets of a case for what is only known when it is held.
+/// Stands in the octets of a case for something that is known only when the session is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placeholder {
-    /// A word of letters and digits that no other session has; it tells whose message it is that comes out. It has
-    /// [`TOKEN_LENGTH`] octets, as many as what stands for it, so that lengths which a case gives (BDAT) hold for what is sent.
+    /// A word of letters and digits that no other session has; it shows which session a message belongs to. It has
+    /// [`TOKEN_LENGTH`] octets, as many as the placeholder itself, so that lengths in a case (BDAT) stay correct.
     Token,
-    /// The address that mail comes from.
+    /// The address of the sender.
     Source,
-    /// An address that the server delivers to, or passes on for, whichever role it is asked in.
+    /// An address that the server delivers to, or passes mail on for, depending on the role in which it is asked.
     Destination,
-    /// The domain that is the server's own.
+    /// The server's own domain.
     Domain,
-    /// Another address of the kind of [`Placeholder::Destination`], for a second recipient.
+    /// Another address of the same kind as [`Placeholder::Destination`], for a second recipient.
     SecondDestination,
-    /// What stands before the last `@` of [`Placeholder::Destination`].
+    /// The part of [`Placeholder::Destination`] before its last `@`.
     User,
-    /// What stands behind the last `@` of [`Placeholder::Destination`].
+    /// The part of [`Placeholder::Destination`] behind its last `@`.
     Host,
 }
 
-/// How many octets a token has.
+/// The length of a token in octets.
 pub const TOKEN_LENGTH: usize = Placeholder::Token.text().len();
 
 impl Placeholder {
@@ -125,7 +125,7 @@ impl Placeholder {
     pub const ALL: [Self; 7] =
         [Self::Token, Self::Source, Self::Destination, Self::Domain, Self::SecondDestination, Self::User, Self::Host];
 
-    /// How it is written.
+    /// How it is written in a case.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Token => "__TOKEN__",
@@ -138,7 +138,7 @@ impl Placeholder {
         }
     }
 
-    /// These octets with each placeholder replaced by what it stands for; what is put in is not looked through again.
+    /// Replaces each placeholder in these octets. The replacements are not searched again.
     pub fn fill(octets: &[u8], stands_for: impl Fn(Self) -> String) -> Vec<u8> {
         let mut filled = Vec::with_capacity(octets.len());
         let mut rest = octets;
@@ -162,8 +162,8 @@ impl Placeholder {
     }
 }
 
-/// Octets as text that a person can read and that gives the same octets back: what is printable in ASCII as it is, a
-/// backslash doubled, `\r`, `\n`, `\t`, and `\xHH` for the rest.
+/// Octets as readable text from which the same octets can be restored: printable ASCII as it is, backslashes doubled,
+/// `\r`, `\n`, `\t`, and `\xHH` for the rest.
 pub mod escaped {
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -184,11 +184,11 @@ pub mod escaped {
         text
     }
 
-    /// The octets.
+    /// Restores the octets from their text.
     ///
     /// # Errors
     ///
-    /// A backslash with something behind it that it is never written with, with where it stands, counted in octets from 0.
+    /// An escape that does not exist, with its position in octets, counted from 0.
     pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
         let mut octets = Vec::with_capacity(text.len());
         let mut rest = text.as_bytes();
@@ -220,20 +220,20 @@ pub mod escaped {
         Ok(octets)
     }
 
-    /// Writes them as that text.
+    /// Writes the octets as text.
     ///
     /// # Errors
     ///
-    /// As of the serializer.
+    /// Those of the serializer.
     pub fn serialize<S: Serializer>(octets: &[u8], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&escape(octets))
     }
 
-    /// Reads them from that text.
+    /// Reads the octets from text.
     ///
     /// # Errors
     ///
-    /// As of [`unescape`] and of the deserializer.
+    /// Those of [`unescape`] and of the deserializer.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         unescape(&String::deserialize(from)?).map_err(D::Error::custom)
     }

@@ -1,4 +1,4 @@
-//! The processes that we start: all of them end before we do, when we are to end.
+//! The processes that we start. When we have to end, all of them are ended first.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-/// Who starts a process has it meanwhile; who ends all keeps it, so that no more are started.
+/// Held while a process is started. It is kept by whoever ends all processes, so that no more are started.
 static STARTS: Mutex<()> = Mutex::new(());
 
 fn starts() -> MutexGuard<'static, ()> {
@@ -20,24 +20,24 @@ fn starts() -> MutexGuard<'static, ()> {
 ///
 /// # Errors
 ///
-/// As of [`Command::spawn`].
+/// Those of [`Command::spawn`].
 pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
     let _starts = starts();
     command.spawn()
 }
 
-/// Runs a process to its end, with nothing to read, and returns what it prints.
+/// Runs a process to its end without input, and returns its output.
 ///
 /// # Errors
 ///
-/// As of [`Command::output`].
+/// Those of [`Command::output`].
 pub(crate) fn output(command: &mut Command) -> io::Result<Output> {
     start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
 }
 
-/// Ends all processes that we started, and waits until they are gone. From then on, whoever starts one waits for ever.
+/// Ends all processes that we started, and waits until they are gone. From then on, starting a process waits forever.
 ///
-/// The first process of a server takes all others of its namespace with it: the kernel lets it be gone when they are.
+/// The first process of a server takes all others of its namespace with it: the kernel reports its end after theirs.
 pub(crate) fn end_all() {
     std::mem::forget(starts());
     loop {
@@ -46,14 +46,14 @@ pub(crate) fn end_all() {
             return;
         }
         for child in children {
-            // Another thread of ours may have waited for it meanwhile.
+            // Another of our threads may have reaped it meanwhile.
             let _ = kill(child, Signal::SIGKILL);
             let _ = waitpid(child, None);
         }
     }
 }
 
-/// The processes whose parent we are.
+/// Our child processes.
 fn own() -> Vec<Pid> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok().map(Pid::from_raw));

@@ -1,5 +1,5 @@
-//! A connection that is read while it is written to: a server that answers much while much is sent to it would else wait
-//! for us, and we for it. In the clear or under TLS.
+//! A connection that is read while it is written to; otherwise a server that answers much, while much is sent to it,
+//! would wait for us and we for it. In the clear or under TLS.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -19,29 +19,29 @@ pub(crate) struct Connection {
     tls: Option<Box<ClientConnection>>,
 }
 
-/// How an attempt to go on ended.
+/// The result of a step.
 pub(crate) enum Step {
     /// Something came, or could be sent.
     Done,
-    /// Nothing, until the time was over.
+    /// Nothing happened until the time was over.
     TooLong,
-    /// The other end closed or reset it, or what came is no TLS.
+    /// The other end closed or reset the connection, or sent something that is not TLS.
     Over,
 }
 
 impl Connection {
-    /// One over this socket, in the clear.
+    /// A connection over this socket, in the clear.
     pub(crate) fn over(socket: TcpStream) -> Result<Self> {
         socket.set_nonblocking(true).context("making a socket one that does not block")?;
         let _ = socket.set_nodelay(true);
         Ok(Self { socket, tls: None })
     }
 
-    /// From here on everything is encrypted. [`Connection::until_flushed`] shakes hands.
+    /// From here on everything is encrypted. [`Connection::until_flushed`] does the handshake.
     ///
     /// # Errors
     ///
-    /// The library has none of the versions that it should have.
+    /// The TLS library does not support the versions that it should.
     pub(crate) fn begin_tls(&mut self) -> Result<()> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let anyone = Arc::new(Anyone(Arc::clone(&provider)));
@@ -57,7 +57,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends all of this, and shakes hands where that is due; what comes meanwhile is put behind `incoming`.
+    /// Sends all of this, and does the handshake if it is due. Input that comes meanwhile is appended to `incoming`.
     pub(crate) fn until_flushed(&mut self, mut outgoing: &[u8], incoming: &mut Vec<u8>, until: Instant) -> Step {
         loop {
             if outgoing.is_empty() && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking() && !tls.wants_write()) {
@@ -70,12 +70,13 @@ impl Connection {
         }
     }
 
-    /// Waits until something comes or, where there is something to be sent, can be sent; `outgoing` becomes what is left.
+    /// Waits until there is input, or, if there is something to send, until some of it was sent; `outgoing` becomes the
+    /// rest.
     pub(crate) fn step(&mut self, outgoing: &mut &[u8], incoming: &mut Vec<u8>, until: Instant) -> Step {
         if let Some(tls) = &mut self.tls
             && !outgoing.is_empty()
         {
-            // Its buffer has no limit.
+            // The buffer has no limit, so this cannot fail.
             let _ = tls.writer().write_all(outgoing);
             *outgoing = &[];
         }
@@ -90,7 +91,7 @@ impl Connection {
             Err(_) => return Step::Over,
         }
         let ready = descriptors[0].revents();
-        // Read first: what it said before it closed must not be lost to a write that fails.
+        // Reading comes first: what the server said before it closed must not be lost because a write fails.
         let mut is_over = ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) && !self.read(incoming);
         if ready.contains(PollFlags::OUT) && !is_over {
             is_over = !self.write(outgoing);
@@ -98,7 +99,7 @@ impl Connection {
         if is_over { Step::Over } else { Step::Done }
     }
 
-    /// Whether more may come.
+    /// Reads once; returns whether more may come.
     fn read(&mut self, incoming: &mut Vec<u8>) -> bool {
         let mut buffer = [0; 16 << 10];
         let Some(tls) = &mut self.tls else {
@@ -123,7 +124,7 @@ impl Connection {
         is_well
     }
 
-    /// Whether more can be sent.
+    /// Writes once; returns whether more can be sent.
     fn write(&mut self, outgoing: &mut &[u8]) -> bool {
         let written = match &mut self.tls {
             Some(tls) => tls.write_tls(&mut self.socket).map(|_| 0),
@@ -143,7 +144,7 @@ fn is_only_later(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// Takes whatever certificate a server has: servers of a garden make their own, and nothing secret is said to them.
+/// Accepts any certificate: servers of a garden make their own, and nothing secret is sent to them.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 

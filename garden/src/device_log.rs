@@ -1,4 +1,4 @@
-//! What a server says in the system log: the socket that syslog(3) writes to, with us at the other end.
+//! What a server writes to the system log: we are at the other end of the socket that syslog(3) writes to.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -7,21 +7,21 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-/// Longer than what syslog(3) sends at once.
+/// Longer than any message of syslog(3).
 const LONGEST: usize = 64 << 10;
 
-/// A log that is written.
+/// A log to which a server writes.
 #[derive(Clone, Debug)]
 pub struct DeviceLog {
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl DeviceLog {
-    /// Makes the socket, and reads from it for as long as the process lives.
+    /// Makes the socket, and reads from it as long as the process lives.
     ///
     /// # Errors
     ///
-    /// The socket cannot be made there; there is no thread to be had.
+    /// The socket or the thread cannot be made.
     pub fn start(socket: &Path) -> Result<Self> {
         let socket = UnixDatagram::bind(socket).with_context(|| format!("making the socket {}", socket.display()))?;
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -36,13 +36,13 @@ impl DeviceLog {
         Ok(Self { lines })
     }
 
-    /// What was logged since this was asked last, a line each.
+    /// The lines that were logged since the last call.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.lines.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Without the priority in front (`<22>`), the line end and the NUL that some put behind it.
+/// The message without its priority (`<22>`), and without the line end and NUL that some programs add.
 fn message(text: &str) -> &str {
     let text = text.trim_end_matches(['\n', '\0']);
     let behind = text.strip_prefix('<').and_then(|rest| rest.split_once('>'));

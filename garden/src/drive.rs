@@ -1,4 +1,4 @@
-//! Holds sessions with a server that is up, and gathers what it made of them.
+//! Holds sessions with a running server, and collects what it did with them.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,34 +12,34 @@ use crate::compare::text::find;
 use crate::observation::{Event, Message, Observation, Patience};
 use crate::session::{self, Filling, Hello, Waits};
 
-/// Between two looks at whether a queue is empty.
+/// How long to wait before a queue is checked again.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
-/// A server that is up, asked in one role: to deliver, or to pass mail on.
+/// A running server, asked in one role: to deliver, or to pass mail on.
 pub trait Server {
-    /// What it is called in reports.
+    /// Its name in reports.
     fn name(&self) -> &str;
 
     /// Where it listens.
     fn address(&self) -> SocketAddr;
 
-    /// How it wants to be greeted.
+    /// How it has to be greeted.
     fn hello(&self) -> Hello;
 
-    /// The line that one logs in with, where it wants that.
+    /// The line with which to log in, if it requires that.
     fn login(&self) -> Option<String>;
 
     /// What placeholders stand for in a session with this token.
     fn filling(&self, token: &str) -> Filling;
 
-    /// What it has delivered or passed on since this was asked last.
+    /// What it has delivered or passed on since the last call.
     ///
     /// # Errors
     ///
     /// Mailboxes that cannot be read.
     fn take_messages(&mut self) -> Result<Vec<Message>>;
 
-    /// What it has logged since this was asked last.
+    /// What it has logged since the last call.
     fn take_log(&mut self) -> Vec<String>;
 
     /// Whether it has nothing more to deliver or to pass on.
@@ -49,7 +49,7 @@ pub trait Server {
     /// A queue that cannot be looked at.
     fn is_drained(&mut self) -> Result<bool>;
 
-    /// Starts it again, when it has died.
+    /// Starts it again after it died.
     ///
     /// # Errors
     ///
@@ -57,14 +57,14 @@ pub trait Server {
     fn restart(&mut self) -> Result<()>;
 }
 
-/// Holds a session for each of these cases, one after another, and says what came of each. What is delivered is gathered
-/// once, when the queue is empty.
+/// Holds a session for each of these cases, one after another, and returns an observation of each. Deliveries are
+/// collected once, when the queue is empty.
 ///
 /// # Errors
 ///
 /// Our own faults, and a server that does not come back after it died.
 pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Result<Vec<Observation>> {
-    // What an earlier, slower session left belongs to nobody here.
+    // Messages of earlier, slower sessions do not belong to these.
     server.take_messages()?;
     server.take_log();
     let mut observations = Vec::with_capacity(cases.len());
@@ -85,11 +85,11 @@ pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Resu
             .cloned()
             .collect();
     }
-    // What comes behind the last session was logged for one of them, and for which nobody can say.
+    // What is logged after the last session belongs to one of them, and nobody can tell to which.
     if let Some(last) = observations.last_mut() {
         last.log.extend(server.take_log());
     }
-    // What stays in its queue would be waited for behind all that is held next.
+    // Otherwise all later sessions would wait for what stays in its queue.
     if !is_drained {
         server.restart()?;
     }
@@ -109,7 +109,7 @@ fn hold_one(server: &mut dyn Server, case: &Case, patience: Patience) -> Result<
             reply.unit = reply.unit.and_then(|unit| origins.get(unit).copied());
         }
     }
-    // One that said goodbye is well.
+    // A server that said goodbye is alive.
     let said_goodbye = matches!(transcript.iter().rev().nth(1), Some(Event::Reply(reply)) if reply.code == 221);
     Ok(Observation {
         case: case.name.clone(),
@@ -137,7 +137,8 @@ pub fn is_alive(address: SocketAddr, patience: Duration) -> bool {
     events.is_ok_and(|events| matches!(events.first(), Some(Event::Reply(reply)) if reply.code == 220))
 }
 
-/// Waits until nothing is left to deliver or to pass on: seen twice in a row, as a message may be between two queues.
+/// Waits until nothing is left to deliver or to pass on. This has to be seen twice in a row, because a message may be
+/// between two queues.
 fn wait_until_drained(server: &mut dyn Server, patience: Duration) -> Result<bool> {
     let end = Instant::now() + patience;
     let mut looks = 0;
@@ -153,8 +154,8 @@ fn wait_until_drained(server: &mut dyn Server, patience: Duration) -> Result<boo
     Ok(true)
 }
 
-/// A word that no other session of this process has, and that those of others hardly have; all are of one length, so that
-/// none is the beginning of another.
+/// A word that no other session of this process has, and that sessions of other processes hardly have. All have the
+/// same length, so that none is the beginning of another.
 fn new_token() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -176,10 +177,10 @@ mod tests {
     use super::*;
     use crate::hop::{Answers, Hop};
 
-    /// The next hop itself, as a server that has what comes at once; it may have died.
+    /// The next hop in the role of a server, which has everything at once; it may have died.
     struct Straight {
         hop: Hop,
-        /// Where nobody listens, until it is started again.
+        /// An address where nobody listens, until it is started again.
         died: Option<SocketAddr>,
         restarts: usize,
         looks_until_drained: usize,

@@ -1,5 +1,5 @@
-//! From what was observed to what is to be told: judges every case, looks again at what stands apart, makes it smaller, and
-//! tells each finding once.
+//! Makes a report of what was observed: judges every case, repeats sessions that show differences, makes their cases
+//! smaller, and reports each finding once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,25 +14,25 @@ use crate::observation::{Observation, Servers};
 use crate::report::{CaseEntry, ChainEntry, FORMAT, Finding, Numbers, Report, ServerEntry, Unsteady, public};
 use crate::shrink::{SESSIONS, Shrunk, Wanted, is_same, is_within, shrink};
 
-/// What was seen so far.
+/// What was observed so far.
 #[derive(Clone, Debug, Default)]
 pub struct Gathered {
-    /// The servers in the order in which they are shown, those that could not be had as well.
+    /// The servers in the order of the report, including those that cannot be had.
     pub servers: Vec<ServerEntry>,
-    /// The cases in the order in which they are shown.
+    /// The cases in the order of the report.
     pub cases: Vec<Case>,
-    /// What came of them, in any order.
+    /// The observations, in any order.
     pub observations: Vec<Observation>,
 }
 
-/// How far it goes.
+/// Limits for further sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Whether what stands apart is looked at again, three times.
+    /// Whether differences are confirmed by three more sessions.
     pub confirms: bool,
-    /// How many sessions are held to make one case smaller; 0 for none.
+    /// How many sessions may be used to make one case smaller; 0 for none.
     pub sessions_per_case: usize,
-    /// How many are held to make cases smaller, all together.
+    /// How many sessions may be used for this in all.
     pub sessions: usize,
 }
 
@@ -42,26 +42,25 @@ impl Default for Bounds {
     }
 }
 
-/// What is being done, for whoever shows it.
+/// What is being done, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// So many sessions are held again.
+    /// This many sessions are repeated.
     Again(usize),
     /// A case is made smaller.
     Shrinking {
         /// Its name.
         case: &'a str,
-        /// Which one it is, counted from 1, of those that are gone through.
+        /// Which of the cases it is, counted from 1.
         number: usize,
-        /// How many are gone through. Those take no time that show nothing new.
+        /// How many cases there are. Those that show nothing new take no time.
         of: usize,
-        /// How many sessions were held to make cases smaller so far.
+        /// How many sessions were used so far to make cases smaller.
         sessions: usize,
     },
 }
 
-/// Holds the controls and the cases with each server, one server after another. Whoever can do that in parallel does it
-/// otherwise.
+/// Holds the controls and the cases with each server, one server after another.
 ///
 /// # Errors
 ///
@@ -76,9 +75,10 @@ pub fn gather(servers: &mut dyn Servers, cases: &[Case]) -> Result<Gathered> {
     Ok(gathered)
 }
 
-/// Makes a report of what was gathered. Sessions are held as far as `bounds` allow: to look again, and to make smaller.
+/// Makes a report of what was gathered. `bounds` limits the sessions that are held to confirm differences and to make
+/// cases smaller.
 ///
-/// `oracle` knows what the standard has come of a case, where it says so.
+/// `oracle` knows the outcome of a case according to the standard, if it is determined.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub fn examine(
         gone_through: 0,
     };
     let mut entries = examination.judge(&gathered.servers, gathered.cases, gathered.observations)?;
-    // Small cases first: what they show is then known in the large ones.
+    // Small cases first, so that what they show is already known in larger ones.
     let mut order: Vec<usize> = (0..entries.len()).collect();
     order.sort_by_key(|&index| size(&entries[index].case));
     for index in order {
@@ -145,12 +145,12 @@ struct Examination<'a> {
     unsteady: Vec<Unsteady>,
     findings: Vec<Finding>,
     smallest: Vec<CaseEntry>,
-    /// In how many cases findings were looked for, the present one included.
+    /// In how many cases findings were looked for, including the present one.
     gone_through: usize,
 }
 
 impl Examination<'_> {
-    /// A judgement of each case; what does not come each time is marked in it.
+    /// Judges each case; differences that do not come each time are marked.
     fn judge(
         &mut self,
         servers: &[ServerEntry],
@@ -159,7 +159,7 @@ impl Examination<'_> {
     ) -> Result<Vec<CaseEntry>> {
         let ignorant: BTreeMap<String, Learned> =
             self.learned.keys().map(|name| (name.clone(), Learned { is_known: true, ..Learned::default() })).collect();
-        // They are many and large, and there is each of them once.
+        // Observations are many and large, so each is kept once.
         let mut seen: HashMap<(String, String), Observation> = observations
             .into_iter()
             .map(|observation| ((observation.case.clone(), observation.server.clone()), observation))
@@ -182,7 +182,7 @@ impl Examination<'_> {
         Ok(entries)
     }
 
-    /// Looks again at all that stands apart, and marks what does not each time.
+    /// Repeats everything that shows a difference, and marks what does not come each time.
     fn confirm(&mut self, entries: &mut [CaseEntry]) -> Result<()> {
         let mut asked: BTreeMap<&str, Vec<Case>> = BTreeMap::new();
         for entry in entries.iter() {
@@ -234,7 +234,7 @@ impl Examination<'_> {
         }
     }
 
-    /// The findings of a case: of each kind, the servers that stand apart in this way, with the smallest case that shows it.
+    /// The findings of a case: for each kind the servers that differ in this way, with the smallest case that shows it.
     fn find(&mut self, entry: &CaseEntry) -> Result<()> {
         let kinds: BTreeSet<Kind> = apart(&entry.judgement).map(|(_, kind)| kind).collect();
         for kind in kinds {
@@ -274,7 +274,7 @@ impl Examination<'_> {
         });
     }
 
-    /// Whether it is a finding already, with a case that is within this one.
+    /// Whether it is a finding already, with a case that is contained in this one.
     fn is_known(&mut self, entry: &CaseEntry, kind: Kind, server: &str) -> bool {
         let smallest = &self.smallest;
         let known = self.findings.iter_mut().find(|finding| {
@@ -291,12 +291,13 @@ impl Examination<'_> {
         }
     }
 
-    /// Makes the case smaller for some of the servers, and says of which it is true. Gives the name of the smallest case.
+    /// Makes the case smaller for some of the servers, and finds out for which of them the result holds. Returns the
+    /// name of the smallest case.
     fn smallest(&mut self, entry: &CaseEntry, kind: Kind, apart: &[String]) -> Result<Option<(String, Vec<String>)>> {
-        // Each server more costs a session more for each try; these few speak for the rest, and the rest is asked at the end.
+        // Each further server costs a session for each try. A few represent the rest, which is asked at the end.
         const APART: usize = 2;
         const OTHERS: usize = 2;
-        // At the end all are asked what they make of it.
+        // At the end all servers are asked about the result.
         let left = self.bounds.sessions.saturating_sub(self.numbers.shrink_sessions + self.learned.len());
         let sessions = self.bounds.sessions_per_case.min(left);
         if sessions == 0 {
@@ -320,7 +321,7 @@ impl Examination<'_> {
         let mut shrunk = shrink(self.servers, &entry.case, wanted)?;
         let mut wanted = wanted;
         if shrunk.is_none() && apart.len() > 1 {
-            // They may be apart for different reasons.
+            // They may differ for different reasons.
             wanted.apart = &apart[..1];
             shrunk = shrink(self.servers, &entry.case, wanted)?;
         }
@@ -328,7 +329,7 @@ impl Examination<'_> {
             return Ok(None);
         };
         self.numbers.shrink_sessions += sessions;
-        // Two cases may have become the same one.
+        // Two cases may become the same one.
         let same = self.smallest.iter().position(|known| is_same(&known.case, &case));
         let name = match same {
             Some(index) => self.smallest[index].case.name.clone(),

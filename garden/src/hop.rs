@@ -1,4 +1,4 @@
-//! The next hop, which servers pass mail on to: it keeps what comes over the wire, octet by octet.
+//! The next hop, to which servers pass mail on: it keeps what comes over the wire, octet by octet.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,12 +9,12 @@ use anyhow::{Context, Result};
 
 use crate::observation::{Envelope, Message, Place};
 
-/// What it answers.
+/// How it answers.
 #[derive(Clone, Debug)]
 pub struct Answers {
-    /// The lines of its reply to EHLO, behind the first: what it can do.
+    /// The lines of its reply to EHLO behind the first: its extensions.
     pub extensions: Vec<String>,
-    /// Its whole reply to this verb, in place of the usual one; `.` is the reply to the end of the data.
+    /// Complete replies to verbs, in place of the usual ones; `.` stands for the end of the data.
     pub instead: Vec<(String, String)>,
 }
 
@@ -25,7 +25,7 @@ impl Default for Answers {
     }
 }
 
-/// A next hop that listens.
+/// A next hop that is listening.
 #[derive(Debug)]
 pub struct Hop {
     messages: Arc<Mutex<Vec<Message>>>,
@@ -33,11 +33,11 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Listens here, for as long as the process lives.
+    /// Listens here as long as the process lives.
     ///
     /// # Errors
     ///
-    /// The address is taken or not ours; there is no thread to be had.
+    /// The address cannot be used, or the thread cannot be made.
     pub fn start(address: SocketAddr, answers: Answers) -> Result<Self> {
         let listener =
             TcpListener::bind(address).with_context(|| format!("listening on {address}, as the next hop"))?;
@@ -47,9 +47,9 @@ impl Hop {
         thread::Builder::new().name("next hop".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (kept, answers) = (Arc::clone(&kept), Arc::clone(&answers));
-                // Where there is no thread to be had, the server will try again.
+                // If the thread cannot be made, the server will try again.
                 let _ = thread::Builder::new().name("next hop".into()).spawn(move || {
-                    // A connection that breaks leaves what was whole by then.
+                    // If a connection breaks, the messages that were complete are kept.
                     let _ = receive(stream, &answers, &kept);
                 });
             }
@@ -62,13 +62,13 @@ impl Hop {
         self.address
     }
 
-    /// What has come whole since this was asked last.
+    /// The complete messages since the last call.
     pub fn take(&self) -> Vec<Message> {
         std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Holds a session as a server that ends lines and data where the standard does, and nowhere else (RFC 5321, 2.3.8 and
+/// Holds a session. Like the standard, it ends lines at CRLF only, and data at CRLF `.` CRLF only (RFC 5321, 2.3.8 and
 /// 4.1.1.4).
 fn receive(stream: TcpStream, answers: &Answers, kept: &Mutex<Vec<Message>>) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?);
@@ -113,7 +113,7 @@ fn receive(stream: TcpStream, answers: &Answers, kept: &Mutex<Vec<Message>>) -> 
                 let Some(octets) = data(&mut lines)? else { return Ok(()) };
                 let message = Message { place: Place::Wire, envelope: Some(envelope.clone()), octets };
                 envelope.recipients.clear();
-                // Kept before it is answered for: who has the reply can ask for the message.
+                // It is kept before it is answered, so that whoever has the reply can ask for the message.
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(message);
                 answer(".", "250 2.0.0 Message taken")?;
             }
@@ -136,7 +136,7 @@ fn receive(stream: TcpStream, answers: &Answers, kept: &Mutex<Vec<Message>>) -> 
     Ok(())
 }
 
-/// Up to CRLF, which is with it; nothing at the end.
+/// A line up to and including its CRLF; `None` at the end.
 fn line(from: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     loop {
@@ -149,7 +149,7 @@ fn line(from: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// All octets of the data, the final dot and its line end among them; nothing if the connection ends before.
+/// All octets of the data, including the final dot and its line end; `None` if the connection ends before.
 fn data(from: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     let mut octets = Vec::new();
     while let Some(line) = line(from)? {

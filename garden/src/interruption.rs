@@ -1,4 +1,4 @@
-//! Ctrl-C and its like: what we started ends first, and the terminal is left as it was found.
+//! Ctrl-C and similar signals: what we started ends first, and the terminal is left as it was.
 
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,26 +11,26 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::{children, terminal};
 
-/// Whether an end from outside is how it is meant to end.
+/// Whether ending by a signal is the regular way to end.
 static IS_EXPECTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on, at a signal that asks us to end, all processes that we started are ended, then we are, by that signal: who
-/// waits for us sees that we were interrupted.
+/// From now on a signal that asks us to end first ends all processes that we started, then us. We end by the same
+/// signal, so that whoever waits for us sees that we were interrupted.
 ///
 /// # Errors
 ///
-/// There is no thread to be had.
+/// The thread cannot be made.
 pub(crate) fn watch() -> Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("watching for signals")?;
     let end = move || {
         let Some(signal) = signals.forever().next() else { return };
-        // What goes wrong because servers are gone is no error to be told.
+        // Errors that come from ended servers must not be shown.
         terminal::fall_silent();
         children::end_all();
         if IS_EXPECTED.load(Ordering::Relaxed) {
             exit(0);
         }
-        // It does not come back; if it did, this would be how shells tell it.
+        // This does not return; if it did, the exit status would be the one that shells use.
         let _ = emulate_default_handler(signal);
         exit(128 + signal);
     };
@@ -38,7 +38,7 @@ pub(crate) fn watch() -> Result<()> {
     Ok(())
 }
 
-/// From now on, such a signal is how it is meant to end, which is a success.
+/// From now on such a signal is the regular way to end, and a success.
 pub(crate) fn is_expected() {
     IS_EXPECTED.store(true, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! Real mail servers side by side, each shut off in namespaces of its own, and what they make of the same bytes.
+//! Real mail servers side by side, each isolated in its own namespaces, and what they do with the same octets.
 
 pub mod case;
 mod children;

@@ -1,4 +1,4 @@
-//! The names of a garden: a DNS server that answers at once. Some servers wait for seconds where there is none.
+//! The DNS server of a garden, which answers at once. Without one some servers wait for seconds.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
@@ -12,12 +12,12 @@ pub const NEXT_HOP: &str = "next-hop.garden";
 
 const TTL: u32 = 60;
 
-/// Answers here, for as long as the process lives: every name has the address 127.0.0.1, every domain the next hop as its
-/// mail exchanger, and nothing else has anything.
+/// Answers queries at this address as long as the process lives: every name has the address 127.0.0.1, every domain has
+/// the next hop as its mail exchanger, and there are no other records.
 ///
 /// # Errors
 ///
-/// The address is taken or not ours; there is no thread to be had.
+/// The address cannot be used, or the thread cannot be made.
 pub fn serve(address: SocketAddr) -> Result<SocketAddr> {
     let socket = UdpSocket::bind(address).with_context(|| format!("listening on {address}, as the DNS server"))?;
     let address = socket.local_addr()?;
@@ -25,7 +25,7 @@ pub fn serve(address: SocketAddr) -> Result<SocketAddr> {
         let mut query = [0; 4096];
         loop {
             let Ok((length, from)) = socket.recv_from(&mut query) else { continue };
-            // What cannot be read is asked again, or not.
+            // A malformed query gets no answer.
             if let Some(answer) = answer(&query[..length]) {
                 let _ = socket.send_to(&answer, from);
             }
@@ -45,7 +45,7 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
         QTYPE::TYPE(TYPE::MX) => Some(RData::MX(MX { preference: 10, exchange: Name::new_unchecked(NEXT_HOP) })),
         _ => None,
     };
-    // A name backwards is that of an address, which has no other name.
+    // This is the reverse name of an address, which has no address itself.
     let is_address = question.qname.to_string().ends_with(".arpa");
     if let Some(data) = data.filter(|_| !is_address) {
         reply.answers.push(ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data));

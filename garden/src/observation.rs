@@ -1,4 +1,4 @@
-//! What a server made of a case.
+//! What a server did in a case.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,20 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{Case, escaped};
 
-/// Whoever has servers and can hold sessions with them: a garden, or servers that are made up for a test.
+/// Servers with which sessions can be held: a garden, or simulated ones in a test.
 pub trait Servers {
-    /// The names of the servers, in the order in which they are shown.
+    /// The names of the servers, in the order of the report.
     fn names(&self) -> Vec<String>;
 
-    /// Holds a session for each of these cases with this server, one after another, and says what came of each, in the order
-    /// of the cases. What is delivered or passed on may be gathered once, behind the last session.
+    /// Holds a session for each of these cases with this server, one after another, and returns an observation of each
+    /// in the same order. Messages may be collected once, after the last session.
     ///
     /// # Errors
     ///
-    /// Our own faults, and a server that does not come back after it died. What a server does to a session is no error.
+    /// Faults of our own, and a server that does not come back after it died. What a server does in a session is not an
+    /// error.
     fn hold(&mut self, server: &str, cases: &[Case]) -> Result<Vec<Observation>>;
 
-    /// The same for several servers, in their order. Whoever can do that at the same time does.
+    /// The same for several servers, in their order; at the same time if that is possible.
     ///
     /// # Errors
     ///
@@ -31,28 +32,28 @@ pub trait Servers {
     }
 }
 
-/// What a server made of a case.
+/// What a server did in a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// The name of the case.
     pub case: String,
     /// The name of the server.
     pub server: String,
-    /// What [`crate::case::Placeholder::Token`] stood for.
+    /// The value of [`crate::case::Placeholder::Token`].
     pub token: String,
-    /// What the other placeholders stood for, by [`crate::case::Placeholder::text`]: addresses and domains are different from
-    /// server to server, and so is what comes out, unless they are put back.
+    /// The values of the other placeholders, by [`crate::case::Placeholder::text`]. Addresses and domains differ from
+    /// server to server, and so would the messages, unless placeholders are put back.
     #[serde(default)]
     pub filled: BTreeMap<String, String>,
-    /// What was sent and what came, in the order in which it was.
+    /// What was sent and received, in that order.
     pub transcript: Vec<Event>,
-    /// The messages that came out with this token anywhere in them: in the order in which they came, as far as that is known.
+    /// The messages that contain this token, in the order in which they came, as far as that is known.
     pub messages: Vec<Message>,
-    /// What it logged while the session was held, a line each.
+    /// The lines that it logged while the session was held.
     pub log: Vec<String>,
     /// Whether it still greets.
     pub is_alive: bool,
-    /// Whether it has nothing more to deliver or to pass on. If not, messages may be missing, and nothing is known of them.
+    /// Whether it has nothing more to deliver or to pass on. If not, messages may be missing.
     pub is_drained: bool,
 }
 
@@ -62,13 +63,13 @@ pub struct Observation {
 pub enum Event {
     /// These octets were sent, placeholders filled in.
     Sent(#[serde(with = "escaped")] Vec<u8>),
-    /// A reply came whole.
+    /// A complete reply came.
     Reply(Reply),
-    /// From here on what is sent and comes was encrypted.
+    /// From here on the connection is encrypted.
     Secured,
-    /// No reply came in the time that the server is given for one. It is no refusal.
+    /// No reply came in the time that the server has for one. This is not a refusal.
     TimedOut,
-    /// What came is no reply.
+    /// Something came that is not a reply.
     Garbage(#[serde(with = "escaped")] Vec<u8>),
     /// The server closed or reset the connection.
     Closed,
@@ -79,21 +80,22 @@ pub enum Event {
 pub struct Reply {
     /// Its code.
     pub code: u16,
-    /// The texts of its lines, behind the code and what separates them, without their ends.
+    /// The texts of its lines, without codes, separators and line ends.
     pub lines: Vec<String>,
-    /// The unit that it was read in: an index into the units of the case as it is given to [`Servers::hold`], whatever was
-    /// put in for a server that wants a log in; nothing for the greeting.
+    /// The index of the unit in which it was read, in the case as given to [`Servers::hold`], not counting units that
+    /// were added for a login; `None` for the greeting.
     pub unit: Option<usize>,
 }
 
 /// A message that came out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Where.
+    /// Where it came out.
     pub place: Place,
-    /// Its sender and recipients, where that is known: on the wire always, in a mailbox never.
+    /// Its sender and recipients: known on the wire, unknown in a mailbox.
     pub envelope: Option<Envelope>,
-    /// The octets: of a file as they are in it; on the wire from behind the reply to DATA, dots and the final one included.
+    /// Its octets: those of a file as they are; on the wire everything after the reply to DATA, including stuffed dots
+    /// and the final dot.
     #[serde(with = "escaped")]
     pub octets: Vec<u8>,
 }
@@ -104,11 +106,11 @@ pub struct Message {
 pub enum Place {
     /// In the mailbox of this user.
     Mailbox(String),
-    /// At the next hop, which the server passes mail on to.
+    /// At the next hop, to which the server passed it on.
     Wire,
 }
 
-/// A sender and recipients, without the brackets around them.
+/// A sender and recipients, without their brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The argument of MAIL FROM, parameters included.
@@ -117,11 +119,11 @@ pub struct Envelope {
     pub recipients: Vec<String>,
 }
 
-/// How long replies are waited for, and other bounds of a session.
+/// How long to wait for replies and deliveries.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// For a reply.
     pub reply: Duration,
-    /// For the mail of all sessions to be delivered or passed on.
+    /// For all mail of the sessions to be delivered or passed on.
     pub drained: Duration,
 }

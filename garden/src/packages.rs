@@ -1,5 +1,5 @@
-//! Gets what servers are made of, into a folder that is kept: Debian packages, unpacked; environments of Python; packages of
-//! npm; programs around a crate. Nothing is installed.
+//! Gets the software of servers into a cache folder: Debian packages, which are unpacked; Python environments; npm
+//! packages; programs around a crate. Nothing is installed on the host.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -13,18 +13,18 @@ use anyhow::{Context as _, Result, bail};
 use crate::children;
 use crate::recipe::{Crate, Recipe};
 
-/// What a server is made of, got.
+/// The software of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fetched {
-    /// The folder with Debian packages, unpacked.
+    /// The folder with unpacked Debian packages.
     pub packages: Option<PathBuf>,
-    /// What else there is, and where the server is to see it.
+    /// Other files and folders, and the paths under which the server sees them.
     pub programs: Vec<(PathBuf, PathBuf)>,
     /// Which version it is.
     pub version: String,
 }
 
-/// The folder that is kept.
+/// The cache folder.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
@@ -32,7 +32,7 @@ pub struct Cache {
     may_get: bool,
 }
 
-/// What a server is made of has not been got yet, and is not to be.
+/// The software of a server is not in the cache, and should not be fetched now.
 #[derive(Debug)]
 pub struct NotYet;
 
@@ -45,12 +45,12 @@ impl std::fmt::Display for NotYet {
 }
 
 impl Cache {
-    /// That in `folder`, or the user's own: `$XDG_CACHE_HOME/smtp-garden`, `~/.cache/smtp-garden`. `mailrecv` is where that
-    /// program is.
+    /// The cache in `folder`, or the user's own: `$XDG_CACHE_HOME/smtp-garden` or `~/.cache/smtp-garden`. `mailrecv` is
+    /// the path of that program.
     ///
     /// # Errors
     ///
-    /// The folder cannot be made, or nobody knows which it is.
+    /// The folder cannot be made, or its place is unknown.
     pub fn open(folder: Option<PathBuf>, mailrecv: Option<PathBuf>) -> Result<Self> {
         let of_user = || {
             let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -62,7 +62,7 @@ impl Cache {
         Ok(Self { folder: fs::canonicalize(folder)?, mailrecv, may_get: true })
     }
 
-    /// What this server is made of, if it is there.
+    /// The software of this server, if it is in the cache.
     ///
     /// # Errors
     ///
@@ -71,7 +71,8 @@ impl Cache {
         Self { may_get: false, ..self.clone() }.fetch(recipe)
     }
 
-    /// What this server is made of. It is got where it is not there yet; nobody else gets anything of its kind meanwhile.
+    /// The software of this server, which is fetched if it is not in the cache. Meanwhile nobody else fetches the same
+    /// kind.
     ///
     /// # Errors
     ///
@@ -108,17 +109,17 @@ impl Cache {
             versions.push(output(Command::new(&program).arg("--version"))?.trim().replace("mailrecv ", ""));
             fetched.programs.push((program, PathBuf::from("/program/mailrecv")));
         }
-        // The first that it names is what it is.
+        // The version is that of the first package.
         fetched.version = versions.into_iter().next().unwrap_or_default();
         Ok(fetched)
     }
 
-    /// Unpacked packages, and the version of the first.
+    /// The folder with these packages, and the version of the first.
     fn debian(&self, packages: &[String]) -> Result<(PathBuf, String)> {
         let folder = self.made("debian")?;
         let known = folder.join(format!("{}-{:016x}", packages[0], hash(&packages)));
         let state = format!("{:016x}", hash(&state_of_apt()));
-        // To ask apt takes a second; what it will say is known while nothing of it has changed.
+        // Asking apt takes a second. As long as its state is the same, its answer is too.
         if let Some(known) = fs::read_to_string(&known).ok().and_then(|text| known_packages(&text, &state))
             && known.0.is_dir()
         {
@@ -175,12 +176,12 @@ impl Cache {
             return Ok(kept);
         }
         let work = self.work("pip")?;
-        // Somebody else may have got it meanwhile.
+        // Another process may have fetched it meanwhile.
         if kept.is_dir() {
             return Ok(kept);
         }
         let files = work.folder.join("files");
-        // Another Python, of the user's own, is not seen where the servers are.
+        // A Python of the user's own would not be visible to servers.
         output(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&files))
             .context("Python makes no environment; apt-get install python3-venv")?;
         output(
@@ -235,7 +236,7 @@ impl Cache {
         );
         fs::write(project.join("Cargo.toml"), manifest)?;
         fs::write(project.join("src/main.rs"), source)?;
-        // Whatever settings there are above the folder: that is where it goes.
+        // npm installs into this folder, regardless of settings in the folders above it.
         output(
             Command::new("cargo")
                 .args(["install", "--quiet", "--no-track", "--path"])
@@ -251,7 +252,7 @@ impl Cache {
         Ok(kept)
     }
 
-    /// Built with the compiler and the libraries that are among these packages.
+    /// Builds a Go program with the compiler and libraries in these packages.
     fn go(&self, source: &str, packages: &Path) -> Result<PathBuf> {
         let kept = self.made("go")?.join(format!("{:016x}", hash(&(source, packages))));
         if kept.is_dir() {
@@ -287,14 +288,14 @@ impl Cache {
         Ok(kept)
     }
 
-    /// The one that is named, or the one that lies beside our own program.
+    /// The mailrecv that was named, or the one beside our own program.
     fn mailrecv(&self) -> Result<PathBuf> {
         let named = self.mailrecv.clone();
         let beside = || {
             let own = std::env::current_exe().ok()?;
-            // The tests' programs are one folder further down.
+            // Test programs are one folder further down.
             own.ancestors().skip(1).take(2).find_map(|folder| {
-                // What is built of the workspace is in `target`, where ours is in `target/garden`.
+                // The workspace is built into `target`, and the garden into `target/garden`.
                 let garden = folder.ancestors().find(|ancestor| ancestor.ends_with("garden"));
                 let workspace =
                     garden.and_then(|garden| Some(garden.parent()?.join(folder.strip_prefix(garden).ok()?)));
@@ -306,8 +307,8 @@ impl Cache {
         fs::canonicalize(&program).with_context(|| format!("looking for {}", program.display()))
     }
 
-    /// Keeps a report that is to be kept nowhere else, so that its cases can be held again; those of the last few runs. Says
-    /// where.
+    /// Keeps a report that is not written anywhere else, so that its cases can be held again. Reports of the last few
+    /// runs are kept. Returns its path.
     ///
     /// # Errors
     ///
@@ -341,8 +342,8 @@ impl Cache {
     }
 }
 
-/// A folder to work in, which is gone afterwards. What one that was interrupted left is removed by the next: only one works
-/// at a time.
+/// A folder for work, which is removed afterwards. Only one process works at a time, and removes what an interrupted
+/// one left.
 struct Work {
     folder: PathBuf,
     _lock: File,
@@ -364,12 +365,12 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // The next one does, if we cannot.
+        // If we cannot, the next one does.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// When what apt goes by was changed last.
+/// When the files that apt reads were last changed.
 fn state_of_apt() -> Vec<Option<SystemTime>> {
     let changed = |path: &str| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     ["/var/lib/dpkg/status", "/var/lib/apt/lists", "/etc/apt/sources.list", "/etc/apt/sources.list.d"]
@@ -383,7 +384,7 @@ fn known_packages(text: &str, state: &str) -> Option<(PathBuf, String)> {
     is_it.then_some((PathBuf::from(lines.next()?), lines.next()?.to_owned()))
 }
 
-/// Puts what is in /lib and the like where these folders lead to, as on a Debian since 12.
+/// Moves what is in /lib and similar folders to where these lead on Debian since version 12.
 fn merge_usr(files: &Path) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
         let folder = files.join(name);
@@ -397,7 +398,7 @@ fn merge_usr(files: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The version that a package is asked for in.
+/// The version in a pinned package name.
 fn pinned(package: &str, separator: &str) -> Result<String> {
     let version = package.rsplit_once(separator).map(|(_, version)| version.to_owned());
     version.with_context(|| format!("`{package}`: say which version, as in NAME{separator}VERSION"))
@@ -413,7 +414,7 @@ fn hash(of: &impl std::hash::Hash) -> u64 {
     hasher.finish()
 }
 
-/// What a command prints, run to its end.
+/// The output of a command that is run to its end.
 fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = children::output(command).with_context(|| format!("running {program}"))?;

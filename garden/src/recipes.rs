@@ -1,4 +1,4 @@
-//! All recipes: those in the program, and those of a folder that adds to them.
+//! All recipes: those in this program, and those in a folder that adds to them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use include_dir::{Dir, include_dir};
 
 use crate::recipe::Recipe;
 
-/// All recipes, in the order of their names.
+/// All recipes, sorted by name.
 #[derive(Clone, Debug)]
 pub struct Recipes(BTreeMap<String, Recipe>);
 
@@ -18,12 +18,12 @@ static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/recipes");
 const FILE: &str = "recipe.toml";
 
 impl Recipes {
-    /// The recipes in the program, with those in `folder` added; a folder of the same name there replaces one of ours, with
-    /// its variants.
+    /// The recipes in this program, with those in `folder` added. A folder of the same name there replaces one of ours,
+    /// with its variants.
     ///
     /// # Errors
     ///
-    /// What cannot be read, and what is wrong with a recipe.
+    /// What cannot be read, or is wrong in a recipe.
     pub fn read(folder: Option<&Path>) -> Result<Self> {
         let mut by_folder = BTreeMap::new();
         for folder in EMBEDDED.dirs() {
@@ -57,7 +57,7 @@ impl Recipes {
     ///
     /// # Errors
     ///
-    /// That there is none, with the names that there are.
+    /// There is none; the message lists the names.
     pub fn named(&self, name: &str) -> Result<&Recipe> {
         match self.0.get(name) {
             Some(recipe) => Ok(recipe),

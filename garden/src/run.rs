@@ -1,4 +1,4 @@
-//! `run`: holds cases with servers side by side, and tells what each made of them.
+//! `run`: holds cases with servers side by side, and reports what each did with them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, OpenOptions};
@@ -25,33 +25,33 @@ use crate::report::{self, Mutations, Report, ServerEntry};
 use crate::{generate, payload};
 use crate::{interruption, terminal};
 
-/// What is to be done.
+/// The options of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// The cases.
     pub(crate) cases: Vec<Case>,
-    /// How mutations are made and held behind them, if they are.
+    /// How to make mutations and hold them after the cases, if at all.
     pub(crate) mutations: Option<Mutate>,
-    /// The names of the servers, `:relay` behind those that are to pass mail on; none for all.
+    /// The names of the servers, with `:relay` for those that should pass mail on; empty for all.
     pub(crate) servers: Vec<String>,
-    /// How far it goes in looking again and making smaller.
+    /// Limits for confirming differences and making cases smaller.
     pub(crate) bounds: Bounds,
     /// What is printed.
     pub(crate) shows: Shows,
-    /// Where the report goes as JSON; among the packages, without it.
+    /// Where the report is written as JSON; `None` for the cache.
     pub(crate) json: Option<PathBuf>,
-    /// Where it goes as a page.
+    /// Where it is written as a page.
     pub(crate) html: Option<PathBuf>,
-    /// What was said of recipes, programs and packages, to be typed again.
+    /// The options about recipes, programs and packages, as they were typed.
     pub(crate) options: Vec<String>,
 }
 
-/// How long mutations are made and held.
+/// How mutations are made and held.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mutate {
-    /// For so long.
+    /// For how long.
     pub(crate) time: Duration,
-    /// What they are chosen by.
+    /// With which seed.
     pub(crate) seed: u64,
 }
 
@@ -60,18 +60,18 @@ pub(crate) struct Mutate {
 pub(crate) enum Shows {
     /// The grid, and what was found.
     Grid,
-    /// The smallest cases, as payload files.
+    /// The smallest cases as payload files.
     Smallest,
 }
 
-/// Does it, and shows what came of it.
+/// Does a run, and shows its results.
 ///
 /// # Errors
 ///
-/// That we may not have a garden, names that nobody has, files that cannot be written. A server that cannot be had is a
-/// row of the report.
+/// We may not make a garden, a name is unknown, or a file cannot be written. A server that cannot be had is only a row
+/// of the report.
 pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
-    // A run may take hours. That its report has no place is told before.
+    // A run may take hours, so a report that cannot be written is noticed before it.
     for file in run.json.iter().chain(&run.html) {
         may_be_written(file).with_context(|| format!("writing {}", file.display()))?;
     }
@@ -79,9 +79,9 @@ pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
     report.options = run.options;
     let json = report.to_json()? + "\n";
     let write = |file: &Path, text: &str| fs::write(file, text).with_context(|| format!("writing {}", file.display()));
-    // What cannot be written is told in the end, behind all that can be shown.
+    // An error in writing is reported at the end, after everything that can be shown.
     let (kept, written) = match run.json {
-        // The smallest cases are nowhere else.
+        // The smallest cases are kept nowhere else.
         None => (cache.keep_report(&json)?, Ok(())),
         Some(file) => match write(&file, &json) {
             Ok(()) => (file, Ok(())),
@@ -101,7 +101,7 @@ pub(crate) fn run(recipes: &Recipes, cache: &Cache, run: Run) -> Result<()> {
     written.and(page)
 }
 
-/// Whether it can be opened to be written; it is left as it is.
+/// Checks that the file can be opened for writing; it stays as it is.
 fn may_be_written(file: &Path) -> io::Result<()> {
     let is_there = file.exists();
     OpenOptions::new().append(true).create(true).open(file)?;
@@ -172,7 +172,7 @@ fn report(
     Ok(report)
 }
 
-/// Holds the case of each chain with a real chain of the two.
+/// Holds the case of each chain with a real chain of the two servers.
 fn hold_chains(garden: &mut Garden, report: &mut Report) {
     let mut chains = std::mem::take(&mut report.chains);
     for entry in &mut chains {
@@ -203,7 +203,7 @@ fn hold_chain(garden: &mut Garden, report: &Report, chain: &Chain) -> Result<(Ve
 /// A server in a role.
 type Seat = (String, Role);
 
-/// How a server in a role is called.
+/// The name of a server in a role.
 fn seat_name((name, role): &Seat) -> String {
     match role {
         Role::Local => name.clone(),
@@ -211,7 +211,7 @@ fn seat_name((name, role): &Seat) -> String {
     }
 }
 
-/// Name and role of who is called so.
+/// The name and role in such a name.
 fn role_of(name: &str) -> (&str, Role) {
     match name.strip_suffix(":relay") {
         Some(name) => (name, Role::Relay),
@@ -219,14 +219,14 @@ fn role_of(name: &str) -> (&str, Role) {
     }
 }
 
-/// Who is asked in which role: the named, or everybody in every role.
+/// The servers and roles to ask: those that are named, or all.
 fn seats(recipes: &Recipes, names: &[String]) -> Result<Vec<Seat>> {
     let roles = |recipe: &Recipe| recipe.roles.iter().map(|role| (recipe.name.clone(), *role)).collect::<Vec<_>>();
     if names.is_empty() {
         return Ok(recipes
             .iter()
             .flat_map(|recipe| match recipe.missing {
-                // It has no role, and a row all the same.
+                // It has no role, but gets a row all the same.
                 Some(_) => vec![(recipe.name.clone(), Role::Local)],
                 None => roles(recipe),
             })
@@ -238,7 +238,7 @@ fn seats(recipes: &Recipes, names: &[String]) -> Result<Vec<Seat>> {
             Some(name) => (recipes.named(name)?, Role::Relay),
             None => {
                 let recipe = recipes.named(name)?;
-                // One that only passes mail on needs not be told to.
+                // A server that only passes mail on needs no `:relay`.
                 (recipe, *recipe.roles.first().unwrap_or(&Role::Local))
             }
         };
@@ -253,10 +253,10 @@ fn seats(recipes: &Recipes, names: &[String]) -> Result<Vec<Seat>> {
     Ok(seats)
 }
 
-/// What came of the controls, and of the cases.
+/// Observations of the controls, and of the cases.
 type Held = (Vec<Observation>, Vec<Observation>);
 
-/// Holds all cases with all servers, each server by a thread of its own.
+/// Holds all cases with all servers, each server in its own thread.
 fn gather<'g>(
     garden: &'g mut Garden,
     seats: &[Seat],
@@ -280,7 +280,7 @@ fn gather<'g>(
                     let name = seat_name(&(server.recipe().name.clone(), role));
                     gathered.lock().unwrap_or_else(PoisonError::into_inner).insert(name, held);
                 }
-                // The others wait for the slowest; who that is, is worth to know.
+                // All wait for the slowest server, so it is worth showing which one that is.
                 let mut at_work = at_work.lock().unwrap_or_else(PoisonError::into_inner);
                 at_work.remove(&server.recipe().name);
                 let left: Vec<&str> = at_work.iter().map(String::as_str).collect();
@@ -318,7 +318,7 @@ fn gather<'g>(
     Ok((result, Standing { garden, names }))
 }
 
-/// Makes mutations and holds them, in rounds, until the time is over; each with all servers, or with none.
+/// Makes mutations and holds them in rounds until the time is up. Each is held with all servers or with none.
 fn hold_mutations(standing: &mut Standing<'_>, gathered: &mut Gathered, mutate: Mutate) -> Result<Mutations> {
     let Mutate { time, seed } = mutate;
     let end = Instant::now() + time;
@@ -354,8 +354,8 @@ fn hold_mutations(standing: &mut Standing<'_>, gathered: &mut Gathered, mutate: 
     Ok(Mutations { seed, made })
 }
 
-/// How many sessions are held before it is looked at what came of them: more at once take less time, fewer lose less to a
-/// server that dies.
+/// How many sessions are held before their results are examined. A larger number takes less time, a smaller one loses
+/// less if a server dies.
 const AT_ONCE: usize = 20;
 
 fn hold(server: &mut Server, role: Role, cases: &[Case], bar: &ProgressBar) -> Result<Vec<Observation>> {
@@ -368,27 +368,27 @@ fn hold(server: &mut Server, role: Role, cases: &[Case], bar: &ProgressBar) -> R
     Ok(observations)
 }
 
-/// How long it is waited for a queue to be empty. What is not by then is unknown.
+/// How long to wait for an empty queue. What is in it afterwards stays unknown.
 const DRAINED: Duration = Duration::from_secs(40);
 
 fn patience(server: &Server) -> Patience {
     Patience { reply: server.recipe().limits.reply, drained: DRAINED }
 }
 
-/// The servers of a garden, to hold further sessions with.
+/// The servers of a garden, for further sessions.
 struct Standing<'g> {
     garden: &'g mut Garden,
     names: Vec<String>,
 }
 
 impl Standing<'_> {
-    /// The same cases with each of these servers, by the server's name.
+    /// Holds the same cases with each of these servers; the results are by name.
     fn hold_all(&mut self, names: &[String], cases: &[Case]) -> BTreeMap<String, Result<Vec<Observation>>> {
         let asked: Vec<(&str, &[Case])> = names.iter().map(|name| (name.as_str(), cases)).collect();
         self.hold_at_once(&asked)
     }
 
-    /// Each server by a thread of its own; one that is asked in two roles is asked in one after the other.
+    /// Each server has its own thread; one that is asked in two roles is asked in one after the other.
     fn hold_at_once(&mut self, asked: &[(&str, &[Case])]) -> BTreeMap<String, Result<Vec<Observation>>> {
         let held: Mutex<BTreeMap<String, Result<Vec<Observation>>>> = Mutex::default();
         thread::scope(|scope| {
@@ -432,7 +432,7 @@ impl Servers for Standing<'_> {
     }
 }
 
-/// What the standard has come of a case.
+/// The outcome of a case according to the standard, if it is determined.
 fn expected(case: &Case) -> Option<Expected> {
     let expected = oracle::expected(case);
     let may_refuse = !expected.is_definite();
@@ -441,7 +441,7 @@ fn expected(case: &Case) -> Option<Expected> {
         .into_iter()
         .map(|message| ExpectedMessage { copies: message.recipients.len(), octets: message.octets })
         .collect();
-    // It counts messages; here each recipient's is one.
+    // The oracle counts messages; here they are counted for each recipient.
     let at_most = expected.at_most.map(|number| match number <= messages.len() {
         true => messages.iter().map(|message| message.copies).sum(),
         false => number * messages.iter().map(|message| message.copies).max().unwrap_or(1),

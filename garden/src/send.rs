@@ -1,4 +1,4 @@
-//! `send`: holds the sessions of a payload file with a server, wherever that is, and shows what is said.
+//! `send`: holds the sessions of a payload file with any server, and shows the dialogue.
 
 use std::fs;
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -15,18 +15,18 @@ use crate::report::Report;
 use crate::session::{self, Filling, Hello, Waits};
 use crate::terminal;
 
-/// Where to, and what stands for what.
+/// The server, and the values of placeholders.
 #[derive(Debug)]
 pub(crate) struct To {
     /// Host and port.
     pub(crate) server: String,
-    /// How it wants to be greeted.
+    /// How it has to be greeted.
     pub(crate) hello: Hello,
-    /// Who to log in as, and the password.
+    /// The user and password to log in with.
     pub(crate) login: Option<(String, String)>,
-    /// What placeholders stand for; the token is made up for each case.
+    /// The values of placeholders; each case gets a new token.
     pub(crate) filling: Filling,
-    /// How long a reply is waited for.
+    /// How long to wait for a reply.
     pub(crate) patience: Duration,
 }
 
@@ -34,8 +34,8 @@ pub(crate) struct To {
 ///
 /// # Errors
 ///
-/// A server that cannot be reached. A session that ends before it is held to
-/// its end, because a reply is not the expected one, is an error behind the last case.
+/// The server cannot be reached. If a session ends early because a reply is not the expected one, that is an error
+/// after the last case.
 pub(crate) fn send(cases: &[Case], to: &To) -> Result<()> {
     let has_many = cases.len() > 1;
     let mut cut_short = 0_usize;
@@ -51,14 +51,14 @@ pub(crate) fn send(cases: &[Case], to: &To) -> Result<()> {
     Ok(())
 }
 
-/// The cases of a payload file, in our form or in that of sendmsg.py.
+/// The cases of a payload file, in our form or that of sendmsg.py.
 ///
 /// # Errors
 ///
-/// A file that cannot be read or is a report, or every place in it that is wrong.
+/// The file cannot be read, is a report, or has errors, all of which are listed.
 pub(crate) fn read(file: &Path, assignments: &Assignments) -> Result<Vec<Case>> {
     let octets = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    // Every file that is none of ours is one of sendmsg.py; nobody wants to send a report, line by line.
+    // Every file that is not in our form is one for sendmsg.py, but nobody wants to send a report line by line.
     if str::from_utf8(&octets).is_ok_and(|text| text.starts_with('{') && Report::from_json(text).is_ok()) {
         bail!("{} is a report: `run --report` takes its cases, `send --case` takes one of them", file.display());
     }

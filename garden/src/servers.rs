@@ -1,4 +1,4 @@
-//! `servers`: which there are.
+//! `servers`: lists the servers.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::recipe::{Protocol, Recipe, Role};
 use crate::recipes::Recipes;
 use crate::terminal;
 
-/// Shows a table: a line for each server, with the reason where there is none.
+/// Prints a table with a row for each server, and the reason if it cannot be had.
 pub(crate) fn show(recipes: &Recipes, cache: &Cache) -> Result<()> {
     let mut rows = vec![["NAME", "VERSION", "PROTOCOL", "ROLES", "STATE"].map(str::to_owned)];
     for recipe in recipes.iter() {
@@ -32,7 +32,7 @@ fn line(cells: &[String; 5], widths: [usize; 5]) -> String {
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
-/// How a protocol is shown.
+/// The name of a protocol for display.
 pub(crate) fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Smtp => "SMTP",

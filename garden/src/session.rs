@@ -1,4 +1,4 @@
-//! Holds a case with a server, on a connection that stands.
+//! Holds a case with a server on an open connection.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::compare::text::sent_in;
 use crate::connection::{Connection, Step};
 use crate::observation::{Event, Reply};
 
-/// Longer than any line of a reply that a server should send (512 octets; RFC 5321, 4.5.3.1.5), so that one without an end
-/// is given up.
+/// Longer than any line of a reply should be (512 octets; RFC 5321, 4.5.3.1.5), so that a line without an end is given
+/// up.
 const LONGEST_LINE: usize = 64 << 10;
 
-/// Behind the last step of a case without QUIT, replies are waited for until none has come for so long.
+/// After the last step of a case without QUIT, replies are read until none has come for this long.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// What placeholders stand for in one session.
+/// The values of placeholders in one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filling {
     /// See [`Placeholder::Token`].
@@ -35,12 +35,12 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// The octets with what their placeholders stand for.
+    /// The octets with placeholders replaced.
     pub fn fill(&self, octets: &[u8]) -> Vec<u8> {
         Placeholder::fill(octets, |placeholder| self.value(placeholder).to_owned())
     }
 
-    /// What this placeholder stands for.
+    /// The value of this placeholder.
     pub fn value(&self, placeholder: Placeholder) -> &str {
         let (user, host) = self.destination.rsplit_once('@').unwrap_or((&self.destination, ""));
         match placeholder {
@@ -55,26 +55,27 @@ impl Filling {
     }
 }
 
-/// How a server wants to be greeted.
+/// How a server has to be greeted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hello {
     /// As the case has it.
     #[default]
     AsItIs,
-    /// With HELO: it has no other.
+    /// With HELO, because it has no other greeting.
     Helo,
-    /// With LHLO: it speaks LMTP (RFC 2033).
+    /// With LHLO, because it speaks LMTP (RFC 2033).
     Lhlo,
 }
 
-/// The case as this server can be asked it: with the greeting that it has, and logged in where it wants that. Only parts
-/// of kind [`Part::Helo`] are changed, and of those only the first verb. With it, for each of its units, the index of the
-/// unit that it was in the case, or came behind.
+/// The case adapted to this server: with its greeting, and logged in if it requires that. Only parts of kind
+/// [`Part::Helo`] are changed, and in them only the first verb. Also returns, for each unit, the index of the original
+/// unit that it came from or follows.
 pub fn adapt(case: &Case, hello: Hello, login: Option<&str>) -> (Case, Vec<usize>) {
     let mut adapted = Case { name: case.name.clone(), units: Vec::with_capacity(case.units.len() + 2) };
     let mut origins = Vec::with_capacity(case.units.len() + 2);
     let mut login = login.map(|line| format!("{line}\r\n").into_bytes());
-    // A login goes behind the reply to the greeting; in one piece with what follows, behind the greeting itself.
+    // A login follows the reply to the greeting; if the greeting is sent in one piece with what follows, it follows the
+    // greeting directly.
     let mut is_due = false;
     for (index, unit) in case.units.iter().enumerate() {
         let mut unit = unit.clone();
@@ -100,12 +101,12 @@ pub fn adapt(case: &Case, hello: Hello, login: Option<&str>) -> (Case, Vec<usize
     (adapted, origins)
 }
 
-/// The line that this user logs in with (RFC 4616).
+/// The line with which this user logs in (RFC 4616).
 pub fn auth_plain(user: &str, password: &str) -> String {
     format!("AUTH PLAIN {}", STANDARD.encode(format!("\0{user}\0{password}")))
 }
 
-/// Whether the session was held to its end: each reply that is waited for came, and was the expected one.
+/// Whether the session was held to its end: each awaited reply came and was the expected one.
 pub fn is_whole(case: &Case, events: &[Event]) -> bool {
     let code_at = |index: usize| {
         events.iter().find_map(|event| match event {
@@ -137,19 +138,20 @@ fn greeting(octets: &[u8], hello: Hello) -> Vec<u8> {
     }
 }
 
-/// How long replies are waited for.
+/// How long to wait for replies.
 #[derive(Clone, Debug)]
 pub struct Waits {
     due: Duration,
-    /// The units in which none is due as the standard has it: what was sent until then ends no line, or no text.
+    /// The units in which no reply is due according to the standard, because what was sent until then ends no line or
+    /// text.
     not_due: Vec<usize>,
 }
 
-/// How long a reply is waited for that only a server gives which sees an end where there is none.
+/// How long to wait for a reply that only a server gives which sees an end where there is none.
 const NOT_DUE: Duration = Duration::from_secs(2);
 
 impl Waits {
-    /// In this case, where a reply that is due may take this long.
+    /// The waits in this case, if a reply that is due may take this long.
     pub fn of(case: &Case, due: Duration) -> Self {
         let mut octets = Vec::new();
         let mut not_due = Vec::new();
@@ -173,10 +175,10 @@ fn is_within_a_text(octets: &[u8]) -> bool {
     !is_command && sent_in(octets).last().is_some_and(|message| !message.is_ended)
 }
 
-/// Holds the session: reads the greeting, does what the units say, and reads what still comes. What happens is told as it
-/// happens, and returned.
+/// Holds the session: reads the greeting, follows the units, and reads what still comes. Events are reported as they
+/// happen, and returned.
 ///
-/// The rest is not held when a reply is not the expected one, when none comes in time, or when the connection is over.
+/// The rest is not held if a reply is not the expected one, if none comes in time, or if the connection ends.
 ///
 /// # Errors
 ///
@@ -195,7 +197,7 @@ pub fn hold(
     Ok(session.events)
 }
 
-/// How many replies are due: over LMTP the end of the data has one for each recipient that was taken (RFC 2033, 4.2).
+/// How many replies are due: over LMTP the end of the data gets one for each accepted recipient (RFC 2033, 4.2).
 #[derive(Default)]
 struct Due {
     is_lmtp: bool,
@@ -204,7 +206,7 @@ struct Due {
 }
 
 impl Due {
-    /// Of what is sent next.
+    /// Notes what is sent next.
     fn note(&mut self, sends: &[Unit]) {
         for unit in sends {
             let Unit::Send { part, octets } = unit else {
@@ -218,7 +220,7 @@ impl Due {
         }
     }
 
-    /// Behind this reply, how many more.
+    /// How many more replies are due after this one.
     fn behind(&mut self, came: &[Event]) -> usize {
         let is_taken =
             came.iter().any(|event| matches!(event, Event::Reply(reply) if (200..300).contains(&reply.code)));
@@ -233,20 +235,20 @@ impl Due {
 
 struct Session<'t> {
     connection: Connection,
-    /// What has come, and how much of it is read as lines.
+    /// Input that was not read as lines yet.
     unread: Vec<u8>,
     read: usize,
-    /// One whose last line has not come.
+    /// A reply whose last line has not come yet.
     reply: Option<Reply>,
     is_over: bool,
     events: Vec<Event>,
     told: &'t mut dyn FnMut(&Event),
 }
 
-/// What was waited for.
+/// The result of a wait.
 enum Waited {
     Reply(u16),
-    /// What came is none.
+    /// Something that is not a reply.
     Garbage,
     Over,
     TooLong,
@@ -281,7 +283,7 @@ impl Session<'_> {
         }
         let last = case.units.len().saturating_sub(1);
         if case.units.iter().any(|unit| matches!(unit, Unit::Send { part: Part::Quit, octets } if is_quit(octets))) {
-            // A server that has read QUIT answers and closes. Replies to all that was sent before come first.
+            // A server that has read QUIT answers and closes. Replies to everything before it come first.
             while let Waited::Reply(_) | Waited::Garbage = self.wait(Some(last), Instant::now() + waits.at(last), true)
             {
             }
@@ -296,7 +298,7 @@ impl Session<'_> {
     }
 
     fn secure(&mut self, patience: Duration) -> Result<bool> {
-        // What came in the clear behind the reply to STARTTLS is no reply to anything that is said under TLS.
+        // Input that came in the clear behind the reply to STARTTLS is not a reply to anything under TLS.
         let clear = self.take_unread();
         if !clear.is_empty() {
             self.tell(Event::Garbage(clear));
@@ -318,7 +320,7 @@ impl Session<'_> {
         self.tell(Event::Sent(octets));
         let is_sent = matches!(step, Step::Done);
         if !is_sent {
-            // What it said before it closed is still to be read.
+            // What the server said before it closed still has to be read.
             self.read_what_comes(None);
             if matches!(step, Step::Over) {
                 self.over();
@@ -347,7 +349,7 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for a reply until then; `is_due` if one that does not come is worth telling.
+    /// Waits for a reply until this time; `is_due` says whether a missing one is worth an event.
     fn wait(&mut self, unit: Option<usize>, until: Instant, is_due: bool) -> Waited {
         loop {
             while let Some(line) = self.line() {
@@ -377,7 +379,7 @@ impl Session<'_> {
         }
     }
 
-    /// A line that is whole, without its end. A server that ends lines with LF alone is understood.
+    /// A complete line without its end. Lines that end with LF alone are accepted.
     fn line(&mut self) -> Option<Vec<u8>> {
         let length = self.unread[self.read..].iter().position(|&octet| octet == b'\n')?;
         let mut line = self.unread[self.read..self.read + length].to_vec();
@@ -388,7 +390,7 @@ impl Session<'_> {
         Some(line)
     }
 
-    /// What has come and is not read as lines.
+    /// Takes the input that was not read as lines.
     fn take_unread(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.unread).split_off(std::mem::take(&mut self.read))
     }
@@ -404,7 +406,7 @@ impl Session<'_> {
             return None;
         }
         let mut reply = self.reply.take()?;
-        // The last line's code counts: where lines differ, that is the one that clients go by.
+        // If the codes of its lines differ, the last one counts, as it does for clients.
         reply.code = code;
         self.tell(Event::Reply(reply));
         Some(Waited::Reply(code))
@@ -427,7 +429,7 @@ impl Session<'_> {
     }
 }
 
-/// The code of a line, whether no further one belongs to the reply, and its text.
+/// The code of a line, whether it is the last one of its reply, and its text.
 fn reply_line(line: &[u8]) -> Option<(u16, bool, String)> {
     let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
     let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
@@ -497,7 +499,8 @@ mod tests {
         assert_eq!(Waits::of(&case, PATIENCE).not_due, [1, 7, 11]);
     }
 
-    /// Holds a session with a server that says the first of these at once, and each other one when it has read a line.
+    /// Holds a session with a server that says the first of these at once, and each further one after it has read a
+    /// line.
     fn session(says: &'static [&'static str], units: Vec<Unit>, patience: Duration) -> (Vec<Event>, String) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -581,7 +584,7 @@ mod tests {
 
     #[test]
     fn who_logs_in_says_so_in_base64() {
-        // RFC 4616, 4, without the identity in front.
+        // The example of RFC 4616, section 4, without an authorization identity.
         assert_eq!(auth_plain("tim", "tanstaaftanstaaf"), "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm");
         assert_eq!(auth_plain("ab", "c"), "AUTH PLAIN AGFiAGM=");
     }
@@ -661,7 +664,7 @@ mod tests {
         assert_eq!(events.last(), Some(&Event::Closed));
     }
 
-    /// A server with a certificate that nobody knows. It says hello in the clear unless it is `secure_at_once`.
+    /// A server with an unknown certificate. It greets in the clear unless it is `secure_at_once`.
     fn session_under_tls(secure_at_once: bool, units: Vec<Unit>) -> Vec<Event> {
         use rustls::pki_types::PrivateKeyDer;
         use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -718,7 +721,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            // It reads no further until all of this is taken.
+            // It reads no further until all of this is accepted.
             stream.write_all(b"220 hello\r\n").unwrap();
             stream.write_all(format!("250 {}\r\n", "again ".repeat(80)).repeat(1 << 15).as_bytes()).unwrap();
             let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut std::io::sink());

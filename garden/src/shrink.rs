@@ -1,7 +1,7 @@
-//! Makes a case smaller for as long as the same servers stand apart in the same way: delta debugging (Zeller and Hildebrandt,
+//! Makes a case smaller as long as the same servers differ in the same way: delta debugging (Zeller and Hildebrandt,
 //! 2002) over steps, then lines, then octets.
 //!
-//! It holds sessions, and no more than it is given: what is smallest by then is the result.
+//! It holds sessions, but no more than it is given; the result is the smallest case by then.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,21 +12,21 @@ use crate::compare::text::{find, sent};
 use crate::compare::{Expected, Kind, Learned, Stand, Verdict, judge_against};
 use crate::observation::{Observation, Servers};
 
-/// How many sessions are held to make one case smaller, unless one says otherwise.
+/// The default number of sessions for making one case smaller.
 pub const SESSIONS: usize = 200;
 
-/// What must stay as it is while a case gets smaller.
+/// What has to stay the same while a case gets smaller.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
-    /// What is different.
+    /// The kind of difference.
     pub kind: Kind,
-    /// The servers that stand apart in this way.
+    /// The servers that differ in this way.
     pub apart: &'a [String],
     /// Some of those that do not.
     pub others: &'a [String],
-    /// What is known of all of them.
+    /// What was learned of all of them.
     pub learned: &'a BTreeMap<String, Learned>,
-    /// What the standard has come of a case, where it says so.
+    /// The outcome of a case according to the standard, if it is determined.
     pub oracle: &'a dyn Fn(&Case) -> Option<Expected>,
     /// How many sessions may be held.
     pub sessions: usize,
@@ -35,21 +35,21 @@ pub struct Wanted<'a> {
 /// A case that was made smaller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shrunk {
-    /// The case, under the name that it had.
+    /// The case, with its old name.
     pub case: Case,
-    /// What was observed of it, by all servers that were asked.
+    /// The observations of all servers that were asked.
     pub observations: Vec<Observation>,
     /// How many sessions were held.
     pub sessions: usize,
-    /// Whether nothing more can be left out of it. If not, the sessions were used up.
+    /// Whether nothing more can be left out. If not, the sessions were used up.
     pub is_smallest: bool,
 }
 
-/// Makes the case smaller. Nothing, if it does not show what it is to show.
+/// Makes the case smaller. `None` if it does not show the difference.
 ///
 /// # Errors
 ///
-/// As of [`Servers::hold`].
+/// Those of [`Servers::hold`].
 pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Result<Option<Shrunk>> {
     let mut trial = Trial {
         servers,
@@ -77,8 +77,9 @@ pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Res
     Ok(Some(Shrunk { case: smallest, sessions: trial.sessions, observations: trial.observations, is_smallest }))
 }
 
-/// Whether what is in `small` is in `large` as well, in the same order: its words with other letters between theirs or not,
-/// and all that is no word in one piece, for that is what a case is about: LF `.` LF is not within CRLF `.` CRLF.
+/// Whether `small` is contained in `large`, in the same order. Between the letters of a word there may be others, but
+/// everything that is not a word has to be in one piece, because that is what cases are about: LF `.` LF is not
+/// contained in CRLF `.` CRLF.
 pub fn is_within(small: &Case, large: &Case) -> bool {
     let large = pieces(large);
     pieces(small).iter().all(|(kind, small)| {
@@ -87,12 +88,12 @@ pub fn is_within(small: &Case, large: &Case) -> bool {
     })
 }
 
-/// Whether two cases send the same, in whatever units.
+/// Whether two cases send the same octets, regardless of their units.
 pub fn is_same(one: &Case, other: &Case) -> bool {
     pieces(one) == pieces(other)
 }
 
-/// What is sent, by kind of part, in one piece each: a body, what is to end it and what follows are one text.
+/// What is sent by kind of part, each kind in one piece; a body, its intended end and what follows count as one text.
 fn pieces(case: &Case) -> Vec<(Part, Vec<u8>)> {
     let mut pieces: Vec<(Part, Vec<u8>)> = Vec::new();
     for unit in &case.units {
@@ -134,16 +135,16 @@ fn has_within(large: &[u8], small: &[u8]) -> bool {
     true
 }
 
-/// Holds sessions and says whether a case shows what it is to show.
+/// Holds sessions and says whether a case still shows the difference.
 struct Trial<'a> {
     servers: &'a mut dyn Servers,
     wanted: Wanted<'a>,
     sessions: usize,
     is_spent: bool,
-    /// Whether the text of the case that is made smaller has an end.
+    /// Whether the text of the original case has an end.
     is_ended: bool,
     known: HashMap<Vec<Unit>, bool>,
-    /// Of the last case that showed it.
+    /// Those of the last case that showed it.
     observations: Vec<Observation>,
 }
 
@@ -152,7 +153,7 @@ impl Trial<'_> {
         if let Some(&known) = self.known.get(&case.units) {
             return Ok(known);
         }
-        // A case whose text has an end for everybody is not to become one that most servers wait for more of.
+        // A case whose text has a standard end must not become one for which most servers wait for more.
         if self.is_ended && !is_ended(case) {
             return Ok(false);
         }
@@ -163,7 +164,7 @@ impl Trial<'_> {
         }
         let expected = (wanted.oracle)(case);
         let mut observations = Vec::new();
-        // One of each side first: most cases fall with these.
+        // One server of each side is asked first: most cases fail with these.
         let (first_apart, more_apart) = wanted.apart.split_at(wanted.apart.len().min(1));
         let (first_other, more_others) = wanted.others.split_at(wanted.others.len().min(1));
         let mut shows = true;
@@ -202,14 +203,14 @@ fn is_wanted(case: &Case, observations: &[Observation], expected: Option<&Expect
     })
 }
 
-/// A piece of a case: octets of a unit, or units as a whole.
+/// A piece of a case: octets of a unit, or whole units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Units(Vec<usize>),
     Octets { unit: usize, from: usize, to: usize },
 }
 
-/// Leaves out as many of these pieces as it can: in halves, in quarters, and at last one by one.
+/// Leaves out as many of these pieces as possible: halves, then quarters, and finally single ones.
 fn without_needless(case: &Case, pieces: Vec<Piece>, trial: &mut Trial<'_>) -> Result<Case> {
     let mut pieces = pieces;
     let mut left_out: Vec<Piece> = Vec::new();
@@ -276,7 +277,7 @@ fn without(case: &Case, left_out: &[Piece]) -> Case {
     Case { name: case.name.clone(), units }
 }
 
-/// What is sent, each with what is waited for behind it: leaving out the one and not the other would only make it wait in vain.
+/// What is sent, together with what is waited for behind it: leaving out only one of them would make it wait in vain.
 fn chunks(case: &Case) -> Vec<Piece> {
     let mut chunks: Vec<Vec<usize>> = Vec::new();
     for (index, unit) in case.units.iter().enumerate() {
@@ -315,13 +316,13 @@ fn lines(case: &Case, is_of: fn(Part) -> bool) -> Vec<Piece> {
     pieces
 }
 
-/// Octets one by one, but placeholders and CRLF whole: half a CRLF is another case.
+/// Single octets, except that placeholders and CRLFs stay whole: half a CRLF would be another case.
 ///
-/// What is as short as it can be stays: of a command only an argument that is more than one name, and of what ends the data
-/// everywhere nothing, for a server would wait for the rest of it.
+/// What cannot be shorter is not split: of a command only an argument that is more than one name, and of the standard
+/// end of data nothing, because a server would wait for the rest.
 fn octets(case: &Case) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    // The text first: that is where most of what can be left out is.
+    // The text comes first, because most of what can be left out is there.
     for is_of in [is_text as fn(Part) -> bool, |part| !is_text(part)] {
         for (unit, octets) in sends(case, is_of) {
             let (mut at, mut end) = (0, octets.len());
@@ -347,7 +348,7 @@ fn octets(case: &Case) -> Vec<Piece> {
     pieces
 }
 
-/// Whether it ends the data everywhere, and is nothing more.
+/// Whether this is exactly the standard end of data.
 fn is_end(octets: &[u8]) -> bool {
     matches!(octets, b".\r\n" | b"\r\n.\r\n")
 }
@@ -356,14 +357,14 @@ fn is_text(part: Part) -> bool {
     matches!(part, Part::Header | Part::Body | Part::End | Part::Tail)
 }
 
-/// A placeholder or a domain, in brackets or not, or brackets alone.
+/// Whether this is a placeholder or a domain, with or without brackets, or just brackets.
 fn is_one_name(argument: &[u8]) -> bool {
     let name = argument.trim_ascii();
     let name = name.strip_prefix(b"<").and_then(|name| name.strip_suffix(b">")).unwrap_or(name);
     name.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_'))
 }
 
-/// Whether a dot comes next, which is the end of data only if a line ends before it.
+/// Whether a dot follows, which ends the data only if a line ends before it.
 fn ends_before_dot(case: &Case, unit: usize) -> bool {
     let next = case.units[unit + 1..].iter().find_map(|unit| match unit {
         Unit::Send { octets, .. } => Some(octets),

@@ -1,4 +1,4 @@
-//! What is said to who started us: results on standard output, all else on standard error.
+//! What is said to the user: results on standard output, everything else on standard error.
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-/// The bar that is shown, if there is one. Who falls silent keeps it.
+/// The progress bar, if one is shown. [`fall_silent`] keeps the lock, so that nobody can say anything.
 static SPEAKS: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 fn speaks() -> MutexGuard<'static, Option<ProgressBar>> {
     SPEAKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A line of a result. Nobody may be left to read it.
+/// Prints a line of a result. Nobody may be reading any more.
 pub(crate) fn print(line: &str) {
     wait_if_silent();
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-/// A line about what is going on or went wrong.
+/// Prints a line about what is going on or went wrong.
 pub(crate) fn complain(line: &str) {
     wait_if_silent();
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// How far something is: a bar of this length, or a spinner if nobody knows it. Where no terminal shows it, a line says it now
-/// and then.
+/// Shows progress: a bar of this length, or a spinner if the length is unknown. If there is no terminal, a line is
+/// printed now and then.
 pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     let mut speaks = speaks();
     let (bar, style) = match length {
@@ -47,7 +47,7 @@ pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// Between two lines that say how far something is.
+/// The time between two such lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
 fn tell_at_times(bar: &ProgressBar) {
@@ -62,7 +62,7 @@ fn tell_at_times(bar: &ProgressBar) {
     }
 }
 
-/// The same for what ends at a time: what is left is shown, and a message.
+/// The same for something that ends at a certain time: shows the time that is left, and a message.
 pub(crate) fn bar_until(end: Instant) -> ProgressBar {
     let left = move |_: &ProgressState, to: &mut dyn fmt::Write| {
         let seconds = end.saturating_duration_since(Instant::now()).as_secs();
@@ -75,14 +75,14 @@ pub(crate) fn bar_until(end: Instant) -> ProgressBar {
     bar
 }
 
-/// Takes away the bar that is shown, so that what is said next stands in a line of its own.
+/// Removes the bar, so that the next output is on its own line.
 pub(crate) fn clear() {
     if let Some(bar) = speaks().take() {
         bar.finish_and_clear();
     }
 }
 
-/// Takes away the bar that is shown. Whoever wants to say something from now on waits for ever.
+/// Removes the bar. From now on saying anything waits forever.
 pub(crate) fn fall_silent() {
     let speaks = speaks();
     if let Some(bar) = &*speaks {
@@ -91,19 +91,19 @@ pub(crate) fn fall_silent() {
     std::mem::forget(speaks);
 }
 
-/// Waits for ever if nothing is to be said any more. Nothing is kept while something is said: nobody may read it, and that is
-/// no reason to stay.
+/// Waits forever if nothing may be said any more. The lock is not held during output: if nobody reads that, it must not
+/// keep us from ending.
 fn wait_if_silent() {
     drop(speaks());
 }
 
-/// What to type to start us again: as it was typed, where that says where we are.
+/// The command that starts this program again, as it was typed, if that is enough to find it.
 pub(crate) fn program() -> String {
     let typed = std::env::args().next().filter(|typed| typed.contains('/'));
     typed.unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
 }
 
-/// Whether what is printed may have colours: a terminal reads it, and nobody asked for none (https://no-color.org).
+/// Whether output may have colours: it goes to a terminal, and NO_COLOR is not set (https://no-color.org).
 pub(crate) fn has_colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! `up`: keeps servers running, for people to play with.
+//! `up`: keeps servers running for people to play with.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,12 +19,12 @@ use crate::{interruption, terminal};
 ///
 /// # Errors
 ///
-/// None of them can be had; we may not have a garden.
+/// None of them can be had, or we may not make a garden.
 pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<()> {
     ground::is_allowed()?;
     interruption::watch()?;
     let wanted = fetch(recipes, cache, names)?;
-    // The sockets stay in the host's network; where a connection from them leads to, is in the garden.
+    // The listening sockets stay in the host's network, but connections from this thread are made in the garden.
     let listeners = wanted
         .iter()
         .zip(FIRST_PORT..)
@@ -61,10 +61,10 @@ pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result
     }
 }
 
-/// Between two looks at what servers have passed on.
+/// How often to look for mail that servers have passed on.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
-/// Mail that is for nobody in the garden is seen nowhere but here.
+/// Mail for nobody in the garden is shown here only.
 fn show_passed_on(server: &Server) {
     for message in server.take_passed_on() {
         let name = &server.recipe().name;
@@ -80,14 +80,14 @@ fn show_passed_on(server: &Server) {
 /// The port of the first server on the host.
 const FIRST_PORT: u16 = 2501;
 
-/// What the servers are made of; those that cannot be had are told.
+/// The software of the servers; those that cannot be had are reported.
 fn fetch(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<Vec<(Recipe, Fetched)>> {
     let chosen: Vec<&Recipe> = match names {
         [] => recipes.iter().collect(),
         names => {
             let mut chosen: Vec<&Recipe> = Vec::new();
             for name in names.iter().map(|name| name.trim()) {
-                // Here a server does all that it can, in every role.
+                // Here a server does everything it can, in every role.
                 let recipe = recipes.named(name.strip_suffix(":relay").unwrap_or(name))?;
                 if !chosen.iter().any(|one| one.name == recipe.name) {
                     chosen.push(recipe);
@@ -109,18 +109,18 @@ fn fetch(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result<Vec<(Reci
     Ok(fetched)
 }
 
-/// At this port, so that it is the same every time, or at any that is free.
+/// Listens at this port, so that it is the same every time, or at any free one.
 fn listen(port: u16) -> Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", port))
         .or_else(|_| TcpListener::bind(("127.0.0.1", 0)))
         .context("listening on 127.0.0.1")
 }
 
-/// Connects who connects here with a server in the garden, which the calling thread is in.
+/// Connects clients of this listener with a server in the garden, in which the calling thread is.
 fn pass_on(listener: TcpListener, server: SocketAddr) -> Result<()> {
     thread::Builder::new().name("listener".into()).spawn(move || {
         for client in listener.incoming().flatten() {
-            // Without the server or a thread the client sees its connection end.
+            // Without the server or a thread the client sees the connection end.
             let _ = thread::Builder::new().name("connection".into()).spawn(move || join(&client, server));
         }
     })?;
@@ -136,9 +136,9 @@ fn join(client: &TcpStream, server: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// What one says goes to the other; so does its end.
+/// Copies from one side to the other, including the end.
 fn copy(mut from: &TcpStream, mut to: &TcpStream) {
-    // However it ends, the other is to see an end.
+    // In any case the other side should see an end.
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }

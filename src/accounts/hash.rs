@@ -1,4 +1,4 @@
-//! What is kept of a password, in the forms that are in use, and how much work each may ask for.
+//! The forms in which a password is kept, and how much work and memory each may take.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -14,7 +14,7 @@ use yescrypt::{Mode, Yescrypt};
 
 use crate::scram_keys::{Key, ScramKeys};
 
-/// What is kept of a password.
+/// A hash of a password, or keys made from it.
 #[derive(Debug)]
 pub(crate) enum Hash {
     /// `$argon2id$v=19$m=KIB,t=PASSES,p=LANES$SALT$HASH` (RFC 9106).
@@ -28,20 +28,20 @@ pub(crate) enum Hash {
     Scram(ScramKeys),
 }
 
-/// The kinds that `mailrecv passwd` makes.
+/// The kinds of hashes that `mailrecv passwd` makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What withstands best that somebody steals the file.
+    /// Best protected if the file is stolen.
     Argon2id,
-    /// What lets clients log in without sending the password.
+    /// Lets clients log in without sending the password.
     ScramSha256,
 }
 
 impl Kind {
-    /// All of them, the default first.
+    /// All kinds, the default first.
     pub(crate) const ALL: [Self; 2] = [Kind::Argon2id, Kind::ScramSha256];
 
-    /// As it is typed.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Argon2id => "argon2id",
@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// A new hash of a password, as it stands behind a name.
+    /// Hashes a password; returns what is written behind the account's name.
     pub(crate) fn hash(self, password: &[u8]) -> anyhow::Result<String> {
         let mut salt = [0; SALT];
         SystemRandom::new().fill(&mut salt).map_err(|_| anyhow!("the system has no random numbers"))?;
@@ -61,7 +61,7 @@ impl Kind {
 }
 
 impl Hash {
-    /// Reads a hash; why it cannot be used.
+    /// Reads a hash; an error says why it cannot be used.
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         if let Some(fields) = text.strip_prefix(POSTGRESQL) {
             return scram_keys(&fields.split([':', '$']).collect::<Vec<_>>());
@@ -83,15 +83,16 @@ impl Hash {
         }
     }
 
-    /// Whether its salt is told to whoever asks.
+    /// Whether this consists of SCRAM keys, whose salt is told to anybody who asks.
     pub(crate) fn is_scram(&self) -> bool {
         matches!(self, Hash::Scram(_))
     }
 
-    /// Whether it is the hash of this password. The work does not depend on the answer. An error if the hash is damaged in
-    /// a way that only using it shows.
+    /// Whether it is the hash of this password. The work is the same for right and wrong ones. It is an error if the
+    /// hash is damaged in a way that only shows when it is used.
     pub(crate) fn is_of(&self, password: &[u8]) -> anyhow::Result<bool> {
-        // `mailrecv passwd` takes no others, and mkpasswd whose input was empty by mistake makes no account for everybody.
+        // `mailrecv passwd` makes no hash of other lengths. An empty password does not count, so that a hash that
+        // mkpasswd made of empty input by mistake opens no account.
         let is_possible = (1..=LONGEST).contains(&password.len());
         let password = &password[..password.len().min(LONGEST)];
         let verified = match self {
@@ -165,7 +166,7 @@ fn scram_keys(fields: &[&str]) -> anyhow::Result<Hash> {
     Ok(Hash::Scram(ScramKeys { salt, iterations, stored_key, server_key }))
 }
 
-/// An error if a hash asks for more memory, in octets, or for more work than there is for a peer that nobody knows yet.
+/// It is an error if a hash takes more memory, in octets, or more work than we spend on a peer that is not logged in.
 fn bounded(memory: u64, work: u64, most_work: u64) -> anyhow::Result<()> {
     ensure!(
         memory <= MOST_MEMORY,
@@ -181,7 +182,7 @@ fn bounded(memory: u64, work: u64, most_work: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether there is nothing but crypt(5)'s digits.
+/// Whether the text consists of the digits of crypt(5).
 fn is_crypt(text: &str) -> bool {
     text.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'.' || octet == b'/')
 }
@@ -190,7 +191,7 @@ const POSTGRESQL: &str = "SCRAM-SHA-256$";
 
 const DOVECOT: &str = "{SCRAM-SHA-256}";
 
-/// The kinds of hashes, for people.
+/// The kinds of hashes, for messages to people.
 const KINDS: &str =
     "argon2id (`$argon2id$`), yescrypt (`$y$`), SHA-crypt (`$6$`, `$5$`) and scram-sha-256 (`SCRAM-SHA-256$`)";
 
@@ -199,22 +200,22 @@ const DAMAGED: &str = "this hash is damaged: make it anew with `mailrecv passwd 
 /// The longest password, in octets: SHA-crypt's work grows with it.
 pub(crate) const LONGEST: usize = 256;
 
-/// Octets of salt that a hash of ours has, and that SHA-crypt has at most.
+/// How many octets of salt our hashes have, and SHA-crypt can have at most.
 const SALT: usize = 16;
 
-/// As often as RFC 7677, section 4, advises.
+/// As many iterations as RFC 7677, section 4, recommends.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(15_000).unwrap();
 
-/// Octets of memory. With each of these bounds an ordinary password takes up to about a second.
+/// The most memory, in octets. Within this and the following bounds an ordinary password takes up to about a second.
 const MOST_MEMORY: u64 = 64 << 20;
 
-/// KiB times passes of argon2id, of which the default, 38,912, takes 50 ms.
+/// The most KiB times passes of argon2id. The default, 38,912, takes 50 ms.
 const MOST_ARGON2: u64 = 512 << 10;
 
-/// Rounds of SHA-crypt, of which the default, 5,000, takes 1.5 ms, and ten times that with the longest password.
+/// The most rounds of SHA-crypt. The default, 5,000, takes 1.5 ms, and ten times that with the longest password.
 const MOST_ROUNDS: u64 = 1_000_000;
 
-/// Iterations of SCRAM, of which 15,000 take 3 ms.
+/// The most iterations of SCRAM, of which 15,000 take 3 ms.
 const MOST_ITERATIONS: u64 = 1_000_000;
 
 #[cfg(test)]

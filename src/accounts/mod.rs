@@ -1,8 +1,8 @@
-//! Who may log in, with which password: a file of names and hashes, and those whom the configuration names.
+//! Who may log in, with which password: a file of names and hashes, and users named in the configuration.
 //!
-//! A line is `NAME:HASH`; empty lines and those that begin with `#` say nothing. One is `:secret:SECRET`, which is what
-//! answers about names that have no account are made of. The file is opened while we may still open it, and read when a
-//! peer asks to log in.
+//! A line is `NAME:HASH`; empty lines and lines that begin with `#` are ignored. One line is `:secret:SECRET`; answers
+//! about names without an account are derived from it. The file is opened while that is possible, and read when a peer
+//! logs in.
 
 pub mod hash;
 
@@ -21,19 +21,20 @@ use crate::unread::Unread;
 use crate::untrusted::is_invisible;
 use hash::Hash;
 
-/// Everybody who has an account.
+/// All accounts.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    /// The file, opened and not read yet.
+    /// The file, open and not read yet.
     file: Option<Unread>,
-    /// Who has an account whatever the file says.
+    /// The users in the configuration; they come before the file.
     users: Vec<User>,
 }
 
-/// Somebody whose password is in the configuration.
+/// A user whose password is in the configuration.
 struct User {
     name: String,
-    /// A hash of the password: all of them are equally long, and can be compared without telling how much fits.
+    /// A hash of the password. Hashes all have the same length, so comparing them does not reveal how much of a guess
+    /// is right.
     password: scram_keys::Key,
 }
 
@@ -44,30 +45,31 @@ impl fmt::Debug for User {
 }
 
 impl Accounts {
-    /// Opens the file, if there is one. What cannot be opened is told when it is needed.
+    /// Opens the file, if there is one. A failure is an error only when the file is needed.
     pub fn open(path: Option<&Path>) -> Self {
         Self { file: path.map(Unread::open), users: Vec::new() }
     }
 
-    /// The same, and these users with their passwords. Of two with one name the first counts, and before one of the file.
+    /// The same accounts with these users and passwords. If a name occurs twice, the first user counts, and users count
+    /// before the file.
     pub fn with_users<'u>(self, users: impl Iterator<Item = (&'u str, &'u str)>) -> Self {
         let user =
             |(name, password): (&str, &str)| User { name: name.to_owned(), password: of_user(password.as_bytes()) };
         Self { users: users.map(user).collect(), ..self }
     }
 
-    /// Whether SCRAM-SHA-256 can be offered: clients prefer it, so it must not fail for somebody whose password is kept
-    /// in another way. If the file cannot be read, it is not offered. Nor with users of the configuration: their salts would
-    /// have to be made of what everybody can know, or of the password, and then whoever asks for one could try passwords
-    /// by himself.
+    /// Whether SCRAM-SHA-256 can be offered. Clients prefer it, so it is offered only if it works for everybody: all
+    /// hashes have to be SCRAM keys. It is not offered if the file cannot be read, nor if there are users in the
+    /// configuration: their salts would have to be derived from public facts, or from the password, and then a stranger
+    /// who asks for a salt could try passwords offline.
     pub fn takes_scram(&self) -> bool {
         self.users.is_empty() && self.parsed(|list| Ok(list.takes_scram())).unwrap_or(false)
     }
 
-    /// Whether this is the password of this account. Who has none costs the same as a wrong password. An error is our own
-    /// fault: the file cannot be read, or what it says of this account cannot be used.
+    /// Whether this is the password of this account. A name without an account takes as long as a wrong password. An
+    /// error is our own fault: the file, or the account's line, cannot be used.
     pub fn is_password(&self, name: &str, password: &[u8]) -> anyhow::Result<bool> {
-        // The file is asked about everybody, so that who is in it takes no longer than who is not.
+        // The file is read for every name, so that response times do not show who is in it.
         let is_asked = self.file.is_some() || self.users.is_empty();
         let in_file = is_asked.then(|| self.parsed(|list| list.is_password(name, password)));
         let typed = of_user(password);
@@ -78,8 +80,8 @@ impl Accounts {
         }
     }
 
-    /// The keys of this account. For a name that has none they are made up, and always the same where the file has a
-    /// secret, so that nobody can find out who has an account. Errors as those of [`Accounts::is_password`].
+    /// The keys of this account. For a name without an account they are made up, and are always the same if the file
+    /// has a secret, so that nobody can find out who has an account. Errors are those of [`Accounts::is_password`].
     pub fn scram_keys(&self, name: &str) -> anyhow::Result<ScramKeys> {
         self.parsed(|list| list.scram_keys(name))
     }
@@ -89,35 +91,35 @@ impl Accounts {
     }
 }
 
-/// What the file of accounts is like.
+/// What `mailrecv check` finds in the file of accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// How many accounts can be used.
+    /// How many accounts are usable.
     pub(crate) accounts: usize,
-    /// How many of these have keys of SCRAM.
+    /// How many of them have SCRAM keys.
     pub(crate) with_scram: usize,
     /// Whether there is a secret.
     pub(crate) has_secret: bool,
-    /// What is wrong, in the order of the file.
+    /// Everything that is wrong, in the order of the file.
     pub(crate) mistakes: Vec<Mistake>,
 }
 
-/// What is wrong with a line of the file.
+/// Something wrong in a line of the file.
 #[derive(Debug)]
 pub(crate) struct Mistake {
     /// The line, counted from 1.
     pub(crate) line: u32,
-    /// The column of what is wrong in `shown`, counted from 1, and how many characters that has.
+    /// The column in `shown` where the wrong part begins, counted from 1.
     pub(crate) column: usize,
-    /// See `column`.
+    /// How many characters the wrong part has.
     pub(crate) width: usize,
     /// What is wrong.
     pub(crate) message: String,
-    /// The line without its secret.
+    /// The line, without any secret or hash.
     pub(crate) shown: String,
 }
 
-/// Reads the file as a session does and looks at every line; an error if it cannot be read.
+/// Reads the file as a session does and checks every line. It is an error if it cannot be read.
 pub(crate) fn check(path: &Path) -> anyhow::Result<Checked> {
     let text = Unread::open(path).read()?;
     let (mut checked, mut names) = (Checked::default(), HashSet::new());
@@ -166,12 +168,12 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<Checked> {
     Ok(checked)
 }
 
-/// A line with a new secret, for a file that has none.
+/// Makes a line with a new secret.
 pub(crate) fn secret_line() -> anyhow::Result<String> {
     Ok(format!("{SECRET}{}\n", Base64::encode_string(&random()?)))
 }
 
-/// Whether a file has a secret.
+/// Whether the content of a file has a usable secret.
 pub(crate) fn has_secret(file: &[u8]) -> bool {
     List(file).secret().is_some()
 }
@@ -182,7 +184,7 @@ enum Wrong {
     Hash(String),
 }
 
-/// Why nobody can have this name.
+/// Why this cannot be the name of an account, if so.
 pub(crate) fn misnamed(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         return Some("a name is missing");
@@ -193,7 +195,7 @@ pub(crate) fn misnamed(name: &str) -> Option<&'static str> {
     name.starts_with('#').then_some("a line that begins with `#` is a comment, so no name does")
 }
 
-/// The text of the file.
+/// The content of the file.
 #[derive(Debug, Clone, Copy)]
 struct List<'t>(&'t [u8]);
 
@@ -202,14 +204,14 @@ struct List<'t>(&'t [u8]);
 enum Line<'t> {
     /// Empty, or a comment.
     Nothing,
-    /// What answers about unknown names are made of.
+    /// The secret from which answers about unknown names are derived.
     Secret(&'t [u8]),
     Account(Account<'t>),
-    /// Something else, and how it begins.
+    /// Anything else; the text is its beginning.
     Other(&'t str),
 }
 
-/// A name, and what is kept of the password.
+/// A name and a hash.
 #[derive(Debug, Clone, Copy)]
 struct Account<'t> {
     name: &'t str,
@@ -245,7 +247,7 @@ impl<'t> List<'t> {
         })
     }
 
-    /// The first secret that cannot be guessed.
+    /// The first secret that is long enough not to be guessed.
     fn secret(self) -> Option<&'t [u8]> {
         self.lines().find_map(|line| match line {
             Line::Secret(secret) => Some(secret).filter(|secret| secret.len() >= SHORTEST_SECRET),
@@ -254,7 +256,7 @@ impl<'t> List<'t> {
     }
 
     fn takes_scram(self) -> bool {
-        // Whose line is damaged cannot log in by any mechanism, and takes none from the others.
+        // An account with a damaged hash cannot log in by any mechanism, so it does not prevent SCRAM for the others.
         let mut hashes = self.accounts().filter_map(|account| Hash::parse(account.hash).ok()).peekable();
         hashes.peek().is_some() && hashes.all(|hash| hash.is_scram())
     }
@@ -274,20 +276,20 @@ impl<'t> List<'t> {
         Ok(if is_known { keys } else { made_up })
     }
 
-    /// What a password is held against, and whether this is somebody's: for a name that has no account it is that of
-    /// another, which costs as much. The way there is the same for both. An error where nobody has one: a file that was cut
-    /// off is no fault of who is missing.
+    /// The hash that a password is compared with, and whether it belongs to this name. For a name without an account it
+    /// is the hash of another account, so that the work is the same. It is an error if there is no usable account at
+    /// all: the file may be damaged, so the name cannot be called wrong.
     fn hash_to_try(self, name: &str, key: &scram_keys::Key) -> anyhow::Result<(Hash, bool)> {
         let stand_in = self.stand_in(key);
-        // The rest of the file is gone through as well.
+        // The whole file is read, even if the name was found.
         let known = self.accounts().filter(|account| account.name == name).reduce(|first, _| first);
         let account = known.or(stand_in).context("has no account that can be used")?;
         Ok((Hash::parse(account.hash).with_context(|| of_account(name))?, known.is_some()))
     }
 
-    /// An account that is tried for a name that has none: of those that can be used the one that this key gives the highest
-    /// number. It becomes another when this one is taken out, or a new one has a higher number, and not when anything else
-    /// changes: who has an account stays who he is.
+    /// The account that stands in for a name that has none: among the usable accounts, the one for which this key gives
+    /// the highest number. It changes only when that account is removed, or a new one has a higher number. So an
+    /// unknown name keeps the same answers, just as a known one does.
     fn stand_in(self, key: &scram_keys::Key) -> Option<Account<'t>> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let mut best: Option<(hmac::Tag, Account<'t>)> = None;
@@ -301,28 +303,29 @@ impl<'t> List<'t> {
         best.map(|(_, account)| account)
     }
 
-    /// What nobody outside can foretell about a name.
+    /// A key for this name that nobody outside can predict.
     fn key_for(self, name: &str) -> anyhow::Result<scram_keys::Key> {
         let key = match self.secret() {
             Some(secret) => mac(secret, name.as_bytes()),
             None => match self.untold() {
                 Some(hash) => mac(hash.as_bytes(), name.as_bytes()),
-                // Who asks twice finds out. From anything that is always the same, keys of SCRAM, he could find out a password:
-                // he is told their salt, and the right guess would foretell what is made up.
+                // A peer that asks twice sees that the answer changes, so the name has no account. But deriving it from
+                // SCRAM keys would be worse: the peer is told their salt, and could check a guessed password against
+                // what was made up.
                 None => random()?,
             },
         };
         Ok(key)
     }
 
-    /// The first hash whose salt no mechanism tells anybody.
+    /// The first hash whose salt is never told to a peer.
     fn untold(self) -> Option<&'t str> {
         let is_untold = |account: &Account<'_>| matches!(Hash::parse(account.hash), Ok(hash) if !hash.is_scram());
         self.accounts().find(is_untold).map(|account| account.hash)
     }
 }
 
-/// Keys that nobody has, in the form of these. Iterations that become others have another salt, as if somebody had changed
+/// Keys of nobody, in the form of `like`. Another number of iterations gives another salt, as if somebody had changed
 /// the password.
 fn made_up(key: &scram_keys::Key, like: &ScramKeys) -> ScramKeys {
     let ScramKeys { salt, iterations, .. } = like;
@@ -336,14 +339,14 @@ fn made_up(key: &scram_keys::Key, like: &ScramKeys) -> ScramKeys {
     }
 }
 
-/// What nobody can guess.
+/// A random key.
 fn random() -> anyhow::Result<scram_keys::Key> {
     let mut octets = scram_keys::Key::default();
     SystemRandom::new().fill(&mut octets).map_err(|_| anyhow!("the system has no random numbers"))?;
     Ok(octets)
 }
 
-/// What is kept of the password of a user of the configuration.
+/// The hash of a password from the configuration.
 fn of_user(password: &[u8]) -> scram_keys::Key {
     mac(b"auth_user", password)
 }
@@ -352,14 +355,14 @@ fn of_account(name: &str) -> String {
     format!("the account `{name}`")
 }
 
-/// What stands in the place of a name in the line of the secret, and what that line begins with: nobody has no name.
+/// The beginning of the line with the secret, without and with the second colon. No account can have an empty name.
 const SECRET_NAME: &str = ":secret";
 const SECRET: &str = ":secret:";
 
-/// In octets: 128 random bits are not guessed, and base64 writes them so.
+/// The length of the shortest secret, in octets: 128 random bits, which cannot be guessed, take as many in base64.
 const SHORTEST_SECRET: usize = 22;
 
-/// What makes a line with one.
+/// How to make a line with a secret, for messages to people.
 pub(crate) const NEW_SECRET: &str = "make one with `echo \":secret:$(head -c 32 /dev/urandom | base64)\"`";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What can be done with a message: the last words of a `deliver` or `copy` line.
 //!
 //! What can be taken back and what cannot are two types, because delivery without a queue depends on the difference: a
-//! recipient has any number of [`Keep`]s and at most one [`HandOver`]. An action is a variant, its [`Facts`] and a row of
-//! [`ACTIONS`] here, and an arm in src/deliver/mod.rs; one that is missing somewhere does not compile.
+//! recipient has any number of [`Keep`]s and at most one [`HandOver`]. A new action needs a variant, its [`Facts`] and
+//! a row of [`ACTIONS`] here, and an arm in src/deliver/mod.rs; without the variant's arms it does not compile.
 
 use std::fmt;
 use std::path::Path;
@@ -15,14 +15,14 @@ use super::value;
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// To a place of ours, from which it can be taken back.
+    /// To a place of ours, where it can be taken back.
     Keep(Keep),
-    /// To somebody else, who will not give it back.
+    /// To somebody else, where it cannot be taken back.
     HandOver(HandOver),
 }
 
-/// A destination that can be prepared, and taken back until it is committed. They are prepared in the order in which
-/// they stand here.
+/// A destination that is prepared first, and can be taken back until it is committed. Destinations are prepared in the
+/// order of these variants.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Keep {
     /// A file of its own in this maildir.
@@ -46,7 +46,7 @@ pub(crate) enum View {
     Raw,
 }
 
-/// A destination that cannot be undone. It has its say when everything else is prepared.
+/// A destination that cannot be undone. It gets the message when everything else is prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HandOver {
     /// Give to this shell command on its standard input, as it would stand in a mailbox.
@@ -61,23 +61,23 @@ pub(crate) enum HandOver {
     Relay(Box<Hop>),
 }
 
-/// What an AMQP broker is told of where a message is to go.
+/// Where an AMQP broker should put a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Topic {
-    /// The exchange; empty for the one that knows every queue by its name.
+    /// The exchange; empty for the default exchange, which knows every queue by its name.
     pub(crate) exchange: String,
     /// The routing key.
     pub(crate) key: String,
 }
 
-/// What is to be known of an action but how to do it. Its `Display` is the action as the configuration has it, its operand
-/// in quotes.
+/// What is known of an action, except how to do it. Its `Display` is the action as the configuration writes it, with
+/// operands in quotes.
 pub struct Facts<'a> {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// What follows the name: a file, a folder, a command, a server, or where a broker is to put a message.
+    /// What follows the name: a file, a folder, a command, a server, or where a broker should put a message.
     pub operands: [Option<&'a str>; 2],
-    /// What the sandbox must leave to a session that may do it.
+    /// What the sandbox must allow for it.
     need: Need<'a>,
 }
 
@@ -86,19 +86,19 @@ pub struct Facts<'a> {
 pub(super) enum Need<'a> {
     /// A file that is appended to, or made.
     Mailbox(&'a Path),
-    /// A maildir, or another folder for files of messages, which is made if it is missing.
+    /// A maildir, or another folder for files of messages; it is made if it is missing.
     Maildir(&'a Path),
-    /// To have this command run, outside the sandbox.
+    /// This command, which is run outside the sandbox.
     Command(&'a str),
-    /// To connect to this broker.
+    /// A connection to this broker.
     Broker(Broker),
-    /// To connect to this server.
+    /// A connection to this server.
     Hop(&'a Hop),
-    /// What every session has.
+    /// Nothing special.
     Nothing,
 }
 
-/// Somebody who passes messages on to subscribers; where, other lines say.
+/// A kind of broker; other lines of the configuration say where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broker {
     /// `hpfeeds_broker`
@@ -146,10 +146,10 @@ impl HandOver {
     }
 }
 
-/// Reads what follows the name of an action.
+/// Reads the operands of an action.
 type Parser = fn(&mut Words<'_>) -> Result<Action, Problem>;
 
-/// Every action: its name, what follows it, and what reads that.
+/// Every action: its name, its operands as shown in messages, and their parser.
 const ACTIONS: &[(&str, &str, Parser)] = &[
     ("append", " FILE", |words| Ok(Action::Keep(Keep::Append(words.path("the file to append to")?.text.to_owned())))),
     ("maildir", " DIR", |words| {
@@ -165,7 +165,7 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
     ("discard", "", |_| Ok(Action::Keep(Keep::Discard))),
 ];
 
-/// Reads how a message is shown, if that is said.
+/// Reads `raw`, if it is there.
 fn view(words: &mut Words<'_>) -> View {
     let mut behind = *words;
     match behind.next_word().is_some_and(|word| word.text == "raw") {
@@ -177,11 +177,11 @@ fn view(words: &mut Words<'_>) -> View {
     }
 }
 
-/// Reads a command, to the end of the line.
+/// Reads a command, which is the rest of the line.
 fn command(words: &mut Words<'_>) -> Result<String, Problem> {
     let has_values = words.has_values();
     let command = words.rest("the shell command")?;
-    // Only where `pipe` itself comes from the environment is anything replaced behind it.
+    // Variables behind `pipe` are left to the shell, which is not recognised if `pipe` itself comes from a variable.
     match has_values {
         true => {
             Err(command.problem("write `pipe` in the place of its variable: nothing is replaced in a command then"))
@@ -190,7 +190,7 @@ fn command(words: &mut Words<'_>) -> Result<String, Problem> {
     }
 }
 
-/// Reads the name of a channel, which has a length of one byte on the wire.
+/// Reads the name of a channel, whose length has to fit into one byte of the protocol.
 fn channel(words: &mut Words<'_>) -> Result<String, Problem> {
     value::short_text(words.expect("the channel")?)
 }
@@ -203,7 +203,7 @@ fn topic(words: &mut Words<'_>) -> Result<Topic, Problem> {
 }
 
 impl Action {
-    /// Reads an action, to the end of the line.
+    /// Reads an action and its operands.
     pub(super) fn parse(words: &mut Words<'_>) -> Result<Self, Problem> {
         let name = words.expect(fmt::from_fn(|f| {
             let forms = ACTIONS.iter().map(|(name, operand, _)| format!("{name}{operand}"));
@@ -225,7 +225,7 @@ impl Action {
         ACTIONS.iter().map(|(name, ..)| *name)
     }
 
-    /// What the sandbox must leave to a session that may do this.
+    /// What the sandbox must allow for it.
     pub(super) fn needs(&self) -> Need<'_> {
         match self {
             Action::Keep(keep) => keep.facts().need,
@@ -266,23 +266,23 @@ impl fmt::Display for Facts<'_> {
     }
 }
 
-/// Where one recipient's mail goes.
+/// The destinations of one recipient's mail.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Destinations {
-    /// What can be taken back.
+    /// Those that can be taken back.
     pub(crate) keep: Vec<Destination<Keep>>,
-    /// What cannot.
+    /// The one that cannot, if there is one.
     pub(crate) hand_over: Option<Destination<HandOver>>,
-    /// How many of the former were found before the latter, for people.
+    /// How many of `keep` come before `hand_over` in the configuration; only for showing them.
     handed_over_behind: usize,
 }
 
-/// One place that mail goes to.
+/// A destination, and where it was configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destination<A> {
     /// What to do.
     pub(crate) action: A,
-    /// What of the configuration says so.
+    /// Which part of the configuration names it.
     origin: Origin,
 }
 
@@ -301,18 +301,18 @@ impl Destination<HandOver> {
 /// Where in the configuration a destination was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The line with this number, counted through all files ([`super::Rules::origin`]).
+    /// The line with this number, counted over all files ([`super::Rules::origin`]).
     Line(u32),
     /// The dead letter file.
     DeadLetterFile,
 }
 
-/// A recipient has two destinations that cannot be taken back: when one of them fails the other may be done.
+/// A recipient would have two destinations that cannot be taken back: one of them could fail when the other is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SecondHandOver;
 
 impl Destinations {
-    /// Adds what a line says.
+    /// Adds the destination of a line.
     pub(super) fn add(&mut self, action: Action, origin: Origin) -> Result<(), SecondHandOver> {
         match action {
             Action::Keep(action) => self.keep.push(Destination { action, origin }),
@@ -325,13 +325,13 @@ impl Destinations {
         Ok(())
     }
 
-    /// Whether one of them cannot be taken back.
+    /// Whether one destination cannot be taken back.
     pub fn are_handed_over(&self) -> bool {
         self.hand_over.is_some()
     }
 
-    /// Whether what cannot be taken back is one and the same for both: a channel, whose subscribers hear of no recipient, or a
-    /// server that takes one message for all.
+    /// Whether both have the same destination that cannot be taken back, so that the message is handed over once: a
+    /// channel, whose subscribers do not see recipients, or a server that takes one message for all recipients.
     pub fn share_hand_over(&self, other: &Self) -> bool {
         match (self.handed_to(), other.handed_to()) {
             (Some(HandOver::Hpfeeds(own)), Some(HandOver::Hpfeeds(others))) => own == others,
@@ -344,7 +344,7 @@ impl Destinations {
         self.hand_over.as_ref().map(|destination| &destination.action)
     }
 
-    /// The server that it is passed on to, if it is.
+    /// The server that the mail is passed on to, if it is.
     pub(crate) fn hop(&self) -> Option<&Hop> {
         match self.handed_to()? {
             HandOver::Relay(hop) => Some(hop),
@@ -352,7 +352,7 @@ impl Destinations {
         }
     }
 
-    /// How many of these places are none of the others'. A command is always one of its own.
+    /// How many of these places the others do not have. A command counts for each recipient.
     pub fn places_beyond<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> u64 {
         let is_new = |place: &&Destination<Keep>| {
             !others.clone().flat_map(|others| &others.keep).any(|other| other.action == place.action)
@@ -361,13 +361,13 @@ impl Destinations {
         self.keep.iter().filter(is_new).count() as u64 + u64::from(is_handed_over)
     }
 
-    /// The name of each action.
+    /// The names of the actions.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         let keep = self.keep.iter().map(|destination| destination.action.name());
         keep.chain(self.hand_over.iter().map(|destination| destination.action.name()))
     }
 
-    /// Each of them for people, that of the `deliver` line first, and where it was found.
+    /// All destinations in the order of the configuration, with the line that names each.
     pub fn shown(&self) -> impl Iterator<Item = (Facts<'_>, Origin)> {
         let (before, behind) = self.keep.split_at(self.handed_over_behind);
         let hand_over = self.hand_over.iter().map(Destination::<HandOver>::shown);

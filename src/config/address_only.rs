@@ -1,16 +1,16 @@
-//! What in a pattern about peers can only mean an address.
+//! Finds out what part of a pattern about peers can only mean an address.
 //!
-//! Patterns of the original were found in a peer's name or in its address, and a network was written as `^10\.`. But a
-//! name is what its owner wants it to be: `10.0.0.1.evil.example` would pass for one of that network. So the ways in
-//! which a pattern can match are told apart by what they name, character by character:
+//! In the original a pattern was searched in a peer's name and in its address, and a network was written as `^10\.`.
+//! But the owner of a name chooses it: `10.0.0.1.evil.example` would pass for a peer of that network. So the ways in
+//! which a pattern can match are distinguished by the characters that they name:
 //!
 //! - An *address's* characters are digits, dots and colons; in a pattern with a colon also the hexadecimal letters.
-//! - What can be any character (`.`, `[^-]`, `\S`, `\W`, `[a-z0-9-]`) names nothing, and neither does a dot, which both
-//!   have.
+//! - What can be any character (`.`, `[^-]`, `\S`, `\W`, `[a-z0-9-]`) names nothing. Neither does a dot, which
+//!   addresses and names both have.
 //! - Every other character is one that only a *name* has: a letter, a hyphen, an underscore.
 //!
-//! A way to match that names a digit or a colon, and nothing that only a name has, means an address: it counts for
-//! addresses only. So `^10\.`, `^10\..*`, `10\.0\.0\.`, `^1`, `^10.` and `^[0-9a-f:]+$` mean addresses;
+//! A way to match that names a digit or a colon, and no character that only names have, means an address, and is tried
+//! on addresses only. So `^10\.`, `^10\..*`, `10\.0\.0\.`, `^1`, `^10.` and `^[0-9a-f:]+$` mean addresses;
 //! `^192\.168\..*\.example$` and `^1and1\.` mean names; of `^(10|mail)\.` one way means an address and one a name; and
 //! ``, `.*` and `^[a-z0-9.-]+$` mean either.
 
@@ -19,17 +19,17 @@ use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Dot, Hir, HirKind, R
 
 use super::network::Network;
 
-/// A pattern, taken apart: what either part matches, the pattern matches.
+/// A pattern in two parts; it matches whatever one of them matches.
 #[derive(Debug)]
 pub(super) struct Meanings {
     /// The ways to match that mean an address.
     pub(super) addresses: Option<Hir>,
-    /// All others: those that a host name may match in.
+    /// All other ways, by which host names can match.
     pub(super) names: Option<Hir>,
 }
 
 impl Meanings {
-    /// Takes apart what `compiler::parse` made of a pattern.
+    /// Divides the result of `compiler::parse` into the two parts.
     pub(super) fn of(pattern: &Hir) -> Self {
         let address = characters_of_addresses(names_colon(pattern));
         let by_name = split(pattern, &|class| divided(class, &address));
@@ -42,15 +42,15 @@ impl Meanings {
     }
 }
 
-/// The ways in which a pattern can match, told apart: in one part none of the characters in question is met, in the
-/// other at least one is. `None` is a part without any way.
+/// The ways in which a pattern can match, divided by whether they contain at least one character of some kind. `None`
+/// means that there is no such way.
 struct Split {
     without: Option<Hir>,
     with: Option<Hir>,
 }
 
-/// Tells the ways in which a pattern can match apart by a character's kind: `divide` tells the characters of a class apart
-/// into those that do not have it and those that have.
+/// Divides the ways in which a pattern can match. `divide` splits a class of characters into those that are not of the
+/// kind in question and those that are.
 fn split(pattern: &Hir, divide: &dyn Fn(&ClassBytes) -> (ClassBytes, ClassBytes)) -> Split {
     match pattern.kind() {
         HirKind::Empty | HirKind::Look(_) => Split { without: Some(pattern.clone()), with: None },
@@ -67,7 +67,7 @@ fn split(pattern: &Hir, divide: &dyn Fn(&ClassBytes) -> (ClassBytes, ClassBytes)
                 let some = |class: ClassBytes| (!is_none(&class)).then(|| Hir::class(Class::Bytes(class)));
                 Split { without: some(without), with: some(with) }
             }
-            // It has characters beyond ASCII: that can be anything.
+            // A class with characters beyond ASCII counts as one that can be anything.
             None => Split { without: Some(pattern.clone()), with: None },
         },
         HirKind::Capture(group) => split(&group.sub, divide),
@@ -82,7 +82,7 @@ fn split(pattern: &Hir, divide: &dyn Fn(&ClassBytes) -> (ClassBytes, ClassBytes)
             let (mut without, mut with) = (Vec::new(), None);
             for (at, part) in parts.iter().enumerate() {
                 let here = split(part, divide);
-                // The first such character can be met here: none before it, and then whatever comes.
+                // The first character of the kind may be here: none of them before, and anything after.
                 let way = here.with.map(|here| {
                     let rest = parts[at + 1..].iter().cloned();
                     Hir::concat(without.iter().cloned().chain([here]).chain(rest).collect())
@@ -99,8 +99,8 @@ fn split(pattern: &Hir, divide: &dyn Fn(&ClassBytes) -> (ClassBytes, ClassBytes)
             let times = |sub: Hir, min, max| Hir::repetition(Repetition { min, max, greedy: true, sub: Box::new(sub) });
             let Split { without, with } = split(&repeated.sub, divide);
             let others = repeated.max.map(|max| max.saturating_sub(1));
-            // Any number of times without, once with, any number of either. How often in all is not asked here: the
-            // pattern as a whole has to match as well.
+            // Any number of times without, once with, then any number of times either way. The exact number of
+            // repetitions is not preserved, because the whole pattern has to match as well.
             let before = without.clone().map_or(Hir::empty(), |without| times(without, 0, others));
             let with = with.map(|with| Hir::concat(vec![before, with, times((*repeated.sub).clone(), 0, others)]));
             let without = match without {
@@ -119,7 +119,7 @@ fn either(one: Option<Hir>, other: Option<Hir>) -> Option<Hir> {
     }
 }
 
-/// The characters of a class that are among these, and those that are not; a class that names nothing has none of those.
+/// Splits a class into the characters within `known` and the others. A class that names nothing has none of the former.
 fn divided(class: &ClassBytes, known: &ClassBytes) -> (ClassBytes, ClassBytes) {
     if is_anything(class) {
         return (class.clone(), ClassBytes::empty());
@@ -130,19 +130,19 @@ fn divided(class: &ClassBytes, known: &ClassBytes) -> (ClassBytes, ClassBytes) {
     (within, beyond)
 }
 
-/// Whether a class of what addresses have is more than a dot, which names have as well.
+/// Whether a class of characters of addresses has more than a dot, which names have too.
 fn names_number(class: &ClassBytes) -> bool {
     !is_anything(class) && !is_within(class, &bytes(&[b'.'..=b'.']))
 }
 
-/// Whether a class names nothing: it was written as "anything but", so that bytes belong to it that nobody would name, or
-/// all letters and digits do.
+/// Whether a class names nothing: it was written as "anything but", so that it has bytes that nobody would list, or it
+/// has all letters and digits.
 fn is_anything(class: &ClassBytes) -> bool {
     let contains = |all: &ClassBytes| is_within(all, class);
     contains(&bytes(&[0xff..=0xff])) || contains(&bytes(&[b'0'..=b'9', b'a'..=b'z']))
 }
 
-/// Whether somewhere in the pattern a colon is named.
+/// Whether the pattern names a colon anywhere.
 fn names_colon(pattern: &Hir) -> bool {
     match pattern.kind() {
         HirKind::Empty | HirKind::Look(_) => false,
@@ -164,7 +164,7 @@ fn characters_of_addresses(with_letters: bool) -> ClassBytes {
     characters
 }
 
-/// The class as one of bytes; `None` if it has characters beyond ASCII.
+/// The class as a class of bytes; `None` if it has characters beyond ASCII.
 fn in_bytes(class: &Class) -> Option<ClassBytes> {
     match class {
         Class::Bytes(class) => Some(class.clone()),
@@ -186,14 +186,14 @@ fn is_within(class: &ClassBytes, larger: &ClassBytes) -> bool {
     is_none(&rest)
 }
 
-/// The networks that ways to match which mean an address were written for, as `10.0.0.0/8` for `^10\.`; none if that
-/// cannot be told. A `.` that can be any character is read as the dot that was meant.
+/// The networks that an address pattern was written for, such as `10.0.0.0/8` for `^10\.`; none if they cannot be
+/// determined. A `.` that can be any character is read as a dot.
 pub(super) fn networks(addresses: &Hir) -> Vec<Network> {
     let beginnings = Extractor::new().extract(&as_written(addresses));
     let beginnings = beginnings.literals().unwrap_or_default();
     let networks = beginnings.iter().map(|beginning| network(std::str::from_utf8(beginning.as_bytes()).ok()?));
     let mut networks = networks.collect::<Option<Vec<Network>>>().unwrap_or_default();
-    // 172.16.0.0/16 to 172.31.0.0/16 were written as one.
+    // 172.16.0.0/16 to 172.31.0.0/16 become one network.
     let mut at = 0;
     while at < networks.len() {
         let other = networks.iter().skip(at + 1).position(|other| networks[at].joined(other).is_some());
@@ -208,7 +208,7 @@ pub(super) fn networks(addresses: &Hir) -> Vec<Network> {
     networks
 }
 
-/// The pattern with what it was meant to begin with as literals: what is repeated begins nothing.
+/// The pattern with its probable beginnings as literals; a repetition cannot be a beginning.
 fn as_written(pattern: &Hir) -> Hir {
     match pattern.kind() {
         HirKind::Empty | HirKind::Look(_) => Hir::empty(),
@@ -230,7 +230,8 @@ fn as_written(pattern: &Hir) -> Hir {
     }
 }
 
-/// The network whose addresses begin with this text, which ends behind a number; a whole address is one by itself.
+/// The network of all addresses that begin with this text, which ends after a number and its separator. A whole address
+/// stands for itself.
 fn network(beginning: &str) -> Option<Network> {
     let cidr = if let Some(numbers) = beginning.strip_suffix('.') {
         let count = numbers.split('.').count();
@@ -350,7 +351,7 @@ mod tests {
             ("^2001:db8:", &["2001:db8::/32"]),
             ("^2001:DB8:25:", &["2001:db8:25::/48"]),
             ("^fe80:", &["fe80::/16"]),
-            // What these were meant for cannot be told.
+            // It cannot be told which networks these mean.
             ("^10", &[]),
             (r"^192\.168\.1[0-9]*", &[]),
             (r"^[0-9]+\.", &[]),

@@ -1,4 +1,4 @@
-//! `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS: where an AMQP broker is, and who we are there.
+//! `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS: where an AMQP broker is, and how we log in.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use super::url::{Authority, decoded};
 use super::value::{Secret, part};
 use crate::net::client::Endpoint;
 
-/// What such a URL says.
+/// The parts of such a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AmqpUrl {
     /// Where the broker is.
     pub(crate) endpoint: Endpoint,
-    /// Whether the connection is under TLS.
+    /// Whether TLS is used.
     pub(crate) uses_tls: bool,
-    /// Who we are there.
+    /// The user to log in as.
     pub(crate) user: String,
-    /// What shows it; `None` if it is in a file.
+    /// The password; `None` if it is in a file.
     pub(crate) password: Option<Secret>,
-    /// Which of the broker's virtual hosts.
+    /// The virtual host on the broker.
     pub(crate) vhost: String,
 }
 
 impl AmqpUrl {
-    /// Reads it. No message quotes what may be the password.
+    /// Reads a URL. Messages never quote what may be the password.
     pub(super) fn parse(word: Word<'_>) -> Result<Self, Problem> {
         let text = word.text;
         let (uses_tls, begins) = match text.split_once("://") {
@@ -49,7 +49,7 @@ impl AmqpUrl {
     }
 }
 
-/// Without the password.
+/// The URL without its password.
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { endpoint, uses_tls, user, vhost, .. } = self;
@@ -59,11 +59,11 @@ impl fmt::Display for AmqpUrl {
     }
 }
 
-/// Ports as IANA has them.
+/// The registered ports (IANA).
 const PORT: u16 = 5672;
 const PORT_OF_TLS: u16 = 5671;
 
-/// The user of a broker that nobody has configured, who may come from its own machine only.
+/// The user of a broker that was never configured; it can log in only from the broker's own machine.
 const GUEST: &str = "guest";
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! What the lines about authentication say together, and what is in the file of accounts, for `mailrecv check`.
+//! Checks that depend on several lines about authentication, and the check of the file of accounts, for `mailrecv
+//! check`.
 //!
-//! A session opens that file and reads it if a peer asks to log in: what is wrong with a line costs one account, and
-//! whoever has it is answered 454.
+//! A session opens the file and reads it when a peer logs in. An error in one of its lines affects that account only:
+//! logging in to it is answered 454.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -29,7 +30,7 @@ impl AuthLines {
         .map(Self)
     }
 
-    /// The line that counts of those that ask for authentication: `auth`, or else one with accounts.
+    /// The line that asks for authentication: the last `auth`, or else the first with accounts.
     fn asking(&self) -> Option<&SettingLine> {
         let asking = self.0.of(|setting| matches!(setting, Setting::auth_use(_))).last();
         asking.or_else(|| self.file()).or_else(|| self.users().next())
@@ -39,7 +40,7 @@ impl AuthLines {
         self.0.of(|setting| matches!(setting, Setting::auth_users(_)))
     }
 
-    /// Those of a name that another line has already.
+    /// Warnings about users whose name an earlier line has already.
     fn repeated_users(&self) -> impl Iterator<Item = Diagnostic> {
         let mut names = HashSet::new();
         self.users().filter(move |line| !names.insert(line.value())).map(|line| {
@@ -51,7 +52,7 @@ impl AuthLines {
         self.0.of(|setting| matches!(setting, Setting::auth_file(_))).last()
     }
 
-    /// What is missing for what the last `auth` wants.
+    /// The error if the last `auth` line needs something that is missing.
     pub(super) fn missing(&self, config: &Config) -> Vec<Diagnostic> {
         let message = if config.has_accounts() {
             format!("nobody could ever send mail: {NOBODY}")
@@ -63,7 +64,7 @@ impl AuthLines {
 }
 
 impl Config {
-    /// Whether a line about authentication is missing.
+    /// Whether authentication is wanted but a line that it needs is missing.
     pub(super) fn lacks_auth_lines(&self) -> bool {
         match self.auth() {
             AuthUse::Off => false,
@@ -72,13 +73,12 @@ impl Config {
         }
     }
 
-    /// Whether there are connections on which a password may be sent.
+    /// Whether passwords can be sent on any connection.
     fn can_authenticate(&self) -> bool {
         self.auth_plaintext || self.tls() != TlsUse::Off
     }
 
-    /// Looks into the file of accounts. Where lines are missing because they have errors (`is_whole`), nothing is said of
-    /// what lines have to do with each other.
+    /// Checks the file of accounts. How lines fit together is checked only if all of them could be read (`is_whole`).
     pub(super) fn check_auth(&self, is_whole: bool) -> Vec<Diagnostic> {
         if self.auth() == AuthUse::Off {
             return self.rules.warn_of_members(
@@ -86,7 +86,7 @@ impl Config {
                 "nobody logs in here: write `auth_file FILE`",
             );
         }
-        // A file that cannot be read a second time is told of where the rules are checked.
+        // If the file cannot be read a second time, the check of the rules reports that.
         let Ok(lines) = AuthLines::find(&self.rules) else { return Vec::new() };
         let mut found = Vec::new();
         if let Some(line) = lines.asking().filter(|_| is_whole && !self.can_authenticate()) {
@@ -94,7 +94,7 @@ impl Config {
         }
         let unreadable = match self.auth() {
             AuthUse::Off | AuthUse::Offer => Severity::Warning,
-            // Without accounts there is no mail either.
+            // If authentication is required, no mail can be sent without accounts.
             AuthUse::Require => Severity::Error,
         };
         found.extend(lines.repeated_users());
@@ -103,7 +103,7 @@ impl Config {
     }
 }
 
-/// What is wrong with the file that this line names; how bad it is that it cannot be read.
+/// Checks the file that this line names. `unreadable` is the severity if it cannot be read.
 fn check_file(line: &SettingLine, unreadable: Severity) -> Vec<Diagnostic> {
     let mut found: Vec<_> = line.public_secret("try passwords at leisure").into_iter().collect();
     found.extend(writable(line));
@@ -143,7 +143,7 @@ fn check_file(line: &SettingLine, unreadable: Severity) -> Vec<Diagnostic> {
     found
 }
 
-/// A warning if others can write the file.
+/// Warns if others can write to the file.
 fn writable(line: &SettingLine) -> Option<Diagnostic> {
     let file = line.path().is_file().then(|| File::open(line.path()).ok())??;
     let metadata = file.metadata().ok()?;
@@ -151,6 +151,6 @@ fn writable(line: &SettingLine) -> Option<Diagnostic> {
     others.err().map(|why| line.about(Severity::Warning, why))
 }
 
-/// Why there is no authentication.
+/// Why nobody can log in, for messages.
 const NOBODY: &str = "passwords are taken under TLS only, and there is none; write `tls_certificate FILE` and \
                       `tls_key FILE`, or `auth_plaintext on`";

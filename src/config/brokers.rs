@@ -1,7 +1,8 @@
-//! What the lines about servers say together that we connect to, brokers and those that mail is passed on to: where they
-//! are, and what a connection to one needs.
+//! Checks that depend on several lines about brokers and about servers that mail is passed on to, and what connections
+//! to them need.
 //!
-//! A line that publishes and a broker that nobody can find would defer all mail; without a broker at all that is an error.
+//! If a line publishes and the broker cannot be found, all of its mail would be deferred. If no broker is configured at
+//! all, that is an error.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -19,23 +20,23 @@ use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
 use crate::net::patience::Patience;
 use crate::unread::Unread;
 
-/// Where a session may connect to.
+/// What a session may connect to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Connections {
     /// The ports, each once.
     pub(crate) ports: Vec<u16>,
-    /// Whether name servers may have to be asked where.
+    /// Whether name servers may be needed to find the addresses.
     pub(crate) has_names: bool,
-    /// Whether there are some at Unix sockets.
+    /// Whether servers at Unix sockets are among them.
     pub(crate) has_sockets: bool,
 }
 
-/// The lines about brokers, in the order of the text.
+/// The lines about brokers and servers, in the order of the text.
 #[derive(Debug, Default)]
 pub(super) struct BrokerLines {
-    /// The first that publishes with each.
+    /// For each kind of broker the first line that publishes through it.
     publishing: Vec<(Broker, BrokerLine)>,
-    /// The first that passes mail on to each server.
+    /// For each server the first line that passes mail on to it.
     relaying: Vec<(Box<Hop>, BrokerLine)>,
     settings: Vec<(Setting, BrokerLine)>,
 }
@@ -44,13 +45,13 @@ pub(super) struct BrokerLines {
 struct BrokerLine {
     number: u32,
     text: String,
-    /// Where the word stands that it is about once variables are replaced, and that word.
+    /// Where the relevant word begins after variables were replaced, and the word.
     start: usize,
     word: String,
 }
 
 impl BrokerLines {
-    /// Takes in a line, if it is about brokers.
+    /// Notes a line, if it is about brokers or servers.
     pub(super) fn look_at(&mut self, number: u32, text: &str) {
         let Ok(prepared) = lexer::prepared(text) else { return };
         let mut words = prepared.words();
@@ -60,7 +61,8 @@ impl BrokerLines {
         };
         match directive::line(&prepared) {
             Ok(Some(Line::Rule(RuleLine::Deliver(delivery) | RuleLine::Copy(delivery)))) => {
-                // Behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to PATTERN`.
+                // The position of the action's operand, behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to
+                // PATTERN`.
                 let place = if delivery.group.is_some() { 5 } else { 3 };
                 let broker = match delivery.action {
                     Action::HandOver(HandOver::Hpfeeds(_)) => Broker::Hpfeeds,
@@ -84,7 +86,7 @@ impl BrokerLines {
         }
     }
 
-    /// What of a broker is missing.
+    /// Errors about settings that are missing.
     pub(super) fn missing(&self, config: &Config) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         for (broker, line) in &self.publishing {
@@ -152,7 +154,7 @@ impl BrokerLine {
 }
 
 impl Config {
-    /// Whether rules publish at all.
+    /// Whether any rule publishes.
     pub(crate) fn publishes(&self) -> bool {
         !self.rules.needs().brokers().is_empty()
     }
@@ -162,7 +164,8 @@ impl Config {
         self.rules.needs().hops()
     }
 
-    /// Who we are there, if we have to log in: as its URL says, or else `relay_user`. Nobody logs in at a Unix socket.
+    /// The user to log in as at this server: that of its URL, or `relay_user`; `None` if we do not log in. Nobody logs
+    /// in at a Unix socket.
     pub(crate) fn user_at<'h>(&'h self, hop: &'h Hop) -> Option<&'h str> {
         match &hop.place {
             Place::Tcp(_) => hop.user.as_deref().or(self.relay_user.as_deref()),
@@ -170,7 +173,7 @@ impl Config {
         }
     }
 
-    /// What there is of TLS on the way there: a password is not sent to just anybody.
+    /// How TLS is used with this server: where a password is sent, TLS is required.
     pub(crate) fn tls_with(&self, hop: &Hop) -> HopTls {
         match hop.tls {
             HopTls::Opportunistic if self.user_at(hop).is_some() => HopTls::Require,
@@ -178,7 +181,7 @@ impl Config {
         }
     }
 
-    /// Whether it has to show by a certificate who it is.
+    /// Whether this server has to prove its name by a certificate.
     fn is_verified(&self, hop: &Hop) -> bool {
         match self.tls_with(hop) {
             HopTls::Off | HopTls::Opportunistic => false,
@@ -186,13 +189,13 @@ impl Config {
         }
     }
 
-    /// Whether we have to log in there, and nothing says with what.
+    /// Whether we have to log in at this server and have no password.
     fn lacks_relay_password(&self, hop: &Hop) -> bool {
         let has_one = hop.password.is_some() || self.relay_password.is_some() || self.relay_password_file.is_some();
         self.user_at(hop).is_some() && !has_one
     }
 
-    /// Where deliveries may connect to.
+    /// What deliveries may connect to.
     pub(crate) fn connections(&self) -> Connections {
         let mut connections = Connections::default();
         for (endpoint, _) in self.endpoints() {
@@ -205,8 +208,8 @@ impl Config {
         connections
     }
 
-    /// Every broker that rules publish with, and every server that they pass mail on to, and whether it has to have a
-    /// certificate of those authorities that are believed where no others are named.
+    /// Every broker and server that rules use, and whether its certificate has to come from the authorities that are
+    /// trusted by default.
     fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, bool)> {
         let brokers = self.rules.needs().brokers();
         let hpfeeds = self.hpfeeds_broker.iter().filter(|_| brokers.contains(&Broker::Hpfeeds));
@@ -219,12 +222,12 @@ impl Config {
         brokers.chain(amqp.map(|url| (&url.endpoint, url.uses_tls))).chain(hops)
     }
 
-    /// Whether there is a user at an AMQP broker without a password.
+    /// Whether an AMQP URL has no password and there is no file with it.
     fn lacks_amqp_password(&self) -> bool {
         self.amqp_password_file.is_none() && self.amqp_urls.iter().any(|url| url.password.is_none())
     }
 
-    /// Whether lines about brokers are missing.
+    /// Whether settings about brokers or servers are missing.
     pub(super) fn lacks_broker_lines(&self) -> bool {
         let has_secret = self.hpfeeds_secret.is_some() || self.hpfeeds_secret_file.is_some();
         self.rules.needs().brokers().iter().any(|broker| match broker {
@@ -233,7 +236,7 @@ impl Config {
         }) || self.hops().iter().any(|hop| self.lacks_relay_password(hop))
     }
 
-    /// Looks into the files that connections to brokers need.
+    /// Checks the files that connections to brokers and servers need.
     pub(super) fn check_brokers(&self) -> Vec<Diagnostic> {
         if !self.publishes() && self.hops().is_empty() {
             return Vec::new();
@@ -273,7 +276,7 @@ impl Config {
                 });
             }
         }
-        // Behind a colon in a name there may be one that nobody meant.
+        // A colon in a user's name may have been taken for the beginning of a password.
         let has_other = self.relay_password.is_some() || self.relay_password_file.is_some();
         let is_for_none =
             has_other && self.hops().iter().all(|hop| self.user_at(hop).is_none() || hop.password.is_some());
@@ -292,7 +295,7 @@ impl Config {
         found
     }
 
-    /// Asks where brokers are, which may take a moment.
+    /// Looks up the addresses of brokers and servers, which may take a moment.
     pub(super) fn check_broker_addresses(&self) -> Vec<Diagnostic> {
         let lines = self.broker_lines();
         let mut found = Vec::new();
@@ -316,19 +319,19 @@ impl Config {
 
     fn broker_lines(&self) -> BrokerLines {
         let mut lines = BrokerLines::default();
-        // A file that cannot be read a second time is told of where the rules are checked.
+        // If the file cannot be read a second time, the check of the rules reports that.
         _ = self.rules.sources.for_each_line(|number, text| lines.look_at(number, text));
         lines
     }
 }
 
-/// What keeps these authorities from being believed.
+/// Why no server can be trusted with these authorities, if so.
 fn flaw_of_authorities(path: &Path) -> Option<String> {
     let why = Unread::open(path).read().and_then(|text| client::authorities(&text)).err()?;
     Some(format!("{} {why:#}; no server under TLS can be believed", path.display()))
 }
 
-/// A file without a secret, or whose secret everybody can read.
+/// Warns about a file without a secret, or with one that everybody can read.
 fn check_secret(line: &BrokerLine) -> Option<Diagnostic> {
     let path = Path::new(&line.word);
     let message = match Unread::open(path).parsed(secret) {
@@ -341,7 +344,7 @@ fn check_secret(line: &BrokerLine) -> Option<Diagnostic> {
     Some(line.warn(message))
 }
 
-/// The secret in a text: its first line.
+/// The secret in a file: its first line.
 pub(crate) fn secret(text: &[u8]) -> anyhow::Result<String> {
     let text = std::str::from_utf8(text).map_err(|_| anyhow::anyhow!("is not UTF-8 text"))?;
     match text.lines().next() {
@@ -350,5 +353,5 @@ pub(crate) fn secret(text: &[u8]) -> anyhow::Result<String> {
     }
 }
 
-/// How long name servers are asked by who checks a configuration.
+/// How long `mailrecv check` waits for name servers.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,8 +1,7 @@
-//! Looking for mistakes beforehand, for `mailrecv check`: what is legal but hardly meant, and what fails only when it is
-//! needed.
+//! The checks of `mailrecv check`: what is allowed but probably not meant, and what would fail only when it is needed.
 //!
-//! The file may be long and its findings many: it is read once, each line is looked at as it comes by, and the findings
-//! about it are given its text.
+//! The file may be long and have many findings. So it is read once more only: each line is checked when it is read, and
+//! findings about it get its text then.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,19 +25,19 @@ use super::trace::Trace;
 use crate::address::Mailbox;
 use crate::peer::Peer;
 
-/// What was found at one place of the text.
+/// A finding whose line still has to be cited.
 pub(super) struct Finding {
     severity: Severity,
     position: Position,
-    /// How many characters it is about.
+    /// How many characters the caret underlines.
     width: usize,
     message: String,
 }
 
 impl Rules {
-    /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is legal but
-    /// hardly meant. `is_whole` says whether all lines could be read, `is_public` whether strangers may send mail, `spool`
-    /// where large messages wait, if no line does.
+    /// Finds patterns that do not compile, recipients with two destinations that cannot be undone, and what is allowed
+    /// but probably not meant. `is_whole` says whether all lines could be read, `is_public` whether strangers may send
+    /// mail, and `spool` is the folder for large messages if no line names one.
     pub(super) fn check(
         &self,
         own_domain: &str,
@@ -71,7 +70,7 @@ impl Rules {
         found
     }
 
-    /// Goes through the file: cites its lines in the findings there are, which are in its order, and looks at each line.
+    /// Reads the file once more, cites the lines of these findings, which are sorted by line, and checks each line.
     fn check_lines(&self, mut lines: Lines<'_>, is_whole: bool, findings: Vec<Finding>, found: &mut Vec<Diagnostic>) {
         let mut findings = findings.into_iter().peekable();
         let read = self.sources.for_each_line(|number, text| {
@@ -80,7 +79,7 @@ impl Rules {
             }
             lines.look_at(number, text, found);
         });
-        // None are left, unless a file cannot be read any more.
+        // Findings are left only if a file can no longer be read.
         found.extend(findings.map(|finding| finding.cite("")));
         let is_read = read.map_err(|error| found.push(error)).is_ok();
         if !is_whole || !is_read {
@@ -96,8 +95,7 @@ impl Rules {
         }
     }
 
-    /// Whether somebody, even if not everybody, can send to postmaster. A pattern that does not compile is reported as
-    /// what it is.
+    /// Whether at least somebody can send mail to postmaster. A pattern that does not compile is reported elsewhere.
     fn takes_mail_for_postmaster(&self, own_domain: &str) -> bool {
         let Ok(postmaster) = Mailbox::parse(&format!("postmaster@{own_domain}")) else { return true };
         let peer = Peer::unnamed(IpAddr::from(Ipv4Addr::LOCALHOST));
@@ -128,7 +126,7 @@ impl Rules {
         admitted.chain(denied).chain(proxies).chain(users).chain(letting_in).chain(keeping_out).chain(copying).collect()
     }
 
-    /// Warns of lines about members of groups of whom there are none.
+    /// Warnings about members of groups that cannot exist.
     pub(super) fn warn_of_members(
         &self,
         place: impl Fn(&Peers) -> Option<(Position, &str)>,
@@ -137,7 +135,7 @@ impl Rules {
         let mut places: Vec<_> = self.groups.iter().flat_map(|group| &group.members).filter_map(place).collect();
         places.sort_by_key(|(position, _)| position.line);
         let mut found = Vec::new();
-        // A file that cannot be read a second time is told of where the rules are checked.
+        // If the file cannot be read a second time, the check of the rules reports that.
         _ = self.sources.for_each_line(|number, text| {
             if let Ok(at) = places.binary_search_by_key(&number, |(position, _)| position.line) {
                 let (position, shown) = places[at];
@@ -155,8 +153,9 @@ impl Rules {
         all.filter_map(|(matcher, position)| check_table(matcher, position, own_domain)).collect()
     }
 
-    /// A recipient whose own lines need two destinations that cannot be undone could never get its mail: one of them
-    /// may fail when the other is done. What only a run can tell, because two patterns meet, is refused at run time.
+    /// Errors about recipients whose own lines have two destinations that cannot be undone. They could never get mail:
+    /// one destination may fail when the other is done. If two patterns meet only for certain recipients, that is
+    /// refused at run time.
     fn check_hand_overs(&self, own_domain: &str) -> Vec<Finding> {
         let mut copies = HandOverCopies::new(own_domain);
         let mut findings = Vec::new();
@@ -183,7 +182,7 @@ impl Rules {
     }
 }
 
-/// The `copy` lines that cannot be taken back; those of one address can be looked up, there may be thousands.
+/// The `copy` lines that cannot be taken back. There may be thousands for single addresses, so these can be looked up.
 pub(super) struct HandOverCopies<'r> {
     own_domain: &'r str,
     by_address: HashMap<String, &'r OrderedRule>,
@@ -206,8 +205,8 @@ impl<'r> HandOverCopies<'r> {
         }
     }
 
-    /// The first one for this very address and the first with a pattern that takes it, in file order: more would say the
-    /// same again.
+    /// The first line for exactly this address, and the first with a pattern that matches it, in the order of the file.
+    /// More lines would not say anything new.
     pub(super) fn that_take(&self, address: &str) -> Vec<&'r OrderedRule> {
         let exact = self.by_address.get(&without_own_domain(address, self.own_domain)).copied();
         let other = self.others.iter().copied().find(|copy| copy.takes(address, self.own_domain));
@@ -216,7 +215,7 @@ impl<'r> HandOverCopies<'r> {
         found
     }
 
-    /// Likewise those that certainly have a recipient in common with a rule.
+    /// The same for lines that certainly share a recipient with this rule.
     fn that_meet(&self, rule: &OrderedRule) -> Vec<&'r OrderedRule> {
         if let Matcher::Address(address) = &rule.matcher {
             return self.that_take(address);
@@ -227,7 +226,7 @@ impl<'r> HandOverCopies<'r> {
     }
 }
 
-/// An address as it is compared: letter case aside, and our own domain left out.
+/// An address in the form for comparisons: in lower case and without our own domain.
 pub(super) fn without_own_domain(address: &str, own_domain: &str) -> String {
     let address = address.to_ascii_lowercase();
     let own = address.rsplit_once('@').filter(|(_, domain)| domain.eq_ignore_ascii_case(own_domain));
@@ -241,12 +240,13 @@ pub(super) fn second_hand_over(copy: LineName<'_>) -> String {
     )
 }
 
-/// A table that cannot be read, has something else than addresses in it, or may be another where sessions are started.
+/// Findings about a table: it cannot be read, contains something else than addresses, or may be another file where
+/// sessions are started.
 fn check_table(matcher: &Matcher, position: Position, own_domain: &str) -> Option<Finding> {
     let Matcher::Table(table) = matcher else { return None };
     let (mut odd, mut others) = (None, 0);
     let read = table.for_each(|line, address| {
-        // A table has addresses only, whatever means more elsewhere.
+        // In tables `*` has no special meaning.
         let is_address = !address.contains('*') && Mailbox::parse_or_qualify(address, own_domain).is_ok();
         match odd {
             _ if is_address => {}
@@ -263,14 +263,14 @@ fn check_table(matcher: &Matcher, position: Position, own_domain: &str) -> Optio
     Some(Finding::new(severity, position, &shown, message))
 }
 
-/// Proxies that are not only ours: whoever is taken for one says himself who he is.
+/// Warns if strangers count as proxies, because a proxy says itself who the peer is.
 fn check_proxies(proxies: &Peers) -> Option<Finding> {
     let (position, source, is_anybody) = match proxies {
         Peers::Network(network, position) => (*position, network.to_string(), network.is_vast()),
         Peers::User(..) | Peers::Secured(_) | Peers::Authenticated(_) => return None,
         Peers::Pattern(pattern) => {
             let whole = pattern.whole();
-            // Far from each other, so that no network of ours has two of them.
+            // These addresses are so far apart that no administrator's network has two of them.
             let fits = |address: &&str| whole.is_match(address).unwrap_or(false);
             let count = ["8.8.8.8", "198.51.100.1", "2001:db8::1", "2620:fe::fe"].iter().filter(|it| fits(it)).count();
             if count < 2 {
@@ -284,12 +284,12 @@ fn check_proxies(proxies: &Peers) -> Option<Finding> {
     is_anybody.then(|| Finding::new(Severity::Warning, position, &source, message.to_owned()))
 }
 
-/// A pattern that does not compile, or else one that is `odd`.
+/// The finding about a pattern that does not compile, or that is `odd`.
 fn check_pattern(pattern: &Pattern, odd: impl FnOnce(&Pattern) -> Option<String>) -> Option<Finding> {
     finding_about(pattern, pattern.check(), || odd(pattern))
 }
 
-/// The same for one about peers, which may mean a network.
+/// The same for a pattern about peers, which may mean a network.
 fn check_peers(peers: &PeerPattern, odd: impl FnOnce(&Pattern) -> Option<String>) -> Option<Finding> {
     let pattern = peers.whole();
     finding_about(pattern, peers.check(), || peers.advice().or_else(|| odd(pattern)))
@@ -311,7 +311,7 @@ fn finding_about(
     Some(Finding::new(severity, pattern.position(), pattern.source(), message))
 }
 
-/// A pattern that is found in the middle of a name.
+/// Warns if a pattern is found in the middle of a name.
 fn lets_in_more(pattern: &Pattern) -> Option<String> {
     if let Some(message) = has_brackets(pattern.source()) {
         return Some(message);
@@ -322,12 +322,12 @@ fn lets_in_more(pattern: &Pattern) -> Option<String> {
 }
 
 impl Finding {
-    /// A finding about `part`, which stands at this place.
+    /// A finding about `part`, which is at this place.
     pub(super) fn new(severity: Severity, position: Position, part: &str, message: String) -> Self {
         Self { severity, position, width: part.chars().count(), message }
     }
 
-    /// With its line, as it was read.
+    /// Adds the line, as it was read.
     pub(super) fn cite(self, line: &str) -> Diagnostic {
         let prepared = lexer::prepared(line).ok().filter(Prepared::is_replaced);
         let cited = prepared.as_ref().map_or(Cited::InFile(line), Cited::Prepared);
@@ -338,12 +338,12 @@ impl Finding {
     }
 }
 
-/// A pattern that fits every name and address.
+/// Warns if a pattern matches every name and address.
 fn turns_all_away(pattern: &Pattern) -> Option<String> {
     shadow::is_everything(pattern.source()).then(|| "this turns every peer away, whatever `allow` says".to_owned())
 }
 
-/// A pattern that keeps out more than was meant, or something else.
+/// Warns if a pattern keeps out something else, or more, than it seems to.
 fn is_another_notation(pattern: &Pattern) -> Option<String> {
     let source = pattern.source();
     if source.contains("@*") {
@@ -354,7 +354,7 @@ fn is_another_notation(pattern: &Pattern) -> Option<String> {
     has_brackets(source).or_else(|| refuses_more(source))
 }
 
-/// A pattern that is a list of domains where `*` or an address may stand.
+/// Warns if a pattern was meant as a list of domains, which is possible only behind `*` or an address.
 fn is_list(source: &str) -> Option<String> {
     let (local_part, domains) = source.trim_start_matches('^').trim_end_matches('$').split_once("@{")?;
     let domains = domains.strip_suffix('}')?.replace(' ', "").replace(',', "|").replace('.', "\\.");
@@ -364,14 +364,14 @@ fn is_list(source: &str) -> Option<String> {
     ))
 }
 
-/// A pattern with the angle brackets that addresses have in commands.
+/// Warns if a pattern has the angle brackets of addresses in commands.
 fn has_brackets(source: &str) -> Option<String> {
     let inner = source.trim_start_matches('^').trim_end_matches('$').strip_prefix('<')?.strip_suffix('>')?;
     let meant = if inner.is_empty() { "^$".to_owned() } else { format!("^{inner}$") };
     Some(format!("no address has its angle brackets here: write `{meant}`"))
 }
 
-/// A plain address that is found in others.
+/// Warns if a pattern is an address that is found inside other addresses.
 fn refuses_more(source: &str) -> Option<String> {
     let (address, begins, ends) = plain_address(source)?;
     let too = match (begins, ends) {
@@ -384,8 +384,8 @@ fn refuses_more(source: &str) -> Option<String> {
     Some(format!("this is found anywhere in an address, so it refuses {too}: write `^{exact}$`"))
 }
 
-/// The address that a pattern consists of, and whether it is tied down at its beginning and its end. A bare dot is read as
-/// the dot that was meant.
+/// The address that a pattern consists of, and whether the pattern is anchored at its beginning and its end. A bare dot
+/// is read as a dot.
 fn plain_address(source: &str) -> Option<(String, bool, bool)> {
     let (begins, rest) = source.strip_prefix('^').map_or((false, source), |rest| (true, rest));
     let (ends, rest) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
@@ -408,7 +408,7 @@ impl Effect {
 }
 
 impl OrderedRule {
-    /// Whether a recipient that a rule names is one of this rule's.
+    /// Whether this rule matches a recipient as another rule names it.
     pub(super) fn takes(&self, address: &str, own_domain: &str) -> bool {
         let (full, local_part) = match address.rsplit_once('@') {
             None => (format!("{address}@{own_domain}"), Some(address)),

@@ -1,7 +1,7 @@
-//! Compiles patterns: regular expressions in the syntax of `regex`, matched byte by byte, letter case aside.
+//! Compiles patterns: regular expressions in the syntax of `regex`, matched byte by byte, ignoring letter case.
 //!
-//! There is no look-around and there are no back-references, so that matching takes time linear in the text, and a
-//! compiled pattern has a bounded size. What is wrong with a pattern is said in one line.
+//! Look-around and back-references do not exist, so matching takes time linear in the text, and the size of a compiled
+//! pattern is bounded. An error is a single line.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use regex_syntax::hir::{Capture, Class, ErrorKind, Hir, HirKind, Repetition};
 
 use super::perl;
 
-/// The pattern as the compiler would understand it, or what is wrong with it.
+/// Parses a pattern for the compiler; an error says what is wrong with it.
 pub(super) fn parse(source: &str) -> Result<Hir, String> {
     let source = &*perl::translated(source)?;
     let tree = ast::parse::Parser::new().parse(source).map_err(|error| match unsupported_construct(source) {
@@ -47,7 +47,7 @@ fn translate(source: &str, tree: &Ast) -> Result<Hir, String> {
     })
 }
 
-/// Compiles a pattern that [`parse`] has nothing against.
+/// Compiles a pattern that [`parse`] has accepted.
 pub(super) fn compile(source: &str) -> Result<Regex, String> {
     RegexBuilder::new(&in_bytes(&perl::translated(source)?)?)
         .unicode(false)
@@ -57,15 +57,15 @@ pub(super) fn compile(source: &str) -> Result<Regex, String> {
         .map_err(|_| TOO_LARGE.to_owned())
 }
 
-/// Compiles what was made of a pattern that [`parse`] has nothing against.
+/// Compiles a part of a pattern that [`parse`] has accepted.
 pub(super) fn compile_parsed(pattern: &Hir) -> Result<Regex, String> {
-    // Written out, it says of each byte and letter what it is: the settings of `compile` are in it.
+    // The printed form is explicit about bytes and letter case, so the settings of `compile` are not needed.
     let source = grouped(pattern).to_string();
     RegexBuilder::new(&source).size_limit(COMPILED_SIZE).build().map_err(|_| TOO_LARGE.to_owned())
 }
 
-/// The same pattern with a group around each repetition that is repeated: `(a+)?` would be written out as `a+?`, which is
-/// another pattern.
+/// The same pattern with a group around each repetition that is itself repeated. Without it, `(a+)?` would be printed
+/// as `a+?`, which means something else.
 fn grouped(pattern: &Hir) -> Hir {
     match pattern.kind() {
         HirKind::Empty | HirKind::Look(_) | HirKind::Literal(_) | HirKind::Class(_) => pattern.clone(),
@@ -80,19 +80,18 @@ fn grouped(pattern: &Hir) -> Hir {
     }
 }
 
-/// Whether a pattern cannot be too large to compile.
+/// Whether a pattern is certainly small enough to compile.
 pub(super) fn is_surely_small(pattern: &Hir) -> bool {
     steps(pattern) <= SURELY_SMALL
 }
 
-/// How many steps a pattern has, what is repeated so and so many times written out: each takes some tens of bytes once
-/// it is compiled.
+/// How many steps a pattern has, with counted repetitions expanded. Each step takes some tens of bytes when compiled.
 fn steps(pattern: &Hir) -> usize {
     match pattern.kind() {
         HirKind::Empty | HirKind::Look(_) => 1,
         HirKind::Literal(literal) => literal.0.len(),
         HirKind::Class(Class::Bytes(class)) => class.ranges().len(),
-        // What the tables of Unicode make of it.
+        // Ranges of Unicode expand to several ranges of bytes.
         HirKind::Class(Class::Unicode(class)) => class.ranges().len().saturating_mul(8),
         HirKind::Repetition(repeated) => {
             let times = repeated.max.unwrap_or(repeated.min.saturating_add(1)).max(repeated.min).max(1);
@@ -105,18 +104,18 @@ fn steps(pattern: &Hir) -> usize {
     }
 }
 
-/// The pattern as the compiler gets it: with each character beyond ASCII written as its bytes.
+/// The pattern for the compiler, with each character beyond ASCII written as its bytes.
 fn in_bytes(source: &str) -> Result<Cow<'_, str>, String> {
     if source.is_ascii() && !["\\x", "\\u", "\\U"].iter().any(|escape| source.contains(escape)) {
         return Ok(Cow::Borrowed(source));
     }
-    // What is wrong with it was said by `parse`.
+    // `parse` has reported what is wrong with it.
     let Ok(tree) = ast::parse::Parser::new().parse(source) else { return Ok(Cow::Borrowed(source)) };
     Ok(Cow::Owned(replaced(source, &ast::visit(&tree, BeyondAscii::default())?)))
 }
 
-/// The pattern with these characters beyond ASCII written as their bytes: it is matched byte by byte, since tables of
-/// Unicode would make every session slower. Within brackets a character cannot be several bytes.
+/// The pattern with these characters beyond ASCII written as their bytes. Patterns are matched byte by byte, because
+/// tables of Unicode would make every session slower. Within brackets a character cannot be several bytes.
 fn replaced(source: &str, literals: &[Literal]) -> String {
     let mut replaced = String::with_capacity(source.len());
     let mut at = 0;
@@ -132,7 +131,7 @@ fn replaced(source: &str, literals: &[Literal]) -> String {
     replaced
 }
 
-/// Finds the characters beyond ASCII, in the order of the pattern.
+/// Collects the characters beyond ASCII, in the order of the pattern.
 #[derive(Default)]
 struct BeyondAscii {
     found: Vec<Literal>,
@@ -155,7 +154,7 @@ impl ast::Visitor for BeyondAscii {
         Ok(())
     }
 
-    /// A class within a class is a slip of the pen, as in `[[:digt:]]`, and would mean something else than was meant.
+    /// A class within a class is a typing error, as in `[[:digt:]]`, and would mean something unexpected.
     fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), String> {
         let last = match item {
             ClassSetItem::Bracketed(_) => {
@@ -179,13 +178,13 @@ impl ast::Visitor for BeyondAscii {
     }
 }
 
-/// What is said of a pattern that needs tables which would make every session slower.
+/// The message about a pattern that needs tables of Unicode, which would make every session slower.
 const UNICODE: &str = "bad pattern: classes and flags of Unicode are not known here: write the characters out";
 
-/// What is said of a pattern that needs more room than it gets.
+/// The message about a pattern that is too large.
 const TOO_LARGE: &str = "bad pattern: compiled regex exceeded size limit";
 
-/// Perl's constructs that need backtracking, and what does their work here.
+/// Finds a construct of Perl that needs backtracking; also returns what to write instead.
 fn unsupported_construct(source: &str) -> Option<(&'static str, &'static str)> {
     const LOOK_AROUND: &str = "let a separate `error` or `deny` line in front of this one say what must not match";
     let mut bytes = source.as_bytes();
@@ -207,13 +206,13 @@ fn unsupported_construct(source: &str) -> Option<(&'static str, &'static str)> {
     None
 }
 
-/// Upper bound for one compiled pattern, in bytes: ample for lists of hosts, far below what could hurt.
+/// The largest size of a compiled pattern, in bytes: enough for long lists of hosts, and small enough to do no harm.
 pub(super) const COMPILED_SIZE: usize = 2 << 20;
 
-/// Steps of a pattern that stays far below that.
+/// A pattern with at most this many steps is certainly smaller.
 const SURELY_SMALL: usize = 5_000;
 
-/// Steps of a pattern that is far above it, which need not be compiled to see that.
+/// A pattern with more steps is certainly larger, so it is not even compiled.
 const SURELY_TOO_LARGE: usize = 500_000;
 
 #[cfg(test)]
@@ -236,7 +235,7 @@ mod tests {
         }
     }
 
-    /// What is taken for small is: the short cuts do not hide that a pattern does not compile.
+    /// Every pattern that counts as small compiles: the short cut hides no error.
     #[test]
     fn small_patterns_compile() {
         for piece in
@@ -259,7 +258,7 @@ mod tests {
             (r"^[a-z]\xFC@", "a\u{fc}@example.com", true),
             ("^.*@example\\.com$", "\u{fc}@example.com", true),
             ("^[^@]+@", "\u{fc}@example.com", true),
-            // The case of ASCII letters alone is ignored.
+            // Only ASCII letters match in either case.
             ("^\u{dc}.*@", "\u{fc}@example.com", false),
             // It has two bytes.
             ("^.@", "\u{fc}@example.com", false),

@@ -1,11 +1,12 @@
-//! What is wrong with a configuration, told as compilers do: file, line, column, the line, and a caret under the word.
+//! Errors and warnings about a configuration, shown as compilers do: file, line, column, the text of the line, and a
+//! caret.
 
 use std::fmt;
 
 use super::lexer::Problem;
 use super::secrets::Cited;
 
-/// How much a [`Diagnostic`] matters.
+/// How serious a [`Diagnostic`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The configuration cannot be used: no mail is taken.
@@ -14,14 +15,14 @@ pub enum Severity {
     Warning,
 }
 
-/// One finding about one place of the configuration.
+/// A finding about one place in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Whether mail can be taken all the same.
+    /// Whether the configuration can be used in spite of it.
     pub severity: Severity,
-    /// The file, if it is one that the configuration's main file includes.
+    /// The file, if it is not the main file but one that is included.
     pub file: Option<String>,
-    /// The line, counted from 1; 0 when the finding is about the file as a whole.
+    /// The line, counted from 1; 0 if the finding is about the file as a whole.
     pub line: u32,
     /// The column in characters, counted from 1.
     pub column: usize,
@@ -39,12 +40,12 @@ impl Diagnostic {
         Self { severity: Severity::Error, file: None, line: 0, column: 0, width: 0, message, source: String::new() }
     }
 
-    /// Something odd about the whole file.
+    /// A warning about the whole file.
     pub(super) fn warning(message: String) -> Self {
         Self { severity: Severity::Warning, ..Self::whole_file(message) }
     }
 
-    /// The finding in one line, for the log: `FILE:LINE:COLUMN: error: MESSAGE`. `file` is the main one.
+    /// The finding in one line, for the log: `FILE:LINE:COLUMN: error: MESSAGE`. `file` is the main file.
     pub fn headline<'d>(&'d self, file: &'d str) -> impl fmt::Display + 'd {
         fmt::from_fn(move |f| {
             let severity = match self.severity {
@@ -52,7 +53,7 @@ impl Diagnostic {
                 Severity::Warning => "warning",
             };
             let file = self.file.as_deref().unwrap_or(file);
-            // The message can quote the line.
+            // The message may quote the line, which may contain anything.
             let message: String = self.message.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
             match self.line {
                 0 => write!(f, "{file}: {severity}: {message}"),
@@ -69,8 +70,8 @@ impl Diagnostic {
                 return Ok(());
             }
             let number = self.line.to_string();
-            // Tabs are kept in front of the caret, so that it stands under its word at any tab width; any other
-            // control character, and a byte that is no text, is shown as a question mark, one column wide.
+            // Tabs are kept in front of the caret, so that it is under its word at any tab width. Other control
+            // characters, and bytes that are not UTF-8, are shown as `?`, one column wide.
             let line: String = self.source.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect();
             let before: String =
                 line.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
@@ -85,7 +86,7 @@ fn is_unprintable(character: char) -> bool {
 }
 
 impl Problem {
-    /// The problem as a finding about its line.
+    /// The problem as an error about its line.
     pub(super) fn cite(self, cited: Cited<'_>, line: u32) -> Box<Diagnostic> {
         let source = cited.text();
         let (start, end) = (self.start.min(source.len()), self.end.min(source.len()));

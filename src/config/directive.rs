@@ -1,8 +1,8 @@
-//! One line of the configuration into one [`Line`]: the grammar, and nothing of what it leads to.
+//! Parses one line of the configuration into a [`Line`]: the grammar only, not what follows from it.
 //!
-//! A setting is a row in `settings.rs`, a limit one in `limits.rs`; a rule is a row of [`RULES`], a variant of
-//! [`RuleLine`] and what `rules.rs` makes of it. The tables are also where "did you mean" looks, and the test that the
-//! manual page describes each. mailrecv.conf(5) is the reference.
+//! A setting is a row in `settings.rs`, a limit one in `limits.rs`. A rule is a row of [`RULES`], a variant of
+//! [`RuleLine`], and what `rules.rs` makes of it. These tables are also used for "did you mean" and for the test that
+//! the manual page describes every directive. mailrecv.conf(5) is the reference.
 
 use std::net::IpAddr;
 
@@ -24,11 +24,11 @@ pub(super) enum Line<'t> {
     Setting(Setting),
     Limit(LimitLine<'t>),
     Rule(RuleLine<'t>),
-    /// What stands in the files that this names.
+    /// Lines of the files with this name are read in its place.
     Include(Word<'t>),
 }
 
-/// Who may send what to whom, and where it goes.
+/// A line about who may send what to whom, and where it goes.
 #[derive(Debug, PartialEq)]
 pub(super) enum RuleLine<'t> {
     AllowPeers(PeersNamed<'t>),
@@ -38,7 +38,7 @@ pub(super) enum RuleLine<'t> {
     Deliver(Delivery<'t>),
     Copy(Delivery<'t>),
     RefuseRecipient(Option<Word<'t>>, Word<'t>, RefusalText<'t>),
-    /// Who else sends gets the refusal.
+    /// Other senders get the refusal.
     AllowSender(Word<'t>, Option<RefusalText<'t>>),
     RefuseSender(Word<'t>, RefusalText<'t>),
     DeadLetterFile(&'t str),
@@ -52,8 +52,8 @@ pub(super) struct Delivery<'t> {
     pub(super) action: Action,
 }
 
-/// Peers: those that a pattern matches, those of a network, the user of this number at a Unix socket, those whose
-/// connection is under TLS, or those who have logged in by a name that a pattern matches.
+/// Peers: those whose name or address a pattern matches, those in a network, a user at a Unix socket, those under TLS,
+/// or those whose user name a pattern matches.
 #[derive(Debug, PartialEq)]
 pub(super) enum PeersNamed<'t> {
     Pattern(Word<'t>),
@@ -74,7 +74,7 @@ pub(super) fn line<'t>(prepared: &'t Prepared<'_>) -> Result<Option<Line<'t>>, P
     line_noting(prepared, None)
 }
 
-/// The same, with notes of what is legal but hardly meant.
+/// The same; notes what is allowed but probably not meant.
 pub(super) fn line_noting<'t>(
     prepared: &'t Prepared<'_>,
     notes: Option<&'t Notes>,
@@ -104,7 +104,7 @@ pub(super) fn line_noting<'t>(
 }
 
 impl Line<'_> {
-    /// Whether the original took no notice of what follows the last argument, so that there are files with comments there.
+    /// Whether the original ignored words behind the last argument, so that existing files may have comments there.
     fn ignores_more_words(&self) -> bool {
         match self {
             Line::Setting(setting) => {
@@ -126,16 +126,16 @@ impl Line<'_> {
     }
 }
 
-/// A directive that is no limit.
+/// A directive that is not a limit.
 pub(super) struct Directive {
     pub(super) name: &'static str,
     /// Parses the words behind the name.
     pub(super) parse: for<'t> fn(&mut Words<'t>) -> Result<Line<'t>, Problem>,
-    /// For who wrote a word too many.
+    /// Added to the error about a word too many.
     pub(super) advice: &'static str,
 }
 
-/// Every directive that makes a rule.
+/// The directives that make rules.
 const RULES: &[Directive] = &[
     Directive { name: "deliver", parse: |words| Ok(RuleLine::Deliver(delivery(words)?).into()), advice: QUOTE_IT },
     Directive { name: "copy", parse: |words| Ok(RuleLine::Copy(delivery(words)?).into()), advice: QUOTE_IT },
@@ -151,7 +151,7 @@ const RULES: &[Directive] = &[
     },
 ];
 
-/// The one that brings in what stands elsewhere.
+/// The directive that includes other files.
 const INCLUDE: &Directive = &Directive {
     name: "include",
     parse: |words| words.path("a file, or some as in `/etc/mailrecv.d/*.conf`,").map(Line::Include),
@@ -161,12 +161,12 @@ const INCLUDE: &Directive = &Directive {
 pub(super) const QUOTE_IT: &str = "; put a name with blanks in quotes";
 const ESCAPE_BLANKS: &str = "; a pattern is one word: write \\s or [ ] for a blank";
 
-/// Every directive but the limits; rules first, because most lines are rules.
+/// All directives except limits. Rules come first, because most lines are rules.
 fn directives() -> impl Iterator<Item = &'static Directive> {
     RULES.iter().chain(SETTINGS).chain([INCLUDE])
 }
 
-/// The names of all directives, limits among them.
+/// The names of all directives, including limits.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let limits = Limits::DEFAULTS.iter().map(|(name, ..)| *name);
     directives().map(|directive| directive.name).chain(limits).chain(CONDITIONS)
@@ -194,8 +194,8 @@ fn deny<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     Ok(RuleLine::DenyPeers(peers(words)?).into())
 }
 
-/// `from NETWORK`, `from ADDRESS` or `from REGEX`. An address is meant as one: found in the middle of another, it would let
-/// that one say who it is.
+/// Reads `from NETWORK`, `from ADDRESS` or `from REGEX`. An address is not a pattern here: found inside another
+/// address, it would make that peer a proxy too.
 fn proxy_protocol<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     words.keyword("from", "`proxy_protocol from NETWORK`")?;
     let mut ahead = *words;
@@ -208,7 +208,7 @@ fn proxy_protocol<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
         }
         None => match peers(words)? {
             PeersNamed::User(_, word) => return Err(word.problem("a proxy has an address: write `net CIDR`")),
-            // Taken for a pattern it would fit nobody.
+            // As a pattern it would match nobody.
             PeersNamed::Pattern(word) if word.text == "tls" => {
                 return Err(word.problem("TLS begins behind the header of a proxy: write `net CIDR`"));
             }
@@ -244,7 +244,8 @@ fn allow_group<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     }
 }
 
-/// `REGEX`, `net CIDR` or a bare `CIDR`, which no pattern could be: neither names nor addresses have a `/`; or `uid USER`.
+/// Reads `REGEX`, `net CIDR`, a bare `CIDR`, which cannot be a pattern because names and addresses have no `/`, or `uid
+/// USER`.
 fn peers<'t>(words: &mut Words<'t>) -> Result<PeersNamed<'t>, Problem> {
     let first = words.expect("a pattern for host names or addresses, `net CIDR` or `uid USER`")?;
     let network = match first.text {
@@ -257,7 +258,7 @@ fn peers<'t>(words: &mut Words<'t>) -> Result<PeersNamed<'t>, Problem> {
         }
         "net" => words.next_word().ok_or_else(|| words.missing("the network, as in `net 192.0.2.0/24`,"))?,
         text if Network::is_meant_by(text) => first,
-        // Taken for a pattern it would fit nobody.
+        // As a pattern it would match nobody.
         text if text.starts_with("table:") => {
             return Err(first.problem("a table has addresses of mail: write a line for each peer or network"));
         }
@@ -291,7 +292,7 @@ fn rcpt_to<'t>(words: &mut Words<'t>) -> Result<Option<Word<'t>>, Problem> {
     }
 }
 
-/// The recipient of a `deliver` or `copy` line: what stands there can be meant in one way only.
+/// Checks the recipient of a `deliver` or `copy` line, so that it can be understood in one way only.
 fn check_recipient(words: &Words<'_>, recipient: Word<'_>) -> Result<(), Problem> {
     let text = recipient.text;
     if text.len() > 1 && text.starts_with('/') {
@@ -337,10 +338,10 @@ fn is_quoted_address(text: &str) -> bool {
     text.starts_with('"') && text.contains("\"@")
 }
 
-/// Whether somebody who wrote this where an address could stand meant a regular expression.
+/// Whether this was probably meant as a regular expression, although it is in the place of an address.
 pub(super) fn looks_like_regex(text: &str) -> bool {
     let is_operator = text.starts_with('^') || text.ends_with('$') || text.contains(['\\', '[', '(', '|']);
-    // An address literal has brackets.
+    // An address literal has brackets too.
     let literal =
         text.find("@[").is_some_and(|at| text.ends_with(']') && !text[..at].contains(['\\', '^', '[', '(', '|']));
     is_operator && !literal && !(text.starts_with('(') && text.ends_with(')'))
@@ -364,7 +365,7 @@ fn error<'t>(words: &mut Words<'t>) -> Result<Line<'t>, Problem> {
     Ok(RuleLine::RefuseRecipient(group, pattern, value::refusal(words, 550)?).into())
 }
 
-/// What stands where a regular expression may, if it is an address with a list of domains.
+/// Checks the list of domains, if there is one in the place of a regular expression.
 fn check_list(words: &Words<'_>, pattern: Word<'_>) -> Result<(), Problem> {
     if let Some(list) = DomainList::of_pattern(pattern) {
         note_alphabet(words, pattern, &list?);
@@ -372,7 +373,7 @@ fn check_list(words: &Words<'_>, pattern: Word<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Most programs write a domain in another alphabet in ASCII.
+/// Most programs write such a domain in ASCII (`xn--`).
 fn note_alphabet(words: &Words<'_>, word: Word<'_>, list: &DomainList) {
     if let Some(domain) = list.in_another_alphabet() {
         words.note(word, || {
@@ -381,13 +382,13 @@ fn note_alphabet(words: &Words<'_>, word: Word<'_>, list: &DomainList) {
     }
 }
 
-/// What is wrong with the directive of a line that does not count now.
+/// The error about the directive in a line that is skipped because of its condition.
 pub(super) fn skipped_problem(line: &str) -> Option<Problem> {
     let verb = lexer::skipped_directive(line)?;
     names().all(|name| name != verb.text).then(|| unknown_directive(verb))
 }
 
-/// Of the lines that may have other bytes than UTF-8 in their reply, the pattern may not.
+/// In a line whose reply may have other bytes than UTF-8, the pattern must be UTF-8.
 fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
     match pattern.text.contains(char::REPLACEMENT_CHARACTER) {
         true => Err(pattern.problem("this pattern is not UTF-8 text")),
@@ -396,7 +397,7 @@ fn is_text(pattern: Word<'_>) -> Result<(), Problem> {
 }
 
 fn unknown_directive(verb: Word<'_>) -> Problem {
-    // `relay_password=secret`: the secret is not for the log.
+    // In `relay_password=secret` the word contains a secret, which messages must not quote.
     if let Some(name) = secrets::meant(verb.text).filter(|name| *name != verb.text) {
         return verb.problem(format!("unknown directive `{name}...`: behind a directive stands a blank"));
     }

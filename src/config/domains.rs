@@ -1,25 +1,25 @@
 //! An address whose domain is one of several: `*@{example.com,example.org}`.
 //!
-//! The list stands behind the last `@`, where no address has a brace. Blanks around commas mean nothing, as the list may
-//! come from the environment; neither does a comma too many. A domain is meant as it is written, letter case aside: one
-//! below it is another, and so is one that is written in another alphabet.
+//! The list follows the last `@`, where no address has a brace. Blanks around commas and empty items are ignored,
+//! because the list may come from the environment. A domain matches exactly, ignoring letter case: not its subdomains,
+//! and not its form in another alphabet.
 
 use super::lexer::{Problem, Word};
 use super::ordered::wildcard_fits;
 use super::value;
 use crate::address::Mailbox;
 
-/// A local part, in which `*` stands for anything, and domains.
+/// A local part, which may contain `*`, and a list of domains.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DomainList {
     source: Box<str>,
-    /// Where the `@` is.
+    /// The position of the `@`.
     at: usize,
     domains: Vec<Box<str>>,
 }
 
 impl DomainList {
-    /// Reads what stands where an address may; `None` if it has no list.
+    /// Reads a word in the place of an address; `None` if it has no list.
     pub(super) fn of_address(word: Word<'_>) -> Option<Result<Self, Problem>> {
         let text = word.text;
         let at = place_in(text)?;
@@ -38,46 +38,46 @@ impl DomainList {
         Some(domains(word, items, end).map(|domains| Self { source: text.into(), at, domains }))
     }
 
-    /// Likewise where a regular expression may stand, of which none begins with `*`.
+    /// The same in the place of a regular expression, which never begins with `*`.
     pub(super) fn of_pattern(word: Word<'_>) -> Option<Result<Self, Problem>> {
         if word.text.starts_with('*') { Self::of_address(word) } else { None }
     }
 
-    /// Whether there is one in what stands where an address may.
+    /// Whether a word in the place of an address has a list.
     pub(super) fn is_in(text: &str) -> bool {
         place_in(text).is_some()
     }
 
-    /// Whether an address is one of those that are meant.
+    /// Whether this address is one of those that are meant.
     pub(super) fn fits(&self, full: &str) -> bool {
         let Some((local_part, domain)) = full.rsplit_once('@') else { return false };
         wildcard_fits(self.local_part(), local_part) && self.domains.iter().any(|it| it.eq_ignore_ascii_case(domain))
     }
 
-    /// What stands in front of the `@`.
+    /// The part in front of the `@`.
     pub(super) fn local_part(&self) -> &str {
         &self.source[..self.at]
     }
 
-    /// The first domain in another alphabet, if there is none as that is written in ASCII.
+    /// The first domain that is not ASCII, unless the list has ASCII forms (`xn--`) as well.
     pub(super) fn in_another_alphabet(&self) -> Option<&str> {
         let has_ascii = self.domains.iter().any(|domain| domain.contains("xn--"));
         self.domains.iter().map(|domain| &**domain).find(|domain| !has_ascii && !domain.is_ascii())
     }
 
-    /// As it was written.
+    /// The list as it was written.
     pub(super) fn source(&self) -> &str {
         &self.source
     }
 }
 
-/// Where the `@` of a list is. A local part in quotes may have whatever it likes.
+/// The position of the `@` of a list. A quoted local part may contain the same characters.
 fn place_in(text: &str) -> Option<usize> {
     let begins = if text.starts_with('"') { text.rfind('"')? } else { 0 };
     memchr::memmem::find(&text.as_bytes()[begins..], OPEN.as_bytes()).map(|at| begins + at)
 }
 
-/// The domains in this part of a word.
+/// Reads the domains in this part of a word.
 fn domains(word: Word<'_>, start: usize, end: usize) -> Result<Vec<Box<str>>, Problem> {
     let mut domains = Vec::new();
     let mut at = start;
@@ -108,13 +108,13 @@ fn domains(word: Word<'_>, start: usize, end: usize) -> Result<Vec<Box<str>>, Pr
     }
 }
 
-/// Whether this is a domain as addresses have it, and not two with something between them that looks like a blank.
+/// Whether this is a single domain, and not two with something like a blank between them.
 fn is_domain(text: &str) -> bool {
     !text.contains(char::is_whitespace)
         && Mailbox::parse(&format!("a@{text}")).is_ok_and(|mailbox| mailbox.domain() == text)
 }
 
-/// What a list begins with.
+/// How a list begins.
 const OPEN: &str = "@{";
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
         for text in ["*", "a@b", "a{b}@c", "\"a@{b}\"@c", "a@b{c}", "{a@b}"] {
             assert!(list(text).is_none(), "{text}");
         }
-        // Where it may, this is a regular expression.
+        // In the place of a regular expression this is one.
         assert!(DomainList::of_pattern(Word::alone("x@{2}")).is_none());
     }
 

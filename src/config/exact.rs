@@ -49,8 +49,8 @@ impl ExactRules {
     }
 }
 
-/// Reads a line that [`ExactRules::find`] gave again and lets `take` have it; `None` if it is about another address,
-/// whose hash is the same. What `take` can make nothing of has changed as well.
+/// Reads a line again that [`ExactRules::find`] returned, and passes it to `take`; `None` if it is about another
+/// address with the same hash. If `take` returns `None`, the line counts as changed as well.
 pub(super) fn read_again<T>(
     sources: &Sources,
     at: LineStart,

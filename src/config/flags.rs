@@ -1,7 +1,7 @@
-//! The flags of `debug`: what is logged beyond errors, and whether sessions are recorded.
+//! The flags of `debug`: what is logged besides errors, and whether sessions are recorded.
 //!
-//! One table: a flag is one row, and what parses flags, the message about an unknown one, the command line's help and
-//! the test of the manual page read it.
+//! There is one table with a row for each flag. The parser, the message about an unknown flag, the command line's help
+//! and the test of the manual page use it.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(u16);
 
-/// Makes a constant of each row, and the table of them.
+/// Turns each row into a constant, and all rows into a table.
 macro_rules! flags {
     ($($letter:literal $name:ident $words:literal)+) => {
         impl Flags {
             $(#[doc = $words] pub const $name: Self = Self::of($letter);)+
 
-            /// Every flag: its letter, and what it logs in the words of mailrecv.conf(5).
+            /// Every flag: its letter, its value, and what it logs in the words of mailrecv.conf(5).
             pub const ALL: &[(char, Self, &str)] = &[$(($letter, Self::$name, $words)),+];
 
-            /// Every letter: those of the flags, and `a` in front, for all that is logged.
+            /// Every letter: those of the flags, and in front `a`, which stands for everything that is logged.
             pub const ALPHABET: &str = concat!('a', $($letter),+);
         }
     };
@@ -38,8 +38,8 @@ flags! {
 }
 
 impl Flags {
-    /// Reads flag letters; `-` takes away what stands before it, `a` is all that is logged: transcripts are files of their
-    /// own, and somebody has to say where.
+    /// Reads flag letters. `-` clears the flags before it. `a` stands for everything that is logged; transcripts are
+    /// not included, because they are files of their own, and a folder has to be configured for them.
     pub fn parse(text: &str) -> Result<Self, String> {
         match Self::parse_known(text) {
             (flags, None) => Ok(flags),
@@ -47,7 +47,7 @@ impl Flags {
         }
     }
 
-    /// The same for a text that may have other letters, which count for nothing, and the first of those.
+    /// The same for a text that may have unknown letters: they are ignored, and the first one is returned.
     pub(super) fn parse_known(text: &str) -> (Self, Option<char>) {
         let (mut flags, mut unknown) = (Self::default(), None);
         for letter in text.chars() {
@@ -64,7 +64,7 @@ impl Flags {
         (flags, unknown)
     }
 
-    /// What is said of a letter that is no flag.
+    /// The message about an unknown letter.
     pub(super) fn unknown(letter: char) -> String {
         format!("unknown flag `{letter}`: the flags are -{}", spaced_letters())
     }
@@ -74,7 +74,7 @@ impl Flags {
         self.0 & flags.0 != 0
     }
 
-    /// The flag with this letter: a bit of its own, by the letter's place among all.
+    /// The flag with this letter: a bit that depends on the letter's position in the alphabet.
     const fn of(letter: char) -> Self {
         let letters = Self::ALPHABET.as_bytes();
         let mut place = 0;

@@ -1,4 +1,4 @@
-//! What an `include` line names: one file, or those in a folder whose names fit a pattern.
+//! What an `include` line names: a file, or all files of a folder whose names match a pattern.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use super::ordered::fits_with_stars;
 use super::source::Version;
 
-/// What is to be read in the place of a line.
+/// What to read in place of the line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    /// This file.
+    /// A file.
     File(PathBuf),
-    /// Those in this folder that fit: `*` is any number of bytes, `?` is one.
+    /// The files in a folder that match a pattern: `*` stands for any number of bytes, `?` for one.
     Fitting { folder: PathBuf, pattern: String },
 }
 
 impl Named {
-    /// Takes the word of a line in this file apart. What does not begin with `/` is in the folder of that file.
+    /// Interprets the word of an `include` line. A relative path is in the folder of the including file.
     pub(super) fn parse(word: &str, including: &Path) -> Result<Self, &'static str> {
         let has_pattern = |text: &str| text.contains(['*', '?']);
         let path = including.parent().unwrap_or(Path::new("")).join(word);
@@ -32,17 +32,17 @@ impl Named {
     }
 }
 
-/// The files in a folder that fit.
+/// The files of a folder that match.
 #[derive(Debug)]
 pub(super) struct Fitting {
     pub(super) paths: Vec<PathBuf>,
-    /// Whether somebody is just changing which files there are. Many an editor moves a file away before it writes the new
-    /// one, and who looks through a folder may not see a name that is given to another file meanwhile (readdir(3p)).
+    /// Whether somebody is changing the folder just now. Many editors move a file away before they write the new one,
+    /// and a name that is given to another file meanwhile may be missed (readdir(3p)).
     pub(super) is_being_changed: bool,
 }
 
-/// The files in a folder whose names fit the pattern, in the order of the bytes of their names. Those that begin with a
-/// dot never fit.
+/// The files in a folder whose names match the pattern, sorted by the bytes of their names. Names that begin with a dot
+/// never match.
 pub(super) fn fitting(folder: &Path, pattern: &str) -> io::Result<Fitting> {
     let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let before = Version::at(here);
@@ -62,10 +62,10 @@ fn name_fits(pattern: &[u8], name: &[u8]) -> bool {
     fits_with_stars(pattern, name, |of_pattern, of_name| of_pattern == b'?' || of_pattern == of_name)
 }
 
-/// How deep files may include each other.
+/// How deeply files may include each other.
 pub(super) const MAX_DEPTH: usize = 8;
 
-/// How many files there may be in all: each stays open.
+/// How many files there may be in all, because each stays open.
 pub(super) const MAX_FILES: usize = 256;
 
 #[cfg(test)]

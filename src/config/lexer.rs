@@ -295,7 +295,7 @@ pub(super) fn prepared(line: &str) -> Result<Prepared<'_>, Problem> {
     let variable = |name: &str| std::env::var_os(name);
     match condition(line)? {
         None => replaced(line, &variable),
-        // What follows is not looked at where it is not wanted: variables of it may be missing.
+        // The rest of the line is not looked at if it does not count, because its variables may be missing.
         Some(condition) if !condition.holds(line, &variable)? => Ok(Prepared::unconditional("")),
         Some(_) => Ok(Prepared { is_conditional: true, ..replaced(line, &variable)? }),
     }
@@ -315,8 +315,8 @@ impl Condition<'_> {
         let switch = words.next_word().map_or("", |word| word.text);
         match truth(switch) {
             Some(is_on) => Ok(is_on == self.wanted),
-            // Cited is the line as it stands in the file. What a variable stands for is not told: who asks whether one is set
-            // that has a password names that as the switch.
+            // The message does not show the variable's value. It may be a password, as the switch can be used to test
+            // whether one is set.
             None if self.switch.text.contains(VARIABLE) => {
                 Err(self.switch.problem(format!("`{}` stands for neither `on` nor `off`", self.switch.text)))
             }
@@ -325,7 +325,7 @@ impl Condition<'_> {
     }
 }
 
-/// What stands in front of a line that does not always count.
+/// The condition in front of a line, if there is one.
 fn condition(line: &str) -> Result<Option<Condition<'_>>, Problem> {
     let Some(first) = Words::new(line).next_word().filter(|word| is_condition(*word)) else { return Ok(None) };
     let variables = variables(line);
@@ -336,7 +336,7 @@ fn condition(line: &str) -> Result<Option<Condition<'_>>, Problem> {
     if is_condition(rest) {
         return Err(rest.problem("a line has one condition"));
     }
-    // Borrowed from the line alone.
+    // Borrowed from `line`, because `variables` ends here.
     let switch = Word { text: &line[switch.start..switch.end], ..switch };
     Ok(Some(Condition { wanted: first.text == WHEN, switch }))
 }
@@ -437,7 +437,7 @@ pub(super) fn replaced<'l>(line: &'l str, environment: &Environment<'_>) -> Resu
                 text.push_str(&value);
             }
             None => match variable.otherwise {
-                // As if it stood there itself.
+                // As if the default stood there itself.
                 Otherwise::Default(default) => text.push_str(default),
                 // In the text of a reply the original knew no variables.
                 _ if reply_text(line).is_some_and(|text| start >= text) => text.push_str(&line[start..behind]),

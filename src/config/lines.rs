@@ -1,4 +1,4 @@
-//! What `mailrecv check` finds by going through the lines of the file, one by one and beside those before them.
+//! What `mailrecv check` finds when it goes through the lines of the file and compares each with those before it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,23 +18,23 @@ use super::value::RefusalText;
 use crate::address::Mailbox;
 use crate::untrusted::bracket_of_address;
 
-/// The lines so far.
+/// What is known of the lines so far.
 pub(super) struct Lines<'r> {
     pub(super) own_domain: &'r str,
     sources: &'r Sources,
     copies: HandOverCopies<'r>,
     places: Places,
-    /// The exact addresses of `deliver` lines, without our own domain, and the first line that has each.
+    /// The exact addresses of `deliver` lines, without our own domain, with the first line of each.
     pub(super) addresses: HashMap<String, u32>,
-    /// The first line that takes all mail for each of them.
+    /// For each address the first line that takes all of its mail.
     taken: HashMap<String, u32>,
-    /// The text of every line but those of exact addresses, of which there may be very many.
+    /// The text of every line, except for exact addresses, because there may be very many.
     pub(super) texts: HashMap<u32, String>,
-    /// The line that last had each directive that counts once.
+    /// For each directive that counts once, the last line that had it.
     settings: HashMap<String, u32>,
-    /// The first line with each rule of those that are said once.
+    /// For each rule that is usually written once, the first line that had it.
     rules: HashMap<String, u32>,
-    /// The `copy` lines of what is no address.
+    /// The `copy` lines whose recipient is not an address.
     pub(super) flawed: HashSet<u32>,
 }
 
@@ -54,10 +54,10 @@ impl<'r> Lines<'r> {
         }
     }
 
-    /// Says what is to be said of the next line; what is wrong with it was said when it was read.
+    /// Checks the next line. Errors in it were reported when it was read.
     pub(super) fn look_at(&mut self, number: u32, text: &str, found: &mut Vec<Diagnostic>) {
         let Ok(prepared) = lexer::prepared(text) else { return };
-        // The line is shown with its comment.
+        // Without replaced variables the line is shown as in the file, with its comment.
         let shown = if prepared.is_replaced() { Cited::Prepared(&prepared) } else { Cited::InFile(text) };
         let notes = Notes::default();
         let line = match directive::line_noting(&prepared, Some(&notes)) {
@@ -116,7 +116,7 @@ impl<'r> Lines<'r> {
                 found.push(problem.warn(Cited::InFile(text), number));
             }
         } else {
-            // What a password consists of is nobody's business.
+            // Characters of a password must not be revealed.
             problems.extend(lexer::look_alike(prepared.text()).filter(|problem| !shown.hides(problem.start)));
         }
         if let Some(problem) = self.placeholder(&prepared, &line) {
@@ -126,14 +126,14 @@ impl<'r> Lines<'r> {
         found.extend(problems.into_iter().map(|problem| problem.warn(shown, number)));
     }
 
-    /// What the file as a whole does not say.
+    /// The warning about a setting that the whole file lacks.
     pub(super) fn missing(&self) -> Option<Diagnostic> {
         let message = "no `domain` line: this host calls itself example.com, and takes recipients without a domain for \
                        that one's: write `domain` and its name";
         (!self.settings.contains_key("domain")).then(|| Diagnostic::warning(message.to_owned()))
     }
 
-    /// A `deliver` line of one address.
+    /// Checks a `deliver` line for a single address.
     fn exact(
         &mut self,
         delivery: &Delivery<'_>,
@@ -168,11 +168,12 @@ impl<'r> Lines<'r> {
         self.addresses.entry(address).or_insert(number);
     }
 
-    /// An address that no mail can be for, or hardly any, is a slip of the pen.
+    /// The warning about an address that gets no mail, or hardly any, which is probably a typing error.
     fn no_address(&self, recipient: Word<'_>) -> Option<Problem> {
         let text = recipient.text;
         let address = without_own_domain(&unquoted(text), self.own_domain);
-        // Peers may write more than rules: blanks around the `@`, a dot behind the domain, a backslash that quotes.
+        // Peers may write addresses that rules must not contain: with blanks around the `@`, a dot behind the domain,
+        // or backslashes that quote.
         let is_address = Mailbox::parse_or_qualify(text, self.own_domain)
             .is_ok_and(|mailbox| without_own_domain(&mailbox.bare(), self.own_domain) == address);
         if !is_address {
@@ -184,14 +185,14 @@ impl<'r> Lines<'r> {
         })
     }
 
-    /// Whether somebody who wrote this without an `@` meant a domain.
+    /// Whether this text without an `@` was probably meant as a domain.
     fn is_domain(&self, text: &str) -> bool {
         let Some((_, last)) = text.rsplit_once('.').filter(|_| !text.contains(['@', '"'])) else { return false };
         let own_last = self.own_domain.rsplit_once('.').map(|(_, last)| last);
         COMMON_DOMAINS.iter().copied().chain(own_last).any(|known| known.eq_ignore_ascii_case(last))
     }
 
-    /// Where mail cannot go, and what of a command the shell takes apart.
+    /// Warnings about a place that mail cannot be written to, and about unquoted variables in a command.
     fn action_problems(&mut self, action: &Action, prepared: &str) -> Vec<Problem> {
         let (path, trouble) = match action {
             Action::Keep(Keep::Append(file)) => (file, self.places.file(file.as_ref())),
@@ -202,15 +203,15 @@ impl<'r> Lines<'r> {
                 return self.command_problems(command, Form::Mailbox, prepared);
             }
             Action::HandOver(HandOver::PipeRaw(command)) => return self.command_problems(command, Form::Raw, prepared),
-            // What there is to say of the broker, or of the next server, is said once.
+            // Warnings about brokers and next servers are given once, elsewhere.
             Action::HandOver(HandOver::Hpfeeds(_) | HandOver::Amqp(_) | HandOver::Relay(_)) => return Vec::new(),
         };
-        // The path is the last word, or nearly.
+        // The path is the last word of the line, or followed by a comment.
         trouble.map(|trouble| about(prepared.rfind(&**path).unwrap_or_default(), path, trouble)).into_iter().collect()
     }
 
     fn command_problems(&mut self, text: &str, form: Form, prepared: &str) -> Vec<Problem> {
-        // The command runs to the end of the line.
+        // The command is the rest of the line.
         let begins = prepared.trim_ascii_end().len() - text.len();
         let command = Command::parse(text);
         let mut problems = unquoted_problems(&command, begins);
@@ -220,14 +221,14 @@ impl<'r> Lines<'r> {
         }
         let programs = command.programs.iter();
         problems.extend(programs.filter_map(|(at, name)| Some(about(begins + at, name, self.places.program(name)?))));
-        // Where another folder is the current one, names of that are not ours to look for.
+        // Relative names are not checked, because the command may change its current folder.
         for (at, file) in command.outputs.iter().filter(|(_, file)| file.starts_with('/')) {
             problems.extend(self.places.file(file.as_ref()).map(|trouble| about(begins + at, file, trouble)));
         }
         problems
     }
 
-    /// A log or messages that cannot be written where a line says.
+    /// The warning about a log, or another file of a setting, that cannot be written.
     fn setting_problem(&mut self, line: &Line<'_>, prepared: &str) -> Option<Problem> {
         let (path, trouble) = match line {
             Line::Rule(RuleLine::DeadLetterFile(file)) => ((*file).to_owned(), self.places.file(file.as_ref())),
@@ -243,7 +244,7 @@ impl<'r> Lines<'r> {
         trouble.map(|trouble| about(prepared.rfind(&path).unwrap_or_default(), &path, trouble))
     }
 
-    /// A directive of which the last counts, given again.
+    /// The warning about a directive that is given again, although only the last one counts.
     fn twice(&mut self, prepared: &Prepared<'_>, number: u32) -> Option<Problem> {
         let verb = prepared.words().next_word()?;
         let earlier = self.settings.insert(verb.text.to_owned(), number)?;
@@ -251,7 +252,7 @@ impl<'r> Lines<'r> {
         Some(verb.problem(format!("`{}` is set in {earlier} already: this line counts, that one does not", verb.text)))
     }
 
-    /// A rule that was said before.
+    /// The warning about a repeated rule.
     fn said_before(&mut self, prepared: &Prepared<'_>, number: u32) -> Option<Problem> {
         let first = prepared.words().next_word()?;
         let line = prepared.directive().split_ascii_whitespace().collect::<Vec<_>>().join(" ");
@@ -260,7 +261,7 @@ impl<'r> Lines<'r> {
         (earlier != number).then(|| first.problem(format!("{} says the same", name())))
     }
 
-    /// A name that only examples have.
+    /// The warning about a name that is reserved for examples.
     fn placeholder(&self, prepared: &Prepared<'_>, line: &Line<'_>) -> Option<Problem> {
         let Line::Setting(setting) = line else { return None };
         if !setting.is_domain() {
@@ -282,21 +283,21 @@ impl<'r> Lines<'r> {
     }
 }
 
-/// What a command reads.
+/// In which form a command gets the message.
 #[derive(Clone, Copy)]
 enum Form {
-    /// A message of a mailbox.
+    /// As a message in a mailbox.
     Mailbox,
-    /// The message itself.
+    /// As it is.
     Raw,
 }
 
-/// Something about a part of a line that stands here.
+/// A problem with the part of a line that begins at `at`.
 fn about(at: usize, part: &str, message: String) -> Problem {
     Problem { start: at, end: at + part.len(), message }
 }
 
-/// A program that wants a message as it is, and is given one as it would stand in a mailbox.
+/// The warning about a program that needs the message as it is, but gets it in the form of a mailbox.
 fn mailbox_form_problem(command: &Command<'_>, begins: usize) -> Option<Problem> {
     let (at, program) = command.reader?;
     let name = program.rsplit('/').next().unwrap_or(program);
@@ -309,7 +310,7 @@ fn mailbox_form_problem(command: &Command<'_>, begins: usize) -> Option<Problem>
     })
 }
 
-/// What the shell takes apart that was hardly meant to be.
+/// Warnings about variables that the shell would split into words, which was probably not meant.
 fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
     let unquoted = command.unquoted.iter().filter(|(_, variable)| shell::is_of_the_peer(shell::name_of(variable)));
     unquoted
@@ -323,7 +324,7 @@ fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
         .collect()
 }
 
-/// The refusal that a line words.
+/// The refusal in a line, if it has one.
 fn refusal_of<'l, 't>(line: &'l Line<'t>) -> Option<&'l RefusalText<'t>> {
     match line {
         Line::Limit(limit) => limit.refusal(),
@@ -336,7 +337,7 @@ fn refusal_of<'l, 't>(line: &'l Line<'t>) -> Option<&'l RefusalText<'t>> {
     }
 }
 
-/// A refusal whose text has an address in brackets, which in the log only the peer's may have.
+/// The warning about a refusal with an address in brackets, which in the log are for the peer's address.
 fn bracketed_address(refusal: &RefusalText<'_>, prepared: &str) -> Option<Problem> {
     let text = refusal.text();
     let at = bracket_of_address(text, 0)?;
@@ -348,7 +349,7 @@ fn bracketed_address(refusal: &RefusalText<'_>, prepared: &str) -> Option<Proble
     Some(Problem { start: begins + at, end: begins + end, message: message.to_owned() })
 }
 
-/// A comment that cuts a text off.
+/// The warning about a comment that cuts off the text of a reply.
 fn comment_behind(line: &str) -> Option<Problem> {
     let start = lexer::without_comment(line).len();
     let message =
@@ -364,7 +365,7 @@ impl Problem {
     }
 }
 
-/// Programs that pass one message on, deliver it or judge it.
+/// Programs that pass on, deliver or examine a single message.
 const READ_ONE_MESSAGE: [&str; 15] = [
     "sendmail",
     "exim",
@@ -383,6 +384,6 @@ const READ_ONE_MESSAGE: [&str; 15] = [
     "rspamc",
 ];
 
-/// Ends of names that are domains, and hardly the names of people.
+/// Top-level domains and similar endings that names of people hardly have.
 const COMMON_DOMAINS: [&str; 12] =
     ["com", "net", "org", "edu", "gov", "mil", "info", "biz", "example", "local", "localdomain", "lan"];

@@ -1,10 +1,10 @@
-//! What can be told about a pattern without compiling it, which takes a hundred times as long: most patterns are plain
-//! text with an anchor or two, and most others need some text that a name does not have.
+//! Decides about patterns without compiling them, which would take a hundred times as long. Most patterns are plain
+//! text with an anchor or two, and most others require some text that a name does not contain.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::is_escapeable_character;
 
-/// A pattern without operators: `^`, text, `$`, each of which may be missing. In the place of a missing one may stand
+/// A pattern without operators: `^`, text, `$`, each of which may be missing. Where an anchor is missing there may be
 /// `.*`, which makes no difference there.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PlainText {
@@ -14,7 +14,7 @@ pub(super) struct PlainText {
 }
 
 impl PlainText {
-    /// `None` if the pattern may have an operator in it, or be none at all.
+    /// Reads a pattern; `None` if it may contain an operator, or may be malformed.
     pub(super) fn parse(pattern: &str) -> Option<Self> {
         let (at_start, pattern) = match pattern.strip_prefix('^') {
             Some(rest) => (true, rest),
@@ -36,7 +36,7 @@ impl PlainText {
         Some(Self { at_start, text: text.into_bytes(), at_end: false })
     }
 
-    /// Whether the pattern is found in a text, the case of ASCII letters aside.
+    /// Whether the pattern is found in a text, ignoring the case of ASCII letters.
     pub(super) fn is_in(&self, text: &[u8]) -> bool {
         let Some(rest) = text.len().checked_sub(self.text.len()) else { return false };
         match (self.at_start, self.at_end) {
@@ -48,13 +48,13 @@ impl PlainText {
     }
 }
 
-/// Whether a text has this in it, the case of ASCII letters aside.
+/// Whether a text contains `part`, ignoring the case of ASCII letters.
 pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
-/// Texts of which whatever matches has at least one in it, the case of ASCII letters aside; none if nothing can be said.
-/// The pattern was parsed to ignore case, so that a letter is a class of two.
+/// Texts of which every match contains at least one, ignoring the case of ASCII letters; none if nothing can be said.
+/// The pattern was parsed to ignore case, so a letter appears as a class of two characters.
 pub(super) fn needed(pattern: &Hir) -> Vec<Vec<u8>> {
     let mut runs = Runs::default();
     runs.take(pattern);
@@ -62,16 +62,17 @@ pub(super) fn needed(pattern: &Hir) -> Vec<Vec<u8>> {
     runs.best
 }
 
-/// Whether a text lacks all of what [`needed`] found.
+/// Whether a text contains none of the texts that [`needed`] found, so that it cannot match.
 pub(super) fn lacks(text: &[u8], needed: &[Vec<u8>]) -> bool {
     !needed.is_empty() && !needed.iter().any(|part| contains(text, part))
 }
 
-/// What must stand side by side in a match.
+/// Collects runs of characters that every match has to contain.
 #[derive(Default)]
 struct Runs {
     current: Vec<u8>,
-    /// One of these: the longest run so far, or what the branches of an alternation need if all of that is longer.
+    /// Every match contains one of these: the longest run so far, or what each branch of an alternation needs, if those
+    /// are longer.
     best: Vec<Vec<u8>>,
 }
 
@@ -85,7 +86,7 @@ impl Runs {
             },
             HirKind::Concat(parts) => parts.iter().for_each(|part| self.take(part)),
             HirKind::Capture(group) => self.take(&group.sub),
-            // They match between characters.
+            // These match between characters.
             HirKind::Empty | HirKind::Look(_) => {}
             HirKind::Repetition(repeated) => {
                 self.end();
@@ -104,7 +105,7 @@ impl Runs {
         }
     }
 
-    /// What comes next need not stand beside what came last.
+    /// Ends the current run: what comes next need not be adjacent.
     fn end(&mut self) {
         let run = std::mem::take(&mut self.current);
         if !run.is_empty() {
@@ -112,7 +113,7 @@ impl Runs {
         }
     }
 
-    /// Takes these texts for the best if the shortest of them is longer.
+    /// Makes these texts the best if the shortest of them is longer than the shortest so far.
     fn offer(&mut self, texts: Vec<Vec<u8>>) {
         let shortest = |texts: &[Vec<u8>]| texts.iter().map(Vec::len).min().unwrap_or(0);
         if texts.len() <= MOST_BRANCHES && shortest(&texts) > shortest(&self.best) {
@@ -121,10 +122,10 @@ impl Runs {
     }
 }
 
-/// To look for more texts than this takes longer than it spares.
+/// Searching for more texts would cost more than it saves.
 const MOST_BRANCHES: usize = 16;
 
-/// The letter, if a class consists of nothing but one in both its cases.
+/// The letter, if a class consists of one letter in both cases.
 fn one_letter(class: &Class) -> Option<u8> {
     let Class::Bytes(bytes) = class else { return None };
     match bytes.ranges() {

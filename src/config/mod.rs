@@ -1,7 +1,7 @@
 //! The configuration: read once per connection, immutable from then on.
 //!
-//! Loading looks at every line once, reports every error there is, and keeps what a connection may need: most rules
-//! stay text until a recipient asks for them. A file that others could have written is refused, because it holds
+//! Loading looks at every line once, reports all errors, and keeps what a connection may need: most rules stay text in
+//! the file until a recipient needs them. A file that others could have written is refused, because it contains
 //! commands. mailrecv.conf(5) is the reference.
 
 mod action;
@@ -78,24 +78,24 @@ use crate::{files, user};
 /// A configuration that cannot be used.
 #[derive(Debug)]
 pub struct Unusable {
-    /// Every reason why.
+    /// All errors.
     pub errors: Vec<Diagnostic>,
-    /// Where it wants its log, as far as that could be read: there the administrator will look for the reasons.
+    /// The log that it names, as far as it could be read; the administrator will look for the errors there.
     pub log: LogTarget,
-    /// Whom it wants to become, likewise: a log file that root made could not be written later.
+    /// The user that it names, as far as it could be read: a log file that root made could not be written later.
     pub user: Option<String>,
-    /// The files that it includes, as far as it could be read.
+    /// The files that it includes, as far as they could be read.
     pub(crate) included: Versions,
 }
 
-/// Reads the file, and what it includes. Patterns are compiled later, at their first use; [`check`] does it beforehand.
+/// Reads the file and what it includes. Patterns are compiled at their first use; [`check`] compiles all of them.
 pub fn load(path: &Path) -> Result<Config, Unusable> {
     let mut reader = Reader::new(true);
     let read = reader.read(path);
     loaded(reader, read)
 }
 
-/// The same without waiting for the end of an edit: `None` if somebody is just writing one of the files.
+/// The same, but does not wait for the end of an edit: `None` if somebody is writing one of the files.
 pub(crate) fn load_settled(path: &Path) -> Option<Result<Config, Unusable>> {
     let mut reader = Reader::new(false);
     let read = reader.read(path);
@@ -113,12 +113,12 @@ fn loaded(reader: Reader, read: Result<(), Diagnostic>) -> Result<Config, Unusab
     if errors.is_empty() { Ok(config) } else { Err(Unusable { errors, log: config.log, user: config.user, included }) }
 }
 
-/// What was found in a file by somebody who looked for mistakes.
+/// The result of [`check`].
 #[derive(Debug)]
 pub struct Checked {
     /// The configuration, if it can be used.
     pub config: Option<Config>,
-    /// All there is to say, in the order of the text.
+    /// All findings, in the order of the text.
     pub found: Vec<Diagnostic>,
 }
 
@@ -141,20 +141,20 @@ pub fn check(path: &Path) -> Checked {
 }
 
 impl Config {
-    /// Compiles every pattern and looks for what is legal but hardly meant.
+    /// Compiles every pattern, and finds what is allowed but probably not meant.
     pub fn check(&self) -> Vec<Diagnostic> {
         let mut found = self.find(true);
         self.rules.sources.locate(&mut found);
         found
     }
 
-    /// The same, with lines numbered through all of the text. Where lines are missing because they have errors, nothing is
-    /// said of what lines have to do with each other.
+    /// The same, with lines numbered through all files. If lines are missing because they have errors (`is_whole` is
+    /// false), nothing is said about how lines fit together.
     fn find(&self, is_whole: bool) -> Vec<Diagnostic> {
         let spool = self.spool_dir.is_none().then(files::temporary_folder);
         let is_public = self.auth() != AuthUse::Require;
         let check = |user| self.rules.check(&self.domain, is_whole, is_public, Places::new(user), spool.as_deref());
-        // What can be written is tried as whoever will write it.
+        // Whether files can be written is tried as the user who will write them.
         let trouble = self.user.as_deref().and_then(user::trouble);
         let user = self.user.as_deref().filter(|_| nix::unistd::geteuid().is_root() && trouble.is_none());
         let mut found = match user {
@@ -162,7 +162,7 @@ impl Config {
                 .unwrap_or_else(|error| vec![Diagnostic::whole_file(format!("{error:#}"))]),
             None => check(None),
         };
-        // Before it becomes that user a session opens these.
+        // A session opens these files before it becomes that user, so they are checked as the current one.
         found.extend(self.check_tls());
         found.extend(self.check_auth(is_whole));
         found.extend(self.check_brokers());
@@ -178,14 +178,14 @@ impl Config {
         found
     }
 
-    /// Tells of folders and links on the way to the files that let others put another in the place of one.
+    /// Warnings about folders and links on the way to the files, where others could replace something.
     fn check_ways_to(&self, path: &Path) -> Vec<Diagnostic> {
         let user = self.user.as_deref().and_then(user::id);
         let warnings = |path: &Path| writers::on_the_way(path, user).into_iter().map(Diagnostic::warning);
         let mut found: Vec<Diagnostic> = warnings(path).collect();
         for path in self.rules.sources.included() {
             for warning in warnings(path) {
-                // Most files are in the same folder.
+                // Most files are in the same folder, so that each warning would be repeated.
                 if found.iter().all(|known| known.message != warning.message) {
                     found.push(Diagnostic { file: Some(sources::shown(path)), ..warning });
                 }
@@ -199,7 +199,7 @@ impl Config {
         self.rules.sources.included().map(sources::shown)
     }
 
-    /// The same, as they were when they were read.
+    /// The included files with their versions when they were read.
     pub(crate) fn included_versions(&self) -> Versions {
         self.rules.sources.versions()
     }
@@ -210,7 +210,7 @@ pub fn directives() -> impl Iterator<Item = &'static str> {
     directive::names()
 }
 
-/// The names of all actions, likewise.
+/// The names of all actions, for the same tests.
 pub fn actions() -> impl Iterator<Item = &'static str> {
     action::Action::names()
 }

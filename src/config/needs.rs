@@ -1,11 +1,11 @@
-//! Where deliveries could go, for the sandbox: not rule by rule, there may be 100,000, but place by place.
+//! Where deliveries could go, for the sandbox: not for each rule, of which there may be 100,000, but for each place.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::action::{Broker, Need};
 use super::relay_url::Hop;
 
-/// What the destinations of a configuration need.
+/// Everything that the destinations of a configuration need.
 #[derive(Debug, Default)]
 pub struct Needs {
     places: Vec<Place>,
@@ -16,13 +16,13 @@ pub struct Needs {
     known_folder: Option<PathBuf>,
     /// The commands, in the order of their lines, each with the allow group of its line; `None` stands for everybody.
     pub(super) commands: Vec<(Option<usize>, Box<str>)>,
-    /// Each broker once.
+    /// The brokers, each once.
     brokers: Vec<Broker>,
-    /// Each server once that mail is passed on to.
+    /// The servers that mail is passed on to, each once.
     hops: Vec<Hop>,
-    /// Whether a `deliver` line, or the dead letter file, takes mail elsewhere.
+    /// Whether a `deliver` line, or the dead letter file, has another destination than such a server.
     has_other_ways: bool,
-    /// The allow groups of `deliver` lines that pass mail on, each once; `None` stands for everybody.
+    /// The allow groups of the `deliver` lines that pass mail on, each once; `None` stands for everybody.
     groups_of_hops: Vec<Option<usize>>,
 }
 
@@ -33,17 +33,17 @@ pub enum Place {
     Mailbox(PathBuf),
     /// A maildir, or another folder for files of messages, which is made if it is missing.
     Maildir(PathBuf),
-    /// Many of both, somewhere below this folder.
+    /// Many files and folders, somewhere below this folder.
     Below(PathBuf),
 }
 
 impl Needs {
-    /// Where mail may be written, each place once, and at most [`MAX_PLACES`].
+    /// The places that mail may be written to, each once, at most [`MAX_PLACES`].
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// The brokers that mail may go to.
+    /// The brokers that mail may be published through.
     pub(super) fn brokers(&self) -> &[Broker] {
         &self.brokers
     }
@@ -53,8 +53,8 @@ impl Needs {
         &self.hops
     }
 
-    /// The server that every recipient's mail is passed on to, if that can be told before one is named, and the groups of
-    /// those who may send there.
+    /// The server that the mail of every recipient is passed on to, if there is only one, and the groups that may send
+    /// there.
     pub(super) fn only_hop(&self) -> Option<(&Hop, &[Option<usize>])> {
         match &self.hops[..] {
             [hop] if !self.has_other_ways => Some((hop, &self.groups_of_hops)),
@@ -62,7 +62,7 @@ impl Needs {
         }
     }
 
-    /// Takes note of where a line of this group, or of none, sends mail that is not only copied there.
+    /// Notes the destination of a `deliver` line of this group, or of everybody. `copy` lines do not count.
     pub(super) fn add_way(&mut self, need: Need<'_>, group: Option<usize>) {
         match need {
             Need::Hop(_) if self.groups_of_hops.contains(&group) => {}
@@ -71,7 +71,7 @@ impl Needs {
         }
     }
 
-    /// Takes in what a line of this group, or of none, needs.
+    /// Notes what a line of this group, or of everybody, needs.
     pub(super) fn add(&mut self, need: Need<'_>, group: Option<usize>) {
         match need {
             Need::Mailbox(path) | Need::Maildir(path) if self.is_in_known_folder(path) => {}
@@ -135,7 +135,7 @@ impl Place {
         }
     }
 
-    /// Whether what is needed is this place or within it.
+    /// Whether this place includes what is needed.
     fn covers(&self, need: Need<'_>) -> bool {
         match (self, need) {
             (Place::Mailbox(known), Need::Mailbox(path)) | (Place::Maildir(known), Need::Maildir(path)) => {
@@ -148,7 +148,7 @@ impl Place {
         }
     }
 
-    /// The place itself, or the folder above it that has only so many components.
+    /// The place itself, or the folder above it with at most so many components.
     fn no_deeper_than(self, depth: usize) -> Self {
         if self.path().components().count() <= depth {
             return self;
@@ -156,18 +156,18 @@ impl Place {
         if leads_back(self.path()) {
             return Place::Below(PathBuf::from("/"));
         }
-        // The root is a component that an absolute path keeps.
+        // An absolute path keeps the root as a component.
         let depth = if self.path().has_root() { depth.max(1) } else { depth };
         Place::Below(self.path().components().take(depth).collect())
     }
 }
 
-/// Whether the path has a `..`: where that leads to cannot be told from the text.
+/// Whether the path has a `..`: the text does not show where that leads.
 fn leads_back(path: &Path) -> bool {
     path.components().any(|component| component == Component::ParentDir)
 }
 
-/// Whether the path is one below this folder, going by their texts.
+/// Whether the path is below this folder, as far as their texts show.
 fn is_below(path: &Path, folder: &Path) -> bool {
     let (path, folder) = (path.as_os_str().as_encoded_bytes(), folder.as_os_str().as_encoded_bytes());
     match folder {
@@ -177,7 +177,7 @@ fn is_below(path: &Path, folder: &Path) -> bool {
     }
 }
 
-/// A sandbox with more places than this would take longer to make than a session takes.
+/// Making a sandbox with more places would take longer than a session.
 const MAX_PLACES: usize = 12;
 
 #[cfg(test)]

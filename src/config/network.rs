@@ -1,5 +1,5 @@
-//! Networks in CIDR notation (RFC 4632, RFC 4291), for `net CIDR` where peers are named: read strictly, because a network
-//! that is larger than it was meant to be lets strangers in.
+//! Networks in CIDR notation (RFC 4632, RFC 4291), as in `net CIDR`. They are parsed strictly, because a network that
+//! is larger than intended admits strangers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,8 +13,8 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Whether somebody who wrote this where a pattern could stand meant a network: digits behind a `/`, and in front of
-    /// it what addresses consist of.
+    /// Whether a text in the place of a pattern was meant as a network: it has digits behind a `/`, and characters of
+    /// addresses in front of it.
     pub(super) fn is_meant_by(text: &str) -> bool {
         text.split_once('/').is_some_and(|(address, prefix)| {
             let is_address = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
@@ -25,7 +25,7 @@ impl Network {
         })
     }
 
-    /// Reads `ADDRESS/PREFIX` or a single address, strictly: host bits or a short form are errors, not guesses.
+    /// Parses `ADDRESS/PREFIX` or a single address. Host bits and short forms are errors.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IPv4 or IPv6 address"))?;
@@ -56,8 +56,8 @@ impl Network {
         })
     }
 
-    /// `None` if the address has bits set behind the prefix. Where an IPv4 address stands within an IPv6 address it is what
-    /// counts, as with peers.
+    /// `None` if the address has bits set behind the prefix. If an IPv6 address contains an IPv4 address, that is used,
+    /// as for peers.
     fn new(address: IpAddr, prefix: u32) -> Option<Self> {
         let embedded = match address {
             IpAddr::V6(v6) => embedded_ipv4(v6).zip(prefix.checked_sub(96)),
@@ -83,17 +83,17 @@ impl Network {
         }
     }
 
-    /// Whether it is a large part of all there are, which nobody has for himself.
+    /// Whether it is so large that nobody owns all of it.
     pub(super) fn is_vast(&self) -> bool {
         self.prefix < if self.address.is_ipv4() { 8 } else { 16 }
     }
 
-    /// Its first address.
+    /// The first address.
     pub(super) fn first(&self) -> IpAddr {
         self.address
     }
 
-    /// The network that consists of these two, if there is one.
+    /// The network that consists of these two, if they form one.
     pub(super) fn joined(&self, other: &Self) -> Option<Self> {
         let prefix = self.prefix.checked_sub(1).filter(|_| self.prefix == other.prefix && self != other)?;
         let lower = if self.address <= other.address { self } else { other };
@@ -116,10 +116,10 @@ impl std::fmt::Display for Network {
     }
 }
 
-/// What came from behind a NAT64 has one of 2^32 addresses from here on (RFC 6052, 2.1).
+/// The first of the 2^32 addresses that a NAT64 gives to its IPv4 side (RFC 6052, 2.1).
 const FIRST_OF_NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
 
-/// The first address of the network that this one belongs to.
+/// The first address of the network with this prefix that the address belongs to.
 fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     match address {
         #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
@@ -128,7 +128,7 @@ fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     }
 }
 
-/// The length of the prefix that a mask such as 255.255.255.0 has.
+/// The length of the prefix that a mask such as 255.255.255.0 stands for.
 fn prefix_of_mask(text: &str) -> Option<u32> {
     let bits = text.parse::<Ipv4Addr>().ok()?.to_bits();
     (bits.leading_ones() + bits.trailing_zeros() == u32::BITS).then(|| bits.leading_ones())

@@ -58,15 +58,15 @@ impl Matcher {
                 }
                 None => match DomainList::of_address(recipient) {
                     Some(Ok(list)) => Matcher::Domains(list),
-                    // What is wrong with a list was told.
+                    // Errors in the list were reported before.
                     Some(Err(_)) | None => Matcher::Wildcard(text.into()),
                 },
             },
         }
     }
 
-    /// What an `error` line or a line about senders is about: a regular expression as it stands, or what a `deliver` line
-    /// would have there.
+    /// The matcher for an `error` line, or a line about senders: a regular expression without slashes, or the same
+    /// forms as in a `deliver` line.
     pub(super) fn of_text(word: Word<'_>, position: Position) -> Self {
         let text = word.text;
         if let Some(Ok(list)) = DomainList::of_pattern(word) {
@@ -77,14 +77,14 @@ impl Matcher {
         }
         match text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
             Some(source) => Matcher::Pattern(Pattern::new(source, Position { start: position.start + 1, ..position })),
-            // No regular expression begins with it.
+            // A regular expression cannot begin with `*`.
             None if text.starts_with('*') => Matcher::Wildcard(text.into()),
             None => Matcher::Pattern(Pattern::new(text, position)),
         }
     }
 
-    /// Whether an address is one of those that are meant; `local_part` is that of one at our own domain, where the domain may
-    /// be left out. `what` is who asks, on this line, for the trace.
+    /// Whether an address matches. `local_part` is given for addresses at our own domain, which rules may omit. `line`
+    /// and `what` say who asks, for the trace.
     pub(super) fn fits(
         &self,
         full: &str,
@@ -98,7 +98,7 @@ impl Matcher {
             Matcher::Wildcard(wildcard) => wildcard_fits(wildcard, full),
             Matcher::Domains(list) => list.fits(full),
             Matcher::Pattern(pattern) => pattern.is_match(full)?,
-            // One that cannot be read lets nothing through, as a pattern that does not compile.
+            // A table that cannot be read matches nothing, like a pattern that does not compile.
             Matcher::Table(table) => table.has(full, local_part).map_err(|message| BrokenPattern { line, message })?,
         };
         trace.note(|| {
@@ -109,7 +109,7 @@ impl Matcher {
         Ok(fits)
     }
 
-    /// Whether this is about everybody in a domain, or everybody.
+    /// Whether this matches everybody in some domain, or everybody at all.
     pub(super) fn is_everybody(&self) -> bool {
         match self {
             Matcher::Address(_) | Matcher::Table(_) => false,
@@ -122,7 +122,7 @@ impl Matcher {
                 let rest = pattern.source().trim_start_matches('^');
                 let rest = [".*", ".+", "[^@]+", "[^@]*"].iter().find_map(|all| rest.strip_prefix(all)).unwrap_or(rest);
                 let is_all = rest.is_empty() || rest == "$" || rest == "." || rest.starts_with('@');
-                // Of several ways one may name somebody.
+                // One of several alternatives may name a single recipient.
                 is_all && !rest.contains('|')
             }
         }
@@ -138,15 +138,15 @@ impl Matcher {
     }
 }
 
-/// Whether an address with `*` (any run of characters, empty ones too) fits the text, letter case aside.
+/// Whether a text matches an address in which `*` stands for any number of characters, ignoring letter case.
 pub(super) fn wildcard_fits(wildcard: &str, text: &str) -> bool {
     fits_with_stars(wildcard.as_bytes(), text.as_bytes(), |one, other| one.eq_ignore_ascii_case(&other))
 }
 
-/// The same for what else a byte of the wildcard may mean.
+/// The same, with another comparison of bytes.
 pub(super) fn fits_with_stars(wildcard: &[u8], text: &[u8], is_same: impl Fn(u8, u8) -> bool) -> bool {
     let (mut w, mut t) = (0, 0);
-    // Where the last `*` stood and how much of the text it has taken so far: on a mismatch it takes one byte more.
+    // Where the last `*` was, and how much of the text it has consumed; on a mismatch it consumes one byte more.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match wildcard.get(w) {

@@ -1,7 +1,7 @@
-//! Patterns: regular expressions that are looked at when they are first needed.
+//! Patterns: regular expressions that are parsed when they are first needed.
 //!
-//! Most are decided without being compiled, by what `literal.rs` knows. Matching takes time linear in the text whatever
-//! the pattern, so neither a peer nor a slip of the pen can stall a connection.
+//! Most are decided by `literal.rs` without being compiled. Matching takes time linear in the text for every pattern,
+//! so neither a peer nor a careless pattern can stall a connection.
 
 use std::cell::OnceCell;
 
@@ -12,7 +12,7 @@ use super::literal::{self, PlainText};
 use super::trace::{Note, Trace};
 use crate::untrusted::Untrusted;
 
-/// A regular expression that is looked at when it is first needed, and compiled only if it must be.
+/// A regular expression that is parsed when it is first needed, and compiled only if it must be.
 #[derive(Debug)]
 pub(super) struct Pattern {
     source: Box<str>,
@@ -20,33 +20,32 @@ pub(super) struct Pattern {
     engine: OnceCell<Engine>,
 }
 
-/// How a pattern is looked for. A pattern that does not compile is [`Engine::Broken`] or cannot be decided before that
-/// shows: none of the short cuts lets anything through for it.
+/// How a pattern is matched. One that does not compile is either [`Engine::Broken`], or is compiled before anything is
+/// decided: the short cuts never match for it.
 #[derive(Debug)]
 enum Engine {
     Plain(PlainText),
-    /// `needed` are texts of which one must be there for a match; none for a pattern that might be too large to compile.
+    /// `needed` are texts of which a match has to contain one; empty for a pattern that might be too large to compile.
     Regex {
         needed: Vec<Vec<u8>>,
-        /// Whether it compiles for certain.
+        /// Whether it is certain to compile.
         is_small: bool,
         compiled: OnceCell<Result<Regex, String>>,
     },
     Broken(String),
 }
 
-/// Where in the configuration something stands: the line, counted from 1 through all of its files, and the byte of it,
-/// counted from 0.
+/// A place in the configuration: the line, counted from 1 through all files, and the byte in it, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) line: u32,
     pub(super) start: usize,
 }
 
-/// A pattern that turned out not to compile; it lets nothing through.
+/// A pattern that does not compile. It admits nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenPattern {
-    /// The line of the configuration that holds the pattern, counted through all of its files ([`super::Rules::line`]).
+    /// The line with the pattern, counted through all files ([`super::Rules::line`]).
     pub line: u32,
     /// Why it does not compile.
     pub message: String,
@@ -65,7 +64,7 @@ impl Pattern {
         self.position
     }
 
-    /// Whether the pattern is found in the text, letter case aside.
+    /// Whether the pattern is found in the text, ignoring letter case.
     pub(super) fn is_match(&self, text: &str) -> Result<bool, BrokenPattern> {
         let text = text.as_bytes();
         match self.engine() {
@@ -79,25 +78,25 @@ impl Pattern {
         }
     }
 
-    /// The same, noted in the trace; `what` is the directive or group that asks.
+    /// The same, and notes the result in the trace; `what` is the directive or group that asks.
     pub(super) fn fits(&self, text: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let fits = self.is_match(text)?;
         self.note(text, fits, what, trace);
         Ok(fits)
     }
 
-    /// Notes whether a text fits.
+    /// Notes in the trace whether a text matches.
     pub(super) fn note(&self, text: &str, fits: bool, what: &str, trace: &mut Trace) {
         trace.note(|| Note::of_line(self.position.line, what, fits, self.said(text, fits)));
     }
 
-    /// Whether a text fits, in words.
+    /// Whether a text matches, in words.
     pub(super) fn said(&self, text: &str, fits: bool) -> String {
         let verb = if fits { "matches" } else { "does not match" };
         format!("'{}' {verb} '{}'", Untrusted::new(text.as_bytes()), self.source)
     }
 
-    /// Compiles the pattern and says what is wrong with it, if anything.
+    /// Compiles the pattern; an error says what is wrong with it.
     pub(super) fn check(&self) -> Result<(), BrokenPattern> {
         let compiled = match self.engine() {
             Engine::Plain(_) | Engine::Regex { is_small: true, .. } => return Ok(()),
@@ -125,8 +124,8 @@ impl Pattern {
         BrokenPattern { line: self.position.line, message: message.to_owned() }
     }
 
-    /// Whether each alternative of the pattern is tied to the beginning or end of the text, so that none can match inside
-    /// another name.
+    /// Whether every alternative is anchored at the beginning or end of the text, so that none can match inside another
+    /// name.
     pub(super) fn is_anchored(&self) -> bool {
         let ends = |part: &str| part.strip_suffix('$').is_some_and(|rest| trailing_backslashes(rest).is_multiple_of(2));
         &*self.source == ".*" || alternatives(&self.source).iter().all(|part| part.starts_with('^') || ends(part))
@@ -137,7 +136,7 @@ fn trailing_backslashes(text: &str) -> usize {
     text.len() - text.trim_end_matches('\\').len()
 }
 
-/// The alternatives of a pattern: its parts between the `|`s that stand in no group and no class.
+/// The alternatives of a pattern: the parts between those `|`s that are in no group and no class.
 fn alternatives(source: &str) -> Vec<&str> {
     let (mut parts, mut start, mut depth, mut in_class, mut escaped) = (Vec::new(), 0, 0_usize, false, false);
     for (at, byte) in source.bytes().enumerate() {
@@ -218,7 +217,7 @@ mod tests {
         assert!(Pattern::new(r"\\1", POSITION).check().is_ok());
     }
 
-    /// Nobody knows what such a pattern was meant to keep out, so there is no text that it says no to.
+    /// Nobody knows whom such a pattern was meant to keep out, so it must not say no to any text.
     #[test]
     fn what_does_not_compile_answers_nothing() {
         for source in ["^needed(", "needed[", "^needed(a{100}){100}{100}", "needed[\u{e4}]", "^needed\\"] {
@@ -229,7 +228,7 @@ mod tests {
         }
     }
 
-    /// As many hosts in one pattern as there was ever room for.
+    /// A list of hosts in one pattern, as long as was ever accepted.
     #[test]
     fn a_pattern_has_room_for_a_list_of_hosts() {
         let hosts: Vec<String> = (0..500).map(|number| format!(r"mail{number}\.example\.com")).collect();
@@ -308,13 +307,13 @@ mod tests {
         "",
     ];
 
-    /// Few, so that texts often match.
+    /// Few characters, so that texts often match.
     const COMMON: &[&str] = &["a", "b", "[ab]", ".", ".*", "(", ")", "+", "?", "^", "$"];
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever the short cuts say, the whole pattern says too.
+        /// The short cuts decide the same as the whole pattern.
         #[test]
         fn short_cuts_say_what_the_pattern_says(
             pieces in prop::collection::vec(prop_oneof![prop::sample::select(PIECES), prop::sample::select(COMMON)], 0..8),
@@ -331,7 +330,7 @@ mod tests {
             if let Err(broken) = pattern.check()
                 && whole.is_ok()
             {
-                // Slips that are refused, though they would compile, let nothing through either.
+                // Typing errors that are refused, although they would compile, match nothing either.
                 prop_assert!(broken.message.contains("within brackets"), "{}", broken.message);
                 prop_assert!(texts.iter().all(|text| pattern.is_match(text).is_err()));
                 return Ok(());

@@ -1,6 +1,6 @@
-//! Who is meant by `allow remotehost`, `deny remotehost` and `allowgroup`: peers whose name or address a pattern matches,
-//! those of a network, a user of this machine at a Unix socket (to patterns all of these are `local`), whoever is under
-//! TLS, and whoever has logged in with a name that a pattern matches.
+//! The peers in `allow remotehost`, `deny remotehost` and `allowgroup`: those whose name or address matches a pattern,
+//! those in a network, a user of this machine at a Unix socket (whose address is `local` to patterns), those under TLS,
+//! and those who have logged in with a name that matches a pattern.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -16,32 +16,32 @@ use super::trace::{Note, Trace};
 use crate::peer::{Address, Peer};
 use crate::untrusted::Untrusted;
 
-/// A peer, and what else of its connection rules ask about.
+/// A peer, and what else rules may ask about its connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Who<'p> {
-    /// Who it is.
+    /// The peer.
     pub peer: &'p Peer,
     /// Whether the connection is under TLS.
     pub is_secured: bool,
-    /// Who it has shown to be (AUTH).
+    /// The account that it has logged in to (AUTH).
     pub user: Option<&'p str>,
 }
 
 impl<'p> Who<'p> {
-    /// A peer in the clear, which is nobody in particular.
+    /// A peer without TLS that has not logged in.
     pub fn in_the_clear(peer: &'p Peer) -> Self {
         Self { peer, is_secured: false, user: None }
     }
 }
 
-/// Peers that a line of the configuration names.
+/// The peers that a line of the configuration names.
 #[derive(Debug)]
 pub(super) enum Peers {
     Pattern(PeerPattern),
     Network(Network, Position),
-    /// The user of this number, at a Unix socket.
+    /// The user with this number, at a Unix socket.
     User(u32, Position),
-    /// All whose connection is under TLS.
+    /// All peers under TLS.
     Secured(Position),
     /// Users with a name that the pattern matches.
     Authenticated(Pattern),
@@ -82,7 +82,7 @@ impl Peers {
             Peers::Authenticated(pattern) => {
                 let fits = match user {
                     Some(name) => pattern.is_match(name)?,
-                    // One that does not compile lets nobody through, whoever asks.
+                    // A pattern that does not compile is an error for every peer.
                     None => pattern.check().map(|()| false)?,
                 };
                 trace.note(|| {
@@ -94,16 +94,16 @@ impl Peers {
         }
     }
 
-    /// Whether this peer could be one of them, whatever it does.
+    /// Whether this peer could be one of them, now or after TLS and a login.
     pub(super) fn could_come_to_include(&self, peer: &Peer) -> bool {
         match self {
             Peers::Secured(_) | Peers::Authenticated(_) => true,
-            // A pattern that does not compile lets nobody through.
+            // A pattern that does not compile admits nobody.
             _ => self.include(Who::in_the_clear(peer), "", &mut Trace::default()).unwrap_or(false),
         }
     }
 
-    /// Whether a peer at this address could be one of them, if it had the right name.
+    /// Whether a peer at this address could be one of them if it had the right name.
     pub(super) fn could_include(&self, address: IpAddr) -> bool {
         match self {
             Peers::Pattern(pattern) => pattern.fits_with_some_name(address),
@@ -113,7 +113,7 @@ impl Peers {
         }
     }
 
-    /// Where it stands, and the word for it, if it is about TLS.
+    /// The place and text of the word `tls`, if this is about TLS.
     pub(super) fn tls(&self) -> Option<(Position, &str)> {
         match self {
             Peers::Secured(position) => Some((*position, "tls")),
@@ -121,7 +121,7 @@ impl Peers {
         }
     }
 
-    /// The pattern for names of users, if it is one.
+    /// The pattern for names of users, if this is about users.
     pub(super) fn auth(&self) -> Option<&Pattern> {
         match self {
             Peers::Authenticated(pattern) => Some(pattern),
@@ -129,7 +129,7 @@ impl Peers {
         }
     }
 
-    /// The pattern, if it is one.
+    /// The pattern for names and addresses, if this is one.
     pub(super) fn pattern(&self) -> Option<&PeerPattern> {
         match self {
             Peers::Pattern(pattern) => Some(pattern),
@@ -138,21 +138,21 @@ impl Peers {
     }
 }
 
-/// A pattern for names and addresses. A name fits only if there is a way to match it that does not mean an address.
+/// A pattern for names and addresses. A name matches only in a way that does not mean an address.
 #[derive(Debug)]
 pub(super) struct PeerPattern {
     whole: Pattern,
     for_names: OnceCell<ForNames>,
 }
 
-/// What of a pattern a name must match as well.
+/// What a name has to match besides the whole pattern.
 #[derive(Debug)]
 enum ForNames {
-    /// No way to match means an address.
+    /// Nothing: no way to match means an address.
     NothingElse,
-    /// Every way does.
+    /// No name can match: every way means an address.
     NoName,
-    /// Some do; this is the rest.
+    /// Some ways mean an address; this is the pattern for the others.
     Rest(Result<Regex, String>),
 }
 
@@ -161,12 +161,12 @@ impl PeerPattern {
         Self { whole: Pattern::new(source, position), for_names: OnceCell::new() }
     }
 
-    /// The pattern, as it is found in any text.
+    /// The pattern as it was written.
     pub(super) fn whole(&self) -> &Pattern {
         &self.whole
     }
 
-    /// Compiles the pattern and says what is wrong with it, if anything.
+    /// Compiles the pattern; an error says what is wrong with it.
     pub(super) fn check(&self) -> Result<(), BrokenPattern> {
         self.whole.check()?;
         match self.for_names() {
@@ -175,7 +175,7 @@ impl PeerPattern {
         }
     }
 
-    /// What to write in place of a pattern that means a network and says so by what addresses begin with.
+    /// What to write instead of a pattern that means a network and names the beginning of its addresses.
     pub(super) fn advice(&self) -> Option<String> {
         let pattern = compiler::parse(self.whole.source()).ok()?;
         let Meanings { addresses, names } = Meanings::of(&pattern);
@@ -204,8 +204,8 @@ impl PeerPattern {
         })
     }
 
-    /// An address that the pattern fits and that is in none of these networks, or the other way round, and whether it fits:
-    /// looked for among those that differ from the first of a network in one number.
+    /// An address that shows a difference between the pattern and these networks, and whether the pattern matches it.
+    /// Only addresses that differ from the first of a network in one number are tried.
     fn exception(&self, networks: &[Network]) -> Option<(IpAddr, bool)> {
         networks.iter().map(Network::first).flat_map(neighbours).find_map(|address| {
             let fits = self.whole.is_match(&address.to_string()).ok()?;
@@ -214,13 +214,13 @@ impl PeerPattern {
         })
     }
 
-    /// Whether a peer at this address could fit, if it had the right name.
+    /// Whether a peer at this address could match if it had the right name.
     fn fits_with_some_name(&self, address: IpAddr) -> bool {
         let could_be_a_name = !matches!(self.for_names(), ForNames::NoName);
         could_be_a_name || self.whole.is_match(&address.to_string()).unwrap_or(false)
     }
 
-    /// A peer fits by its confirmed name or by its address.
+    /// Whether a peer matches by its confirmed name or by its address.
     fn fits(&self, peer: &Peer, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         if let Some(name) = peer.hostname.as_deref()
             && self.fits_name(name, what, trace)?
@@ -232,7 +232,7 @@ impl PeerPattern {
 
     fn fits_name(&self, name: &str, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let is_found = self.whole.is_match(name)?;
-        // Most patterns are not found in the name at all, so most are never taken apart.
+        // Most patterns are not found in the name at all, so they never have to be analysed.
         if is_found && !self.is_match_for_name(name)? {
             trace.note(|| {
                 let source = self.whole.source();
@@ -267,7 +267,7 @@ impl PeerPattern {
     }
 }
 
-/// The addresses that differ from this one in one number of those that it is written with.
+/// The addresses that differ from this one in one of the numbers in its notation.
 fn neighbours(address: IpAddr) -> Vec<IpAddr> {
     match address {
         IpAddr::V4(v4) => {
@@ -290,5 +290,5 @@ fn neighbours(address: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-/// Of more networks in one pattern no list is made.
+/// The most networks of a pattern that a message lists.
 const MOST_NETWORKS: usize = 4;

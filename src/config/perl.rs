@@ -1,12 +1,13 @@
-//! Perl's spellings in patterns, as files of the original have them, into those that `regex` knows.
+//! Translates Perl's notation in patterns, which files of the original have, into that of `regex`.
 //!
-//! What is spelled alike in both is left as it stands, so most patterns are. What would need backtracking is an error:
-//! look-around and back-references, which `regex` finds, and recursion and conditions, which it would not (pcrepattern(3)).
+//! What means the same in both stays as it is, which is all of most patterns. What would need backtracking is an error:
+//! look-around and back-references, which `regex` reports, and recursion and conditions, which it would not report
+//! (pcrepattern(3)).
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The pattern as `regex` spells it, or what in it cannot be had.
+/// The pattern in the notation of `regex`, or what in it is not supported.
 pub(super) fn translated(source: &str) -> Result<Cow<'_, str>, String> {
     let is_plain =
         !source.contains(['\\', '[', '{']) && !["(?", "(*", "++", "*+", "?+"].iter().any(|it| source.contains(it));
@@ -18,7 +19,7 @@ pub(super) fn translated(source: &str) -> Result<Cow<'_, str>, String> {
     Ok(if translator.out == source { Cow::Borrowed(source) } else { Cow::Owned(translator.out) })
 }
 
-/// Whether blanks and comments count for nothing in a pattern: those are not looked into.
+/// Whether a pattern ignores blanks and comments (flag `x`). Such patterns are not translated.
 fn is_verbose(source: &str) -> bool {
     source.match_indices("(?").any(|(at, _)| {
         let flags = source[at + 2..].bytes().take_while(|byte| byte.is_ascii_alphabetic() || *byte == b'-');
@@ -31,20 +32,20 @@ struct Translator<'s> {
     out: String,
 }
 
-/// What may stand on one side of a hyphen in brackets.
+/// What an item in brackets is, for the meaning of a hyphen behind it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Item {
-    /// One character, which can begin a range.
+    /// A single character, which can begin a range.
     Character,
-    /// Several, or the end of a range: a hyphen behind it is a character.
+    /// Several characters, or the end of a range; a hyphen behind it is a character.
     Several,
-    /// Nothing so far.
+    /// There is no item yet.
     None,
 }
 
 impl Translator<'_> {
     fn pattern(&mut self) -> Result<(), String> {
-        // What a whole pattern is told in front of it.
+        // Settings in front of the whole pattern.
         while self.rest.starts_with("(*") {
             let name = self.rest[2..].split(')').next().unwrap_or_default();
             if !SETTINGS.contains(&name) || !self.rest.contains(')') {
@@ -56,7 +57,7 @@ impl Translator<'_> {
         while let Some(character) = self.rest.chars().next() {
             let was_repeated = std::mem::take(&mut is_repeated);
             match character {
-                // "And give nothing back": without that it takes no less.
+                // A possessive quantifier. Without backtracking it is the same as an ordinary one.
                 '+' if was_repeated => self.skip(1),
                 '*' | '+' | '?' => {
                     is_repeated = !was_repeated;
@@ -97,7 +98,7 @@ impl Translator<'_> {
             'R' => self.replace(2, "(?:\\r\\n|[\\n\\x0B\\f\\r])"),
             'N' => self.replace(2, "[^\\n]"),
             '0' => self.octal(1),
-            // No pattern has that many groups.
+            // Octal: no pattern has that many groups to refer to.
             '1'..='3'
                 if self.rest.bytes().skip(2).take_while(|byte| matches!(byte, b'0'..=b'7')).take(2).count() == 2 =>
             {
@@ -109,7 +110,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// An escape that means the same within brackets.
+    /// Translates an escape that means the same inside and outside brackets.
     fn character(&mut self, escaped: char) -> Result<(), String> {
         match escaped {
             'e' => self.replace(2, "\\x1B"),
@@ -142,7 +143,7 @@ impl Translator<'_> {
             'a' | 'b' | 'B' | 'A' | 'd' | 'D' | 'f' | 'n' | 'p' | 'P' | 'r' | 's' | 'S' | 't' | 'w' | 'W' | 'z' => {
                 self.copy(2);
             }
-            // Perl's letters without a meaning are themselves.
+            // Perl takes letters without a special meaning as themselves.
             'I' | 'J' | 'M' | 'O' | 'T' | 'Y' | 'i' | 'j' | 'm' | 'q' | 'y' => self.replace(2, &escaped.to_string()),
             '<' | '>' => self.replace(2, &escaped.to_string()),
             other if other.is_ascii() => self.copy(2),
@@ -160,7 +161,7 @@ impl Translator<'_> {
         self.skip(2.min(self.rest.len()));
     }
 
-    /// A character by its number, which begins here behind the backslash.
+    /// Translates an octal number, which begins at `at` behind the backslash.
     fn octal(&mut self, at: usize) {
         let digits = self.rest[at..].bytes().take(3).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
         let code = u32::from_str_radix(&self.rest[at..at + digits], 8).unwrap_or(0);
@@ -195,7 +196,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// What stands in brackets.
+    /// Translates a class in brackets.
     fn class(&mut self) -> Result<(), String> {
         self.copy(if self.rest.starts_with("[^") { 2 } else { 1 });
         let mut last = Item::None;
@@ -216,7 +217,7 @@ impl Translator<'_> {
         }
     }
 
-    /// A hyphen in brackets, and the end of its range if it makes one.
+    /// Translates a hyphen in brackets, together with the end of its range if it forms one.
     fn hyphen(&mut self, last: Item) -> Result<Item, String> {
         let next = &self.rest[1..];
         if last == Item::Character && !next.is_empty() && !next.starts_with(']') && !is_several(next) {
@@ -236,7 +237,7 @@ impl Translator<'_> {
         Ok(Item::Character)
     }
 
-    /// Anything else in brackets.
+    /// Translates any other item in brackets.
     fn item(&mut self) -> Result<Item, String> {
         if let Some(length) = posix_class(self.rest) {
             self.copy(length);
@@ -301,7 +302,7 @@ impl Translator<'_> {
     }
 }
 
-/// The length of `{2}`, `{2,}` or `{2,3}`; other braces are characters.
+/// The length of `{2}`, `{2,}` or `{2,3}`; other braces are ordinary characters.
 fn quantifier(text: &str) -> Option<usize> {
     let end = text.find('}')?;
     let (least, most) = text[1..end].split_once(',').unwrap_or((&text[1..end], ""));
@@ -309,7 +310,7 @@ fn quantifier(text: &str) -> Option<usize> {
     (!least.is_empty() && is_number(least) && is_number(most)).then_some(end + 1)
 }
 
-/// Whether this begins with what stands for several characters, in brackets.
+/// Whether the text begins with an item that stands for several characters in brackets.
 fn is_several(text: &str) -> bool {
     let escaped = text.strip_prefix('\\').and_then(|text| text.chars().next());
     posix_class(text).is_some() || escaped.is_some_and(|escaped| "dDwWsShHvVpP".contains(escaped))
@@ -322,7 +323,7 @@ fn posix_class(text: &str) -> Option<usize> {
     name[length..].starts_with(":]").then_some(length + 4)
 }
 
-/// What a pattern may be told in front of it, and makes no difference to addresses and names.
+/// Settings in front of a pattern that make no difference for addresses and names.
 const SETTINGS: [&str; 8] = ["UTF8", "UTF", "UCP", "ANY", "ANYCRLF", "LF", "NO_START_OPT", "BSR_ANYCRLF"];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Whether mail can be written where the configuration says, and the programs run that it names: tried for
-//! `mailrecv check`, by the user that sessions will be.
+//! Checks for `mailrecv check` whether mail can be written where the configuration says, and whether the programs that
+//! it names can be run, as the user that sessions will have.
 //!
-//! Nothing is made or changed. A file may have 100,000 mailboxes in one folder, so each folder is tried once.
+//! Nothing is created or changed. There may be 100,000 mailboxes in one folder, so each folder is tried once.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
@@ -17,19 +17,19 @@ use super::shell::{PATH, SHELL};
 use crate::files;
 use crate::metrics::{Flaw, Record};
 
-/// The places so far.
+/// What was found out so far.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Who tries, for people.
+    /// The user, for messages.
     who: String,
-    /// Why no file can be made in each of these folders, if none can.
+    /// For each folder why no file can be made in it, or `None` if it can.
     folders: HashMap<PathBuf, Option<String>>,
-    /// What was said, so that it is said once.
+    /// The messages so far, so that none is repeated.
     said: HashSet<String>,
 }
 
 impl Places {
-    /// `user` is whom sessions become, and whom we are now.
+    /// `user` is the user that sessions become, as which this process runs now.
     pub(super) fn new(user: Option<&str>) -> Self {
         let who = user.map_or_else(|| "this user".to_owned(), |user| format!("user `{user}`"));
         Self { who, folders: HashMap::new(), said: HashSet::new() }
@@ -41,7 +41,7 @@ impl Places {
         self.once(trouble)
     }
 
-    /// Why nothing can be counted in this file, or what was counted there will be lost.
+    /// Why counts cannot be added to this file, or why the present ones will be lost.
     pub(super) fn metrics(&mut self, path: &Path) -> Option<String> {
         if let Some(trouble) = self.file(path) {
             return Some(trouble);
@@ -66,7 +66,7 @@ impl Places {
         self.once(trouble)
     }
 
-    /// Why no files can be made in this folder, which is made itself if it is missing.
+    /// Why no files can be made in this folder, which is made if it is missing.
     pub(super) fn folder_to_make(&mut self, path: &Path) -> Option<String> {
         let is_missing = path.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         let folder = if is_missing { files::directory_of(path) } else { path };
@@ -74,12 +74,12 @@ impl Places {
         self.once(trouble)
     }
 
-    /// Why messages cannot wait in this folder.
+    /// Why large messages cannot be kept in this folder.
     pub(super) fn folder(&mut self, path: &Path) -> Option<String> {
         written_oddly(path).or_else(|| self.no_file_in(path))
     }
 
-    /// Why the table of messages that may come again cannot be in this folder, which is made if it is missing.
+    /// Why the table of `exactly_once` cannot be in this folder, which is made if it is missing.
     pub(super) fn records(&mut self, path: &Path) -> Option<String> {
         if let Some(trouble) = self.folder_to_make(path) {
             return Some(trouble);
@@ -88,13 +88,13 @@ impl Places {
         Some(format!("{}: {why}; what comes again would be delivered again", path.display()))
     }
 
-    /// Why no command can be run at all.
+    /// Why commands cannot be run at all.
     pub(super) fn shell(&mut self) -> Option<String> {
         let trouble = self.program(SHELL)?;
         self.once(format!("{trouble}, and that is what runs commands"))
     }
 
-    /// Why a shell cannot run this program.
+    /// Why a shell could not run this program.
     pub(super) fn program(&self, name: &str) -> Option<String> {
         if name.contains(' ') && !Path::new(name).exists() {
             return Some(format!(
@@ -134,7 +134,7 @@ impl Places {
             Err(error) => return self.looked_at(path, &error),
         };
         if metadata.is_symlink() {
-            // It is followed only if it is root's or ours.
+            // A link is followed only if it belongs to root or to us.
             let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
             return match files::open(path, flags, Mode::empty()) {
                 Ok(_) => path.metadata().ok().and_then(|metadata| self.refused_file(path, &metadata)),
@@ -143,7 +143,7 @@ impl Places {
                     let target = files::directory_of(path).join(target);
                     self.no_file_in(files::directory_of(&target))
                 }
-                // A FIFO that nobody reads just now.
+                // A FIFO without a reader at the moment.
                 Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => None,
                 Err(error) => Some(format!("{} cannot write to {}: {}", self.who, path.display(), plain(&error))),
             };
@@ -202,7 +202,7 @@ impl Places {
     }
 }
 
-/// A path that leads to where nobody expects it.
+/// The warning about a path that probably leads elsewhere than expected.
 pub(super) fn written_oddly(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     if ["/dev/stdin", "/dev/stdout", "/dev/fd/0", "/dev/fd/1", "/proc/self/fd/0", "/proc/self/fd/1"].contains(&text) {
@@ -226,12 +226,12 @@ pub(super) fn written_oddly(path: &Path) -> Option<String> {
     })
 }
 
-/// Whether we may do this, as who we are at the moment.
+/// Whether the current user may do this.
 fn may(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
 
-/// The program that a script is for.
+/// The interpreter in the first line of a script.
 fn interpreter(path: &Path) -> Option<PathBuf> {
     let mut line = Vec::new();
     let file = std::fs::File::open(path).ok()?;
@@ -240,16 +240,16 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
     line.split_ascii_whitespace().next().map(PathBuf::from)
 }
 
-/// The error without its number.
+/// The message of the error without its number.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// As far as Linux looks for an interpreter (execve(2)).
+/// Linux looks no further for the name of an interpreter (execve(2)).
 const LONGEST_FIRST_LINE: u64 = 255;
 
-/// What a shell does itself (POSIX.1-2024, 2.9 and 2.15), words of its grammar among it.
+/// What a shell does itself, including words of its grammar (POSIX.1-2024, 2.9 and 2.15).
 const BUILTINS: &[&str] = &[
     ".", ":", "[", "alias", "bg", "break", "cd", "continue", "done", "echo", "esac", "eval", "exit", "export", "false",
     "fc", "fg", "fi", "getopts", "hash", "jobs", "kill", "local", "printf", "pwd", "read", "readonly", "return", "set",

@@ -1,8 +1,9 @@
-//! A short cut for lines that are nothing but `deliver [allowgroup +NAME] rcpt_to ADDRESS append FILE`, or `maildir`, in
-//! plain characters.
+//! A short cut for lines that consist of `deliver [allowgroup +NAME] rcpt_to ADDRESS append FILE`, or the same with
+//! `maildir`, in plain characters only.
 //!
-//! Files with very many rules consist of such lines, and each connection reads them all: this tells in one pass that such
-//! a line is sound. It says the same as `directive.rs` or nothing, to which two tests hold it.
+//! Files with very many rules consist of such lines, and each connection reads all of them. This module finds in one
+//! pass that such a line is correct. Either it says the same as `directive.rs`, or it does not recognise the line; two
+//! tests make sure of that.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,8 +11,8 @@ use std::path::Path;
 
 use super::action::Need;
 
-/// Reads the beginning of such a line: the group, and the rest of the line from its address on. `None` says nothing about
-/// a line. In long lists most lines begin as the line before them, so this is not asked about each.
+/// Reads the beginning of such a line: the group, and the rest of the line from its address on. `None` means that the
+/// line is not recognised. Most lines in a long list begin like the one before, so the caller compares that first.
 pub(super) fn beginning(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let rest = next(without_blanks(line).strip_prefix(b"deliver")?)?;
     let (group, rest) = match rest.strip_prefix(b"allowgroup").and_then(next) {
@@ -21,7 +22,7 @@ pub(super) fn beginning(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     Some((group, next(rest.strip_prefix(b"rcpt_to")?)?))
 }
 
-/// Reads what follows the beginning: the address, and the file that is appended to or the maildir.
+/// Reads the rest of such a line: its address, and the file or maildir.
 pub(super) fn destination(rest: &[u8]) -> Option<(&[u8], Need<'_>)> {
     let (address, rest) = word(without_blanks(rest))?;
     let rest = next(rest)?;
@@ -37,7 +38,7 @@ pub(super) fn destination(rest: &[u8]) -> Option<(&[u8], Need<'_>)> {
     (is_address && without_blanks(rest).is_empty()).then_some((address, need))
 }
 
-/// Where the next word begins: behind at least one blank.
+/// The text after at least one blank.
 fn next(rest: &[u8]) -> Option<&[u8]> {
     let next = without_blanks(rest);
     (next.len() < rest.len()).then_some(next)
@@ -45,7 +46,7 @@ fn next(rest: &[u8]) -> Option<&[u8]> {
 
 /// A word of plain characters, and what follows it.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    // Eight at a time without a decision between them, which takes half as long.
+    // Checking eight bytes at a time without branches takes half as long.
     let are_plain = |eight: &&[u8; 8]| eight.iter().fold(0, |other, byte| other | OTHER[usize::from(*byte)]) == 0;
     let whole = text.as_chunks().0.iter().take_while(are_plain).count() * 8;
     let length = whole + text[whole..].iter().take_while(|byte| OTHER[usize::from(**byte)] == 0).count();
@@ -57,7 +58,7 @@ fn without_blanks(text: &[u8]) -> &[u8] {
     &text[blanks..]
 }
 
-/// 1 for every byte but printable ASCII that has no meaning in the grammar of a line, an address or a pattern.
+/// 1 for every byte except printable ASCII characters without a meaning in lines, addresses or patterns.
 const OTHER: [u8; 256] = {
     let mut other = [1; 256];
     let mut byte = b'!';
@@ -80,7 +81,7 @@ mod tests {
     use crate::config::exact::{is_exact, unquoted};
     use crate::config::lexer::prepared;
 
-    /// The address of such a line, if it is one; then what the grammar says about it is the same.
+    /// The address of a line that is recognised; checks that the grammar says the same about it.
     fn checked_address(line: &str) -> Option<&[u8]> {
         let (group, rest) = beginning(line.as_bytes())?;
         let (address, need) = destination(rest)?;
@@ -138,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Words that such lines are made of, and what must not be taken for one.
+    /// Words of such lines, and words that must not be mistaken for them.
     const PIECES: &[&str] = &[
         "deliver",
         "copy",

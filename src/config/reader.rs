@@ -1,6 +1,6 @@
-//! Reads the files of a configuration, line by line, each in the place of the line that includes it.
+//! Reads the files of a configuration line by line, each file in place of the line that includes it.
 //!
-//! Every line is looked at, and what is wrong with any of them is told in one round.
+//! Every line is checked, and all errors are reported together.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,20 +21,20 @@ use super::source::{self, LineStart, Source};
 use super::sources::shown;
 use super::tls::TlsLines;
 
-/// What was read of the files.
+/// The result of reading.
 pub(super) struct Reader {
-    /// As far as it could be read.
+    /// The configuration, as far as it could be read.
     pub(super) config: Config,
-    /// What is wrong with the lines, each by its number in all of the text.
+    /// The errors in its lines, which are numbered through all files.
     pub(super) errors: Vec<Diagnostic>,
-    /// Whether somebody was just writing a file that was not waited for.
+    /// Whether somebody was writing a file at that moment, and the end of that was not waited for.
     pub(super) is_unsettled: bool,
     waits: bool,
     /// The last line that was read, and the file that is read, and which line of it that is.
     line: u32,
     file: usize,
     in_file: u32,
-    /// How many files lines have included, or would have if they could be read.
+    /// How many files were included, counting those that could not be read.
     included: usize,
 }
 
@@ -53,7 +53,8 @@ impl Reader {
         }
     }
 
-    /// Reads the main file and all that it includes. What is wrong with a file as a whole is the error.
+    /// Reads the main file and everything that it includes. Errors in lines are collected; an error is returned if a
+    /// whole file cannot be used.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Diagnostic> {
         let whole_file = |error: anyhow::Error| Diagnostic::whole_file(format!("{error:#}"));
         let source = if self.waits { Source::open(path) } else { Source::open_at_once(path) }.map_err(whole_file)?;
@@ -68,25 +69,25 @@ impl Reader {
         self.find_missing_lines();
         self.find_missing_folder_of_transcripts();
         self.find_missing_broker_lines();
-        // Those of a file that is included further down may have been found before.
+        // Errors in an included file may have been found before errors in earlier lines.
         self.errors.sort_by_key(|error| error.line);
         Ok(())
     }
 
-    /// Looks through all lines once more if those about TLS, or about authentication, do not go together.
+    /// Searches all lines again for errors if the lines about TLS, or those about authentication, are incomplete.
     fn find_missing_lines(&mut self) {
         let Config { rules, .. } = &self.config;
         if self.config.lacks_tls_lines() && !self.may_have_another("tls") {
             self.errors.extend(TlsLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing()));
         }
-        // Whether there is authentication depends on whether there is TLS.
+        // Whether passwords can be sent depends on TLS.
         if self.config.lacks_auth_lines() && !self.may_have_another("auth") && !self.may_have_another("tls") {
             let missing = AuthLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing(&self.config));
             self.errors.extend(missing);
         }
     }
 
-    /// Looks for the line that asks for transcripts if none says where.
+    /// Searches for the line that asks for transcripts if no line names their folder.
     fn find_missing_folder_of_transcripts(&mut self) {
         let Config { rules, debug, transcripts, .. } = &self.config;
         if !debug.has(Flags::TRANSCRIPTS) || transcripts.is_some() || self.may_have_another("transcript_dir") {
@@ -99,21 +100,21 @@ impl Reader {
         });
     }
 
-    /// Whether there is a mistake in a line that begins so, or a file is missing that may have one: that is all there is
-    /// to say then.
+    /// Whether the missing line may be there after all, in a line with an error or in a file that could not be read.
+    /// Then only that error is reported.
     fn may_have_another(&self, directive: &str) -> bool {
         self.errors.iter().any(|error| {
             let mut words = error.source.split_ascii_whitespace();
             let is_meant = |word: &str| word.starts_with(directive) || word.starts_with("include");
             match words.next() {
-                // Whatever the switch is like.
+                // The switch between may be any word.
                 Some(first) if lexer::CONDITIONS.contains(&first) => words.any(is_meant),
                 first => first.is_some_and(is_meant),
             }
         })
     }
 
-    /// Looks through all lines once more if one needs a broker and those that say where it is are missing, or some of them.
+    /// Searches all lines again for errors if a line needs a broker or server and settings about it are missing.
     fn find_missing_broker_lines(&mut self) {
         if self.config.lacks_broker_lines() && self.errors.is_empty() {
             let mut lines = BrokerLines::default();
@@ -158,7 +159,7 @@ impl Reader {
         }
     }
 
-    /// The same for a line that is prepared.
+    /// The same for a line whose comment and variables are already dealt with.
     fn take_text(&mut self, prepared: &Prepared<'_>, at: LineStart) {
         let text = prepared.text();
         let taken = match directive::line(prepared) {
@@ -173,7 +174,7 @@ impl Reader {
             Ok(Some(Line::Rule(rule))) => self.config.rules.add(rule, at),
             Ok(Some(Line::Include(path))) => return self.include(path, Cited::Prepared(prepared)),
             Ok(None) => Ok(()),
-            // A character that looks like another explains what is said of the words.
+            // A character that looks like another one explains the error better.
             Err(problem) => Err(lexer::look_alike(text).unwrap_or(problem)),
         };
         if let Err(problem) = taken {
@@ -181,7 +182,7 @@ impl Reader {
         }
     }
 
-    /// Reads what a line includes, before the next line.
+    /// Reads the files that a line includes, before the next line.
     fn include(&mut self, word: Word<'_>, cited: Cited<'_>) {
         let (file, line, in_file) = (self.file, self.line, self.in_file);
         let way = self.config.rules.sources.told_way_from(file);
@@ -201,7 +202,7 @@ impl Reader {
         }
     }
 
-    /// The files that a word of a line in this file names, or why that cannot be told.
+    /// The files that the word of an `include` line names; or why they cannot be found.
     fn named(&mut self, word: &str, file: usize) -> Result<Vec<PathBuf>, String> {
         let sources = &mut self.config.rules.sources;
         match Named::parse(word, sources.path(file))? {
@@ -220,18 +221,18 @@ impl Reader {
         }
     }
 
-    /// The files in this folder that fit.
+    /// The files in this folder that match the pattern.
     fn fitting(&self, folder: &Path, pattern: &str) -> anyhow::Result<Fitting> {
         let look = || include::fitting(folder, pattern).context("cannot be looked through");
         if self.waits() { source::once_quiet(look, |fitting| fitting.is_being_changed) } else { look() }
     }
 
-    /// Reads a file that a line includes; why it cannot be used, if it cannot.
+    /// Reads a file that a line includes. An error says why it cannot be used.
     fn include_file(&mut self, path: &Path, including: usize, line: u32) -> Result<(), String> {
         self.included += 1;
         match self.included {
             ..=MAX_FILES => {}
-            // Once is enough, and there may be thousands more.
+            // Only the first file too many is reported, because there may be thousands more.
             FIRST_TOO_MANY => {
                 return Err(format!("more than {MAX_FILES} files are included: put some of them together"));
             }
@@ -244,8 +245,8 @@ impl Reader {
         })
     }
 
-    /// Whether the end of an edit is worth waiting for. Where there is a mistake already, no mail will be taken however long
-    /// we wait.
+    /// Whether to wait for the end of an edit. If there is an error already, no mail will be accepted however long we
+    /// wait.
     fn waits(&self) -> bool {
         self.waits && self.errors.is_empty()
     }
@@ -268,7 +269,7 @@ impl Reader {
     }
 }
 
-/// What is said of a file that is another version than it was when it was opened.
+/// The error if a file was changed since it was opened.
 const CHANGED: &str = "was changed while it was read";
 
 const FIRST_TOO_MANY: usize = MAX_FILES + 1;

@@ -1,7 +1,8 @@
-//! `relay URL [tls=...] [ca=FILE]`: the server that takes mail from us, how it is spoken with, and who we are there.
+//! `relay URL [tls=...] [ca=FILE]`: the next server, how to speak with it, and as whom.
 //!
-//! `smtp://USER@HOST:PORT`, `smtps://` under TLS from the beginning (RFC 8314, 3.3), `lmtp://`, or `lmtp+unix:/PATH`. Two
-//! lines that say the same name one hop: what goes there by SMTP in one transaction is handed over once.
+//! The URL is `smtp://USER@HOST:PORT`, `smtps://` with TLS from the beginning (RFC 8314, 3.3), `lmtp://`, or
+//! `lmtp+unix:/PATH`. Two lines that say the same name the same hop: by SMTP it gets a message once for all of its
+//! recipients.
 
 use std::path::PathBuf;
 
@@ -15,46 +16,46 @@ use crate::net::client::Endpoint;
 /// The next server on a message's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
-    /// What is spoken with it.
+    /// The protocol.
     pub(crate) protocol: Protocol,
-    /// Where it is.
+    /// The address of the server.
     pub(crate) place: Place,
-    /// What there is of TLS; [`super::Config::tls_with`] knows the rest.
+    /// How TLS is used; [`super::Config::tls_with`] takes the login into account.
     pub(crate) tls: HopTls,
-    /// Who we are there, if we have to log in and it says so itself.
+    /// The user to log in as, if the URL names one.
     pub(crate) user: Option<String>,
-    /// What shows it; `None` if other lines say.
+    /// The password, if the URL has one.
     pub(crate) password: Option<Secret>,
-    /// Whose certificates are believed, if that is not what `ca_file` says.
+    /// The file with trusted authorities, if not that of `ca_file`.
     pub(crate) ca_file: Option<PathBuf>,
     /// The URL without a password, for people.
     shown: String,
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// At a port.
+    /// A host and port.
     Tcp(Endpoint),
-    /// At a Unix socket.
+    /// A Unix socket.
     Unix(PathBuf),
 }
 
-/// What there is of TLS on the way to a server.
+/// How TLS is used with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HopTls {
-    /// Nothing, whatever it offers.
+    /// Never, even if the server offers it.
     Off,
-    /// Where it offers TLS, whoever it may be: that keeps out who only listens.
+    /// If the server offers it, with any certificate: this protects only against somebody who just listens.
     Opportunistic,
-    /// With a certificate that says who it is, or not at all.
+    /// Always, with a certificate that proves the server's name.
     Require,
-    /// The same, from the beginning.
+    /// The same, from the beginning of the connection.
     Implicit,
 }
 
 impl Hop {
-    /// Reads what follows `relay`, to the end of the line.
+    /// Reads the operands of `relay`, up to the end of the line.
     pub(super) fn parse(words: &mut Words<'_>) -> Result<Self, Problem> {
         let word = words.expect("the next server, as in `smtp://mail.example.net`,")?;
         let mut hop = Self::parse_url(word)?;
@@ -72,17 +73,17 @@ impl Hop {
         hop.with_tls(tls, word)
     }
 
-    /// The URL, without the password.
+    /// The URL without its password.
     pub(crate) fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// Whether recipients of one transaction are handed over to it together. In LMTP each has an answer of its own.
+    /// Whether it gets a message once for several recipients. In LMTP each recipient has its own answer.
     pub(crate) fn is_shared(&self) -> bool {
         self.protocol == Protocol::Smtp
     }
 
-    /// Whether what is said to it stays on this machine.
+    /// Whether the connection stays on this machine.
     pub(super) fn is_here(&self) -> bool {
         match &self.place {
             Place::Unix(_) => true,
@@ -114,7 +115,7 @@ impl Hop {
         if !["", "/"].contains(&&text[ends..]) {
             return Err(part(word, ends..text.len()).problem("the URL of a mail server ends with its port"));
         }
-        // So that `${RELAY_USERNAME:-}@` is nobody where nobody is named.
+        // An empty user is none, so that `${RELAY_USERNAME:-}@` works if the variable is not set.
         let user = user.filter(|user| !user.is_empty());
         if user.as_ref().is_some_and(|user| user.contains(char::is_control)) {
             return Err(word.problem("a control character in a name"));
@@ -136,7 +137,7 @@ impl Hop {
         Ok(Self { protocol: Protocol::Lmtp, place, tls: HopTls::Off, user: None, password: None, ca_file: None, shown })
     }
 
-    /// The same with what an option says of TLS, or with what is right without one.
+    /// The same with TLS as the option says, or with the right default.
     fn with_tls(mut self, option: Option<(HopTls, Word<'_>)>, url: Word<'_>) -> Result<Self, Problem> {
         match (&self.place, self.tls, option) {
             (Place::Unix(_), _, Some((HopTls::Off, _))) => {}
@@ -165,7 +166,8 @@ impl Hop {
     }
 }
 
-/// What stands behind `tls=`. Environments have switches of many spellings, on for TLS with a server that shows who it is.
+/// Reads the value of `tls=`. Values of other programs' switches are accepted; "on" means TLS with a verified
+/// certificate.
 fn tls_use(word: Word<'_>) -> Result<HopTls, Problem> {
     match &*word.text.to_ascii_lowercase() {
         "require" | "true" | "yes" | "on" | "1" => Ok(HopTls::Require),
@@ -181,7 +183,7 @@ fn tls_use(word: Word<'_>) -> Result<HopTls, Problem> {
 const FORMS: &str =
     "write `smtp://HOST`, `smtps://HOST` for TLS from the beginning, `lmtp://HOST:PORT` or `lmtp+unix:/PATH`";
 
-/// It may be the rest of a password with a blank in it, so it is not quoted.
+/// The option may be the rest of a password with a blank in it, so messages do not quote it.
 const UNKNOWN_OPTION: &str =
     "behind the URL there can be `tls=require`, `tls=opportunistic` or `tls=off`, and `ca=FILE`";
 

@@ -34,7 +34,8 @@ pub struct Rules {
     pub(super) denied_peers: Vec<Peers>,
     pub(super) proxies: Vec<Peers>,
     pub(super) groups: Vec<Group>,
-    /// What the last plain line began with, up to its address, its group defined: the next begins with the same.
+    /// The beginning of the last plain line, up to its address; its group is defined. Most such lines begin like the
+    /// one before.
     plain_beginning: Vec<u8>,
     /// Where the lines are.
     pub(super) sources: Sources,
@@ -42,7 +43,7 @@ pub struct Rules {
     pub(super) ordered: Vec<OrderedRule>,
     pub(super) copies: Vec<OrderedRule>,
     pub(super) allowed_senders: Vec<(Matcher, Position)>,
-    /// What other senders are told.
+    /// The reply to senders that `allowed_senders` does not contain.
     refused_others: Option<Refusal>,
     pub(super) refused_senders: Vec<(Matcher, Position, Refusal)>,
     pub(super) dead_letters: Option<Box<str>>,
@@ -54,7 +55,7 @@ pub struct Rules {
 pub enum Denial<'c> {
     /// An `error` line says so, in its own words.
     Refused(&'c Refusal),
-    /// The peer or sender is none of those who may.
+    /// The peer or sender is not on the list of those who may.
     NotAllowed,
     /// No rule is about this recipient.
     Unknown,
@@ -157,7 +158,7 @@ impl Rules {
         Err(self.refused_others.as_ref().map_or(Denial::NotAllowed, Denial::Refused))
     }
 
-    /// Where mail for this recipient from this peer goes. `own_domain` is what rules without a domain are about.
+    /// Where mail for this recipient from this peer goes. Rules without a domain are about `own_domain`.
     pub fn route<'c>(
         &'c self,
         recipient: &Mailbox,
@@ -167,7 +168,7 @@ impl Rules {
     ) -> Result<Destinations, Denial<'c>> {
         let full = recipient.bare();
         let local_part = recipient.domain().eq_ignore_ascii_case(own_domain).then(|| recipient.local_part());
-        // A quoted one that looks like an address is not that address.
+        // The local part of `"a@b"@our.domain` must not match a rule for `a@b`.
         let local_part = local_part.filter(|local_part| !local_part.contains('@'));
         let exact = self.exact_rule(&full, local_part, who, trace)?;
         let mut taken_as = None;
@@ -205,8 +206,9 @@ impl Rules {
         Ok(destinations)
     }
 
-    /// What patterns say of an address that no line has exactly. One of the kind `user+extension` that nothing names but
-    /// lines about everybody is that of `user`, which is then left in `taken_as` with its local part, if that is one of ours.
+    /// Finds the rule for an address that no line has exactly. If only lines about everybody match an address such as
+    /// `user+extension`, the rules for `user` come first; if one of them matches, that address is put into `taken_as`,
+    /// with its local part if the domain is ours.
     fn without_extension<'c>(
         &'c self,
         full: &str,
@@ -240,7 +242,7 @@ impl Rules {
         if let Some(found) = decided(self.ordered_rule(before, full, local_part, who, trace))? {
             return Ok(Some(found));
         }
-        // As above: a quoted one that looks like an address is not that address.
+        // As in `route`: a quoted local part that looks like an address is not that address.
         let own = domain.eq_ignore_ascii_case(own_domain).then_some(user).filter(|user| !user.contains('@'));
         let bare = format!("{user}@{domain}");
         trace.note(|| {
@@ -370,16 +372,16 @@ impl Rules {
         &self.needs
     }
 
-    /// The server that all mail is passed on to that this peer may send, if there is one for all of it. A server is not
-    /// bothered for a peer that may send nothing there.
+    /// The server to which all mail goes that this peer may send. `None` if there are several destinations, or if the
+    /// peer may send nothing there: then the server need not be contacted.
     pub(crate) fn only_hop(&self, who: Who<'_>) -> Option<&Hop> {
         let (hop, groups) = self.needs.only_hop()?;
         let may_send = |group: &Option<usize>| self.group_admits(*group, who, &mut Trace::default()).unwrap_or(false);
         groups.iter().any(may_send).then_some(hop)
     }
 
-    /// The commands within the reach of this peer, in the order of their lines. It may still begin TLS and log in, which
-    /// lets it into more groups and out of none.
+    /// The commands that mail from this peer can start, in the order of their lines. The peer may still begin TLS and
+    /// log in, which can only add groups.
     pub fn commands_for(&self, peer: &Peer) -> Vec<&str> {
         self.commands_of(|group| self.groups[group].members.iter().any(|member| member.could_come_to_include(peer)))
     }
@@ -486,7 +488,7 @@ impl Rules {
             }
         };
         let (address, need) = plain::destination(rest)?;
-        // It is no program, so the group does not matter.
+        // The group matters only for commands and next servers, and this is neither.
         self.needs.add(need, None);
         self.needs.add_way(need, None);
         self.exact.add(address, at);

@@ -1,8 +1,8 @@
-//! What a message cites of a line: all of it, with stars in the place of a secret, also where the line is not what it was
-//! meant to be.
+//! What messages quote of a line: all of it, with stars in place of a secret, even if the line is not what it was meant
+//! to be.
 //!
-//! Hidden is the value that shows who somebody is. Words for the administrator, as in `${NAME:?words}`, and the names of
-//! variables stay.
+//! The secret is what proves an identity. Words for the administrator, as in `${NAME:?words}`, and the names of
+//! variables are shown.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,17 +10,17 @@ use std::ops::Range;
 use super::lexer::{self, CONDITIONS, Otherwise, Prepared, Variable, Word, Words};
 use super::spelling::closest;
 
-/// A line as a message cites it.
+/// A line as messages quote it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cited<'l> {
-    /// As it stands in its file.
+    /// As it is in the file.
     InFile(&'l str),
     /// With its variables replaced.
     Prepared(&'l Prepared<'l>),
 }
 
 impl<'l> Cited<'l> {
-    /// What the places of a problem are about.
+    /// The text that the positions of problems refer to.
     pub(super) fn text(self) -> &'l str {
         match self {
             Cited::InFile(line) => line,
@@ -34,7 +34,7 @@ impl<'l> Cited<'l> {
         self.without_secrets().chars().nth(before) != self.text()[at..].chars().next()
     }
 
-    /// The same with stars in the place of a secret, character for character.
+    /// The text with a star in place of each character of a secret.
     pub(super) fn without_secrets(self) -> Cow<'l, str> {
         let line = self.text();
         let (variables, end) = match self {
@@ -57,7 +57,7 @@ impl<'l> Cited<'l> {
     }
 }
 
-/// What is shown of a variable within a secret: all of it but a default.
+/// Which parts of a variable within a secret are shown: everything but its default.
 fn shown(line: &str, range: Range<usize>) -> Option<[Range<usize>; 2]> {
     match Variable::parse(&line[range.start + 2..range.end - 1]).ok()?.otherwise {
         Otherwise::Default(text) => Some([range.start..range.end - 1 - text.len(), range.end - 1..range.end]),
@@ -65,7 +65,7 @@ fn shown(line: &str, range: Range<usize>) -> Option<[Range<usize>; 2]> {
     }
 }
 
-/// The directive with a secret that a word names, or was meant to name, as somebody typed it.
+/// The directive with a secret that a word names or was meant to name, as it was typed.
 pub(super) fn meant(word: &str) -> Option<&str> {
     let Head { text, .. } = Head::of(word);
     let is_secret = is_one_of(SECRETS, text)
@@ -75,10 +75,10 @@ pub(super) fn meant(word: &str) -> Option<&str> {
     is_secret.then_some(text)
 }
 
-/// The letters that a word begins with, what looks like a blank or a quote left out.
+/// The letters at the beginning of a word, ignoring characters that look like blanks or quotes.
 struct Head<'w> {
     text: &'w str,
-    /// How much of the word that is.
+    /// How many bytes of the word that is.
     length: usize,
 }
 
@@ -91,12 +91,12 @@ impl<'w> Head<'w> {
     }
 }
 
-/// A line in which a secret is looked for.
+/// A line that may contain a secret.
 struct Text<'l> {
     line: &'l str,
-    /// Where its comment begins, or it ends.
+    /// Where its comment begins, or else its end.
     end: usize,
-    /// Where `${...}` stand in it, in which no character means anything.
+    /// The positions of `${...}` in it, where no character has a meaning.
     variables: &'l [Range<usize>],
 }
 
@@ -113,7 +113,7 @@ impl Text<'_> {
             if is_meant || is_one_of(SECRETS, head.text) {
                 return self.behind(word, &head, ahead);
             }
-            // Whatever the switch is like.
+            // The switch between may be any word.
             may_be_misspelt = is_first && CONDITIONS.contains(&word.text) || !is_first && may_be_misspelt;
             is_first = false;
         }
@@ -127,7 +127,7 @@ impl Text<'_> {
         self.password_in_url(begins)
     }
 
-    /// What is secret behind the directive.
+    /// The secret behind a directive that has one.
     fn behind(&self, word: Word<'_>, head: &Head<'_>, mut words: Words<'_>) -> Option<Range<usize>> {
         let is_like = |name: &str| closest(head.text, [name].into_iter()).is_some();
         if is_like("amqp_url") {
@@ -140,7 +140,7 @@ impl Text<'_> {
         if !is_like("auth_user") {
             return Some(word.end..self.line.len());
         }
-        // A name has no blanks, whatever quotes are in it and in the password. One that stands alone may be the password.
+        // A name has no blanks, even if quotes are in it and in the password. A single word may be the password.
         let name = words.next_word().filter(|_| words.next_word().is_some());
         let ends = name.map_or(word.end, |name| match name.text {
             "" => name.end,
@@ -149,14 +149,14 @@ impl Text<'_> {
         Some(ends..self.line.len())
     }
 
-    /// Where a URL begins that may have a password, wherever it stands.
+    /// Where the first URL begins that may have a password.
     fn scheme(&self) -> Option<usize> {
         let line = self.line.to_ascii_lowercase();
-        ["smtp://", "smtps://", "lmtp://", "amqp://", "amqps://"].iter().filter_map(|scheme| line.find(scheme)).min()
+        SCHEMES.iter().filter_map(|scheme| line.find(&format!("{scheme}://"))).min()
     }
 
-    /// Where a password may stand in a URL: between the first colon of what is in front of the host and its last `@`. Without
-    /// that, whatever is no port.
+    /// Where a URL may have a password: between the first colon of the user part and the last `@`. Without an `@`
+    /// everything that is not a port counts.
     fn password_in_url(&self, from: usize) -> Option<Range<usize>> {
         let text = &self.line[from..];
         let from = from + (text.len() - text.trim_start_matches([' ', '\t', '"', '\'']).len());
@@ -188,7 +188,7 @@ impl Text<'_> {
         self.places(&[wanted], range).last()
     }
 
-    /// Where one of these characters stands in a part of the line, but for variables.
+    /// The positions of these characters in a part of the line, except in variables.
     fn places(&self, wanted: &[char], range: Range<usize>) -> impl Iterator<Item = usize> {
         let text = self.line.get(range.clone()).unwrap_or_default();
         let places = text.match_indices(wanted).map(move |(at, _)| range.start + at);
@@ -196,7 +196,7 @@ impl Text<'_> {
     }
 }
 
-/// Whether a line that begins so has addresses and texts, in which any word may stand.
+/// Whether this is the verb of a line with addresses and texts, in which any word may occur.
 fn is_rule(verb: &str) -> bool {
     verb.starts_with("limit.")
         || ["deliver", "copy", "error", "allow", "deny", "allowgroup", "proxy_protocol", "deadletter_file"]
@@ -207,10 +207,10 @@ fn is_one_of<const N: usize>(names: [&str; N], text: &str) -> bool {
     names.iter().any(|name| name.eq_ignore_ascii_case(text))
 }
 
-/// Directives that have a secret behind them.
+/// The directives that are followed by a secret.
 const SECRETS: [&str; 4] = ["hpfeeds_secret", "relay_password", "auth_user", "amqp_url"];
 
-/// What URLs begin with that may have a password.
+/// The schemes of URLs that may have a password.
 const SCHEMES: [&str; 5] = ["smtp", "smtps", "lmtp", "amqp", "amqps"];
 
 #[cfg(test)]
@@ -230,12 +230,12 @@ mod tests {
             ("when ${A:-b c} auth_user fred abc", "when ${A:-b c} auth_user fred ***"),
             ("unless 'a b hpfeeds_secret abc", "unless 'a b hpfeeds_secret ***"),
             ("when on amqp_url amqp://a:bcd@e/", "when on amqp_url amqp://a:***@e/"),
-            // Where it is no directive.
+            // Where it is not a directive.
             ("deliver rcpt_to auth_user append abc", "deliver rcpt_to auth_user append abc"),
             ("when on error rcpt_to a 550 no auth_user b", "when on error rcpt_to a 550 no auth_user b"),
             ("relay_password_file /a", "relay_password_file /a"),
             ("when ${RELAY_PASSWORD:-off} domain a", "when ${RELAY_PASSWORD:-off} domain a"),
-            // Where it was meant to be one.
+            // Where it was meant as a directive.
             ("auth_usr fred abc", "auth_usr fred ***"),
             ("relay_pasword abc", "relay_pasword ***"),
             ("RELAY_PASSWORD abc", "RELAY_PASSWORD ***"),
@@ -258,7 +258,7 @@ mod tests {
             ("deliver rcpt_to * relay smtp://a:25 # b@c", "deliver rcpt_to * relay smtp://a:25 # b@c"),
             ("deliver rcpt_to * relay smtp://[::1]:25/ tls=on", "deliver rcpt_to * relay smtp://[::1]:25/ tls=on"),
             ("deliver rcpt_to * relay lmtp+unix:/a:b@c", "deliver rcpt_to * relay lmtp+unix:/a:b@c"),
-            // What the administrator is told stays; a default may be the secret.
+            // Words for the administrator are shown; a default may be the secret.
             ("auth_user ${U:?who may send} ${P:?set it: now}", "auth_user ${U:?who may send} ${P:?set it: now}"),
             ("auth_user fred ${P:-abc}x${Q}", "auth_user fred ${P:-***}*${Q}"),
             ("relay_password a${b c!}d ${", "relay_password **** **** **"),
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    /// What a variable stands for is hidden as what stands in the file.
+    /// The value of a variable is hidden like text in the file.
     #[test]
     fn values_are_hidden() {
         for (line, name, value, shown) in [

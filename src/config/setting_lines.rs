@@ -1,5 +1,5 @@
-//! The lines of settings that go together, found once more in the text: what is said about them cites the line, and a
-//! configuration keeps only what they say.
+//! Finds the lines of settings that belong together again in the text: messages quote these lines, and a configuration
+//! keeps only their values.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -23,13 +23,13 @@ pub(super) struct SettingLine {
     number: u32,
     text: String,
     setting: Setting,
-    /// Where its value stands once variables are replaced, and that value.
+    /// The position of the value after variables were replaced, and the value.
     start: usize,
     value: String,
 }
 
 impl SettingLines {
-    /// Those of these settings. An error if a file cannot be read a second time.
+    /// Finds the lines of these settings. It is an error if a file cannot be read a second time.
     pub(super) fn find(rules: &Rules, is_wanted: impl Fn(&Setting) -> bool) -> Result<Self, Diagnostic> {
         let mut found = Vec::new();
         rules.sources.for_each_line(|number, text| {
@@ -48,42 +48,42 @@ impl SettingLines {
         Ok(Self(found))
     }
 
-    /// The lines of some of them.
+    /// The lines whose setting matches.
     pub(super) fn of<'l>(&'l self, is_such: impl Fn(&Setting) -> bool + 'l) -> impl Iterator<Item = &'l SettingLine> {
         self.0.iter().filter(move |line| is_such(&line.setting))
     }
 }
 
 impl SettingLine {
-    /// The first word behind its directive.
+    /// The first word behind the directive.
     pub(super) fn value(&self) -> &str {
         &self.value
     }
 
-    /// Its value as a path.
+    /// The value as a path.
     pub(super) fn path(&self) -> &Path {
         Path::new(&self.value)
     }
 
-    /// A finding about its value.
+    /// A finding about the value.
     pub(super) fn cite(&self, severity: Severity, message: String) -> Diagnostic {
         let position = Position { line: self.number, start: self.start };
         Finding::new(severity, position, &self.value, message).cite(&self.text)
     }
 
-    /// Something about the file that it names.
+    /// A finding about the file that the value names.
     pub(super) fn about(&self, severity: Severity, what: impl fmt::Display) -> Diagnostic {
         self.cite(severity, format!("{} {what:#}", self.value))
     }
 
-    /// A warning if everybody can read the file, who can then do this.
+    /// A warning if everybody can read the file; `who_can` says what they can do then.
     pub(super) fn public_secret(&self, who_can: &str) -> Option<Diagnostic> {
         let mode = self.path().metadata().ok()?.permissions().mode();
         let message = || format!("can be read by everybody, who can then {who_can}: run chmod o-r {}", self.value);
         (mode & 0o004 != 0).then(|| self.about(Severity::Warning, message()))
     }
 
-    /// A warning if its path is not the same wherever a session is.
+    /// A warning if its path means different files in different sessions.
     pub(super) fn written_oddly(&self) -> Option<Diagnostic> {
         places::written_oddly(self.path()).map(|message| self.cite(Severity::Warning, message))
     }

@@ -1,7 +1,7 @@
-//! The settings: directives of which each is given once, and what they are if they are not.
+//! The settings: directives that are given once, and their defaults.
 //!
-//! One table: a setting is one row. From it come the field of [`Config`], its default, its parser, "did you mean" and
-//! the test that the manual page describes it.
+//! There is one table with a row for each setting. The fields of [`Config`], defaults, parsers, "did you mean" and the
+//! test of the manual page come from it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use super::rules::Rules;
 use super::value::{self, Secret};
 use crate::net::client::Endpoint;
 
-/// Makes of each row a field, a variant of [`Setting`] and what goes from one to the other. A row is: what it decides;
-/// its directive; the field, its type and its default; what reads it; advice for who wrote one word too many; and
-/// `each`, if every line of it counts and not the last.
+/// Turns each row into a field, a variant of [`Setting`] and the conversion between them. A row is: what it decides;
+/// its directive; the field with its type and default; its parser; advice for the error about a word too many; and
+/// `each`, if all of its lines count and not only the last.
 macro_rules! settings {
     ($($(#[$doc:meta])+ $directive:literal $field:ident: $type:ty = $default:expr, $parser:expr, $advice:expr
        $(, $each:ident)?;)+) => {
-        /// Everything the administrator decided.
+        /// The whole configuration.
         #[derive(Debug)]
         pub struct Config {
             $($(#[$doc])+ pub $field: $type,)+
-            /// How much of everything a peer gets.
+            /// How much a peer may use of everything.
             pub limits: Limits,
             /// Who may send what to whom, and where it goes.
             pub rules: Rules,
@@ -37,7 +37,7 @@ macro_rules! settings {
         }
 
         impl Config {
-            /// Takes over what a line says.
+            /// Sets the value of a line.
             pub(super) fn set(&mut self, setting: Setting) {
                 match setting {
                     $(Setting::$field(value) => take!(self.$field, value $(, $each)?),)+
@@ -45,7 +45,7 @@ macro_rules! settings {
             }
         }
 
-        /// Which setting, and its value.
+        /// The value of one setting.
         #[allow(non_camel_case_types, reason = "each is named as its field")]
         #[derive(Debug, PartialEq)]
         pub(super) enum Setting {
@@ -53,7 +53,7 @@ macro_rules! settings {
         }
 
         impl Setting {
-            /// Whether every line of it counts, and not the last.
+            /// Whether all of its lines count and not only the last.
             pub(super) fn is_repeated(&self) -> bool {
                 match self {
                     $(Setting::$field(_) => is_repeated!($($each)?),)+
@@ -70,7 +70,7 @@ macro_rules! settings {
     };
 }
 
-/// Puts a value into its field, in the place of what was there or behind it.
+/// Assigns a value to its field, or appends it.
 macro_rules! take {
     ($field:expr, $value:expr) => {
         $field = $value
@@ -91,102 +91,102 @@ macro_rules! is_repeated {
 }
 
 settings! {
-    /// Who we are in greetings and headers.
+    /// Our own name in greetings and headers.
     "domain" domain: String = "example.com".to_owned(), value::domain, "";
-    /// What is logged beyond errors.
+    /// What is logged besides errors.
     "debug" debug: Flags = Flags::default(), value::flags, "";
     /// Where the log goes.
     "logfile" log: LogTarget = LogTarget::Syslog, value::log_target, QUOTE_IT;
     /// Whether bytes above ASCII are logged as `<0xNN>`.
     "loghex" loghex: bool = true, value::on_or_off, "";
-    /// What is spoken with peers.
+    /// The protocol that peers speak.
     "protocol" protocol: Protocol = Protocol::Smtp, value::protocol, "";
-    /// Where large messages wait while they are received.
+    /// The folder for large messages while they are received.
     "spool_dir" spool_dir: Option<PathBuf> = None, value::folder, "";
-    /// Where transcripts of sessions are written, if the flag `t` asks for them.
+    /// The folder for transcripts of sessions, which are written if the flag `t` is set.
     "transcript_dir" transcripts: Option<Transcripts> = None, value::transcripts, "";
-    /// How a session confines itself.
+    /// The sandbox of a session.
     "sandbox" sandbox: Sandbox = Sandbox::ON, value::sandbox, "";
     /// How many lines of a text `print` shows.
     "print_lines" print_lines: u64 = 200, value::lines, "";
-    /// Which variables of our own environment commands find in theirs.
+    /// The variables of our environment that commands get.
     "pipe_env" pipe_env: Vec<String> = Vec::new(), value::variables, "";
-    /// Where sessions add up what they count.
+    /// The file to which sessions add their counts.
     "metrics_file" metrics_file: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// Where it is written down which messages are delivered whose senders may not know it yet.
+    /// The folder for the records of delivered messages, so that a message that comes again is recognised.
     "exactly_once" exactly_once: Option<PathBuf> = None, value::folder, "";
-    /// How many days that counts.
+    /// For how many days these records count.
     "exactly_once_days" exactly_once_days: u64 = 5, value::days, "";
-    /// Whom to become when started as root: `USER` or `USER:GROUP`, each a name or a number.
+    /// The user to become if root starts us: `USER` or `USER:GROUP`, each a name or a number.
     "user" user: Option<String> = None, value::user, "";
-    /// Where the hpfeeds broker is.
+    /// The address of the hpfeeds broker.
     "hpfeeds_broker" hpfeeds_broker: Option<Endpoint> = None, value::endpoint, "";
-    /// Who we are there.
+    /// Our name at the hpfeeds broker.
     "hpfeeds_ident" hpfeeds_ident: Option<String> = None, value::identity, QUOTE_IT;
-    /// What shows it that we are.
+    /// The secret that goes with that name.
     "hpfeeds_secret" hpfeeds_secret: Option<Secret> = None, value::secret, "";
-    /// The file that has that in it.
+    /// The file with that secret.
     "hpfeeds_secret_file" hpfeeds_secret_file: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// In what form its subscribers get messages.
+    /// In which form the broker's subscribers get messages.
     "hpfeeds_payload" hpfeeds_payload: Payload = Payload::Json, value::payload, "";
-    /// Whether the connection to it is under TLS.
+    /// Whether the hpfeeds broker is reached by TLS.
     "hpfeeds_tls" hpfeeds_tls: bool = false, value::on_or_off, "";
-    /// Where the AMQP brokers are, and who we are there; in this order, until one lets us in.
+    /// The AMQP brokers and how to log in there; they are tried in this order.
     "amqp_url" amqp_urls: Vec<AmqpUrl> = Vec::new(), value::amqp_url, "", each;
-    /// The file with the password for those of them that have none.
+    /// The file with the password for AMQP URLs that have none.
     "amqp_password_file" amqp_password_file: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// Who we are to the servers that mail is passed on to and whose URL does not say, letter for letter.
+    /// The user at next servers whose URL names none, taken literally.
     "relay_user" relay_user: Option<String> = None, value::identity_or_none, QUOTE_IT;
-    /// What shows who we are to the servers that mail is passed on to, if the URL of one does not say.
+    /// The password at next servers whose URL has none.
     "relay_password" relay_password: Option<Secret> = None, value::secret_or_none, "";
-    /// The file that has that in it.
+    /// The file with that password.
     "relay_password_file" relay_password_file: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// The authorities that servers have their certificates from, to which we connect.
+    /// The authorities that servers' certificates have to come from, for servers that we connect to.
     "ca_file" ca_file: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// Whether peers may, or must, use TLS; if no line says so, that depends on [`Config::tls`].
+    /// Whether peers may or must use TLS; [`Config::tls`] has the default.
     "tls" tls_use: Option<TlsUse> = None, value::tls_use, "";
-    /// Certificates, each with what leads to an authority behind it, in PEM form.
+    /// Certificates in PEM form, each followed by those that lead to an authority.
     "tls_certificate" tls_certificates: Vec<PathBuf> = Vec::new(), value::another_file, QUOTE_IT, each;
-    /// The keys to them, in the same order.
+    /// The private keys of these certificates, in the same order.
     "tls_key" tls_keys: Vec<PathBuf> = Vec::new(), value::another_file, QUOTE_IT, each;
-    /// What session tickets are encrypted with.
+    /// The key for session tickets.
     "tls_ticket_key" tls_ticket_key: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// Who may log in, with which password.
+    /// The file of accounts and their passwords.
     "auth_file" auth_file: Option<PathBuf> = None, value::file, QUOTE_IT;
-    /// Who else may log in, and the password; of two with one name the first counts.
+    /// Further users and their passwords; the first one with a name counts.
     "auth_user" auth_users: Vec<(String, Secret)> = Vec::new(), value::auth_user, "", each;
-    /// Whether peers may, or must, log in; if no line says so, that depends on [`Config::auth`].
+    /// Whether peers may or must log in; [`Config::auth`] has the default.
     "auth" auth_use: Option<AuthUse> = None, value::auth_use, "";
-    /// Whether they may without TLS, where everybody on the way can hear it.
+    /// Whether peers may log in without TLS, where others may listen.
     "auth_plaintext" auth_plaintext: bool = false, value::on_or_off, "";
 }
 
 impl Config {
-    /// Whether peers may, or must, use TLS: with a certificate they may, if nothing else is said.
+    /// Whether peers may or must use TLS. By default they may, if there is a certificate.
     pub fn tls(&self) -> TlsUse {
         let default = if self.tls_certificates.is_empty() { TlsUse::Off } else { TlsUse::Offer };
         self.tls_use.unwrap_or(default)
     }
 
-    /// Whether anybody has an account.
+    /// Whether there are any accounts.
     pub(super) fn has_accounts(&self) -> bool {
         self.auth_file.is_some() || !self.auth_users.is_empty()
     }
 
-    /// Whether peers may, or must, log in: with accounts they may, if nothing else is said.
+    /// Whether peers may or must log in. By default they may, if there are accounts.
     pub fn auth(&self) -> AuthUse {
         let default = if self.has_accounts() { AuthUse::Offer } else { AuthUse::Off };
         self.auth_use.unwrap_or(default)
     }
 
-    /// Whether they may log in without TLS. Where they have to begin TLS, nothing is to be heard before.
+    /// Whether peers may log in without TLS. Not if TLS is required, because then it comes first.
     pub fn auth_in_the_clear(&self) -> bool {
         self.auth_plaintext && self.tls() != TlsUse::Require
     }
 }
 
 impl Setting {
-    /// The file or folder that it names, and whether that is a file.
+    /// The file or folder that it names; the flag says whether it is a file.
     pub(super) fn path(&self) -> Option<(&Path, bool)> {
         match self {
             Setting::log(LogTarget::File(path)) => Some((path, true)),
@@ -197,36 +197,36 @@ impl Setting {
         }
     }
 
-    /// Whether it says who we are.
+    /// Whether this is `domain`.
     pub(super) fn is_domain(&self) -> bool {
         matches!(self, Setting::domain(_))
     }
 }
 
-/// Where transcripts are written.
+/// Where and how transcripts are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transcripts {
     /// The folder.
     pub folder: PathBuf,
-    /// Whether they have the text of messages in them.
+    /// Whether they contain the text of messages.
     pub with_text: bool,
 }
 
-/// In what form subscribers get a message.
+/// In which form subscribers get a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
     /// `{"msg": "...", "sha256": "..."}`
     Json,
-    /// Its bytes.
+    /// The message as it is.
     Raw,
 }
 
-/// What is spoken with peers.
+/// The protocol that peers speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// RFC 5321.
     Smtp,
-    /// RFC 2033, between the programs of one site: an answer for each recipient, so that nobody has to keep a queue.
+    /// RFC 2033, for programs within a site: each recipient has its own answer, so that no queue is needed.
     Lmtp,
 }
 
@@ -239,12 +239,12 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// What a session gives up before it hears its peer.
+/// What a session gives up before it reads input of its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sandbox {
-    /// How much that is.
+    /// How much it gives up.
     pub level: Level,
-    /// Whether no mail is taken where the system does not enforce all of it.
+    /// Whether no mail is accepted if the system does not enforce all of it.
     pub is_required: bool,
 }
 
@@ -253,38 +253,38 @@ pub struct Sandbox {
 pub enum Level {
     /// Nothing.
     Off,
-    /// What its deliveries cannot need, as far as Landlock knows it.
+    /// Everything that its deliveries do not need, as far as Landlock can forbid it.
     On,
-    /// And every system call that they do not need.
+    /// Also every system call that they do not need.
     Strict,
 }
 
 impl Sandbox {
-    /// The default: better some of it than no mail.
+    /// The default: an incomplete sandbox is better than no mail.
     pub const ON: Self = Self { level: Level::On, is_required: false };
 }
 
-/// What there is of TLS.
+/// How TLS is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsUse {
-    /// Nothing.
+    /// Not at all.
     Off,
     /// Peers may begin it with STARTTLS (RFC 3207).
     Offer,
-    /// Who does not begin it sends no mail.
+    /// A peer that does not begin TLS cannot send mail.
     Require,
-    /// It is begun before anything is said (RFC 8314, 3.3).
+    /// TLS begins before anything is said (RFC 8314, 3.3).
     Implicit,
 }
 
-/// What there is of authentication (RFC 4954).
+/// How authentication is used (RFC 4954).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthUse {
-    /// Nothing.
+    /// Not at all.
     Off,
     /// Peers may log in.
     Offer,
-    /// Who does not sends no mail.
+    /// A peer that does not log in cannot send mail.
     Require,
 }
 

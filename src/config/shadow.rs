@@ -1,8 +1,8 @@
-//! Lines that can never apply, for `mailrecv check`: what they are about is decided before they are asked, or never
-//! comes to them.
+//! Finds lines that can never apply, for `mailrecv check`: everything that they match is decided by earlier lines, or
+//! never reaches them.
 //!
-//! Only what is certain is told. A pattern that is plain text with anchors is compared as the address with `*` that it
-//! amounts to, and there is a look-up for each kind of those: a file may have thousands of such lines.
+//! Only certain cases are reported. A pattern that is plain text with anchors is compared as an equivalent address with
+//! `*`, and each kind of these has an index, because a file may have thousands of such lines.
 
 use std::collections::HashMap;
 
@@ -11,16 +11,16 @@ use super::diagnostic::Severity;
 use super::ordered::{Effect, Matcher, OrderedRule, wildcard_fits};
 use super::sources::{LineName, Sources};
 
-/// What the file says besides the rules that are tried in order.
+/// What the file contains besides the rules that are tried in order.
 pub(super) struct Others<'a> {
-    /// Where the lines are.
+    /// The text of the configuration.
     pub(super) sources: &'a Sources,
-    /// Each exact address of a `deliver` line, without our own domain, and the first line that has it.
+    /// The exact addresses of `deliver` lines, without our own domain, with the first line of each.
     pub(super) exact: &'a HashMap<String, u32>,
     pub(super) own_domain: &'a str,
 }
 
-/// The lines of `rules` that never apply.
+/// Warnings about those `rules` that never apply.
 pub(super) fn never_applying(rules: &[OrderedRule], others: &Others<'_>) -> Vec<Finding> {
     let domains = served_domains(rules, others.own_domain);
     let mut earlier = Earlier::default();
@@ -54,7 +54,7 @@ fn why_never(rule: &OrderedRule, earlier: &Earlier<'_>, others: &Others<'_>, dom
     if !form.contains('*') {
         return exact(&form).map(|line| exact_first(*line, &form));
     }
-    // `^name@` means the name at each of our domains.
+    // `^name@` means that name at each of our domains.
     let local_part = form.strip_suffix('*').filter(|name| name.ends_with('@') && !name.contains('*'))?;
     domains.iter().find_map(|domain| {
         let address = format!("{local_part}{domain}");
@@ -65,7 +65,7 @@ fn why_never(rule: &OrderedRule, earlier: &Earlier<'_>, others: &Others<'_>, dom
     })
 }
 
-/// The domains of which `deliver` lines with `*`, or with patterns, take mail, as far as that can be told.
+/// The domains for which `deliver` lines with `*` or patterns accept mail, as far as their text shows.
 fn served_domains(rules: &[OrderedRule], own_domain: &str) -> Vec<String> {
     let delivering = rules.iter().filter(|rule| matches!(rule.effect, Effect::Deliver(_)));
     let mut domains: Vec<String> = Vec::new();
@@ -81,7 +81,7 @@ fn served_domains(rules: &[OrderedRule], own_domain: &str) -> Vec<String> {
     domains
 }
 
-/// The `copy` lines of which no recipient is one of a `deliver` line.
+/// Warnings about `copy` lines none of whose recipients is in a `deliver` line.
 pub(super) fn copies_of_nothing(copies: &[OrderedRule], rules: &[OrderedRule], others: &Others<'_>) -> Vec<Finding> {
     let delivering: Vec<&OrderedRule> = rules.iter().filter(|rule| matches!(rule.effect, Effect::Deliver(_))).collect();
     if copies.len().saturating_mul(delivering.len()) > MOST_PAIRS {
@@ -122,15 +122,15 @@ pub(super) fn copies_of_nothing(copies: &[OrderedRule], rules: &[OrderedRule], o
     undecided.into_iter().map(finding).collect()
 }
 
-/// Whether there is a text that both of these addresses with `*` fit.
+/// Whether some text matches both of these addresses with `*`.
 fn wildcards_meet(one: &[u8], other: &[u8]) -> bool {
-    // `row[at]`: whether what was read of `one` and `other[..at]` can be the same text.
+    // `row[at]` says whether the part of `one` so far and `other[..at]` can match the same text.
     let mut row: Vec<bool> = (0..=other.len()).map(|at| other[..at].iter().all(|byte| *byte == b'*')).collect();
     for byte in one {
         let mut next = vec![*byte == b'*' && row[0]];
         for (at, other_byte) in other.iter().enumerate() {
             let meets = match (byte, other_byte) {
-                // A `*` of one takes a byte of the other, or none.
+                // A `*` matches one more byte of the other side, or none.
                 (b'*', _) | (_, b'*') => row[at + 1] || next[at],
                 (byte, other_byte) => row[at] && byte.eq_ignore_ascii_case(other_byte),
             };
@@ -141,7 +141,7 @@ fn wildcards_meet(one: &[u8], other: &[u8]) -> bool {
     row.last().copied().unwrap_or_default()
 }
 
-/// A line that decides what a later one is about.
+/// An earlier line that decides about recipients of a later one.
 #[derive(Debug, Clone, Copy)]
 struct Decides {
     line: u32,
@@ -149,7 +149,7 @@ struct Decides {
 }
 
 impl Decides {
-    /// `name` is what the line is called.
+    /// The warning; `name` is the name of the earlier line.
     fn why(self, name: LineName<'_>, address: Option<&str>) -> String {
         let does = if self.refuses { "refuses" } else { "takes mail for" };
         match address {
@@ -159,19 +159,19 @@ impl Decides {
     }
 }
 
-/// The lines so far, by what they take.
+/// The lines so far, by what they match.
 #[derive(Default)]
 struct Earlier<'r> {
-    /// Those of one address.
+    /// Lines for a single address.
     addresses: HashMap<(Option<usize>, String), Decides>,
-    /// Those with a `*` in front only, by what follows it.
+    /// Lines with only one `*`, in front, by the text behind it.
     ends: HashMap<(Option<usize>, String), Decides>,
-    /// Those with a `*` at the end only, by what is before it.
+    /// Lines with only one `*`, at the end, by the text before it.
     beginnings: HashMap<(Option<usize>, String), Decides>,
-    /// The first of the others.
+    /// The first [`MOST_PATTERNS`] of other addresses with `*`.
     wildcards: Vec<(Option<usize>, String, Decides)>,
     patterns: Vec<(&'r OrderedRule, Decides)>,
-    /// All patterns, by their text.
+    /// All patterns by their text.
     sources: HashMap<(Option<usize>, &'r str), Decides>,
 }
 
@@ -200,7 +200,7 @@ impl<'r> Earlier<'r> {
         map.entry((rule.group, key.to_owned())).or_insert(decides);
     }
 
-    /// The first line that takes all that this address with `*` takes, from everybody or from the same group.
+    /// The first line that matches everything that this address with `*` matches, for everybody or for the same group.
     fn covering(&self, form: &str, group: Option<usize>) -> Option<Decides> {
         let mut found: Option<Decides> = None;
         let mut offer = |decides: Option<&Decides>| {
@@ -231,18 +231,18 @@ impl<'r> Earlier<'r> {
         found
     }
 
-    /// The first line with the very pattern of this one.
+    /// The first line with exactly this pattern, or one that matches everything.
     fn same(&self, rule: &OrderedRule) -> Option<Decides> {
         let all = [None, rule.group].map(|group| self.sources.get(&(group, rule.matcher.source())).copied());
-        // Whatever a pattern takes, `*` took before.
+        // A line with `*` alone covers every pattern.
         let everything = self.covering(EVERYTHING, rule.group);
         all.into_iter().chain([everything]).flatten().min_by_key(|decides| decides.line)
     }
 }
 
 impl Matcher {
-    /// The address with `*` that this amounts to, in small letters; `None` for a pattern that is more than plain text with
-    /// anchors. A bare dot of a pattern is read as the dot that was meant.
+    /// The address with `*`, in lower case, that matches the same; `None` for a pattern that is more than plain text
+    /// with anchors. A bare dot is read as a dot.
     pub(super) fn as_wildcard(&self, own_domain: &str) -> Option<String> {
         match self {
             Matcher::Address(address) if address.contains('@') => Some(address.to_ascii_lowercase()),
@@ -253,18 +253,18 @@ impl Matcher {
         }
     }
 
-    /// Whether every address is meant.
+    /// Whether this matches every address.
     pub(super) fn is_everything(&self) -> bool {
         self.as_wildcard("").is_some_and(|form| form == EVERYTHING)
     }
 }
 
-/// Whether a regular expression is found in every text but perhaps the empty one.
+/// Whether a regular expression matches every text, perhaps except the empty one.
 pub(super) fn is_everything(source: &str) -> bool {
     plain_form(source).is_some_and(|form| form == EVERYTHING)
 }
 
-/// A regular expression that is plain text as an address with `*`.
+/// A regular expression that consists of plain text, as an address with `*`.
 fn plain_form(source: &str) -> Option<String> {
     let (mut form, rest) = match source.strip_prefix('^') {
         Some(rest) => (String::new(), rest),
@@ -287,7 +287,7 @@ fn plain_form(source: &str) -> Option<String> {
     Some(with_single_stars(form))
 }
 
-/// An address with `*` without those that add nothing to the one before them.
+/// Replaces each run of `*` by a single one.
 fn with_single_stars(mut form: String) -> String {
     while let Some(at) = form.find("**") {
         form.remove(at);
@@ -295,7 +295,7 @@ fn with_single_stars(mut form: String) -> String {
     form
 }
 
-/// An address with `*` that whatever a regular expression matches fits: what it begins and ends with.
+/// An address with `*` that matches everything a regular expression matches: its literal beginning and end.
 fn enclosing_form(source: &str) -> String {
     if source.replace("(?:", "").contains("(?") {
         return EVERYTHING.to_owned();
@@ -315,7 +315,7 @@ fn enclosing_form(source: &str) -> String {
             '$' if characters.peek().is_none() => ends = true,
             '\\' | '.' | '*' | '+' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => {
                 if matches!(character, '*' | '+' | '?' | '{') {
-                    // It is about the character before it.
+                    // The quantifier belongs to the character before it.
                     last.pop();
                 }
                 first.get_or_insert(std::mem::take(&mut last));
@@ -345,19 +345,19 @@ fn enclosing_form(source: &str) -> String {
     format!("{beginning}*{end}")
 }
 
-/// What every address fits.
+/// Matches every address.
 const EVERYTHING: &str = "*";
 
-/// A name is asked about at so many domains.
+/// At how many domains a local part is looked up.
 const MOST_DOMAINS: usize = 32;
 
-/// So many patterns that only trying can tell about are tried for each later line.
+/// How many patterns that have to be tried are tried for each later line.
 const MOST_PATTERNS: usize = 100;
 
-/// So many `copy` lines are held against every exact address.
+/// How many `copy` lines are compared with every exact address.
 const MOST_COPIES: usize = 20;
 
-/// So many pairs of a `copy` and a `deliver` line are looked at.
+/// How many pairs of a `copy` and a `deliver` line are compared.
 const MOST_PAIRS: usize = 100_000;
 
 #[cfg(test)]

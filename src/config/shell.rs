@@ -1,18 +1,19 @@
-//! What can be told about a shell command by looking at its words, for `mailrecv check`: programs that it runs, files that
-//! it writes to, and variables that its shell takes apart.
+//! What `mailrecv check` can tell about a shell command from its words: the programs that it runs, the files that it
+//! writes to, and the variables that the shell splits.
 //!
-//! It is no shell: what is not plainly one of these is none.
+//! This is not a shell: anything that is not obvious is ignored.
 
-/// What a command consists of, as far as that is plain.
+/// The parts of a command, as far as they are obvious.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Command<'c> {
-    /// The programs that it begins, each with its place.
+    /// The programs that it runs, with their positions.
     pub(super) programs: Vec<(usize, &'c str)>,
-    /// The files that its output goes to.
+    /// The files that output is redirected to, with their positions.
     pub(super) outputs: Vec<(usize, &'c str)>,
-    /// Variables outside quotes: what they hold is taken apart at blanks, and its `*` and `?` become names of files.
+    /// Variables outside quotes: the shell splits their values at blanks, and expands `*` and `?` in them to file
+    /// names.
     pub(super) unquoted: Vec<(usize, &'c str)>,
-    /// The first program that may read the command's standard input, if it is plain which that is.
+    /// The first program that may read standard input, if it is obvious which one that is.
     pub(super) reader: Option<(usize, &'c str)>,
 }
 
@@ -34,7 +35,7 @@ impl<'c> Command<'c> {
                 (Expects::Program, "if" | "then" | "else" | "elif" | "while" | "until" | "do" | "exec" | "command") => {
                     Expects::Program
                 }
-                // What follows these has a grammar of its own.
+                // What follows these words has a grammar of its own.
                 (Expects::Program, "case" | "for" | "function") => return found,
                 (Expects::Program, word) if is_assignment(word) => Expects::Program,
                 (Expects::Program, word) => {
@@ -57,7 +58,7 @@ impl<'c> Command<'c> {
     }
 }
 
-/// What a word would be.
+/// What the next word would be.
 #[derive(Clone, Copy)]
 enum Expects {
     Program,
@@ -73,14 +74,14 @@ fn is_assignment(word: &str) -> bool {
     })
 }
 
-/// The word that stands here, without quotes around all of it, if its shell changes nothing else in it.
+/// The word without quotes around it, if the shell would not change it otherwise; with its position.
 fn plain(at: usize, word: &str) -> Option<(usize, &str)> {
     let inner = ['"', '\''].iter().find_map(|quote| word.strip_prefix(*quote)?.strip_suffix(*quote)).unwrap_or(word);
     let is_plain = !inner.is_empty() && !inner.contains(['"', '\'', '$', '`', '*', '?', '[', '\\', '~', '#', '{', '}']);
     is_plain.then_some((at + (word.len() - inner.len()) / 2, inner))
 }
 
-/// The words and operators of a command, each with its place.
+/// The words and operators of a command, with their positions.
 fn words(command: &str) -> Vec<(usize, &str)> {
     let bytes = command.as_bytes();
     let (mut words, mut at) = (Vec::new(), 0);
@@ -127,11 +128,11 @@ fn is_operator(byte: u8) -> bool {
     matches!(byte, b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')')
 }
 
-/// The variables outside quotes. `case $NAME in` and `NAME=$OTHER` take nothing apart.
+/// The variables outside quotes. In `case $NAME in` and `NAME=$OTHER` the value is not split.
 fn unquoted(command: &str) -> Vec<(usize, &str)> {
     let bytes = command.as_bytes();
     let (mut found, mut at) = (Vec::new(), 0);
-    // Whether we are within double quotes; one for each `$(` that we are in.
+    // Whether we are within double quotes, with one entry for each nested `$(`.
     let mut quoted = vec![false];
     while at < bytes.len() {
         let is_quoted = quoted.last().copied().unwrap_or_default();
@@ -167,14 +168,14 @@ fn unquoted(command: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// Whether what follows this is not taken apart.
+/// Whether the shell does not split what follows this text.
 fn is_taken_whole(before: &str) -> bool {
     let word = before.rsplit([' ', '\t', ';', '|', '&', '(', '`']).next().unwrap_or_default();
     let last_but_one = before.trim_end().rsplit([' ', '\t', ';', '|', '&', '(']).next().unwrap_or_default();
     is_assignment(word) || (word.is_empty() && last_but_one == "case")
 }
 
-/// `$NAME` or `${NAME...}`, from its beginning on.
+/// `$NAME` or `${NAME...}` at the beginning of a text.
 fn variable(text: &str) -> Option<&str> {
     match text.strip_prefix("${") {
         Some(rest) => rest.starts_with(|c: char| c.is_ascii_alphabetic()).then_some(&text[..2 + rest.find('}')? + 1]),
@@ -186,26 +187,26 @@ fn variable(text: &str) -> Option<&str> {
     }
 }
 
-/// The name of a variable as it stands in a command.
+/// The name of a variable, without `$` and braces.
 pub(super) fn name_of(variable: &str) -> &str {
     let inner = variable.trim_start_matches(['$', '{']);
     let length = inner.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
     &inner[..length]
 }
 
-/// Whether a variable has a text that the peer can choose.
+/// Whether the peer can choose the value of a variable.
 pub(super) fn is_of_the_peer(name: &str) -> bool {
     VARIABLES.iter().any(|(known, is_of_the_peer)| *known == name && *is_of_the_peer)
 }
 
-/// What a variable of our own environment could be to a command.
+/// What a variable of our environment would do in the environment of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// One that we set.
+    /// It is set by us.
     Ours,
-    /// One that every command finds as we did.
+    /// It is passed to every command.
     Passed,
-    /// One that changes which programs and which code run, whatever the command.
+    /// It changes which programs and which code run, for any command.
     Misleads,
     Other,
 }
@@ -220,28 +221,29 @@ pub(super) fn role_of(name: &str) -> Role {
     }
 }
 
-/// What shells and the C library act on before they do what they are told to (dash(1), bash(1), ld.so(8)). What an
-/// interpreter acts on, as PERL5LIB, is for who sets our environment to decide, who could as well name another command.
+/// Variables that shells and the C library act on before they do what they are told (dash(1), bash(1), ld.so(8)).
+/// Variables for interpreters, such as PERL5LIB, are not among them: whoever sets our environment decides about these,
+/// and could as well name another command.
 const MISLEADING: [&str; 10] =
     ["IFS", "ENV", "BASH_ENV", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE", "PS4", "PWD", "GLIBC_TUNABLES"];
 
-/// What commands find as it was given to us: of the place, and nobody's secret.
+/// Variables that commands get unchanged: they describe the place and contain no secrets.
 pub(crate) const PASSED: [&str; 2] = ["TZ", "LANG"];
 
-/// What runs commands.
+/// The shell that runs commands.
 pub(crate) const SHELL: &str = "/bin/sh";
 
-/// What a shell does by itself, without reading anything.
+/// What a shell does itself without reading standard input.
 const READ_NOTHING: [&str; 14] =
     ["[", ":", "cd", "echo", "exit", "export", "false", "printf", "set", "test", "trap", "true", "ulimit", "umask"];
 
 /// Where commands look for programs.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// The variable by which a command knows a message that comes again; not there without `exactly_once`.
+/// The variable that identifies a message if it comes again; only set with `exactly_once`.
 pub(crate) const HASH_VARIABLE: &str = "MESSAGE_HASH";
 
-/// The variables that a command finds its envelope in, beside `PATH`, and whether the peer can choose their text.
+/// The variables with the envelope in the environment of a command, and whether the peer can choose their values.
 pub(crate) const VARIABLES: [(&str, bool); 15] = [
     ("SENDER", true),
     ("RECIPIENT", true),
@@ -294,7 +296,7 @@ mod tests {
             ("cd /srv && umask 077; spamc | procmail", Some("spamc")),
             ("cat | sendmail", Some("cat")),
             ("sendmail root > /dev/null", Some("sendmail")),
-            // Not the message, or nobody knows.
+            // Something other than the message, or it is unclear what.
             ("sendmail root < /etc/motd", None),
             ("echo news | sendmail root", None),
             ("$RUN; sendmail root", None),

@@ -1,7 +1,7 @@
-//! The text of a configuration: read line by line, never held as a whole.
+//! The text of a configuration file: read line by line, never kept as a whole.
 //!
-//! Memory does not grow with the file: a rule for one exact address is remembered as the place of its line, and read
-//! again if it is the one that matters.
+//! Memory does not grow with the file: of a rule for an exact address only the position of its line is kept, and the
+//! line is read again when it is needed.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -22,25 +22,26 @@ use super::writers::{Content, refuse_others};
 #[derive(Debug)]
 pub(super) struct Source {
     file: File,
-    /// What was opened, if it is a file that can be written while we read it.
+    /// The version that was opened, if it is a file that can be written to meanwhile.
     version: Option<Version>,
 }
 
-/// What changes with the content of a file.
+/// What changes when the content of a file changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     size: u64,
-    /// When it was written last, and when it or what is known of it changed: seconds since 1970, and nanoseconds.
+    /// When its content was last written, and when its content or metadata last changed: seconds since 1970, and
+    /// nanoseconds.
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-/// Where a line begins. Lines compare by their numbers: what is told of several files counts through all of them.
+/// Where a line begins. Lines are ordered by their numbers, which count through all files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LineStart {
     /// The line, counted from 1.
     pub(super) number: u32,
-    /// The byte of its file, counted from 0.
+    /// The position in its file in bytes, counted from 0.
     pub(super) offset: u32,
 }
 
@@ -53,7 +54,7 @@ impl LineStart {
 }
 
 impl Source {
-    /// Opens the file, once nobody is writing it.
+    /// Opens the file, once nobody is writing to it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         once_quiet(|| Self::open_at_once(path), Self::is_being_written)
     }
@@ -63,7 +64,7 @@ impl Source {
         once_quiet(|| Self::open_included_at_once(path), Self::is_being_written)
     }
 
-    /// Whether what was read since the file was opened is one version of it, and all of that.
+    /// Whether everything that was read since the file was opened is one complete version of it.
     pub(super) fn is_as_opened(&self) -> io::Result<bool> {
         Ok(match &self.version {
             Some(version) => *version == Version::of(&self.file.metadata()?),
@@ -71,20 +72,20 @@ impl Source {
         })
     }
 
-    /// Whether the content is still that version. Unlike [`Source::is_as_opened`] this holds for a file that another has
-    /// replaced, which is the way to replace one.
+    /// Whether the content is still that version. Unlike [`Source::is_as_opened`], this also holds if another file has
+    /// replaced it, which is the proper way to change a file.
     pub(super) fn has_content_as_opened(&self) -> bool {
         let Some(opened) = &self.version else { return true };
         let now = self.file.metadata().map(|metadata| Version::of(&metadata));
         now.is_ok_and(|now| (now.size, now.modified) == (opened.size, opened.modified))
     }
 
-    /// Whether it was written to just before it was opened, so that it may not have been whole.
+    /// Whether it was written to just before it was opened, so that it may be incomplete.
     pub(super) fn is_being_written(&self) -> bool {
         self.version.as_ref().is_some_and(Version::is_being_written)
     }
 
-    /// Opens the file as it is now.
+    /// Opens the file without waiting for the end of an edit.
     pub(super) fn open_at_once(path: &Path) -> anyhow::Result<Self> {
         Self::open_with(Content::Configuration, path)
     }
@@ -109,8 +110,8 @@ impl Source {
         Ok(Self { file, version })
     }
 
-    /// Opens a file that another includes as it is now. It has to be a regular one: what has no end, or none yet, is not for a
-    /// slip of the pen to wait for.
+    /// Opens an included file without waiting for the end of an edit. It has to be a regular file: a typing error must
+    /// not make us wait for a FIFO or device.
     pub(super) fn open_included_at_once(path: &Path) -> anyhow::Result<Self> {
         let (file, metadata) = opened(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
         if metadata.is_dir() {
@@ -123,12 +124,12 @@ impl Source {
         Ok(Self { file, version: Some(Version::of(&metadata)) })
     }
 
-    /// What makes it the same file, whatever its names.
+    /// Device and inode, which identify the file whatever its names.
     pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
         Ok(files::identity(&self.file.metadata()?))
     }
 
-    /// What was opened, if it is a file that can be written while we read it.
+    /// The version that was opened, if it is a file that can be written to meanwhile.
     pub(super) fn version(&self) -> Option<Version> {
         self.version
     }
@@ -193,14 +194,14 @@ impl Source {
 
 #[cfg(test)]
 impl Source {
-    /// One of a file that was opened otherwise.
+    /// A source for a file that was opened elsewhere.
     pub(super) fn of(file: File) -> Self {
         Self { file, version: None }
     }
 }
 
-/// Looks until nobody is just writing what was found. What somebody is just writing may not be whole yet, and what it does
-/// not say yet must not make us refuse mail: the first moment is waited for in which nobody does.
+/// Looks again until nobody is writing what was found. A file that is being written may be incomplete, and we must not
+/// refuse mail because of what it does not contain yet.
 pub(super) fn once_quiet<T>(
     look: impl Fn() -> anyhow::Result<T>,
     is_being_written: impl Fn(&T) -> bool,
@@ -215,8 +216,8 @@ pub(super) fn once_quiet<T>(
     bail!("is being written all the time")
 }
 
-/// What a pipe has, in a file: a pipe cannot be read twice. Not a part of its caller, whose stack would have room for a
-/// buffer of 8 KB at each start.
+/// Copies a pipe to a file, because a pipe cannot be read twice. It is not inlined, so that its buffer of 8 KB does not
+/// enlarge the caller's stack at each start.
 #[cold]
 #[inline(never)]
 fn copied(pipe: File) -> anyhow::Result<File> {
@@ -225,7 +226,7 @@ fn copied(pipe: File) -> anyhow::Result<File> {
     Ok(copy)
 }
 
-/// An open file, and what is known of it; an error if it is too large.
+/// Opens a file; also returns its metadata. It is an error if the file is too large.
 fn opened(path: &Path, flags: OFlag) -> anyhow::Result<(File, Metadata)> {
     let file = files::open(path, flags, Mode::empty()).context("cannot be read")?;
     let metadata = file.metadata().context("cannot be examined")?;
@@ -236,7 +237,7 @@ fn opened(path: &Path, flags: OFlag) -> anyhow::Result<(File, Metadata)> {
 }
 
 impl Version {
-    /// That of the file that has this name now, if there is one.
+    /// The current version of the file with this name, if there is one.
     pub(crate) fn at(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|metadata| Self::of(&metadata))
     }
@@ -246,23 +247,23 @@ impl Version {
         Self { size: metadata.len(), modified, changed: (metadata.ctime(), metadata.ctime_nsec()) }
     }
 
-    /// Whether that was just before now.
+    /// Whether the file was written to a moment ago.
     pub(super) fn is_being_written(&self) -> bool {
         let (seconds, nanoseconds) = self.modified;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // What was written before 1970 or in the future is not being written now.
+        // Times before 1970 or in the future do not count.
         let modified = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
         since_1970.checked_sub(modified).is_some_and(|age| age < QUIET)
     }
 }
 
-/// Whether it could take time to read the file of this name now: somebody is just writing it, or it is no regular file.
+/// Whether reading this file could take time, because somebody is writing to it or it is not a regular file.
 pub(crate) fn would_wait(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| !metadata.is_file() || Version::of(&metadata).is_being_written())
 }
 
-/// A line as text. Comments in files of old may be in another encoding; each byte that is not UTF-8 becomes a
-/// [`char::REPLACEMENT_CHARACTER`], which nothing but a comment may hold.
+/// A line as text. Comments in old files may be in another encoding: each byte that is not UTF-8 becomes a
+/// [`char::REPLACEMENT_CHARACTER`], which is allowed in comments and texts of replies only.
 pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(line) {
         Ok(text) => Cow::Borrowed(text),
@@ -280,17 +281,17 @@ fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// What some editors put in front of UTF-8 text (RFC 3629, 6).
+/// Some editors put this in front of UTF-8 text (RFC 3629, 6).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Places in the file are kept in 32 bits.
+/// The largest file, in bytes: positions in it are stored in 32 bits.
 const MAX_SIZE: u64 = 1 << 32;
 
 /// How much is read at a time: small enough to stay in the processor's cache.
 const READ_SIZE: usize = 32 * 1024;
 
-/// A file that has not changed for so long counts as written: programs leave no such gap between two writes.
+/// A file that has not changed for this long counts as complete: programs do not pause that long between two writes.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How often the end of [`QUIET`] is waited for.
+/// How many times [`QUIET`] is waited.
 const MAX_WAITS: usize = 20;

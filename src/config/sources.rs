@@ -1,8 +1,9 @@
-//! The files of a configuration as one text: the main one, and what it includes in the place of the lines that say so.
+//! The files of a configuration as one text: the main file, with included files in place of the lines that include
+//! them.
 //!
-//! Lines are numbered through all of that text, so that a line is one number wherever it stands, and lines compare as
-//! they apply. Only people are told the file and the line in it ([`LineName`]). Every file stays open, because a session
-//! that has become another user and confined itself could not open it again.
+//! Lines are numbered through this whole text, so that a line is identified by one number, and lines are ordered as
+//! they apply. Only messages to people name the file and the line in it ([`LineName`]). All files stay open, because a
+//! session that has become another user and is in its sandbox could not open them again.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -15,11 +16,11 @@ use super::source::{self, LineStart, Source, Version};
 /// The files that were opened.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    /// In the order of the text: the main one first.
+    /// In the order of the text; the main file is the first.
     files: Vec<Opened>,
-    /// Where the text goes on in another file, in its order.
+    /// The places where the text continues in another file, in the order of the text.
     pieces: Vec<Piece>,
-    /// What else decides what is included: files that could not be used, and folders that were looked through.
+    /// What else affects what is included: files that could not be used, and folders that were searched.
     others: Vec<(PathBuf, Option<Version>)>,
 }
 
@@ -28,36 +29,36 @@ pub(super) struct Sources {
 struct Opened {
     path: PathBuf,
     source: Rc<Source>,
-    /// The line that includes it; 0 for the main one.
+    /// The line that includes the file; 0 for the main file.
     included_by: u32,
 }
 
-/// Lines in a row that are of one file.
+/// Consecutive lines of one file.
 #[derive(Debug)]
 struct Piece {
-    /// The number of the first of them.
+    /// The number of the first line in the whole text.
     first: u32,
-    /// Which file that is.
+    /// The index of the file.
     file: usize,
-    /// Its number in that file.
+    /// The number of the first line in that file.
     in_file: u32,
 }
 
-/// A line as people are told of it: `line 7`, or `line 7 of FILE`.
+/// The name of a line in messages: `line 7`, or `line 7 of FILE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineName<'s> {
     number: u32,
-    /// `None` for the file that is understood.
+    /// `None` if it is clear which file is meant.
     file: Option<&'s Path>,
 }
 
-/// The included files of a configuration as they were when it was read, and what else decided which those are.
+/// The versions of the included files when they were read, and of everything else that affects what is included.
 #[derive(Debug, Clone)]
 pub(crate) struct Versions(Vec<(PathBuf, Option<Version>)>);
 
 // Reading.
 impl Sources {
-    /// Takes in a file whose lines come next, from this one on; its number.
+    /// Adds a file whose lines come next, beginning with number `first`; returns its index.
     pub(super) fn add(&mut self, path: &Path, source: Source, included_by: u32, first: u32) -> usize {
         let file = self.files.len();
         self.files.push(Opened { path: path.to_owned(), source: Rc::new(source), included_by });
@@ -65,7 +66,7 @@ impl Sources {
         file
     }
 
-    /// Notes that the text goes on in this file, whose line `in_file` has this number.
+    /// Notes that the text continues in this file, whose line `in_file` gets the number `first`.
     pub(super) fn go_on_in(&mut self, file: usize, first: u32, in_file: u32) {
         self.pieces.push(Piece { first, file, in_file });
     }
@@ -83,12 +84,12 @@ impl Sources {
         Rc::clone(&self.files[file].source)
     }
 
-    /// A file, the file that includes it, and so on to the main one.
+    /// The file, the file that includes it, and so on up to the main file.
     pub(super) fn way_from(&self, file: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(file), |file| Some(self.place(self.including_line(*file)?).0))
     }
 
-    /// That way for people: ` (included from FILE line N, included from FILE line N)`; nothing for the main file.
+    /// That way in words: ` (included from FILE line N, included from FILE line N)`; empty for the main file.
     pub(super) fn told_way_from(&self, file: usize) -> String {
         let lines = self.way_from(file).filter_map(|file| self.including_line(file));
         let including = lines.map(|line| {
@@ -116,19 +117,20 @@ impl Sources {
 
 // What was read.
 impl Sources {
-    /// The line that began here when it was read; `None` if its file was written to since.
+    /// The line at this position; `None` if its file was written to since.
     pub(super) fn line_at(&self, at: LineStart) -> Option<String> {
         self.files.get(self.place(at.number).0)?.source.line_at(at.offset)
     }
 
-    /// Reads all of the text once more: each line with its number. The error is that of the first file that cannot be read
-    /// any more; the lines behind that are not gone through.
+    /// Reads the whole text again and calls `each` with the number and text of each line. It is an error if a file can
+    /// no longer be read; then the remaining lines are not read.
     pub(super) fn for_each_line(&self, mut each: impl FnMut(u32, &str)) -> Result<(), Diagnostic> {
         let (mut line, mut next) = (0, 1);
         if self.files.is_empty() { Ok(()) } else { self.lines_of(0, &mut line, &mut next, &mut each) }
     }
 
-    /// Those of this file and of what it includes; `line` is the last one that was read, `next` the file to come.
+    /// Reads this file and what it includes. `line` is the number of the last line that was read, `next` the index of
+    /// the next file.
     fn lines_of(
         &self,
         file: usize,
@@ -161,18 +163,18 @@ impl Sources {
         self.files.iter().skip(1).map(|file| &*file.path)
     }
 
-    /// What [`Versions::are_current`] is asked about later.
+    /// The versions for [`Versions::are_current`].
     pub(super) fn versions(&self) -> Versions {
         let included = self.files.iter().skip(1).map(|file| (file.path.clone(), file.source.version()));
         Versions(included.chain(self.others.iter().cloned()).collect())
     }
 
-    /// What a line is called where the main file is understood.
+    /// The name of a line, if lines without a file name are those of the main file.
     pub(super) fn name(&self, line: u32) -> LineName<'_> {
         self.name_in(line, 0)
     }
 
-    /// What a line is called in what is said about another.
+    /// The name of a line in a message about the line `other`.
     pub(super) fn name_beside(&self, line: u32, other: u32) -> LineName<'_> {
         self.name_in(line, self.place(other).0)
     }
@@ -182,7 +184,7 @@ impl Sources {
         LineName { number, file: (file != understood).then(|| self.path(file)) }
     }
 
-    /// Says of findings about lines of the text which lines of which files they are about.
+    /// Replaces the line numbers of these findings by file and line in that file.
     pub(super) fn locate(&self, found: &mut [Diagnostic]) {
         for diagnostic in found.iter_mut().filter(|diagnostic| diagnostic.line > 0 && diagnostic.file.is_none()) {
             let (file, number) = self.place(diagnostic.line);
@@ -191,12 +193,12 @@ impl Sources {
         }
     }
 
-    /// A file as a [`Diagnostic`] has it.
+    /// The name of a file for a [`Diagnostic`]; `None` for the main file.
     pub(super) fn shown_beside_main(&self, file: usize) -> Option<String> {
         (file > 0).then(|| shown(self.path(file)))
     }
 
-    /// The file that a line is in, and its number there; 0, which is no line, is in the main file.
+    /// The file that contains a line, and the line's number there. 0, which is no line, is in the main file.
     fn place(&self, line: u32) -> (usize, u32) {
         let begun = self.pieces.partition_point(|piece| piece.first <= line);
         match self.pieces[..begun].last() {
@@ -206,7 +208,7 @@ impl Sources {
     }
 }
 
-/// A path for people. Others than root may have chosen the name, but not what a terminal makes of it.
+/// A path for messages. Other users may have chosen names in it, so control characters are replaced.
 pub(super) fn shown(path: &Path) -> String {
     path.display().to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
@@ -217,12 +219,12 @@ impl<'s> LineName<'s> {
         self.number
     }
 
-    /// Its file, if that is not the one that is understood.
+    /// Its file, unless it is clear which one is meant.
     pub fn file(self) -> Option<&'s Path> {
         self.file
     }
 
-    /// The same where no file is understood: `line 7 of the configuration`.
+    /// The same where no file is clear from the context: `line 7 of the configuration`.
     pub fn of_the_configuration(self) -> impl Display {
         fmt::from_fn(move |f| match self.file {
             Some(_) => self.fmt(f),
@@ -241,7 +243,7 @@ impl Display for LineName<'_> {
 }
 
 impl Versions {
-    /// Whether each of them is still what it was.
+    /// Whether all of them are unchanged.
     pub(crate) fn are_current(&self) -> bool {
         self.0.iter().all(|(path, version)| Version::at(path) == *version)
     }

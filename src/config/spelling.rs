@@ -1,6 +1,6 @@
 //! "Did you mean": the word that somebody meant who typed another.
 
-/// The one of the known words that is nearest to what was typed, if one is near enough to be meant.
+/// The known word that is nearest to the typed one, if it is near enough.
 pub(super) fn closest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let typed = plain(typed);
     let distances = known.map(|word| (distance(&typed, &plain(word)), word));
@@ -13,7 +13,7 @@ pub(super) fn did_you_mean<'k>(typed: &str, known: impl Iterator<Item = &'k str>
     closest(typed, known).map_or_else(String::new, |close| format!(": did you mean `{close}`?"))
 }
 
-/// How many letters of a word may be wrong: one of a short word, two of a long one.
+/// How many letters may be wrong: one in a short word, two in a long one.
 fn allowance(word: &str) -> usize {
     match word.len() {
         ..4 => usize::from(word.len() == 3),
@@ -22,12 +22,13 @@ fn allowance(word: &str) -> usize {
     }
 }
 
-/// Letter case, underscores and hyphens are what people remember least.
+/// Letter case, underscores and hyphens are easily confused, so they are ignored.
 fn plain(word: &str) -> Vec<char> {
     word.to_lowercase().chars().filter(|character| !matches!(character, '_' | '-')).collect()
 }
 
-/// How many letters have to be changed, added, left out, or exchanged with their neighbour to make one word of the other.
+/// How many letters have to be changed, added, removed, or exchanged with their neighbour to turn one word into the
+/// other.
 fn distance(one: &[char], other: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=other.len()).collect();

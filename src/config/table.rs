@@ -1,6 +1,7 @@
-//! Addresses in a file of their own, one a line: `table:FILE` in the place of a pattern.
+//! `table:FILE` in place of a pattern: a file of addresses, one in each line.
 //!
-//! The file is opened with the configuration, because later a session cannot open it, and read only when a recipient asks.
+//! The file is opened together with the configuration, because a session cannot open it later, and read only when a
+//! recipient needs it.
 
 use std::path::Path;
 
@@ -13,18 +14,18 @@ use super::source::{self, Source};
 pub(super) struct Table {
     /// The name of the file.
     name: Box<str>,
-    /// The file, or why it cannot be used.
+    /// The open file, or why it cannot be used.
     source: Result<Source, String>,
 }
 
 impl Table {
-    /// The name of the file, if this is a table.
+    /// The name of the file, if a recipient is a table.
     pub(super) fn name_in(recipient: &str) -> Option<&str> {
         recipient.strip_prefix(PREFIX).filter(|name| !name.is_empty())
     }
 
     pub(super) fn open(name: &str) -> Self {
-        // Not waiting for the end of an edit, which few recipients have to do with.
+        // The end of an edit is not waited for, because few recipients need the table.
         Self { name: name.into(), source: Source::open_table(Path::new(name)).map_err(|error| format!("{error:#}")) }
     }
 
@@ -32,7 +33,7 @@ impl Table {
         &self.name
     }
 
-    /// Whether the address is one of those in the file.
+    /// Whether the file contains the address.
     pub(super) fn has(&self, full: &str, local_part: Option<&str>) -> Result<bool, String> {
         if self.source.as_ref().is_ok_and(Source::is_being_written) {
             return Err(format!("the table {} is just being written", self.name));
@@ -45,7 +46,7 @@ impl Table {
         Ok(found)
     }
 
-    /// Calls `each` with the number of each line that has an address, and with that.
+    /// Calls `each` with the number and the address of each line that has one.
     pub(super) fn for_each(&self, mut each: impl FnMut(u32, &str)) -> Result<(), String> {
         let trouble = |why: &str| format!("the table {} {why}", self.name);
         let source = self.source.as_ref().map_err(|why| trouble(why))?;
@@ -64,5 +65,5 @@ impl Table {
     }
 }
 
-/// What stands in front of the file's name.
+/// Precedes the name of the file.
 const PREFIX: &str = "table:";

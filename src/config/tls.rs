@@ -1,7 +1,8 @@
-//! What the lines about TLS say together, and what is in the files that they name, for `mailrecv check`.
+//! Checks that depend on several lines about TLS, and checks of the files that they name, for `mailrecv check`.
 //!
-//! A session opens these files and reads them if a peer asks for TLS: what is wrong with one costs TLS, and mail only
-//! where there is none without. Who wrote these lines wants TLS, so for `check` it is an error.
+//! A session reads these files when a peer asks for TLS, and if one is broken there is no TLS, but mail is still
+//! accepted without it unless TLS is required. An administrator who names the files wants TLS, so `check` reports an
+//! error.
 
 use std::time::Duration;
 
@@ -44,12 +45,12 @@ impl TlsLines {
         self.0.of(|setting| matches!(setting, Setting::tls_keys(_)))
     }
 
-    /// Certificates with their keys, as far as there are both.
+    /// Each certificate with its key, as far as both are there.
     fn pairs(&self) -> impl Iterator<Item = (&SettingLine, &SettingLine)> {
         self.certificates().zip(self.keys())
     }
 
-    /// What of a pair is missing.
+    /// Errors about incomplete pairs.
     pub(super) fn missing(&self) -> Vec<Diagnostic> {
         let (certificates, keys) = (self.certificates().count(), self.keys().count());
         let error = |line: &SettingLine, message: &str| line.cite(Severity::Error, message.to_owned());
@@ -82,9 +83,9 @@ impl Config {
         certificates != keys || (certificates == 0 && self.tls() != TlsUse::Off)
     }
 
-    /// Looks into the files that TLS needs.
+    /// Checks the files that TLS needs.
     pub(super) fn check_tls(&self) -> Vec<Diagnostic> {
-        // A file that cannot be read a second time is told of where the rules are checked.
+        // If the file cannot be read a second time, the check of the rules reports that.
         let Ok(lines) = TlsLines::find(&self.rules) else { return Vec::new() };
         if self.tls() == TlsUse::Off {
             let message = "no peer is under TLS here: write `tls_certificate FILE` and `tls_key FILE`";
@@ -94,12 +95,12 @@ impl Config {
         let mut is_named = self.domain.starts_with('[');
         for (certificate, key) in lines.pairs() {
             let private_key = tls::read(key.path()).and_then(|text| tls::private_key(&text));
-            // A certificate that stands in the place of the key is no secret.
+            // A certificate in place of the key is not secret.
             found.extend(private_key.is_ok().then(|| key.public_secret(PASS_FOR_US)).flatten());
             let chain = tls::read(certificate.path()).and_then(|text| tls::chain(&text));
             match chain.and_then(|chain| check_chain(&chain).map(|oddity| (chain, oddity))) {
                 Err(why) => {
-                    // Its name is not known.
+                    // It is unknown for which name it is.
                     is_named = true;
                     found.push(certificate.about(Severity::Error, why));
                     found.extend(private_key.err().map(|why| key.about(Severity::Error, why)));
@@ -107,7 +108,7 @@ impl Config {
                 Ok((chain, oddity)) => {
                     let is_readable = private_key.is_ok();
                     let flaw = check_key(chain.clone(), private_key);
-                    // A key that does not fit may well be the right one, and the certificate not.
+                    // If the key does not fit, it may be the right one and the certificate the wrong one.
                     let is_meant = flaw.is_none() || !is_readable;
                     is_named |= !is_meant || is_for(&chain, &self.domain);
                     found.extend(flaw.map(|why| key.about(Severity::Error, why)));
@@ -133,7 +134,7 @@ impl Config {
     }
 }
 
-/// What is wrong with the key of a chain.
+/// Why the key does not belong to this chain, if so.
 fn check_key(
     chain: Vec<CertificateDer<'static>>,
     private_key: anyhow::Result<PrivateKeyDer<'static>>,
@@ -147,7 +148,7 @@ fn is_for(chain: &[CertificateDer<'_>], domain: &str) -> bool {
     matches!((name, own), (Ok(name), Some(own)) if verify_server_name(&own, &name).is_ok())
 }
 
-/// What is odd about a chain; an error if peers could not use it.
+/// What is unusual about a chain; it is an error if peers could not use it.
 fn check_chain(chain: &[CertificateDer<'_>]) -> anyhow::Result<Option<String>> {
     let now = UnixTime::now();
     let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + NOTICE);
@@ -167,27 +168,27 @@ fn check_chain(chain: &[CertificateDer<'_>]) -> anyhow::Result<Option<String>> {
     Ok((1..chain.len()).find_map(|issuer| check_issuer(chain, issuer, now)))
 }
 
-/// Whether a certificate is in its time.
+/// Whether a certificate is valid at a certain time.
 enum Validity {
     Valid,
-    /// It ends before it begins.
+    /// Its end is before its beginning.
     Never,
     Ended(UnixTime),
     NotYet(UnixTime),
 }
 
 fn validity(own: &ParsedCertificate<'_>, time: UnixTime) -> Validity {
-    // Its time comes before its issuer, who is not asked about here.
+    // The time is checked before the issuer, so an empty list of authorities is enough here.
     match verify(own, &RootCertStore::empty(), &[], time) {
         Err(CertificateError::ExpiredContext { not_after, .. }) => Validity::Ended(not_after),
         Err(CertificateError::NotValidYetContext { not_before, .. }) => Validity::NotYet(not_before),
-        // rustls has this for an end before the beginning alone.
+        // rustls returns this only if the end is before the beginning.
         Err(CertificateError::Expired) => Validity::Never,
         _ => Validity::Valid,
     }
 }
 
-/// What is wrong with the way from the first certificate to this one.
+/// What is wrong with the chain from the first certificate up to this one.
 fn check_issuer(chain: &[CertificateDer<'_>], issuer: usize, now: UnixTime) -> Option<String> {
     let mut trusted = RootCertStore::empty();
     let own = ParsedCertificate::try_from(&chain[0]).ok()?;
@@ -222,8 +223,8 @@ fn day(time: UnixTime) -> String {
     time.map_or_else(|| "a day beyond all calendars".to_owned(), |time| time.date().to_string())
 }
 
-/// What can be done with a key of ours.
+/// What somebody could do with our private key.
 const PASS_FOR_US: &str = "pass for us";
 
-/// How long before its end a certificate is worth a warning: certbot renews a month before.
+/// How long before its end a certificate causes a warning; certbot renews certificates a month before.
 const NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);

@@ -1,58 +1,58 @@
-//! How decisions came about: what was looked at and what that said, for the `r` flag and for `explain`.
+//! How decisions came about: what was looked at and what the result was, for the `r` flag and for `explain`.
 
 use std::fmt::{self, Display};
 
 use super::rules::Rules;
 use super::sources::LineName;
 
-/// What was noted since it was last taken.
+/// The notes since they were last taken.
 #[derive(Debug, Default)]
 pub struct Trace {
     notes: Option<Vec<Note>>,
 }
 
-/// Something that was looked at.
+/// A note about something that was looked at.
 #[derive(Debug)]
 pub(crate) struct Note {
-    /// The line of the configuration that it is about, counted through all files, if it is about one.
+    /// The line of the configuration, counted through all files, if it is about one.
     line: Option<u32>,
     rule: Option<String>,
     verdict: Verdict,
     text: String,
 }
 
-/// Something that was looked at on the way to a decision. Its `Display` is what the log has of it.
+/// Something that was looked at for a decision. Its `Display` is the text for the log.
 #[derive(Debug)]
 pub struct Finding<'c> {
-    /// The line of the configuration that it is about, if it is about one.
+    /// The line of the configuration, if it is about one.
     pub line: Option<LineName<'c>>,
-    /// What asks: the words that the line begins with, as `deliver rcpt_to`, or the name of a group; `None` for what is no
-    /// rule.
+    /// The rule: the first words of the line, such as `deliver rcpt_to`, or the name of a group; `None` if it is not
+    /// about a rule.
     pub rule: Option<String>,
-    /// What it says.
+    /// The result.
     pub verdict: Verdict,
-    /// The same for people, without the line.
+    /// The result in words, without the line.
     pub text: String,
 }
 
-/// What something that was looked at says of peer, sender or recipient.
+/// Whether a rule matches the peer, sender or recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is about them.
+    /// It matches.
     Matches,
-    /// It is not.
+    /// It does not match.
     DoesNotMatch,
-    /// That was asked a moment ago and has the same answer.
+    /// The same was asked just before, and has the same answer.
     AsBefore,
 }
 
 impl Trace {
-    /// A trace that is kept if `wanted`, and costs nothing otherwise.
+    /// A trace that keeps notes if `wanted`, and otherwise costs nothing.
     pub fn new(wanted: bool) -> Self {
         Self { notes: wanted.then(Vec::new) }
     }
 
-    /// Hands out what was noted so far about decisions of these rules.
+    /// Takes the notes so far; `rules` provide the names of lines.
     pub fn take<'c>(&mut self, rules: &'c Rules) -> Vec<Finding<'c>> {
         let notes = self.notes.as_mut().map(std::mem::take).unwrap_or_default();
         let found = |Note { line, rule, verdict, text }| {
@@ -62,7 +62,7 @@ impl Trace {
         notes.into_iter().map(found).collect()
     }
 
-    /// Notes something, which is worded only if it is wanted.
+    /// Notes something; `note` is called only if notes are wanted.
     pub(crate) fn note(&mut self, note: impl FnOnce() -> Note) {
         if let Some(notes) = &mut self.notes {
             notes.push(note());
@@ -71,24 +71,24 @@ impl Trace {
 }
 
 impl Note {
-    /// Of a line: whether it fits, and what there is to say of that behind the rule's name.
+    /// A note about a line: whether it matches, and what to add behind the name of the rule.
     pub(super) fn of_line(line: u32, rule: impl Display, fits: bool, said: impl Display) -> Self {
         let rule = rule.to_string();
         let text = format!("{rule}: {said}");
         Self { line: Some(line), rule: Some(rule), verdict: Verdict::of(fits), text }
     }
 
-    /// Of a rule as a whole, or of something beside the rules.
+    /// A note about a rule without a line, or about something else.
     pub(super) fn beside_lines(rule: Option<&str>, fits: bool, text: String) -> Self {
         Self { line: None, rule: rule.map(str::to_owned), verdict: Verdict::of(fits), text }
     }
 
-    /// Nothing had to be looked at.
+    /// A note that an earlier answer was used again.
     pub(crate) fn as_before() -> Self {
         Self { line: None, rule: None, verdict: Verdict::AsBefore, text: "decided as before".to_owned() }
     }
 
-    /// The same in other words.
+    /// The same note with another text.
     pub(super) fn worded(self, text: String) -> Self {
         Self { text, ..self }
     }

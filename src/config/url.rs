@@ -1,6 +1,6 @@
 //! What the URLs of servers have in common: `USER:PASSWORD@HOST:PORT`, and `%HH` for characters (RFC 3986).
 //!
-//! No message quotes what may be a password.
+//! Messages never quote what may be a password.
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
@@ -11,21 +11,22 @@ use crate::net::client::Endpoint;
 
 /// The part of a URL behind `//`.
 pub(super) struct Authority {
-    /// Who we are there; `None` without an `@`.
+    /// The user; `None` without an `@`.
     pub(super) user: Option<String>,
-    /// What shows it.
+    /// The password.
     pub(super) password: Option<Secret>,
-    /// Where that is.
+    /// Host and port.
     pub(super) endpoint: Endpoint,
-    /// Where in the word's text it ends: at a `/`, or the end.
+    /// Where it ends in the word's text: at a `/`, or at the end.
     pub(super) ends: usize,
 }
 
 impl Authority {
-    /// Reads what begins in a word's text here; `port` is for who names none, and `form` for who names no host.
+    /// Reads an authority, which begins at `begins`. `port` is the default port, and `form` is shown if the host is
+    /// missing.
     pub(super) fn parse(word: Word<'_>, begins: usize, port: u16, form: &str) -> Result<Self, Problem> {
         let text = word.text;
-        // Behind the last `@`: a name or a password may have some that should have been written as `%40`.
+        // The last `@` counts: a name or password may contain others that should have been written as `%40`.
         let user_ends = text.rfind('@').filter(|at| *at >= begins);
         let host_begins = user_ends.map_or(begins, |at| at + 1);
         let ends = text[host_begins..].find('/').map_or(text.len(), |length| host_begins + length);
@@ -34,7 +35,7 @@ impl Authority {
             None => (None, None),
         };
         if text[host_begins..ends].parse::<Ipv6Addr>().is_ok() {
-            // Perhaps with a port, which looks like the last part of it.
+            // Perhaps it has a port, which looks like the last part of the address.
             let host = part(word, host_begins..ends);
             return Err(host.problem("an address of IPv6 stands in brackets, as in `[2001:db8::1]:25`"));
         }
@@ -61,7 +62,7 @@ fn user_and_password(word: Word<'_>, range: Range<usize>) -> Result<(Option<Stri
     Ok((Some(decoded(part(word, range.start..colon))?), Some(Secret(password))))
 }
 
-/// A part of a URL with the characters that `%HH` stand for (RFC 3986, 2.1).
+/// Decodes `%HH` in a part of a URL (RFC 3986, 2.1).
 pub(super) fn decoded(word: Word<'_>) -> Result<String, Problem> {
     let problem = || word.problem("in a URL `%` and two hexadecimal digits stand for a character, `%25` for `%`");
     let mut bytes = Vec::with_capacity(word.text.len());
@@ -84,5 +85,6 @@ pub(super) fn decoded(word: Word<'_>) -> Result<String, Problem> {
     Ok(text)
 }
 
-/// AMQP has one octet for the length of a virtual host, AUTH PLAIN takes 255 octets for a name or password (RFC 4616).
+/// AMQP has one octet for the length of a virtual host, and AUTH PLAIN allows 255 octets for a name or password (RFC
+/// 4616).
 const LONGEST_PART: usize = 255;

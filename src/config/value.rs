@@ -1,4 +1,4 @@
-//! The values that directives take: numbers, times, switches, names, reply texts.
+//! Parsers for the values of directives: numbers, times, switches, names, texts of replies.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,12 +17,12 @@ use super::spelling::did_you_mean;
 use crate::accounts::{self, hash};
 use crate::net::client::Endpoint;
 
-/// What nobody is to read: no log and no message shows it.
+/// A text that no log and no message may show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub(super) String);
 
 impl Secret {
-    /// For who has to show that he knows it.
+    /// The text itself, for proving an identity.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
@@ -51,8 +51,8 @@ impl RefusalText<'_> {
     }
 }
 
-/// `CODE TEXT`, the text to the end of the line. Files of the original may have a code that refuses nothing, in place of
-/// which `instead` is sent, and no text.
+/// Reads `CODE TEXT`; the text goes to the end of the line. Files of the original may have a code that does not refuse
+/// anything, for which `instead` is used, or no text.
 pub(super) fn refusal<'t>(words: &mut Words<'t>, instead: u16) -> Result<RefusalText<'t>, Problem> {
     let code = words.expect("a reply code and a text, as in `550 No one here`")?;
     let number = match (code.text.as_bytes(), code.text.parse()) {
@@ -132,7 +132,7 @@ pub(super) fn domain(words: &mut Words<'_>) -> Result<String, Problem> {
 pub(super) fn flags(words: &mut Words<'_>) -> Result<Flags, Problem> {
     let word = words.expect("flags, or `-` for none")?;
     let (flags, unknown) = Flags::parse_known(word.text);
-    // The original looked for the letters it knew.
+    // The original ignored letters that it did not know.
     if let Some(letter) = unknown {
         words.note(word, || Flags::unknown(letter));
     }
@@ -160,7 +160,7 @@ pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> 
     words.path("a folder").map(|word| Some(PathBuf::from(word.text)))
 }
 
-/// A folder for transcripts, and whether they have the text of messages in them.
+/// Reads a folder for transcripts, and whether they contain the text of messages.
 pub(super) fn transcripts(words: &mut Words<'_>) -> Result<Option<Transcripts>, Problem> {
     let folder = PathBuf::from(words.path("a folder")?.text);
     let with_text = match words.next_word() {
@@ -178,12 +178,12 @@ pub(super) fn file(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
     words.path("a file").map(|word| Some(PathBuf::from(word.text)))
 }
 
-/// A file, of which there may be several.
+/// Reads a file for a setting that may occur several times.
 pub(super) fn another_file(words: &mut Words<'_>) -> Result<Vec<PathBuf>, Problem> {
     words.path("a file").map(|word| vec![PathBuf::from(word.text)])
 }
 
-/// `HOST:PORT`, the address of IPv6 in brackets.
+/// Reads `HOST:PORT`, with an IPv6 address in brackets.
 pub(super) fn endpoint(words: &mut Words<'_>) -> Result<Option<Endpoint>, Problem> {
     let word = words.expect("the broker, `HOST:PORT`,")?;
     let Some(end) = word.text.rfind(':').filter(|end| *end > 0) else {
@@ -194,14 +194,14 @@ pub(super) fn endpoint(words: &mut Words<'_>) -> Result<Option<Endpoint>, Proble
     Ok(Some(Endpoint { host, port }))
 }
 
-/// A part of a word, by its place in the word's text.
+/// A part of a word, by its position in the word's text.
 pub(super) fn part(word: Word<'_>, range: std::ops::Range<usize>) -> Word<'_> {
     let quote = usize::from(word.end - word.start > word.text.len());
     let start = word.start + quote + range.start;
     Word { text: &word.text[range.clone()], start, end: start + range.len() }
 }
 
-/// A host: its name, its address of IPv4, or that of IPv6 in brackets, which are taken off.
+/// Reads a host: a name, an IPv4 address, or an IPv6 address in brackets, which are removed.
 pub(super) fn host_name(word: Word<'_>) -> Result<String, Problem> {
     let text = word.text;
     if let Some(address) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
@@ -230,23 +230,23 @@ pub(super) fn port_number(word: Word<'_>) -> Result<u16, Problem> {
     }
 }
 
-/// The URL of an AMQP broker, of which there may be several.
+/// Reads the URL of an AMQP broker, of which there may be several.
 pub(super) fn amqp_url(words: &mut Words<'_>) -> Result<Vec<AmqpUrl>, Problem> {
     let word = words.expect("the broker, `amqp://USER@HOST/VHOST`,")?;
     if !words.is_at_end() {
-        // As for a secret: what follows may be a part of the password.
+        // Treated like a secret: what follows may be part of the password.
         let rest = words.rest("the broker")?;
         return Err(Word { end: rest.end, ..word }.problem("a URL is one word: write `%20` for a blank"));
     }
     AmqpUrl::parse(word).map(|url| vec![url])
 }
 
-/// Who we are somewhere.
+/// Reads our name at a broker.
 pub(super) fn identity(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
     short_text(words.expect("the name that the broker knows us by")?).map(Some)
 }
 
-/// The same, of any characters that can be seen, or `""`.
+/// The same with any visible characters, or `""` for none.
 pub(super) fn identity_or_none(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
     if is_empty_word(words) {
         return Ok(None);
@@ -258,7 +258,7 @@ pub(super) fn identity_or_none(words: &mut Words<'_>) -> Result<Option<String>, 
     short_text(word).map(Some)
 }
 
-/// Takes `""`, if nothing else is left: a variable of the environment may leave that of a value.
+/// Consumes `""` if it is the only word left: an unset variable of the environment may leave this.
 fn is_empty_word(words: &mut Words<'_>) -> bool {
     let mut ahead = *words;
     let is_empty = ahead.next_word().is_some_and(|word| word.text.is_empty()) && ahead.is_at_end();
@@ -268,7 +268,7 @@ fn is_empty_word(words: &mut Words<'_>) -> bool {
     is_empty
 }
 
-/// A text whose length is a byte on the wire.
+/// A text whose length has to fit into one byte of a protocol.
 pub(super) fn short_text(word: Word<'_>) -> Result<String, Problem> {
     match word.text.len() {
         ..=LONGEST_SHORT_TEXT => Ok(word.text.to_owned()),
@@ -276,7 +276,7 @@ pub(super) fn short_text(word: Word<'_>) -> Result<String, Problem> {
     }
 }
 
-/// A secret, in one word: no message quotes the others.
+/// Reads a secret, which is a single word; messages do not quote further words.
 pub(super) fn secret(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
     let word = words.expect("the secret")?;
     if words.is_at_end() {
@@ -286,12 +286,12 @@ pub(super) fn secret(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
     Err(Word { end: rest.end, ..word }.problem("a secret is one word: put one with blanks in quotes"))
 }
 
-/// The same, or `""`.
+/// The same, or `""` for none.
 pub(super) fn secret_or_none(words: &mut Words<'_>) -> Result<Option<Secret>, Problem> {
     if is_empty_word(words) { Ok(None) } else { secret(words) }
 }
 
-/// A name of somebody who may log in, and the password.
+/// Reads the name of a user and the password.
 pub(super) fn auth_user(words: &mut Words<'_>) -> Result<Vec<(String, Secret)>, Problem> {
     let name = words.expect("the name of somebody who may log in")?;
     if let Some(why) = accounts::misnamed(name.text) {
@@ -341,7 +341,7 @@ pub(super) fn auth_use(words: &mut Words<'_>) -> Result<Option<AuthUse>, Problem
     }
 }
 
-/// `off`, or else how much and whether that is required, which alone means `on required`.
+/// Reads `off`, or a level that may be followed by `required`; `required` alone means `on required`.
 pub(super) fn sandbox(words: &mut Words<'_>) -> Result<Sandbox, Problem> {
     let word = words.expect("`off`, `on`, `strict` or `required`")?;
     let (level, is_required) = match word.text {
@@ -364,7 +364,7 @@ pub(super) fn user(words: &mut Words<'_>) -> Result<Option<String>, Problem> {
     words.expect("a user or `USER:GROUP`").map(|word| Some(word.text.to_owned()))
 }
 
-/// Names of environment variables.
+/// Reads names of environment variables.
 pub(super) fn variables(words: &mut Words<'_>) -> Result<Vec<String>, Problem> {
     let mut names = vec![variable(words.expect("the name of an environment variable")?, words)?];
     while let Some(word) = words.next_word() {
@@ -373,7 +373,7 @@ pub(super) fn variables(words: &mut Words<'_>) -> Result<Vec<String>, Problem> {
     Ok(names)
 }
 
-/// The name of one that commands may find as it was given to us.
+/// Checks the name of a variable that commands should get.
 fn variable(word: Word<'_>, words: &Words<'_>) -> Result<String, Problem> {
     let name = word.text;
     if let Some((name, _)) = name.split_once('=') {
@@ -404,7 +404,7 @@ pub(super) fn switch(word: Word<'_>) -> Result<bool, Problem> {
     truth(word.text).ok_or_else(|| word.problem(format!("`{}` found where `on` or `off` is expected", word.text)))
 }
 
-/// A switch, or `strict`.
+/// Reads a switch, or `strict`.
 pub(super) fn name_check(word: Word<'_>) -> Result<NameCheck, Problem> {
     if word.text == "strict" {
         return Ok(NameCheck::Strict);
@@ -416,7 +416,7 @@ pub(super) fn name_check(word: Word<'_>) -> Result<NameCheck, Problem> {
     }
 }
 
-/// Whether something is rejected.
+/// Reads `reject` or `accept`.
 pub(super) fn reject(word: Word<'_>) -> Result<bool, Problem> {
     match word.text {
         "reject" => Ok(true),
@@ -429,7 +429,7 @@ pub(super) fn seconds(word: Word<'_>) -> Result<Duration, Problem> {
     number(word, 1..=MAX_SECONDS, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86400)]).map(Duration::from_secs)
 }
 
-/// How many of something a session may have. The original took 0 and less for none.
+/// Reads how many of something a session may have. The original took 0 and less for none.
 pub(super) fn count(word: Word<'_>) -> Result<u64, Problem> {
     match word.text.parse::<i64>() {
         Ok(..=0) => Ok(0),
@@ -437,7 +437,7 @@ pub(super) fn count(word: Word<'_>) -> Result<u64, Problem> {
     }
 }
 
-/// How long a session may take. Less than nothing was for ever in the original.
+/// Reads how long a session may take. In the original a negative number meant no limit.
 pub(super) fn session_seconds(word: Word<'_>) -> Result<Duration, Problem> {
     match word.text.parse::<i64>() {
         Ok(..0) => Ok(Duration::from_secs(MAX_SECONDS)),
@@ -446,7 +446,7 @@ pub(super) fn session_seconds(word: Word<'_>) -> Result<Duration, Problem> {
     }
 }
 
-/// How much there may be of something; less than nothing is no limit, as 0 is.
+/// Reads a size; a negative number means no limit, as 0 does.
 pub(super) fn size(word: Word<'_>) -> Result<u64, Problem> {
     match word.text.parse::<i64>() {
         Ok(..0) => Ok(0),
@@ -454,12 +454,12 @@ pub(super) fn size(word: Word<'_>) -> Result<u64, Problem> {
     }
 }
 
-/// How many lines there may be of something.
+/// Reads a number of lines.
 pub(super) fn lines(words: &mut Words<'_>) -> Result<u64, Problem> {
     any_number(words.expect("how many lines of a text are shown")?)
 }
 
-/// For how many days something is remembered.
+/// Reads for how many days something is remembered.
 pub(super) fn days(words: &mut Words<'_>) -> Result<u64, Problem> {
     number(words.expect("how many days a record counts")?, 1..=MAX_DAYS, &[])
 }
@@ -468,7 +468,7 @@ pub(super) fn any_number(word: Word<'_>) -> Result<u64, Problem> {
     number(word, 0..=u64::MAX, MULTIPLES)
 }
 
-/// A number in this range; for who wrote a unit behind it, what each of these would make of it.
+/// Reads a number in this range. If a unit follows, the error says what to write instead.
 fn number(word: Word<'_>, range: RangeInclusive<u64>, units: &[(&str, u64)]) -> Result<u64, Problem> {
     match word.text.parse() {
         Ok(number) if range.contains(&number) => Ok(number),
@@ -481,7 +481,7 @@ fn number(word: Word<'_>, range: RangeInclusive<u64>, units: &[(&str, u64)]) -> 
     }
 }
 
-/// What somebody meant who wrote `5m`, `20 MB` in one word, or `24,000,000`.
+/// The number that was meant by `5m`, `20 MB` in one word, or `24,000,000`.
 fn meant(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.replace([',', '_', '\''], "");
     let unit = text.trim_start_matches(|character: char| character.is_ascii_digit());
@@ -492,24 +492,24 @@ fn meant(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-/// Units of sizes, in which decimal and binary ones are not told apart.
+/// Units of sizes; decimal and binary ones are not distinguished.
 const MULTIPLES: &[(&str, u64)] = &[("k", 1_000), ("m", 1_000_000), ("g", 1_000_000_000)];
 
 /// The longest domain name, and the longest part of one (RFC 1035, 2.3.4).
 const LONGEST_NAME: usize = 255;
 const LONGEST_LABEL: usize = 63;
 
-/// Ten years; what is meant to last for ever lasts no longer.
+/// Ten years, which is long enough for "forever".
 const MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
-/// As many days as a message waits in nobody's queue.
+/// No message waits in a queue for longer than this many days.
 const MAX_DAYS: u64 = 365;
 
-/// The longest text that has its length in front of it as one byte.
+/// The longest text whose length fits into one byte.
 const LONGEST_SHORT_TEXT: usize = 255;
 
-/// What is sent where a line has a code alone.
+/// The text if a line has only a code.
 const NO_TEXT: &str = "Refused";
 
-/// A reply line has at most 512 octets (RFC 5321, 4.5.3.1.5), the code, the enhanced code and CRLF among them.
+/// A line of a reply has at most 512 octets (RFC 5321, 4.5.3.1.5), including code, enhanced code and CRLF.
 const LONGEST_REPLY_TEXT: usize = 490;

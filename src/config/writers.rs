@@ -1,8 +1,8 @@
-//! Who besides root and ourselves can write the configuration, or a table: whoever can write the one can run commands, and
-//! with the other take mail or refuse it.
+//! Who besides root and ourselves can write to the configuration or a table: the former contains commands, and with the
+//! latter mail can be accepted or refused.
 //!
-//! A file that others can write is refused. A folder on the way to it lets those who can write to it put another file in
-//! the place of ours, unless it has the sticky bit; `mailrecv check` tells of such folders, sessions do not look.
+//! A file that others can write to is refused. Others who can write to a folder on the way to it could replace the
+//! file, unless the folder has the sticky bit; `mailrecv check` warns about such folders, sessions do not check them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,12 +16,12 @@ use rustix::io::Errno;
 
 use crate::files::MAX_LINKS;
 
-/// What is in a file, and so what others must not write.
+/// What a file contains, and so why others must not write to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Content {
     /// Lines of the configuration.
     Configuration,
-    /// The addresses of a table.
+    /// Addresses of a table.
     Table,
     /// Names and hashes of passwords.
     Accounts,
@@ -37,7 +37,7 @@ impl fmt::Display for Content {
     }
 }
 
-/// An error if others can write this open file, which has this name.
+/// It is an error if others can write to this open file, which has this name.
 pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path, content: Content) -> anyhow::Result<()> {
     let ours = Ours::new(None);
     if metadata.mode() & 0o002 != 0 {
@@ -46,7 +46,7 @@ pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path, conte
     if !ours.has_user(metadata.uid()) {
         bail!("belongs to user {}, who is neither root nor the user we run as ({})", metadata.uid(), ours.user);
     }
-    // With an ACL these bits are its mask: where they do not let anybody write, none of its entries does (acl(5)).
+    // If the file has an ACL, these bits are its mask: without them no entry of the ACL permits writing (acl(5)).
     if metadata.mode() & 0o020 != 0 {
         let (group, ours_group) = (metadata.gid(), ours.group);
         if !ours.has_group(group) {
@@ -61,8 +61,8 @@ pub(super) fn refuse_others(file: &File, metadata: &Metadata, path: &Path, conte
     Ok(())
 }
 
-/// What is to be said of the folders on the way to a file, also those that symbolic links lead through: each that lets
-/// others put another file in its place. A link of somebody else was not followed. `user` is whom sessions become.
+/// Warnings about folders on the way to a file, including those that symbolic links lead through, in which others could
+/// replace something. Links of other users were not followed. `user` is the user that sessions become.
 pub(super) fn on_the_way(path: &Path, user: Option<u32>) -> Vec<String> {
     let ours = Ours::new(user);
     let Ok(path) = std::path::absolute(path) else { return Vec::new() };
@@ -70,9 +70,9 @@ pub(super) fn on_the_way(path: &Path, user: Option<u32>) -> Vec<String> {
     let (mut at, mut links, mut found) = (PathBuf::new(), 0, Vec::new());
     while let Some(component) = way.pop() {
         at.push(component);
-        // What cannot be looked at is no file that we could have read.
+        // If this cannot be examined, the file could not have been read in this way.
         let Ok(metadata) = std::fs::symlink_metadata(&at) else { break };
-        // A link can lead through a folder a second time.
+        // Links can lead through a folder twice.
         if let Some(message) =
             ours.others_in(&metadata, &at).map(|why| format!("{}, on the way to it, {why}", at.display()))
             && !found.contains(&message)
@@ -89,18 +89,18 @@ pub(super) fn on_the_way(path: &Path, user: Option<u32>) -> Vec<String> {
     found
 }
 
-/// Those who may write: root, ourselves, and the user that we are to become.
+/// The users who may write: root, our own user, and the user that sessions become.
 struct Ours {
     user: u32,
     later: Option<u32>,
     group: u32,
 }
 
-/// Somebody who is none of them.
+/// Somebody else who can write.
 enum Writer {
     User(u32),
     Group(u32),
-    /// The list is none that we can read.
+    /// The ACL cannot be understood.
     Others,
 }
 
@@ -117,8 +117,8 @@ impl Ours {
         group == 0 || group == self.group
     }
 
-    /// Why others can put another file in the place of one in this folder, and what to do about it. In one with the sticky
-    /// bit only the owners of the file and of the folder can.
+    /// Why others could replace a file in this folder, and what to do about it. In a folder with the sticky bit, only
+    /// the owners of the file and of the folder can.
     fn others_in(&self, folder: &Metadata, path: &Path) -> Option<String> {
         if !folder.is_dir() {
             return None;
@@ -149,7 +149,7 @@ impl Ours {
         ))
     }
 
-    /// Who else may write by this list, if somebody may; an empty one adds nobody to what the mode says.
+    /// Who else may write according to this ACL, if anybody; an empty ACL adds nobody to the mode.
     fn other_writer(&self, acl: &[u8]) -> Option<Writer> {
         if acl.is_empty() {
             return None;
@@ -182,7 +182,7 @@ impl fmt::Display for Writer {
     }
 }
 
-/// The list of who may do what with a file, as the kernel hands it out; empty if there is none.
+/// The ACL of a file in the kernel's format; empty if there is none.
 fn read_acl(read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut acl = vec![0; LONGEST_ACL];
     match read(&mut acl) {
@@ -197,7 +197,8 @@ fn reversed_components(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
 }
 
-/// Where Linux keeps the list (acl(5)): a version, and entries of eight bytes, all little-endian (posix_acl_xattr.h).
+/// The extended attribute with the ACL (acl(5)): a version, followed by entries of eight bytes, all little-endian
+/// (posix_acl_xattr.h).
 const ACL: &str = "system.posix_acl_access";
 const VERSION: u32 = 2;
 const NAMED_USER: u8 = 0x02;
@@ -205,5 +206,5 @@ const NAMED_GROUP: u8 = 0x08;
 const MASK: u8 = 0x10;
 const WRITE: u8 = 0x02;
 
-/// No extended attribute is longer (xattr(7)).
+/// The longest extended attribute (xattr(7)).
 const LONGEST_ACL: usize = 64 * 1024;

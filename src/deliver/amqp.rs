@@ -1,9 +1,9 @@
-//! `amqp EXCHANGE KEY`: publishes the message with a broker, by AMQP 0-9-1 (RabbitMQ).
+//! `amqp EXCHANGE KEY`: publishes the message through a broker that speaks AMQP 0-9-1 (RabbitMQ).
 //!
-//! The message is persistent, has to reach a queue (`mandatory`), and counts as taken when the broker confirms it: then it
-//! is where its queues keep it. One that no queue takes comes back before the confirmation. What follows is as much of the
-//! protocol as that takes: the methods and their numbers are those of the specification (amqp0-9-1.xml), `confirm` and
-//! `basic.nack` are RabbitMQ's.
+//! The message is persistent, has to reach a queue (`mandatory`), and counts as taken when the broker confirms it: then
+//! it is where its queues keep it. A message that no queue takes is returned before the confirmation. This file has
+//! only those parts of the protocol that are needed for this. Methods and numbers are those of the specification
+//! (amqp0-9-1.xml); `confirm` and `basic.nack` are RabbitMQ's.
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
 use crate::untrusted::Untrusted;
 
-/// Publishes the message with the first of the brokers that lets us in.
+/// Publishes the message through the first broker that lets us in.
 pub(super) fn publish(
     context: &Context<'_>,
     topic: &Topic,
@@ -33,7 +33,7 @@ pub(super) fn publish(
         for (url, left) in urls.iter().zip((1..=urls.len()).rev()) {
             match Channel::open(context, url, until, left) {
                 Ok(channel) => return channel.publish(topic, copy, length, spool).with_context(|| doing(url)),
-                // Nothing was published: the next may be there.
+                // Nothing was published yet, so the next broker may be tried.
                 Err(error) => failures.push(format!("{}: {error:#}", doing(url))),
             }
         }
@@ -41,14 +41,14 @@ pub(super) fn publish(
     })
 }
 
-/// A channel that confirms, on a connection of its own.
+/// A channel in confirm mode, on a connection of its own.
 struct Channel {
     connection: Connection,
-    /// Octets of the largest frame, its ends included.
+    /// The largest frame in octets, with what surrounds its payload.
     frame_max: usize,
 }
 
-/// Something that the broker says.
+/// A frame that the broker sent.
 struct Frame {
     kind: u8,
     channel: u16,
@@ -56,7 +56,8 @@ struct Frame {
 }
 
 impl Channel {
-    /// Connects, shows who we are and opens the channel: in a fair part of the time that is left, if so many may be tried.
+    /// Connects, logs in and opens the channel. If `tries` brokers are left, it may use its share of the time that is
+    /// left.
     fn open(context: &Context<'_>, url: &AmqpUrl, until: Instant, tries: usize) -> anyhow::Result<Self> {
         let password = match &url.password {
             Some(password) => password.reveal().to_owned(),
@@ -81,7 +82,7 @@ impl Channel {
             table.entry("product", |value| value.text("mailrecv"));
             table.entry("capabilities", |value| {
                 value.table_value(|table| {
-                    // So that a wrong password has a text, and a broker that takes nothing says why.
+                    // These make the broker explain a wrong password, and say so if it takes nothing.
                     table.entry("authentication_failure_close", Arguments::yes);
                     table.entry("connection.blocked", Arguments::yes);
                 });
@@ -93,13 +94,13 @@ impl Channel {
         Ok(self.method(0, CONNECTION_START_OK, start_ok)?)
     }
 
-    /// Agrees on the size of frames. One channel, and no heartbeats: there is a deadline.
+    /// Agrees on the size of frames, on one channel, and on no heartbeats, because there is a deadline.
     fn tune(&mut self) -> anyhow::Result<()> {
         let frame_max = match self.expect(CONNECTION_TUNE)?[..] {
             [_, _, a, b, c, d, ..] => usize::try_from(u32::from_be_bytes([a, b, c, d]))?,
             _ => bail!(CUT),
         };
-        // 0 is no limit.
+        // 0 means no limit.
         self.frame_max =
             if frame_max == 0 { LARGEST_FRAME_MAX } else { frame_max.clamp(SMALLEST_FRAME_MAX, LARGEST_FRAME_MAX) };
         let mut tune_ok = Arguments::default();
@@ -127,7 +128,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Publishes the message, which has this length, and waits until it is confirmed.
+    /// Publishes the message, of `length` octets, and waits for the confirmation.
     fn publish(mut self, topic: &Topic, copy: RecipientCopy<'_>, length: u64, spool: &mut Spool) -> anyhow::Result<()> {
         let mut publish = Arguments::default();
         publish.octets(&0u16.to_be_bytes());
@@ -150,7 +151,7 @@ impl Channel {
         })
         .context("sending")?;
         self.confirmed()?;
-        // It is taken, whatever becomes of our leave.
+        // The message is taken, even if closing the connection fails.
         let mut close = Arguments::default();
         close.octets(&200u16.to_be_bytes());
         close.short("")?;
@@ -159,7 +160,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits for what becomes of the message.
+    /// Waits until the broker confirms, returns or refuses the message.
     fn confirmed(&mut self) -> anyhow::Result<()> {
         let mut returned = None;
         loop {
@@ -177,7 +178,7 @@ impl Channel {
         }
     }
 
-    /// Waits for this method; its arguments.
+    /// Waits for this method; returns its arguments.
     fn expect(&mut self, wanted: Method) -> anyhow::Result<Vec<u8>> {
         loop {
             match self.next_method()? {
@@ -188,8 +189,8 @@ impl Channel {
         }
     }
 
-    /// The next method; `None` for what comes between them. That the broker closes channel or connection is an error, in
-    /// its words.
+    /// The next method, or `None` if another frame came. It is an error, in the broker's words, if it closes the
+    /// channel or the connection.
     fn next_method(&mut self) -> anyhow::Result<Option<(Method, Vec<u8>)>> {
         let Frame { kind, channel, mut payload } = self.read_frame()?;
         if kind != METHOD {
@@ -252,7 +253,7 @@ impl Channel {
     }
 }
 
-/// The size of the message and what is to be known of it: its envelope, without which nobody could deliver it.
+/// The properties of the message: its size, and its envelope, without which nobody could deliver it.
 fn content_header(copy: RecipientCopy<'_>, length: u64) -> anyhow::Result<Vec<u8>> {
     let envelope = copy.envelope;
     let mut header = Arguments::default();
@@ -271,7 +272,7 @@ fn content_header(copy: RecipientCopy<'_>, length: u64) -> anyhow::Result<Vec<u8
     Ok(header.0)
 }
 
-/// The arguments of a method, as they are written one after the other.
+/// The arguments of a method, in the form in which they are sent.
 #[derive(Default)]
 struct Arguments(Vec<u8>);
 
@@ -280,7 +281,7 @@ impl Arguments {
         self.0.extend_from_slice(octets);
     }
 
-    /// A text with its length in front, one octet.
+    /// Appends a text with its length in front, in one octet.
     fn short(&mut self, text: &str) -> anyhow::Result<()> {
         let length = u8::try_from(text.len()).context("a name is longer than 255 bytes")?;
         self.0.push(length);
@@ -288,26 +289,26 @@ impl Arguments {
         Ok(())
     }
 
-    /// The same, four octets.
+    /// Appends a text with its length in front, in four octets.
     fn long(&mut self, text: &[u8]) {
         self.octets(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
         self.octets(text);
     }
 
-    /// What is written has the length of all entries in front.
+    /// Appends a table, with the length of its entries in front.
     fn table(&mut self, write: impl FnOnce(&mut Self)) {
         let mut table = Self::default();
         write(&mut table);
         self.long(&table.0);
     }
 
-    /// An entry of a table. Names here are short.
+    /// Appends an entry of a table; the names used here are short enough.
     fn entry(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
         let _ = self.short(name);
         write(self);
     }
 
-    /// The values of entries, their kind in front.
+    /// Appends the value of an entry, with its type in front.
     fn text(&mut self, text: &str) {
         self.0.push(b'S');
         self.long(text.as_bytes());
@@ -323,20 +324,20 @@ impl Arguments {
     }
 }
 
-/// A class of methods and the number of one.
+/// A method: its class and its number in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Method(u16, u16);
 
 impl Method {
-    /// Where it belongs.
+    /// The channel that it belongs to.
     fn channel(self) -> u16 {
         let Self(class, _) = self;
         if class == CONNECTION { 0 } else { CHANNEL }
     }
 }
 
-/// Whether what `basic.ack` says is about the first message of a channel: by its number, or as one of all so far, which may
-/// be called 0.
+/// Whether these arguments of `basic.ack` confirm the first message of the channel: by its number, or together with all
+/// messages so far, for which the number may be 0.
 fn confirms_the_first(arguments: &[u8]) -> bool {
     let Some((number, rest)) = arguments.split_first_chunk() else { return false };
     match (u64::from_be_bytes(*number), rest) {
@@ -346,14 +347,14 @@ fn confirms_the_first(arguments: &[u8]) -> bool {
     }
 }
 
-/// The reply code and text that stand in front in the arguments of some methods.
+/// The reply code and text with which the arguments of some methods begin.
 fn said(arguments: &[u8]) -> anyhow::Result<String> {
     let (code, rest) = arguments.split_first_chunk().context(CUT)?;
     let text = short(rest).context(CUT)?;
     Ok(format!("the broker says '{} {}'", u16::from_be_bytes(*code), Untrusted::new(text)))
 }
 
-/// A text with its length in front.
+/// Reads a text with its length in front.
 fn short(arguments: &[u8]) -> Option<&[u8]> {
     let (length, rest) = arguments.split_first()?;
     rest.get(..usize::from(*length))
@@ -381,11 +382,11 @@ const BASIC_NACK: Method = Method(60, 120);
 const CONFIRM_SELECT: Method = Method(85, 10);
 const CONFIRM_SELECT_OK: Method = Method(85, 11);
 
-/// The class of what is about the connection, and our one channel on it.
+/// The class of methods about the connection, and the number of our only channel.
 const CONNECTION: u16 = 10;
 const CHANNEL: u16 = 1;
 
-/// The flag of a confirmation that is about others as well.
+/// The flag of a confirmation that covers several messages.
 const MULTIPLE: u8 = 1;
 
 /// Kinds of frames.
@@ -395,29 +396,29 @@ const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 const FRAME_END: u8 = 0xce;
 
-/// Octets of a frame around its payload.
+/// How many octets of a frame surround its payload.
 const FRAME_ENDS: usize = 8;
 
-/// What every broker takes in one frame, and what RabbitMQ takes if nobody says otherwise.
+/// The frame size that every broker accepts, and the one that RabbitMQ has by default.
 const SMALLEST_FRAME_MAX: usize = 4096;
 const LARGEST_FRAME_MAX: usize = 131_072;
 
 /// The class of content.
 const BASIC: u16 = 60;
 
-/// Which properties of the content there are.
+/// Flags for the properties that a message has.
 const CONTENT_TYPE: u16 = 1 << 15;
 const HEADERS: u16 = 1 << 13;
 const DELIVERY_MODE: u16 = 1 << 12;
 const MESSAGE_ID: u16 = 1 << 7;
 
-/// The delivery mode of what is to outlive the broker.
+/// The delivery mode of messages that outlive a restart of the broker.
 const PERSISTENT: u8 = 2;
 
-/// The flag of what has to reach a queue.
+/// The flag of a message that has to reach a queue.
 const MANDATORY: u8 = 1;
 
-/// What is said of arguments that do not come whole.
+/// The error for arguments that are cut short.
 const CUT: &str = "a method of the broker is cut short";
 
 #[cfg(test)]

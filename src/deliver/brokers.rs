@@ -1,5 +1,5 @@
-//! What publishing needs of files, opened before the session confines itself, the connection to a broker, and how all that
-//! fails.
+//! What both kinds of brokers have in common: files, opened before the session enters its sandbox, the connection, and
+//! how failures are answered.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::net::patience::Patience;
 use crate::smtp::reply::{self, Reply};
 use crate::unread::Unread;
 
-/// The files of those brokers that rules publish with.
+/// The files for brokers, if a rule publishes.
 #[derive(Debug, Default)]
 pub struct Brokers(Option<Opened>);
 
@@ -26,7 +26,7 @@ struct Opened {
 }
 
 impl Brokers {
-    /// Opens them. What cannot be opened is told when it is needed.
+    /// Opens them. A file that cannot be opened is an error only when it is needed.
     pub(crate) fn open(config: &Config) -> Self {
         Self(config.publishes().then(|| Opened {
             files: ClientFiles::open(config.ca_file.as_deref()),
@@ -35,22 +35,22 @@ impl Brokers {
         }))
     }
 
-    /// Connects to one of them; under TLS its certificate has to say that it is this host.
+    /// Connects to a broker; with TLS its certificate has to be for this host.
     pub(super) fn connect(&self, broker: &Endpoint, uses_tls: bool, until: Instant) -> anyhow::Result<Connection> {
         let (files, patience) = (&self.opened()?.files, Connection::patience(until));
-        let (mut dialogue, _) = Dialogue::connect(broker, files, patience)?;
+        let mut dialogue = Dialogue::connect(broker, files, patience)?;
         if uses_tls {
             dialogue.start_tls(&broker.host, Believed::From(files.authorities()?), patience)?;
         }
         Ok(Connection { dialogue, came: Vec::new(), until })
     }
 
-    /// The secret that is in a file.
+    /// The hpfeeds secret, read from its file.
     pub(super) fn hpfeeds_secret(&self) -> anyhow::Result<String> {
         self.opened()?.hpfeeds_secret.as_ref().context(NOT_OPENED)?.parsed(secret)
     }
 
-    /// The password that is in a file.
+    /// The AMQP password, read from its file.
     pub(super) fn amqp_password(&self) -> anyhow::Result<String> {
         self.opened()?.amqp_password.as_ref().context(NOT_OPENED)?.parsed(secret)
     }
@@ -60,8 +60,8 @@ impl Brokers {
     }
 }
 
-/// A connection to a broker. What it reads and writes fails with [`ErrorKind::TimedOut`] when its deadline is over; who has
-/// begun to publish hears what became of it, also when we are asked to stop.
+/// A connection to a broker. Reading and writing fail with [`ErrorKind::TimedOut`] when the deadline has passed. A
+/// request to stop does not interrupt them: once we have begun to publish, we have to hear what became of it.
 pub(super) struct Connection {
     dialogue: Dialogue,
     /// What has come and is not read yet.
@@ -70,14 +70,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Gives it more time, or less.
+    /// Sets another deadline.
     pub(super) fn set_deadline(&mut self, until: Instant) {
         self.until = until;
     }
 
-    /// Whether something has come that nobody has read: what is asked next it cannot be an answer to.
+    /// Whether something has come that was not read. It cannot be the answer to what is asked next.
     pub(super) fn has_spoken(&mut self) -> bool {
-        // What is wrong with the connection is told by whoever uses it next.
+        // An error of the connection shows up again when it is used next.
         let _ = self.dialogue.read_what_came(&mut self.came);
         !self.came.is_empty()
     }
@@ -88,7 +88,7 @@ impl Connection {
 }
 
 impl Read for Connection {
-    /// 0 where the broker has closed the connection.
+    /// Returns 0 if the broker has closed the connection.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.came.is_empty() {
             match self.dialogue.read(&mut self.came, Self::patience(self.until)) {
@@ -107,13 +107,13 @@ impl Write for Connection {
         self.dialogue.write(text, Self::patience(self.until)).map(|()| text.len())
     }
 
-    /// Nothing waits here.
+    /// Nothing is buffered.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Does what has to be over in time. Whatever goes wrong, the sender keeps the mail.
+/// Publishes within the time limit. Every failure is temporary, so that the sender keeps the mail.
 pub(super) fn in_time(context: &Context<'_>, publish: impl FnOnce(Instant) -> anyhow::Result<()>) -> Result<(), Reply> {
     let limit = &context.config.limits.broker_secs;
     let until = Instant::now() + limit.value;

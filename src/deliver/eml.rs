@@ -1,14 +1,14 @@
-//! `eml DIR`: one file a message, named after it, as mail programs open them.
+//! `eml DIR`: one file for each message, with a name that mail programs can open.
 //!
-//! A message is written and synced under a name with a dot in front, where nobody looks, and gets its own when everything
-//! else is prepared. Dropped before [`Files::commit`], it is removed. What a crash leaves under such a name is nobody's.
+//! A message is written and synced under a name that begins with a dot, which nobody reads, and gets its final name
+//! when everything else is prepared. If it is dropped before [`Files::commit`], it is removed. What a crash leaves
+//! under such a name stays there.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -20,20 +20,20 @@ use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
 
-/// The messages that wait for their names.
+/// The messages of this transaction.
 pub(super) struct Files<'a> {
     context: &'a Context<'a>,
     messages: Vec<Waiting<'a>>,
 }
 
-/// A message in a file; the file is removed when this value is dropped, unless it is to stay.
+/// A message in a file. The file is removed when this value is dropped, unless it is delivered.
 struct Waiting<'a> {
     log: &'a Log,
     path: &'a Path,
     folder: File,
-    /// The name that it has.
+    /// The current name.
     name: String,
-    /// The name that it is to have.
+    /// The final name.
     name_for_good: String,
     is_delivered: bool,
 }
@@ -43,7 +43,7 @@ impl<'a> Files<'a> {
         Self { context, messages: Vec::new() }
     }
 
-    /// Writes a copy to stable storage. Where it will be.
+    /// Writes a copy to stable storage; returns where it will be.
     pub(super) fn add(
         &mut self,
         directory: &'a str,
@@ -59,7 +59,7 @@ impl<'a> Files<'a> {
         Ok(place)
     }
 
-    /// The same with some other content, under a name that begins and ends so. The path that it is to have.
+    /// Writes a file with this content; its name begins and ends as given. Returns the path that it will have.
     pub(super) fn add_content(
         &mut self,
         directory: &'a Path,
@@ -101,12 +101,12 @@ impl<'a> Files<'a> {
         Ok((waiting, file))
     }
 
-    /// Whether there are none.
+    /// Whether there are no messages.
     pub(super) fn are_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// Gives all messages their names. Dropped before [`Files::commit`], they are removed.
+    /// Gives all messages their final names. If this is dropped before [`Files::commit`], they are removed again.
     pub(super) fn publish(&mut self) -> Result<(), Reply> {
         for message in &mut self.messages {
             let path = message.path;
@@ -115,7 +115,7 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Lets them stay.
+    /// Keeps all messages.
     pub(super) fn commit(mut self) {
         self.messages.iter_mut().for_each(|message| message.is_delivered = true);
         for message in &self.messages {
@@ -148,23 +148,20 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Whether a message is in this folder by this name. If it is not, what is left of it by the other is removed.
+/// Whether a message of this name is in the folder. If it is not, its file `before` is removed.
 pub(super) fn has(path: &Path, name: &str, before: &str) -> io::Result<bool> {
     let folder = match files::open_folder(path, OFlag::O_PATH) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         folder => folder?,
     };
-    match openat(&folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => {
-            let _ = unlinkat(&folder, before, UnlinkatFlags::NoRemoveDir);
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
+    let is_there = files::has_name(&folder, name)?;
+    if !is_there {
+        let _ = unlinkat(&folder, before, UnlinkatFlags::NoRemoveDir);
     }
+    Ok(is_there)
 }
 
-/// Makes the folder if it is missing, and sees whether files can be made in it.
+/// Makes the folder if it is missing, and checks that files can be made in it.
 pub(crate) fn try_folder(log: &Log, path: &Path) -> io::Result<()> {
     open_folder(log, path)?;
     tempfile::tempfile_in(path).map(drop)
@@ -183,14 +180,13 @@ fn open_folder(log: &Log, path: &Path) -> io::Result<File> {
     }
 }
 
-/// A name that no file has, and that begins and ends so. No other message has the id in it, but in LMTP it is delivered for
-/// each recipient.
+/// A name that no file has, with this beginning and end. A number is needed if LMTP delivers a message to several
+/// recipients; otherwise the identifier in `beginning` is unique.
 fn free_name(folder: &File, beginning: &str, end: &str) -> io::Result<String> {
     let mut name = format!("{beginning}{end}");
     for number in 2.. {
-        match openat(folder, OsStr::new(&name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
-            Err(Errno::ENOENT) => break,
-            found => drop(found?),
+        if !files::has_name(folder, &name)? {
+            break;
         }
         name = format!("{beginning}-{number}{end}");
     }

@@ -1,5 +1,5 @@
-//! What a session and its runner say to each other, over a pair of sockets: frames, which are a kind, a length and so
-//! many bytes. Numbers are 32 bits, the lowest first.
+//! What a session and its runner say to each other over a socket pair: frames, each of which is a kind, a length and so
+//! many bytes. Numbers are 32 bits, little-endian.
 //!
 //! | from the session | holds | |
 //! | --- | --- | --- |
@@ -10,12 +10,12 @@
 //! | `End` | nothing | that was all of the message |
 //! | `Abandon` | nothing | the rest of the message cannot be had |
 //!
-//! Behind each `End` or `Abandon` the session waits for the one answer: `Ended`, `TooSlow`, `NotStarted` or `Broken`.
+//! After each `End` or `Abandon` the session waits for one answer: `Ended`, `TooSlow`, `NotStarted` or `Broken`.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     List,
@@ -24,45 +24,45 @@ pub(super) enum Kind {
     Piece,
     End,
     Abandon,
-    /// The command has ended: its wait status, the first line of its output.
+    /// The command has ended; holds its wait status and the first line of its output.
     Ended,
-    /// Its time was up, and it was killed: the first line of its output.
+    /// The command was killed because its time was up; holds the first line of its output.
     TooSlow,
-    /// It could not be started: the number of the system's error.
+    /// The command could not be started; holds the error number.
     NotStarted,
-    /// It could not be run to its end: the number of the system's error.
+    /// The command could not be run to its end; holds the error number.
     Broken,
 }
 
-/// How much a frame holds at most, in bytes; the list of commands, which comes from the configuration, may be longer.
+/// The longest frame, in bytes. Only the list of commands, which comes from the configuration, may be longer.
 pub(super) const MAX_FRAME: usize = 64 * 1024;
 
-/// Adds a frame.
+/// Appends a frame.
 pub(super) fn put(frames: &mut Vec<u8>, kind: Kind, payload: &[u8]) -> io::Result<()> {
     frames.push(kind as u8);
     put_text(frames, payload)
 }
 
-/// Adds a number.
+/// Appends a number.
 pub(super) fn put_number(frames: &mut Vec<u8>, number: u32) {
     frames.extend_from_slice(&number.to_le_bytes());
 }
 
-/// Adds bytes behind their length.
+/// Appends bytes with their length in front.
 pub(super) fn put_text(frames: &mut Vec<u8>, text: &[u8]) -> io::Result<()> {
     put_number(frames, u32::try_from(text.len()).map_err(io::Error::other)?);
     frames.extend_from_slice(text);
     Ok(())
 }
 
-/// Takes a number off the beginning of a payload.
+/// Takes a number from the beginning of a payload.
 pub(super) fn take_number(payload: &mut &[u8]) -> io::Result<u32> {
     let (number, rest) = payload.split_first_chunk().ok_or(io::ErrorKind::InvalidData)?;
     *payload = rest;
     Ok(u32::from_le_bytes(*number))
 }
 
-/// Takes bytes with their length off the beginning of a payload.
+/// Takes bytes with their length in front from the beginning of a payload.
 pub(super) fn take_text<'p>(payload: &mut &'p [u8]) -> io::Result<&'p [u8]> {
     let length = usize::try_from(take_number(payload)?).map_err(io::Error::other)?;
     let (text, rest) = payload.split_at_checked(length).ok_or(io::ErrorKind::InvalidData)?;
@@ -73,16 +73,16 @@ pub(super) fn take_text<'p>(payload: &mut &'p [u8]) -> io::Result<&'p [u8]> {
 /// A frame that is coming in.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
-    /// The kind and the length.
+    /// Kind and length.
     header: [u8; HEADER],
-    /// How much has come, with the header.
+    /// How many bytes have come, header included.
     filled: usize,
     payload: Vec<u8>,
 }
 
 impl Incoming {
-    /// Takes what has come on a socket that does not wait: the kind, once a frame is whole. A frame that would be longer
-    /// than this is an error, and so is the end of what comes.
+    /// Reads from a non-blocking socket; returns the kind once a frame is complete. A frame longer than `longest` is an
+    /// error, and so is the end of the connection.
     pub(super) fn read(&mut self, mut socket: &UnixStream, longest: usize) -> io::Result<Option<Kind>> {
         loop {
             let missing = match self.filled.checked_sub(HEADER) {
@@ -110,7 +110,7 @@ impl Incoming {
         }
     }
 
-    /// What the frame holds that was read last.
+    /// The payload of the last complete frame.
     pub(super) fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -135,7 +135,7 @@ impl Kind {
     }
 }
 
-/// How long kind and length are, in bytes.
+/// The length of kind and length, in bytes.
 const HEADER: usize = 5;
 
 #[cfg(test)]

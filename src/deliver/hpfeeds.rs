@@ -1,11 +1,12 @@
-//! `hpfeeds CHANNEL`: publishes the message with a broker (hpfeeds.org).
+//! `hpfeeds CHANNEL`: publishes the message through a broker (hpfeeds.org).
 //!
-//! The protocol has no word for "taken", but one for "refused", and a broker handles frame after frame. So behind the message
-//! goes an empty one in a name that is not ours, [`NOBODY`], which a broker refuses whatever we may do there: when it says
-//! so, it has passed the message on. Nothing else counts as taken. In particular not that it closes the connection, as a
-//! broker does as well that is killed with the message in its hands.
+//! The protocol has no frame for "taken", only one for "refused", and a broker handles one frame after the other. So we
+//! send an empty message behind the real one under a name that is not ours, [`NOBODY`], which every broker refuses:
+//! when it says so, it has passed on the real one before. Nothing else counts as taken, in particular not that the
+//! broker closes the connection, which also happens if it is killed with the message in its hands.
 //!
-//! A frame is its length with these five bytes, its kind, and what is in it; a string has its length in front, one byte.
+//! A frame is its length (which includes these first five bytes), its kind, and its content. A string has its length in
+//! front, one byte.
 
 use std::io::{Read, Write};
 
@@ -20,8 +21,8 @@ use crate::message::payload::{as_received, json};
 use crate::smtp::reply::{self, Reply};
 use crate::untrusted::Untrusted;
 
-/// Publishes the message in a channel, unless it was published there for another recipient: subscribers hear of none. One that
-/// is larger than brokers take is refused for good.
+/// Publishes the message in a channel, unless that was done for another recipient: subscribers do not see recipients. A
+/// message that is larger than brokers take is refused permanently.
 pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -> Result<(), Reply> {
     if spool.is_published(channel) {
         return Ok(());
@@ -51,7 +52,7 @@ pub(super) fn publish(context: &Context<'_>, channel: &str, spool: &mut Spool) -
     Ok(())
 }
 
-/// A connection to a broker, and who we are there.
+/// A connection to a broker, and our name and secret there.
 struct Publisher<'a> {
     ident: &'a str,
     secret: &'a str,
@@ -87,13 +88,13 @@ impl Publisher<'_> {
         }
     }
 
-    /// Whether an error is about what was sent behind the message, and can be about nothing else.
+    /// Whether an error is about the empty message behind the real one, and cannot be about anything else.
     fn is_about_nobody(&self, text: &[u8], channel: &str) -> bool {
         let names_us = [self.ident, channel].iter().any(|name| name.contains(NOBODY));
         !names_us && String::from_utf8_lossy(text).contains(NOBODY)
     }
 
-    /// Reads the next frame; `None` if the broker has closed the connection in place of beginning one.
+    /// Reads the next frame; `None` if the broker has closed the connection before a frame began.
     fn frame(&mut self, longest: usize) -> anyhow::Result<Option<(Kind, Vec<u8>)>> {
         let mut header = Vec::new();
         (&mut self.connection).take(HEADER as u64).read_to_end(&mut header).context("waiting for the broker")?;
@@ -119,13 +120,13 @@ impl Publisher<'_> {
     }
 }
 
-/// What a broker says to somebody who publishes.
+/// The frames that a broker sends to publishers.
 enum Kind {
     Error,
     Info,
 }
 
-/// What is behind the broker's name.
+/// Reads the nonce, which follows the broker's name.
 fn nonce(info: &[u8]) -> anyhow::Result<Vec<u8>> {
     let nonce = info.split_first().and_then(|(length, rest)| rest.get(usize::from(*length)..));
     nonce.map(<[u8]>::to_vec).context("the broker's first frame is cut short: that is not hpfeeds")
@@ -135,7 +136,7 @@ fn refused(text: &[u8]) -> String {
     format!("the broker says '{}'", Untrusted::new(text))
 }
 
-/// Its length and itself. The configuration has none that is longer than a byte can say.
+/// A string with its length in front. The configuration accepts none that is too long for one byte.
 fn string(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
     [&[length], text.as_bytes()].concat()
@@ -154,16 +155,16 @@ const INFO: u8 = 1;
 const AUTH: u8 = 2;
 const PUBLISH: u8 = 3;
 
-/// Whom no broker knows. The same for all: brokers count errors by name.
+/// A name that no broker knows. It is the same everywhere, because brokers count errors by name.
 const NOBODY: &str = "mailrecv-confirm";
 
-/// Length and kind.
+/// The length of a frame's length and kind.
 const HEADER: usize = 5;
 
-/// What a broker takes in one frame behind its header, and answers with a reset if it is more: octets.
+/// The most octets behind the header that a broker takes in one frame; to more it answers with a reset.
 const MAX_BODY: usize = 1 << 20;
 
-/// What it may say of itself, and what of an error is worth reading.
+/// The most octets that are read of a broker's first frame, and of an error.
 const MAX_INFO: usize = 1024;
 const MAX_ERROR: usize = MAX_BODY;
 

@@ -1,9 +1,10 @@
 //! `maildir DIR`: one file a message (maildir(5)).
 //!
 //! A message is written and synced in `tmp`, where readers do not look, and stays there until [`Maildirs::publish`]
-//! renames it into `new`. Dropped before [`Maildirs::commit`], it is removed. What a crash leaves in `tmp` is the reader's to remove.
+//! renames it into `new`. If it is dropped before [`Maildirs::commit`], it is removed. What a crash leaves in `tmp` is
+//! removed by readers.
 //!
-//! The folders are found once and held open: whoever can put others in their place cannot lead a message elsewhere.
+//! The folders are opened once and kept open, so that nobody can lead a message elsewhere by replacing one of them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -30,11 +31,11 @@ pub(super) struct Maildirs<'a> {
     messages: Vec<Waiting<'a>>,
 }
 
-/// A message that has a place in `new`.
+/// A message of this transaction, in `tmp` or `new`.
 struct Waiting<'a> {
     log: &'a Log,
     maildir: Maildir<'a>,
-    /// Where it is now; removed when this value is dropped, unless it is to stay.
+    /// Where the file is now; unless it is delivered, it is removed when this value is dropped.
     place: Where,
     name_in_tmp: String,
     name_in_new: String,
@@ -44,11 +45,11 @@ struct Waiting<'a> {
 enum Where {
     Tmp,
     New,
-    /// In `new`, to stay.
+    /// In `new`, and it stays there.
     Delivered,
 }
 
-/// A maildir's folders.
+/// The open folders of a maildir.
 struct Maildir<'a> {
     path: &'a Path,
     folder: File,
@@ -61,7 +62,7 @@ impl<'a> Maildirs<'a> {
         Self { context, messages: Vec::new() }
     }
 
-    /// Writes a copy to stable storage. Where it will be.
+    /// Writes a copy to stable storage; returns where it will be.
     pub(super) fn add(
         &mut self,
         directory: &'a str,
@@ -99,12 +100,12 @@ impl<'a> Maildirs<'a> {
         Ok(waiting)
     }
 
-    /// Whether there are none.
+    /// Whether there are no messages.
     pub(super) fn are_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// Makes all messages visible. Dropped before [`Maildirs::commit`], they become invisible again.
+    /// Makes all messages visible. If this is dropped before [`Maildirs::commit`], they are removed again.
     pub(super) fn publish(&mut self) -> Result<(), Reply> {
         for message in &mut self.messages {
             let directory = message.maildir.path;
@@ -113,7 +114,7 @@ impl<'a> Maildirs<'a> {
         Ok(())
     }
 
-    /// Lets them stay.
+    /// Keeps all messages.
     pub(super) fn commit(mut self) {
         self.messages.iter_mut().for_each(|message| message.place = Where::Delivered);
         for message in &self.messages {
@@ -122,12 +123,12 @@ impl<'a> Maildirs<'a> {
     }
 }
 
-/// Whether a message of this name is in the maildir, in `new` or, by whatever flags, in `cur`. If it is not, what is left of
-/// it in `tmp` is removed.
+/// Whether a message of this name is in the maildir: in `new`, or in `cur` with any flags. If it is not, its file
+/// `before` in `tmp` is removed.
 pub(super) fn has(directory: &Path, name: &str, before: &str) -> io::Result<bool> {
     let Some(folder) = if_there(files::open_folder(directory, OFlag::O_PATH))? else { return Ok(false) };
     if let Some(new) = if_there(files::open_folder_in(&folder, directory, "new", OFlag::O_PATH))?
-        && is_there(&new, name)?
+        && files::has_name(&new, name)?
     {
         return Ok(true);
     }
@@ -141,18 +142,10 @@ pub(super) fn has(directory: &Path, name: &str, before: &str) -> io::Result<bool
         }
     }
     if let Some(tmp) = if_there(files::open_folder_in(&folder, directory, "tmp", OFlag::O_PATH))? {
-        // A reader removes it later on, if we cannot.
+        // If this fails, a reader removes it later.
         let _ = unlinkat(&tmp, before, UnlinkatFlags::NoRemoveDir);
     }
     Ok(false)
-}
-
-fn is_there(folder: &File, name: &str) -> io::Result<bool> {
-    match openat(folder, OsStr::new(name), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
@@ -189,7 +182,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let (folder, name) = match self.place {
             Where::Tmp => (&self.maildir.tmp, &self.name_in_tmp),
-            // A reader may have been faster.
+            // A reader may already have moved it.
             Where::New => (&self.maildir.new, &self.name_in_new),
             Where::Delivered => return,
         };
@@ -202,8 +195,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl<'a> Maildir<'a> {
-    /// Opens the folders; what is missing is made. What could stand in the way of the rename is looked for now, while
-    /// everything can still be taken back.
+    /// Opens the folders and makes missing ones. Everything that could make the rename fail is tried now, while all can
+    /// still be taken back.
     fn open(log: &Log, path: &'a Path) -> io::Result<Self> {
         let open = || {
             let folder = files::open_folder(path, OFlag::O_PATH)?;
@@ -221,8 +214,8 @@ impl<'a> Maildir<'a> {
         Ok(Self { path, folder, tmp, new })
     }
 
-    /// Whether a file could be renamed from `tmp` to `new`. Linux says that they are on two file systems, or two mounts of
-    /// one, or that nothing may be changed there, before it says that there is no such file (rename(2)).
+    /// Tries whether a file could be renamed from `tmp` to `new`, with a name that does not exist. Linux reports
+    /// different file systems or mounts, or one that is read-only, before it reports the missing file (rename(2)).
     fn rehearse_rename(&self, no_such_file: &str) -> io::Result<()> {
         match renameat(&self.tmp, no_such_file, &self.new, no_such_file) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -231,7 +224,8 @@ impl<'a> Maildir<'a> {
     }
 }
 
-/// Opens a new file in `tmp`; with it the beginning of its final name, `SECONDS.MmicrosecondsPpid`, and its name there.
+/// Makes a new file in `tmp`; also returns the beginning of its final name, `SECONDS.MmicrosecondsPpid`, and its name
+/// in `tmp`.
 fn create(tmp: &File, number: usize) -> io::Result<(File, String, String)> {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -239,14 +233,14 @@ fn create(tmp: &File, number: usize) -> io::Result<(File, String, String)> {
         let name = format!("{prefix}_{number}.{}", host_name());
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
         match openat(tmp, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-            // The clock went back to where it was before; it will not stay there.
+            // The clock was set back to a time that was used before; it will go on.
             Err(Errno::EEXIST) => {}
             created => return Ok((created?.into(), prefix, name)),
         }
     }
 }
 
-/// Opens `new`, which is made if it is missing and can be written.
+/// Opens `new`, which is made if it is missing, and checks that it can be written to.
 fn open_new(log: &Log, folder: &File, path: &Path) -> io::Result<File> {
     let open = || files::open_folder_in(folder, path, "new", OFlag::O_RDONLY);
     let new = match open() {
@@ -261,8 +255,8 @@ fn open_new(log: &Log, folder: &File, path: &Path) -> io::Result<File> {
     Ok(new)
 }
 
-/// Makes what is missing of the maildir, for nobody but us. `tmp` is made last, when the others' names are durable: a
-/// maildir with a `tmp` is a whole one, whoever was interrupted while making it.
+/// Makes what is missing of the maildir, for our user alone. `tmp` is made last, when the other folders are durable: so
+/// a maildir that has a `tmp` is complete, even if somebody was interrupted while making it.
 fn make_folders(log: &Log, path: &Path) -> io::Result<()> {
     let maildir = Entry::find(path.components().as_path())?;
     make_folder(maildir.folder(), maildir.name())?;
@@ -279,7 +273,8 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// This machine's name, with the two characters that names of messages cannot have written as maildir(5) wants.
+/// This machine's name, in which the two characters that file names of messages cannot have are escaped as maildir(5)
+/// says.
 fn host_name() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     name.to_string_lossy().replace('/', "\\057").replace(':', "\\072")

@@ -59,12 +59,13 @@ struct Appending<'a> {
     entry: Entry,
     file: File,
     identity: Identity,
-    /// What of the file is ours, once it is locked; a device or FIFO does not give anything back.
+    /// What we have appended, once the file is locked; `None` for a device or FIFO, from which nothing can be taken
+    /// back.
     ours: Option<Ours>,
     /// Whether all of it is on stable storage.
     synced: bool,
     committed: bool,
-    /// Whether it is known what will be the first in it.
+    /// Whether the first copy in it has been announced by [`Appending::next`].
     is_claimed: bool,
 }
 
@@ -249,7 +250,8 @@ fn try_lock_all<'a, 'n>(
 }
 
 impl<'a> Locked<'a> {
-    /// Nothing is locked yet: to close another descriptor of a file would give up its record locks (fcntl(2)).
+    /// Must come before any lock: the drop of a second descriptor of the same file would release its record locks
+    /// (fcntl(2)).
     fn add(&mut self, name: &'a str, appending: Appending<'a>) {
         self.names.push((name, appending.identity));
         if !self.files.iter().any(|known| known.identity == appending.identity) {
@@ -293,9 +295,9 @@ impl<'a> Appending<'a> {
         if self.ours.is_none() {
             return Ok(true);
         }
-        // A program that puts a new file in this one's place lets go of its lock just before it does, and protects
-        // itself with FILE.lock only (Python's `mailbox`, for one). It made that while it had the lock that is ours
-        // now, so there is nothing to see later that is not there now.
+        // Some programs replace the file by a new one, release their lock just before that, and are then protected by
+        // FILE.lock only (for example Python's `mailbox`). They made FILE.lock while they had the lock that we have
+        // now, so it is enough to look for it once.
         if !try_lock(&self.file, self.path(), self.log)?
             || has_dot_lock(self.path())
             || !is_at(self.path(), self.identity)
@@ -358,8 +360,8 @@ impl<'a> Appending<'a> {
         Ok(Some(Stretch { start, beginning: (beginning.len() as u64, records::hash(&beginning)) }))
     }
 
-    /// Whether the text of a message is whole in the file, behind a beginning that is known by its hash. What there is of
-    /// it at the end of the file, if it is not, is cut off: nobody has appended anything behind it.
+    /// Whether the text of a message is whole in the file, behind a beginning with this hash. If only a part of it is
+    /// there, at the end of the file, that part is cut off: nobody has appended anything behind it.
     fn has(&mut self, stretch: &Stretch, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<bool> {
         let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty()) else { return Ok(false) };
         let length = ours.bytes.end;
@@ -373,7 +375,7 @@ impl<'a> Appending<'a> {
         if records::hash(&beginning) != beginning_hash {
             return Ok(false);
         }
-        // In front of the text, this copy has another date.
+        // The beginning is skipped, because this copy has another date in it.
         let mut other_beginning = mboxrd::beginning(copy).len();
         let (mut is_same, mut is_whole) = (true, true);
         let mut found = Vec::new();
@@ -456,7 +458,7 @@ impl<'a> Appending<'a> {
         if ours.bytes.is_empty() {
             return Ok(());
         }
-        // Who protects himself by FILE.lock alone may be about to append.
+        // A program that uses only FILE.lock may be about to append.
         let patience = Instant::now() + ROLLBACK_PATIENCE;
         while has_dot_lock(self.path()) && Instant::now() < patience {
             std::thread::sleep(LONGEST_PAUSE);
@@ -465,7 +467,7 @@ impl<'a> Appending<'a> {
         let length = self.file.metadata().map_err(say)?.len();
         if length > start {
             let are_ours = length <= end && ours.are_in(&self.file, length).map_err(say)?;
-            // Nothing stands between this look and the cut.
+            // This look comes directly before the cut, so that another program has hardly any time in between.
             if !are_ours || self.file.metadata().map_err(say)?.len() != length {
                 return Err("another program has changed the file, and nothing of that is cut off".to_owned());
             }
@@ -505,7 +507,7 @@ impl Ours {
         if are_behind { Ok(()) } else { Err(io::Error::other("another program has changed the file without a lock")) }
     }
 
-    /// Whether they are still in the file, which has this length, as far as their beginning tells.
+    /// Whether our bytes are still in the file, which has this length; only their beginning is compared.
     fn are_in(&self, file: &File, length: u64) -> io::Result<bool> {
         let mut buffer = [0; MAX_BEGINNING];
         let left = length.saturating_sub(self.bytes.start);

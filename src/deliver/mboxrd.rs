@@ -1,8 +1,8 @@
-//! mboxrd, the form of a mailbox that can be taken apart again (mbox(5)): a `From ` line, the message with one more `>`
-//! before every line of `>`s and `From `, an empty line.
+//! mboxrd, the form of a mailbox from which messages can be restored exactly (mbox(5)): a `From ` line, the message
+//! with one more `>` in front of every line that consists of any number of `>` and `From `, an empty line.
 //!
-//! Programs that read mailboxes keep what they know of a message in fields of its header, and believe what they find
-//! there. So these are not to come from a peer: they get other names.
+//! Programs that read mailboxes keep notes on a message in fields of its header, and believe what they find there. A
+//! peer must not be able to write such notes, so these fields are renamed.
 
 use std::io;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::address::ReversePath;
 use crate::date::Asctime;
 use crate::message::{Envelope, RecipientCopy, Spool, for_each_piece};
 
-/// Gives a copy as a message of a mailbox, all of it, so many bytes at a time or some more.
+/// Writes a copy as a message of a mailbox; `take` gets pieces of at least `at_a_time` bytes.
 pub(super) fn write(
     copy: RecipientCopy<'_>,
     spool: &mut Spool,
@@ -33,14 +33,14 @@ pub(super) fn write(
     take(&out)
 }
 
-/// What [`write`] gives in front of the text: the `From ` line and the headers that are ours.
+/// What [`write`] puts in front of the text: the `From ` line and our own headers.
 pub(super) fn beginning(copy: RecipientCopy<'_>) -> Vec<u8> {
     let mut beginning = from_line(copy.envelope).into_bytes();
     Encoder::default().encode(copy.headers().as_bytes(), &mut beginning);
     beginning
 }
 
-/// The line that separates messages: sender and date (mbox(5)). What is no bare word becomes one.
+/// The line that separates messages: sender and date (mbox(5)). Characters that would not fit into one word become `-`.
 fn from_line(envelope: &Envelope<'_>) -> String {
     let sender: String = match &envelope.transaction.reverse_path {
         ReversePath::Null => "MAILER-DAEMON".to_owned(),
@@ -51,7 +51,7 @@ fn from_line(envelope: &Envelope<'_>) -> String {
     format!("From {sender} {}\n", Asctime::in_utc(envelope.received_at))
 }
 
-/// Writes a message as it stands in a mailbox behind its `From ` line, however its text is split.
+/// Writes a message as it stands in a mailbox behind its `From ` line, in whatever pieces its text comes.
 #[derive(Debug, Default)]
 pub struct Encoder {
     fields: Renaming,
@@ -59,7 +59,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Takes the next piece of the message, lines ended by LF, and appends what goes to the file.
+    /// Takes the next piece of the message, lines ended by LF, and appends what has to be written.
     pub fn encode(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let Self { fields, lines } = self;
         fields.rename(text, |piece| lines.quote(piece, out));
@@ -73,15 +73,15 @@ impl Encoder {
     }
 }
 
-/// Puts [`RENAMED`] in front of the names of a header's fields that are among [`READERS_FIELDS`]. A CR ends a line, too: to
-/// some readers it does.
+/// Puts [`RENAMED`] in front of each header field that is named in [`READERS_FIELDS`]. A CR ends a line as well,
+/// because some readers think so.
 #[derive(Debug, Default)]
 struct Renaming {
     place: Place,
-    /// What has come of a name, and how much that is. No longer name matters.
+    /// The bytes of a name so far, and how many they are. Longer names than this cannot be among those.
     name: [u8; LONGEST_NAME],
     length: usize,
-    /// Whether the line before ends with nothing but a CR so far.
+    /// Whether the line before has ended with a CR so far.
     is_behind_cr: bool,
 }
 
@@ -90,14 +90,14 @@ enum Place {
     /// At the beginning of a line of the header, within what may be a name.
     #[default]
     Name,
-    /// Behind it.
+    /// In the rest of the line.
     Line,
     /// Behind the empty line that ends the header.
     Body,
 }
 
 impl Renaming {
-    /// Takes the next piece of the message, and gives what becomes of it.
+    /// Takes the next piece of the message, and emits it with fields renamed.
     fn rename(&mut self, text: &[u8], mut emit: impl FnMut(&[u8])) {
         let mut rest = text;
         while let Some((&byte, behind)) = rest.split_first() {
@@ -135,21 +135,21 @@ impl Renaming {
         READERS_FIELDS.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(self.held()))
     }
 
-    /// What was taken and not given yet.
+    /// What was taken and is not emitted yet.
     fn held(&self) -> &[u8] {
         &self.name[..self.length]
     }
 }
 
-/// Puts a `>` into every line that begins with any number of `>` and `From `, however the text is split. It goes behind
-/// the `>`s that are there, which makes no difference to the result.
+/// Puts a `>` into every line that begins with any number of `>` and `From `, in whatever pieces the text comes. It
+/// goes behind the `>`s that are there, which gives the same result as in front of them.
 #[derive(Debug, Default)]
 struct Quoting {
-    /// Whether the line that has begun is known to need no `>`.
+    /// Whether the current line is known to need no `>`.
     inside_line: bool,
-    /// How many bytes of `From ` have come at the line's start, and are held back.
+    /// How many bytes of `From ` have come at the start of the line and are held back.
     matched: usize,
-    /// Whether `>`s have come at the line's start.
+    /// Whether the line began with `>`.
     has_quotes: bool,
 }
 
@@ -160,7 +160,7 @@ impl Quoting {
         while let Some(&byte) = rest.first() {
             let at_line_start = !self.inside_line && self.matched == 0 && !self.has_quotes;
             if at_line_start && std::mem::take(&mut all_lines_at_once) {
-                // Most texts have no `From ` anywhere, and to see that is a lot faster than to look at every line.
+                // Most texts contain no `From ` at all, and searching for it is much faster than looking at every line.
                 let lines = memchr::memrchr(b'\n', rest).map_or(0, |end| end + 1);
                 if memchr::memmem::find(&rest[..lines], FROM).is_none() {
                     out.extend_from_slice(&rest[..lines]);
@@ -202,7 +202,7 @@ impl Quoting {
     }
 }
 
-/// What is missing of a `From ` line that begins like this; `None` if none of ours does.
+/// What completes a torn `From ` line that begins like this; `None` if it is not one of ours.
 pub(super) fn rest_of_from_line(torn: &[u8]) -> Option<String> {
     let date = Asctime::in_utc(SystemTime::now()).to_string();
     if let Some(rest) = FROM.strip_prefix(torn) {
@@ -220,30 +220,31 @@ pub(super) fn rest_of_from_line(torn: &[u8]) -> Option<String> {
 
 const FROM: &[u8; 5] = b"From ";
 
-/// Fields in which programs that read mailboxes keep what they know of a message, and which they believe.
+/// Fields in which programs that read mailboxes keep notes on a message, and which they believe.
 pub const READERS_FIELDS: [&str; 13] = [
-    // How far the message goes, whatever stands there: formail, Mail::Box for Perl, mutt, Dovecot.
+    // Where the message ends, regardless of what is there: formail, Mail::Box for Perl, mutt, Dovecot.
     "Content-Length",
     "Lines",
-    // Whether it was read, answered, deleted, is a draft: most.
+    // Whether it was read, answered or deleted, or is a draft: most programs.
     "Status",
     "X-Status",
-    // Its labels and its number: Dovecot, and the library of UW IMAP, which is Alpine's.
+    // Its labels and its number: Dovecot, and UW IMAP's library, which Alpine uses.
     "X-Keywords",
     "X-UID",
-    // What they know of the mailbox, in its first message; one with X-IMAP is no message to them, and shown to nobody.
+    // Notes on the whole mailbox in its first message. These programs take a message with X-IMAP for no message and
+    // show it to nobody.
     "X-IMAP",
     "X-IMAPbase",
-    // What POP3 clients know it by, who fetch none twice: qpopper, and Dovecot if it is told so.
+    // How POP3 clients know a message again, so as not to fetch it twice: qpopper, and Dovecot if configured so.
     "X-UIDL",
-    // All of that: Thunderbird, which does not show what is expunged, and Evolution.
+    // All of these notes: Thunderbird, which does not show what is marked as expunged, and Evolution.
     "X-Mozilla-Status",
     "X-Mozilla-Status2",
     "X-Mozilla-Keys",
     "X-Evolution",
 ];
 
-/// What makes another name of theirs; UW IMAP's library does the same.
+/// What is put in front of such a name; UW IMAP's library does the same.
 const RENAMED: &[u8] = b"X-Original-";
 
 /// The length of the longest of these fields' names, in bytes.

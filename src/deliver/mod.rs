@@ -1,11 +1,11 @@
 //! Delivery of one message to all of its destinations, or to none.
 //!
-//! Without a queue that takes an order: what can be taken back is written and synced first ([`mbox`], [`maildir`], [`eml`],
-//! [`print`]), then the one destination that cannot ([`pipe`], [`hpfeeds`], [`amqp`], [`relay`]) has its say, and only then
-//! is the rest committed, which is no more than a rename. Everything prepared is taken back when its value is dropped, on
-//! every way out.
+//! There is no queue, so the order does it: what can be taken back is written and synced first ([`mbox`], [`maildir`],
+//! [`eml`], [`print`]). Then the one destination that cannot take the message back gets it ([`pipe`], [`hpfeeds`],
+//! [`amqp`], [`relay`]). Only then is the rest committed, which is no more than a rename. On every way out, whatever is
+//! prepared and not committed is taken back when its value is dropped.
 //!
-//! Each phase has one `match` that knows every destination, and no `_` in it.
+//! Each phase has one `match` over all destinations without `_`, so that a new destination has to be added to it.
 
 mod amqp;
 mod brokers;
@@ -54,30 +54,30 @@ use crate::smtp::{Delivery, Outcome};
 
 /// What a delivery needs besides the message.
 pub struct Context<'a> {
-    /// Limits and names.
+    /// Limits, names and all other settings.
     pub config: &'a Config,
     /// Where events go.
     pub log: &'a Log,
-    /// Where a request to stop is told.
+    /// Where requests to stop arrive.
     pub signals: &'a Signals,
-    /// What is counted.
+    /// What this process counts.
     pub tally: &'a Tally,
     /// When the connection has to be over.
     pub deadline: Instant,
     /// What runs commands.
     pub runner: &'a Runner<'a>,
-    /// What reaching brokers needs.
+    /// Files and connections for publishing.
     pub brokers: &'a Brokers,
     /// The servers that messages are passed on to.
     pub upstreams: &'a Upstreams<'a>,
-    /// Where messages are reported, if somebody wants that.
+    /// Where messages are reported, if `listen --json` wants that.
     pub reporter: Option<&'a Reporter>,
-    /// What was delivered and may come again, if somebody wants to know.
+    /// Which messages were delivered already, if `exactly_once` wants to know.
     pub records: Option<&'a Records>,
 }
 
-/// Delivers the message to these recipients, a group that has one answer: to every destination, on stable storage or
-/// taken over by whoever is responsible then, or to none.
+/// Delivers the message to these recipients, who share one answer: to every destination, on stable storage or taken
+/// over by somebody who is responsible then, or to none.
 pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
     if let Some(error) = spool.failure() {
         return Err(failure(error, "keeping a large message while it is received"));
@@ -95,7 +95,7 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
     }
     let is_handed_over = group.iter().any(|recipient| recipient.destinations.are_handed_over());
     if is_handed_over {
-        // What cannot be taken back should not be done for nothing.
+        // The hand-over cannot be taken back, so a mailbox in doubt stops it first.
         kept.mailboxes.verify().inspect_err(failed(context, APPEND))?;
     }
     let words = hand_over(context, envelope, group, spool, &mut once)?;
@@ -104,16 +104,16 @@ pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipien
     Ok(words)
 }
 
-/// The answer to a message that had been delivered before, to all of its destinations.
+/// The answer to a message that had already been delivered to all of its destinations.
 fn answered_before(once: &Once<'_>) -> Option<Reply> {
     let answer = reply::accepted_before(once.all_before()?);
     once.tell();
     Some(answer)
 }
 
-/// Logs a delivery that is done, a line for each recipient and destination. Not before the peer has its answer: that must
-/// not wait for a log. `reply` is that answer; in it are the words of a server that has taken the message over.
-/// These had been delivered before.
+/// Logs a finished delivery, one line for each recipient and destination. It is called after the peer has got its
+/// answer, `reply`, which must not wait for the log. A server that has taken the message over may have worded that
+/// reply. `repeated` are the deliveries that had been done before.
 pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply, repeated: &[Repeated]) {
     let Transaction { reverse_path, size, .. } = &*delivery.transaction;
     for recipient in delivery.recipients() {
@@ -151,7 +151,7 @@ fn keep<'a>(
         shown: print::Shown::new(context),
         report: None,
     };
-    // Files that others may wait for are locked when nothing else is left that could make us wait.
+    // Mailboxes that others may wait for are locked last, when nothing is left that could make us wait.
     let mut for_files = Vec::new();
     for Copy { action, recipient, others } in &copies {
         let copy = RecipientCopy { envelope, recipient, others };
@@ -197,8 +197,8 @@ fn keep<'a>(
     Ok(kept)
 }
 
-/// Looks into a mailbox, which is locked then, for a copy that had been delivered before, and takes note of where it will be
-/// for those who have none there.
+/// Looks into a mailbox, which this locks, for a copy that an earlier session delivered, and notes where the new copy
+/// will be. Returns the recipients who have no copy there yet.
 fn find_places<'c>(
     name: &str,
     action: &Keep,
@@ -221,16 +221,16 @@ fn find_places<'c>(
     Ok(others)
 }
 
-/// What goes to one destination.
+/// A copy for one destination, which several recipients may share.
 struct Copy<'a> {
     action: &'a Keep,
     recipient: &'a Mailbox,
-    /// The others whose mail goes there.
+    /// The other recipients who share it.
     others: Vec<&'a Mailbox>,
 }
 
-/// One copy for each destination, in the order of [`Keep`], however many recipients have it in common; none for whom it had
-/// been delivered to before.
+/// One copy for each destination, in the order of [`Keep`], shared by all recipients whose mail goes there. Recipients
+/// whose mail had been delivered there before are left out.
 fn copies<'a>(group: &'a [Recipient], once: &Once<'_>) -> Vec<Copy<'a>> {
     let mut copies: Vec<Copy<'_>> = Vec::new();
     for Recipient { mailbox, destinations, .. } in group {
@@ -247,15 +247,15 @@ fn copies<'a>(group: &'a [Recipient], once: &Once<'_>) -> Vec<Copy<'a>> {
         }
     }
     copies.sort_by(|one, other| match (one.action, other.action) {
-        // In the order of recipients.
+        // Copies in maildirs stay in the order of the recipients.
         (Keep::Maildir(_), Keep::Maildir(_)) => Ordering::Equal,
         (one, other) => one.cmp(other),
     });
     copies
 }
 
-/// Gives the message to whoever will not give it back: one at the most, as the session sees to, for one or more recipients.
-/// What it said, if that is to be passed on.
+/// Hands the message over to the destination that cannot take it back. The session makes sure that there is at most
+/// one, for one or more recipients. Returns its words, if they are to be passed on to the peer.
 fn hand_over(
     context: &Context<'_>,
     envelope: &Envelope<'_>,
@@ -269,7 +269,7 @@ fn hand_over(
         if once.is_handed_over(&recipient.mailbox, &to.action) {
             continue;
         }
-        // One server takes it for all whose mail goes there.
+        // One server takes the message once for all recipients whose mail goes there.
         if handed_over.is_some_and(|other| other.destinations.share_hand_over(&recipient.destinations)) {
             continue;
         }
@@ -297,7 +297,7 @@ fn hand_over(
     Ok(words)
 }
 
-/// What was prepared. Dropped before [`Kept::commit`], it is taken back.
+/// Everything that was prepared. It is taken back if this is dropped before [`Kept::commit`].
 struct Kept<'a> {
     maildirs: maildir::Maildirs<'a>,
     files: eml::Files<'a>,
@@ -307,18 +307,18 @@ struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    /// Lets it stay. What can fail comes first, while everything can still be taken back.
+    /// Makes everything stay. The steps that can fail come first, while everything can still be taken back.
     fn commit(mut self, context: &Context<'_>, id: &str, is_handed_over: bool) -> Result<(), Reply> {
         self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
         if !self.maildirs.are_empty() || !self.files.are_empty() {
             self.maildirs.publish().inspect_err(failed(context, MAILDIR))?;
             self.files.publish().inspect_err(failed(context, EML))?;
-            // That took its time.
+            // Publishing took time, in which another program may have touched a mailbox.
             self.mailboxes.verify().inspect_err(failed(context, APPEND))?;
         }
         if let Some(report) = &self.report {
             let idle = context.config.limits.idle_secs.value;
-            // While others may wait for a mailbox, whoever reads reports is not waited for long.
+            // If others may be waiting for a mailbox, the reader of reports gets less time.
             let patience = if self.mailboxes.are_locked() { idle.min(READER_PATIENCE) } else { idle };
             match report.print(Instant::now() + patience, context.signals) {
                 Ok(()) => {}
@@ -335,12 +335,12 @@ impl Kept<'_> {
     }
 }
 
-/// Counts what kept a message from its destinations.
+/// Counts a failed delivery by destination.
 fn failed(context: &Context<'_>, counter: Counter) -> impl FnOnce(&Reply) {
     move |_| context.tally.count(counter)
 }
 
-/// Says in the log whose copy it was, unless that is said already.
+/// Names the recipients of the copy in the log, unless the reply names somebody already.
 fn about<'a>(recipients: impl Iterator<Item = &'a Mailbox>) -> impl FnOnce(Reply) -> Reply {
     |reply| if reply.subject.is_some() { reply } else { reply.about(names_of(recipients)) }
 }
@@ -350,7 +350,7 @@ fn names_of<'a>(recipients: impl IntoIterator<Item = &'a Mailbox>) -> String {
     recipients.into_iter().map(Mailbox::bare).collect::<Vec<_>>().join(" ")
 }
 
-/// The reply to an error of the system: the sender keeps the mail, whatever it is.
+/// The reply to an error of the system. It is always temporary, so that the sender keeps the mail.
 fn failure(error: &io::Error, doing: &str) -> Reply {
     let cause = format!("{doing}: {error}");
     match error.kind() {
@@ -361,12 +361,13 @@ fn failure(error: &io::Error, doing: &str) -> Reply {
     }
 }
 
-/// Makes the names in a folder durable, as far as its file system knows how.
+/// Makes the names in a folder durable, if its file system can do that.
 fn sync_folder(log: &Log, folder: impl AsFd, path: &Path) -> io::Result<()> {
     tolerate_unsynced(log, path, files::sync_folder(folder))
 }
 
-/// Where folders cannot be synced, what was written into the files was all the same; mail would never come there otherwise.
+/// Some file systems cannot sync folders. The contents of files are synced there all the same, and refusing would mean
+/// that mail can never be delivered to them.
 fn tolerate_unsynced(log: &Log, folder: &Path, synced: io::Result<()>) -> io::Result<()> {
     match synced {
         Err(error) if files::cannot_sync_folders(&error) => {
@@ -377,16 +378,16 @@ fn tolerate_unsynced(log: &Log, folder: &Path, synced: io::Result<()>) -> io::Re
     }
 }
 
-/// What fails when mailboxes, maildirs or files do as a whole.
+/// The counters of destinations whose failure concerns all of their copies together.
 const APPEND: Counter = Family::DeliveryFailures.with("append");
 const MAILDIR: Counter = Family::DeliveryFailures.with("maildir");
 const EML: Counter = Family::DeliveryFailures.with("eml");
 
-/// A message that more servers than this have handled goes in circles (RFC 5321, 6.3).
+/// A message that was handled by more servers than this goes in circles (RFC 5321, 6.3).
 const MAX_HOPS: usize = 100;
 
-/// How long whoever reads reports is waited for while a mailbox is locked.
+/// How long the reader of reports is waited for while a mailbox is locked.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long another program's lock on a mailbox is waited for.
+/// How long a lock that another session or program has is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,12 +1,14 @@
-//! `exactly_once DIR`: a message that comes again, because its sender does not know that we have it, is not delivered again.
+//! `exactly_once DIR`: a message that comes again, because its sender does not know that we have it, is not delivered
+//! twice.
 //!
-//! Before a message is anywhere, [`Once::begin`] looks for records of it ([`super::records`]), one for each recipient and
-//! destination. What says "delivered" is done. What only says where the message was going to be is looked at there. When
-//! the places of the rest are known, and before anything is where a reader could find it, these are made durable
-//! ([`Once::prepare`]). What cannot be looked at has its record when it is done ([`Once::is_taken_over`]), and behind the
-//! last step all say "delivered" ([`Once::commit`]). Dropped before that, it forgets what it has prepared.
+//! First, [`Once::begin`] looks for records of the message ([`super::records`]), one for each recipient and
+//! destination. A record that says "delivered" is proof. A record that only says where the message was about to be is
+//! checked there. When the places of the remaining copies are known, and before a reader could find any of them, these
+//! places are made durable ([`Once::prepare`]). A destination that cannot be checked gets its record when it has the
+//! message ([`Once::is_taken_over`]). After the last step all records say "delivered" ([`Once::commit`]). If this is
+//! dropped before, what was prepared is erased.
 //!
-//! Where something is in doubt the message is delivered: trouble with the records never keeps one from its place.
+//! In doubt the message is delivered: trouble with the records never stops a delivery.
 
 use std::io;
 use std::path::Path;
@@ -21,7 +23,7 @@ use crate::message::{Envelope, Spool};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::Recipient;
 
-/// What is known of a message for a group of its recipients. Nothing, if nobody wants to know.
+/// The records of a message for a group of recipients; empty without `exactly_once`.
 pub(super) struct Once<'a> {
     context: &'a Context<'a>,
     id: &'a str,
@@ -32,7 +34,7 @@ pub(super) struct Once<'a> {
 struct Entry<'a> {
     recipient: &'a Mailbox,
     destination: Destination<'a>,
-    /// As the log has it.
+    /// The destination as the log writes it.
     shown: String,
     tag: Tag,
     stage: Stage,
@@ -45,18 +47,19 @@ enum Destination<'a> {
 }
 
 enum Stage {
-    /// It is to be delivered. An earlier session may have been about to do that, there, and by this name.
+    /// It has to be delivered. An earlier session may have been about to do that at this place, with this identifier.
     New { earlier: Option<(Place, String)> },
-    /// It is going to be there, and the record says so.
+    /// It will be at this place, and the record says so.
     Prepared(Place),
     /// It is delivered.
     Delivered,
-    /// It had been delivered before, by this name.
+    /// It had been delivered before, with this identifier.
     Before(String),
 }
 
 impl<'a> Once<'a> {
-    /// Finds out what of a message had been delivered before. While another session delivers it, that is waited for.
+    /// Finds out which copies had been delivered before. If another session is delivering the same message, this waits
+    /// for it.
     pub(super) fn begin(
         context: &'a Context<'a>,
         envelope: &'a Envelope<'a>,
@@ -85,7 +88,7 @@ impl<'a> Once<'a> {
             {
                 let shown = facts.to_string();
                 let tag = match destination {
-                    // Its subscribers hear of no recipient: for all of them it is published once.
+                    // Subscribers do not see recipients, so the message is published once for all of them.
                     Destination::HandOver(HandOver::Hpfeeds(_)) => {
                         records.tag(&[text.as_ref(), sender.as_bytes(), shown.as_bytes()])
                     }
@@ -99,7 +102,7 @@ impl<'a> Once<'a> {
         }
         once.lock(records)?;
         for entry in &mut once.entries {
-            // Who sends a message twice in one session has not lost sight of the first.
+            // A peer that sends a message twice in one session knows of the first one, so it wants two.
             if records.is_own(entry.tag) {
                 continue;
             }
@@ -112,10 +115,10 @@ impl<'a> Once<'a> {
         Ok(once)
     }
 
-    /// Waits until no other session delivers the same.
+    /// Locks all tags, so that no other session delivers the same message meanwhile.
     fn lock(&self, records: &Records) -> Result<(), Reply> {
         let mut tags: Vec<Tag> = self.entries.iter().map(|entry| entry.tag).collect();
-        // All sessions take them in this order, so that no two wait for each other.
+        // All sessions lock them in this order, so that no two wait for each other.
         tags.sort_unstable();
         tags.dedup();
         let deadline = self.context.deadline.min(Instant::now() + LOCK_PATIENCE);
@@ -133,8 +136,7 @@ impl<'a> Once<'a> {
                 if Instant::now() >= deadline {
                     return Err(reply::message_busy("another session delivers this very message".to_owned()));
                 }
-                self.context.signals.clear();
-                if self.context.signals.stop_requested() {
+                if self.context.signals.is_stopping() {
                     let waiting = "while waiting for another session that delivers this very message";
                     return Err(reply::shutting_down(&self.context.config.domain).because(waiting));
                 }
@@ -145,7 +147,7 @@ impl<'a> Once<'a> {
         Ok(())
     }
 
-    /// Whether there is nothing left to deliver. Then the name that the message had when it was delivered.
+    /// If nothing is left to deliver, the identifier that the message had when it was delivered.
     pub(super) fn all_before(&self) -> Option<&str> {
         let before = self.entries.iter().map(|entry| match &entry.stage {
             Stage::Before(first) => Some(first.as_str()),
@@ -154,17 +156,18 @@ impl<'a> Once<'a> {
         before.reduce(|one, other| one.and(other))?
     }
 
-    /// Whether this recipient's mail had been kept there before.
+    /// Whether this recipient's copy had been delivered there before.
     pub(super) fn is_kept(&self, recipient: &Mailbox, action: &Keep) -> bool {
         self.is_before(recipient, Destination::Keep(action))
     }
 
-    /// Whether this recipient's mail had been handed over there before.
+    /// Whether this recipient's copy had been handed over there before.
     pub(super) fn is_handed_over(&self, recipient: &Mailbox, action: &HandOver) -> bool {
         self.is_before(recipient, Destination::HandOver(action))
     }
 
-    /// What the message is known by when it comes again for this recipient; empty if it would not be.
+    /// The tag that identifies the message for this recipient, for a command's environment; empty without
+    /// `exactly_once`.
     pub(super) fn hash(&self, recipient: &Mailbox, action: &HandOver) -> String {
         let mut entries = self.entries.iter();
         let known = entries.find(|entry| entry.is(recipient, Destination::HandOver(action)));
@@ -175,7 +178,7 @@ impl<'a> Once<'a> {
         self.entries.iter().any(|entry| entry.is(recipient, destination) && matches!(entry.stage, Stage::Before(_)))
     }
 
-    /// Takes note of where a copy for these recipients will be.
+    /// Notes where the copy of these recipients will be.
     pub(super) fn note<'m>(&mut self, recipients: impl Iterator<Item = &'m Mailbox>, action: &Keep, place: &Place) {
         for recipient in recipients {
             self.of(recipient, Destination::Keep(action))
@@ -183,7 +186,8 @@ impl<'a> Once<'a> {
         }
     }
 
-    /// Whether this recipient's copy is whole in a mailbox, where an earlier session was going to put it: `look` tells.
+    /// Whether this recipient's copy is complete in a mailbox where an earlier session was about to put it; `look`
+    /// examines the mailbox.
     pub(super) fn look(
         &mut self,
         recipient: &Mailbox,
@@ -200,7 +204,7 @@ impl<'a> Once<'a> {
         Ok(is_there)
     }
 
-    /// Makes durable where the message will be.
+    /// Makes the noted places durable.
     pub(super) fn prepare(&mut self) {
         let Some(records) = self.context.records else { return };
         let written = self.entries.iter().try_for_each(|entry| match &entry.stage {
@@ -210,7 +214,7 @@ impl<'a> Once<'a> {
         self.tolerate(written.and_then(|()| records.sync()));
     }
 
-    /// Makes durable that somebody has taken the message over for these recipients, who will not give it back.
+    /// Makes durable that the destination which cannot take it back has the message for these recipients.
     pub(super) fn is_taken_over(&mut self, recipients: &[&Mailbox], action: &HandOver) {
         let Some(records) = self.context.records else { return };
         let mut written = Ok(());
@@ -224,7 +228,7 @@ impl<'a> Once<'a> {
         self.tolerate(written.and_then(|()| records.sync()));
     }
 
-    /// The message is everywhere.
+    /// Everything is delivered.
     pub(super) fn commit(mut self) {
         let Some(records) = self.context.records else { return };
         let mut written = Ok(());
@@ -239,7 +243,7 @@ impl<'a> Once<'a> {
                 Stage::Prepared(place) => Some(place),
             };
             if let Some(place) = place {
-                // A power cut may cost this; then who comes again looks there.
+                // A power cut may lose this record; then the prepared one is found, and the place it names is checked.
                 let record = Record { id: self.id.to_owned(), is_delivered: true, place };
                 written = written.and(records.write(entry.tag, &record));
             }
@@ -249,13 +253,13 @@ impl<'a> Once<'a> {
         self.tell();
     }
 
-    /// Has the log hear of what had been delivered before.
+    /// Tells the log which deliveries had been done before.
     pub(super) fn tell(&self) {
         let Some(records) = self.context.records else { return };
         for Entry { recipient, shown, tag, stage, .. } in &self.entries {
             if let Stage::Before(first) = stage {
                 let (to, action, first) = (recipient.to_string(), shown.clone(), first.clone());
-                // The sender is about to be told once more.
+                // The sender gets another 250 for it, which may be lost too.
                 records.set_unconfirmed(*tag, &first);
                 records.add_repeated(Repeated { to, action, first });
             }
@@ -287,7 +291,7 @@ impl Drop for Once<'_> {
         let Some(records) = self.context.records else { return };
         for entry in &self.entries {
             if let Stage::Prepared(_) = entry.stage {
-                // If it stays, whoever comes again looks there, and finds nothing.
+                // If the record stays, the next session checks its place and finds nothing.
                 let _ = records.erase(entry.tag, self.id);
             }
             records.unlock(entry.tag);
@@ -300,7 +304,7 @@ impl Entry<'_> {
         self.destination == destination && self.recipient == recipient
     }
 
-    /// There is a record of it.
+    /// Takes a record of this delivery into account.
     fn found(&mut self, record: Record, context: &Context<'_>) {
         let Record { id, is_delivered, place } = record;
         let is_there = is_delivered
@@ -311,14 +315,14 @@ impl Entry<'_> {
                 (Destination::Keep(Keep::Eml(folder)), Place::File { name, before }) => {
                     tolerated(eml::has(Path::new(folder), name, before), context)
                 }
-                // It is looked at when the mailbox is locked; there is nothing to look at elsewhere.
+                // A mailbox is checked when it is locked; other destinations cannot be checked.
                 (Destination::Keep(_) | Destination::HandOver(_), _) => false,
             };
         self.stage = if is_there { Stage::Before(id) } else { Stage::New { earlier: Some((place, id)) } };
     }
 }
 
-/// Whether it is there, as far as that can be told.
+/// Whether the message was found; an error counts as no.
 fn tolerated(looked: io::Result<bool>, context: &Context<'_>) -> bool {
     looked.unwrap_or_else(|error| {
         context.log.event_once(&Event::NoRecords(&error));
@@ -327,7 +331,7 @@ fn tolerated(looked: io::Result<bool>, context: &Context<'_>) -> bool {
 }
 
 impl Destination<'_> {
-    /// Whether a message is anywhere behind it.
+    /// Whether this destination leaves the message anywhere.
     fn leaves_something(self) -> bool {
         match self {
             Destination::Keep(Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Append(_)) => true,
@@ -343,5 +347,5 @@ impl Destination<'_> {
     }
 }
 
-/// The longest time between two looks whether another session is done.
+/// The longest pause between two attempts to get a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);

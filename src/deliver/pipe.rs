@@ -1,10 +1,10 @@
-//! `pipe COMMAND` and `pipe_raw COMMAND`: `/bin/sh -c COMMAND` with the message on its standard input, as it would stand
-//! in a mailbox or as it is.
+//! `pipe COMMAND` and `pipe_raw COMMAND`: runs `/bin/sh -c COMMAND` with the message on standard input, as it would
+//! stand in a mailbox or as it is.
 //!
-//! Nothing the peer sent is part of the command; it is in environment variables, cleaned of control characters. The
-//! session itself is confined to where no program can be run, so a process outside, the [`Runner`], runs the command: it
-//! was started before the first byte of the peer was read, knows the commands by their numbers, and gives each no
-//! descriptor of ours but two pipes. Out of time, a command is killed with everything it started.
+//! Nothing the peer sent is part of the command; it is in environment variables, without control characters. The
+//! sandbox does not let the session run programs, so a process outside it, the [`Runner`], runs the command. That
+//! process was started before the first byte of the peer was read, knows the commands by number, and passes no
+//! descriptor of ours to a command except two pipes. A command whose time is up is killed with everything it started.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -28,16 +28,16 @@ use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply, Status};
 use crate::wait::{is_ready, timeout};
 
-/// What a command reads.
+/// In which form a command gets the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// What `append` would write: a message of a mailbox, which the command may add to one.
+    /// As `append` would write it, so that the command can add it to a mailbox.
     Mailbox,
-    /// The message itself, for programs that deliver or examine one.
+    /// As it is, for programs that deliver or examine one message.
     Raw,
 }
 
-/// Has the command run and turns its exit status into an answer.
+/// Has the command run, and turns its exit status into an answer to the peer.
 pub(super) fn run(
     context: &Context<'_>,
     command: &str,
@@ -64,15 +64,15 @@ pub(super) fn run(
     }
 }
 
-/// The process that runs commands, as its session sees it. Dropped, it ends.
+/// The process that runs commands, as the session sees it. It ends when this is dropped.
 pub struct Runner<'a> {
-    /// The commands within the peer's reach, by the numbers that the process knows them by.
+    /// The commands that rules have for this peer, with the numbers that the process knows them by.
     commands: Vec<(u32, &'a str)>,
-    /// How to reach it, or why there is none: then mail for commands cannot be delivered, and all other can.
+    /// The connection to the process, or why there is none: then only mail for commands cannot be delivered.
     link: io::Result<Link<'a>>,
 }
 
-/// How a command has ended, as the process says.
+/// How a command has ended, as the process reports it.
 enum Answer {
     Ended { status: ExitStatus, output: Vec<u8> },
     TooSlow { output: Vec<u8> },
@@ -81,9 +81,9 @@ enum Answer {
 }
 
 impl<'a> Runner<'a> {
-    /// Starts the process, if there are commands, and tells it which, and how long one may take; of our environment it gets
-    /// the variables of these names, which are for the commands. What whoever started us left open is not for it, nor for
-    /// any other program from now on.
+    /// Starts the process, if there are commands, and tells it the commands and how long one may take. It gets only
+    /// those variables of our environment that are named here, which are for the commands. Descriptors that our parent
+    /// left open are closed for this process and for any program started later.
     pub fn start(signals: &'a Signals, commands: &[&'a str], time: Duration, variables: &[String]) -> Self {
         let commands: Vec<_> = (0..).zip(commands.iter().copied()).collect();
         let link = match &commands[..] {
@@ -106,12 +106,12 @@ impl<'a> Runner<'a> {
         Self { commands, link }
     }
 
-    /// Tells it that no command is within the peer's reach but these, which are some of those it was started with, in the
+    /// Tells the process that only these commands are left for the peer; they are some of those at the start, in the
     /// same order.
     pub fn keep(&mut self, commands: &[&str]) {
         let before = self.commands.len();
         let mut kept = commands.iter().peekable();
-        // Not the text decides: the same may stand in two lines, for different peers.
+        // Commands are compared by address: two lines for different peers can have the same text.
         self.commands.retain(|(_, command)| kept.next_if(|kept| std::ptr::eq(**kept, *command)).is_some());
         let (Ok(link), true) = (&self.link, self.commands.len() < before) else { return };
         let told = if self.commands.is_empty() { link.end() } else { link.narrow(&self.commands) };
@@ -120,7 +120,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Has a command run with a message. Why the message cannot be read, or the process does not do it, is an error.
+    /// Has a command run with a message. An error means that the message could not be read or the process failed.
     fn have_run(
         &self,
         command: &str,
@@ -140,7 +140,7 @@ impl<'a> Runner<'a> {
         let end = if sent.is_ok() { Kind::End } else { Kind::Abandon };
         let answer = link.send(end, b"", until).and_then(|()| link.answer(until));
         if answer.is_err() {
-            // Whatever it is doing, it is not to go on with it; and the next answer would be that to this message.
+            // The process must not go on with this message, and its next answer would belong to this message too.
             let _ = link.end();
         }
         sent.and(answer)
@@ -160,7 +160,8 @@ impl<'a> Link<'a> {
         close_fds::set_fds_cloexec(3, &[]);
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
-        // Not by `Signals::spawn`: it takes signals over as we did, and none is to end it before it has.
+        // `Signals::spawn` is not used: it would start the process with signals unblocked, and one of them could end it
+        // before it has blocked them itself.
         let process = Command::new(SELF)
             .arg0("mailrecv")
             .arg(RUN_COMMANDS)
@@ -243,7 +244,7 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Waits until the process reads or answers, but no longer than this. A request to stop is noted for later.
+    /// Waits until the process reads or answers, or until this time. A request to stop is only noted.
     fn wait(&self, events: PollFlags, until: Instant) -> io::Result<()> {
         if Instant::now() >= until {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the process that runs commands does not answer"));
@@ -260,7 +261,7 @@ impl<'a> Link<'a> {
         Ok(())
     }
 
-    /// Lets the process end: it sees that nothing more will come.
+    /// Closes our side, so that the process sees that nothing more comes and ends.
     fn end(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
     }
@@ -271,7 +272,7 @@ impl Drop for Link<'_> {
         let _ = self.end();
         let until = Instant::now() + TERM_PATIENCE + PATIENCE;
         loop {
-            // Its end of the connection is closed when it ends, which it may need a moment for.
+            // The process closes its side when it ends, which may take a moment.
             let mut descriptors = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
             match poll(&mut descriptors, timeout(until)) {
                 Ok(0) | Err(Errno::EINTR) if Instant::now() < until => {}
@@ -285,7 +286,7 @@ impl Drop for Link<'_> {
     }
 }
 
-/// The envelope, for the command: the values of [`VARIABLES`].
+/// The values of [`VARIABLES`]: the envelope for the command's environment.
 fn values(copy: RecipientCopy<'_>, hash: &str) -> [String; VARIABLES.len()] {
     let RecipientCopy { envelope, recipient, .. } = copy;
     let local_part = recipient.local_part();
@@ -311,7 +312,8 @@ fn values(copy: RecipientCopy<'_>, hash: &str) -> [String; VARIABLES.len()] {
     ]
 }
 
-/// What an exit status means: sysexits(3), and qmail's 100 and 111. What is not known to be permanent is temporary.
+/// Turns an exit status into an answer: sysexits(3), and qmail's 100 and 111. A status not known to be permanent is
+/// temporary.
 fn answer(status: ExitStatus, cause: impl FnOnce() -> String) -> Result<(), Reply> {
     if status.success() {
         return Ok(());
@@ -332,11 +334,11 @@ fn answer(status: ExitStatus, cause: impl FnOnce() -> String) -> Result<(), Repl
     })
 }
 
-/// How long the process that runs commands may take for what does not depend on a command.
+/// How long the process may take for everything that does not depend on a command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// This program, as it runs, even if another has taken its file's place (proc(5)).
+/// This program as it is running, even if its file was replaced since (proc(5)).
 const SELF: &str = "/proc/self/exe";
 
-/// Why a command cannot be run that nobody was to ask for.
+/// The reason given for a command that was not in the list at the start.
 const OUT_OF_REACH: &str = "no such command was within the peer's reach when the session began";

@@ -1,8 +1,8 @@
-//! `print`: the message for people, to the place where the log is: as a mail program would show it, or as it is.
+//! `print`: shows the message to people, where the log goes: as a mail program would show it, or as it is.
 //!
-//! What has been seen cannot be taken back, so a line says so if the message is refused after all. Who reads the log as
-//! slowly as he likes must not hold up others, so it is shown before any mailbox is locked. Only the beginning of a message
-//! is looked at ([`MOST`]): neither memory nor time grow with it.
+//! What people have seen cannot be taken back, so if the message is refused after all, a line says so. Reading the log
+//! slowly must not hold up others, so messages are shown before any mailbox is locked. Only the beginning of a message
+//! is looked at ([`MOST`]), so that neither memory nor time grow with it.
 
 use std::io;
 use std::time::Instant;
@@ -13,11 +13,12 @@ use crate::log::{Line, NEW, Printer};
 use crate::message::{Attachment, Envelope, Letter, Lines, RecipientCopy, Spool, for_each_piece};
 use crate::smtp::reply::Reply;
 
-/// Copies that people have seen. Dropped before [`Shown::commit`], a line for each says that it was not delivered.
+/// The copies that people have seen. If this is dropped before [`Shown::commit`], a line for each says that it was not
+/// delivered.
 pub(super) struct Shown<'a> {
     context: &'a Context<'a>,
     ids: Vec<String>,
-    /// Until when all copies together may wait for whoever reads the log.
+    /// Until when all copies together may wait for the reader of the log.
     until: Option<Instant>,
 }
 
@@ -28,15 +29,15 @@ impl<'a> Shown<'a> {
 
     /// Shows a copy.
     pub(super) fn show(&mut self, view: View, copy: RecipientCopy<'_>, spool: &mut Spool) -> Result<(), Reply> {
-        // What is begun may have been seen.
+        // From here on people may have seen some of it.
         self.ids.push(copy.envelope.id.to_owned());
-        // As long as a message may take to come in without moving, it may take to go out.
+        // Output gets as much time to go out as input may take without progress.
         let idle = &self.context.config.limits.idle_secs;
         let until = *self.until.get_or_insert_with(|| Instant::now() + idle.value);
         show(self.context, until, view, copy, spool).map_err(|error| failure(&error, "printing the message to the log"))
     }
 
-    /// Lets them stay.
+    /// The copies are delivered, so nothing more is said of them.
     pub(super) fn commit(mut self) {
         self.ids.clear();
     }
@@ -45,7 +46,7 @@ impl<'a> Shown<'a> {
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
-            // If the log takes nothing, nobody has seen the message either, and that was waited for already.
+            // If the log takes no line now, people have not seen the message either, and waiting was done already.
             let mut printer = self.context.log.printer(Instant::now(), self.context.signals);
             let _ = printer.print(&Line::Frame(format!("=== NOT DELIVERED: {id} ==="))).and_then(|()| printer.finish());
         }
@@ -96,14 +97,14 @@ fn envelope_lines(copy: RecipientCopy<'_>) -> Vec<Line> {
     ]
 }
 
-/// What a mail program shows of a message, of the end of which `left_out` octets are missing.
+/// The lines that a mail program would show of a message. `left_out` octets are missing at its end.
 pub fn letter_lines(message: &[u8], left_out: usize, most_lines: usize) -> Vec<Line> {
     let letter = Letter::parse(message);
     let mut lines = Vec::new();
     for name in ["From", "To", "Cc", "Subject", "Date"] {
         match letter.header.value(name) {
             Some(value) => lines.push(Line::Field(name, without_fillers(&value))),
-            // These are looked for.
+            // A reader expects these, so it is said that they are missing.
             None if name != "Cc" => lines.push(Line::Field(name, "(none)".to_owned())),
             None => {}
         }
@@ -130,7 +131,7 @@ pub fn letter_lines(message: &[u8], left_out: usize, most_lines: usize) -> Vec<L
     if left_out > 0 {
         notes.push(format!("{left_out} more bytes, which were not looked at"));
     }
-    // No line of the text begins like that.
+    // No line of the text begins with `===`.
     lines.extend(notes.into_iter().map(|note| Line::Note(format!("=== {note}"))));
     lines
 }
@@ -142,7 +143,7 @@ fn attachment_note(attachment: &Attachment<'_>, is_cut: bool) -> String {
     format!("Attachment: {name}, {media_type}, {more_than}{} bytes", attachment.content().len())
 }
 
-/// A line in parts that a person and a datagram can take.
+/// Cuts a line into parts that are short enough for a screen and a datagram.
 fn in_parts(line: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = line;
@@ -155,13 +156,13 @@ fn in_parts(line: &str) -> Vec<&str> {
     parts
 }
 
-/// A line that cannot be taken for one of ours, which say where a message begins and ends and what it has besides text.
+/// A line that cannot be mistaken for one of ours, which begin with `===`.
 fn without_frame(line: &[u8]) -> Vec<u8> {
     if line.starts_with(b"===") { [b" ", line].concat() } else { line.to_vec() }
 }
 
-/// The text without characters that take no room: newsletters have them by the hundred, and escaped they would fill the
-/// screen. What turns the direction of text stays, and is shown as what it is.
+/// Removes characters that take up no room: newsletters contain hundreds of them, and escaped they would fill the
+/// screen. Characters that change the direction of text stay, and are shown escaped.
 fn without_fillers(text: &str) -> String {
     let is_filler = |character: char| {
         matches!(character,
@@ -178,11 +179,11 @@ fn show_raw(printer: &mut Printer<'_>, spool: &mut Spool) -> io::Result<()> {
     lines.finish(&mut print)
 }
 
-/// How much of a message is looked at, in octets.
+/// How many octets of a message are looked at.
 const MOST: usize = 1024 * 1024;
 
 /// How many recipients are named.
 const MAX_RECIPIENTS: usize = 20;
 
-/// How much of a long line is one line, in bytes.
+/// The longest part of a line, in bytes.
 const MAX_LINE: usize = 1000;

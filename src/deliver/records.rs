@@ -1,12 +1,12 @@
-//! The table of `exactly_once`: where messages are, or will be, whose senders may not know yet that we have them.
+//! The table of `exactly_once`: messages that were or are being delivered, while their senders may not know yet.
 //!
-//! A file of fixed size in a folder that is nobody's but ours. Its first page has a secret, with which what identifies a
-//! message is hashed; each further page has eight records. A record is found by its hash, which says in which page it is;
-//! where a page is full, a new one takes the place of the oldest. It is written over in place, so that to make it durable
-//! is one write to the disk.
+//! It is a file of fixed size in a folder that belongs to us alone. Its first page has a secret key, with which
+//! messages are hashed; each further page has eight records. The hash of a record says in which page it is; if a page
+//! is full, a new record replaces the oldest one. Records are overwritten in place, so that making one durable is a
+//! single write to the disk.
 //!
-//! A record that is damaged counts as none. What others may have written counts for nothing at all: they could make mail
-//! vanish.
+//! A damaged record counts as none. A table that others may have written to is not used at all, because they could make
+//! mail vanish.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -33,62 +33,62 @@ pub struct Records {
     key: hmac::Key,
     /// How long a record counts.
     lifetime: Duration,
-    /// What this session has answered with a 250 that its sender may not have read, each with the message's name.
+    /// The messages of this session whose 250 the sender may not have read yet, each with its identifier.
     unconfirmed: RefCell<Vec<(Tag, String)>>,
-    /// What was found to be delivered already, for the log.
+    /// The deliveries that were found to be done already, for the log.
     repeated: RefCell<Vec<Repeated>>,
-    /// Whether something is written that is not synced.
+    /// Whether something was written that is not synced.
     is_unsynced: Cell<bool>,
 }
 
-/// What a message for one recipient at one destination is known by: a keyed hash.
+/// Identifies a message for one recipient at one destination: a keyed hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tag([u8; HASH]);
 
-/// What is known of such a message.
+/// What the table says of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Our name for it.
+    /// The message's identifier.
     pub(super) id: String,
-    /// Whether it was delivered, and not only going to be.
+    /// Whether the delivery was done; otherwise it was about to be done.
     pub(super) is_delivered: bool,
     pub(super) place: Place,
 }
 
-/// Where it is, or will be, at its destination.
+/// Where the message is at its destination, or will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// There is nothing to look at.
+    /// At a destination that cannot be looked at.
     Nowhere,
     /// In a mailbox.
     Mailbox(Stretch),
-    /// A file of its own, by the name that it has for good, and by the one before that.
+    /// A file of its own: its final name, and its name before that.
     File { name: String, before: String },
 }
 
-/// A message in a mailbox.
+/// Where a message is in a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stretch {
-    /// Where it begins, in bytes.
+    /// The offset of its first byte.
     pub(super) start: u64,
-    /// How much stands in front of its text, in bytes, and the SHA-256 of that.
+    /// How many bytes are in front of its text, and their SHA-256.
     pub(super) beginning: (u64, [u8; HASH]),
 }
 
-/// A message that had been delivered before.
+/// A delivery that had been done before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repeated {
-    /// For whom.
+    /// The recipients.
     pub to: String,
-    /// Where to, as the log has it.
+    /// The destination, as the log writes it.
     pub action: String,
-    /// Its name then.
+    /// The message's identifier at that time.
     pub first: String,
 }
 
 impl Records {
-    /// Opens the table in this folder; either is made if it is missing. Records older than so many days count no more. An
-    /// error if others than we, or root, could have written to it.
+    /// Opens the table in this folder; table and folder are made if they are missing. Records older than `days` do not
+    /// count. It is an error if anybody but us or root could have written to them.
     pub fn open(path: &Path, days: u64) -> io::Result<Self> {
         let folder = match files::open_folder(path, OFlag::O_RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -127,7 +127,7 @@ impl Records {
         Ok(Self { file, key, lifetime, unconfirmed, repeated, is_unsynced: Cell::new(false) })
     }
 
-    /// What a message is known by of which these are the parts.
+    /// The tag of a message that is identified by these parts.
     pub(super) fn tag(&self, parts: &[&[u8]]) -> Tag {
         let mut tag = hmac::Context::with_key(&self.key);
         for part in parts {
@@ -137,7 +137,7 @@ impl Records {
         Tag(octets_of(tag.sign().as_ref()))
     }
 
-    /// Takes the lock of a message, if no other session has it.
+    /// Locks a tag, unless another session has the lock.
     pub(super) fn try_lock(&self, tag: Tag) -> io::Result<bool> {
         match files::lock_byte(&self.file, tag.lock()) {
             Ok(()) => Ok(true),
@@ -146,12 +146,12 @@ impl Records {
         }
     }
 
-    /// Gives it up.
+    /// Releases the lock of a tag.
     pub(super) fn unlock(&self, tag: Tag) {
         let _ = files::unlock_byte(&self.file, tag.lock());
     }
 
-    /// What is known of a message, whose lock we have.
+    /// The record of a tag, whose lock we have to hold.
     pub(super) fn find(&self, tag: Tag) -> io::Result<Option<Record>> {
         let page = self.read(tag)?;
         let slots = page.chunks_exact(SLOT).filter_map(|slot| self.decode(slot));
@@ -159,12 +159,12 @@ impl Records {
         Ok(ours.next().map(|(.., record)| record))
     }
 
-    /// Whether this session has delivered it itself, a moment ago: then who sends it again means it.
+    /// Whether this session itself has just delivered it: then the peer means to send it twice.
     pub(super) fn is_own(&self, tag: Tag) -> bool {
         self.unconfirmed.borrow().iter().any(|(own, _)| *own == tag)
     }
 
-    /// Writes down what is known of a message, in the place of what was known of it before.
+    /// Writes the record of a tag, over an older one if there is one.
     pub(super) fn write(&self, tag: Tag, record: &Record) -> io::Result<()> {
         let slot = self.encode(tag, record)?;
         self.with_page(tag, |page| {
@@ -180,12 +180,12 @@ impl Records {
         Ok(())
     }
 
-    /// Makes everything durable that was written.
+    /// Makes all written records durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         if self.is_unsynced.replace(false) { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// Removes what is known of a message by this name of it. Nobody is worse off if that does not last.
+    /// Removes the record of a tag if it has this identifier. That need not be durable.
     pub(super) fn erase(&self, tag: Tag, id: &str) -> io::Result<()> {
         let is_it =
             |slot: &[u8]| matches!(self.decode(slot), Some((known, _, record)) if known == tag && record.id == id);
@@ -203,15 +203,15 @@ impl Records {
         self.unconfirmed.borrow_mut().push((tag, id.to_owned()));
     }
 
-    /// Whether there are messages of which that is all we know.
+    /// Whether there are messages whose 250 the peer may not have read yet.
     pub fn has_unconfirmed(&self) -> bool {
         !self.unconfirmed.borrow().is_empty()
     }
 
-    /// The peer has shown that it has read all replies: it will not send again what it knows that we have.
+    /// The peer has shown that it has read all replies, so it will not send these messages again.
     pub fn forget_confirmed(&self) {
         for (tag, id) in self.unconfirmed.take() {
-            // It is forgotten in some days in any case.
+            // If this fails, the record is too old some days later.
             let _ = self.erase(tag, &id);
         }
     }
@@ -220,12 +220,13 @@ impl Records {
         self.repeated.borrow_mut().push(repeated);
     }
 
-    /// Hands out what was found to be delivered already.
+    /// Takes the deliveries that were found to be done already.
     pub fn take_repeated(&self) -> Vec<Repeated> {
         self.repeated.take()
     }
 
-    /// Changes one record of a page, which nobody else changes meanwhile: which one, and what it is to be.
+    /// Changes one record of a page while no other session does: `change` gets the page and returns the record's index
+    /// and new content.
     fn with_page(&self, tag: Tag, change: impl FnOnce(&[u8; PAGE]) -> (usize, [u8; SLOT])) -> io::Result<()> {
         let start = tag.page();
         files::wait_for_byte(&self.file, start)?;
@@ -243,7 +244,7 @@ impl Records {
         Ok(page)
     }
 
-    /// Whether a record of this time counts.
+    /// Whether a record of this time still counts.
     fn counts(&self, at: Duration) -> bool {
         now().saturating_sub(at) < self.lifetime
     }
@@ -270,7 +271,7 @@ impl Records {
         Ok(slot)
     }
 
-    /// What a record says, and since when it is there.
+    /// Reads a record: its tag, its time and its content. `None` if it is empty or damaged.
     fn decode(&self, slot: &[u8]) -> Option<(Tag, Duration, Record)> {
         let (proof, rest) = slot.split_at_checked(HASH)?;
         let (tag, text) = rest.split_at_checked(HASH)?;
@@ -302,17 +303,17 @@ impl std::fmt::Debug for Records {
 }
 
 impl Tag {
-    /// For a command's environment.
+    /// In hexadecimal, for a command's environment.
     pub(super) fn hex(self) -> String {
         hex(&self.0)
     }
 
-    /// Where its page begins.
+    /// The offset of its page.
     fn page(self) -> u64 {
         (1 + self.number(0) % PAGES) * PAGE as u64
     }
 
-    /// The octet of the file, far behind its end, that is locked for it.
+    /// The octet whose lock stands for this tag; it is far beyond the end of the file.
     fn lock(self) -> u64 {
         LOCKS | (self.number(8) % LOCKS)
     }
@@ -329,7 +330,7 @@ pub(super) fn hash(octets: &[u8]) -> [u8; HASH] {
     octets_of(digest.finish().as_ref())
 }
 
-/// Makes the table, durable and as a whole, unless somebody else was faster.
+/// Makes the table, durable and complete, unless another session was faster.
 fn make(folder: &File) -> io::Result<()> {
     let mut header = [0; MAGIC.len() + HASH];
     header[..MAGIC.len()].copy_from_slice(MAGIC);
@@ -338,7 +339,8 @@ fn make(folder: &File) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
     let mut file = File::from(openat(folder, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
     let mut fill = || -> io::Result<()> {
-        // Room that is not there yet would have to be found, and be made durable, later on, for one record at a time.
+        // The whole file is written, so that later no write of a single record has to allocate room and make that
+        // durable.
         for _ in 0..LENGTH / PIECE as u64 {
             file.write_all(&[0; PIECE])?;
         }
@@ -385,28 +387,28 @@ fn unhex(digits: &str) -> Option<[u8; HASH]> {
 /// The name of the table in its folder.
 pub(crate) const NAME: &str = "records";
 
-/// How it begins.
+/// The first bytes of the table.
 const MAGIC: &[u8] = b"mailrecv: once 1\n";
 
-/// Of hashes, in bytes.
+/// The length of a hash, in bytes.
 const HASH: usize = 32;
 
-/// Of a record, in bytes.
+/// The length of a record, in bytes.
 const SLOT: usize = 512;
 
-/// Of what is read at a time, in bytes.
+/// The length of a page, which is read as a whole, in bytes.
 const PAGE: usize = 4096;
 
 /// How many pages of records there are: room for 32,768.
 const PAGES: u64 = 4096;
 
-/// Of the table, in bytes: 16 MiB and its first page.
+/// The length of the table, in bytes: 16 MiB and its first page.
 const LENGTH: u64 = (1 + PAGES) * PAGE as u64;
 
-/// How much of it is written at a time when it is made.
+/// How many bytes are written at a time when the table is made.
 const PIECE: usize = PAGE;
 
-/// Where the octets are that are locked for messages: so many, and behind so many.
+/// Where the octets begin that are locked for tags, and how many there are.
 const LOCKS: u64 = 1 << 48;
 
 #[cfg(test)]

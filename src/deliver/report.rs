@@ -1,9 +1,10 @@
-//! What `listen --json` prints: an object for each message that is taken, a line each. mailrecv(8), MESSAGES FOR PROGRAMS,
-//! is the reference; fields are added, and none is renamed or removed.
+//! What `listen --json` prints: a line with a JSON object for each message that is taken. mailrecv(8), MESSAGES FOR
+//! PROGRAMS, is the reference. Fields may be added, but none is renamed or removed.
 //!
-//! `listen` is not in the way of it: sessions inherit its standard output, and take turns by a lock that they inherit as
-//! well. A message is reported when everything else about it has succeeded, and is refused if it cannot be, unless a
-//! command has taken it already. Its attachments may become files (`--attachments`), which are taken back with all else.
+//! Reports do not pass through `listen`: sessions inherit its standard output, and take turns by a lock that they
+//! inherit too. A message is reported when everything else about it has succeeded. If it cannot be reported it is
+//! refused, unless it was handed over already. Its attachments may become files (`--attachments`), which are taken back
+//! with everything else.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -24,18 +25,19 @@ use crate::smtp::reply::Reply;
 use crate::smtp::transaction::Recipient;
 use crate::untrusted::is_invisible;
 
-/// Where messages are reported.
+/// Where and how messages are reported.
 pub struct Reporter {
     output: Outlet,
-    /// Who has it locked may write. It is empty unless somebody has begun a line and not ended it.
+    /// The session that has locked this file may write. The file is empty, except after somebody began a line and did
+    /// not end it.
     turn: File,
-    /// Where attachments become files.
+    /// The folder for attachments, if they become files.
     folder: Option<PathBuf>,
 }
 
 impl Reporter {
-    /// The one that `listen` has for its sessions, if there is one. The descriptors are exchanged for some that commands do
-    /// not inherit, and that wait for nobody.
+    /// The reporter that `listen` has prepared for its sessions, if it has. The inherited descriptors are replaced by
+    /// new ones that commands do not inherit and that do not block.
     pub(crate) fn inherited() -> Option<io::Result<Self>> {
         let numbers = std::env::var(INHERITED).ok()?;
         let (output, turn) = numbers.split_once(' ')?;
@@ -54,7 +56,8 @@ impl Reporter {
         self.folder.as_deref()
     }
 
-    /// Gets ready to report a message. Its attachments are written, until `files` are taken back.
+    /// Prepares the report of a message. Its attachments become files, which belong to `files` until they are
+    /// committed.
     pub(super) fn prepare<'a>(
         &'a self,
         envelope: &'a Envelope<'a>,
@@ -101,7 +104,7 @@ impl Reporter {
         }))
     }
 
-    /// Prints a line when it is our turn, if whoever reads takes it until then. It is given piece by piece.
+    /// Prints a line when it is our turn, in pieces. Fails if it is not our turn, or nobody reads, until this time.
     fn print(
         &self,
         until: Instant,
@@ -123,7 +126,7 @@ impl Reporter {
         patience: &Patience<'_>,
         write: impl FnOnce(&mut ReportLine<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        // Whoever came before us may have been killed in the middle of a line.
+        // An earlier session may have been killed in the middle of its line.
         let line_end = if self.turn.metadata()?.len() > 0 { "\n" } else { "" };
         self.turn.set_len(1)?;
         let outlet = self.output.try_clone()?;
@@ -138,24 +141,25 @@ impl Reporter {
     }
 }
 
-/// What there is to report of a message.
+/// The report of a message, ready to be printed.
 pub(super) struct Report<'a> {
     reporter: &'a Reporter,
     envelope: &'a Envelope<'a>,
     group: &'a [Recipient],
     message: Vec<u8>,
-    /// How many octets of it are missing at the end.
+    /// How many octets are missing at the end of `message`.
     left_out: usize,
     attachments: Vec<Value>,
 }
 
 impl Report<'_> {
-    /// Prints it, if whoever reads reports takes it until then.
+    /// Prints the report; fails if nobody reads it until this time.
     pub(super) fn print(&self, until: Instant, signals: &Signals) -> io::Result<()> {
         self.reporter.print(until, signals, |line| self.write(line))
     }
 
-    /// The object. What can be large is never there as a whole: a message may be most of the memory that we may have.
+    /// Writes the object. Large values are written in pieces, because a message may take up most of the memory that we
+    /// may use.
     fn write(&self, line: &mut ReportLine<'_>) -> io::Result<()> {
         let letter = Letter::parse(&self.message);
         let Envelope { id, peer, transaction, tls, user, .. } = self.envelope;
@@ -196,23 +200,23 @@ impl Report<'_> {
     }
 }
 
-/// A line that is being printed.
+/// A line while it is printed.
 struct ReportLine<'a> {
     outlet: Outlet,
     patience: &'a Patience<'a>,
     pending: String,
-    /// Whether some of it may have been read.
+    /// Whether somebody may have read part of it.
     is_begun: bool,
 }
 
 impl ReportLine<'_> {
-    /// Adds what is JSON already.
+    /// Appends a piece of JSON.
     fn push(&mut self, json: &str) -> io::Result<()> {
         self.pending.push_str(json);
         if self.pending.len() < MAX_PENDING { Ok(()) } else { self.flush() }
     }
 
-    /// Adds texts as one string, a line end between them, or null if there are none.
+    /// Appends texts as one string with line ends between them, or null if there are none.
     fn push_texts<'t>(&mut self, texts: impl IntoIterator<Item = Cow<'t, str>>) -> io::Result<()> {
         let mut texts = texts.into_iter().peekable();
         if texts.peek().is_none() {
@@ -247,8 +251,8 @@ impl ReportLine<'_> {
     }
 }
 
-/// The same JSON with every character escaped that cannot be seen: standard output may be a terminal. Outside of texts
-/// there are none.
+/// Escapes every character in this JSON that cannot be seen, because standard output may be a terminal. There are such
+/// characters inside strings only.
 fn escaped(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len() + 1);
     for character in json.chars() {
@@ -263,7 +267,7 @@ fn escaped(json: &str) -> String {
     escaped
 }
 
-/// What of a name that a stranger chose can be part of a file's name anywhere.
+/// The part of a name from a stranger that is safe in a file name anywhere.
 fn safe_name(name: &str) -> String {
     let is_safe = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_');
     let safe: String =
@@ -271,21 +275,21 @@ fn safe_name(name: &str) -> String {
     if safe.is_empty() { "attachment".to_owned() } else { safe }
 }
 
-/// The variable of the environment by which `listen` tells a session the numbers of two descriptors: where reports go, and
-/// what is locked for that.
+/// The environment variable with which `listen` tells a session two descriptor numbers: that for reports, and that of
+/// the file to lock.
 pub(crate) const INHERITED: &str = "MAILRECV_REPORT";
 
-/// The one that names the folder for attachments.
+/// The environment variable that names the folder for attachments.
 pub(crate) const ATTACHMENTS: &str = "MAILRECV_ATTACHMENTS";
 
-/// How much of a message is reported, in octets: all of it, as the limit for messages is by default.
+/// How many octets of a message are reported: as many as the default limit for messages.
 const MOST: usize = 64 * 1024 * 1024;
 
-/// How much is printed at a time, in bytes, and how much of a text becomes JSON at a time.
+/// How many bytes are written at a time, and how many bytes of a text become JSON at a time.
 const MAX_PENDING: usize = 64 * 1024;
 const MAX_PIECE: usize = 16 * 1024;
 
-/// How many characters of a name are kept.
+/// How many characters of an attachment's name are kept.
 const MAX_NAME: usize = 100;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! The process that runs the commands of one session: this program, started again before the session confines itself.
+//! The process that runs the commands of one session: this program, started again before the session enters its
+//! sandbox.
 //!
-//! It is told which commands there are while nothing of the peer's has been read. From then on the session may be in the
-//! peer's hands, and all it can do is to name one of them by its number, with values for the environment and a message;
-//! anything else is the end. A message that does not come to its end mark is never taken for a whole one: its command is
-//! killed before it can see the end of its input. When the session is gone, so is this process.
+//! It is told the commands before anything that the peer sent is read. From then on the peer may have taken over the
+//! session; but all that a session can do is to name a command by its number, with values for the environment and a
+//! message. Anything else ends this process. A message without its end mark is not taken for a complete one: its
+//! command is killed before it sees the end of its input. This process ends with the session.
 
 use std::convert::Infallible;
 use std::io::{self, PipeReader, Read, Write};
@@ -27,13 +28,13 @@ use crate::signals::Signals;
 use crate::user::Account;
 use crate::wait::{is_ready, timeout};
 
-/// Runs what the session at standard input asks for, until that is gone.
+/// Runs what the session at standard input asks for, until the session is gone.
 pub(crate) fn run() -> Exit {
     let _ = nix::sys::prctl::set_name(c"mailrecv");
-    // As the session, which has the same mail.
+    // As in the session itself: both handle the same mail.
     let _ = nix::sys::prctl::set_dumpable(false);
     let Some(session) = Session::at_standard_input() else { return Exit::Usage };
-    // Signals that are meant for the session, and reach us too, change nothing: it says when it has enough.
+    // Signals for the session may reach us too, and are ignored: the session says when it needs no more commands.
     let Ok(signals) = Signals::new() else { return Exit::OsErr };
     match serve(session, &signals) {
         Err(Trouble::Session(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Exit::Ok,
@@ -41,11 +42,11 @@ pub(crate) fn run() -> Exit {
     }
 }
 
-/// Why something ends that has not come to its end.
+/// Why something could not be done to its end.
 enum Trouble {
-    /// The session is gone, or says what no session says.
+    /// The session is gone, or sent something that no session sends.
     Session(io::Error),
-    /// The system does not let the command go on.
+    /// The system does not let the command run to its end.
     Command(io::Error),
 }
 
@@ -64,10 +65,10 @@ fn serve(mut session: Session, signals: &Signals) -> Result<Infallible, Trouble>
     }
 }
 
-/// What is told before the session confines itself.
+/// The commands that the session named before it entered its sandbox.
 struct Commands {
     time: Duration,
-    /// Each with whether it may still be asked for.
+    /// Each command, and whether it may still be run.
     list: Vec<(String, bool)>,
 }
 
@@ -79,7 +80,7 @@ struct Order<'c> {
 }
 
 impl Commands {
-    /// From here on only these, if they were among those before.
+    /// From now on only these commands may be run, if they could be run before.
     fn keep(&mut self, mut numbers: &[u8]) -> io::Result<()> {
         let mut kept = vec![false; self.list.len()];
         while !numbers.is_empty() {
@@ -95,7 +96,7 @@ impl Commands {
     fn order(&self, mut payload: &[u8]) -> io::Result<Order<'_>> {
         let number = usize::try_from(frames::take_number(&mut payload)?).map_err(io::Error::other)?;
         let Some((command, true)) = self.list.get(number) else { return Err(io::ErrorKind::InvalidData.into()) };
-        // As Postfix does it (local(8)), and by the same names.
+        // The same variables as Postfix sets (local(8)).
         let Account { name, home, shell } = Account::ours();
         let mut environment = vec![
             ("PATH", PATH.to_owned()),
@@ -109,7 +110,7 @@ impl Commands {
             if name == HASH_VARIABLE && value.is_empty() {
                 continue;
             }
-            // A newline could end up in a header, an escape on a terminal.
+            // A newline could end up in a header, an escape sequence on a terminal.
             environment.push((name, value.chars().filter(|c| !c.is_control()).collect()));
         }
         if !payload.is_empty() {
@@ -119,15 +120,15 @@ impl Commands {
     }
 }
 
-/// Who asks.
+/// The session that asks for commands.
 struct Session {
     socket: UnixStream,
     incoming: Incoming,
 }
 
 impl Session {
-    /// `None` if standard input is anything but a local socket without a name: nobody is to run commands from the network,
-    /// or as another user, by a mistake in a super-server's entry.
+    /// `None` if standard input is not an unnamed local socket: a mistake in a super-server's entry must not let
+    /// anybody run commands over the network, or as another user.
     fn at_standard_input() -> Option<Self> {
         use std::os::fd::AsRawFd;
         let input = io::stdin();
@@ -141,7 +142,7 @@ impl Session {
         Some(Self { socket, incoming: Incoming::default() })
     }
 
-    /// The frame that comes first. It is the configuration that makes it long.
+    /// Reads the first frame, the list of commands. Its length depends on the configuration, so it has no limit.
     fn list(&mut self) -> Result<Commands, Trouble> {
         if self.next_within(usize::MAX)? != Kind::List {
             return Err(hostile());
@@ -177,7 +178,7 @@ impl Session {
         }
     }
 
-    /// Runs a command with the message that comes behind its order; what the answer is.
+    /// Runs a command with the message that follows its order; returns the frame that answers.
     fn carry_out(&mut self, order: &Order<'_>, signals: &Signals) -> Result<Vec<u8>, Trouble> {
         let mut has_come = false;
         let answer = match Running::start(signals, order) {
@@ -193,7 +194,7 @@ impl Session {
                 }
             }
         };
-        // The rest of a message that its command did not want, or had no time for.
+        // Skips the rest of a message that the command did not read.
         while !has_come {
             match self.next()? {
                 Kind::Piece => {}
@@ -215,30 +216,30 @@ fn answer(kind: Kind, number: i32, output: &[u8]) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// The number of a system's error, for the session, which words it.
+/// The number of a system error; the session turns it into words.
 fn code(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(Errno::EIO as i32)
 }
 
-/// A command that was started. Dropped, it is killed with its process group, and waited for.
+/// A command that was started. If this is dropped before the command has ended, its process group is killed.
 struct Running<'s> {
     signals: &'s Signals,
     child: Child,
-    /// The command's standard input. It is closed when the whole message is written, and not before the command is
-    /// killed: to see it closed would look like the end of the message.
+    /// The command's standard input. It is closed when the whole message is written, or when the command was killed,
+    /// but not before: a command that sees it closed takes the message for complete.
     input: Option<ChildStdin>,
     output: Output,
     deadline: Instant,
-    /// The exit status, once the child was waited for: its number may belong to somebody else then.
+    /// The exit status, once the child was waited for. From then on its process id may belong to another process.
     status: Option<ExitStatus>,
 }
 
-/// What is waited for, beside the end of the command and what it writes.
+/// What to wait for besides the end of the command and its output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WaitFor {
-    /// Something from the session.
+    /// Input from the session.
     Session,
-    /// That the command reads.
+    /// Room in the command's standard input.
     Room,
     /// Nothing else.
     End,
@@ -250,7 +251,7 @@ impl<'s> Running<'s> {
         let mut child = signals.spawn(
             Command::new(SHELL)
                 .args(["-c", order.command])
-                // Our own environment is what the session passes on.
+                // Our own environment has only what the session has passed on.
                 .envs(order.environment.iter().map(|(name, value)| (name, value)))
                 .process_group(0)
                 .stdin(Stdio::piped())
@@ -265,8 +266,8 @@ impl<'s> Running<'s> {
         Ok(running)
     }
 
-    /// Gives the command the message that comes from the session, and waits for its end. `None` if the time ran out.
-    /// `has_come` tells whether nothing more will come of the message.
+    /// Passes the message from the session to the command and waits for the command's end; `None` if the time ran out.
+    /// `has_come` becomes true when the session has sent the end of the message.
     fn feed(&mut self, session: &mut Session, has_come: &mut bool) -> Result<Option<ExitStatus>, Trouble> {
         while !self.is_over() && !*has_come {
             match session.incoming.read(&session.socket, MAX_FRAME).map_err(Trouble::Session)? {
@@ -292,7 +293,7 @@ impl<'s> Running<'s> {
         Ok(self.status)
     }
 
-    /// Writes a piece of the message. A command that stops reading has its reasons: its exit status decides.
+    /// Writes a piece of the message. If a command stops reading, its exit status decides what that means.
     fn write(&mut self, session: &Session) -> Result<(), Trouble> {
         let mut rest = session.incoming.payload();
         while !rest.is_empty() && !self.is_over() {
@@ -315,14 +316,14 @@ impl<'s> Running<'s> {
         self.status.is_some() || Instant::now() >= self.deadline
     }
 
-    /// Waits until there is what is waited for, the command writes or ends, or its time is up. It is an error if the
-    /// session is gone: nobody is there to hear how the command ends.
+    /// Waits until the wanted event happens, the command writes or ends, or its time is up. It is an error if the
+    /// session is gone, because then nobody hears how the command ends.
     fn wait(&mut self, session: BorrowedFd<'_>, wait_for: WaitFor) -> Result<(), Trouble> {
         self.status = self.child.try_wait().map_err(Trouble::Command)?;
         if self.is_over() {
             return Ok(());
         }
-        // That it sends nothing more is told even where nobody asks whether it has sent something.
+        // The session's end is noticed even while nothing is read from it.
         let gone = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
         let of_session = if wait_for == WaitFor::Session { gone | PollFlags::POLLIN } else { gone };
         let mut descriptors =
@@ -350,12 +351,14 @@ impl<'s> Running<'s> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // A child that ended by itself may leave others behind; one that did not is stopped with all of them.
+        // A command that ended by itself may leave other processes behind; one that did not is killed with all of its
+        // group.
         let group = i32::try_from(self.child.id()).map(Pid::from_raw);
         if let (Ok(group), None) = (group, self.status) {
             let _ = killpg(group, Signal::SIGTERM);
             let patience = Instant::now() + TERM_PATIENCE;
-            // The others may need longer than the first of them, whose end has to be taken note of to be one.
+            // The others may take longer than the first one. That one has to be reaped, or its group would seem to
+            // exist still.
             while Instant::now() < patience && self.child.try_wait().is_ok() && killpg(group, None).is_ok() {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -365,16 +368,16 @@ impl Drop for Running<'_> {
     }
 }
 
-/// What a command writes: the beginning is kept, the rest thrown away, so that it never waits for us.
+/// What a command writes: the beginning is kept and the rest thrown away, so that the command never waits for us.
 struct Output {
     reader: PipeReader,
     first: Vec<u8>,
-    /// Whether nobody holds the other end any more.
+    /// Whether the other end is closed.
     ended: bool,
 }
 
 impl Output {
-    /// Takes what is there, without waiting for more: a grandchild may hold the other end for as long as it likes.
+    /// Reads what is there without waiting for more: a grandchild may keep the other end open for any time.
     fn drain(&mut self) {
         let mut buffer = [0; 4096];
         // Bounded, so that a command that never stops writing cannot hold us here.

@@ -1,5 +1,5 @@
-//! What would happen, for programs: one object on one line. mailrecv(8), EXPLAIN FOR PROGRAMS, is the reference; fields are
-//! added, and none is renamed or removed.
+//! Prints the answer of `explain` for programs: a JSON object on one line. mailrecv(8), EXPLAIN FOR PROGRAMS, is the
+//! reference. Fields may be added, but none is renamed or removed.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{Answer, Destination, Explanation, Stage};
 use crate::config::{Config, Finding, LineName, Origin, Protocol, Verdict};
 use crate::smtp::reply::Reply;
 
-/// `main` is the file that lines are of unless they say otherwise.
+/// `main` is the configuration file; lines that name no file are in it.
 pub(super) fn of(explanation: &Explanation<'_>, config: &Config, main: &Path) -> String {
     let teller = Teller { explanation, config, main };
     format!("{}\n", teller.whole())
@@ -25,7 +25,7 @@ impl Teller<'_> {
     fn whole(&self) -> Value {
         let Explanation { peer, protocol, is_secured, user, notes, connection, sender, recipients } = self.explanation;
         let stages = || self.explanation.stages().filter(|stage| stage.answer.is_some());
-        // What decides is the first refusal, or else the last word.
+        // The first refusal decides, or the last answer if there is none.
         let decisive = stages().find(|stage| !stage.is_accepted()).or_else(|| stages().last());
         json!({
             "accepted": self.explanation.is_accepted(),
@@ -101,7 +101,7 @@ impl Teller<'_> {
     }
 }
 
-/// The reply to a command as the peer reads it.
+/// The reply to a command as the peer receives it.
 fn told_reply(stage: &Stage<'_>) -> Value {
     let sent = stage.answer.as_ref().and_then(|answer| Reply::parse(&answer.sent).ok().flatten());
     sent.map_or(Value::Null, |(Reply { code, status, text, .. }, _)| {

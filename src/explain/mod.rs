@@ -1,6 +1,6 @@
 //! `mailrecv explain`: what would happen to a message, and why. Nothing is delivered, looked up or logged.
 //!
-//! The real session is asked, with the real rules ([`explain`]); what came of it is told for people ([`text`]) or for
+//! The answers come from the real session with the real rules ([`explain`]), and are shown to people ([`text`]) or to
 //! programs ([`json`]).
 
 mod json;
@@ -20,39 +20,39 @@ use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
 use crate::smtp::transaction::Recipient;
 
-/// What would happen.
+/// The answer to a question.
 struct Explanation<'c> {
     peer: &'c Peer,
     protocol: Protocol,
     is_secured: bool,
-    /// Who the peer has logged in as.
+    /// The account that the peer has logged in to.
     user: Option<&'c str>,
-    /// What else is to be known, for people; each of one or more lines.
+    /// Remarks for people, each of one or more lines.
     notes: Vec<&'static str>,
-    /// Whether the peer may talk to us at all.
+    /// The peer's first command, which shows whether it may talk to us at all.
     connection: Stage<'c>,
     sender: Stage<'c>,
-    /// In the order in which they were asked about.
+    /// In the order of the question.
     recipients: Vec<Stage<'c>>,
 }
 
-/// A command and what came of it: nothing, if there was no need for it after a refusal.
+/// A command and the answer to it; no answer if an earlier refusal made the command unnecessary.
 struct Stage<'c> {
     verb: &'static str,
-    /// Whom it is about.
+    /// The address that the command is about.
     address: Option<&'c str>,
     command: String,
     answer: Option<Answer<'c>>,
 }
 
-/// What came of a command.
+/// The answer to a command.
 struct Answer<'c> {
-    /// What was looked at.
+    /// What the rules looked at.
     findings: Vec<Finding<'c>>,
     reply: Reply,
-    /// The reply as it is sent.
+    /// The reply in the form in which it is sent.
     sent: Vec<u8>,
-    /// The line that the log has of a refusal.
+    /// The line in the log, if the reply is a refusal.
     refusal: Option<LogLine>,
     destinations: Vec<Destination>,
 }
@@ -60,22 +60,22 @@ struct Answer<'c> {
 struct Destination {
     action: &'static str,
     arguments: Vec<String>,
-    /// Both, as the configuration has them.
+    /// Action and arguments, as the configuration has them.
     shown: String,
     origin: Origin,
-    /// The line that the log has of each delivery, if it wants one.
+    /// The line in the log for each delivery, if the log wants one.
     log: Option<LogLine>,
 }
 
-/// A line of the log, without date and peer.
+/// A line of the log without date and peer.
 struct LogLine {
     text: String,
     /// Whether the fail2ban filter counts it.
     is_counted: bool,
 }
 
-/// Answers the question on standard output. 0 if mail would be taken for every recipient, 1 if not, 78 if the configuration
-/// has errors.
+/// Answers the question on standard output. Returns 0 if the mail would be accepted for every recipient, 1 if not, and
+/// 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, question: &Question) -> Exit {
     match options.load() {
         Ok(config) => {
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options, question: &Question) -> Exit {
     }
 }
 
-/// Holds the dialogue that the peer would hold, with the real session.
+/// Has the dialogue of such a peer with the real session.
 fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explanation<'c> {
     let peer = &question.peer;
     let is_secured = question.tls || config.tls() == TlsUse::Implicit;
@@ -131,7 +131,7 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
     let needs_name = peer.address.ip().is_some_and(|address| check.value.is_for(address));
     let nameless = (peer.hostname.is_none() && needs_name).then(|| {
         notes.push(NO_NAME);
-        // Why there is no name, only a look-up can tell.
+        // Only a look-up could tell why there is no name.
         reply::worded(&check.refusal, reply::NO_CONFIRMED_NAME).because("...")
     });
     let mut policy = Policy::new(config, peer, Trace::new(true));
@@ -167,12 +167,12 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
     Explanation { peer, protocol: config.protocol, is_secured, user, notes, connection, sender, recipients }
 }
 
-/// A session that is asked command by command.
+/// A session that gets one command after the other.
 struct Dialogue<'c, 'l> {
     session: Session<'c>,
     policy: Policy<'c>,
     log: &'l Log,
-    /// Whether nothing more need be asked.
+    /// Whether the remaining commands are unnecessary.
     is_over: bool,
 }
 
@@ -185,7 +185,7 @@ impl<'c> Dialogue<'c, '_> {
     fn answer(&mut self, command: &str) -> Option<Answer<'c>> {
         let recipients_before = self.recipients();
         let step = match command.contains(['\r', '\n']) {
-            // That would be the end of the command.
+            // The command would end there.
             true => Step::Reply(reply::control_character()),
             false => self.session.receive(format!("{command}\r\n").as_bytes(), &mut Vec::new()).step,
         };
@@ -218,8 +218,8 @@ impl<'c> Dialogue<'c, '_> {
         self.session.transaction().map_or(0, |transaction| transaction.recipients.len())
     }
 
-    /// Where copies for the last recipient would go, and what the log would say of each; a name and a size only a message
-    /// has.
+    /// The destinations of the recipient that was accepted last, and the log line of each delivery, in which the
+    /// identifier and size of a message are left open.
     fn destinations_of_last(&self) -> Vec<Destination> {
         let Some(transaction) = self.session.transaction() else { return Vec::new() };
         let Some(Recipient { mailbox, destinations, .. }) = transaction.recipients.last() else { return Vec::new() };
@@ -239,7 +239,7 @@ impl Explanation<'_> {
         [&self.connection, &self.sender].into_iter().chain(&self.recipients)
     }
 
-    /// Whether mail would be taken for everybody.
+    /// Whether the mail would be accepted for everybody.
     fn is_accepted(&self) -> bool {
         self.stages().all(Stage::is_accepted)
     }
@@ -252,7 +252,7 @@ impl Stage<'_> {
 }
 
 impl Answer<'_> {
-    /// The lines that the log has of it.
+    /// All lines of the log about it.
     fn log(&self) -> impl Iterator<Item = &LogLine> {
         self.refusal.iter().chain(self.destinations.iter().filter_map(|destination| destination.log.as_ref()))
     }
@@ -264,13 +264,13 @@ impl LogLine {
     }
 }
 
-/// An address as it is asked about, which may be typed in the brackets that a command has.
+/// The address in a question, which may be typed with angle brackets.
 fn bare(address: &str) -> &str {
     let address = address.trim();
     address.strip_prefix('<').and_then(|address| address.strip_suffix('>')).unwrap_or(address)
 }
 
-/// The name by which the session is greeted; no host has it (RFC 2606).
+/// The name that we use in EHLO; no host has it (RFC 2606).
 const OUR_NAME: &str = "explain.invalid";
 
 const NO_TLS: &str = "the configuration has no TLS, so no peer comes to this";

@@ -1,4 +1,4 @@
-//! What would happen, for people.
+//! Prints the answer of `explain` for people.
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ fn show(text: &mut String, stage: &Stage<'_>, answer: &Answer<'_>, config: &Conf
     for finding in &answer.findings {
         let _ = writeln!(text, "  {finding}");
     }
-    // What we can do for everybody is no news.
+    // The reply to EHLO says nothing about this peer.
     if stage.address.is_some() || answer.reply.is_negative() {
         for line in String::from_utf8_lossy(&answer.sent).lines() {
             let _ = writeln!(text, "  reply: {line}");

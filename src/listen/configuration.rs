@@ -1,5 +1,5 @@
-//! What `listen` itself wants to know of the configuration: where to log, and which peers an administrator expects.
-//! Sessions read it for themselves.
+//! What `listen` itself needs from the configuration: where to log, and which peers an administrator expects. Sessions
+//! read the configuration themselves.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use crate::cli::Options;
 use crate::config::{self, Config, Diagnostic, Flags, LogTarget, Protocol, Trace, Unusable, Version, Versions};
 use crate::log::{Event, Log};
 
-/// The configuration, as of when it was looked at last.
+/// The configuration, as it was when its files were last looked at.
 pub(super) struct Configuration<'a> {
     options: &'a Options,
-    /// What was read; `None` if nothing could be.
+    /// Which version of the file was read; `None` if it could not be looked at.
     version: Option<Version>,
-    /// The files that it includes.
+    /// The versions of the files that it includes.
     included: Versions,
     loaded: Result<Config, Unusable>,
-    /// When that was.
+    /// When the files were last read.
     looked: Instant,
-    /// One that never waits: while we do, nobody is served.
+    /// A log that never waits: while `listen` waits, nobody is served.
     log: Log,
 }
 
 impl<'a> Configuration<'a> {
     pub(super) fn load(options: &'a Options) -> Self {
-        // Looked at first: a change while it is read is one since.
+        // The version is looked at first, so that a change during reading is noticed later.
         let version = Version::at(&options.config);
         Self::of(options, version, options.load())
     }
@@ -39,8 +39,8 @@ impl<'a> Configuration<'a> {
         Self { options, version, included, loaded, looked: Instant::now(), log }
     }
 
-    /// Reads it again if it has changed, or could not be read for a reason that may have passed; but never when that would
-    /// take time. What could be read last counts until then. Returns whether it is as it is now.
+    /// Reads the configuration again if it has changed, or if an error may have passed; but not if that would take
+    /// time. Then the last version stays in use. Returns whether it is up to date.
     pub(super) fn refresh(&mut self) -> bool {
         let path = &self.options.config;
         let version = Version::at(path);
@@ -54,7 +54,8 @@ impl<'a> Configuration<'a> {
         true
     }
 
-    /// Waits a moment for the end of an edit: what somebody asks for behind it is about the files as they are then.
+    /// Waits a moment for the end of an edit: somebody who sends a signal after an edit wants to hear about the edited
+    /// files.
     pub(super) fn wait_for_quiet(&mut self) {
         let until = Instant::now() + MOMENT;
         while !self.refresh() && Instant::now() < until {
@@ -62,24 +63,24 @@ impl<'a> Configuration<'a> {
         }
     }
 
-    /// The log, where it is wanted now.
+    /// The log, at the place where it is wanted now.
     pub(super) fn log(&mut self) -> &Log {
         self.refresh();
         &self.log
     }
 
-    /// Whom sessions become, if we can make them that.
+    /// The user that sessions become, if `listen` runs as root and so can let them.
     pub(super) fn user(&self) -> Option<&str> {
         let user = self.loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
         user.as_deref().filter(|_| nix::unistd::geteuid().is_root())
     }
 
-    /// Every reason why it cannot be used.
+    /// All errors in it.
     pub(super) fn errors(&self) -> &[Diagnostic] {
         self.loaded.as_ref().err().map_or(&[], |unusable| &unusable.errors)
     }
 
-    /// Tells the log of the errors.
+    /// Writes the errors to the log.
     pub(super) fn log_errors(&mut self) {
         self.refresh();
         for error in self.errors() {
@@ -87,7 +88,7 @@ impl<'a> Configuration<'a> {
         }
     }
 
-    /// What there is to know for who asks how we are.
+    /// The status line for systemd.
     pub(super) fn status(&self) -> String {
         match self.errors().len() {
             0 => "Accepting connections".to_owned(),
@@ -95,13 +96,13 @@ impl<'a> Configuration<'a> {
         }
     }
 
-    /// What sessions would speak, as far as is known.
+    /// The protocol of sessions, as far as it is known.
     pub(super) fn protocol(&self) -> Protocol {
         let configured = self.loaded.as_ref().map_or(Protocol::Smtp, |config| config.protocol);
         self.options.protocol.unwrap_or(configured)
     }
 
-    /// What the file, as it is now, makes of a peer at this address.
+    /// What the current configuration says of a peer at this address.
     pub(super) fn standing(&mut self, peer: IpAddr) -> Standing {
         self.refresh();
         match &self.loaded {
@@ -125,8 +126,8 @@ fn open_log(options: &Options, loaded: &Result<Config, Unusable>) -> Log {
     Log::new(target, Flags::default(), true, super::LISTEN.to_owned()).without_waiting()
 }
 
-/// Between two looks at a configuration that cannot be used and has not changed.
+/// How long a configuration with errors stays in use before it is read again without having changed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an edit is waited for.
+/// How long to wait for the end of an edit.
 const MOMENT: Duration = Duration::from_millis(200);

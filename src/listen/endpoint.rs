@@ -1,8 +1,8 @@
-//! Where the metrics are fetched: as much of HTTP/1.1 (RFC 9110, RFC 9112) as that takes.
+//! The HTTP server for the metrics: only those parts of HTTP/1.1 (RFC 9110, RFC 9112) that this needs.
 //!
-//! Whoever fetches them is served between two looks at the peers, and can hold up nothing: there are [`MOST`] at once, each
-//! with a few seconds and little to say, nothing is waited for, and a connection has one answer. When all places are taken
-//! the one that has had its place for longest makes room.
+//! It is served between two looks at the peers and can hold up nothing: at most [`MOST`] clients are connected at once,
+//! each for a few seconds and with a short request, nothing blocks, and each connection gets one answer. When all
+//! places are taken, the client that was connected first makes room.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,11 +14,11 @@ use nix::poll::{PollFd, PollFlags};
 use crate::metrics::CONTENT_TYPE;
 use crate::net::listener::ListeningSocket;
 
-/// The sockets for that and who has connected.
+/// The listening sockets and the clients that are connected.
 #[derive(Default)]
 pub(super) struct Endpoint {
     sockets: Vec<ListeningSocket>,
-    /// In the order in which they came.
+    /// The clients, in the order in which they connected.
     scrapers: Vec<Scraper>,
     /// Until when nobody is accepted, because descriptors are short.
     pause: Option<Instant>,
@@ -29,29 +29,29 @@ impl Endpoint {
         Self { sockets, ..Self::default() }
     }
 
-    /// Whether anybody can ask.
+    /// Whether the metrics are served anywhere.
     pub(super) fn is_there(&self) -> bool {
         !self.sockets.is_empty()
     }
 
-    /// Where the metrics are.
+    /// The listening sockets.
     pub(super) fn sockets(&self) -> &[ListeningSocket] {
         &self.sockets
     }
 
-    /// What to wait for.
+    /// The descriptors to poll.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = PollFd<'_>> {
         let sockets = self.sockets.iter().filter(|_| self.pause.is_none());
         let sockets = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         sockets.chain(self.scrapers.iter().map(|scraper| PollFd::new(scraper.stream.as_fd(), scraper.waits_for())))
     }
 
-    /// When to go on at the latest.
+    /// When [`Endpoint::go_on`] has to be called at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.scrapers.iter().map(|scraper| scraper.deadline).chain(self.pause).min()
     }
 
-    /// Does what can be done at once; `metrics` writes them down for somebody who wants them.
+    /// Does everything that is possible without waiting; `metrics` produces the text for a client that asks for it.
     pub(super) fn go_on(&mut self, metrics: impl Fn() -> String) {
         let now = Instant::now();
         self.pause = self.pause.filter(|until| *until > now);
@@ -66,7 +66,7 @@ impl Endpoint {
             for _ in 0..MOST {
                 match socket.accept() {
                     Ok((stream, _)) => {
-                        // Of a Unix socket all calls are the same.
+                        // The same calls work on a stream from a Unix socket.
                         let stream = TcpStream::from(stream);
                         stream.set_nonblocking(true)?;
                         if self.scrapers.len() == MOST {
@@ -84,7 +84,7 @@ impl Endpoint {
     }
 }
 
-/// Somebody who has connected.
+/// A client that is connected.
 struct Scraper {
     stream: TcpStream,
     deadline: Instant,
@@ -92,12 +92,12 @@ struct Scraper {
 }
 
 enum State {
-    /// The request, as far as it has come.
+    /// The request, as far as it has been received.
     Asking(Vec<u8>),
-    /// The answer, as far as it has not left.
+    /// The rest of the answer that was not sent yet.
     Answering(Vec<u8>),
-    /// The answer has left. To close the connection with something unread in it could take the answer back
-    /// (RFC 9112, section 9.6); so many octets of that are read.
+    /// The answer was sent. Closing a connection with unread input could make the client lose the answer (RFC 9112,
+    /// section 9.6), so up to this many octets are still read.
     Leaving(usize),
 }
 
@@ -109,7 +109,7 @@ impl Scraper {
         }
     }
 
-    /// Goes on until something has to be waited for. An error is the end.
+    /// Goes on until it would have to wait. An error ends the connection.
     fn go_on(&mut self, metrics: &impl Fn() -> String) -> io::Result<()> {
         loop {
             let gone_on = match &mut self.state {
@@ -137,7 +137,7 @@ impl Scraper {
             match gone_on {
                 Ok(Some(state)) => self.state = state,
                 Ok(None) if matches!(self.state, State::Answering(_)) => {}
-                // Others have their turn before the next piece.
+                // Other clients have their turn before the next piece.
                 Ok(None) => return Ok(()),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
                 Err(error) => return Err(error),
@@ -146,7 +146,7 @@ impl Scraper {
     }
 }
 
-/// Appends what has come, once. The end of it is an error.
+/// Appends what has come, with a single read. The end of the input is an error.
 fn read(mut stream: &TcpStream, to: &mut Vec<u8>) -> io::Result<()> {
     let mut buffer = [0; 2048];
     match stream.read(&mut buffer)? {
@@ -158,7 +158,7 @@ fn read(mut stream: &TcpStream, to: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
-/// The answer, once the request is there as a whole, or is none.
+/// The answer to a request; `None` if the request is not complete.
 fn answer(request: &[u8], metrics: impl Fn() -> String) -> Option<Vec<u8>> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
@@ -189,19 +189,19 @@ fn answer(request: &[u8], metrics: impl Fn() -> String) -> Option<Vec<u8>> {
     Some(if is_head { head } else { head + &body }.into_bytes())
 }
 
-/// Where the metrics are.
+/// The path of the metrics.
 const PATH: &str = "/metrics";
 
-/// How many may be connected at once.
+/// How many clients may be connected at once.
 const MOST: usize = 16;
 
-/// How long each has from connect to close.
+/// How long a client may be connected.
 const TIME: Duration = Duration::from_secs(5);
 
-/// Between two tries to accept somebody.
+/// How long nobody is accepted after accepting has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Octets of a request, and fields in it; Prometheus sends some 250 octets.
+/// The longest request in octets, and the most fields in it; Prometheus sends about 250 octets.
 const LONGEST_REQUEST: usize = 8192;
 const MOST_FIELDS: usize = 64;
 

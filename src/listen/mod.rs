@@ -1,7 +1,7 @@
 //! `mailrecv listen`: the built-in super-server. It accepts connections and starts a receiver for each, with the
-//! connection as descriptors 0 and 1; it never reads a byte of what peers send.
+//! connection as descriptors 0 and 1. It never reads what peers send.
 //!
-//! systemd may hold the sockets: then they stay open while we are restarted, and peers wait in them.
+//! If systemd holds the sockets, they stay open while `listen` is restarted, and peers wait in them.
 
 mod configuration;
 mod endpoint;
@@ -44,10 +44,10 @@ use endpoint::Endpoint;
 use reports::Reports;
 use sessions::{Session, Sessions};
 
-/// Listens until SIGTERM or SIGINT, or as many messages were taken, or as much time has passed, as the options say. Returns
-/// the exit status.
+/// Listens until SIGTERM or SIGINT, or until the number of messages or the time in the options is reached. Returns the
+/// exit status.
 pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
-    // On a terminal SIGHUP says that nobody is there any more, to a daemon that somebody wants a reload.
+    // On a terminal SIGHUP means that the terminal is gone, to a daemon that it should reload.
     let signals = if io::stdin().is_terminal() { Signals::new() } else { Signals::of_a_daemon() };
     let passed = systemd::passed_sockets();
     let are_passed = !passed.is_empty();
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
     for (name, socket) in passed {
         match socket {
             Ok(socket) => sockets.push((name, socket)),
-            // Peers at the others are not to wait for its repair.
+            // Peers at the other sockets should not have to wait until this one is repaired.
             Err(error) => _ = cannot_listen(&error),
         }
     }
@@ -65,11 +65,12 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
     let mut configuration = Configuration::load(options);
     if !configuration.errors().is_empty() {
         if sockets.is_empty() {
-            // Better to learn of a mistake now than from the first peer.
+            // It is better to learn of a mistake now than from the first peer.
             report(&options.config, configuration.errors().iter());
             return Exit::Config;
         }
-        // These peers come whether we listen or not, and are to hear that it is a mistake of ours: each session says so.
+        // systemd accepts these peers whether we run or not. They should hear that the fault is ours, and each session
+        // tells its peer.
         configuration.log_errors();
     }
     let listener = signals.and_then(|signals| Listener::new(options, listen, signals, configuration, sockets));
@@ -89,11 +90,11 @@ pub(crate) fn run(options: &Options, listen: &ListenOptions) -> Exit {
 enum End {
     /// Somebody asked us to.
     Asked,
-    /// As many messages were taken as were wanted.
+    /// As many messages were taken as the options want.
     Counted,
-    /// They have not come in time.
+    /// The time is up and fewer messages were taken.
     TimedOut,
-    /// What was to be told of messages goes nowhere.
+    /// Nobody reads the reports of messages any more.
     NobodyReads,
 }
 
@@ -105,25 +106,25 @@ fn cannot_listen(error: &anyhow::Error) -> Exit {
 struct Listener<'a> {
     options: &'a ListenOptions,
     configuration: Configuration<'a>,
-    /// What receivers are started from.
+    /// The program that is started for each connection.
     program: PathBuf,
     /// Their arguments.
     arguments: Vec<OsString>,
-    /// Where peers connect, each with a name if it was passed to us.
+    /// The sockets, each with its name if systemd passed it.
     sockets: Vec<(String, ListeningSocket)>,
     signals: Signals,
-    /// How often systemd wants to hear that we are not stuck, and when next.
+    /// How often systemd wants to hear that we are alive, and when next.
     watchdog: Option<(Duration, Instant)>,
     sessions: Sessions,
-    /// What there was of everything, but for what sessions that are not over have counted.
+    /// What all sessions have counted, except those that still run.
     counts: Counts,
-    /// Where that is told.
+    /// Where the counts can be fetched.
     endpoint: Endpoint,
-    /// How many sessions can have a record of what they count.
+    /// How many sessions can have a file for their counts; each takes a descriptor.
     most_records: usize,
-    /// What systemd was told.
+    /// The status that systemd was last told.
     status: String,
-    /// When the time is over that somebody has for us.
+    /// When `listen` ends, if it has a time limit.
     until: Option<Instant>,
     /// Where sessions report messages.
     reports: Option<Reports>,
@@ -171,7 +172,7 @@ impl<'a> Listener<'a> {
 
     fn run(&mut self) -> anyhow::Result<End> {
         self.announce()?;
-        // While descriptors or processes are short, accepting again at once would only burn time.
+        // If descriptors or processes are short, accepting again at once would only burn CPU time.
         let mut pause = None;
         let end = loop {
             if let Some(end) = self.end() {
@@ -184,7 +185,7 @@ impl<'a> Listener<'a> {
                     pause = Some(Instant::now() + Duration::from_secs(1));
                 }
             }
-            // Last, because what happens while a session is started does not wake us.
+            // These come last: a signal that arrives while a session is started does not wake us.
             if self.signals.take_reload() {
                 self.reload();
             }
@@ -202,10 +203,10 @@ impl<'a> Listener<'a> {
         self.endpoint = Endpoint::default();
         self.stop(match end {
             End::Asked => self.options.grace,
-            // Who started us waits for us.
+            // The program that started us waits for our end.
             End::Counted | End::TimedOut | End::NobodyReads => self.options.grace.min(LAST_WORDS),
         });
-        // Whoever reads the last report may be gone before its session has counted it.
+        // The program that reads reports may be gone before the session has counted the last message.
         Ok(if end == End::NobodyReads && self.has_counted() { End::Counted } else { end })
     }
 
@@ -223,13 +224,13 @@ impl<'a> Listener<'a> {
         self.until.is_some_and(|until| Instant::now() >= until).then_some(End::TimedOut)
     }
 
-    /// Whether as many messages were taken as are wanted.
+    /// Whether as many messages were taken as the options want.
     fn has_counted(&self) -> bool {
         let taken = || counts_until_now(&self.counts, &self.sessions).get(const { Family::Messages.with("accepted") });
         self.options.count.is_some_and(|count| taken() >= count)
     }
 
-    /// One line, when connections are accepted; whoever started us may be waiting for it.
+    /// Prints one line when connections are accepted, because whoever started us may be waiting for it.
     fn announce(&self) -> anyhow::Result<()> {
         let mut listening = "listening on".to_owned();
         for (name, socket) in &self.sockets {
@@ -245,7 +246,7 @@ impl<'a> Listener<'a> {
         if let Some(file) = &self.options.ready_file {
             self.write_ready_file(file).with_context(|| format!("writing {}", file.display()))?;
         }
-        // Nobody has to be interested.
+        // It does not matter whether anybody reads it.
         if self.reports.is_some() {
             let _ = writeln!(io::stderr(), "mailrecv: {listening}");
         } else {
@@ -255,10 +256,10 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    /// Makes the file that says where we listen. Whoever waits for it finds it whole or not at all.
+    /// Makes the file that says where we listen. It appears only when it is complete.
     fn write_ready_file(&self, file: &Path) -> anyhow::Result<()> {
         let addresses: String = self.sockets.iter().map(|(_, socket)| format!("{socket}\n")).collect();
-        // As umask(2) has it, and not for us alone: whoever waits for it may be another user.
+        // Its permissions follow umask(2), because another user may be waiting for it.
         let permissions = Permissions::from_mode(0o666);
         let mut new = tempfile::Builder::new().permissions(permissions).tempfile_in(files::directory_of(file))?;
         new.write_all(addresses.as_bytes())?;
@@ -266,14 +267,14 @@ impl<'a> Listener<'a> {
         Ok(())
     }
 
-    /// Says that there is nothing to reload, and what a session would say of the configuration as it is now.
+    /// Says that there is nothing to reload, and what errors sessions would find in the configuration now.
     fn reload(&mut self) {
         self.configuration.wait_for_quiet();
         self.configuration.log().event_about(LISTEN, &Event::NothingToReload);
         self.configuration.log_errors();
     }
 
-    /// Tells systemd how things are, if that has changed.
+    /// Tells systemd the status, if it has changed.
     fn tell_status(&mut self) {
         self.configuration.refresh();
         let status = self.configuration.status();
@@ -283,7 +284,7 @@ impl<'a> Listener<'a> {
         }
     }
 
-    /// Forgets sessions that are over. Of those that say nothing themselves, because they were killed, the log hears here.
+    /// Forgets sessions that have ended. A session that was killed could log nothing, so that is done here.
     fn reap(&mut self) {
         for (Session { peer, record, .. }, signal) in self.sessions.reap() {
             let counted = record.and_then(|record| record.read().ok()).unwrap_or_default();
@@ -297,7 +298,7 @@ impl<'a> Listener<'a> {
         }
     }
 
-    /// Says how things are.
+    /// Logs how many sessions there are and were.
     fn report(&mut self) {
         self.reap();
         let (served, turned_away) = (self.counts.sum(Family::Connections), self.counts.sum(Family::ConnectionsRefused));
@@ -313,7 +314,7 @@ impl<'a> Listener<'a> {
             descriptors.extend(self.sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
             descriptors.extend(self.reports.iter().map(|reports| PollFd::new(reports.output(), PollFlags::empty())));
         }
-        // A session that goes on does not wake us when it has taken a message.
+        // No event tells us that a running session has taken a message.
         let next_count = self.options.count.map(|_| Instant::now() + COUNT_INTERVAL);
         let until = pause.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain(self.endpoint.deadline());
         let until = until.chain(next_count).chain(self.until).min();
@@ -340,7 +341,7 @@ impl<'a> Listener<'a> {
             match self.sockets[number].1.accept() {
                 Ok((stream, peer)) => self.serve(&stream, peer)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // The peer gave up before we came to it.
+                // The peer gave up before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -384,14 +385,14 @@ impl<'a> Listener<'a> {
     fn start(&self, stream: &OwnedFd) -> io::Result<(Pid, Option<Record>)> {
         let record = self.new_record();
         let process = match self.start_from(&self.program, stream, record.as_ref()) {
-            // While a package is replaced its file may be missing.
+            // The file may be missing while a package is replaced.
             Err(_) => self.start_from(Path::new(RUNNING_PROGRAM), stream, record.as_ref())?,
             Ok(started) => started,
         };
         Ok((process, record.filter(|record| record.keep().is_ok())))
     }
 
-    /// A record for one more session, if somebody wants the numbers. A session without one is better than none.
+    /// A file for the counts of one more session, if they are wanted. A session without one is better than no session.
     fn new_record(&self) -> Option<Record> {
         let is_wanted = (self.endpoint.is_there() || self.options.count.is_some())
             && self.sessions.records().count() < self.most_records;
@@ -400,7 +401,7 @@ impl<'a> Listener<'a> {
 
     fn start_from(&self, program: &Path, stream: &OwnedFd, record: Option<&Record>) -> io::Result<Pid> {
         let (input, output) = (stream.try_clone()?, stream.try_clone()?);
-        // A process group of its own, so that Ctrl-C on a terminal reaches us alone, who let it finish.
+        // A process group of its own, so that Ctrl-C on a terminal reaches only us, and we let the session finish.
         let mut command = Command::new(program);
         command.arg0("mailrecv").process_group(0).args(&self.arguments).stdin(input).stdout(output);
         systemd::withhold(&mut command);
@@ -417,15 +418,15 @@ impl<'a> Listener<'a> {
         i32::try_from(process.id()).map(Pid::from_raw).map_err(io::Error::other)
     }
 
-    /// Lets sessions end by themselves for a while, or until we are told to stop again, then asks them to. They do at the
-    /// next point where nothing is half done, which their own deadlines bound; to kill one in a delivery could lose or
-    /// double mail.
+    /// Lets sessions end by themselves for a while, or until we are told to stop again; then asks them to end. They do
+    /// so when no delivery is half done, which their own deadlines bound. Killing a session in a delivery could lose or
+    /// duplicate mail.
     fn stop(&mut self, grace: Duration) {
         self.signals.forget_stop();
         let deadline = Instant::now() + grace;
         self.reap();
         if !self.sessions.is_empty() {
-            // Those that are about to end are not worth a word.
+            // Sessions that end within a moment are not worth a message.
             self.wait_for_sessions(deadline);
         }
         if let count @ 1.. = self.sessions.len() {
@@ -440,14 +441,14 @@ impl<'a> Listener<'a> {
         }
     }
 
-    /// Waits for the end of some session, but no longer than this.
+    /// Waits until a session ends, but no longer than this.
     fn wait_for_sessions(&mut self, until: Instant) {
         let _ = self.wait(Some(until.min(Instant::now() + Duration::from_millis(200))));
         self.reap();
     }
 }
 
-/// Everything, and how things are.
+/// All counts, including those of running sessions.
 fn counts_until_now(counts: &Counts, sessions: &Sessions) -> Counts {
     let mut counts = counts.clone();
     sessions.records().filter_map(|record| record.read().ok()).for_each(|counted| counts.take_in(&counted));
@@ -455,22 +456,22 @@ fn counts_until_now(counts: &Counts, sessions: &Sessions) -> Counts {
     counts
 }
 
-/// Each takes a descriptor; the other half is for all else.
+/// Each takes a descriptor; half of the descriptors are kept for everything else.
 fn most_records() -> usize {
     let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
     usize::try_from(most).unwrap_or(usize::MAX)
 }
 
-/// Says one thing to a peer that gets no session. One write into an empty socket buffer; a peer that cannot take that gets
-/// nothing.
+/// Tells a peer that gets no session one thing, with a single write into an empty socket buffer. If that does not fit,
+/// the peer gets nothing.
 fn say(stream: &OwnedFd, reply: &Reply) {
     let mut bytes = Vec::new();
     reply.encode(false, &mut bytes);
     let _ = send(stream.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
-/// This program by the name that it was started by, so that sessions are of the binary that is installed when they start.
-/// A link is followed anew each time. Where /proc is not mounted, whoever started us has to be believed.
+/// This program, by the name under which it was started, so that sessions run the binary that is installed when they
+/// start; a symbolic link is followed anew each time. Without /proc that name is used as it is.
 fn program() -> PathBuf {
     let told = std::env::args_os().next().map(PathBuf::from).filter(|told| told.components().count() > 1);
     let told = told.and_then(|told| std::path::absolute(told).ok());
@@ -479,7 +480,7 @@ fn program() -> PathBuf {
     told.filter(|told| identity(told) == identity(Path::new(RUNNING_PROGRAM))).unwrap_or(running)
 }
 
-/// The options, as the receivers get them. Each reads the configuration itself, so edits need no restart.
+/// The options for receivers. Each receiver reads the configuration itself, so edits need no restart.
 fn receiver_arguments(options: &Options) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     if options.protocol == Some(Protocol::Lmtp) {
@@ -498,17 +499,17 @@ fn receiver_arguments(options: &Options) -> Vec<OsString> {
     arguments
 }
 
-/// What stands in the place of a peer's address where the line is about none.
+/// Stands in place of a peer's address in lines that are about no peer.
 const LISTEN: &str = "listen";
 
 /// The name (`FileDescriptorName=`) of sockets that systemd passes for the metrics.
 const METRICS: &str = "metrics";
 
-/// How often the messages are counted, where their number matters.
+/// How often messages are counted if the options limit their number.
 const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long sessions may take to say goodbye once we have what we were started for.
+/// How long sessions may take to end once we have what we were started for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The binary that runs, even if its file is gone.
+/// The running binary, even if its file is gone.
 const RUNNING_PROGRAM: &str = "/proc/self/exe";

@@ -1,6 +1,6 @@
-//! What sessions need to report messages on our standard output (`--json`): that, and something to lock while they write.
+//! What sessions need to report messages (`--json`): our standard output, and a file to lock while they write to it.
 //!
-//! Both are inherited by every session and by nothing else that we start.
+//! Both are inherited by every session, and by no other process that we start.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use crate::log::Outlet;
 use crate::user;
 use crate::wait::is_ready;
 
-/// The way of reports.
+/// The descriptors and the folder that sessions get.
 pub(super) struct Reports {
     output: OwnedFd,
     turn: OwnedFd,
@@ -26,7 +26,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Fails if no session could report anything, or make files of attachments in this folder.
+    /// Fails if sessions could not report anything, or could not make files in the folder for attachments.
     pub(super) fn new(attachments: Option<&Path>, configuration: &mut Configuration<'_>) -> anyhow::Result<Self> {
         let output = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
         Outlet::inherited(output.as_raw_fd()).context("standard output cannot be passed to sessions, for --json")?;
@@ -41,18 +41,18 @@ impl Reports {
         Ok(Self { output, turn, attachments })
     }
 
-    /// Standard output: poll(2) tells when nobody reads it any more, whether that is asked for or not.
+    /// Standard output. poll(2) reports that nobody reads it any more without being asked for any event.
     pub(super) fn output(&self) -> BorrowedFd<'_> {
         self.output.as_fd()
     }
 
-    /// Whether somebody may read what is printed.
+    /// Whether somebody may still read standard output.
     pub(super) fn are_read(&self) -> bool {
         let mut output = [PollFd::new(self.output(), PollFlags::empty())];
         poll(&mut output, PollTimeout::ZERO).is_ok() && !is_ready(&output[0])
     }
 
-    /// Tells a session of them, or that there are none.
+    /// Passes them to a session, or makes sure that it gets none.
     pub(super) fn pass(reports: Option<&Self>, command: &mut Command) {
         match reports {
             Some(Self { output, turn, attachments }) => {
@@ -67,7 +67,7 @@ impl Reports {
     }
 }
 
-/// Makes the folder if it is missing, and sees whether files can be made in it, as whom sessions become.
+/// Makes the folder if it is missing, and checks, as the user that sessions become, that files can be made in it.
 fn try_as_sessions(folder: &Path, configuration: &mut Configuration<'_>) -> anyhow::Result<()> {
     let user = configuration.user().map(str::to_owned);
     let log = configuration.log();

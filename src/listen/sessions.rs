@@ -1,4 +1,4 @@
-//! The sessions that there are, and who may have one more.
+//! The running sessions, and which peer may have one more.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,45 +9,45 @@ use nix::unistd::Pid;
 use crate::metrics::{Counter, Family, Record};
 use crate::peer::Address;
 
-/// A receiver and whom it serves.
+/// A receiver and its peer.
 pub(super) struct Session {
     pub(super) process: Pid,
     pub(super) peer: Address,
-    /// What it counts, if somebody wants to know.
+    /// The file with its counts, if they are wanted.
     pub(super) record: Option<Record>,
 }
 
 pub(super) struct Sessions {
     running: Vec<Session>,
-    /// How many there may be.
+    /// How many sessions there may be.
     most: usize,
-    /// How many of them with one peer.
+    /// How many of them there may be with one peer.
     most_per_address: usize,
 }
 
-/// What an administrator makes of a peer.
+/// What the configuration says of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing.
+    /// No line names it.
     Stranger,
-    /// A line allows it something.
+    /// A line allows it to send mail.
     Expected,
-    /// It stands for many peers.
+    /// It is a proxy, which stands for many peers.
     Proxy,
 }
 
 /// Why there is no place for a peer.
 pub(super) struct Crowd {
-    /// The peer, or the network that has all it may have.
+    /// The peer, or the network that has all the sessions it may have.
     pub(super) network: String,
-    /// By which it is counted: that of all places, of an address or of a network.
+    /// The counter of refusals by this limit: of all places, of an address or of a network.
     pub(super) counter: Counter,
-    /// How many sessions there are with that.
+    /// How many sessions that peer or network has.
     pub(super) sessions: usize,
 }
 
 impl Sessions {
-    /// None yet. There may be `most`, and `most_per_address` of them with one peer.
+    /// No sessions yet. There may be `most` of them, and `most_per_address` with one peer.
     pub(super) fn new(most: usize, most_per_address: usize) -> Self {
         Self { running: Vec::new(), most, most_per_address }
     }
@@ -69,8 +69,8 @@ impl Sessions {
         self.running.push(session);
     }
 
-    /// Gives back those that are over, and by which signal they were killed, if they were. As the first process of a
-    /// container we are also left with what commands leave behind.
+    /// Removes the sessions that have ended and returns them, with the signal that killed them, if one did. As the
+    /// first process of a container we also reap processes that commands leave behind.
     pub(super) fn reap(&mut self) -> Vec<(Session, Option<Signal>)> {
         let mut over = Vec::new();
         while let Some((ended, status)) = ended_child() {
@@ -84,21 +84,21 @@ impl Sessions {
         over
     }
 
-    /// The records of those that there are.
+    /// The counts of the running sessions.
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
         self.running.iter().filter_map(|session| session.record.as_ref())
     }
 
-    /// Asks all to end.
+    /// Asks all sessions to end.
     pub(super) fn ask_to_end(&self) {
         for session in &self.running {
             let _ = kill(session.process, Signal::SIGTERM);
         }
     }
 
-    /// Whether there may be one more session with this peer. Its `standing` is asked for only if that makes a difference: one
-    /// that is expected may have more than others, until places are scarce, and a proxy all that there are, as the users of
-    /// this host.
+    /// Whether there may be one more session with this peer. `standing` is asked only if it makes a difference: an
+    /// expected peer may have more sessions than its share until places are scarce; a proxy, and users of this host,
+    /// may have all that there are.
     pub(super) fn has_place_for(&self, peer: Address, standing: impl FnOnce(IpAddr) -> Standing) -> Result<(), Crowd> {
         let Address::Ip(peer) = peer else {
             let is_local = |session: &&Session| matches!(session.peer, Address::Local(_));
@@ -111,7 +111,7 @@ impl Sessions {
             let counter = const { Family::ConnectionsRefused.with("all_places") };
             return Err(Crowd { counter, ..self.crowd(peer, ADDRESS_BITS) });
         }
-        let is_full = |bits, times| self.with(peer, bits) >= self.most_per_address.saturating_mul(times);
+        let is_full = |bits, times| self.sessions_with(peer, bits) >= self.most_per_address.saturating_mul(times);
         match NETWORKS.iter().find(|(bits, times)| is_full(*bits, *times)) {
             None => Ok(()),
             Some((bits, _)) => match standing(peer) {
@@ -131,11 +131,11 @@ impl Sessions {
             ADDRESS_BITS => const { Family::ConnectionsRefused.with("address") },
             _ => const { Family::ConnectionsRefused.with("network") },
         };
-        Crowd { network, counter, sessions: self.with(peer, bits) }
+        Crowd { network, counter, sessions: self.sessions_with(peer, bits) }
     }
 
-    /// How many sessions there are with the network of a peer.
-    fn with(&self, peer: IpAddr, bits: u32) -> usize {
+    /// How many sessions there are with the peer's network.
+    fn sessions_with(&self, peer: IpAddr, bits: u32) -> usize {
         let network = network_of(peer, bits);
         let peers = self.running.iter().filter_map(|session| session.peer.ip());
         peers.filter(|peer| network_of(*peer, bits) == network).count()
@@ -147,15 +147,15 @@ fn ended_child() -> Option<(Pid, WaitStatus)> {
     Some((status.pid()?, status))
 }
 
-/// The networks that are counted, by the bits of an IPv6 address that are theirs, and how many times as many sessions each
-/// may have as one address. A customer is given 64 bits as a whole and up to 48 for the asking (RFC 6177): with the defaults
-/// these are 50 and 100 of 200 places.
+/// The networks that are counted, by the number of bits of an IPv6 address, and how many times as many sessions as a
+/// single address each may have. A customer gets a network of 64 bits without asking, and up to 48 bits on request (RFC
+/// 6177). With the defaults these may have 50 and 100 of 200 places.
 const NETWORKS: [(u32, usize); 2] = [(ADDRESS_BITS, 1), (48, 2)];
 
-/// An IPv6 network of so many bits is to us what an IPv4 address is.
+/// An IPv6 network of this many bits is treated like an IPv4 address.
 const ADDRESS_BITS: u32 = 64;
 
-/// The network of an IPv6 address, by its first `bits`. An IPv4 address is one by itself.
+/// The network of an IPv6 address, by its first `bits`. An IPv4 address stands for itself.
 fn network_of(peer: IpAddr, bits: u32) -> IpAddr {
     match peer {
         IpAddr::V4(_) => peer,

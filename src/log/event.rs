@@ -1,8 +1,8 @@
 //! Every line of the log, with the flag that asks for it and how urgent it is.
 //!
-//! Programs act on these lines. fail2ban bans a peer for `ERROR: 5xx`, which is written for one event only: a reply that
-//! refuses something for good ([`Event::Reply`]). What is not the peer's fault is never an `ERROR: 5xx`, nor is what is
-//! refused to somebody who has logged in.
+//! Programs act on these lines. fail2ban bans a peer for `ERROR: 5xx`, which is written for one event only: a reply
+//! that refuses something permanently ([`Event::Reply`]). If the refusal is not the peer's fault, or the peer has
+//! logged in, the line does not begin with `ERROR`.
 
 use nix::sys::signal::Signal;
 use std::fmt::{self, Display};
@@ -24,64 +24,64 @@ use crate::untrusted::{Untrusted, with_one_address, without_hosts};
 /// Something worth a line.
 #[expect(missing_docs, reason = "what the fields of a variant are is said of the variant")]
 pub enum Event<'a> {
-    /// A session cannot take mail because of this mistake in this file.
+    /// A session cannot take mail because of this error in this file.
     ConfigurationError(&'a Diagnostic, &'a Path),
-    /// The configuration was read; it says who we are.
+    /// The configuration was read; the text is our own name.
     ConfigurationRead(&'a Path, &'a str),
     /// Nobody is there any more.
     PeerGoneBeforeGreeting,
-    /// Standard input is nothing that a peer could be on.
+    /// Standard input is not a connection.
     NotAConnection(&'a anyhow::Error),
-    /// Nobody said whom to become.
+    /// We run as root, because the configuration names no user.
     RunningAsRoot,
-    /// Only root could become the user of this name; we are this one.
+    /// We are not this user, and only root could become it.
     CannotBecome { name: &'a str, uid: u32 },
     /// Who the peer is.
     Connected(&'a Peer),
     /// The peer has this confirmed name.
     HostName(&'a str),
-    /// The peer has none, for this reason.
+    /// The peer has no confirmed name, for this reason.
     NoHostName(&'a dyn Display),
 
-    /// The connection is under TLS, on these terms.
+    /// The connection is encrypted, with these parameters.
     Secured(&'a TlsParameters),
-    /// There is no TLS, and so no session, for this reason.
+    /// TLS did not begin, for this reason, so there is no session.
     NotSecured(&'a dyn Display),
-    /// There can be none with any peer, for this reason, and nothing can be said without it.
+    /// TLS cannot begin with any peer, for this reason, and without it nothing can be said.
     NoKey(&'a anyhow::Error),
     /// So many octets that had come in the clear behind STARTTLS were thrown away.
     PlaintextThrownAway(usize),
 
-    /// The peer has shown by this mechanism that it is this user.
+    /// The peer has logged in as this user by this mechanism.
     Authenticated { user: &'a str, mechanism: Mechanism },
     /// A command line.
     Command(&'a [u8]),
     /// A line that may be a password.
     SecretLine,
-    /// A command line with parameters that were not offered, and that are taken all the same.
+    /// A command line with parameters that were accepted although they were not offered.
     UnofferedParameters(&'a [u8]),
-    /// A reply; one that says no is logged whatever the flags.
+    /// A reply; a negative one is logged whatever the flags.
     Reply(&'a Reply),
-    /// A reply that puts the peer off, and how many have said the same in this session.
+    /// A reply that puts the peer off, and how many replies of this session said the same.
     RefusedAgain { reply: &'a Reply, count: u64 },
-    /// How a decision came about.
+    /// Which rule led to a decision.
     Rule(&'a dyn Display),
     /// A line of a message that is coming in.
     Letter(&'a [u8]),
     /// A line of a message for people (the `print` action).
     Print(&'a [u8]),
 
-    /// One recipient has the message at one destination; its size in octets.
+    /// A recipient has the message at a destination; the size is in octets.
     Delivered {
         id: &'a str,
         from: &'a dyn Display,
         to: &'a dyn Display,
         size: &'a dyn Display,
         action: &'a dyn Display,
-        /// What a server said that has taken it over.
+        /// The words of a server that has taken the message over.
         said: Option<&'a Reply>,
     },
-    /// One recipient had the message at one destination before, by another name, and has it once.
+    /// A recipient already had the message at a destination, with the identifier `first`, and does not get it twice.
     DeliveredBefore {
         id: &'a str,
         from: &'a dyn Display,
@@ -90,84 +90,84 @@ pub enum Event<'a> {
         action: &'a dyn Display,
         first: &'a str,
     },
-    /// The table in this folder, of messages that may come again, cannot be used.
+    /// The table of `exactly_once` in this folder cannot be used.
     NotExactlyOnce(&'a Path, &'a io::Error),
-    /// It cannot be told whether this message came before, or will not be when it comes again.
+    /// A record of `exactly_once` cannot be read or written.
     NoRecords(&'a io::Error),
     /// We are connected to a server that mail is passed on to.
     HopConnected { hop: &'a str, address: SocketAddr },
-    /// That connection is under TLS.
+    /// The connection to that server is encrypted.
     HopSecured { hop: &'a str },
-    /// It cannot be, for this reason, and need not.
+    /// That connection is not encrypted, for this reason, and need not be.
     HopNotSecured { hop: &'a str, why: &'a str },
-    /// What we say there, without passwords.
+    /// A command that we send to that server, without passwords.
     HopCommand { hop: &'a str, words: &'a str },
-    /// What it says.
+    /// A reply of that server.
     HopReply { hop: &'a str, reply: &'a str },
     /// A mailbox is opened.
     OpeningMailbox(&'a Path),
     /// A mailbox is closed, with what was appended to it.
     ClosingMailbox(&'a Path),
-    /// A mailbox, or a file for a message of its own, holds what was refused, and why.
+    /// A mailbox or another file still holds a refused message, for this reason.
     NotTakenBack { path: &'a Path, why: &'a dyn Display },
-    /// A `FILE.lock` is so many seconds old that nobody can be behind it.
+    /// A `FILE.lock` is ignored, because it is so many seconds old.
     StaleLock { path: &'a Path, age: u64 },
-    /// A mailbox has no lock of this kind, as the error says, and is locked by the other alone.
+    /// This kind of lock failed with this error, so that the mailbox has a lock of the other kind only.
     OneLockOnly { path: &'a Path, missing: &'a str, error: &'a io::Error },
-    /// The file system of this folder cannot sync folders, as the error says.
+    /// The file system of this folder cannot sync folders; the error says so.
     FolderNotSynced(&'a Path, &'a io::Error),
-    /// A file for a message of its own, in a maildir or another folder, is written.
+    /// A file for a single message is written.
     WritingFile(&'a Path),
-    /// It has its name, by which readers find it.
+    /// That file got its final name, by which readers find it.
     FileDelivered(&'a Path),
     /// A command is started.
     StartingCommand(&'a str),
-    /// A command has ended; the first line of what it wrote.
+    /// A command has ended; `output` is the first line of its output.
     CommandEnded { command: &'a str, status: ExitStatus, output: &'a [u8] },
 
-    /// There is no sandbox, as this says.
+    /// There is no sandbox, for this reason.
     NoSandbox(&'a dyn Display),
-    /// The sandbox is not what it should be, as this says.
+    /// The sandbox lacks something, as this says.
     PartialSandbox(&'a dyn Display),
 
-    /// What the session counts is missing at this place, for this reason.
+    /// The counts of this session could not be added; the text says where and why.
     NotCounted(&'a str),
-    /// The message of this id is delivered, and could not be reported for this reason.
+    /// The message with this identifier is delivered, but could not be reported.
     NotReported(&'a str, &'a io::Error),
-    /// Nothing can be reported, for this reason.
+    /// Messages cannot be reported, for this reason.
     NoReports(&'a io::Error),
-    /// Something of the message of this id could not be decoded, because of this panic.
+    /// Part of the message with this identifier could not be decoded because of this panic.
     NotDecoded(&'a str, &'a str),
 
-    /// The peer is gone, as this says, in the middle of a message.
+    /// The peer disconnected in the middle of a message; the text says how.
     GoneInTransaction(&'a str),
-    /// The peer is gone, as this says, and may not know that this message is delivered; in LMTP, to whom.
+    /// The peer disconnected, and may not know that this message is delivered; `deliveries` say to whom.
     GoneUnconfirmed { how: &'a str, id: &'a str, deliveries: &'a [Delivery] },
-    /// The peer is gone.
+    /// The peer disconnected between messages.
     Gone(&'a str),
-    /// The session is over; so many messages were accepted.
+    /// The session has ended; so many messages were accepted.
     Closed(u32),
 
-    /// `listen` has no more room, or not for this peer.
+    /// `listen` refused a connection because all places, or all of this peer, are taken.
     TurnedAway { reply: &'a Reply, sessions: usize, with_peer: usize, network: &'a dyn Display },
-    /// A session did not end by itself.
+    /// A session was killed.
     SessionKilled(Signal),
-    /// The session is not recorded, or not from here on.
+    /// The session is not recorded, or no longer.
     NoTranscript(&'a dyn Display),
-    /// Somebody wanted `listen` to reload.
+    /// `listen` was asked to reload.
     NothingToReload,
-    /// Somebody wanted to know how `listen` is: sessions now, served until now, peers told to come again later.
+    /// `listen` was asked for its numbers: running sessions, sessions so far, and peers that were turned away.
     Report { now: usize, served: u64, turned_away: u64 },
     /// `listen` cannot accept connections.
     CannotAccept(&'a io::Error),
-    /// The log that was asked for cannot be opened.
+    /// The log file cannot be opened, so lines go here.
     LoggingHere(&'a Path, &'a io::Error),
-    /// So many lines should stand here, and the log did not take them: nobody read it, or there was no room.
+    /// So many lines are missing here, because nobody read the log or it had no room.
     LinesLost(u64),
 }
 
 impl Event<'_> {
-    /// The flag that asks for this line; `None` if it is written whatever the flags.
+    /// The flag that turns this line on; `None` if it is always written.
     pub(super) fn flag(&self) -> Option<Flags> {
         match self {
             Event::ConfigurationRead(..) => Some(Flags::CONFIG),
@@ -237,7 +237,7 @@ impl Event<'_> {
         }
     }
 
-    /// How urgent it is, to the system log.
+    /// The severity for syslog.
     pub(super) fn severity(&self) -> Severity {
         match self {
             Event::Reply(reply) if reply.is_negative() => Severity::Error,
@@ -301,8 +301,8 @@ impl Event<'_> {
         }
     }
 
-    /// Whether etc/fail2ban/filter.d/mailrecv.conf counts this line of this log against the peer: a refusal for good, or a
-    /// peer that is put off again and again. It knows peers of the network only.
+    /// Whether etc/fail2ban/filter.d/mailrecv.conf counts this line against the peer: a permanent refusal, or being put
+    /// off again and again. The filter counts network peers only.
     pub(crate) fn is_counted(&self, log: &Log) -> bool {
         let counts = match self {
             Event::Reply(reply) => reply.is_permanent() && is_error(reply, log),
@@ -312,8 +312,8 @@ impl Event<'_> {
         counts && log.peer.parse::<IpAddr>().is_ok()
     }
 
-    /// The line, without date and peer, as this log has it. Whoever wrote what is in it, no address but the peer's stands in
-    /// brackets.
+    /// The line without date and peer, in the form for this log. Whatever a peer wrote, no bracketed address but its
+    /// own appears in it.
     pub fn text<'e>(&'e self, log: &'e Log) -> impl Display + 'e {
         with_one_address(fmt::from_fn(move |f| self.write(log, f)), &log.peer)
     }
@@ -361,7 +361,7 @@ impl Event<'_> {
                 write!(f, "WARNING: parameters that were not offered: '{}'", log.untrusted(words))
             }
             Event::Reply(reply) if reply.is_negative() => write_refusal(reply, log, f),
-            // From a challenge of SCRAM passwords could be guessed (RFC 5802, section 9).
+            // A challenge of SCRAM is not logged: with it passwords could be guessed (RFC 5802, section 9).
             Event::Reply(Reply { code: reply::CHALLENGE, .. }) => {
                 write!(f, "DEBUG: SMTP reply: {} (not shown)", reply::CHALLENGE)
             }
@@ -473,12 +473,12 @@ impl Event<'_> {
     }
 }
 
-/// `ERROR: CODE TEXT 'what it is about' (user 'who has logged in') (what happened here)`; `WARNING:` for what is not the
-/// peer's fault and could be taken for that, or follows from what has its line, or is refused to somebody who has logged
-/// in, because peers are banned for the others.
+/// Writes `ERROR: CODE TEXT 'subject' (user 'name') (cause)`. It begins with `WARNING` if the refusal is not the peer's
+/// fault, only follows from another one that has its own line, or was sent to a peer that has logged in: peers are
+/// banned for errors.
 fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = if is_error(reply, log) { "ERROR" } else { "WARNING" };
-    // One line, whoever has worded it.
+    // Always a single line, even if an administrator's text has several.
     write!(f, "{kind}: {} {}", reply.code, reply.text.replace('\n', " / "))?;
     if let Some(subject) = &reply.subject {
         write!(f, " '{}'", log.untrusted(subject))?;
@@ -492,12 +492,13 @@ fn write_refusal(reply: &Reply, log: &Log, f: &mut fmt::Formatter<'_>) -> fmt::R
     }
 }
 
-/// Whether a refusal is the doing of a peer that nobody knows, and has no line yet.
+/// Whether a refusal counts against the peer: it is the peer's fault, it was not logged before, and nobody has logged
+/// in.
 fn is_error(reply: &Reply, log: &Log) -> bool {
     !reply.is_our_fault && !reply.is_echo && log.user.borrow().is_none()
 }
 
-/// How a command ended, with the first line of what it wrote, in log lines and in what is logged of a reply.
+/// How a command ended, with the first line of its output; for log lines and for the cause of a reply.
 pub(crate) struct CommandEnd<'a> {
     pub(crate) command: &'a str,
     pub(crate) status: ExitStatus,
@@ -511,7 +512,7 @@ impl Display for CommandEnd<'_> {
     }
 }
 
-/// What a command said, behind a colon, if it said something.
+/// The output of a command behind a colon, if there was any.
 pub(crate) fn said(output: &[u8]) -> impl Display {
     fmt::from_fn(move |f| match output {
         [] => Ok(()),
@@ -524,7 +525,7 @@ mod tests {
     use super::*;
     use crate::config::LogTarget;
 
-    /// What the administrator's filters act on.
+    /// Administrators' filters act on these.
     #[test]
     fn nothing_but_a_permanent_refusal_is_an_error_5xx() {
         let log = Log::new(LogTarget::Stderr, Flags::default(), true, "192.0.2.7".to_owned());
@@ -563,7 +564,7 @@ mod tests {
         }
     }
 
-    /// Whom we know nobody is banned for; under TLS it begins anew.
+    /// A peer that has logged in is not banned; TLS begins anew.
     #[test]
     fn what_a_user_is_refused_is_a_warning() {
         let log = Log::new(LogTarget::Stderr, Flags::default(), true, "192.0.2.7".to_owned());

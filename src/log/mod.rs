@@ -1,11 +1,11 @@
-//! The log: one line an event, one write(2) a line, the peer's address in every line.
+//! The log: one line for each event, one write(2) for each line, the peer's address in every line.
 //!
-//! Administrators let programs act on these lines, so nothing that a peer sent may look like anything else: it appears
-//! in quotes, as [`Untrusted`], with control characters, quotes and brackets written as `<0xNN>`. So no line shows a
-//! bracketed address that is not the peer's.
+//! Programs act on these lines, so text from a peer must not look like anything else: it is in quotes, as
+//! [`Untrusted`], with control characters, quotes and brackets written as `<0xNN>`. So the only bracketed address in a
+//! line is the peer's.
 //!
-//! Nor does a log hold up mail that nobody reads: all lines of a session together wait for [`PATIENCE`], and what is not
-//! taken then is counted, and told by the next line that is.
+//! A log that nobody reads must not hold up mail: all lines of a session together wait for [`PATIENCE`]. Lines that are
+//! not taken by then are counted, and the next line that is taken says how many they were.
 
 mod event;
 mod outlet;
@@ -41,19 +41,19 @@ pub struct Log {
     target: LogTarget,
     flags: Flags,
     loghex: bool,
-    /// The peer's address, or a word that stands for it.
+    /// The peer's address, or a word in its place.
     peer: String,
-    /// Who the peer has logged in as: what is refused to somebody whom we know is no reason to ban anybody.
+    /// The account that the peer has logged in to; somebody we know is not banned for a refusal.
     user: RefCell<Option<String>>,
-    /// Whether standard error may be used where there is no system log.
+    /// Whether lines may go to standard error if there is no system log.
     stderr_is_ours: bool,
-    /// Opened at the first line: most connections of scanners and many of mail servers write none.
+    /// Opened for the first line: most sessions with scanners, and many with mail servers, write none.
     sink: RefCell<Sink>,
-    /// How long all lines that are still to come may wait for whoever reads them.
+    /// How much longer lines may wait for the reader of the log.
     patience: Cell<Duration>,
-    /// How many lines were not taken since the last one that was.
+    /// How many lines were lost since the last one that was written.
     lost: Cell<u64>,
-    /// What is not to be said again.
+    /// The lines that are written only once.
     said_once: RefCell<Vec<String>>,
 }
 
@@ -66,12 +66,12 @@ enum Sink {
 
 struct LogFile {
     outlet: Outlet,
-    /// Whether it had nothing in it when it was opened: then its name may be as new.
+    /// Whether the file was empty when it was opened: then its name may be new and not durable.
     was_empty: bool,
 }
 
 impl Log {
-    /// A log to this place about this peer; nothing is opened yet.
+    /// A log to this target about this peer; nothing is opened yet.
     pub fn new(target: LogTarget, flags: Flags, loghex: bool, peer: String) -> Self {
         Self {
             target,
@@ -92,7 +92,7 @@ impl Log {
         *self.user.borrow_mut() = Some(user.to_owned());
     }
 
-    /// The connection is under TLS: who the peer said it was counts for nothing.
+    /// TLS has begun, so the account that the peer has logged in to before is forgotten.
     pub fn secured(&self) {
         *self.user.borrow_mut() = None;
     }
@@ -102,7 +102,7 @@ impl Log {
         self.flags.has(flag)
     }
 
-    /// A log that does not fall back to standard error where there is no system log.
+    /// The same log, which never falls back to standard error.
     pub fn without_stderr(mut self) -> Self {
         self.stderr_is_ours = false;
         self
@@ -113,7 +113,7 @@ impl Log {
         matches!(*self.sink.borrow(), Sink::Stderr(..))
     }
 
-    /// A log that takes lines at once or not at all, for somebody who must not wait.
+    /// The same log, which never waits: a line that is not taken at once is lost.
     pub fn without_waiting(self) -> Self {
         self.patience.set(Duration::ZERO);
         self
@@ -126,7 +126,7 @@ impl Log {
         }
     }
 
-    /// Logs an event, if its line is wanted and this log had no line like it.
+    /// Logs an event, if its line is wanted and was not written before.
     pub fn event_once(&self, event: &Event<'_>) {
         if event.flag().is_none_or(|flag| self.wants(flag)) {
             let line = event.text(self).to_string();
@@ -137,14 +137,14 @@ impl Log {
         }
     }
 
-    /// Logs an event about this peer, whatever the flags, and closes the log: for a process that outlives log files and
-    /// log daemons.
+    /// Logs an event about this peer, whatever the flags, and closes the log. `listen` uses this, because it runs
+    /// longer than log files and log daemons stay in place.
     pub fn event_about(&self, peer: &str, event: &Event<'_>) {
         self.write_or_count(peer, event);
         *self.sink.borrow_mut() = Sink::Closed;
     }
 
-    /// Text that a peer chose, in the form this log has it.
+    /// Text from a peer, in the form for this log.
     pub fn untrusted<'t>(&self, bytes: &'t [u8]) -> Untrusted<'t> {
         let text = Untrusted::new(bytes);
         if self.loghex { text } else { text.with_utf8() }
@@ -155,19 +155,20 @@ impl Log {
         line_about(&self.peer, text)
     }
 
-    /// Waits until a log file is on stable storage.
+    /// Waits until the log file is on stable storage.
     pub fn sync(&self) -> io::Result<()> {
         if let Sink::File(LogFile { outlet, was_empty }) = &*self.sink.borrow() {
             let file = outlet.as_file();
             if file.metadata()?.is_file() {
-                // The sandbox keeps the folder from us, which has the name.
+                // The file's name has to be durable too, but in the sandbox its folder cannot be opened.
                 return if *was_empty { Ok(syncfs(file)?) } else { file.sync_data() };
             }
         }
         Ok(())
     }
 
-    /// Opens now what could not be opened later; the system log, which most sessions need not, only if that is wanted.
+    /// Opens what could not be opened in the sandbox. The system log, which most sessions do not need, is opened only
+    /// if `and_system_log`.
     pub fn open(&self, and_system_log: bool) {
         let mut sink = self.sink.borrow_mut();
         let is_wanted = and_system_log || !matches!(self.target, LogTarget::Syslog);
@@ -176,7 +177,7 @@ impl Log {
         }
     }
 
-    /// A failure to log is no reason to lose mail, and there is nobody to tell but who reads the next line.
+    /// If logging fails, mail goes on; the next line that can be written says how many are missing.
     fn write_or_count(&self, peer: &str, event: &Event<'_>) {
         let patience = Patience::Budget(&self.patience);
         if self.tell_of_lost_lines(&patience).and_then(|()| self.write(peer, event, &patience)).is_err() {
@@ -196,7 +197,8 @@ impl Log {
         let mut sink = self.sink.borrow_mut();
         match (&*sink, &self.target) {
             (Sink::Closed, _) => *sink = self.opened(),
-            // Standard error stands in for the system log, and may be nothing but /dev/null.
+            // Standard error was a substitute for the system log, and may lead to /dev/null; so the system log is tried
+            // again.
             (Sink::Stderr(..), LogTarget::Syslog) => {
                 let mut log = SystemLog::new();
                 if log.connect().is_ok() {
@@ -245,28 +247,28 @@ impl Log {
         }
     }
 
-    /// The system log; standard error where nobody listens, if it is ours.
+    /// The system log, or standard error if there is no system log and standard error is ours.
     fn system_log(&self) -> Sink {
         let mut log = SystemLog::new();
         match log.connect() {
             Err(_) if self.stderr_is_ours => stderr(),
-            // Mail goes on, and each line looks again.
+            // Mail goes on without a log, and each line tries again to connect.
             _ => Sink::System(log),
         }
     }
 }
 
 impl Drop for Log {
-    /// There is no other line that could tell of those that were lost.
+    /// No later line can say how many were lost.
     fn drop(&mut self) {
         let _ = self.tell_of_lost_lines(&Patience::Budget(&self.patience));
     }
 }
 
-/// Says something to whoever started us, on standard error, unless that takes longer than this.
+/// Writes a line to standard error for whoever started us, unless that takes longer than `patience`.
 pub(crate) fn say(text: &dyn fmt::Display, patience: Duration) {
     if let Ok(mut outlet) = Outlet::stderr() {
-        // Nobody has to be interested.
+        // It does not matter whether anybody reads it.
         let _ = outlet.write_line(format!("mailrecv: {text}\n").as_bytes(), &Patience::Budget(&Cell::new(patience)));
     }
 }
@@ -280,7 +282,7 @@ fn line_about(peer: &str, text: &dyn fmt::Display) -> String {
 }
 
 fn open_file(path: &Path) -> io::Result<LogFile> {
-    // Not blocking: a FIFO that nobody reads must not hold up mail.
+    // It does not block: a FIFO without a reader must not hold up mail.
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP)?;
     let was_empty = file.metadata()?.len() == 0;
@@ -296,7 +298,7 @@ enum Severity {
 }
 
 impl Severity {
-    /// As the journal finds it in front of a line (sd-daemon(3)).
+    /// The number in angle brackets that the journal expects in front of a line (sd-daemon(3)).
     fn number(self) -> u8 {
         match self {
             Self::Error => 3,
@@ -309,6 +311,6 @@ impl Severity {
 /// The program's name in log lines, as in the original.
 pub const IDENTITY: &str = "MAILRECV";
 
-/// How long the lines of a session together wait for whoever reads the log. A daemon that is merely busy catches up in
-/// that; one that hangs costs each session no more.
+/// How long the lines of a session may wait in all for the reader of the log. A daemon that is only busy catches up in
+/// this time; one that hangs does not cost a session more.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);

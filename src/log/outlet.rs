@@ -1,8 +1,8 @@
-//! Where lines are written, without being held up by whoever does not read them.
+//! Writes lines without being held up by a reader that does not read.
 //!
-//! A FIFO, a pipe, a terminal or a socket is full when its reader hangs. Then a write must not wait for longer than
-//! somebody allows ([`Patience`]), and it must not be our doing that the writes of others who share the descriptor fail:
-//! O_NONBLOCK belongs to the open file description, which standard error has in common with who started us.
+//! A FIFO, pipe, terminal or socket is full when its reader hangs. A write must then wait no longer than allowed
+//! ([`Patience`]). It must not disturb others who share the descriptor either: O_NONBLOCK belongs to the open file
+//! description, and that of standard error is shared with whoever started us.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -25,32 +25,32 @@ use crate::wait::{PIPE_BUF, is_ready, timeout};
 pub(crate) struct Outlet {
     file: File,
     way: Way,
-    /// Whether the last line broke off: the next one begins with a line end, so that it is a line.
+    /// Whether the last line was cut off; then the next one begins with a line end.
     is_torn: bool,
 }
 
 /// How a write is kept from blocking.
 #[derive(Clone, Copy)]
 enum Way {
-    /// The description is ours and has O_NONBLOCK, or it is a regular file's, which nobody has to read.
+    /// O_NONBLOCK is set on a description of our own, or it is a regular file, which never blocks.
     Write,
-    /// It is a socket: each call can say so (send(2), MSG_DONTWAIT).
+    /// It is a socket, where each call can ask not to block (send(2), MSG_DONTWAIT).
     Send,
-    /// It is others' too, and poll(2) is asked first. What is ready takes [`PIPE_BUF`] octets, unless somebody else has
-    /// just filled it; so this is for where there is no other way.
+    /// The description is shared, so poll(2) is asked first. A pipe that is ready takes [`PIPE_BUF`] octets, unless
+    /// somebody else has just filled it. This is used only if there is no better way.
     Ask,
 }
 
 /// How long a line may wait for its reader.
 pub(crate) enum Patience<'a> {
-    /// What is left of the time for all lines together.
+    /// No longer than is left of the time for all lines together.
     Budget(&'a Cell<Duration>),
-    /// Until then, or until we are asked to stop.
+    /// Until this moment, or until we are asked to stop.
     Until(Instant, &'a Signals),
 }
 
 impl Outlet {
-    /// A file that was opened with O_NONBLOCK.
+    /// A file, opened with O_NONBLOCK.
     pub(super) fn file(file: File) -> Self {
         Self { file, way: Way::Write, is_torn: false }
     }
@@ -65,13 +65,13 @@ impl Outlet {
         Self::shared(io::stderr().as_fd().try_clone_to_owned()?)
     }
 
-    /// What we have inherited under this number: a file at its end, a pipe or a terminal in a description of our own, which
-    /// commands do not inherit from us.
+    /// The descriptor with this number, which we have inherited. A file, a pipe or a terminal is opened again: for
+    /// appending, in a description of our own, which commands do not inherit.
     pub(crate) fn inherited(number: RawFd) -> io::Result<Self> {
         let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
         match OpenOptions::new().append(true).custom_flags(flags).open(format!("/proc/self/fd/{number}")) {
             Ok(own) => Ok(Self::file(own)),
-            // A socket has none but the one that it was made with; the kernel hands that out again.
+            // A socket cannot be opened again; the kernel gives out its description once more.
             Err(_) => {
                 let ourselves = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
                 Self::shared(rustix::process::pidfd_getfd(ourselves, number, PidfdGetfdFlags::empty())?)
@@ -79,12 +79,12 @@ impl Outlet {
         }
     }
 
-    /// The same one, for lines that have nothing to do with those before.
+    /// The same outlet, for lines that do not continue the last one.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { file: self.file.try_clone()?, way: self.way, is_torn: false })
     }
 
-    /// What others write to as well.
+    /// A descriptor that others write to as well.
     fn shared(descriptor: OwnedFd) -> io::Result<Self> {
         let file = File::from(descriptor);
         let kind = file.metadata()?.file_type();
@@ -93,7 +93,8 @@ impl Outlet {
         } else if kind.is_file() {
             Way::Write
         } else {
-            // The same pipe or terminal in a description of our own. A pipe that another user made does not allow it.
+            // Opens the same pipe or terminal again in a description of our own. That fails if another user made the
+            // pipe.
             let own = OpenOptions::new()
                 .write(true)
                 .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
@@ -106,18 +107,18 @@ impl Outlet {
         Ok(Self { file, way, is_torn: false })
     }
 
-    /// What it is, to whoever wants to know more of it.
+    /// The underlying file.
     pub(crate) fn as_file(&self) -> &File {
         &self.file
     }
 
-    /// Whether the last line broke off.
+    /// Whether the last line was cut off.
     pub(crate) fn is_torn(&self) -> bool {
         self.is_torn
     }
 
-    /// Writes a line with its end, in one piece if there is room for it (pipe(7) has room for [`PIPE_BUF`] octets or for
-    /// none). An error is that of the system, or that nobody made room in time.
+    /// Writes a line with its end, in one piece if there is room for it (a pipe has room for all of [`PIPE_BUF`] octets
+    /// or for none, pipe(7)). It is an error of the system, or there was no room in time.
     pub(crate) fn write_line(&mut self, line: &[u8], patience: &Patience<'_>) -> io::Result<()> {
         let with_line_end = if self.is_torn { [b"\n", line].concat() } else { Vec::new() };
         let line = if self.is_torn { &with_line_end } else { line };
@@ -142,7 +143,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Writes what can be written now.
+    /// Writes what can be written without waiting.
     fn write(&self, bytes: &[u8]) -> nix::Result<usize> {
         match self.way {
             Way::Write => nix::unistd::write(&self.file, bytes),
@@ -193,7 +194,7 @@ fn wait_for_room(descriptor: BorrowedFd<'_>, until: Instant, signals: Option<&Si
     }
 }
 
-/// Waits for a turn that others take, too: until there is one, until this moment or until the signals ask us to stop.
+/// Waits for a turn that other processes also take, until this moment or until the signals ask us to stop.
 pub(crate) fn wait_for_turn(
     until: Instant,
     signals: &Signals,

@@ -1,8 +1,8 @@
-//! Mail for people, in the place where the log is: what each line of it is, and what it looks like there.
+//! Mail shown to people where the log goes: what kinds of lines there are, and how they look.
 //!
-//! Programs read logs, so there a line has the peer in front, and nothing in it that a filter could take for a refusal.
-//! The journal knows time and process by itself. A person at a terminal needs neither prefix nor mark, and gets colours
-//! and the time. Nothing of what a stranger wrote acts on a terminal: only what can be seen is shown as it is.
+//! Programs read logs, so a line in a log begins with the peer and contains nothing that a filter could take for a
+//! refusal. The journal records time and process itself. A person at a terminal needs neither, and gets colours and the
+//! time. Nothing that a stranger wrote can act on a terminal: only visible characters are shown as they are.
 
 use std::fmt;
 use std::fs::File;
@@ -20,46 +20,46 @@ use crate::files;
 use crate::signals::Signals;
 use crate::untrusted::Untrusted;
 
-/// A line of what is shown.
+/// A line that is shown.
 #[derive(Debug)]
 pub enum Line {
     /// Where a message begins or ends.
     Frame(String),
-    /// A field, of the envelope or the header, and what stands in it.
+    /// A field of the envelope or the header: its name and its value.
     Field(&'static str, String),
     /// A line of the message.
     Text(Vec<u8>),
-    /// Something that is said of the message.
+    /// A remark about the message.
     Note(String),
 }
 
 /// Who reads standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// Some program.
+    /// A program.
     Program,
-    /// The journal, which keeps time, process and urgency of each line (systemd.exec(5), JOURNAL_STREAM).
+    /// The journal, which records time, process and severity of each line (systemd.exec(5), JOURNAL_STREAM).
     Journal,
-    /// Somebody at a terminal.
+    /// A person at a terminal.
     Person {
-        /// Whether it is to have colours.
+        /// Whether the terminal shows colours.
         in_colours: bool,
     },
 }
 
-/// Shows messages, until a moment or until we are asked to stop. Unlike the log itself, this can fail.
+/// Shows messages until this moment, or until we are asked to stop. Unlike logging, this can fail.
 pub(crate) struct Printer<'a> {
     log: &'a Log,
     until: Instant,
     signals: &'a Signals,
     reader: Reader,
-    /// What is for a person and not yet written: a screen that is filled at once does not flicker.
+    /// Text for a person that is not written yet: written at once, it does not make the screen flicker.
     pending: String,
     has_turn: bool,
 }
 
 impl Log {
-    /// Begins to show something to people.
+    /// Begins to show a message to people.
     pub(crate) fn printer<'a>(&'a self, until: Instant, signals: &'a Signals) -> Printer<'a> {
         self.open(true);
         let reader = match &*self.sink.borrow() {
@@ -71,19 +71,19 @@ impl Log {
 }
 
 impl Printer<'_> {
-    /// Waits until no other session shows a message, so that what follows stands together.
+    /// Waits until no other session shows a message, so that the lines of a message stay together.
     pub(crate) fn take_turn(&mut self) -> io::Result<()> {
         wait_for_turn(self.until, self.signals, || match self.lock(files::lock_as_process) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-            // It is of a kind that cannot be locked; then lines are told apart by who is in front of them.
+            // If the target cannot be locked, lines are told apart by the peer in front of them.
             Err(_) => Ok(true),
         })?;
         self.has_turn = true;
         Ok(())
     }
 
-    /// Locks what is written to, or unlocks it: as a process, because its description may be others' too.
+    /// Locks or unlocks the target. It is a lock of the process, because the file description may be shared.
     fn lock(&self, lock: fn(&File) -> nix::Result<()>) -> nix::Result<()> {
         match &*self.log.sink.borrow() {
             Sink::File(LogFile { outlet, .. }) | Sink::Stderr(outlet, _) => lock(outlet.as_file()),
@@ -114,7 +114,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Waits until all of it is where it should be: a log file on stable storage.
+    /// Waits until everything is written; a log file is synced.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         self.log.sync()
@@ -138,7 +138,7 @@ impl Printer<'_> {
 impl Drop for Printer<'_> {
     fn drop(&mut self) {
         if self.has_turn {
-            // If that fails, it is free when the session ends.
+            // If this fails, the lock is released when the session ends.
             let _ = self.lock(files::unlock_as_process);
         }
     }
@@ -161,7 +161,7 @@ impl Reader {
 }
 
 impl Line {
-    /// Without colours, as it came.
+    /// The line as it came, without colours.
     fn to_bytes(&self) -> Vec<u8> {
         match self {
             Line::Frame(text) | Line::Note(text) => text.clone().into_bytes(),
@@ -170,7 +170,7 @@ impl Line {
         }
     }
 
-    /// As a person at a terminal sees it.
+    /// The line as a person at a terminal sees it.
     pub fn for_a_person(&self, in_colours: bool) -> impl fmt::Display {
         fmt::from_fn(move |f| {
             let coloured = |colour, text: &str| match in_colours {
@@ -193,16 +193,16 @@ impl Line {
     }
 }
 
-/// What stands in front of a message.
+/// The first line of a message.
 pub(crate) const NEW: &str = "=== NEW EMAIL ===";
 
-/// Colours of ECMA-48, 8.3.117: they are of the terminal's own choice of colours, so that they can be read on it.
+/// Colours of ECMA-48, 8.3.117. The terminal chooses their shades, so that they are readable on it.
 const BOLD_GREEN: &str = "1;32";
 const GREEN: &str = "32";
 const CYAN: &str = "36";
 const YELLOW: &str = "33";
 
-/// How much of a message waits to be written at once, in bytes; most are shorter.
+/// How many bytes of a message are collected before they are written; most messages are shorter.
 const MAX_PENDING: usize = 256 * 1024;
 
 #[cfg(test)]

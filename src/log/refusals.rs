@@ -1,8 +1,8 @@
-//! Replies, of which those that put the peer off again and again make few lines.
+//! Keeps replies that put a peer off again and again from filling the log.
 //!
-//! A refusal for good has a line of its own each time, because fail2ban counts those. A peer that names thousands of
-//! recipients too many is put off (4xx) thousands of times for one reason. The first times make a line each; then one at
-//! every power of ten says how often it was, and so does one at the end. Each says what the reason is.
+//! Each permanent refusal has a line, because fail2ban counts them. But a peer that names thousands of recipients too
+//! many is put off (4xx) thousands of times for one reason. The first few of these make a line each; after that there
+//! is one line at every power of ten, and one at the end, which say the reason and how many there were.
 
 use super::{Event, Log};
 use crate::config::Flags;
@@ -14,12 +14,12 @@ pub struct Refusals {
     kinds: Vec<Kind>,
 }
 
-/// Replies that say the same.
+/// Replies with the same code and text.
 struct Kind {
     /// One of them.
     reply: Reply,
     count: u64,
-    /// How many of them the log knows of.
+    /// How many of them the last line has told the log.
     told: u64,
 }
 
@@ -39,7 +39,7 @@ impl Refusals {
         kind.told = count;
     }
 
-    /// Says at the end of the session how often it was in all.
+    /// Logs the final numbers at the end of the session.
     pub fn finish(&mut self, log: &Log) {
         for Kind { reply, count, told } in self.kinds.drain(..) {
             if told < count {
@@ -48,15 +48,15 @@ impl Refusals {
         }
     }
 
-    /// The kind of a reply that is counted: the peer is told to come again, and for the reason that the reply gives, not for
-    /// something that has happened here.
+    /// The kind of a reply that is counted. These are 4xx replies that are explained by their text; a cause on our side
+    /// is logged each time.
     fn kind(&mut self, reply: &Reply) -> Option<&mut Kind> {
         if reply.code / 100 != 4 || reply.cause.is_some() {
             return None;
         }
         let known = self.kinds.iter().position(|kind| kind.reply.code == reply.code && kind.reply.text == reply.text);
         let place = known.or_else(|| {
-            // There are a few limits, and few texts of an administrator's.
+            // There are few limits, so few different texts.
             (self.kinds.len() < MAX_KINDS).then(|| {
                 self.kinds.push(Kind { reply: reply.clone(), count: 0, told: 0 });
                 self.kinds.len() - 1
@@ -70,10 +70,10 @@ fn is_power_of_ten(count: u64) -> bool {
     count.checked_ilog10().is_some_and(|exponent| count == 10_u64.pow(exponent))
 }
 
-/// How many refusals of a kind make a line each.
+/// How many refusals of a kind have a line of their own.
 const FIRST: u64 = 10;
 
-/// How many kinds are counted; what is beyond makes a line each time.
+/// How many kinds are counted; further ones have a line each time.
 const MAX_KINDS: usize = 8;
 
 #[cfg(test)]

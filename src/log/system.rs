@@ -1,8 +1,8 @@
-//! The system log: whoever listens at a well-known Unix socket, such as rsyslogd or journald (syslog(3)).
+//! The system log: a daemon such as rsyslogd or journald that listens at a well-known Unix socket (syslog(3)).
 //!
-//! It is usually a datagram socket and may be a stream. Either way no write is held up by a daemon that does not read,
-//! and one that was restarted has a new socket under the old name, which is found at the next line. (Landlock does not
-//! keep a session from connecting to a Unix socket that has a path.)
+//! The socket is usually a datagram socket, and may be a stream. In both cases a daemon that does not read must not
+//! hold up a write. A daemon that was restarted has a new socket under the old name, which is found for the next line.
+//! (Landlock does not keep a session from connecting to a Unix socket with a path.)
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,7 +14,7 @@ use syslog::{Facility, Formatter3164, LogFormat};
 use super::outlet::{Outlet, Patience};
 use super::{IDENTITY, Severity};
 
-/// The log daemon, as far as there is one.
+/// The log daemon, connected or not.
 pub(super) struct SystemLog {
     formatter: Formatter3164,
     connection: Option<Connection>,
@@ -37,7 +37,7 @@ impl SystemLog {
         Self { formatter, connection: None }
     }
 
-    /// Connects. An error means that nobody listens; a daemon that does not come to it now is there all the same.
+    /// Connects. An error means that nobody listens; a daemon that is only too busy to accept is no error.
     pub(super) fn connect(&mut self) -> io::Result<()> {
         match Connection::open() {
             Ok(connection) => self.connection = Some(connection),
@@ -47,7 +47,7 @@ impl SystemLog {
         Ok(())
     }
 
-    /// Writes a line, connecting again if there is need to.
+    /// Writes a line, and connects again if needed.
     pub(super) fn write(&mut self, severity: Severity, text: &str, patience: &Patience<'_>) -> io::Result<()> {
         let mut message = Vec::new();
         let formatted = match severity {
@@ -58,7 +58,7 @@ impl SystemLog {
         formatted.map_err(io::Error::other)?;
         if let Some(connection) = &mut self.connection {
             let result = connection.send(&message, patience);
-            // What follows half a message on a stream would be taken for its rest.
+            // On a stream the next message would be taken for the rest of this one.
             let is_torn = connection.outlet.is_torn();
             let has_left = result.as_ref().is_err_and(has_left);
             if is_torn || has_left {
@@ -73,7 +73,8 @@ impl SystemLog {
 }
 
 impl Connection {
-    /// The first of the places where somebody is. EAGAIN: a stream socket has no room for one more who wants to connect.
+    /// Connects to the first place where somebody listens. EAGAIN means that a stream socket has no room for another
+    /// connection.
     fn open() -> nix::Result<Self> {
         let mut result = Err(Errno::ENOENT);
         for path in PLACES {
@@ -99,7 +100,7 @@ impl Connection {
         }
     }
 
-    /// Sends a message; on a stream a NUL ends it.
+    /// Sends a message; on a stream it is ended by NUL.
     fn send(&mut self, message: &[u8], patience: &Patience<'_>) -> io::Result<()> {
         match self.is_stream {
             true => self.outlet.write_line(&[message, b"\0"].concat(), patience),

@@ -1,39 +1,38 @@
-//! What a text needs so that it can stand behind our own headers: the rest of the header (RFC 5322, 2.2), an empty line,
-//! the body.
+//! Makes a text fit behind our own headers (RFC 5322, 2.2): the rest of the header, an empty line, the body.
 //!
-//! Whoever sends a line that is no part of a header without an empty line before it means it as text, and readers would
-//! take it, or all of the header behind it, for something else: so it gets that empty line. Only in front of the header a
-//! line like those between the messages of a mailbox is what some program has left there, and no text. It becomes a field
-//! `X-Mailbox-Line`, as with Postfix.
+//! A line that is no part of a header and has no empty line before it was meant as text. Readers would take it, or all
+//! of the header behind it, for something else, so it gets that empty line. There is one exception: in front of the
+//! header, a line like those between the messages of a mailbox was left there by some program and is no text. It
+//! becomes a field `X-Mailbox-Line`, as with Postfix.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 
-/// What is put into a text, and in front of which of its bytes.
+/// Where something is inserted into a text, in bytes from its beginning, and what.
 pub(super) type Amendment = (usize, &'static [u8]);
 
-/// Looks for what is missing in the header of a text, however that is split. What follows the header is not looked at.
+/// Finds what is missing in the header of a text, in whatever pieces that comes. It stops at the end of the header.
 #[derive(Debug, Default)]
 pub(super) struct HeaderScan {
     line: Line,
-    /// Where the line begins, and how much of it has come.
+    /// Where the current line begins, and how many bytes of it have come.
     start: usize,
     column: usize,
-    /// Whether there was a field.
+    /// Whether a field has come.
     has_fields: bool,
-    /// Where the lines begin that are like those between messages, as long as there was no field.
+    /// Where lines like those between messages begin, as long as no field has come.
     mailbox_lines: Vec<usize>,
 }
 
-/// What a line of the header is, as far as it has come.
+/// What the current line of the header is, as far as it has come.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// Nothing has come of it.
+    /// None of it has come.
     #[default]
     Start,
     /// Perhaps the name of a field.
     Name,
-    /// The same, or so many bytes of `From` behind any number of `>`: a line in front of the header.
+    /// Still perhaps the name of a field; or, in front of the header, any number of `>` and so many bytes of `From`.
     From(usize),
     /// Blanks behind a name.
     BehindName,
@@ -43,9 +42,9 @@ enum Line {
     Field,
     /// A line like those between the messages of a mailbox.
     Mailbox,
-    /// The empty line: all before it is header.
+    /// The empty line that ends the header.
     Empty,
-    /// No part of a header; nothing behind it is looked at either.
+    /// A line that is no part of a header; nothing behind it matters.
     Text,
 }
 
@@ -66,7 +65,7 @@ impl HeaderScan {
                     continue;
                 }
                 (Field | Mailbox, _) => {
-                    // Most of a header: no need to look at each byte.
+                    // Most of a header is this case, so it is not looked at byte by byte.
                     let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
                     self.column += length;
                     rest = &rest[length..];
@@ -99,7 +98,7 @@ impl HeaderScan {
         }
     }
 
-    /// What the text needs, from its beginning on.
+    /// What has to be inserted, in the order of the text.
     pub(super) fn amendments(&self) -> VecDeque<Amendment> {
         let mut amendments = VecDeque::new();
         if self.has_fields {
@@ -109,10 +108,10 @@ impl HeaderScan {
         amendments
     }
 
-    /// Where an empty line has to be put in front of what is no header: behind so many bytes.
+    /// Before how many bytes of the text an empty line is missing, if it is.
     fn missing_empty_line(&self) -> Option<usize> {
         match self.line {
-            // Without a field, what was like a line between messages is text, and so is all behind it; or there is nothing.
+            // Without any field, lines like those between messages are text, as is everything behind them.
             Line::Empty if self.mailbox_lines.is_empty() => None,
             _ if !self.has_fields => Some(0),
             Line::Name | Line::From(_) | Line::BehindName | Line::BehindFrom | Line::Mailbox | Line::Text => {
@@ -123,12 +122,12 @@ impl HeaderScan {
     }
 }
 
-/// A text with what is put into it.
+/// A text while it is read, with the insertions in it.
 pub(super) struct Amended<R> {
     text: R,
-    /// How much of the text was read.
+    /// How many bytes of the text itself were read.
     position: usize,
-    /// What is still to be put in.
+    /// The insertions that are still to come.
     amendments: VecDeque<Amendment>,
 }
 
@@ -175,19 +174,18 @@ impl<R: BufRead> Read for Amended<R> {
     }
 }
 
-/// How a line between the messages of a mailbox begins, its blank left out (mbox(5)).
+/// How a line between the messages of a mailbox begins, without the blank behind it (mbox(5)).
 const FROM: &[u8; 4] = b"From";
 
-/// What makes a field of such a line.
+/// Makes a field of such a line, in front of which it is put.
 const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
 
 const EMPTY_LINE: &[u8] = b"\n";
 
-/// How many such lines a text may have in front of its header: one, and one more for each program that quoted the one
-/// before.
+/// How many such lines a text may have in front of its header: one, and one for each program that quoted it again.
 const MAX_MAILBOX_LINES: usize = 10;
 
-/// RFC 5322, 2.1.1: a line, and so a field name and its colon, have at most 998 characters.
+/// RFC 5322, 2.1.1: a line has at most 998 characters, so a field name with its colon has no more either.
 const MAX_FIELD_NAME: usize = 997;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is put in front of the text: the trace headers of a copy (RFC 5321, 4.4).
+//! The trace headers that are put in front of the text of a copy (RFC 5321, 4.4).
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Cursor};
@@ -15,24 +15,25 @@ use crate::smtp::transaction::{HelloVerb, Transaction};
 /// Everything about a message but its text: what headers and the environment of commands are made from.
 #[derive(Debug)]
 pub struct Envelope<'a> {
-    /// Our name for the message, in headers, replies and the log.
+    /// The message's identifier, in headers, replies and the log.
     pub id: &'a str,
-    /// Who we are.
+    /// Our own name.
     pub domain: &'a str,
     /// Whom it came from.
     pub peer: &'a Peer,
-    /// When it had come: the same in all copies.
+    /// When the message was complete; the same in all copies.
     pub received_at: SystemTime,
     /// Sender and recipients.
     pub transaction: &'a Transaction,
-    /// What TLS it came under, if it did.
+    /// The parameters of TLS, if it came encrypted.
     pub tls: Option<&'a TlsParameters>,
-    /// Who sent it, if the peer has shown that (AUTH): for commands, and in no header.
+    /// The account that the peer has logged in to (AUTH), if it has. Commands get it, headers do not show it.
     pub user: Option<&'a str>,
 }
 
 impl Envelope<'_> {
-    /// What RFC 5321 (4.4), RFC 3848 and RFC 6531 (4.3) call it. There is no word for HELO under TLS, or behind AUTH.
+    /// The name of the protocol in RFC 5321 (4.4), RFC 3848 and RFC 6531 (4.3). There is none for HELO under TLS or
+    /// after AUTH.
     pub fn protocol(&self) -> &'static str {
         let (is_utf8, is_lmtp) = (self.transaction.utf8, self.transaction.hello.is_lmtp());
         if self.transaction.hello.verb == HelloVerb::Helo {
@@ -64,24 +65,24 @@ impl Envelope<'_> {
 pub struct RecipientCopy<'a> {
     /// What it is made from.
     pub envelope: &'a Envelope<'a>,
-    /// Whose copy it is.
+    /// The recipient that this copy is for.
     pub recipient: &'a Mailbox,
-    /// Who else has it, because it goes to the same place.
+    /// The other recipients whose mail goes to the same place, so that they share this copy.
     pub others: &'a [&'a Mailbox],
 }
 
 impl<'a> RecipientCopy<'a> {
-    /// All whose copy it is.
+    /// All recipients of this copy.
     pub fn recipients(&self) -> impl Iterator<Item = &'a Mailbox> {
         std::iter::once(self.recipient).chain(self.others.iter().copied())
     }
 
-    /// Headers and text, lines ended by LF, from the beginning: as much of it as is asked for at a time.
+    /// A reader of headers and text from the beginning, lines ended by LF.
     pub fn reader<'s>(&self, spool: &'s mut Spool) -> io::Result<impl BufRead + 's> {
         Ok(io::Read::chain(Cursor::new(self.headers()), spool.message()?))
     }
 
-    /// The headers that are ours.
+    /// The headers that we put in front.
     pub fn headers(&self) -> String {
         let mut headers = String::with_capacity(400);
         // Writing to a String cannot fail.
@@ -93,7 +94,8 @@ impl<'a> RecipientCopy<'a> {
         headers
     }
 
-    /// The one that a server puts in front which passes a message on: the others are for where its way ends.
+    /// The one header that a server adds which passes a message on: Return-Path and Delivered-To are for the final
+    /// delivery.
     pub fn received(&self) -> String {
         let mut header = String::with_capacity(300);
         self.write_received(&mut header);
@@ -114,7 +116,7 @@ impl<'a> RecipientCopy<'a> {
             let _ = writeln!(headers, "\t(using {tls})");
         }
         let _ = write!(headers, "\tby {} (mailrecv) with {} id {}", envelope.domain, envelope.protocol(), envelope.id);
-        // In LMTP each recipient has a copy to itself.
+        // In LMTP each recipient has a copy of its own.
         if recipients.len() == 1 || hello.is_lmtp() {
             let _ = write!(headers, "\n\tfor <{recipient}>");
         }

@@ -1,6 +1,6 @@
 //! HTML as text: links and the marks of lists stay, everything else is words and line ends.
 //!
-//! The time is in proportion to the length, whatever is opened and never closed.
+//! It takes time in proportion to the length, even if elements are opened and never closed.
 
 use super::markup::{Place, Tag, Token, Tokens, decoded};
 
@@ -19,15 +19,15 @@ pub(super) fn to_text(html: &str) -> String {
     page.text
 }
 
-/// What has been written.
+/// The plain text written so far, and what is open in it.
 #[derive(Default)]
 struct Page {
     text: String,
-    /// How many elements are open that nobody sees.
+    /// How many elements are open whose content is not shown.
     hidden: usize,
-    /// How many elements are open in which blanks count.
+    /// How many elements are open in which white space is kept.
     preformatted: usize,
-    /// The lists that are open, as far as they are told apart: the number of the next item, or none for a mark.
+    /// The lists that are open, up to [`MAX_LISTS`]: the number of the next item, or `None` for a list with marks.
     lists: Vec<Option<u32>>,
     /// The link that is open, and where its text begins.
     link: Option<(String, usize)>,
@@ -117,7 +117,7 @@ impl Page {
         }
     }
 
-    /// A link's target stands behind its text, unless that is the same.
+    /// The link ends: its target is put behind its text, unless they are the same.
     fn end_link(&mut self) {
         if let Some((target, start)) = self.link.take() {
             let text = self.text.get(start..).unwrap_or_default().trim();
@@ -131,14 +131,14 @@ impl Page {
 
     fn break_line(&mut self) {
         self.text.truncate(self.text.trim_end_matches(' ').len());
-        // However many there are, they say no more than that something ends.
+        // Any number of `<br>` makes one empty line at most.
         if !self.text.ends_with("\n\n") {
             self.text.push('\n');
         }
         self.is_after_blank = false;
     }
 
-    /// Sees to it that the text ends with so many line ends, unless it has not begun.
+    /// Makes the text end with so many line ends, unless it is empty.
     fn end_lines(&mut self, count: usize) {
         if count == 0 || self.text.is_empty() {
             return;
@@ -150,17 +150,18 @@ impl Page {
     }
 }
 
-/// Whether it is worth to be told where a link leads to.
+/// Whether a link's target is worth showing.
 fn leads_somewhere(target: &str) -> bool {
     !target.is_empty() && !target.starts_with('#') && target.len() <= MAX_TARGET
 }
 
-/// Elements with nothing to read in them. What stands in a head beside them is read, as its end may be missing.
+/// Elements whose content is not shown. `head` is not one of them: its end tag may be missing, and all of the page
+/// would be hidden.
 fn is_hidden(name: &str) -> bool {
     matches!(name, "script" | "style" | "template" | "title")
 }
 
-/// How many line ends stand before and behind an element.
+/// How many line ends there are before and behind an element.
 fn lines_around(name: &str) -> usize {
     match name {
         "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "blockquote" | "table" | "dl" => 2,
@@ -170,10 +171,10 @@ fn lines_around(name: &str) -> usize {
     }
 }
 
-/// How many lists are told apart that stand in each other.
+/// How many nested lists are told apart.
 const MAX_LISTS: usize = 8;
 
-/// A longer target says nothing to anybody, in bytes.
+/// The longest target that is shown, in bytes; a longer one tells nobody anything.
 const MAX_TARGET: usize = 2000;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A message as people read it: its header decoded, its text, and what is attached (RFC 2045 to 2047, 2183, 2231).
 //!
-//! Whatever came is shown somehow; nothing is an error. Strangers wrote it, so everything has a bound: how much of a field
-//! is decoded, how many fields, parts and levels of parts are looked at. What is behind a bound is counted or told. Texts
-//! and attachments are decoded when they are asked for, one at a time, so that there is not all of a message twice.
-//! Nothing here makes it safe to show: that is for whoever shows it ([`crate::untrusted::Untrusted`]).
+//! Everything is shown somehow; nothing is an error. Strangers wrote the message, so everything has a bound: how much
+//! of a field is decoded, how many fields, parts and levels of parts are looked at. What exceeds a bound is counted or
+//! mentioned. Texts and attachments are decoded only when asked for, one at a time, so that a message is never in
+//! memory twice. Whoever shows the result has to make it safe ([`crate::untrusted::Untrusted`]).
 
 use std::borrow::Cow;
 
@@ -19,13 +19,13 @@ use crate::panics::survive;
 pub struct Letter<'m> {
     /// The fields of its header.
     pub header: Header<'m>,
-    /// What it has of text, in its order.
+    /// Its texts, in order.
     texts: Vec<Text<'m>>,
-    /// What it has beside text, in its order.
+    /// Everything else in it, in order.
     pub attachments: Vec<Attachment<'m>>,
     /// How many parts have been looked at.
     parts: usize,
-    /// Whether there were more.
+    /// Whether there were more parts than that.
     pub has_more_parts: bool,
 }
 
@@ -43,23 +43,23 @@ struct Text<'m> {
     charset: String,
     /// How long it is, decoded, in bytes.
     length: usize,
-    /// Whether nothing stands in it.
+    /// Whether it is only white space.
     is_blank: bool,
     is_html: bool,
-    /// Whether another text says the same in a plainer form.
+    /// Whether a plain text beside it says the same.
     is_alternative: bool,
 }
 
-/// A part that is no text to be read at once.
+/// A part that is not shown as text.
 #[derive(Debug)]
 pub struct Attachment<'m> {
-    /// What its sender calls it, whatever that is.
+    /// The file name that its sender gave it.
     pub name: Option<String>,
     /// `image/png`, or whatever its sender says.
     pub media_type: String,
     encoding: Option<String>,
     body: &'m [u8],
-    /// Whether it goes to the end of what was given of the message.
+    /// Whether it ends where the given part of the message ends, so that it may be cut off.
     pub is_last: bool,
 }
 
@@ -79,18 +79,18 @@ impl<'m> Letter<'m> {
         letter
     }
 
-    /// How long the texts in HTML are, in bytes, of which there is a plain form that [`Letter::text`] has.
+    /// How many bytes of HTML are not in [`Letter::text`] because a plain text beside them says the same.
     pub fn also_in_html(&self) -> usize {
         self.texts.iter().filter(|text| text.is_alternative).map(|text| text.length).sum()
     }
 
-    /// How much of HTML is not in [`Letter::text`] because it is longer than what is looked at, in bytes.
+    /// How many bytes of HTML are not in [`Letter::text`] because they exceed [`MAX_HTML`].
     pub fn html_left_out(&self) -> usize {
         let shown = self.texts.iter().filter(|text| text.is_html && !text.is_alternative);
         shown.map(|text| text.length.saturating_sub(MAX_HTML)).sum()
     }
 
-    /// The text for people: what is plain as it is, what there is in HTML alone without its marks.
+    /// The text for people: plain texts as they are, and texts that exist in HTML only without tags.
     pub fn text(&self) -> String {
         let shown = self.texts.iter().filter(|text| !text.is_alternative);
         let texts: Vec<String> = shown
@@ -100,7 +100,7 @@ impl<'m> Letter<'m> {
         texts.join("\n")
     }
 
-    /// Each plain text, or each in HTML.
+    /// Each plain text, or each HTML text.
     pub fn texts(&self, is_html: bool) -> impl Iterator<Item = String> {
         self.texts.iter().filter(move |text| text.is_html == is_html).map(Text::decoded)
     }
@@ -137,13 +137,13 @@ impl<'m> Letter<'m> {
         let encoding = encoding.map(|encoding| encoding.trim().to_ascii_lowercase());
         let disposition = header.disposition();
         let name = disposition.params.get("filename").or_else(|| content_type.params.get("name")).cloned();
-        // A message that is one text with a name is there to be read.
+        // A message that consists of one text is meant to be read, even if the text has a file name.
         let is_attached = disposition.disposition == DispositionType::Attachment || name.is_some() && depth > 0;
         match content_type.mimetype.as_str() {
             kind @ ("text/plain" | "text/html") if !is_attached => {
                 self.texts.push(Text::new(body, encoding, content_type.charset, kind == "text/html"));
             }
-            // What cannot be taken apart is shown as it is.
+            // A multipart message that cannot be taken apart is shown as it is.
             kind if kind.starts_with("multipart/") && depth == 0 => {
                 self.texts.push(Text::new(body, None, content_type.charset, false));
             }
@@ -170,7 +170,7 @@ impl<'m> Text<'m> {
         text_of(self.body, &self.charset, self.encoding.as_deref())
     }
 
-    /// What is HTML, as far as it is looked at, without its marks.
+    /// The text of HTML without tags; only the first [`MAX_HTML`] bytes are looked at.
     fn without_marks(&self) -> String {
         let mut html = self.decoded();
         html.truncate(html.floor_char_boundary(MAX_HTML));
@@ -179,7 +179,7 @@ impl<'m> Text<'m> {
 }
 
 impl<'m> Header<'m> {
-    /// The header of a message or a part of it, and what stands behind that.
+    /// Reads the header of a message or part; also returns what is behind it.
     fn parse(text: &'m [u8]) -> (Self, &'m [u8]) {
         let (mut fields, mut rest) = (Vec::new(), text);
         loop {
@@ -193,13 +193,13 @@ impl<'m> Header<'m> {
                     }
                     rest = rest.get(length..).unwrap_or_default();
                 }
-                // No header goes on like this, so it is text.
+                // A line that is no field and not empty: the text begins here.
                 _ => return (Self { fields }, rest),
             }
         }
     }
 
-    /// What the first field of this name says, decoded.
+    /// The decoded value of the first field of this name.
     pub fn value(&self, name: &str) -> Option<String> {
         self.beginning(name, MAX_FIELD)
     }
@@ -209,7 +209,7 @@ impl<'m> Header<'m> {
         self.fields.iter().find(is_named).map(|field| decoded(field.get_value_raw(), most))
     }
 
-    /// Every field: its name, what stands behind that as it came, and the same decoded.
+    /// Every field: its name, its value as it came, and its value decoded.
     pub fn fields(&self) -> impl Iterator<Item = (String, &[u8], String)> {
         self.fields.iter().map(|field| {
             let raw = field.get_value_raw();
@@ -217,7 +217,7 @@ impl<'m> Header<'m> {
         })
     }
 
-    /// What is none is plain text (RFC 2045, 5.2).
+    /// A missing or malformed Content-Type means plain text (RFC 2045, 5.2).
     fn content_type(&self) -> ParsedContentType {
         let value = self.beginning("Content-Type", MAX_MIME_FIELD);
         let content_type = value.and_then(|value| survive(|| mailparse::parse_content_type(&value)));
@@ -230,19 +230,20 @@ impl<'m> Header<'m> {
     }
 }
 
-/// Whether a line has a colon, as each line with the name of a field.
+/// Whether the first line has a colon, so that it may begin with the name of a field.
 fn begins_with_name(text: &[u8]) -> bool {
     memchr::memchr2(b':', b'\n', text).is_some_and(|at| text[at] == b':')
 }
 
 impl<'m> Attachment<'m> {
-    /// What it is made of, its transfer encoding taken off.
+    /// The content without its transfer encoding.
     pub fn content(&self) -> Cow<'m, [u8]> {
         content_of(self.body, self.encoding.as_deref())
     }
 }
 
-/// What stands between the lines of a boundary (RFC 2046, 5.1.1). Where the last such line is missing, the end is the end.
+/// The parts between the delimiter lines (RFC 2046, 5.1.1). If the last delimiter is missing, the last part goes to the
+/// end.
 fn parts<'m>(body: &'m [u8], boundary: &str) -> impl Iterator<Item = &'m [u8]> {
     let delimiter = format!("--{boundary}").into_bytes();
     let mut rest = Some(body);
@@ -252,7 +253,7 @@ fn parts<'m>(body: &'m [u8], boundary: &str) -> impl Iterator<Item = &'m [u8]> {
             let text = rest?;
             let (part, is_last, behind) = until_delimiter(text, &delimiter);
             rest = if is_last { None } else { Some(behind) };
-            // What stands in front of the first one is for programs that know no parts.
+            // What precedes the first delimiter is for programs that do not know multipart messages.
             if std::mem::replace(&mut has_begun, true) {
                 return Some(part);
             }
@@ -260,7 +261,7 @@ fn parts<'m>(body: &'m [u8], boundary: &str) -> impl Iterator<Item = &'m [u8]> {
     })
 }
 
-/// The text up to a line that is the delimiter, whether no part follows, and what does.
+/// Returns the text up to the next delimiter line, whether that one closes the message, and what is behind it.
 fn until_delimiter<'t>(text: &'t [u8], delimiter: &[u8]) -> (&'t [u8], bool, &'t [u8]) {
     let mut start = 0;
     while start < text.len() {
@@ -268,7 +269,7 @@ fn until_delimiter<'t>(text: &'t [u8], delimiter: &[u8]) -> (&'t [u8], bool, &'t
         if let Some(behind) = text[start..end].strip_prefix(delimiter) {
             let is_close = behind.trim_ascii_end() == b"--";
             if is_close || behind.trim_ascii_end().is_empty() {
-                // The line end before it belongs to it.
+                // The line end in front of a delimiter belongs to the delimiter.
                 let part = &text[..start];
                 let part = part.strip_suffix(b"\n").unwrap_or(part);
                 return (part.strip_suffix(b"\r").unwrap_or(part), is_close, &text[end..]);
@@ -279,7 +280,8 @@ fn until_delimiter<'t>(text: &'t [u8], delimiter: &[u8]) -> (&'t [u8], bool, &'t
     (text, true, b"")
 }
 
-/// The beginning of what a field says, its encoded words decoded: the time that takes grows with the square of its length.
+/// Decodes the beginning of a field's value, encoded words included. The time for that grows with the square of the
+/// length, so no more than `most` bytes are decoded.
 fn decoded(raw: &[u8], most: usize) -> String {
     let shown = &raw[..raw.len().min(most)];
     let field = [b"x: ", shown].concat();
@@ -302,7 +304,7 @@ fn content_of<'b>(body: &'b [u8], encoding: Option<&str>) -> Cow<'b, [u8]> {
     }
 }
 
-/// What can be decoded of it: other characters are to be ignored (RFC 2045, 6.8), and a message that was cut ends anywhere.
+/// Decodes what can be decoded: other characters are to be ignored (RFC 2045, 6.8), and a cut message may end anywhere.
 fn from_base64(body: &[u8]) -> Vec<u8> {
     let is_ours = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let end = memchr::memchr(b'=', body).unwrap_or(body.len());
@@ -310,7 +312,7 @@ fn from_base64(body: &[u8]) -> Vec<u8> {
     let mut content = Vec::with_capacity(end / 4 * 3);
     loop {
         let mut piece: Vec<u8> = characters.by_ref().take(PIECE).collect();
-        // Six bits alone are no octet, and those that belong to none may be anything.
+        // A single character is no octet yet; with two or three, the padding decides what is left over.
         match piece.len() % 4 {
             1 => _ = piece.pop(),
             2 => piece.extend(b"=="),
@@ -331,8 +333,8 @@ fn decode_base64(piece: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// RFC 2045, 6.7. What is not as it should be stays as it is, octets beyond ASCII among it: programs that do not know what
-/// they write say that it is quoted-printable.
+/// Decodes quoted-printable (RFC 2045, 6.7). What is malformed stays as it is, including octets beyond ASCII, because
+/// some programs say quoted-printable of text that is not.
 fn from_quoted_printable(body: &[u8]) -> Vec<u8> {
     let mut content = Vec::with_capacity(body.len());
     for line in body.split_inclusive(|byte| *byte == b'\n') {
@@ -359,12 +361,12 @@ fn octet_of(digits: &[u8]) -> Option<u8> {
     u8::try_from(digit(0)? << 4 | digit(1)?).ok()
 }
 
-/// A text in the characters that it says it has. Where it says nothing, or what nobody knows, it is UTF-8 if it can be,
-/// and else what old programs write without a word.
+/// Decodes a text by the charset that it names. If it names none, or an unknown one, it is UTF-8 if it is valid UTF-8,
+/// and else windows-1252, which old programs write without saying so.
 fn text_of(body: &[u8], charset: &str, encoding: Option<&str>) -> String {
     let content = content_of(body, encoding);
     let is_utf8 = matches!(charset.to_ascii_lowercase().as_str(), "us-ascii" | "ascii" | "utf-8" | "utf8" | "");
-    // Those that could hide something in plain letters are decoded by nobody.
+    // Charsets that could hide something behind plain ASCII are not decoded at all.
     if let (false, Some(charset)) = (is_utf8, Charset::for_label_no_replacement(charset.as_bytes()))
         && let Some(text) = survive(|| in_charset(charset, &content))
     {
@@ -383,7 +385,8 @@ fn in_charset(charset: Charset, text: &[u8]) -> String {
     if charset != UTF_7 {
         return charset.decode(text).0.into_owned();
     }
-    // The time that takes grows with the square of what is decoded at once. These end whatever has been begun.
+    // The time for decoding grows with the square of the length, so this is done in pieces. A `-` or a line end
+    // completes any encoded sequence, so pieces end there.
     let (mut decoded, mut rest) = (String::with_capacity(text.len()), text);
     while !rest.is_empty() {
         let most = rest.len().min(MAX_UTF_7);
@@ -395,7 +398,7 @@ fn in_charset(charset: Charset, text: &[u8]) -> String {
     decoded
 }
 
-/// A text in the characters that old programs write without a word.
+/// Decodes windows-1252, which old programs write without saying so.
 pub(super) fn in_windows_1252(text: &[u8]) -> String {
     match Charset::for_label(b"windows-1252") {
         Some(charset) => charset.decode_without_bom_handling(text).0.into_owned(),
@@ -403,16 +406,16 @@ pub(super) fn in_windows_1252(text: &[u8]) -> String {
     }
 }
 
-/// What stands in front of UTF-8 that comes from other systems.
+/// Programs on other systems put this in front of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How much of a field is decoded, in bytes.
 const MAX_FIELD: usize = 8 * 1024;
 
-/// The same of a field that says what a part is, of which there are many.
+/// The same for a field that describes a part, because there are many parts.
 const MAX_MIME_FIELD: usize = 2 * 1024;
 
-/// How much of base64 is decoded at a time: characters, four of which are three octets.
+/// How many characters of base64 are decoded at a time; four of them are three octets.
 const PIECE: usize = 64 * 1024;
 
 /// How much of a text in UTF-7 is decoded at once, in octets.
@@ -421,7 +424,7 @@ const MAX_UTF_7: usize = 4 * 1024;
 /// How many fields of a header are looked at.
 const MAX_FIELDS: usize = 1000;
 
-/// How many parts of a message are looked at, and how deep they may lie in each other.
+/// How many parts of a message are looked at, and how deep they may be nested.
 const MAX_PARTS: usize = 200;
 const MAX_DEPTH: usize = 10;
 
@@ -485,7 +488,7 @@ mod tests {
         }
         let long = format!("Content-Transfer-Encoding: base64\n\n{}", "aGVs!bG8h\n".repeat(PIECE / 4));
         assert_eq!(Letter::parse(long.as_bytes()).text(), "hello!".repeat(PIECE / 4));
-        // In the square of its length this would take minutes.
+        // In quadratic time this would take minutes.
         let long = format!("Content-Type: text/plain; charset=utf-7\n\n{}", "a +APw- ".repeat(300_000));
         assert_eq!(Letter::parse(long.as_bytes()).text(), "a \u{fc} ".repeat(300_000));
         let long = format!("Content-Type: text/plain; charset=utf-7\n\n+{}", "APwA".repeat(300_000));

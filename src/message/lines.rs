@@ -3,7 +3,7 @@
 /// Puts pieces of text together to lines, for people to read.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
 }
 
@@ -26,7 +26,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Gives the last line, if it has no end.
+    /// Gives what is left of the last line, if it has no end.
     pub fn finish<E>(&mut self, each: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
         match std::mem::take(&mut self.begun) {
             line if line.is_empty() => Ok(()),
@@ -35,7 +35,8 @@ impl Lines {
     }
 }
 
-/// How much of an endless line is given at a time, in bytes. All of them escaped fit into a datagram to the system log.
+/// The longest piece of a line that is given at a time, in bytes. Even with every byte escaped it fits into a datagram
+/// to syslog.
 const MAX_LINE: usize = 8 * 1024;
 
 #[cfg(test)]

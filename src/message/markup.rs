@@ -1,40 +1,40 @@
-//! What is a tag in HTML and what is text, as browsers tell them (HTML standard, 13.2.5), however broken it is.
+//! Tells tags and text apart in HTML as browsers do (HTML standard, 13.2.5), however broken it is.
 //!
-//! There are libraries for it; those that were looked at hold the names of characters in a table of pointers, which each
-//! start of the program would have to relocate, mail in HTML or not (docs/decisions.md). A test has one of them read the same.
-//! The time is in proportion to the length: nothing is looked for twice.
+//! The libraries for this that were looked at keep the names of characters in a table of pointers, which would have to
+//! be relocated at each start of the program, even for mail without HTML (docs/decisions.md). A test compares this
+//! module with one of them. It takes time in proportion to the length, because nothing is searched twice.
 
 use super::letter;
 
 /// A piece of HTML.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Token<'h> {
-    /// Text, in which [`decoded`] finds characters that are written by their names.
+    /// Text; [`decoded`] replaces the character references in it.
     Text(&'h str),
-    /// Text that holds no names of characters: that of scripts and styles.
+    /// Text without character references: that of scripts and styles.
     Verbatim(&'h str),
     /// The tag that begins an element.
     Start(Tag<'h>),
-    /// The tag that ends an element, and its name in small letters.
+    /// The tag that ends an element: the element's name in small letters.
     End(String),
 }
 
-/// A tag, in small letters, with its attributes as they are written.
+/// A start tag: its name in small letters, and its attributes as they are written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tag<'h> {
     pub(super) name: String,
     attributes: Vec<(&'h str, &'h str)>,
 }
 
-/// Goes through HTML.
+/// Splits HTML into tokens.
 pub(super) struct Tokens<'h> {
     rest: &'h str,
-    /// The element whose end tag is the only tag that counts now.
+    /// The element, such as a script, in which only its own end tag counts.
     inside: Option<String>,
 }
 
 impl Tag<'_> {
-    /// What an attribute says: the first of this name.
+    /// The decoded value of the first attribute of this name.
     pub(super) fn attribute(&self, name: &str) -> Option<String> {
         let (_, value) = self.attributes.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         Some(decoded(value, Place::Attribute))
@@ -46,19 +46,19 @@ impl<'h> Tokens<'h> {
         Self { rest: html, inside: None }
     }
 
-    /// Uses up what stands before this place, and so many bytes behind it.
+    /// Takes the text before this place, and drops so many bytes behind it.
     fn take(&mut self, place: usize, behind: usize) -> &'h str {
         let (taken, rest) = self.rest.split_at(place);
         self.rest = rest.get(behind..).unwrap_or_default();
         taken
     }
 
-    /// Uses up everything to the end of what is looked for, or to the end of all.
+    /// Drops everything up to and including `end`, or all of the rest if there is no `end`.
     fn skip_behind(&mut self, end: &str) {
         self.rest = self.rest.split_once(end).map_or("", |(_, rest)| rest);
     }
 
-    /// What stands in an element in which only one tag counts, up to that.
+    /// The text of an element in which only its own end tag counts, up to that tag.
     fn inside(&mut self, name: &str) -> Token<'h> {
         let is_end = |place: &usize| {
             let behind = self.rest.get(place + 2..).and_then(|rest| rest.split_at_checked(name.len()));
@@ -69,7 +69,7 @@ impl<'h> Tokens<'h> {
         if matches!(name, "title" | "textarea") { Token::Text(text) } else { Token::Verbatim(text) }
     }
 
-    /// What stands behind a `<`: a tag, if it is one and has an end.
+    /// Takes what begins with `<`; returns the tag, if it is a complete one.
     fn markup(&mut self) -> Option<Token<'h>> {
         let behind = &self.rest[1..];
         if let Some(comment) = behind.strip_prefix("!--") {
@@ -98,7 +98,7 @@ impl<'h> Tokens<'h> {
         Some(Token::Start(Tag { name, attributes }))
     }
 
-    /// The attributes of a tag, up to its end. None if it has no end: then there is nothing more.
+    /// The attributes of a tag, up to its end. `None` if the tag has no end: then all of the rest is used up.
     fn attributes(&mut self) -> Option<Vec<(&'h str, &'h str)>> {
         let mut attributes = Vec::new();
         loop {
@@ -165,7 +165,7 @@ impl<'h> Iterator for Tokens<'h> {
     }
 }
 
-/// Whether a `<` is more than a character.
+/// Whether a `<` begins markup.
 fn is_markup(text: &str) -> bool {
     let mut behind = text.chars().skip(1);
     match behind.next() {
@@ -175,7 +175,7 @@ fn is_markup(text: &str) -> bool {
     }
 }
 
-/// What stands behind a comment: without an end, it goes on to the end of all.
+/// What is behind a comment. A comment without an end goes to the end of the text.
 fn behind_comment(comment: &str) -> &str {
     if let Some(rest) = comment.strip_prefix('>').or_else(|| comment.strip_prefix("->")) {
         return rest;
@@ -185,7 +185,7 @@ fn behind_comment(comment: &str) -> &str {
     end.map_or("", |end| &comment[end + 1..])
 }
 
-/// Elements that hold text and no others.
+/// Elements that contain text only, no other elements.
 fn is_opaque(name: &str) -> bool {
     matches!(name, "title" | "textarea" | "style" | "script" | "xmp" | "iframe" | "noembed" | "noframes")
 }
@@ -198,16 +198,16 @@ fn is_blank(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\u{c}' | '\r' | ' ')
 }
 
-/// Where a text stands.
+/// Where a text with character references is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// Between tags.
     Text,
-    /// In a tag, where `&` without a semicolon is mostly that of a link.
+    /// In an attribute, where an `&` without a semicolon is mostly part of a URL.
     Attribute,
 }
 
-/// A text with the characters that it has by name or number (HTML standard, 13.2.5.72).
+/// Replaces the character references in a text (HTML standard, 13.2.5.72).
 pub(super) fn decoded(text: &str, place: Place) -> String {
     let mut pieces = text.split('&');
     let mut decoded = pieces.next().unwrap_or_default().to_owned();
@@ -226,7 +226,7 @@ pub(super) fn decoded(text: &str, place: Place) -> String {
     decoded
 }
 
-/// The character that this stands for behind an `&`, and what is behind that.
+/// Reads what follows an `&`: the character that it stands for, and the text behind the reference.
 fn reference(text: &str, place: Place) -> Option<(char, &str)> {
     if let Some(number) = text.strip_prefix('#') {
         return numbered(number);
@@ -238,14 +238,14 @@ fn reference(text: &str, place: Place) -> Option<(char, &str)> {
     {
         return Some((character, rest));
     }
-    // Old ones do without a semicolon, and then the longest counts.
+    // The oldest names need no semicolon, and then the longest one counts.
     let old = names().filter(|(name, character)| is_old(*character) && word.starts_with(name));
     let (name, character) = old.max_by_key(|(name, _)| name.len())?;
     let is_of_a_link = place == Place::Attribute && (name.len() < word.len() || rest.starts_with('='));
     (!is_of_a_link).then(|| (character, &text[name.len()..]))
 }
 
-/// Whether the names of a character are known to the oldest programs.
+/// Whether the names of this character are among the oldest, which need no semicolon.
 fn is_old(character: char) -> bool {
     u32::from(character) <= 0xff && !matches!(character, '\'' | '\t' | '\n')
 }
@@ -259,7 +259,7 @@ fn numbered(text: &str) -> Option<(char, &str)> {
     }
     let number = u32::from_str_radix(digits, radix).unwrap_or(u32::MAX);
     let character = match u8::try_from(number) {
-        // Those that are none are meant as Windows has them.
+        // C1 control characters are meant as windows-1252.
         Ok(byte @ 0x80..=0x9f) => letter::in_windows_1252(&[byte]).chars().next(),
         Ok(0) => None,
         _ => char::from_u32(number),
@@ -267,7 +267,7 @@ fn numbered(text: &str) -> Option<(char, &str)> {
     Some((character.unwrap_or(char::REPLACEMENT_CHARACTER), rest.strip_prefix(';').unwrap_or(rest)))
 }
 
-/// The character of this name.
+/// The character with this name.
 fn named(word: &str) -> Option<char> {
     names().find(|(name, _)| *name == word).map(|(_, character)| character)
 }
@@ -279,7 +279,7 @@ fn names() -> impl Iterator<Item = (&'static str, char)> {
     })
 }
 
-/// The names of characters that HTML 4 has, and a few that mail has besides, each with its character. It is one text
+/// The character names of HTML 4, and a few more that occur in mail, each followed by its character. It is one string
 /// because a table would be one of pointers.
 const NAMES: &str = "\
     quot\" amp& lt< gt> nbsp\u{a0} iexcl\u{a1} cent\u{a2} pound\u{a3} curren\u{a4} yen\u{a5} brvbar\u{a6} \

@@ -1,6 +1,6 @@
-//! A message as subscribers of a broker get it: as it came, with its line ends of two bytes, or that in JSON.
+//! A message as subscribers of a broker get it: as it was received, with CRLF line ends, or the same in JSON.
 //!
-//! Nothing of ours is put in front, so that the same message is the same bytes from whatever receiver.
+//! We put nothing in front of it, so that the same message gives the same bytes at every receiver.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 
 use super::{Spool, for_each_piece};
 
-/// The message as it came, lines ended by CRLF; `None` if that is more than `limit` bytes.
+/// The message as it was received, lines ended by CRLF; `None` if it is longer than `limit` bytes.
 pub(crate) fn as_received(spool: &mut Spool, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     let mut is_too_large = false;
@@ -22,7 +22,7 @@ pub(crate) fn as_received(spool: &mut Spool, limit: usize) -> io::Result<Option<
     Ok((!is_too_large).then_some(text))
 }
 
-/// How many bytes that is.
+/// How many bytes [`as_received`] would return.
 pub(crate) fn length_as_received(spool: &mut Spool) -> io::Result<u64> {
     let mut length = 0;
     for_each_piece(spool.text()?, |piece| {
@@ -32,7 +32,7 @@ pub(crate) fn length_as_received(spool: &mut Spool) -> io::Result<u64> {
     Ok(length)
 }
 
-/// Adds a text whose lines end by LF, with CRLF in its place.
+/// Appends a text whose lines end with LF, each LF as CRLF.
 pub(crate) fn with_crlf(text: &[u8], into: &mut Vec<u8>) {
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         match line.strip_suffix(b"\n") {
@@ -45,9 +45,9 @@ pub(crate) fn with_crlf(text: &[u8], into: &mut Vec<u8>) {
     }
 }
 
-/// `{"msg": "...", "sha256": "..."}`: the message and the SHA-256 of its bytes, letter for letter what Python's `json.dumps`
-/// makes of them, which is ASCII. A byte that is no part of a character in UTF-8 is written as one of the code points U+DC80
-/// to U+DCFF, which no text has: whoever reads it gets the bytes back, Python with
+/// Returns `{"msg": "...", "sha256": "..."}`: the message and the SHA-256 of its bytes, exactly as Python's
+/// `json.dumps` writes them, which is ASCII. A byte that is not part of valid UTF-8 is written as one of the code
+/// points U+DC80 to U+DCFF, which no text contains, so that a reader gets the bytes back; in Python with
 /// `json.loads(payload)["msg"].encode("utf-8", "surrogateescape")`.
 pub(crate) fn json(message: &[u8]) -> Vec<u8> {
     let mut json = Vec::with_capacity(message.len() + message.len() / 8 + 128);
@@ -76,7 +76,7 @@ fn put_character(character: char, json: &mut Vec<u8>) {
     }
 }
 
-/// A unit of UTF-16 (RFC 8259, section 7).
+/// Writes a code unit of UTF-16 as an escape (RFC 8259, section 7).
 fn put_unit(unit: u16, json: &mut Vec<u8>) {
     json.extend_from_slice(b"\\u");
     put_hexadecimal(unit, 4, json);

@@ -1,7 +1,7 @@
-//! The text of a message while it is received, and what of it matters before it is read again.
+//! The text of a message while it is received, and what has to be known of it before it is read again.
 //!
-//! It waits in memory while it is small, then in a file. Where no file can be made memory has to do for longer, but not for
-//! everything.
+//! It is kept in memory while it is small, then in a file. If no file can be made, memory may hold more of it, but not
+//! without limit.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -14,7 +14,7 @@ use super::amend::{Amended, HeaderScan};
 use crate::files::temporary_folder;
 
 /// A file without a name for messages that are too large for memory, one after the other. It is opened before the
-/// session confines itself, so that it needs no folder of its own then.
+/// session enters its sandbox, in which it could not be made.
 #[derive(Debug)]
 pub struct SpoolFile {
     file: io::Result<File>,
@@ -22,19 +22,19 @@ pub struct SpoolFile {
 }
 
 impl SpoolFile {
-    /// Makes the file in this folder, or else in the system's for temporary files. That it cannot be made matters only to
-    /// a message that needs it.
+    /// Makes the file in this folder, or in the system's folder for temporary files. A failure is kept: it matters only
+    /// for a message that needs the file.
     pub fn open(directory: Option<&PathBuf>) -> Self {
         let folder = directory.cloned().unwrap_or_else(temporary_folder);
         Self { file: tempfile::tempfile_in(&folder), folder }
     }
 
-    /// The folder that it is in.
+    /// The folder that the file is in.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Why there is none.
+    /// Why there is no file, if there is none.
     pub fn failure(&self) -> Option<&io::Error> {
         self.file.as_ref().err()
     }
@@ -52,7 +52,7 @@ impl SpoolFile {
 
 /// The text of a message, lines ended by LF: in memory while it is small, then in a file.
 pub struct Spool {
-    /// All of the text, until it is too large.
+    /// The whole text, until it is too large.
     memory: Vec<u8>,
     file: Rc<SpoolFile>,
     is_in_file: bool,
@@ -60,14 +60,14 @@ pub struct Spool {
     header: HeaderScan,
     length: usize,
     failure: Option<io::Error>,
-    /// The channels in which it was published.
+    /// The channels of brokers in which the message was published.
     published: Vec<String>,
-    /// What becomes the hash of the text, if somebody wants that.
+    /// The hash of the text so far, if it is wanted.
     digest: Option<Digest>,
 }
 
 impl Spool {
-    /// An empty spool that uses the file once it outgrows memory; no other may use it meanwhile.
+    /// An empty spool that uses the file once it outgrows memory. No other spool may use the file meanwhile.
     pub fn new(file: Rc<SpoolFile>) -> Self {
         Self {
             memory: Vec::new(),
@@ -82,28 +82,28 @@ impl Spool {
         }
     }
 
-    /// The same, which knows the hash of its text.
+    /// The same spool, which also hashes its text.
     pub(crate) fn with_hash(mut self) -> Self {
         self.digest = Some(Digest::new(&SHA256));
         self
     }
 
-    /// The SHA-256 of the text as it came, if it is known.
+    /// The SHA-256 of the text as it was received, if the spool hashes it.
     pub(crate) fn hash(&self) -> Option<ring::digest::Digest> {
         self.digest.clone().map(Digest::finish)
     }
 
-    /// Whether the message was published in this channel: for all of its recipients that is once.
+    /// Whether the message was already published in this channel: it is published once for all of its recipients.
     pub(crate) fn is_published(&self, channel: &str) -> bool {
         self.published.iter().any(|known| known == channel)
     }
 
-    /// Takes note that it was.
+    /// Takes note that the message was published in this channel.
     pub(crate) fn set_published(&mut self, channel: &str) {
         self.published.push(channel.to_owned());
     }
 
-    /// Adds text. A failure is kept until [`Spool::failure`] is asked, because the peer is only told at the end.
+    /// Adds text. A failure is kept for [`Spool::failure`], because the peer is told only at the end.
     pub fn push(&mut self, text: &[u8]) {
         if self.failure.is_some() {
             return;
@@ -132,7 +132,7 @@ impl Spool {
         file.write_all(text)
     }
 
-    /// What went wrong while text was added.
+    /// Why text could not be added, if so.
     pub fn failure(&self) -> Option<&io::Error> {
         self.failure.as_ref()
     }
@@ -152,7 +152,7 @@ impl Spool {
         let text = if self.is_in_file {
             let mut file = self.file.file()?;
             file.seek(SeekFrom::Start(0))?;
-            // What stands behind it may be of a message before.
+            // The file may be longer: an earlier message may have left something in it.
             Text::InFile(file.take(self.length as u64))
         } else {
             Text::InMemory(&self.memory)
@@ -160,7 +160,7 @@ impl Spool {
         Ok(BufReader::with_capacity(self.length.min(COPY_SIZE), text))
     }
 
-    /// The message up to this many octets of its text, as [`Spool::message`] gives it, and how many more there are.
+    /// The first `most` octets of [`Spool::message`], and how many octets of the text are left out.
     pub fn beginning(&mut self, most: usize) -> io::Result<(Vec<u8>, usize)> {
         let left_out = self.length.saturating_sub(most);
         let mut beginning = Vec::with_capacity(self.length.min(most));
@@ -168,14 +168,14 @@ impl Spool {
         Ok((beginning, left_out))
     }
 
-    /// The same with a header that is one, as it has to be behind headers of ours.
+    /// The text with a well-formed header, as it has to be behind our own headers.
     pub(crate) fn message(&mut self) -> io::Result<impl BufRead + '_> {
         let amendments = self.header.amendments();
         Ok(Amended::new(self.text()?, amendments))
     }
 }
 
-/// Where the text is read from.
+/// What the text is read from.
 enum Text<'s> {
     InMemory(&'s [u8]),
     InFile(io::Take<&'s File>),
@@ -193,18 +193,18 @@ impl Read for Text<'_> {
 impl Drop for Spool {
     fn drop(&mut self) {
         if let (true, Ok(file)) = (self.is_in_file, self.file.file()) {
-            // For the sake of room; no message reads further than its own end.
+            // This only frees room: no message is read beyond its own length.
             let _ = file.set_len(0);
         }
     }
 }
 
-/// Counts the Received fields of the header, however the text is split.
+/// Counts the Received fields of the header, in whatever pieces the text comes.
 #[derive(Debug, Default)]
 struct HopScan {
     ended: bool,
     count: usize,
-    /// How much of the current line has come, and how much of it is like `Received:`.
+    /// How many bytes of the current line have come, and how many of them match `Received:`.
     column: usize,
     alike: usize,
 }
@@ -232,10 +232,10 @@ impl HopScan {
 /// Messages up to this size stay in memory, in octets.
 const IN_MEMORY: usize = 256 * 1024;
 
-/// The same where there is no file: enough for most mail without attachments, and not too much for two hundred sessions.
+/// The same where there is no file: enough for most mail without attachments, and bearable with two hundred sessions.
 const IN_MEMORY_WITHOUT_FILE: usize = 1024 * 1024;
 
-/// How much is copied at a time.
+/// How many octets are read at a time.
 const COPY_SIZE: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! What is counted, for Prometheus and its kin: every metric there is, in one table.
+//! The metrics, for Prometheus and similar programs: all of them in one table.
 //!
-//! A metric is one row and its use. From the rows come the places of its numbers in a [`record`], what is said to who
-//! asks ([`text`]), and the test that the manual page describes it. The labels are a closed set: nothing that a peer
-//! says becomes one, so no peer can make a number of numbers.
+//! Adding a metric takes one row here and its use. The rows determine where its numbers are in a [`record`], what is
+//! told to those who ask ([`text`]), and what a test expects in the manual page. Label values are a closed set: no text
+//! from a peer becomes one, so no peer can increase the number of metrics.
 
 mod record;
 mod tally;
@@ -14,8 +14,8 @@ pub(crate) use record::{Flaw, INHERITED, Record};
 pub use tally::Tally;
 pub(crate) use text::{CONTENT_TYPE, exposition};
 
-/// Makes of each row a variant of [`Family`] and a row of [`FAMILIES`]. A row is: its name here; who counts it; its name
-/// outside, with the unit; its form; what it says, for people.
+/// Turns each row into a variant of [`Family`] and an entry of [`FAMILIES`]. A row is: its name here, who counts it,
+/// its public name with the unit, its form, and a description for people.
 macro_rules! families {
     ($($family:ident $counter:ident $name:literal $form:expr, $help:literal;)+) => {
         /// A metric, or several that differ by a label.
@@ -72,13 +72,13 @@ families! {
         "The same replies, by enhanced code.";
 }
 
-/// The destinations of mail (mailrecv.conf(5), ACTIONS); a test holds it against those that there are.
+/// The destinations of mail (mailrecv.conf(5), ACTIONS); a test compares these with the actions in the configuration.
 const ACTIONS: Form = Form::By(
     "action",
     &["append", "maildir", "eml", "pipe", "pipe_raw", "hpfeeds", "amqp", "relay", "print", "discard"],
 );
 
-/// What is to be known of a family.
+/// What a row says about a family.
 struct Facts {
     name: &'static str,
     help: &'static str,
@@ -86,28 +86,28 @@ struct Facts {
     counted_by: CountedBy,
 }
 
-/// Who counts.
+/// Who counts a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CountedBy {
-    /// Each session for itself.
+    /// Each session.
     Session,
     /// `listen`.
     Listen,
-    /// It is no count.
+    /// Nobody, because it is not a count.
     Both,
 }
 
-/// What numbers a family has.
+/// Which numbers a family consists of.
 enum Form {
-    /// One that only grows.
+    /// A number that only grows.
     Counter,
-    /// One that says how things are.
+    /// A number that can grow and shrink.
     Gauge,
-    /// A counter for each value of this label. What is none of them counts as the last.
+    /// A counter for each value of a label. Values not in the list count as the last one.
     By(&'static str, &'static [&'static str]),
-    /// How many of them took up to so many microseconds, and all of them together.
+    /// How many observations took up to so many microseconds each, and their sum.
     Histogram(&'static [u64]),
-    /// None: the version of this program.
+    /// No number: the version of this program.
     Version,
 }
 
@@ -117,7 +117,7 @@ impl Form {
         match self {
             Form::Counter | Form::Gauge => 1,
             Form::By(_, values) => values.len(),
-            // What took longer than the last, and the sum.
+            // Plus those that took longer than the last bound, and the sum.
             Form::Histogram(bounds) => bounds.len() + 2,
             Form::Version => 0,
         }
@@ -129,12 +129,12 @@ impl Family {
         &FAMILIES[self as usize]
     }
 
-    /// Where its numbers begin.
+    /// The index of its first number.
     const fn first(self) -> usize {
         numbers_before(self as usize)
     }
 
-    /// The one counter, or gauge, of this family.
+    /// The only counter, or gauge, of this family.
     pub(crate) const fn counter(self) -> Counter {
         match self.facts().form {
             Form::Counter | Form::Gauge => Counter(self.first()),
@@ -142,7 +142,7 @@ impl Family {
         }
     }
 
-    /// The counter with this value of the label: in a `const` block, so that a value which there is not does not compile.
+    /// The counter for this value of the label. Used in a `const` block, so that an unknown value does not compile.
     pub(crate) const fn with(self, value: &str) -> Counter {
         match place_of(value, self.values()) {
             Some(place) => Counter(self.first() + place),
@@ -150,13 +150,13 @@ impl Family {
         }
     }
 
-    /// The same for a value that is known when it happens; the last one for all that have no counter of their own.
+    /// The same for a value that is known at run time only; unknown values count as the last one.
     pub(crate) fn with_any(self, value: &str) -> Counter {
         let values = self.values();
         Counter(self.first() + place_of(value, values).unwrap_or(values.len().saturating_sub(1)))
     }
 
-    /// Every value of its label.
+    /// All values of its label.
     pub(crate) const fn values(self) -> &'static [&'static str] {
         match self.facts().form {
             Form::By(_, values) => values,
@@ -165,11 +165,11 @@ impl Family {
     }
 }
 
-/// One number that is counted.
+/// The index of one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counter(usize);
 
-/// All numbers.
+/// All numbers of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Counts([u64; NUMBERS]);
 
@@ -181,7 +181,7 @@ impl Default for Counts {
 
 impl Counts {
     pub(crate) fn add(&mut self, counter: Counter, number: u64) {
-        // As Prometheus has it, one that is at its end begins anew.
+        // At its end a counter starts again from 0, which Prometheus expects.
         self.0[counter.0] = self.0[counter.0].wrapping_add(number);
     }
 
@@ -189,7 +189,7 @@ impl Counts {
         self.0[gauge.0] = number;
     }
 
-    /// Counts one more of what took so long.
+    /// Adds an observation that took so long.
     pub(crate) fn observe(&mut self, family: Family, time: Duration) {
         let Form::Histogram(bounds) = family.facts().form else { return };
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -198,14 +198,14 @@ impl Counts {
         self.add(Counter(family.first() + bounds.len() + 1), micros);
     }
 
-    /// Counts a reply that says no.
+    /// Counts a negative reply.
     pub(crate) fn refusal(&mut self, code: u16, status: Option<impl std::fmt::Display>) {
         self.add(Family::Refusals.with_any(&code.to_string()), 1);
         let status = status.map_or_else(String::new, |status| status.to_string());
         self.add(Family::EnhancedRefusals.with_any(&status), 1);
     }
 
-    /// Takes in what sessions have counted, and of that nothing which is not theirs to count.
+    /// Adds the counts of sessions, but only of families that sessions count.
     pub(crate) fn take_in(&mut self, of_sessions: &Self) {
         let mut first = 0;
         for facts in FAMILIES {
@@ -217,7 +217,7 @@ impl Counts {
         }
     }
 
-    /// What has been counted since.
+    /// The difference to earlier counts.
     fn since(&self, earlier: &Self) -> Self {
         Self(std::array::from_fn(|number| self.0[number].wrapping_sub(earlier.0[number])))
     }
@@ -226,7 +226,7 @@ impl Counts {
         self.0[counter.0]
     }
 
-    /// All of a family together.
+    /// The sum over all numbers of a family.
     pub(crate) fn sum(&self, family: Family) -> u64 {
         self.of(family).iter().fold(0, |sum, number| sum.wrapping_add(*number))
     }
@@ -236,7 +236,7 @@ impl Counts {
     }
 }
 
-/// The name of every metric with the values of its label, for the test that the manual page describes them.
+/// The name of every metric with the values of its label, for the test of the manual page.
 pub fn described() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     FAMILIES.iter().map(|facts| match facts.form {
         Form::By(_, values) => (facts.name, values),
@@ -244,7 +244,7 @@ pub fn described() -> impl Iterator<Item = (&'static str, &'static [&'static str
     })
 }
 
-/// How many numbers there are.
+/// How many numbers the table has.
 const NUMBERS: usize = numbers_before(FAMILIES.len());
 
 const fn numbers_before(family: usize) -> usize {

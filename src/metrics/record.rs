@@ -1,11 +1,11 @@
-//! The numbers in a file: of a fixed size, changed in place, under a lock.
+//! Counts in a file of fixed size, changed in place under a lock.
 //!
-//! A record is a mark, the form of the table in [`super`], and the numbers, in one page. Who adds to it writes it with one
-//! `pwrite`, so that a writer who is killed leaves the old numbers or the new ones. What is in it is not believed: a record of
-//! another form is not read, and what is none is never written to.
+//! A record is a mark, a number for the form of the table in [`super`], and the counts, all in one page. It is written
+//! with a single `pwrite`, so that a writer that is killed leaves either the old or the new numbers. Its content is not
+//! trusted: a record of another form is not used, and a file that is no record is never written to.
 //!
-//! There are two kinds. `metrics_file` names one that all sessions share. `listen` has one in memory for each session, which
-//! can do no more with it than to tell wrong numbers of its own.
+//! There are two kinds. `metrics_file` is shared by all sessions. `listen` makes one in memory for each session, which
+//! can do no more harm with it than report wrong numbers of its own.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -23,28 +23,28 @@ use nix::sys::stat::Mode;
 use super::{Counts, FAMILIES, Form, NUMBERS};
 use crate::files;
 
-/// A file with a record.
+/// An open file with a record.
 #[derive(Debug)]
 pub(crate) struct Record {
     file: File,
 }
 
-/// Why there are no numbers in a file.
+/// Why a file has no usable counts.
 #[derive(Debug)]
 pub(crate) enum Flaw {
-    /// There is nothing in it yet.
+    /// The file is empty.
     Empty,
-    /// It is of a version of this program that counts otherwise, or was cut.
+    /// It is from a version that counts other things, or was cut.
     OtherForm,
-    /// It is something else.
+    /// It is not a record.
     Foreign,
     /// It cannot be read.
     Unreadable(io::Error),
 }
 
 impl Record {
-    /// The record of `metrics_file`. It is made, or begun anew, if there are no numbers in it; but what is no record stays
-    /// as it is.
+    /// Opens the record of `metrics_file`. The file is made if it is missing, and started anew if its counts are
+    /// unusable; but a file that is not a record stays as it is.
     pub(crate) fn at(path: &Path, patience: Duration) -> io::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let record = Self { file: files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP)? };
@@ -60,14 +60,14 @@ impl Record {
         Ok(record)
     }
 
-    /// The same, to look at.
+    /// Opens the record for reading only.
     pub(crate) fn to_read(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         Ok(Self { file: files::open(path, flags, Mode::empty())? })
     }
 
-    /// A record in memory, whose size nobody can change (memfd_create(2), F_SEAL_GROW(2const)). A child that is started now
-    /// has its descriptor, until [`Record::keep`].
+    /// Makes a record in memory, whose size nobody can change (memfd_create(2), F_SEAL_GROW(2const)). Children inherit
+    /// its descriptor until [`Record::keep`] is called.
     pub(crate) fn for_a_child() -> io::Result<Self> {
         let file = File::from(memfd_create(c"mailrecv-metrics", MFdFlags::MFD_ALLOW_SEALING)?);
         let record = Self { file };
@@ -77,19 +77,19 @@ impl Record {
         Ok(record)
     }
 
-    /// The number by which the child knows it.
+    /// The number of the descriptor, which the child is told.
     pub(crate) fn number(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// Keeps it from the next child.
+    /// From now on children do not inherit it.
     pub(crate) fn keep(&self) -> io::Result<()> {
         fcntl(self.file.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         Ok(())
     }
 
-    /// The record that whoever started us made for us, if there is one. Its descriptor is exchanged for one that commands do
-    /// not inherit.
+    /// The record that `listen` made for this session, if it did. The inherited descriptor is replaced by one that
+    /// commands do not inherit.
     pub(super) fn inherited() -> Option<Self> {
         let number: RawFd = std::env::var(INHERITED).ok()?.parse().ok().filter(|number| *number > 2)?;
         let opened = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{number}"));
@@ -97,14 +97,14 @@ impl Record {
         Some(Self { file: opened.ok()? })
     }
 
-    /// The numbers.
+    /// Reads the counts.
     pub(crate) fn read(&self) -> Result<Counts, Flaw> {
         let mut page = [0; SIZE];
         let length = self.file.read_at(&mut page, 0).map_err(Flaw::Unreadable)?;
         parse(&page[..length])
     }
 
-    /// Adds to the numbers. `patience` is how long others may keep us from it.
+    /// Adds to the counts; waits up to `patience` for the lock.
     pub(super) fn add(&self, counts: &Counts, patience: Duration) -> io::Result<()> {
         self.locked(patience, || {
             let mut sum = self.read()?;
@@ -113,7 +113,7 @@ impl Record {
         })
     }
 
-    /// Begins with all numbers 0, unless somebody else just has.
+    /// Sets all counts to 0, unless another process has just done so.
     fn begin(&self, patience: Duration) -> io::Result<()> {
         self.locked(patience, || match self.read() {
             Ok(_) => Ok(()),
@@ -154,7 +154,7 @@ impl Record {
 
 fn parse(page: &[u8]) -> Result<Counts, Flaw> {
     if page.iter().all(|byte| *byte == 0) {
-        // Also what a system that crashed makes of a file that was new.
+        // A system crash can also leave a new file with zeros only.
         return Err(Flaw::Empty);
     }
     let Some(rest) = page.strip_prefix(MARK) else { return Err(Flaw::Foreign) };
@@ -167,7 +167,7 @@ fn parse(page: &[u8]) -> Result<Counts, Flaw> {
     for (place, number) in counts.0.iter_mut().zip(numbers) {
         *place = u64::from_le_bytes(*number);
     }
-    // Nobody has counted so far.
+    // Nothing can have been counted that often.
     if counts.0.iter().any(|number| *number > MOST) { Err(Flaw::OtherForm) } else { Ok(counts) }
 }
 
@@ -191,10 +191,10 @@ impl From<Flaw> for io::Error {
     }
 }
 
-/// The variable of the environment by which `listen` tells a session the number of the descriptor of its record.
+/// The environment variable with which `listen` tells a session the descriptor number of its record.
 pub(crate) const INHERITED: &str = "MAILRECV_METRICS";
 
-/// What a record begins with, and then the form of the table.
+/// The first bytes of a record; the form of the table follows.
 const MARK: &[u8; 8] = b"mailrecv";
 const HEAD: [u8; 16] = {
     let (mut head, form) = ([0; 16], FORM.to_le_bytes());
@@ -206,18 +206,19 @@ const HEAD: [u8; 16] = {
     head
 };
 
-/// Octets of a record: it lies in one page, of which a `write` leaves the old or the new.
+/// The length of a record in octets. It has to fit into one page, so that a `write` leaves either the old or the new
+/// content.
 const SIZE: usize = HEAD.len() + 8 * NUMBERS;
 const _: () = assert!(SIZE <= 4096);
 
-/// Prometheus counts in numbers that are exact up to here; who has more in a record has made it up.
+/// Prometheus represents integers exactly up to here; a larger number was made up.
 const MOST: u64 = 1 << 53;
 
-/// Between two tries for a lock, which others have for some microseconds.
+/// The shortest and the longest pause between two attempts to get the lock, which others hold for some microseconds.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
-/// A number for the form of the table: of what numbers there are, and in which order (FNV-1a).
+/// Identifies the form of the table: a hash (FNV-1a) of its families and their order.
 const FORM: u64 = {
     let mut hash = 0xcbf2_9ce4_8422_2325;
     let mut number = 0;
@@ -249,7 +250,7 @@ const FORM: u64 = {
 const fn hashed(mut hash: u64, bytes: &[u8]) -> u64 {
     let mut at = 0;
     while at <= bytes.len() {
-        // What follows the last one ends it.
+        // An octet behind the last one marks the end of each text.
         let byte = if at < bytes.len() { bytes[at] } else { 0xff };
         hash = (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
         at += 1;

@@ -1,4 +1,4 @@
-//! What one session counts: in its own memory, until it hands that over.
+//! What one session counts, kept in memory until it is added to the records.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 use super::record::Record;
 use super::{Counter, Counts, Family};
 
-/// The numbers of a session, and where they are wanted.
+/// The counts of a session, and the records that they are added to.
 #[derive(Debug)]
 pub struct Tally {
     started: Instant,
     counts: RefCell<Counts>,
-    /// Where they are added.
+    /// The records.
     places: RefCell<Vec<Place>>,
-    /// How long all records together may still make us wait.
+    /// How much longer all records together may make us wait.
     patience: Cell<Duration>,
-    /// Whether somebody has heard that something was not counted.
+    /// Whether a failure was reported already.
     has_complained: Cell<bool>,
 }
 
-/// One record that they are added to.
+/// A record that the counts are added to.
 #[derive(Debug)]
 struct Place {
-    /// For people.
+    /// Its name, for messages.
     name: String,
     record: Record,
-    /// What was added already.
+    /// The counts that were added already.
     added: Counts,
 }
 
@@ -38,7 +38,7 @@ impl Place {
 }
 
 impl Tally {
-    /// Nothing is counted yet. If whoever started us wants the numbers, that is known by the environment.
+    /// Starts counting from 0. The environment says whether `listen` wants the counts.
     pub(crate) fn of_this_process() -> Self {
         let place = Record::inherited().map(|record| Place::new("listen".to_owned(), record));
         Self {
@@ -50,7 +50,8 @@ impl Tally {
         }
     }
 
-    /// Has them added to the record in this file as well (`metrics_file`). Returns where they cannot be and why, if so.
+    /// Has the counts added to the record in this file too (`metrics_file`). If that is impossible, returns where and
+    /// why.
     pub(crate) fn also_at(&self, path: &Path) -> Option<String> {
         let name = path.display().to_string();
         match self.patiently(|patience| Record::at(path, patience)) {
@@ -70,17 +71,17 @@ impl Tally {
         self.counts.borrow_mut().add(counter, number);
     }
 
-    /// Counts one more of what took since then.
+    /// Adds an observation that began at `since`.
     pub(crate) fn observe(&self, family: Family, since: Instant) {
         self.counts.borrow_mut().observe(family, since.elapsed());
     }
 
-    /// Counts a reply that says no.
+    /// Counts a negative reply.
     pub(crate) fn refusal(&self, code: u16, status: Option<impl std::fmt::Display>) {
         self.counts.borrow_mut().refusal(code, status);
     }
 
-    /// Counts the end of the session, which comes once.
+    /// Counts the end of the session; only the first call has an effect.
     pub(crate) fn end(&self, how: Counter) {
         if self.counts.borrow().sum(Family::Sessions) == 0 {
             self.count(how);
@@ -88,8 +89,8 @@ impl Tally {
         }
     }
 
-    /// Adds what has been counted to every record where it is not yet. What cannot be added waits for the next time. The
-    /// first time that this fails, it returns where and why: a count is not worth more than a line.
+    /// Adds new counts to every record. What cannot be added is tried again next time. The first failure is returned,
+    /// with where and why; later ones are not, because they are not worth another log line.
     pub(crate) fn hand_over(&self) -> Option<String> {
         let counts = self.counts.borrow();
         let mut complaint = None;
@@ -105,7 +106,7 @@ impl Tally {
         complaint
     }
 
-    /// Does something that others can delay, as long as we still have patience with them.
+    /// Runs `act` with the time that it may wait, and subtracts the time that it took.
     fn patiently<T>(&self, act: impl FnOnce(Duration) -> T) -> T {
         let began = Instant::now();
         let done = act(self.patience.get());
@@ -118,5 +119,5 @@ impl Tally {
     }
 }
 
-/// How long a session waits in all for others that have a record locked, which they do for microseconds.
+/// How long a session may wait in all for locked records; others hold the locks for microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);

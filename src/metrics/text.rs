@@ -1,4 +1,4 @@
-//! The numbers as Prometheus reads them: its text format, version 0.0.4
+//! Writes the metrics in Prometheus's text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::fmt::{self, Write};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{CountedBy, Counts, FAMILIES, Facts, Form};
 
-/// What HTTP calls this format.
+/// The media type of this format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics; without those of `listen` where only sessions have counted.
+/// All metrics, or only those that sessions count.
 pub(crate) fn exposition(counts: &Counts, with_listen: bool) -> String {
     let mut text = String::new();
     let mut rest = &counts.0[..];
@@ -17,7 +17,7 @@ pub(crate) fn exposition(counts: &Counts, with_listen: bool) -> String {
         let (numbers, behind) = rest.split_at(facts.form.numbers());
         rest = behind;
         if with_listen || facts.counted_by != CountedBy::Listen {
-            // A string takes what is written.
+            // Writing to a String cannot fail.
             let _ = write_family(&mut text, facts, numbers);
         }
     }
@@ -38,7 +38,7 @@ fn write_family(out: &mut String, facts: &Facts, numbers: &[u64]) -> fmt::Result
     }
 }
 
-/// Each bucket has what is in those before it, too.
+/// Each bucket includes the ones before it.
 fn write_histogram(out: &mut String, name: &str, bounds: &[u64], numbers: &[u64]) -> fmt::Result {
     let mut count: u64 = 0;
     for (place, number) in numbers.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Servers that we connect to: where they are, and whom we believe that they are it.
+//! Servers that we connect to: where they are, and which authorities we believe when they prove their name.
 //!
-//! A session that connects anywhere is confined by then, so the files that this takes are opened before and read when a
+//! A session connects from inside its sandbox, so the files that are needed for it are opened before and read when a
 //! connection is made ([`ClientFiles`]).
 
 use std::fmt;
@@ -25,13 +25,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether name servers may have to be asked where it is.
+    /// Whether name servers may be needed to find its address.
     pub(crate) fn has_name(&self) -> bool {
         self.host.parse::<IpAddr>().is_err()
     }
 
-    /// Its addresses, at least one, as the files and name servers have them.
-    /// When we are asked to stop, that is an [`std::io::Error`] of the kind `Interrupted`.
+    /// Its addresses, at least one, from the files and from name servers. A request to stop is an [`std::io::Error`] of
+    /// kind `Interrupted`.
     pub(crate) fn addresses(&self, files: &ClientFiles, patience: Patience<'_>) -> anyhow::Result<Vec<SocketAddr>> {
         let text = |file: &Unread| String::from_utf8_lossy(&file.read().unwrap_or_default()).into_owned();
         let found = dns::addresses(&self.host, &text(&files.hosts), &text(&files.resolv_conf), patience);
@@ -53,7 +53,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The files that a connection takes.
+/// The files that connecting needs.
 #[derive(Debug)]
 pub(crate) struct ClientFiles {
     hosts: Unread,
@@ -62,8 +62,8 @@ pub(crate) struct ClientFiles {
 }
 
 impl ClientFiles {
-    /// Opens them: those of the system, and the certificates of the authorities that servers have theirs from, the
-    /// system's if none are named. What cannot be opened is told when it is needed.
+    /// Opens the files: those of the system, and the certificates of authorities, which are the system's if no file is
+    /// named. A file that cannot be opened is an error only when it is needed.
     pub(crate) fn open(authorities: Option<&Path>) -> Self {
         Self {
             hosts: Unread::open(Path::new(dns::HOSTS)),
@@ -72,13 +72,13 @@ impl ClientFiles {
         }
     }
 
-    /// Whom we believe who a server is.
+    /// The authorities that may vouch for a server.
     pub(crate) fn authorities(&self) -> anyhow::Result<RootCertStore> {
         self.authorities.parsed(authorities)
     }
 }
 
-/// The authorities in a text of certificates, at least one. A system's list may have some that rustls cannot use.
+/// Reads certificates of authorities, at least one. A system's file may contain some that rustls cannot use.
 pub(crate) fn authorities(text: &[u8]) -> anyhow::Result<RootCertStore> {
     let mut authorities = RootCertStore::empty();
     if let (0, _) = authorities.add_parsable_certificates(chain(text)?) {
@@ -87,5 +87,5 @@ pub(crate) fn authorities(text: &[u8]) -> anyhow::Result<RootCertStore> {
     Ok(authorities)
 }
 
-/// Where Debian and most others have the certificates of all authorities that are commonly believed.
+/// Where Debian and most other systems have the certificates of all commonly trusted authorities.
 pub(crate) const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";

@@ -1,8 +1,8 @@
-//! The peer's end of the line: standard input and output, plain or under TLS, with deadlines in both directions.
+//! The connection to the peer: standard input and output, plain or under TLS, with deadlines in both directions.
 //!
-//! Nothing here blocks without a deadline, and once we have been asked to stop there is little time for all that is
-//! left. Nothing else in the program writes to these descriptors. Replies are collected until input runs dry, so that
-//! pipelined commands are answered with one `write`; whoever collects them bounds how many there can be.
+//! Nothing here blocks without a deadline, and after a request to stop little time is left for the rest. Nothing else
+//! in the program writes to these descriptors. Replies are collected until there is no more input, so that pipelined
+//! commands are answered with one `write`; the caller limits how many are collected.
 
 use std::io::{self, Read, Stdin, Stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -25,14 +25,14 @@ pub struct Connection<'s> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Whether there was more input than room for it.
+    /// Whether the last read filled the buffer, so that there may be more input.
     last_read_was_full: bool,
     replies: Vec<u8>,
-    /// What lies between the buffers and the descriptors, once it was begun.
+    /// The state of TLS, once it has begun.
     tls: Option<Tls>,
-    /// What asks us to stop.
+    /// Tells when we are asked to stop.
     signals: Option<&'s Signals>,
-    /// When everything has to be out, since we have been asked to.
+    /// When everything has to be written after a request to stop.
     last_moment: Option<Instant>,
 }
 
@@ -72,13 +72,13 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Lets nothing wait until the peer has confirmed what was sent before (TCP_NODELAY, tcp(7)): for who answers in more
-    /// than one write. Where the connection is none of TCP, nothing waits.
+    /// Turns off Nagle's algorithm (TCP_NODELAY, tcp(7)), which makes a second write wait until the peer has confirmed
+    /// the first. On anything but TCP this does nothing.
     pub fn send_at_once(&self) {
         let _ = setsockopt(&self.output, sockopt::TcpNoDelay, &true);
     }
 
-    /// Has an eye for these signals while it waits.
+    /// The same connection, whose waiting ends when these signals arrive.
     pub fn stopped_by(self, signals: &'s Signals) -> Self {
         Self { signals: Some(signals), ..self }
     }
@@ -88,7 +88,7 @@ impl<'s> Connection<'s> {
         &self.buffer[self.start..self.end]
     }
 
-    /// Marks bytes of the input as done with.
+    /// Removes bytes from the buffered input.
     pub fn consume(&mut self, length: usize) {
         self.start += length;
         if self.start >= self.end {
@@ -96,14 +96,14 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Whether nothing has come that was not used: what comes later was sent later, if it was not on its way.
+    /// Whether no unused input has come. Input that comes later was sent later, unless it was on its way.
     pub fn is_quiet(&mut self) -> bool {
         let has_plaintext = self.tls.as_mut().is_some_and(Tls::has_plaintext);
         let asked = wait(self.input.as_fd(), PollFlags::POLLIN, None, Instant::now());
         self.buffered().is_empty() && !has_plaintext && !matches!(asked, Ok(Woken::Ready) | Err(_))
     }
 
-    /// Where replies are added; they are written by the next [`Connection::fill`] or [`Connection::flush`].
+    /// The queue of replies, which the next [`Connection::fill`] or [`Connection::flush`] writes.
     pub fn replies(&mut self) -> &mut Vec<u8> {
         &mut self.replies
     }
@@ -115,7 +115,7 @@ impl<'s> Connection<'s> {
         }
         self.make_room();
         loop {
-            // The last record may have held more than there was room for, and poll(2) does not know of that.
+            // The last TLS record may have held more than the buffer had room for, which poll(2) does not know.
             let mut read = self.decrypted();
             if would_block(&read) {
                 if let Err(other) = self.await_input(until) {
@@ -133,19 +133,19 @@ impl<'s> Connection<'s> {
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return self.gone(error, until),
             }
-            // Some of what is no text of the peer wants an answer.
+            // TLS records without text may need an answer too.
             if let Err(error) = self.flush(until) {
                 return Input::Gone(error);
             }
         }
     }
 
-    /// Begins TLS, as its server, and does the handshake, which has to be over until this moment. What is buffered is taken
-    /// for its beginning, never for anything that was said under TLS. What came of it instead is the error; then the
-    /// connection can only be hung up.
+    /// Begins TLS as the server and does the handshake, until this moment at most. Buffered input is taken as the
+    /// beginning of the handshake, never as something said under TLS. After an error the connection can only be hung
+    /// up.
     pub fn start_tls(&mut self, acceptor: Acceptor, until: Instant) -> Result<(), Input> {
         self.flush(until).map_err(Input::Gone)?;
-        // Two short writes follow each other; one must not wait until the other has arrived.
+        // The handshake ends with two short writes; the second must not wait until the first is confirmed (Nagle).
         self.send_at_once();
         self.tls = Some(Tls::new(acceptor).map_err(Input::Gone)?);
         let begun = self.buffered().to_vec();
@@ -172,23 +172,24 @@ impl<'s> Connection<'s> {
                 Err(error) => return Err(self.gone(error, until)),
             }
         }
-        // Many a peer's next words wait until its last have arrived (Nagle), and we have nothing to say that would tell it.
+        // Many peers send their next command only when their last packet is confirmed (Nagle), and we have nothing to
+        // send that would confirm it.
         let _ = set_tcp_quickack(&self.output, true);
         Ok(())
     }
 
-    /// What the two sides have agreed on, if this connection is under TLS.
+    /// The parameters of TLS, once the handshake is done.
     pub fn tls_parameters(&self) -> Option<TlsParameters> {
         self.tls.as_ref().filter(|tls| !tls.is_handshaking()).map(Tls::parameters)
     }
 
-    /// Waits until there is something to read; what else happens is the error.
+    /// Waits until there is something to read; anything else that ends the wait is the error.
     fn await_input(&self, until: Instant) -> Result<(), Input> {
         loop {
             if self.signals.is_some_and(Signals::stop_requested) {
                 return Err(Input::Stop);
             }
-            // Asked before poll(2), which has no eye for the time while a peer keeps sending.
+            // Checked before poll(2), which would not notice the deadline while a peer keeps sending.
             if Instant::now() >= until {
                 return Err(Input::TimedOut);
             }
@@ -200,7 +201,7 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Reads what has come.
+    /// Reads input that has come, without waiting.
     fn read(&mut self) -> io::Result<usize> {
         let mut descriptor = Descriptor(self.input.as_fd());
         match &mut self.tls {
@@ -212,7 +213,7 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Takes what has come under TLS and was not taken yet.
+    /// Takes decrypted input that did not fit into the buffer before.
     fn decrypted(&mut self) -> io::Result<usize> {
         match &mut self.tls {
             None => Err(io::ErrorKind::WouldBlock.into()),
@@ -220,14 +221,14 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Nothing more can be read, for this reason, which TLS may have to tell the peer.
+    /// Nothing more can be read, for this reason. TLS may have an alert for the peer, which is sent.
     fn gone(&mut self, error: io::Error, until: Instant) -> Input {
         let _ = self.flush(until);
         Input::Gone(error)
     }
 
-    /// Writes the last replies out and ends the connection. What the peer has sent meanwhile is read and thrown away for
-    /// a moment: to close a socket with input in it resets the connection, and the peer might never see our last words.
+    /// Sends the last replies and closes the connection. Input is read and thrown away for a moment: closing a socket
+    /// with unread input resets the connection, and the peer might never see our last reply.
     pub fn hang_up(&mut self, until: Instant) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             tls.close_behind(&self.replies)?;
@@ -248,7 +249,7 @@ impl<'s> Connection<'s> {
             if !matches!(nix::unistd::read(&self.input, &mut self.buffer), Ok(1..)) {
                 break;
             }
-            // Somebody who is still sending may have more on the way.
+            // A peer that is still sending may have more on the way.
             patience = Duration::from_secs(1);
         }
         Ok(())
@@ -272,7 +273,7 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Writes the replies out. After an error there is nobody to talk to any more.
+    /// Writes the queued replies. After an error the connection is of no more use.
     pub fn flush(&mut self, until: Instant) -> io::Result<()> {
         let mut outgoing = std::mem::take(&mut self.replies);
         if let Some(tls) = &mut self.tls {
@@ -305,8 +306,8 @@ impl<'s> Connection<'s> {
         result
     }
 
-    /// Writes what can be written now. A socket is never waited for; on a terminal or a pipe it is asked first, and given
-    /// no more than it is sure to take.
+    /// Writes what can be written without waiting. A terminal or pipe is polled first and gets no more than it is sure
+    /// to take.
     fn write(&self, bytes: &[u8]) -> nix::Result<usize> {
         if self.output_is_socket {
             return send(self.output.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
@@ -318,7 +319,7 @@ impl<'s> Connection<'s> {
     }
 }
 
-/// What is read without a buffer between.
+/// Reads a descriptor without a buffer.
 struct Descriptor<'d>(BorrowedFd<'d>);
 
 impl Read for Descriptor<'_> {
@@ -331,8 +332,8 @@ fn would_block<T>(read: &io::Result<T>) -> bool {
     matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Whether it may go better the next time.
-fn is_passing(error: &io::Error) -> bool {
+/// Whether trying again may succeed.
+pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
@@ -340,9 +341,9 @@ fn is_passing(error: &io::Error) -> bool {
 pub(super) enum Woken {
     /// The descriptor is ready.
     Ready,
-    /// A signal has come; it has been taken note of. It comes before whatever the peer has sent or read meanwhile.
+    /// A signal has come and is noted. It is reported before input or room, if both are there.
     Signal,
-    /// Its time is over, or nothing that matters has happened.
+    /// The time is over, or the wait was interrupted.
     Nothing,
 }
 
@@ -373,10 +374,10 @@ pub(super) fn wait(
     }
 }
 
-/// Input is read in pieces of at most this: several commands, or a small message.
+/// The size of the input buffer: enough for several commands, or a small message.
 const COMMAND_BUFFER: usize = 4 * 1024;
 
-/// The same once a peer has sent more than that at a time: large enough that messages move at memory speed.
+/// Its size once a peer has sent more than that at a time, so that large messages are read quickly.
 const DATA_BUFFER: usize = 64 * 1024;
 
 /// How many pieces of input are thrown away when a connection is closed.

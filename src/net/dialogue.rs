@@ -1,7 +1,7 @@
-//! A connection to a server that is spoken with, over TCP or at a Unix socket, plain or under TLS: every wait ends at a
-//! deadline, and when we are asked to stop.
+//! A connection to a server, over TCP or a Unix socket, plain or under TLS. Every wait ends at a deadline or when we
+//! are asked to stop.
 //!
-//! What has come unasked can be looked at at any time.
+//! What the server says unasked can be read at any time.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,11 +23,12 @@ use rustls::{
 };
 
 use super::client::{ClientFiles, Endpoint};
+use super::conn::is_passing;
 use super::patience::{Patience, SOCKET_FLAGS, connect_tcp, too_late};
 use super::tls::flaw;
 
-/// The connection. What fails because we were asked to stop is [`ErrorKind::Interrupted`], what takes too long
-/// [`ErrorKind::TimedOut`], and what the server has ended [`ErrorKind::UnexpectedEof`].
+/// The connection. Errors: [`ErrorKind::Interrupted`] if we were asked to stop, [`ErrorKind::TimedOut`] if the time is
+/// over, [`ErrorKind::UnexpectedEof`] if the server has closed the connection.
 pub(crate) struct Dialogue {
     wire: Wire,
     tls: Option<Box<ClientConnection>>,
@@ -38,29 +39,25 @@ enum Wire {
     Unix(UnixStream),
 }
 
-/// Whom TLS is begun with.
+/// Which certificates are accepted in a handshake.
 pub(crate) enum Believed {
-    /// Anybody: that keeps out who only listens.
+    /// Any: this protects only against somebody who just listens.
     Anybody,
-    /// Who has a certificate for this host from one of these.
+    /// One for the host's name from one of these authorities.
     From(RootCertStore),
 }
 
 impl Dialogue {
-    /// Connects to the first of a server's addresses that answers; that address as well.
-    pub(crate) fn connect(
-        server: &Endpoint,
-        files: &ClientFiles,
-        patience: Patience<'_>,
-    ) -> anyhow::Result<(Self, SocketAddr)> {
+    /// Connects to the first of a server's addresses that answers.
+    pub(crate) fn connect(server: &Endpoint, files: &ClientFiles, patience: Patience<'_>) -> anyhow::Result<Self> {
         let addresses = server.addresses(files, patience)?;
         let mut failures = Vec::new();
         for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
-            // One that nobody answers from must leave time for the next.
+            // An address that does not answer must leave time for the others.
             let share =
                 patience.until.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
             match Self::connect_to(address, patience.at_most(share)) {
-                Ok(dialogue) => return Ok((dialogue, *address)),
+                Ok(dialogue) => return Ok(dialogue),
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error.into()),
                 Err(error) => failures.push(format!("{address}: {error}")),
             }
@@ -73,7 +70,7 @@ impl Dialogue {
         connect_tcp(address, patience).map(|stream| Self { wire: Wire::Tcp(stream), tls: None })
     }
 
-    /// Where the server is, if that is a port.
+    /// The address of the server, if it is reached over TCP.
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
         match &self.wire {
             Wire::Tcp(stream) => stream.peer_addr().ok(),
@@ -92,7 +89,7 @@ impl Dialogue {
         Ok(Self { wire: Wire::Unix(stream), tls: None })
     }
 
-    /// Begins TLS. Nothing may have come in the clear that is not read: it would not be the server's.
+    /// Begins TLS. The caller makes sure that no unread input is there: it would not be protected.
     pub(crate) fn start_tls(&mut self, host: &str, believed: Believed, patience: Patience<'_>) -> anyhow::Result<()> {
         let provider = Arc::new(ring::default_provider());
         let config =
@@ -121,7 +118,7 @@ impl Dialogue {
                 return Err(ended().into());
             }
             if let Err(error) = tls.process_new_packets() {
-                // The server may be told by an alert.
+                // There may be an alert for the server.
                 let _ = self.write_tls(&mut tls, patience);
                 bail!("TLS: {}", failure(error));
             }
@@ -139,11 +136,11 @@ impl Dialogue {
         self.tls.is_some()
     }
 
-    /// Waits for more of what the server says and adds it.
+    /// Waits for more input and appends it.
     pub(crate) fn read(&mut self, into: &mut Vec<u8>, patience: Patience<'_>) -> io::Result<()> {
         let before = into.len();
         loop {
-            // A last look, however much comes that says nothing.
+            // Looks once more at the end, even if only records without text came until then.
             let is_last = patience.is_over();
             self.read_what_came(into)?;
             if into.len() > before {
@@ -156,8 +153,8 @@ impl Dialogue {
         }
     }
 
-    /// Adds what has come, without waiting for anything; not all of it, if that is much. TLS has records that say nothing, and
-    /// a server can send them for ever.
+    /// Appends input that has come, without waiting; not all of it, if there is much. A server could send TLS records
+    /// without text forever.
     pub(crate) fn read_what_came(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
         let mut room = [0; 4096];
         for _ in 0..MOST_READS {
@@ -182,7 +179,7 @@ impl Dialogue {
                     into.extend_from_slice(&room[..length]);
                     return Ok(());
                 }
-                // An end that was not announced is told by the reader.
+                // If the connection ended without notice, the reader reports it.
                 (Ok(_), Some(tls)) => {
                     tls.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, flaw(error)))?;
                 }
@@ -194,7 +191,7 @@ impl Dialogue {
         Ok(())
     }
 
-    /// Sends all of it.
+    /// Sends everything.
     pub(crate) fn write(&mut self, mut text: &[u8], patience: Patience<'_>) -> io::Result<()> {
         let Some(mut tls) = self.tls.take() else {
             while !text.is_empty() {
@@ -220,7 +217,7 @@ impl Dialogue {
         sent
     }
 
-    /// Says that nothing more will come, as far as that can be said at once.
+    /// Tells the server under TLS that nothing more will come, if that is possible without waiting.
     pub(crate) fn close(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
@@ -242,7 +239,7 @@ impl Dialogue {
 }
 
 impl Wire {
-    /// Waits until this is possible.
+    /// Waits until reading or writing is possible.
     fn wait(&self, events: PollFlags, patience: Patience<'_>) -> io::Result<()> {
         let descriptor = match self {
             Wire::Tcp(stream) => stream.as_fd(),
@@ -274,7 +271,7 @@ impl Write for Wire {
     }
 }
 
-/// Why there is no TLS, for who reads the log: what rustls says of a certificate does not say that it is about one.
+/// Why TLS failed, for the log: the texts of rustls do not say that they are about a certificate.
 fn failure(error: rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
@@ -290,7 +287,7 @@ fn failure(error: rustls::Error) -> String {
             };
             format!("its certificate is not to be believed: {why}")
         }
-        // As of a server that expects STARTTLS first, or has no TLS.
+        // As with a server that expects STARTTLS first, or has no TLS.
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
             "what it says is not TLS".to_owned()
         }
@@ -298,18 +295,14 @@ fn failure(error: rustls::Error) -> String {
     }
 }
 
-/// What webpki calls a certificate that issues others and is shown by a server; rustls passes that on as a text.
+/// The name that webpki gives to an authority's certificate shown by a server; rustls passes it on as text only.
 const OF_AN_AUTHORITY: &str = "CaUsedAsEndEntity";
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
 
 fn ended() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "it has closed the connection")
 }
 
-/// Takes any certificate, but only from who has its key.
+/// Accepts any certificate, but only if the server has its private key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -348,10 +341,10 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// How often something is read before deadlines and signals are looked at again.
+/// How many reads are done before deadlines and signals are checked again.
 const MOST_READS: usize = 8;
 
-/// How long a server may take to be found and to accept a connection: Postfix waits half as long for each address.
+/// How long finding a server and connecting to it may take; Postfix waits half as long for each address.
 pub(crate) const CONNECTING: Duration = Duration::from_mins(1);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! From an address to a forward-confirmed name, and from a name to its addresses, within a deadline: /etc/hosts first, then
-//! DNS.
+//! Finds a forward-confirmed name for an address, and the addresses of a name, within a deadline: in /etc/hosts first,
+//! then by DNS.
 //!
-//! A static binary cannot load the C library's resolver plug-ins, and the C library's resolver cannot be stopped at a
-//! deadline, so the few queries needed (PTR, then A or AAAA) are sent from here; resolv.conf(5) is read by `resolv-conf`.
+//! A static binary cannot load the plug-ins of the C library's resolver, and that resolver cannot be stopped at a
+//! deadline. So the few queries needed (PTR, then A or AAAA) are made here; `resolv-conf` reads resolv.conf(5).
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
@@ -23,14 +23,14 @@ use crate::files::read_text;
 use crate::peer::{canonical, flaw_of_hostname};
 use crate::untrusted::Untrusted;
 
-/// Why an address has no name that counts.
+/// Why an address has no name that we accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NoName {
-    /// There is neither a line in the hosts file nor a reverse entry.
+    /// The hosts file has no line for it, and DNS has no reverse entry.
     Unnamed,
-    /// The name, which is none that a host can have, and what is wrong with it.
+    /// The name is not one that a host can have, for this reason.
     Illegal(String, &'static str),
-    /// The name, which does not lead back to the address.
+    /// The name does not lead back to the address.
     Unconfirmed(String),
     /// Nobody answered in time, or the answer was an error.
     Failed(String),
@@ -51,28 +51,28 @@ impl std::fmt::Display for NoName {
     }
 }
 
-/// What the files of this machine have to say of an address's name.
+/// What the files of this machine say about the name of an address.
 #[derive(Debug)]
 pub(crate) enum Lookup {
-    /// The name, which needs no confirmation.
+    /// The name; it needs no confirmation.
     Known(String),
-    /// Nothing that counts; these servers may know more.
+    /// There is no acceptable name; these servers may know one.
     Ask(NameServers),
 }
 
-/// Who may know an address's name.
+/// The name servers to ask.
 #[derive(Debug)]
 pub(crate) struct NameServers {
-    /// The address of each, or why it has none that can be asked.
+    /// The address of each server, or why it cannot be asked.
     addresses: Vec<Result<SocketAddr, String>>,
-    /// How long one is waited for before the next one is asked.
+    /// How long to wait for one server before the next is asked.
     patience: Duration,
-    /// What the files say, and does not count.
+    /// Why the name in the hosts file is not acceptable, if there was one.
     unfit: Option<NoName>,
 }
 
-/// Looks into hosts(5), and into resolv.conf(5) if that does not have the address. Inside the sandbox, where answers of
-/// name servers are read, there are no files.
+/// Looks into hosts(5), and if the address is not there, into resolv.conf(5). This is done outside the sandbox; inside,
+/// where answers of name servers are read, no files can be opened.
 pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
     let unfit = match name_in_hosts(&read_text(HOSTS).unwrap_or_default(), address) {
         Ok(name) => return Lookup::Known(name),
@@ -80,22 +80,22 @@ pub(crate) fn look_into_files(address: IpAddr) -> Lookup {
         Err(unfit) => Some(unfit),
     };
     if [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&address) {
-        // Not every hosts file says so for both (RFC 6761, 6.3).
+        // Not every hosts file has both addresses (RFC 6761, 6.3).
         return Lookup::Known("localhost".to_owned());
     }
     let config = resolver_configuration(&read_text(RESOLV_CONF).unwrap_or_default());
     Lookup::Ask(NameServers { unfit, ..NameServers::of(&config) })
 }
 
-/// What resolv.conf(5) says. As the C library does, what is no good is passed over.
+/// Reads resolv.conf(5). Malformed lines are ignored, as in the C library.
 fn resolver_configuration(text: &str) -> resolv_conf::Config {
     let text = numbered_zones(text, |zone| if_nametoindex(zone).ok());
     let (config, _) = resolv_conf::Config::parse_with_errors(text.as_bytes());
     config
 }
 
-/// Every address of a host that is a server of ours, in the order in which they are to be tried; `hosts` and `resolv_conf`
-/// are the texts of those files. At least one, or why there is none.
+/// Every address of a host that we want to connect to, at least one, in the order in which they should be tried; or why
+/// there is none. `hosts` and `resolv_conf` are the texts of those files.
 pub(crate) fn addresses(
     host: &str,
     hosts: &str,
@@ -111,7 +111,7 @@ pub(crate) fn addresses(
     }
     let lower = host.trim_end_matches('.').to_ascii_lowercase();
     match lower.rsplit('.').next() {
-        // No name server is to be asked about these (RFC 6761, 6.3 and 6.4).
+        // Name servers must not be asked about these (RFC 6761, 6.3 and 6.4).
         Some("localhost") => return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
         Some("invalid") => return Err(NO_SUCH_HOST.to_owned()),
         _ => {}
@@ -136,8 +136,8 @@ pub(crate) fn addresses(
     Err(failure.unwrap_or_else(|| NO_SUCH_HOST.to_owned()))
 }
 
-/// The names that a host may be meant by: one with dots is mostly whole, one without is in one of our own domains
-/// (resolv.conf(5), `search`).
+/// The full names that a host's name can stand for. A name with dots is tried as it is first, one without dots in our
+/// own domains first (resolv.conf(5), `search`).
 fn candidates(host: &str, config: &resolv_conf::Config) -> Vec<String> {
     if let Some(whole) = host.strip_suffix('.') {
         return vec![whole.to_owned()];
@@ -160,8 +160,8 @@ fn addresses_in_hosts(hosts: &str, host: &str) -> Vec<IpAddr> {
     addresses.collect()
 }
 
-/// The text of resolv.conf(5) with numbers for the names of interfaces (`fe80::1%br-lan`), some of which `resolv-conf` does
-/// not take. One that nobody has stays.
+/// The text of resolv.conf(5) with interface numbers in place of interface names (`fe80::1%br-lan`), some of which
+/// `resolv-conf` cannot read. Names of unknown interfaces stay.
 fn numbered_zones(text: &str, number: impl Fn(&str) -> Option<u32>) -> String {
     let numbered = |line: &str| {
         let (server, rest) = line.split_once('%').filter(|_| line.trim_start().starts_with("nameserver"))?;
@@ -172,7 +172,7 @@ fn numbered_zones(text: &str, number: impl Fn(&str) -> Option<u32>) -> String {
 }
 
 impl NameServers {
-    /// Those of resolv.conf(5), or else the one on this machine.
+    /// The servers in resolv.conf(5), or the one on this machine if there are none.
     fn of(config: &resolv_conf::Config) -> Self {
         let mut addresses: Vec<_> = config.nameservers.iter().map(address_of).collect();
         if addresses.is_empty() {
@@ -182,7 +182,7 @@ impl NameServers {
     }
 }
 
-/// Where a name server is; a link-local address is one of the link whose number stands behind it (RFC 4007, 11).
+/// The socket address of a name server; a link-local address needs the number of its interface (RFC 4007, 11).
 fn address_of(server: &ScopedIp) -> Result<SocketAddr, String> {
     let ScopedIp::V6(address, Some(zone)) = server else { return Ok(SocketAddr::new(server.into(), DNS_PORT)) };
     let number = zone.parse().map_err(|_| {
@@ -191,7 +191,7 @@ fn address_of(server: &ScopedIp) -> Result<SocketAddr, String> {
     Ok(SocketAddrV6::new(*address, DNS_PORT, 0, number).into())
 }
 
-/// Asks name servers for the address's name and the name's addresses.
+/// Asks name servers for the name of the address, and for the addresses of that name.
 pub(crate) fn confirmed_name(address: IpAddr, servers: &NameServers, patience: Patience<'_>) -> Result<String, NoName> {
     let resolver = Resolver { servers, patience };
     let mut failure = None;
@@ -209,15 +209,14 @@ pub(crate) fn confirmed_name(address: IpAddr, servers: &NameServers, patience: P
         match resolver.addresses(&name, address) {
             Ok(addresses) if addresses.contains(&address) => return Ok(name),
             Ok(_) => _ = unconfirmed.get_or_insert(name),
-            // The next name may do. If none does, this one might have.
+            // The next name may be confirmed. If none is, the failure is reported, because this one might have been.
             Err(error) => _ = failure.get_or_insert(error),
         }
     }
     Err(failure.or(unconfirmed.map(NoName::Unconfirmed)).or(illegal).unwrap_or(NoName::Unnamed))
 }
 
-/// The first name of the first line that has this address and a name that counts (hosts(5)); the administrator's word
-/// needs no confirmation.
+/// The first acceptable name in hosts(5) for this address. The administrator wrote it, so it needs no confirmation.
 fn name_in_hosts(hosts: &str, address: IpAddr) -> Result<String, NoName> {
     let names = hosts.lines().filter_map(|line| {
         let line = line.split('#').next().unwrap_or_default();
@@ -244,7 +243,7 @@ impl Resolver<'_> {
     fn names(&self, address: IpAddr) -> Result<Vec<String>, NoName> {
         let name = Name::reverse_from_addr(address).map_err(|error| NoName::Failed(error.to_string()))?;
         let answer = self.query(&Question::new_in(name, Rtype::PTR))?;
-        // A dot in a label, which would forge a hierarchy that nobody delegated, is written `\.`: no host name has that.
+        // A dot inside a label could fake a domain. It is written `\.`, and no host name contains a backslash.
         Ok(answer.data::<Ptr<_>>().map(|ptr| ptr.ptrdname().to_string()).collect())
     }
 
@@ -259,7 +258,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// Asks the servers in turn, twice round, until one gives an answer that is final.
+    /// Asks the servers in turn, up to twice each, until one gives a final answer.
     fn query(&self, question: &Question<QueryName>) -> Result<Answer, NoName> {
         let mut failure = "no answer in time".to_owned();
         let servers = &self.servers.addresses;
@@ -277,7 +276,7 @@ impl Resolver<'_> {
         Err(NoName::Failed(failure))
     }
 
-    /// One question to one server, over UDP and again over TCP if the answer was cut short (RFC 7766, section 5).
+    /// Asks one server over UDP, and again over TCP if the answer was cut short (RFC 7766, section 5).
     fn ask(&self, server: SocketAddr, question: &Question<QueryName>) -> io::Result<Answer> {
         let patience = self.patience.at_most(self.servers.patience);
         let [low, high, ..] = random().to_le_bytes();
@@ -301,7 +300,7 @@ fn ask_over_udp(server: SocketAddr, query: &Query, patience: Patience<'_>) -> io
         let received = patience.wait_for(socket.as_fd(), PollFlags::POLLIN).and_then(|()| socket.recv(&mut message));
         match received {
             Ok(length) => message.truncate(length),
-            // What was there turned out to be nothing, which poll(2) warns of.
+            // poll(2) may report a datagram that is then dropped because its checksum is wrong.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if has_other_capitals && is_timeout(&error) => {
                 return Err(io::Error::other(
@@ -311,7 +310,7 @@ fn ask_over_udp(server: SocketAddr, query: &Query, patience: Patience<'_>) -> io
             Err(error) => return Err(error),
         }
         match query.receive(message) {
-            // What is no answer to this question is not looked at: somebody else may have sent it.
+            // A message that does not answer this question may come from somebody else, and is ignored.
             Received::Unrelated => {}
             Received::OtherCapitals => has_other_capitals = true,
             received => return answer(received),
@@ -322,12 +321,12 @@ fn ask_over_udp(server: SocketAddr, query: &Query, patience: Patience<'_>) -> io
 fn ask_over_tcp(server: SocketAddr, query: &Query, patience: Patience<'_>) -> io::Result<Answer> {
     let mut stream = connect_tcp(&server, patience)?;
     let length = u16::try_from(query.message().len()).map_err(io::Error::other)?;
-    // There is room for it in a connection that nothing was sent over.
+    // On a connection where nothing was sent yet there is room for all of it.
     stream.write_all(&[&length.to_be_bytes()[..], query.message()].concat())?;
     let mut length = [0; 2];
     read_all(&mut stream, &mut length, patience)?;
-    // The beginning of a longer one will do: five names are tried, and who has more addresses than that holds is not
-    // confirmed by one of the others.
+    // Only the beginning of a longer answer is read: five names are tried, and an address beyond the first few hundred
+    // of a name is not confirmed.
     let mut message = vec![0; usize::from(u16::from_be_bytes(length)).min(MAX_MESSAGE)];
     read_all(&mut stream, &mut message, patience)?;
     answer(query.receive(message))
@@ -348,7 +347,7 @@ fn is_timeout(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
 }
 
-/// Like `read_exact`, but the deadline is one for all reads together.
+/// Like `read_exact`, with one deadline for all reads together.
 fn read_all(stream: &mut TcpStream, buffer: &mut [u8], patience: Patience<'_>) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -363,11 +362,11 @@ fn read_all(stream: &mut TcpStream, buffer: &mut [u8], patience: Patience<'_>) -
     Ok(())
 }
 
-/// What an outsider cannot guess. As identifier and capital letters, and with the port that the kernel chose, it tells
-/// answers from forgeries.
+/// A number that an outsider cannot guess. As query identifier and as choice of capital letters, together with the port
+/// that the kernel chose, it tells real answers from forged ones.
 fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    // The keys of `RandomState` come from the kernel's random numbers.
+    // The kernel's random numbers are the source of the keys of `RandomState`.
     std::hash::RandomState::new().build_hasher().finish()
 }
 
@@ -380,11 +379,11 @@ pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where name servers listen (RFC 1035, 4.2).
 pub(crate) const DNS_PORT: u16 = 53;
 
-/// What there is to say of a name that leads nowhere.
+/// The error for a name without addresses.
 const NO_SUCH_HOST: &str = "no host has this name";
 
-/// How many of an address's names are tried, and how many domains of ours a host may be in: more than one is rare, and
-/// each costs a query.
+/// How many names of an address are tried, and how many search domains for a host. More than one is rare, and each
+/// costs a query.
 const MAX_NAMES: usize = 5;
 
 #[cfg(test)]

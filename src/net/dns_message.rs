@@ -1,11 +1,12 @@
-//! DNS messages (RFC 1035, section 4), as far as a question and its answer need them. They are written and read by the
-//! crate `domain`; what is decided here is which message counts as the answer, and which of its records.
+//! DNS messages (RFC 1035, section 4), as far as questions and their answers need them. The crate `domain` writes and
+//! reads them; this module decides which message counts as the answer, and which of its records count.
 //!
-//! Whoever holds an address writes its zone, and so what an answer holds. It is read where it lies: no memory is taken
-//! for what it announces, a name takes a bounded number of steps, and of a long answer only the beginning is looked at.
+//! The owner of an address also controls its reverse zone, and so the content of an answer. An answer is read in place:
+//! no memory is allocated for what it announces, decoding a name takes a bounded number of steps, and only the
+//! beginning of a long answer is looked at.
 //!
-//! A name's steps are bounded in `ParsedName::parse_ref` of `domain` 0.12.3: a pointer leads to an earlier place than its
-//! own (RFC 1035, 4.1.4), a name has at most 255 of them, and at most 255 octets (RFC 1035, 2.3.4).
+//! `ParsedName::parse_ref` of `domain` 0.12.3 bounds the steps: a pointer has to lead to an earlier place than its own
+//! (RFC 1035, 4.1.4), and a name has at most 255 pointers and 255 octets (RFC 1035, 2.3.4).
 
 use domain::base::iana::{Opcode, Rcode};
 use domain::base::name::Name;
@@ -15,37 +16,37 @@ use domain::base::{Message, MessageBuilder, ParsedName, Question, Record};
 use domain::dep::octseq::Array;
 use domain::rdata::{A, Aaaa, Cname, Ptr};
 
-/// How much of an answer is looked at, in octets: some 250 addresses, or 20 names of the longest. More is not read.
+/// How many octets of an answer are read: enough for about 250 addresses, or 20 of the longest names.
 pub(super) const MAX_MESSAGE: usize = 4096;
 
-/// A name to ask for.
+/// A name in a question.
 pub(super) type QueryName = Name<Array<MAX_NAME>>;
 
 /// A question, ready to be sent.
 #[derive(Debug)]
 pub(super) struct Query(Message<Array<{ HEADER + MAX_NAME + 4 }>>);
 
-/// An answer to a query, with records that can be read.
+/// An answer whose records can be read.
 #[derive(Debug)]
 pub(super) struct Answer(Message<Vec<u8>>);
 
-/// What a message is to somebody who has sent a query.
+/// What an incoming message is for the sender of a query.
 #[derive(Debug)]
 pub(super) enum Received {
-    /// Its answer.
+    /// The answer.
     Answer(Answer),
-    /// Its answer, which cannot be read.
+    /// The answer, but it cannot be read.
     Garbled,
-    /// The answer to the same question with other capital letters.
+    /// The answer to the same question in other capital letters.
     OtherCapitals,
-    /// No answer, or one to another question.
+    /// No answer to this query.
     Unrelated,
 }
 
 impl Query {
-    /// Writes the message that asks this; `None` if there is no room for it, which there is for the longest name. Which
-    /// letters are capitals is drawn from `capitals`: a server repeats the question as it was asked, so who forges an
-    /// answer has to guess them as well (draft-vixie-dnsext-dns0x20).
+    /// Writes a query; `None` if it does not fit, which cannot happen. `capitals` decides which letters are capitals: a
+    /// server repeats the question exactly, so somebody who forges an answer has to guess them too
+    /// (draft-vixie-dnsext-dns0x20).
     pub(super) fn new(
         id: u16,
         question: &Question<QueryName>,
@@ -57,7 +58,7 @@ impl Query {
         let mut message = message.question();
         message.push(question).ok()?;
         let mut octets = message.finish();
-        // The length of a label is no letter, nor are type and class of what we ask for.
+        // Lengths of labels, and the types and class that we ask for, are no letters in ASCII.
         for octet in &mut octets[HEADER..] {
             if octet.is_ascii_alphabetic() && capitals.next() == Some(true) {
                 octet.make_ascii_uppercase();
@@ -68,12 +69,12 @@ impl Query {
         Some(Self(Message::from_octets(octets).ok()?))
     }
 
-    /// What is to be sent.
+    /// The octets to send.
     pub(super) fn message(&self) -> &[u8] {
         self.0.as_slice()
     }
 
-    /// Looks at a message that has come in. There may have been more of it if it is [`MAX_MESSAGE`] octets long.
+    /// Judges an incoming message. A message of [`MAX_MESSAGE`] octets may have been longer.
     pub(super) fn receive(&self, message: Vec<u8>) -> Received {
         let Ok(message) = Message::from_octets(message) else { return Received::Unrelated };
         let answer = message.for_slice();
@@ -92,15 +93,15 @@ impl Query {
 }
 
 impl Answer {
-    /// Whether the server had more to say than a datagram holds.
+    /// Whether the answer was too long for a datagram.
     pub(super) fn is_truncated(&self) -> bool {
         self.0.header().tc()
     }
 
-    /// Why there are no records, unless it is that the name has none.
+    /// Why the server gave no answer; `None` also if the name does not exist.
     pub(super) fn failure(&self) -> Option<String> {
         Some(match self.0.header().rcode() {
-            // NXDOMAIN: there is no such name.
+            // NXDOMAIN means that the name does not exist.
             Rcode::NOERROR | Rcode::NXDOMAIN => return None,
             Rcode::FORMERR => "format error".to_owned(),
             Rcode::SERVFAIL => "server failure".to_owned(),
@@ -110,8 +111,8 @@ impl Answer {
         })
     }
 
-    /// What the records of a type say that are about the name asked for, or about the one that its aliases lead to: the
-    /// server has put those into the same answer. Records about other names are none of ours.
+    /// The data of all records of a type that belong to the name in the question, or to the name that its aliases lead
+    /// to, which the server puts into the same answer. Records of other names are ignored.
     pub(super) fn data<'a, D: ParseRecordData<'a, [u8]>>(&'a self) -> impl Iterator<Item = D> {
         let mut owner = self.0.for_slice().first_question().map(Question::into_qname);
         for _ in 0..MAX_ALIASES {
@@ -122,13 +123,13 @@ impl Answer {
         self.records().filter(move |record| Some(*record.owner()) == owner).map(Record::into_data)
     }
 
-    /// The records of a type, as far as they can be read.
+    /// The readable records of a type.
     fn records<'a, D: ParseRecordData<'a, [u8]>>(&'a self) -> impl Iterator<Item = Record<ParsedName<&'a [u8]>, D>> {
         self.0.for_slice().answer().into_iter().flat_map(|records| records.limit_to_in()).flatten()
     }
 }
 
-/// Whether all records are here that the message announces, and say something if they are of a type that we ask for.
+/// Whether all announced records are there, and those of the types that we ask for can be read.
 fn is_readable(answer: &Message<[u8]>) -> bool {
     let is_readable = |record: ParsedRecord<'_, [u8]>| {
         record.to_record::<A>().is_ok()
@@ -139,13 +140,13 @@ fn is_readable(answer: &Message<[u8]>) -> bool {
     answer.answer().is_ok_and(|mut records| records.all(|record| record.is_ok_and(is_readable)))
 }
 
-/// The length of a message's header.
+/// The length of a message's header, in octets.
 const HEADER: usize = 12;
 
 /// The longest name, in octets (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 255;
 
-/// How long a chain of aliases may be.
+/// The longest chain of aliases that is followed.
 const MAX_ALIASES: usize = 8;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where `listen` listens: addresses as people write them, and the sockets for them.
+//! The addresses where `listen` listens, as people write them, and the sockets for them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,7 +17,7 @@ use super::unix_socket::OwnSocket;
 pub use super::unix_socket::SocketAccess;
 use crate::peer::Address;
 
-/// A place to listen at, as it was written.
+/// A place to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
     /// A port of TCP.
@@ -26,7 +26,7 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// A port of some or all addresses.
+/// A port at one address or at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpAddress {
     host: Host,
@@ -35,18 +35,18 @@ pub struct TcpAddress {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
-    /// Every address of this machine, IPv6 and IPv4.
+    /// Every address of this machine, by IPv6 and IPv4.
     All,
     Address(IpAddr),
     Name(String),
 }
 
 impl ListenAddress {
-    /// Every address, at the port of SMTP.
+    /// The SMTP port at every address.
     pub const DEFAULT: Self = Self::Tcp(TcpAddress { host: Host::All, port: SMTP_PORT });
 
-    /// Reads `PORT`, `:PORT`, `*:PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT`, `NAME:PORT` or `unix:PATH`. An error says what is
-    /// wrong.
+    /// Reads `PORT`, `:PORT`, `*:PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT`, `NAME:PORT` or `unix:PATH`. An error is a
+    /// message for people.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
@@ -55,7 +55,7 @@ impl ListenAddress {
         }
     }
 
-    /// Whether this is the port of SMTP.
+    /// Whether this is the SMTP port.
     pub(crate) fn is_of_smtp(&self) -> bool {
         matches!(self, Self::Tcp(TcpAddress { port: SMTP_PORT, .. }))
     }
@@ -110,19 +110,19 @@ impl fmt::Display for TcpAddress {
     }
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) enum ListeningSocket {
-    /// A port of TCP.
+    /// A TCP socket.
     Tcp(TcpListener),
-    /// A Unix socket that whoever started us has made.
+    /// A Unix socket that was passed to us.
     Unix(UnixListener),
-    /// One that we have made.
+    /// A Unix socket that we made.
     OwnUnix(OwnSocket),
 }
 
 impl ListeningSocket {
-    /// Takes a connection that waits, and says where it comes from.
+    /// Accepts a waiting connection; also returns the peer's address.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Address)> {
         let socket = match self {
             ListeningSocket::Tcp(socket) => {
@@ -148,7 +148,7 @@ impl AsFd for ListeningSocket {
     }
 }
 
-/// Where it listens.
+/// The address where the socket listens.
 impl fmt::Display for ListeningSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -166,7 +166,7 @@ impl fmt::Display for ListeningSocket {
     }
 }
 
-/// Sockets that listen at these addresses, and do not block. `access` is for Unix sockets.
+/// Non-blocking sockets that listen at these addresses. `access` is for Unix sockets.
 pub(crate) fn sockets(addresses: &[ListenAddress], access: SocketAccess) -> anyhow::Result<Vec<ListeningSocket>> {
     let mut sockets = Vec::new();
     for address in addresses {
@@ -182,13 +182,13 @@ pub(crate) fn sockets(addresses: &[ListenAddress], access: SocketAccess) -> anyh
 }
 
 impl TcpAddress {
-    /// The sockets for this address, which is one of these.
+    /// The sockets for this address; `addresses` are all that were asked for.
     fn sockets(&self, addresses: &[ListenAddress]) -> anyhow::Result<Vec<TcpListener>> {
         let port = self.port;
         Ok(match &self.host {
             Host::All => vec![all_addresses(port)?],
             Host::Address(ip) => {
-                // Unless IPv4 has a socket of its own at that port, `[::]` is for both.
+                // `[::]` is for IPv4 as well, unless IPv4 has its own socket at that port.
                 let is_ipv4_there = |other: &ListenAddress| matches!(other, ListenAddress::Tcp(tcp) if tcp.port == port && tcp.is_ipv4());
                 let is_ipv6_only = port != 0 && addresses.iter().any(is_ipv4_there);
                 vec![socket_at(SocketAddr::new(*ip, port), is_ipv6_only)?]
@@ -198,8 +198,8 @@ impl TcpAddress {
     }
 }
 
-/// At every address of a name, each once. One that this machine does not have, as `::1` where IPv6 is off, is passed over
-/// if there is another.
+/// Sockets at every address of a name. An address that this machine does not have, such as `::1` without IPv6, is
+/// skipped if there is another one.
 fn at_name(name: &str, port: u16) -> io::Result<Vec<TcpListener>> {
     let addresses: BTreeSet<SocketAddr> = (name, port).to_socket_addrs()?.collect();
     let mut sockets = Vec::new();
@@ -214,7 +214,7 @@ fn at_name(name: &str, port: u16) -> io::Result<Vec<TcpListener>> {
     missing.filter(|_| sockets.is_empty()).map_or(Ok(sockets), Err)
 }
 
-/// IPv6 and IPv4 on one socket; where there is no IPv6, IPv4.
+/// One socket for IPv6 and IPv4; only IPv4 if the system has no IPv6.
 fn all_addresses(port: u16) -> io::Result<TcpListener> {
     match socket_at(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false) {
         Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
@@ -224,17 +224,17 @@ fn all_addresses(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Whether an IPv6 socket takes IPv4 as well is said here and not left to a setting of the system (ipv6(7)).
+/// Whether an IPv6 socket also takes IPv4 is set here, so that no setting of the system decides it (ipv6(7)).
 fn socket_at(address: SocketAddr, is_ipv6_only: bool) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    // Connections of an earlier run that are not quite over do not matter.
+    // Connections of an earlier run that still close must not prevent this.
     setsockopt(&socket, ReuseAddr, &true)?;
     if address.is_ipv6() {
         setsockopt(&socket, Ipv6V6Only, &is_ipv6_only)?;
     }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    // As many as the system lets wait.
+    // As many waiting connections as the system allows.
     listen(&socket, Backlog::MAXCONN)?;
     Ok(socket.into())
 }

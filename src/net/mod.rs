@@ -1,5 +1,5 @@
-//! The network: the peer's connection and TLS on it, what a proxy says in front of it, connections to servers, looking names
-//! up, and where `listen` listens.
+//! The network: the peer's connection, TLS on it and a proxy's header in front of it; connections to servers; name
+//! look-ups; and listening sockets.
 
 pub mod client;
 pub mod conn;

@@ -1,4 +1,4 @@
-//! Waiting for others: until a deadline, or until we are asked to stop. Nothing here blocks but poll(2).
+//! Waiting until a deadline, or until we are asked to stop. Only poll(2) blocks here.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
@@ -11,40 +11,40 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::conn::{Woken, wait};
 use crate::signals::Signals;
 
-/// How long something is waited for, and what ends the waiting besides.
+/// How long to wait, and what else ends the wait.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience<'p> {
-    /// Until when.
+    /// The deadline.
     pub(crate) until: Instant,
-    /// Where a request to stop is told, if that is to end it.
+    /// Tells when we are asked to stop; `None` if that does not end the wait.
     pub(crate) signals: Option<&'p Signals>,
 }
 
 impl Patience<'_> {
-    /// The same, but no longer than that.
+    /// The same, but no longer than `time` from now.
     pub(crate) fn at_most(self, time: Duration) -> Self {
         Self { until: self.until.min(Instant::now() + time), ..self }
     }
 
-    /// Whether its time is over.
+    /// Whether the deadline has passed.
     pub(crate) fn is_over(self) -> bool {
         Instant::now() >= self.until
     }
 
-    /// Whether it has ended because we were asked to stop, and is not to begin again.
+    /// Whether we are asked to stop, and that ends every wait.
     pub(crate) fn is_stopped(self) -> bool {
         self.signals.is_some_and(Signals::stop_requested)
     }
 
-    /// Waits until this is possible. [`ErrorKind::Interrupted`] when we are asked to stop, [`ErrorKind::TimedOut`] when the
-    /// time is over.
+    /// Waits until the descriptor is ready. The error is [`ErrorKind::Interrupted`] if we are asked to stop, and
+    /// [`ErrorKind::TimedOut`] if the deadline has passed.
     pub(crate) fn wait_for(self, descriptor: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
         loop {
             if self.is_stopped() {
                 return Err(stopped());
             }
             if self.is_over() {
-                // It may have come while we did something else.
+                // The descriptor may have become ready while we did something else.
                 let mut descriptors = [PollFd::new(descriptor, events)];
                 return match poll(&mut descriptors, PollTimeout::ZERO) {
                     Ok(1..) => Ok(()),
@@ -60,7 +60,7 @@ impl Patience<'_> {
     }
 }
 
-/// Connects to a server at this address; what comes of it does not block.
+/// Connects to a server; the stream does not block.
 pub(crate) fn connect_tcp(address: &SocketAddr, patience: Patience<'_>) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SOCKET_FLAGS, None)?;
@@ -71,20 +71,20 @@ pub(crate) fn connect_tcp(address: &SocketAddr, patience: Patience<'_>) -> io::R
     }
     let stream = TcpStream::from(socket);
     stream.take_error()?.map_or(Ok(()), Err)?;
-    // What is said is small, and waited for.
+    // Messages are short and the server waits for them, so Nagle's algorithm is turned off.
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// We were asked to stop.
+/// The error after a request to stop.
 pub(crate) fn stopped() -> io::Error {
     io::Error::new(ErrorKind::Interrupted, "we were asked to stop")
 }
 
-/// The time is over.
+/// The error after the deadline.
 pub(crate) fn too_late() -> io::Error {
     io::Error::new(ErrorKind::TimedOut, "no answer in time")
 }
 
-/// What all sockets are.
+/// The flags of all sockets for clients.
 pub(crate) const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);

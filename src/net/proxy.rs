@@ -1,29 +1,29 @@
-//! The header that a proxy puts in front of a connection to say whose it is (haproxy's "The PROXY protocol", versions 1
-//! and 2): bytes in, address out.
+//! The header with which a proxy says whose connection it passes on (haproxy's "The PROXY protocol", versions 1 and 2):
+//! bytes in, address out.
 //!
-//! Whoever may write it chooses who the peer is, so it is read only where the configuration names the proxy, and nothing is
-//! guessed: what is not a header to the last byte is none. Ports are looked at and not kept. What version 2 may have behind
-//! the addresses is passed over unread, its checksum too: TCP has one.
+//! Whoever may send this header chooses who the peer is. So it is read only if the configuration names the proxy, and
+//! it has to be correct to the last byte. Ports are checked and then ignored. Extensions behind the addresses in
+//! version 2 are skipped, its checksum too, because TCP has one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::peer::canonical;
 
-/// A whole header.
+/// A complete header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Whose connection it is, [`canonical`]; `None` if the proxy speaks for itself, as in a health check (LOCAL), or does
-    /// not know (UNKNOWN).
+    /// The address of the client, [`canonical`]; `None` if the proxy speaks for itself, as in a health check (LOCAL),
+    /// or does not know the client (UNKNOWN).
     pub client: Option<IpAddr>,
-    /// How many bytes it takes.
+    /// The length of the header in bytes.
     pub length: usize,
 }
 
-/// What came is no header, whatever follows; why.
+/// The input is not a header, for this reason, whatever follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAHeader(pub &'static str);
 
-/// Reads the header that a connection begins with; `None` while it is not there as a whole.
+/// Reads the header at the beginning of a connection; `None` while it is not complete.
 pub fn parse(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
     if let Some(rest) = input.strip_prefix(SIGNATURE_2) {
         return binary(rest);
@@ -37,7 +37,7 @@ pub fn parse(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
     }
 }
 
-/// Version 1: `PROXY TCP4 SOURCE DESTINATION PORT PORT`, ended by CRLF.
+/// Reads version 1: `PROXY TCP4 SOURCE DESTINATION PORT PORT`, ended by CRLF.
 fn line(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
     let within = &input[..input.len().min(LONGEST_LINE)];
     let Some(end) = memchr::memchr(b'\n', within) else {
@@ -47,7 +47,7 @@ fn line(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
     let text = std::str::from_utf8(line).map_err(|_| NotAHeader("the line is not ASCII"))?;
     let words: Vec<&str> = text.split(' ').collect();
     let client = match words[..] {
-        // Whatever follows.
+        // Anything may follow.
         ["PROXY", "UNKNOWN", ..] => None,
         ["PROXY", "TCP4", source, destination, from, to] => {
             let source = addresses::<Ipv4Addr>(source, destination, [from, to])?;
@@ -62,7 +62,7 @@ fn line(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
     Ok(Some(Header { client: client.map(canonical), length: end + 1 }))
 }
 
-/// The source, if all of these are what they should be.
+/// The source address, if both addresses and both ports are valid.
 fn addresses<A: std::str::FromStr>(source: &str, destination: &str, ports: [&str; 2]) -> Result<A, NotAHeader> {
     let is_port = |port: &str| {
         let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -75,9 +75,10 @@ fn addresses<A: std::str::FromStr>(source: &str, destination: &str, ports: [&str
     }
 }
 
-/// Version 2, behind its signature: version and command, family, length, and so many bytes, addresses first.
+/// Reads version 2 behind its signature: version and command, family, length, and so many bytes, which begin with
+/// addresses.
 fn binary(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
-    // Each byte is judged when it comes, so that nobody waits for what can only be wrong.
+    // Each byte is checked as soon as it comes, so that nobody waits for the rest of something wrong.
     let is_local = match input.first() {
         None => return Ok(None),
         Some(0x20) => true,
@@ -89,13 +90,13 @@ fn binary(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
     if SIGNATURE_2.len() + 4 + length > LONGEST {
         return Err(NotAHeader("it is too long"));
     }
-    // Of both families: source, destination, two ports.
+    // Source and destination address, and two ports for the network families.
     let needed = match family {
         _ if is_local => 0,
         0x00 => 0,
         0x11 => 2 * 4 + 2 * 2,
         0x21 => 2 * 16 + 2 * 2,
-        // A socket of the proxy's own machine.
+        // A Unix socket on the proxy's machine.
         0x31 => 2 * 108,
         _ => return Err(NotAHeader("its family is not one of TCP")),
     };
@@ -112,10 +113,10 @@ fn binary(input: &[u8]) -> Result<Option<Header>, NotAHeader> {
     Ok(Some(Header { client: client.map(canonical), length: SIGNATURE_2.len() + 4 + length }))
 }
 
-/// The most that [`parse`] needs to know: a header is longer than no proxy makes them, and fits into one read.
+/// The longest header that is accepted: longer than any that proxies send, and short enough for one read.
 pub const LONGEST: usize = 4096;
 
-/// Version 1, its end included (section 2.1).
+/// The longest line of version 1, with its end (section 2.1).
 const LONGEST_LINE: usize = 107;
 
 const SIGNATURE_1: &[u8] = b"PROXY ";

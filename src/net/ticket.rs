@@ -1,8 +1,9 @@
-//! Session tickets: what a peer keeps so that its next session begins with a shorter handshake (RFC 8446, 2.2; RFC 5077).
+//! Session tickets: kept by peers, so that their next session begins with a shorter handshake (RFC 8446, 2.2; RFC
+//! 5077).
 //!
-//! The next session is another process, so what encrypts tickets is in a file that processes share. From it comes a key
-//! for each period of some hours, by the number of which a ticket names it: tickets of this period and of the one before
-//! are taken, older ones lead to a whole handshake.
+//! The next session is another process, so the key for tickets is in a file that processes share. It yields a key for
+//! each period of some hours. A ticket has the number of its period in front. Tickets of this period and the one before
+//! are accepted; an older one leads to a full handshake.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,7 @@ pub(crate) struct Tickets {
 }
 
 impl Tickets {
-    /// Takes the content of a key file; what is wrong with it.
+    /// Uses the content of a key file; an error says what is wrong with it.
     pub(crate) fn new(key: &[u8]) -> anyhow::Result<Self> {
         match key.len() {
             KEY_LEN => Ok(Self { master: hmac::Key::new(hmac::HMAC_SHA256, key) }),
@@ -79,7 +80,7 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// Never the key.
+/// Does not show the key.
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tickets")
@@ -94,13 +95,13 @@ fn this_period() -> Period {
     Period::try_from(now / u64::from(PERIOD_SECS)).unwrap_or(Period::MAX)
 }
 
-/// Six hours: a ticket serves for that long at least, and for twice as long at most.
+/// Six hours: a ticket is valid for at least that long, and at most twice as long.
 const PERIOD_SECS: u32 = 6 * 60 * 60;
 
-/// Octets of a key file.
+/// The length of a key file in octets.
 const KEY_LEN: usize = 32;
 
-/// Keeps the keys made here apart from whatever else may be made from the same file.
+/// Makes these keys different from any others that may be derived from the same file.
 const PURPOSE: &[u8] = b"mailrecv session ticket";
 
 #[cfg(test)]

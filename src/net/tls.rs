@@ -1,8 +1,8 @@
-//! TLS on the peer's connection (RFC 8446, RFC 5246), by rustls with ring: certificates, keys, and what a session under
-//! TLS goes through on its way.
+//! TLS on the peer's connection (RFC 8446, RFC 5246), by rustls with ring: certificates and keys, and encryption and
+//! decryption of a session.
 //!
-//! Most sessions come without TLS, so nothing is read for them: certificate and key are opened while we may still open
-//! them, and read, parsed and held against each other when a peer asks for TLS.
+//! Most sessions do without TLS, so nothing is read for them: certificates and keys are opened while that is possible,
+//! and are read and checked when a peer asks for TLS.
 
 use std::cell::Cell;
 use std::fmt;
@@ -28,16 +28,17 @@ use crate::unread::Unread;
 /// The files that TLS needs, opened and not read yet.
 #[derive(Debug, Default)]
 pub struct Keys {
-    /// Certificates and the keys to them; the first is for peers that name no server, or another.
+    /// Pairs of certificate and key. The first pair is also for peers that name no server, or an unknown one.
     pairs: Vec<(Unread, Unread)>,
-    /// What tickets are encrypted with.
+    /// The key for session tickets.
     ticket_key: Option<Unread>,
-    /// Whether the peer reads nothing any more but TLS.
+    /// Whether the handshake has begun, after which the peer reads nothing but TLS.
     is_begun: Cell<bool>,
 }
 
 impl Keys {
-    /// Opens the files: certificates, and as many keys in the same order. What cannot be opened is told when it is needed.
+    /// Opens the files; there are as many keys as certificates, in the same order. A file that cannot be opened is an
+    /// error only when it is needed.
     pub(crate) fn open(certificates: &[PathBuf], keys: &[PathBuf], ticket_key: Option<&Path>) -> Self {
         let pairs = certificates.iter().zip(keys);
         Self {
@@ -47,17 +48,17 @@ impl Keys {
         }
     }
 
-    /// Says that the peer reads nothing from now on but TLS.
+    /// Takes note that the handshake begins, so that from now on the peer reads nothing but TLS.
     pub(crate) fn begin(&self) {
         self.is_begun.set(true);
     }
 
-    /// Whether the peer reads nothing but TLS.
+    /// Whether the handshake has begun.
     pub(crate) fn is_begun(&self) -> bool {
         self.is_begun.get()
     }
 
-    /// Reads the files: what a handshake needs. An error if one of them cannot be read or does not fit the others.
+    /// Reads the files for a handshake. It is an error if one of them cannot be read or does not fit the others.
     pub(crate) fn acceptor(&self) -> anyhow::Result<Acceptor> {
         let provider = ring::default_provider();
         let identity = |(certificate, key): &(Unread, Unread)| {
@@ -72,7 +73,7 @@ impl Keys {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByName(identities)));
-        // A session remembers nothing for another one, but what the peer keeps for it.
+        // The server remembers nothing from one session for another; the peer may keep a ticket.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(key) = &self.ticket_key {
             config.ticketer = Arc::new(key.parsed(Tickets::new)?);
@@ -86,12 +87,12 @@ impl Keys {
 #[derive(Debug, Clone)]
 pub struct Acceptor(Arc<ServerConfig>);
 
-/// Reads a file of certificates or of a key as sessions do.
+/// Reads a file of certificates or a key in the same way as sessions do.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Unread::open(path).read()
 }
 
-/// The certificates in a text, the server's own first; why there are none.
+/// Reads certificates, the server's own first. An error says why there are none.
 pub(crate) fn chain(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(without_mark(text)).collect();
     let chain = chain.context("has a certificate that is not PEM")?;
@@ -104,10 +105,10 @@ pub(crate) fn chain(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>>
     Ok(chain)
 }
 
-/// The private key in a text; why there is none.
+/// Reads a private key. An error says why there is none.
 pub(crate) fn private_key(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
     match PrivateKeyDer::from_pem_slice(without_mark(text)) {
-        // In the line that it begins with (RFC 7468, 11), or else the next (RFC 1421, 4.6.1.1).
+        // The word is in the first line (RFC 7468, 11) or in the next (RFC 1421, 4.6.1.1).
         Err(_) if memchr::memmem::find(text, b"ENCRYPTED").is_some() => bail!(
             "has an encrypted key, and nobody is there to type its password: decrypt it with \
              `openssl pkey -in FILE -out NEWFILE`"
@@ -122,12 +123,12 @@ pub(crate) fn private_key(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>>
     }
 }
 
-/// A text without the byte order mark that some editors put in front, behind which its first line would be none of PEM.
+/// Removes the byte order mark that some editors put in front; with it the first line would not be PEM.
 fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// A chain with its key; why they cannot be used together.
+/// Combines certificates with their key. An error says why they do not fit.
 pub(crate) fn identity(
     chain: Vec<CertificateDer<'static>>,
     private_key: PrivateKeyDer<'static>,
@@ -148,7 +149,8 @@ pub(crate) fn identity(
     }
 }
 
-/// What rustls says; of a certificate, which may be ours, what is wrong with it, and not that it is a peer's.
+/// The message of rustls. For certificates the inner message is used, because the outer one assumes that it is a
+/// peer's.
 pub(crate) fn flaw(error: rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(error)) => error.to_string(),
@@ -162,8 +164,8 @@ pub(crate) fn flaw(error: rustls::Error) -> String {
 struct ByName(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for ByName {
-    /// The first that is for this name and can be used with this peer; or else the first that can. Where none can the
-    /// handshake fails, by what rustls finds not to be in common; without a certificate it would find nothing.
+    /// The first certificate that fits the name and can be used with this peer; or the first that can be used; or, if
+    /// none can, the very first, because rustls then reports what the two sides do not have in common.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let can_be_used =
             |identity: &&Arc<CertifiedKey>| identity.key.choose_scheme(hello.signature_schemes()).is_some();
@@ -180,46 +182,46 @@ fn is_for(identity: &CertifiedKey, name: &ServerName<'_>) -> bool {
     certificate.is_some_and(|certificate| verify_server_name(&certificate, name).is_ok())
 }
 
-/// What the two sides have agreed on.
+/// What client and server have agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsParameters {
     /// `TLSv1.3` or `TLSv1.2`.
     pub version: &'static str,
-    /// The cipher suite by its name in IANA's list.
+    /// The cipher suite, by its name in IANA's list.
     pub cipher: String,
-    /// The server that the peer asked for.
+    /// The server name that the peer asked for (SNI).
     pub server_name: Option<String>,
-    /// Whether an earlier session was taken up again.
+    /// Whether the session was resumed with a ticket.
     pub is_resumed: bool,
 }
 
 impl fmt::Display for TlsParameters {
-    /// As it stands in `Received` fields.
+    /// In the form for `Received` fields.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} with cipher {}", self.version, self.cipher)
     }
 }
 
-/// One end of a connection under TLS: what comes in goes through here, and what goes out.
+/// The server's side of TLS; all input and output passes through it.
 pub(super) struct Tls(Box<ServerConnection>);
 
 impl Tls {
     pub(super) fn new(acceptor: Acceptor) -> io::Result<Self> {
         let mut tls = ServerConnection::new(acceptor.0).map_err(io::Error::other)?;
-        // Replies are short, and written out before others are made.
+        // Replies are short, and each batch is written before the next is made.
         tls.set_buffer_limit(None);
         Ok(Self(Box::new(tls)))
     }
 
-    /// Takes what has come: how many bytes that were, none at the end. After an error there may be an alert to send.
+    /// Takes input; returns how many bytes that were, 0 at the end. After an error there may be an alert to send.
     pub(super) fn receive(&mut self, mut from: impl Read) -> io::Result<usize> {
         let length = self.0.read_tls(&mut from)?;
         self.0.process_new_packets().map_err(|error| io::Error::other(broken(&error)))?;
         Ok(length)
     }
 
-    /// What was in it, none at the end; [`io::ErrorKind::WouldBlock`] if more has to come first. To end without saying so
-    /// is an end, too: where a message ends is said within it.
+    /// Reads decrypted text, 0 bytes at the end; [`io::ErrorKind::WouldBlock`] if more input is needed. An end without
+    /// notice counts as the end, because SMTP itself says where a message ends.
     pub(super) fn plaintext(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self.0.reader().read(into) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
@@ -227,12 +229,12 @@ impl Tls {
         }
     }
 
-    /// Whether there is something that came and was not taken.
+    /// Whether there is decrypted text that was not read.
     pub(super) fn has_plaintext(&mut self) -> bool {
         self.0.process_new_packets().map_or(true, |state| state.plaintext_bytes_to_read() > 0)
     }
 
-    /// Encrypts a text, and takes what there is to send.
+    /// Encrypts text, and returns everything that has to be sent.
     pub(super) fn seal(&mut self, text: &[u8]) -> io::Result<Vec<u8>> {
         self.0.writer().write_all(text)?;
         let mut records = Vec::new();
@@ -242,7 +244,7 @@ impl Tls {
         Ok(records)
     }
 
-    /// Encrypts the last text, and behind it the word that nothing more will come (RFC 8446, 6.1).
+    /// Encrypts the last text, followed by the notice that nothing more will come (RFC 8446, 6.1).
     pub(super) fn close_behind(&mut self, text: &[u8]) -> io::Result<()> {
         self.0.writer().write_all(text)?;
         self.0.send_close_notify();
@@ -260,7 +262,7 @@ impl Tls {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
                 _ => "TLSv1.2",
             },
-            // Where rustls tells them apart by name, IANA does not.
+            // rustls distinguishes the suites of TLS 1.3 by another prefix than IANA.
             cipher: suite.replacen("TLS13_", "TLS_", 1),
             server_name: self.0.server_name().map(str::to_owned),
             is_resumed: self.0.handshake_kind() == Some(HandshakeKind::Resumed),
@@ -268,7 +270,7 @@ impl Tls {
     }
 }
 
-/// Why there is no TLS with this peer, for people.
+/// Why TLS failed with this peer, in words for people.
 fn broken(error: &rustls::Error) -> String {
     let meaning = match error {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {

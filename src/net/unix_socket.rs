@@ -1,8 +1,7 @@
-//! A Unix socket that listens (unix(7)): made with the owner's wishes, in the place of one that nobody listens at any more,
-//! and removed in the end.
+//! A listening Unix socket (unix(7)): made with the mode and group that the administrator wants, in place of one that
+//! nobody uses any more, and removed at the end.
 //!
-//! A name that has anything else behind it is left alone, be it a file, a symbolic link, or a socket that somebody
-//! listens at.
+//! If anything else has that name, be it a file, a symbolic link, or a socket in use, it is left alone.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,13 +20,13 @@ use crate::files;
 /// Who may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketAccess {
-    /// The mode of the socket's file: write permission is what it takes.
+    /// The mode of the socket file; write permission is needed to connect.
     pub mode: u32,
-    /// Its group, if not that of whoever makes it.
+    /// The group of the file, if it should not be that of the process.
     pub group: Option<u32>,
 }
 
-/// A socket of ours. Dropped, its file is removed, if it still is its file.
+/// A socket that we made. When this is dropped, the file is removed, unless another has taken its place.
 #[derive(Debug)]
 pub(crate) struct OwnSocket {
     pub(super) listener: UnixListener,
@@ -44,7 +43,7 @@ impl OwnSocket {
         if is_left_behind(path)? {
             remove(path)?;
         }
-        // The file has its mode from the first moment on.
+        // umask(2) gives the file its mode from the first moment on.
         let before = umask(Mode::from_bits_truncate(!access.mode & 0o777));
         let bound = UnixListener::bind(path);
         umask(before);
@@ -70,7 +69,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     path.symlink_metadata().map(|metadata| files::identity(&metadata))
 }
 
-/// Whether there is a socket that nobody listens at. An error if there is anything else.
+/// Whether there is a socket in which nobody listens. Anything else with that name is an error.
 fn is_left_behind(path: &Path) -> anyhow::Result<bool> {
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
@@ -80,7 +79,7 @@ fn is_left_behind(path: &Path) -> anyhow::Result<bool> {
     if !metadata.file_type().is_socket() {
         bail!("something that is no socket has this name: remove it, or choose another one");
     }
-    // Somebody who listens may have as many waiting as there is room for.
+    // Non-blocking, because the listener's queue may be full.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
@@ -91,7 +90,7 @@ fn is_left_behind(path: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// Removes a socket that nobody listens at, and not one that somebody may have put in its place meanwhile.
+/// Removes an unused socket, but not one that somebody has put in its place meanwhile.
 fn remove(path: &Path) -> anyhow::Result<()> {
     let dead = identity(path)?;
     let mut aside = path.as_os_str().to_owned();
@@ -99,7 +98,7 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     renameat_with(CWD, path, CWD, Path::new(&aside), RenameFlags::NOREPLACE)
         .context("removing the socket that was left there")?;
     if identity(Path::new(&aside))? != dead {
-        // It goes back, unless its place is taken again.
+        // Puts the other socket back, unless its place is taken again.
         let _ = std::fs::hard_link(&aside, path);
         std::fs::remove_file(&aside)?;
         bail!("somebody else begins to listen there");
@@ -107,7 +106,7 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     Ok(std::fs::remove_file(&aside)?)
 }
 
-/// What fits into an address, with the zero behind it.
+/// The longest path in an address, without the zero behind it.
 const LONGEST_PATH: usize = 107;
 
 #[cfg(test)]

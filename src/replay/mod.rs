@@ -1,5 +1,5 @@
-//! `mailrecv replay`, and `mailrecv check --replay`: what of sessions that were recorded would be another way today. Nothing
-//! is delivered, looked up or logged, and nobody is asked.
+//! `mailrecv replay` and `mailrecv check --replay`: what would be different today in sessions that were recorded.
+//! Nothing is delivered, looked up or logged, and no other server is asked.
 //!
 //! Each transcript is played on the real session with the real rules ([`play`]); what came of it is told for people or for
 //! programs ([`tell`]), or counted ([`Summary`]).
@@ -22,8 +22,8 @@ use crate::server;
 use crate::transcript::{EXTENSION, Transcript};
 use play::{Difference, Played, play};
 
-/// Plays these transcripts. 0 if nothing is another way now, 1 if something is, 65 if a file is no transcript, 66 if it
-/// cannot be read, 78 if the configuration has errors.
+/// Plays these transcripts. Returns 0 if nothing is different now, 1 if something is, 65 if a file is not a transcript,
+/// 66 if it cannot be read, and 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit {
     let config = match options.load() {
         Ok(config) => config,
@@ -123,12 +123,12 @@ fn transcripts_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What the transcripts of a folder come to.
+/// A summary of the transcripts in a folder.
 #[derive(Debug, Default)]
 struct Summary {
     sessions: usize,
     differing: usize,
-    /// How many sessions are another way now in the same way, and the first of them.
+    /// How many sessions differ in the same way, with the first of them and its line.
     groups: HashMap<String, (usize, PathBuf, usize)>,
     flaws: Vec<Flaw>,
 }
@@ -139,7 +139,7 @@ impl Summary {
             Ok(None) => {}
             Ok(Some((transcript, Played { differences, .. }))) => {
                 self.sessions += 1;
-                // Other words count if there is nothing else.
+                // A difference in wording counts only if there is no other one.
                 let decisive = differences.iter().find(|difference| difference.is_of_decision());
                 let Some(first) = decisive.or(differences.first()) else { return };
                 self.differing += 1;

@@ -1,9 +1,9 @@
-//! Plays a transcript again, on today's configuration: what its peer said goes to a session of today, and what comes of it
-//! is held against what came of it then.
+//! Plays a transcript on today's configuration: the peer's input goes to a session of today, and its answers are
+//! compared with those in the transcript.
 //!
-//! Nothing outside is asked and nothing is delivered: what name servers, next servers and destinations said then, and
-//! whether a password was right, is taken from the transcript. Where the peer would go on in another way, because it is
-//! answered in another way, the rest of a transcript says nothing.
+//! Nobody is asked and nothing is delivered: what name servers, next servers and destinations answered then, and
+//! whether a password was right, is taken from the transcript. If the peer is answered differently now, it would go on
+//! differently, and the rest of the transcript is not compared.
 
 use crate::accounts::Accounts;
 use crate::config::{Config, Protocol, TlsUse, Trace};

@@ -1,4 +1,5 @@
-//! Which line decides where no rule does: that of a limit or of another setting, found by what it makes us say.
+//! Finds the line that decides if no rule does: that of a limit or another setting, recognised by the reply that it
+//! causes.
 
 use super::Difference;
 use crate::config::Config;
@@ -27,7 +28,7 @@ fn of_refusal(config: &Config, reply: &Reply) -> Option<&'static str> {
     setting.or_else(|| config.limits.whose_reply(reply.code, &reply.text))
 }
 
-/// The first line of a greeting, or of the answer to EHLO, that there was not, or is not any more.
+/// The first line of a greeting, or of the answer to EHLO, that was added or removed since then.
 fn of_other_lines(then: &[String], now: &[String]) -> Option<&'static str> {
     let others = now.iter().filter(|line| !then.contains(line)).chain(then.iter().filter(|line| !now.contains(line)));
     let mut words = others.filter_map(|line| line.get(4..)?.split(' ').next());

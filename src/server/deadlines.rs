@@ -1,7 +1,7 @@
-//! How long the peer may take: for what it says next, and for a message.
+//! How long the peer may take for its next input, and for a message.
 //!
-//! Who does what it is here for has all the time that a slow link needs. To hold a place with silence, or with a
-//! trickle, costs a peer next to nothing, so there is less for those.
+//! A peer that sends mail has all the time that a slow link needs. Silence or a trickle of bytes keeps a place at
+//! almost no cost to the peer, so it is given less time.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::smtp::reply::{self, Reply};
 /// When the peer's time is over.
 pub(super) struct Deadlines<'a> {
     limits: &'a Limits,
-    /// When the message has to be over that is coming, or may be: its time runs from the greeting or the last accepted
-    /// message on, and is longer the more text comes.
+    /// When the current message, or the next one, has to be complete. Its time starts at the greeting or at the last
+    /// accepted message, and grows with the text that comes.
     message: Instant,
-    /// Since when there was neither a whole command nor any data; a command that comes byte by byte is none until it ends.
+    /// Since when no whole command and no message text has come. A command that comes byte by byte counts when it ends.
     idle_since: Instant,
     /// Whether others may be waiting for this place.
     is_scarce: bool,
@@ -36,7 +36,7 @@ impl<'a> Deadlines<'a> {
         self.is_scarce
     }
 
-    /// When the message has to be over that is coming, or may be.
+    /// When the current message, or the next one, has to be complete.
     pub(super) fn message(&self) -> Instant {
         self.message
     }
@@ -50,7 +50,7 @@ impl<'a> Deadlines<'a> {
         self.message.min(self.idle_since + time)
     }
 
-    /// The peer has said something, or we were the ones that were busy: it has been silent since now.
+    /// The peer has said something, or was waiting for us: its silence is counted from now on.
     pub(super) fn not_idle(&mut self) {
         self.idle_since = Instant::now();
     }
@@ -60,9 +60,9 @@ impl<'a> Deadlines<'a> {
         self.has_had_recipient = true;
     }
 
-    /// So many octets of text have come: the message has the time that they may take, so that a slow link gets through.
-    /// There is never more left than there was at first. Where places are scarce there is no more time at all, or little
-    /// data would hold one for long.
+    /// So many octets of text have come. The message gets the time that they may take, so that a slow link gets
+    /// through, but never has more time left than at its start. Where places are scarce it gets none, because a trickle
+    /// would keep one long.
     pub(super) fn text_came(&mut self, octets: usize) {
         if self.is_scarce || octets == 0 {
             return;
@@ -84,7 +84,7 @@ impl<'a> Deadlines<'a> {
         reply::worded(&limit.refusal, reply::TIMED_OUT)
     }
 
-    /// How long the peer may be silent. Who has not named anybody yet whom we take mail for has to get on with it.
+    /// How long the peer may be silent. The limit is shorter until it has named a recipient that we accept.
     fn idle_limit(&self) -> &'a Limit<Duration> {
         let limits = self.limits;
         match self.has_had_recipient || limits.idle_secs.value <= limits.greet_secs.value {
@@ -97,8 +97,8 @@ impl<'a> Deadlines<'a> {
 /// The variable of the environment by which `listen` tells a session that places are scarce, whatever its value.
 pub(crate) const SCARCE: &str = "MAILRECV_SCARCE";
 
-/// The part of its time that a peer may then be silent before it has named a recipient that is accepted: with the
-/// defaults ten seconds, as in Postfix under stress (smtpd_timeout).
+/// Where places are scarce, a peer without an accepted recipient may be silent for `limit.greet_secs` divided by this:
+/// with the defaults ten seconds, as in Postfix under stress (smtpd_timeout).
 const SCARCE_FRACTION: u32 = 3;
 
 /// The least rate at which the text of a message may come for longer than `limit.connection_secs`: 500 octets a second, as

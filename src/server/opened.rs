@@ -1,25 +1,26 @@
-//! What a session opens before it becomes its user and gives up the files of the system.
+//! Files that a session opens before it gives up root and enters its sandbox.
 
 use crate::accounts::Accounts;
 use crate::config::{AuthUse, Config, TlsUse};
 use crate::deliver::{Brokers, RelayFiles};
 use crate::net::tls::Keys;
 
-/// Files that a configuration names, open and not read yet. What cannot be opened is told when it is needed.
+/// Files that a configuration names, open and not read yet. A file that cannot be opened is an error only when it is
+/// needed.
 #[derive(Debug, Default)]
 pub struct Opened {
     /// Certificates and keys, if there is TLS.
     pub keys: Keys,
     /// Who may log in, if anybody may.
     pub accounts: Accounts,
-    /// What reaching brokers takes, if a rule publishes.
+    /// Certificates and secrets for brokers, if a rule publishes.
     pub brokers: Brokers,
-    /// What passing mail on takes, if a rule does.
+    /// Certificates and passwords for other servers, if a rule passes mail on.
     pub relay: RelayFiles,
 }
 
 impl Opened {
-    /// Opens them. A key is mostly root's, so this comes before root is given up.
+    /// Opens them. Often only root may read a private key, so this comes before root is given up.
     pub fn open(config: &Config) -> Self {
         Self {
             keys: keys(config),

@@ -1,5 +1,5 @@
-//! What the loop tells the transcript of a session, if there is one. Nothing of that may hurt the session: what cannot be
-//! written is one line in the log, and mail goes on.
+//! What the loop tells the transcript of a session, if there is one. A transcript must not harm its session: if it
+//! cannot be written, that is one line in the log, and mail goes on.
 
 use super::End;
 use crate::log::{Event, Log};
@@ -12,12 +12,12 @@ pub(super) struct Recording<'a> {
 }
 
 impl<'a> Recording<'a> {
-    /// Nowhere.
+    /// A session that is not recorded.
     pub(super) fn none(log: &'a Log) -> Self {
         Self { recorder: None, log }
     }
 
-    /// There, and this is who the peer is.
+    /// From now on the session is recorded; the header says who the peer is.
     pub(super) fn begin(&mut self, mut recorder: Recorder, header: &Header) {
         recorder.begin(header);
         self.recorder = Some(recorder);
@@ -28,7 +28,7 @@ impl<'a> Recording<'a> {
         self.recorder.is_some()
     }
 
-    /// Records something, which is worded only if it is wanted.
+    /// Calls `record` if the session is recorded, so that entries nobody wants are not made.
     pub(super) fn with(&mut self, record: impl FnOnce(&mut Recorder)) {
         let Some(recorder) = &mut self.recorder else { return };
         record(recorder);
@@ -37,7 +37,8 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Puts what was recorded into the file. What cannot be is the last of it: a transcript has no gaps.
+    /// Writes what was recorded to the file. Recording ends with the first failure, because a transcript must have no
+    /// gaps.
     pub(super) fn flush(&mut self) {
         if let Some(Err(error)) = self.recorder.as_mut().map(Recorder::flush) {
             self.recorder = None;

@@ -15,7 +15,7 @@ use crate::smtp::session::Session;
 use crate::transcript::Entry;
 
 impl Server<'_> {
-    /// The handshake, and then the greeting (RFC 8314, 3.3).
+    /// Does the handshake, then sends the greeting (RFC 8314, 3.3).
     pub(super) fn greet_under_tls(&mut self, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
         let acceptor = self.opened.keys.acceptor().map_err(|error| {
             self.log.event(&Event::NoKey(&error));
@@ -27,7 +27,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Tells the peer to begin the handshake, and does it, if that can be.
+    /// Tells the peer to begin the handshake, and does it; or returns the session's answer if there is no usable key.
     pub(super) fn start_tls(
         &mut self,
         ready: &Reply,
@@ -38,7 +38,7 @@ impl Server<'_> {
             Ok(acceptor) => acceptor,
             Err(error) => return Ok(session.not_secured(format!("{error:#}"))),
         };
-        // What has come behind STARTTLS may be of somebody else than the handshake is with (RFC 3207, section 6).
+        // What came behind STARTTLS in the clear may be from somebody in between (RFC 3207, section 6).
         let thrown_away = self.connection.buffered().len();
         if thrown_away > 0 {
             self.connection.consume(thrown_away);
@@ -53,7 +53,7 @@ impl Server<'_> {
     fn secure(&mut self, acceptor: Acceptor, session: &mut Session<'_>, policy: &mut Policy<'_>) -> Result<(), End> {
         self.opened.keys.begin();
         if let Err(input) = self.connection.start_tls(acceptor, self.deadlines.idle()) {
-            // The peer may be told by an alert.
+            // An alert that tells the peer may still have to leave.
             let _ = self.connection.hang_up(Instant::now() + LAST_WORDS);
             return Err(match input {
                 Input::Gone(error) => End::NotSecured(error.to_string()),

@@ -1,5 +1,6 @@
-//! The answers to a message: SMTP has one for all recipients, LMTP one for each RCPT that was accepted, in their order
-//! (RFC 2033, 4.2). A recipient who is named twice is delivered for once, and has the same answer twice.
+//! The answers to a message: SMTP has one for all recipients, LMTP one for each RCPT that was accepted, in that order
+//! (RFC 2033, 4.2). If two RCPT commands named the same recipient, it is delivered to once, and gets the same answer
+//! twice.
 
 use std::rc::Rc;
 
@@ -11,15 +12,15 @@ use super::transaction::Transaction;
 #[derive(Debug)]
 pub(super) struct Answering {
     pub(super) transaction: Rc<Transaction>,
-    /// What holds for the message as a whole, whoever it is for.
+    /// The refusal of the message as a whole, whoever the recipients are.
     refusal: Option<Reply>,
-    /// The answers for the recipients so far, in their order; SMTP has one for all.
+    /// The answers for the recipients so far, in their order; in SMTP there is one for all.
     answers: Vec<Reply>,
     /// How many RCPT commands have been answered for.
     answered: usize,
-    /// How many octets were written, or would have been.
+    /// How many octets the deliveries so far wrote, or would have written.
     pub(super) octets: u64,
-    /// Whether somebody has the message.
+    /// Whether at least one recipient has the message.
     pub(super) is_delivered: bool,
 }
 
@@ -31,12 +32,12 @@ pub(super) enum Next {
     Delivery(Delivery),
 }
 
-/// What there is to know of an answer.
+/// What is known of an answer once it is noted.
 pub(super) struct Noted {
     /// Whether it is the last one.
     pub(super) is_last: bool,
-    /// Whether it refuses in the very words that were said of this recipient before, or of the last one, because they are
-    /// about the message.
+    /// Whether the refusal repeats what was already said of this recipient, or of the last one, because it is about the
+    /// message.
     pub(super) is_again: bool,
 }
 
@@ -46,7 +47,7 @@ impl Answering {
         Self { transaction, refusal, answers, answered: 0, octets: 0, is_delivered: false }
     }
 
-    /// The next answer, or the delivery that will tell; its octets are counted then.
+    /// The next answer if it is known, or else the delivery that leads to it, whose octets are counted now.
     pub(super) fn next(&mut self) -> Next {
         let (group, known) = match self.transaction.hello.is_lmtp() {
             true => {

@@ -1,7 +1,8 @@
-//! The exchange of AUTH (RFC 4954): responses of the peer in, challenges out, whatever their base64. PLAIN (RFC 4616),
-//! LOGIN, which has no RFC and many clients, and SCRAM-SHA-256 (RFC 7677), whose messages `scram.rs` reads.
+//! The exchange of AUTH (RFC 4954): decoded responses of the peer in, challenges out; base64 is not dealt with here.
+//! The mechanisms are PLAIN (RFC 4616), LOGIN, which has no RFC and many clients, and SCRAM-SHA-256 (RFC 7677), whose
+//! messages `scram.rs` reads.
 //!
-//! Nothing here knows whose password is which, nor makes a nonce: that has to be found out ([`Progress`]).
+//! This module knows no passwords and makes no nonces; it asks for what it needs ([`Progress`]).
 
 use std::fmt;
 
@@ -13,9 +14,9 @@ use crate::scram_keys::ScramKeys;
 pub enum Mechanism {
     /// Name and password in one response.
     Plain,
-    /// The name in one, the password in another.
+    /// The name in one response, the password in the next.
     Login,
-    /// A proof that the peer knows the password, which stays where it is.
+    /// A proof that the peer knows the password, which is not sent.
     ScramSha256,
 }
 
@@ -33,7 +34,7 @@ impl Mechanism {
     }
 }
 
-/// A name, and the password that is said to be its.
+/// A name, and the password that the peer says belongs to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The name of the account.
@@ -48,20 +49,20 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// An exchange that waits for a response.
+/// An exchange that waits for a response; each variant says what the response has to be.
 #[derive(Debug)]
 pub enum Exchange {
-    /// Name and password.
+    /// Name and password of PLAIN.
     Plain,
-    /// The name.
+    /// The name of LOGIN.
     LoginName,
-    /// The password of this name.
+    /// The password of LOGIN for this name.
     LoginPassword(String),
     /// The first message of SCRAM.
     ScramFirst,
-    /// Its last one, for an account that has these keys.
+    /// The last message of SCRAM, for an account with these keys.
     ScramFinal(Expected, ScramKeys),
-    /// Nothing but that our proof for this name was read.
+    /// An empty response, which says that the peer has read our proof for this name.
     ScramRead(String),
 }
 
@@ -72,18 +73,18 @@ pub enum Progress {
     Challenge(String, Exchange),
     /// Find out whether the password is right.
     Password(Credentials),
-    /// Find out which keys there are, and how the exchange goes on with them.
+    /// Find out which keys the account has, and go on with [`Exchange::with_keys`].
     Keys(ClientFirst),
     /// The peer has shown that it is this account.
     Authenticated(String),
-    /// It has not.
+    /// The peer has not shown that it is this account.
     Failed(String),
     /// This is no response.
     Malformed,
 }
 
 impl Exchange {
-    /// The challenge that a mechanism begins with, and what follows it.
+    /// A mechanism's first challenge, and the exchange that waits for the response to it.
     pub fn begin(mechanism: Mechanism) -> (&'static str, Self) {
         match mechanism {
             Mechanism::Plain => ("", Exchange::Plain),
@@ -92,13 +93,14 @@ impl Exchange {
         }
     }
 
-    /// How SCRAM goes on with the keys of the account; `nonce` is our part of it, printable ASCII without a comma.
+    /// Goes on with SCRAM once the keys of the account are known; `nonce` is our part of it, printable ASCII without a
+    /// comma.
     pub fn with_keys(first: ClientFirst, keys: ScramKeys, nonce: &str) -> (String, Self) {
         let (challenge, expected) = first.challenge(nonce, &keys.salt, keys.iterations.get());
         (challenge, Exchange::ScramFinal(expected, keys))
     }
 
-    /// Which mechanism it is of.
+    /// The mechanism of this exchange.
     pub fn mechanism(&self) -> Mechanism {
         match self {
             Exchange::Plain => Mechanism::Plain,
@@ -137,7 +139,8 @@ impl Exchange {
     }
 }
 
-/// Whom the peer wants to act for, who it is, and its password, with NUL between them. Nobody acts for anybody else.
+/// Reads a response of PLAIN: whom the peer wants to act for, its name and its password, with NUL between them. Acting
+/// for somebody else is refused.
 fn plain(response: &[u8]) -> Progress {
     let mut parts = response.split(|octet| *octet == 0);
     let (Some(authorized), Some(name), Some(password), None) = (parts.next(), parts.next(), parts.next(), parts.next())

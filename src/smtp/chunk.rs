@@ -1,20 +1,21 @@
 //! The text of a message in chunks (BDAT, RFC 3030): each has as many octets as its command says, whatever they are.
 //!
-//! No dot is special and nothing in a chunk ends it, so there is nothing to smuggle but the number: a command whose
-//! number cannot be read ends the connection, and the octets of a chunk that is refused are read away before anything is
-//! a command again. Line ends are what they are in DATA (`data.rs`), also where two chunks meet within one.
+//! No dot is special in a chunk and nothing in it ends it, so the number of octets is all that could be used for
+//! smuggling. A command whose number cannot be read ends the connection, and the octets of a refused chunk are read
+//! away before anything is taken for a command again. Line ends are treated as in DATA (`data.rs`), also a CRLF that
+//! two chunks share.
 
 use super::LineEnding;
 use super::data::Text;
 
-/// Reads a message chunk by chunk, however they are split.
+/// Reads a message chunk by chunk, in whatever pieces the octets come.
 #[derive(Debug)]
 pub struct ChunkReader {
     state: State,
     text: Text,
-    /// Octets of this chunk.
+    /// How many octets this chunk has.
     octets: u64,
-    /// Those of them that have not come yet.
+    /// How many of them have not come yet.
     left: u64,
     is_last: bool,
 }
@@ -36,7 +37,7 @@ impl ChunkReader {
         Self { state: State::LineStart, text: Text::new(line_ending, max_size), octets: 0, left: 0, is_last: false }
     }
 
-    /// A chunk of so many octets follows. `false` if the message would be too large with it.
+    /// Begins a chunk of so many octets. Returns `false` if the message would be too large with it.
     pub fn begin(&mut self, octets: u64, is_last: bool) -> bool {
         (self.octets, self.left, self.is_last) = (octets, octets, is_last);
         !self.text.has_no_room_for(octets)
@@ -93,7 +94,7 @@ impl ChunkReader {
                 }
                 (_, b'\n') if self.text.line_ending == LineEnding::Lf => self.end_line(output),
                 (_, b'\n') => {
-                    // Written as a line end, and there is none missing behind it.
+                    // The bare LF is written as a line end, so no further one is needed at the end of the message.
                     self.text.bare_lf(output);
                     self.state = State::LineStart;
                     1

@@ -14,7 +14,7 @@ pub enum Command<'l> {
     Ehlo(Cow<'l, str>),
     /// `LHLO name`, which is LMTP's (RFC 2033, 4.1); likewise.
     Lhlo(Cow<'l, str>),
-    /// HELO or EHLO where LMTP is spoken, or LHLO where SMTP is, whatever its name.
+    /// HELO or EHLO in LMTP, or LHLO in SMTP, with any name.
     OtherHello,
     /// `MAIL FROM:<path> parameters`
     Mail(ReversePath, MailParameters),
@@ -22,7 +22,7 @@ pub enum Command<'l> {
     Rcpt(Mailbox, RcptParameters),
     /// `DATA`
     Data,
-    /// `BDAT octets` or `BDAT octets LAST` (RFC 3030, 2): so many octets follow, and whether they are the last ones.
+    /// `BDAT octets` or `BDAT octets LAST` (RFC 3030, 2): how many octets follow, and whether this chunk is the last.
     Bdat(u64, bool),
     /// `RSET`
     Rset,
@@ -38,14 +38,14 @@ pub enum Command<'l> {
     Help,
     /// `QUIT`
     Quit,
-    /// EXPN, SEND, SOML, SAML, TURN: known, and not done here.
+    /// EXPN, SEND, SOML, SAML, TURN: known, but not carried out.
     NotImplemented,
     /// Not a command.
     Unknown,
 }
 
 impl Command<'_> {
-    /// Whether it is one that is carried out, and no secret can be in it or behind it.
+    /// Whether the command is carried out and neither its line nor the next one can be a secret.
     pub fn is_known(&self) -> bool {
         !matches!(self, Command::Auth(_) | Command::NotImplemented | Command::Unknown)
     }
@@ -84,11 +84,11 @@ impl Command<'_> {
 pub struct MailParameters {
     /// `SIZE=`: how many octets the message will have (RFC 1870). More digits than fit count as the largest number.
     pub size: Option<u64>,
-    /// `BODY=` was given (RFC 6152); both its values are taken, bytes are bytes.
+    /// `BODY=` was given (RFC 6152); both of its values are accepted, because every message is taken as bytes.
     pub body: bool,
     /// `SMTPUTF8` was given (RFC 6531, 3.4), where it is offered.
     pub utf8: bool,
-    /// Whether there were others, of [`UNOFFERED_AT_MAIL`].
+    /// Whether parameters of [`UNOFFERED_AT_MAIL`] were given.
     pub unoffered: bool,
 }
 
@@ -106,27 +106,27 @@ pub struct RcptParameters {
 pub enum SyntaxError {
     /// A control character or a bare CR, LF or NUL in the line.
     ControlCharacter,
-    /// Bytes that are no text, or beyond ASCII where that is not admitted.
+    /// Bytes that are not UTF-8, or bytes beyond ASCII where only ASCII is admitted.
     NotText,
     /// HELO, EHLO or LHLO without a name.
     HelloName,
     /// An argument where none belongs.
     UnexpectedArgument,
-    /// VRFY without one.
+    /// VRFY without an argument.
     MissingArgument,
-    /// BDAT without a number that can be read, or with something else behind it than LAST.
+    /// BDAT without a readable number, or with something other than LAST behind it.
     Chunk,
     /// MAIL without `FROM:<...>`.
     Sender,
-    /// The address of MAIL is none.
+    /// The address of MAIL cannot be parsed.
     SenderAddress(AddressError),
     /// RCPT without `TO:<...>`.
     Recipient,
-    /// The address of RCPT is none.
+    /// The address of RCPT cannot be parsed.
     RecipientAddress(AddressError),
     /// A known parameter with a bad value.
     ParameterValue,
-    /// A parameter that is neither offered nor taken all the same.
+    /// A parameter that is not offered, and not one of the unoffered ones that are accepted either.
     UnknownParameter,
 }
 
@@ -137,18 +137,18 @@ pub struct Dialect<'c> {
     pub protocol: Protocol,
     /// Whether bytes beyond ASCII are refused, and SMTPUTF8 is not offered.
     pub ascii: bool,
-    /// The domain of addresses that have none.
+    /// The domain that is added to addresses without one.
     pub own_domain: &'c str,
 }
 
-/// Parses a line, its end taken off. What blanks and CRs are left behind it, which some programs send, do not count.
+/// Parses a line without its end. Trailing blanks and CRs, which some programs send, are ignored.
 pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, SyntaxError> {
     let line = &line[..line.iter().rposition(|byte| !b" \t\r".contains(byte)).map_or(0, |last| last + 1)];
     let (verb, argument) = line.split_at(line.iter().position(|byte| b" \t".contains(byte)).unwrap_or(line.len()));
     let is = |name: &str| verb.eq_ignore_ascii_case(name.as_bytes());
-    // What a peer calls itself proves nothing, and so may be in whatever its system speaks.
+    // The name that a peer gives itself proves nothing, so it may be in any encoding.
     let is_hello = HELLOS.into_iter().any(is);
-    // On ASCII lines this order tells binary junk (500) from a slip of the pen.
+    // On ASCII lines the order of these checks tells binary junk (500) from a typing error.
     if dialect.ascii && !is_hello && !line.is_ascii() {
         return Err(SyntaxError::NotText);
     }
@@ -167,30 +167,31 @@ pub fn parse<'l>(line: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Sy
     }
 }
 
-/// A line as somebody may have pasted it, without the blanks that stood in front of an example. A CR is none: where it is the
-/// end of a line for others, what follows is not the same command for them.
+/// A line without the blanks in front of it, if it is a command then: somebody may have pasted an example. Only blanks
+/// are skipped, never a CR: where other servers take a CR for a line end, the rest of the line would be another command
+/// to them.
 pub(super) fn pasted(line: &[u8]) -> &[u8] {
     let bare = &line[line.iter().take_while(|octet| b" \t".contains(octet)).count()..];
     if VERBS.iter().any(|verb| is_meant_as(bare, verb.name)) { bare } else { line }
 }
 
-/// Whether a line, sound or not, begins with a verb that there is.
+/// Whether a line, even a malformed one, begins with a verb that exists.
 pub(super) fn has_verb(line: &[u8]) -> bool {
     VERBS.iter().map(|verb| verb.name).chain(NOT_IMPLEMENTED).any(|verb| is_meant_as(line, verb))
 }
 
-/// The verb of a line, all of it that is no argument.
+/// The verb of a line, which is everything before its argument.
 pub(super) fn verb(line: &[u8]) -> &[u8] {
     line.split(u8::is_ascii_whitespace).next().unwrap_or_default()
 }
 
-/// Whether a line, sound or not, is meant as this command.
+/// Whether a line, even a malformed one, begins with this verb.
 pub(super) fn is_meant_as(line: &[u8], verb: &str) -> bool {
     let (word, rest) = line.split_at(line.len().min(verb.len()));
     word.eq_ignore_ascii_case(verb.as_bytes()) && rest.first().is_none_or(u8::is_ascii_whitespace)
 }
 
-/// A verb that is carried out.
+/// A verb that is carried out, and how.
 pub(super) struct Verb {
     pub(super) name: &'static str,
     /// What HELP says of it.
@@ -200,8 +201,8 @@ pub(super) struct Verb {
 }
 
 impl Verb {
-    /// Whether this protocol has it: the three verbs of a hello tell SMTP and LMTP apart (RFC 2033, 4.1). Chunks are not for
-    /// LMTP: how many answers a refused one has would have to be guessed by either side, and who guesses wrong takes the
+    /// Whether this protocol has it: the three verbs of a hello tell SMTP and LMTP apart (RFC 2033, 4.1). LMTP has no
+    /// chunks here: it is not defined how many answers a refused chunk gets, and a side that guesses wrong takes the
     /// answer to the next command for one about a recipient.
     pub(super) fn is_of(&self, protocol: Protocol) -> bool {
         match self.name {
@@ -212,7 +213,7 @@ impl Verb {
     }
 }
 
-/// By which a peer introduces itself.
+/// The verbs by which a peer introduces itself.
 const HELLOS: [&str; 3] = ["HELO", "EHLO", "LHLO"];
 
 /// Every verb, in the order in which HELP shows them.
@@ -248,9 +249,9 @@ fn with_argument<'l>(argument: &[u8], command: Command<'l>) -> Result<Command<'l
     if argument.is_empty() { Err(SyntaxError::MissingArgument) } else { Ok(command) }
 }
 
-/// The name a peer gives itself: a host name or an address literal, or whatever else, as it may stand in a header and in
-/// the environment of a command. It proves nothing, so all of it is taken, and what is no part of a name is a `?` there,
-/// as it is with Postfix.
+/// The name that a peer gives itself, a host name, an address literal or anything else, in a form that can stand in a
+/// header and in the environment of a command. It proves nothing, so every name is accepted, and each character that
+/// cannot be part of a name becomes `?`, as with Postfix.
 fn hello_name(argument: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
     if argument.is_empty() {
         return Err(SyntaxError::HelloName);
@@ -259,7 +260,7 @@ fn hello_name(argument: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
     let is_literal = matches!(shown, [b'[', _, .., b']']);
     let is_part = |(at, byte): (usize, u8)| match byte {
         b'[' | b']' => is_literal && (at == 0 || at == shown.len() - 1),
-        // Not in front, where commands have their options.
+        // Not in front: the name may become an argument of a command, where a hyphen would begin an option.
         b'-' => at > 0,
         byte => byte.is_ascii_alphanumeric() || b"._:".contains(&byte),
     };
@@ -316,7 +317,7 @@ fn mail_parameters(text: &str, dialect: Dialect<'_>) -> Result<MailParameters, S
 fn rcpt<'l>(argument: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, SyntaxError> {
     let rest = keyword(argument, "TO")?.ok_or(SyntaxError::Recipient)?;
     let (path, rest) = address::path(rest).map_err(SyntaxError::RecipientAddress)?;
-    // A parameter that does not exist is refused whoever the recipient is.
+    // An unknown parameter is refused first, whoever the recipient is.
     let parameters = rcpt_parameters(rest)?;
     let mailbox = Mailbox::parse_or_qualify(path, dialect.own_domain).map_err(SyntaxError::RecipientAddress)?;
     Ok(Command::Rcpt(mailbox, parameters))
@@ -336,8 +337,8 @@ fn rcpt_parameters(text: &str) -> Result<RcptParameters, SyntaxError> {
     Ok(parameters)
 }
 
-/// The address of `type;address`, where the address is xtext (RFC 3461, 4.2): `+` and two hexadecimal digits stand for a
-/// byte. It goes to commands, so what is not printable ASCII is a `?`.
+/// The address of `type;address`, where the address is xtext (RFC 3461, 4.2): `+` and two hexadecimal digits stand for
+/// a byte. Commands get it in their environment, so what is not printable ASCII becomes `?`.
 fn original_recipient(value: &str) -> String {
     let mut rest = value.split_once(';').map_or(value, |(_, address)| address).as_bytes();
     let mut address = String::with_capacity(rest.len());
@@ -364,7 +365,7 @@ fn is_one_of(name: &str, known: &[&str]) -> bool {
     known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// `octets` or `octets LAST`. Zeros in front do not matter, more digits than [`MAX_SIZE_DIGITS`] are no number.
+/// Reads `octets` or `octets LAST`. Leading zeros are accepted, more than [`MAX_SIZE_DIGITS`] digits are not.
 fn bdat<'l>(argument: &[u8]) -> Result<Command<'l>, SyntaxError> {
     let mut words = argument.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty());
     let digits = words.next().filter(|digits| digits.len() <= MAX_SIZE_DIGITS && digits.iter().all(u8::is_ascii_digit));
@@ -376,23 +377,23 @@ fn bdat<'l>(argument: &[u8]) -> Result<Command<'l>, SyntaxError> {
     }
 }
 
-/// What follows `FROM:` or `TO:`, if that is there; a blank before or after the colon does not matter.
+/// What follows `FROM:` or `TO:`, or `None` if the keyword is missing; blanks around the colon do not matter.
 fn keyword<'a>(argument: &'a [u8], keyword: &str) -> Result<Option<&'a str>, SyntaxError> {
     Ok(text(argument)?
         .split_once(':')
         .and_then(|(name, rest)| name.trim_ascii_end().eq_ignore_ascii_case(keyword).then(|| rest.trim_ascii_start())))
 }
 
-/// Parameters that clients send to servers that do not offer them, and that ask for nothing that a final delivery could
-/// do otherwise: who submitted the message (RFC 4954, 5), what a report should be like (RFC 3461, 4.3 and 4.4), and that
-/// the header is UTF-8 (RFC 6531, 3.4). Exim and Postfix take these too. Any other asks for something that we would not do
-/// (RFC 5321, 4.1.1.11), and both refuse it.
+/// Parameters that clients send to servers that do not offer them, and that change nothing about a final delivery: who
+/// submitted the message (RFC 4954, 5), what a report should look like (RFC 3461, 4.3 and 4.4), and that the header is
+/// UTF-8 (RFC 6531, 3.4). Exim and Postfix accept these too. Any other parameter asks for something that we would not
+/// do (RFC 5321, 4.1.1.11), and both of them refuse it.
 pub const UNOFFERED_AT_MAIL: [&str; 4] = ["AUTH", "RET", "ENVID", "SMTPUTF8"];
-/// Likewise, when to report and about whom (RFC 3461, 4.1 and 4.2); Postfix takes these.
+/// The same for RCPT: when to report and about which address (RFC 3461, 4.1 and 4.2); Postfix accepts these.
 pub const UNOFFERED_AT_RCPT: [&str; 2] = ["NOTIFY", "ORCPT"];
 
-/// A command line, its end included. RFC 5321 wants 512 octets in 4.5.3.1.4 and more for parameters; this is as much as
-/// Postfix takes (line_length_limit), and the only limit that local parts have.
+/// The longest command line, its end included. RFC 5321 wants at least 512 octets (4.5.3.1.4) and more for parameters;
+/// this is as much as Postfix takes (line_length_limit). Local parts have no other limit.
 pub const MAX_COMMAND_LINE: usize = 2048;
 /// RFC 1870, section 3: up to 20 digits.
 const MAX_SIZE_DIGITS: usize = 20;

@@ -1,14 +1,15 @@
-//! Names and passwords that peers send unasked: which lines may have one in them, or behind them.
+//! Names and passwords that peers send unasked: which lines may contain one or announce one.
 //!
-//! Printers, scanners and the clients of other protocols log in whatever was offered. Nothing is made of that here but
-//! silence: such lines are in no log. To hide one line too many costs a question, one too few a password.
+//! Printers, scanners and clients of other protocols log in even if nobody offered it. All that is done about that here
+//! is to keep such lines out of the log. A line hidden without need costs somebody a question, a line shown by mistake
+//! a password.
 
 use super::auth::Mechanism;
 use super::command;
 
-/// Whether a line that is no command may have a password in it, or be followed by one: AUTH, well spelled or not, what
-/// POP3 (RFC 1939, 7), FTP (RFC 959, 4.1.1) and IMAP (RFC 9051, 6.2) have in its place, and the fields of HTTP that are
-/// secrets. A CR or LF may stand in the middle of a line that was meant as two.
+/// Whether a line that is no command may contain a password or be followed by one: AUTH, misspelled or not, the
+/// commands that POP3 (RFC 1939, 7), FTP (RFC 959, 4.1.1) and IMAP (RFC 9051, 6.2) have in its place, and the fields of
+/// HTTP that are secrets. A line with a bare CR or LF in it was meant as two, and each part is looked at.
 pub fn are_announced(line: &[u8]) -> bool {
     let pieces = line.split(|byte| byte.is_ascii_control() && *byte != b'\t');
     pieces.filter(|piece| command::is_meant_as(piece, AUTH) || !command::has_verb(piece)).any(|piece| {
@@ -18,7 +19,7 @@ pub fn are_announced(line: &[u8]) -> bool {
     })
 }
 
-/// What of such a line can be shown: that it was AUTH.
+/// The part of such a line that can be shown: AUTH, if it begins with that.
 pub fn shown(line: &[u8]) -> Option<&[u8]> {
     let line = line.trim_ascii_start();
     command::is_meant_as(line, AUTH).then(|| &line[..AUTH.len()])
@@ -29,8 +30,8 @@ pub fn verb_of(line: &[u8]) -> &[u8] {
     if command::has_verb(line) { command::verb(line) } else { b"" }
 }
 
-/// What of a line a transcript may have, as words and as what stands in the place of others. `line` is without its end, and
-/// `shown` the beginning of it that the log has.
+/// A line for a transcript: words that may be shown, and placeholders for the others. `line` has no line end, and
+/// `shown` is the beginning of it that the log has.
 pub fn without_secrets<'l>(line: &'l [u8], shown: &'l [u8]) -> impl Iterator<Item = Word<'l>> {
     let hidden = line.trim_ascii_start().get(shown.len()..).unwrap_or_default();
     let words = hidden.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
@@ -57,7 +58,7 @@ fn is_offered(word: &[u8]) -> bool {
 
 fn is_login(word: &[u8]) -> bool {
     let begins_so = word.get(..AUTH.len()).is_some_and(|start| start.eq_ignore_ascii_case(AUTH.as_bytes()));
-    // Swapped, doubled or left out, it is still made of the same letters.
+    // A misspelling with letters swapped, doubled or left out still consists of the same letters.
     let is_misspelled = word.len() + 1 >= AUTH.len()
         && word.iter().all(|letter| AUTH.as_bytes().contains(&letter.to_ascii_uppercase()));
     begins_so || is_misspelled || is_one_of(word, &LOGINS)
@@ -74,10 +75,10 @@ fn is_one_of(word: &[u8], known: &[&str]) -> bool {
 /// RFC 4954.
 const AUTH: &str = "AUTH";
 
-/// AUTHENTICATE and Authorization begin as AUTH does.
+/// AUTHENTICATE and Authorization are not listed: they begin with AUTH.
 const LOGINS: [&str; 8] = ["USER", "PASS", "ACCT", "APOP", "LOGIN", "Proxy-Authorization", "Cookie", "X-Api-Key"];
 
-/// Mechanisms (RFC 4422) whose answers are a password, or can be tried against all passwords that there are.
+/// Mechanisms (RFC 4422) whose responses contain a password, or let one be found by trying all of them.
 const MECHANISMS: [&str; 8] =
     ["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "XOAUTH2", "OAUTHBEARER", "SCRAM-SHA-1"];
 

@@ -1,14 +1,14 @@
 //! The text of a message, from 354 to the final dot (RFC 5321, 4.1.1.4 and 4.5.2).
 //!
 //! On a CRLF connection only CRLF ends a line and only CRLF `.` CRLF ends the message. Servers that disagree about that
-//! can be made to see two messages where the sender sent one ("SMTP smuggling"), so there is exactly one transition to
-//! the end in the machine below. On an LF connection, where a person types, LF ends lines, a CR before it dropped.
+//! can be made to see two messages where the sender sent one ("SMTP smuggling"), so the machine below has exactly one
+//! transition to the end. On an LF connection, where a person types, LF ends lines and a CR before it is dropped.
 //!
 //! What comes out has its stuffed dots removed and its line ends written as LF.
 
 use super::LineEnding;
 
-/// Reads a message piece by piece, however it is split.
+/// Reads a message in whatever pieces it comes.
 #[derive(Debug)]
 pub struct DataReader {
     state: State,
@@ -46,7 +46,7 @@ impl DataReader {
                 (State::Dot, b'\r') => self.state = State::DotCr,
                 (State::DotCr, b'\n') => return (at + 1, true),
                 (State::Dot, b'\n') if self.text.line_ending == LineEnding::Lf => return (at + 1, true),
-                // The dot was a stuffed one; the CR behind it is like any other.
+                // The dot was a stuffed one, and the CR behind it is an ordinary one.
                 (State::DotCr, _) => {
                     self.state = State::Cr;
                     continue;
@@ -62,7 +62,7 @@ impl DataReader {
                 (State::LineStart | State::Dot | State::Text, b'\n') => match self.text.line_ending {
                     LineEnding::Lf => self.end_line(output),
                     LineEnding::Crlf => {
-                        // What follows is not the start of a line to the dot rule.
+                        // For the dot rule, what follows a bare LF is not the start of a line.
                         self.text.bare_lf(output);
                         self.state = State::Text;
                     }
@@ -72,7 +72,7 @@ impl DataReader {
                     self.text.write(&input[at..at + length], output);
                     at += length;
                     if input[at..].starts_with(b"\r\n") {
-                        // What the states `Text` and `Cr` would do with it, only faster.
+                        // The same as the states `Text` and `Cr` would do, only faster.
                         self.end_line(output);
                         at += 2;
                     } else {
@@ -97,7 +97,7 @@ impl DataReader {
     }
 }
 
-/// The text of a message as it is written, its line ends as LF, and what is known of it so far.
+/// What is known of a message's text so far. It writes the text, with line ends as LF.
 #[derive(Debug)]
 pub struct Text {
     pub(super) line_ending: LineEnding,
@@ -117,12 +117,12 @@ impl Text {
         self.size
     }
 
-    /// Whether the message is larger than it may be. Nothing is appended any more then.
+    /// Whether the message is larger than allowed. From then on nothing more is appended.
     pub fn is_too_large(&self) -> bool {
         self.size > self.max_size
     }
 
-    /// Whether so many octets more can only make it larger than it may be.
+    /// Whether the message would be too large with so many octets more.
     pub(super) fn has_no_room_for(&self, octets: u64) -> bool {
         self.size.saturating_add(octets) > self.max_size
     }
@@ -137,7 +137,7 @@ impl Text {
         self.write(b"\n", output);
     }
 
-    /// A CR that belongs to no line end is written as it is.
+    /// A CR that is not part of a line end is written as it is.
     pub(super) fn bare_cr(&mut self, output: &mut Vec<u8>) {
         self.bare_newline |= self.line_ending == LineEnding::Crlf;
         self.write(b"\r", output);

@@ -5,11 +5,11 @@
 
 use super::LineEnding;
 
-/// Finds lines in a buffer and remembers what the first one decided.
+/// Finds lines in a buffer and remembers how lines end on this connection.
 #[derive(Debug, Default)]
 pub struct LineReader {
     ending: Option<LineEnding>,
-    /// Whether there was a line with something in it: no other protocol begins later.
+    /// Whether a line that was not empty has come; after that no other protocol is looked for.
     has_begun: bool,
     skipping: bool,
     /// How much of the buffer is known to hold no LF, so that a line that comes byte by byte is scanned once.
@@ -21,13 +21,13 @@ pub struct LineReader {
 pub enum Found<'b> {
     /// A line without its end, and how many bytes of the buffer it takes.
     Line(&'b [u8], usize),
-    /// The end of a line that was too long, so many bytes from here.
+    /// The end of a line that was too long; it takes so many bytes of the buffer.
     TooLong(usize),
     /// A first line in another protocol.
     OtherProtocol,
-    /// A header of the PROXY protocol, where none belongs.
+    /// A header of the PROXY protocol, which nobody expects here.
     ProxyHeader,
-    /// No whole line yet; so many bytes are not needed any more.
+    /// No whole line yet; so many bytes of the buffer can be dropped.
     Nothing(usize),
 }
 
@@ -37,12 +37,12 @@ impl LineReader {
         self.ending.unwrap_or(LineEnding::Crlf)
     }
 
-    /// Whether the next line begins at the beginning of the buffer; else it is one that is too long, of which a part is gone.
+    /// Whether the buffer begins with the start of a line. Otherwise it begins within a line that is too long.
     pub fn is_at_start(&self) -> bool {
         !self.skipping
     }
 
-    /// Looks for a line at the beginning of the buffer, which may have so many octets, its end not included.
+    /// Looks for a line at the beginning of the buffer. It may have `longest` octets without its end.
     pub fn find<'b>(&mut self, buffer: &'b [u8], longest: usize) -> Found<'b> {
         let may_begin = !self.has_begun && !self.skipping;
         if may_begin && is_other_protocol(buffer) {
@@ -51,7 +51,8 @@ impl LineReader {
         if may_begin && (buffer.starts_with(b"PROXY ") || buffer.starts_with(PROXY_2)) {
             return Found::ProxyHeader;
         }
-        // There is a line end in that one; what may become it is not cut there before that is known.
+        // The signature of the PROXY protocol has line ends in it: a beginning of it is not cut into lines before it is
+        // known what it is.
         if may_begin && !buffer.is_empty() && PROXY_2.starts_with(buffer) {
             return Found::Nothing(0);
         }
@@ -63,7 +64,7 @@ impl LineReader {
             let has_cr = end > 0 && buffer[end - 1] == b'\r';
             let ending = *self.ending.get_or_insert(if has_cr { LineEnding::Crlf } else { LineEnding::Lf });
             if ending == LineEnding::Crlf && !has_cr {
-                // A bare LF is a part of the line, and makes it a bad one.
+                // On a CRLF connection a bare LF is part of the line, which the parser then refuses.
                 self.scanned = end + 1;
                 continue;
             }
@@ -84,7 +85,7 @@ impl LineReader {
         }
         self.skipping = true;
         self.has_begun = true;
-        // A CR at the very end may be one half of the line's end.
+        // A CR at the end of the buffer may be the first half of the line's end.
         let used = buffer.len() - usize::from(buffer.ends_with(b"\r"));
         self.scanned = 0;
         Found::Nothing(used)
@@ -111,7 +112,7 @@ fn is_other_protocol(start: &[u8]) -> bool {
     STARTS.iter().any(|word| start.starts_with(word))
 }
 
-/// What the PROXY protocol, version 2, begins with, behind two line ends that are empty commands to us.
+/// The signature of the PROXY protocol, version 2. Its first bytes look like two empty commands.
 const PROXY_2: &[u8] = b"\0\r\nQUIT\n";
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The protocol, without I/O, clock or log: bytes in, [`Step`] out. RFC 5321 unless another is named.
+//! The protocol, without I/O, clock or log: bytes in, [`Step`] out. Sections without a number of an RFC are those of
+//! RFC 5321.
 //!
 //! LMTP (RFC 2033) is the same session with another hello, and an answer for each recipient in place of one for all.
 //!
-//! [`session::Session`] is the one door: it takes input as it comes and says what is to be done next. What it cannot
+//! [`session::Session`] is the only entry: it takes input as it comes and says what is to be done next. What it cannot
 //! know by itself it asks for ([`Step::Ask`]), so nothing in here reads a file or a rule.
 
 mod answering;
@@ -34,25 +35,24 @@ use upstream::Sender;
 pub enum Step {
     /// Nothing until more input comes.
     Wait,
-    /// Nothing but to go on with what there is of input: a command has no reply yet that is followed by a chunk.
+    /// Go on with the input that is there: the command was a BDAT, which is answered when its chunk has come.
     Continue,
     /// Send this and go on.
     Reply(Reply),
     /// Find this out and tell the session.
     Ask(Question),
-    /// The message is complete: deliver it to these of its recipients, who have one answer, and tell the session how that
-    /// went.
+    /// The message is complete: deliver it to these recipients, who share one answer, and tell the session the outcome.
     Deliver(Delivery),
-    /// Send this, begin TLS, and tell the session; or tell it that this cannot be.
+    /// Send this, begin TLS and tell the session; or tell it that TLS cannot begin.
     StartTls(Reply),
-    /// The peer has shown by this mechanism that it is this user: tell the session and whoever else wants to know, and send
-    /// this.
+    /// The peer has logged in as this user by this mechanism: tell the session and everybody else who has to know, then
+    /// send this reply.
     Authenticated(String, Mechanism, Reply),
     /// Send this and close the connection.
     Close(Reply),
 }
 
-/// What a session has to do with TLS.
+/// The state of TLS, as a session sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsStatus {
     /// Nothing.
@@ -62,17 +62,17 @@ pub enum TlsStatus {
     Offered,
     /// The peer has to begin it.
     Required,
-    /// The peer would have to, and cannot, which is our fault.
+    /// TLS is required but cannot begin, which is our fault.
     Unavailable,
     /// The connection is under it.
     On,
 }
 
 impl From<TlsUse> for TlsStatus {
-    /// What a session has to do with it at first.
+    /// The state at the beginning of a session.
     fn from(configured: TlsUse) -> Self {
         match configured {
-            // Where it is implicit, it is there before the session has anything to say.
+            // With implicit TLS the handshake is done before the session says anything.
             TlsUse::Off | TlsUse::Implicit => TlsStatus::Off,
             TlsUse::Offer => TlsStatus::Offered,
             TlsUse::Require => TlsStatus::Required,
@@ -87,11 +87,11 @@ pub enum Question {
     Sender(Sender),
     /// Where mail for this recipient goes.
     Recipient(Mailbox),
-    /// Whether SCRAM-SHA-256 is for everybody who has an account.
+    /// Whether every account can use SCRAM-SHA-256.
     Mechanisms,
     /// Whether the password is right.
     Password(Credentials),
-    /// What is kept of the password of this name, or what looks like it.
+    /// The SCRAM keys of this account, or made-up ones if there is no such account.
     ScramKeys(String),
 }
 
@@ -100,7 +100,7 @@ pub enum Question {
 pub enum Answer {
     /// The sender may send.
     Admitted,
-    /// The recipient's mail goes there.
+    /// The recipient's mail goes to these destinations.
     Destinations(Destinations),
     /// Whether SCRAM-SHA-256 is to be offered.
     Mechanisms {
@@ -109,7 +109,7 @@ pub enum Answer {
     },
     /// Whether the password is right.
     Password(bool),
-    /// The keys, and a nonce that was never used before: printable ASCII without a comma.
+    /// The keys, and a nonce that is used once only: printable ASCII without a comma.
     ScramKeys(ScramKeys, String),
     /// No, in these words.
     No(Reply),
@@ -131,17 +131,17 @@ impl Delivery {
     }
 }
 
-/// What became of a delivery: the message is at every destination of its group, on stable storage, or it is at none and the
-/// reply says why. Whatever is not understood is answered 4xx, so that the sender keeps the mail. If a server has taken it
-/// over whose words are to be passed on, they are with it.
+/// What became of a delivery. `Ok`: the message is at every destination of its group, on stable storage; if another
+/// server has taken it over and its words are to be passed on, they are here. `Err`: it is at none, and the reply says
+/// why. Whatever is not understood is answered 4xx, so that the sender keeps the mail.
 pub type Outcome = Result<Option<Reply>, Reply>;
 
 /// What a session made of its input.
 #[derive(Debug)]
 pub struct Turn<'i> {
-    /// How many bytes of the input are done with.
+    /// How many bytes of the input were used.
     pub used: usize,
-    /// What they were.
+    /// What these bytes were.
     pub heard: Heard<'i>,
     /// What is to be done now.
     pub step: Step,
@@ -154,7 +154,7 @@ pub enum Heard<'i> {
     Nothing,
     /// A command line, without what may be a password.
     Command(&'i [u8]),
-    /// The same, with parameters that are taken although they were not offered.
+    /// The same, with parameters that were accepted although they were not offered.
     Unoffered(&'i [u8]),
     /// A line that may be a password.
     Secret,
@@ -164,7 +164,7 @@ pub enum Heard<'i> {
     Discarded,
 }
 
-/// What the log has in place of such a line.
+/// What the log says in place of a line that may be a password.
 pub const NOT_SHOWN: &str = "not shown, it may be a password";
 
 /// How lines end on this connection; its first line decides.

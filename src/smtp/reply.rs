@@ -32,8 +32,9 @@ pub struct Reply {
     pub precedes_hello: bool,
     /// Whether it is no fault of the peer, who must not be banned or cut off for it.
     pub is_our_fault: bool,
-    /// Whether it only follows from a refusal that the peer could not know yet, or says it of a message once more, and that
-    /// is in the log already, or from nothing at all: a peer is banned for the refusal, and not twice.
+    /// Whether the reply only follows from an earlier refusal, which the peer could not know yet, or repeats it for a
+    /// message, or has no cause at all. The refusal itself is in the log already, and a peer must not be banned twice
+    /// for it.
     pub is_echo: bool,
 }
 
@@ -505,7 +506,7 @@ pub fn wrong_answer() -> Reply {
 
 // Senders and recipients.
 
-/// The line about a recipient was edited since this connection began: its next one knows what it says now.
+/// The line about a recipient was edited since this connection began; the peer's next connection will use the new line.
 pub fn configuration_changed(line: LineName<'_>) -> Reply {
     let cause = format!("{} was changed since this connection began", line.of_the_configuration());
     Reply { is_our_fault: true, ..try_again(cause) }
@@ -562,7 +563,7 @@ pub fn over_limit(refusal: &Refusal) -> Reply {
 pub const MESSAGE_TOO_LARGE: Status = Status(5, 3, 4);
 /// What goes with `limit.smtp_rcpt_to`.
 pub const TOO_MANY_RECIPIENTS: Status = Status(4, 5, 3);
-/// So many places, each of which would get a message of this size.
+/// The copies of the message would have too many octets together.
 pub const TOO_MANY_COPIES: Status = Status(4, 5, 3);
 /// No room on a disk.
 pub const NO_ROOM: Status = Status(4, 3, 1);
@@ -676,7 +677,7 @@ pub fn command_broken(status: Status, text: &'static str, cause: String) -> Repl
 /// How wide the lines of HELP are.
 const HELP_WIDTH: usize = 66;
 
-/// No server has so much to say: octets of a reply, all lines together.
+/// The most octets that are accepted of a reply of another server, all lines together.
 const MAX_REPLY: usize = 64 * 1024;
 
 /// Octets of text behind code and enhanced code, so that the line keeps to 512 (RFC 5321, 4.5.3.1.5).

@@ -11,18 +11,18 @@ use base64ct::{Base64, Encoding};
 pub struct ClientFirst {
     /// The name of the account.
     pub name: String,
-    /// What stands in front of the message, and comes back in the last one.
+    /// What precedes the bare message; the client repeats it in its last message.
     gs2_header: String,
     bare: String,
     nonce: String,
 }
 
-/// Why a message of the client is the last one.
+/// Why an exchange ends without success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// It is none, or wants what there is not here.
+    /// The message is malformed, or wants something that is not offered.
     Malformed,
-    /// It is one, and cannot lead to success for this account.
+    /// The message is well formed, but cannot lead to success for this account.
     Failed(String),
 }
 
@@ -34,7 +34,7 @@ impl ClientFirst {
         let (Some(binding), Some(authorized), Some(bare)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(Refused::Malformed);
         };
-        // `y`: the client could bind to the channel, and has seen that we do not offer it.
+        // `y` says that the client could bind to the channel, but believes that we do not offer it.
         if !matches!(binding, "n" | "y") {
             return Err(Refused::Malformed);
         }
@@ -54,7 +54,7 @@ impl ClientFirst {
         match authorized {
             "" => Ok(first),
             authorized => match authorized.strip_prefix("a=").and_then(unescaped) {
-                // Nobody acts for anybody else.
+                // Acting for somebody else is not possible.
                 Some(other) if other == first.name => Ok(first),
                 Some(_) => Err(Refused::Failed(first.name)),
                 None => Err(Refused::Malformed),
@@ -62,7 +62,7 @@ impl ClientFirst {
         }
     }
 
-    /// Writes the server's first message, with our part of the nonce, and says what is to come back.
+    /// Writes the server's first message, with our part of the nonce; also returns what the client has to answer.
     pub fn challenge(self, nonce: &str, salt: &[u8], iterations: u32) -> (String, Expected) {
         let nonce = format!("{}{nonce}", self.nonce);
         let server_first = format!("r={nonce},s={},i={iterations}", Base64::encode_string(salt));
@@ -80,9 +80,9 @@ impl ClientFirst {
 pub struct Expected {
     /// The name of the account.
     pub name: String,
-    /// Its channel binding and nonce.
+    /// Its channel binding and nonce, with which it has to begin.
     begin: String,
-    /// The messages so far, as they are signed.
+    /// The messages before it; both sides sign them together with it.
     transcript: String,
 }
 
@@ -116,12 +116,12 @@ impl Expected {
     }
 }
 
-/// The server's last message: that it knows the account as well.
+/// The server's last message, which proves that the server knows the account too.
 pub fn server_final(signature: &[u8]) -> String {
     format!("v={}", Base64::encode_string(signature))
 }
 
-/// A name as it is meant: `=2C` is a comma, `=3D` an equals sign, and nothing else begins with one.
+/// Decodes a name: `=2C` is a comma, `=3D` an equals sign, and no other `=` is allowed.
 fn unescaped(name: &str) -> Option<String> {
     let mut pieces = name.split('=');
     let mut unescaped = pieces.next()?.to_owned();
@@ -137,17 +137,17 @@ fn unescaped(name: &str) -> Option<String> {
     (!unescaped.is_empty()).then_some(unescaped)
 }
 
-/// Printable ASCII but the comma.
+/// Whether this is printable ASCII without a comma, and not too long.
 fn is_nonce(nonce: &str) -> bool {
     (1..=MAX_NONCE).contains(&nonce.len()) && nonce.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
-/// An attribute that may be passed over.
+/// Whether this attribute may be ignored.
 fn is_extension(attribute: &str) -> bool {
     matches!(attribute.as_bytes(), [name, b'=', _, ..] if name.is_ascii_alphabetic() && *name != b'm')
 }
 
-/// How long a client's nonce may be, so that there is room for it in our first message; 24 octets are usual.
+/// How long a client's nonce may be, because our first message repeats it; 24 octets are usual.
 const MAX_NONCE: usize = 1024;
 
 #[cfg(test)]

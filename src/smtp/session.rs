@@ -3,7 +3,7 @@
 //! What state the session is in, and everything that belongs to it, is one enum: a recipient without a sender, or data
 //! without a recipient, cannot be written down.
 //!
-//! SMTP answers a message once, LMTP for each recipient (RFC 2033, 4.2): what becomes of one is [`Answering`].
+//! SMTP answers a message once, LMTP once for each recipient (RFC 2033, 4.2); [`Answering`] makes these one case.
 
 mod authentication;
 mod chunks;
@@ -31,7 +31,7 @@ use crate::peer::Peer;
 #[derive(Debug)]
 pub struct Session<'c> {
     protocol: Protocol,
-    /// Who we are.
+    /// Our own name.
     domain: &'c str,
     limits: &'c Limits,
     peer: &'c Peer,
@@ -40,7 +40,7 @@ pub struct Session<'c> {
     lines: LineReader,
     state: State,
     refused: Refused,
-    /// Whether what comes may be a password: since something like AUTH, until there is a command again.
+    /// Whether the next line may be a password: something like AUTH has come, and no known command since.
     expects_secret: bool,
     counters: Counters,
 }
@@ -64,22 +64,24 @@ enum State {
     Data(Transaction, Body),
     /// Between two chunks of a message.
     Chunks(Transaction, ChunkReader),
-    /// A chunk is refused: so many of its octets have not come yet. Then comes the reply, and all is as it was.
+    /// A chunk is refused and this many of its octets are still to come. After them the reply is sent and the session
+    /// is in the boxed state again.
     Discarding(Box<State>, u64, Reply),
     /// The message is complete, and its answers are on their way.
     Answering(Answering),
 }
 
-/// How the text of a message comes.
+/// In which form the text of a message comes.
 #[derive(Debug)]
 enum Body {
-    /// Up to a dot (DATA).
+    /// Up to a line with a single dot (DATA).
     Dots(DataReader),
-    /// As so many octets (BDAT).
+    /// As a counted number of octets (BDAT).
     Chunks(ChunkReader),
 }
 
-/// What of the transaction that the peer wants was refused: commands that it had sent behind that fail for no other reason.
+/// Which command of the current transaction was refused. Commands that a pipelining peer had already sent behind it
+/// then fail for no other reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refused {
     Nothing,
@@ -88,7 +90,7 @@ enum Refused {
     Bdat,
 }
 
-/// What was asked, and what it was asked for.
+/// The question that is open, with what is needed to go on once it is answered.
 #[derive(Debug)]
 enum Asked {
     Sender(Transaction),
@@ -101,11 +103,11 @@ enum Asked {
 #[derive(Debug, Default)]
 struct Counters {
     since_message: SinceMessage,
-    /// MAIL and RCPT of the whole connection, whatever became of them.
+    /// How many MAIL and RCPT commands came in the whole connection, accepted or not.
     envelope: u64,
 }
 
-/// What starts anew with each accepted message: a connection over which mail comes is not held to be an attack.
+/// What starts anew with each accepted message: many commands are no attack if mail comes with them.
 #[derive(Debug, Default)]
 struct SinceMessage {
     commands: u64,
@@ -139,18 +141,19 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// The same session, which offers TLS, wants it or has it.
+    /// The same session with this status of TLS.
     pub fn with_tls(self, tls: TlsStatus) -> Self {
         Self { tls, ..self }
     }
 
-    /// The same session, which offers authentication or wants it, where it is allowed in the clear also there.
+    /// The same session with authentication off, offered or required, and allowed without TLS or not.
     pub fn with_auth(self, wanted: AuthUse, is_allowed_in_the_clear: bool) -> Self {
         Self { authentication: Authentication::new(wanted, is_allowed_in_the_clear), ..self }
     }
 
-    /// Takes what there is of input: one command, or as much of a message as has come, whose text is appended to `text`.
-    /// What is not used is to be given again, with what has come since; while a message has answers left, that is all.
+    /// Takes input: one command, or as much of a message as has come, whose text is appended to `text`. Input that the
+    /// turn does not use has to be given again, together with what has come since. While a message has answers left, no
+    /// input is used.
     pub fn receive<'i>(&mut self, input: &'i [u8], text: &mut Vec<u8>) -> Turn<'i> {
         let waits_for_text = match &self.state {
             State::Data(_, Body::Dots(_)) => true,
@@ -176,7 +179,7 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Takes the answer to the question of [`Step::Ask`].
+    /// Takes the answer to the question of [`Step::Ask`], and goes on with the command that needed it.
     pub fn answer(&mut self, answer: Answer) -> Step {
         match (std::mem::take(&mut self.state), answer) {
             (State::Asking(Asked::Sender(transaction)), Answer::Admitted) => {
@@ -195,9 +198,9 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// A question has no answer that goes on: the command is refused, and all is as before it.
+    /// Refuses the command whose question has no good answer; the state is the one before the command.
     fn unanswered(&mut self, asked: Asked, answer: Answer) -> Step {
-        // MAIL and RCPT have a bound of their own. Who asks on and on would have us read the accounts each time.
+        // MAIL and RCPT have a bound of their own. Without one, a peer could make us read the accounts again and again.
         let is_of_envelope = matches!(asked, Asked::Sender(_) | Asked::Recipient(..));
         self.state = match asked {
             Asked::Sender(transaction) => State::Ready(transaction.hello),
@@ -233,7 +236,7 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Whether a message has answers left: what is known of it is still needed.
+    /// Whether a message has answers left, so that what is known of it is still needed.
     pub fn is_answering(&self) -> bool {
         matches!(self.state, State::Answering(_))
     }
@@ -255,7 +258,7 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// The transaction that is open and of which nothing is delivered, so that the end of input loses it.
+    /// The transaction that is open and not delivered to anybody yet, so that it is lost if the input ends now.
     pub fn transaction(&self) -> Option<&Transaction> {
         match self.state_behind() {
             State::Asking(Asked::Recipient(_, _, transaction))
@@ -272,12 +275,12 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Whether a message has begun to come and goes on.
+    /// Whether a message has begun to come and is not complete.
     pub fn has_text(&self) -> bool {
         matches!(self.state_behind(), State::Data(..) | State::Chunks(..))
     }
 
-    /// The state that a chunk which is refused leaves as it was.
+    /// The state, or while a refused chunk is read away the state that it leaves unchanged.
     fn state_behind(&self) -> &State {
         match &self.state {
             State::Discarding(behind, ..) => behind,
@@ -285,7 +288,7 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Takes a piece of the message, but nothing of what is behind the message's end.
+    /// Takes a piece of the message, and nothing behind the message's end.
     fn data<'i>(
         &mut self,
         transaction: Transaction,
@@ -304,21 +307,21 @@ impl<'c> Session<'c> {
         Turn { used, heard: Heard::Text, step }
     }
 
-    /// The text is whole.
+    /// The text is complete.
     fn end_of_message(&mut self, mut transaction: Transaction, text: &Text) -> Step {
         transaction.size = text.size();
         let refusal = self.refusal_of(text);
         self.answer_message(Answering::new(transaction, refusal))
     }
 
-    /// Finds the next answer to a message: it is known already, or a delivery will tell.
+    /// Finds the next answer to a message: it is known already, or a delivery has to be made for it.
     fn answer_message(&mut self, mut answering: Answering) -> Step {
         let delivery = match answering.next() {
             Next::Known(reply) => return self.answered(answering, reply),
             Next::Delivery(delivery) => delivery,
         };
         let limit = &self.limits.copies_size;
-        // One recipient's own places are the administrator's business.
+        // How many places a single recipient has is the administrator's decision.
         let is_first = delivery.group.end == 1;
         if !is_first && limit.value != 0 && answering.octets > limit.value {
             let reply = reply::worded(&limit.refusal, reply::TOO_MANY_COPIES);
@@ -334,7 +337,7 @@ impl<'c> Session<'c> {
         Step::Deliver(delivery)
     }
 
-    /// Gives an answer to a message. A message counts as one command: as one that failed, if nobody has it in the end.
+    /// Gives one answer to a message. The message counts as a failed command if nobody has it in the end.
     fn answered(&mut self, mut answering: Answering, reply: Reply) -> Step {
         let Noted { is_last, is_again } = answering.take_note(&reply);
         let reply = Reply { is_echo: reply.is_echo || is_again, ..reply };
@@ -350,7 +353,7 @@ impl<'c> Session<'c> {
         reply_or_close(reply)
     }
 
-    /// Why no message may have this text.
+    /// Why a message with this text is refused for all recipients.
     fn refusal_of(&self, text: &Text) -> Option<Reply> {
         let limits = self.limits;
         if text.is_too_large() {
@@ -366,8 +369,8 @@ impl<'c> Session<'c> {
     fn line<'i>(&mut self, input: &'i [u8]) -> Turn<'i> {
         let is_at_start = self.lines.is_at_start();
         let found = self.lines.find(input, MAX_COMMAND_LINE - 2);
-        // The first piece of a line that is too long has its verb, and what may be a password is none of the log's business
-        // even if it does not begin there.
+        // The first piece of a line that is too long has its verb. A password may begin behind that piece, so it counts
+        // as announced from there on.
         let too_long = match found {
             Found::TooLong(used) | Found::Nothing(used) if is_at_start => &input[..used],
             _ => &[],
@@ -378,7 +381,7 @@ impl<'c> Session<'c> {
         }
         let (used, heard, step) = match found {
             Found::Line(line, used) => {
-                // People at a keyboard, who end lines so, paste examples with the blanks in front of them.
+                // People who type or paste end lines with LF, and paste examples with the blanks in front of them.
                 let line = if self.lines.ending() == LineEnding::Lf { command::pasted(line) } else { line };
                 let (heard, step) = self.command(line);
                 (used, heard, step)
@@ -391,7 +394,7 @@ impl<'c> Session<'c> {
         Turn { used, heard, step }
     }
 
-    /// Carries out a command, and says what a log may have of it.
+    /// Carries out a command; returns what a log may have of the line, and the step.
     fn command<'i>(&mut self, line: &'i [u8]) -> (Heard<'i>, Step) {
         let limits = self.limits;
         let dialect = Dialect { protocol: self.protocol, ascii: limits.smtp_ascii.value, own_domain: self.domain };
@@ -404,7 +407,7 @@ impl<'c> Session<'c> {
         if self.counters.since_message.commands > limits.smtp_commands.value && command != Ok(Command::Quit) {
             return (heard, Step::Close(over_limit(&limits.smtp_commands)));
         }
-        // Counts as refused until it is accepted.
+        // The command counts as refused until it is accepted.
         let has_sender = matches!(self.state, State::Mail(_));
         if command::is_meant_as(line, "MAIL") && !has_sender {
             self.refused = Refused::Mail;
@@ -439,7 +442,7 @@ impl<'c> Session<'c> {
         (heard, step)
     }
 
-    /// What a log may have of a line.
+    /// What a log may have of a line, which may be or announce a password.
     fn heard<'i>(&mut self, line: &'i [u8], command: &Result<Command<'_>, SyntaxError>) -> Heard<'i> {
         self.expects_secret |= credentials::are_announced(line);
         let expects_secret = self.expects_secret;
@@ -447,7 +450,7 @@ impl<'c> Session<'c> {
             Ok(command) if command.is_known() => {
                 self.expects_secret = false;
                 match command {
-                    // It may be a password after all.
+                    // The argument can be any text, so it may be a password.
                     command if expects_secret && command.has_free_text() => Heard::Command(command::verb(line)),
                     command if command.has_unoffered() => Heard::Unoffered(line),
                     _ => Heard::Command(line),
@@ -486,7 +489,7 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// The answer to EHLO or LHLO, once it is known what there is to offer.
+    /// The answer to EHLO or LHLO, once the session knows which mechanisms it can offer.
     fn extended_hello(&self) -> Step {
         let Limits { smtp_data_size, smtp_ascii, .. } = self.limits;
         let extensions = Extensions {
@@ -514,12 +517,13 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Refuses a line that is no command as it stands. What follows a BDAT is none either.
+    /// Refuses a line that cannot be carried out as a command. If it was meant as BDAT, what follows it is no command
+    /// either.
     fn no_command(&mut self, line: &[u8], reply: Reply) -> Step {
         if command::is_meant_as(line, "BDAT") { self.bad_chunk(reply) } else { self.fail(reply) }
     }
 
-    /// Why there can be no text in this state.
+    /// Why DATA or BDAT is refused in this state.
     fn no_text(&mut self, state: &State) -> Reply {
         let missing = match state {
             State::Chunks(..) => CHUNKS,
@@ -567,10 +571,10 @@ impl<'c> Session<'c> {
     }
 }
 
-/// What may be sent between two chunks is the next one, or RSET.
+/// The answer to any command but BDAT and RSET between two chunks.
 const CHUNKS: &str = "this message comes in BDAT chunks";
 
-/// Names the line that the reply is about, unless that may be a password.
+/// Adds the line to the reply as its subject, for the log, unless the line may be a password.
 fn about(reply: Reply, heard: Heard<'_>) -> Reply {
     match heard {
         Heard::Command(words) | Heard::Unoffered(words) => reply.about(words),
@@ -579,7 +583,7 @@ fn about(reply: Reply, heard: Heard<'_>) -> Reply {
     }
 }
 
-/// 421 is the last word, whoever worded it (RFC 5321, 3.8).
+/// A reply with 421 closes the connection, whoever worded it (RFC 5321, 3.8).
 fn reply_or_close(reply: Reply) -> Step {
     if reply.code == 421 { Step::Close(reply) } else { Step::Reply(reply) }
 }

@@ -8,10 +8,11 @@ use crate::config::Destinations;
 pub struct Transaction {
     /// Whom to tell if something goes wrong.
     pub reverse_path: ReversePath,
-    /// The accepted recipients, each once. In SMTP at most one of them is handed over to somebody who will not give it back,
-    /// or several to one server, for which they are one.
+    /// The accepted recipients, each once. In SMTP at most one of them has a destination that cannot take the message
+    /// back, or several if they have the same one.
     pub recipients: Vec<Recipient>,
-    /// For each RCPT that was accepted the place of its recipient above: LMTP answers one that is named twice twice.
+    /// For each accepted RCPT the index of its recipient in `recipients`. In LMTP two RCPT commands with the same
+    /// recipient get two answers.
     pub(super) accepted: Vec<usize>,
     /// How many recipients were told to come in another transaction.
     pub(super) put_off: usize,
@@ -21,7 +22,8 @@ pub struct Transaction {
     pub utf8: bool,
     /// Octets: as the sender announced them (RFC 1870), 0 if it did not, and as received once the message is complete.
     pub size: u64,
-    /// How many places the message is written to or handed over to; recipients can have one in common, but not in LMTP.
+    /// How many places the message is written or handed over to. In SMTP recipients can share a place, in LMTP they
+    /// cannot.
     pub places: u64,
 }
 
@@ -30,7 +32,7 @@ pub struct Transaction {
 pub struct Recipient {
     /// The address.
     pub mailbox: Mailbox,
-    /// Whom the message was for at first, if the peer said so.
+    /// The address that the message was first sent to (ORCPT), if the peer gave one.
     pub original: Option<String>,
     /// Where its mail goes.
     pub destinations: Destinations,
@@ -82,12 +84,13 @@ impl Transaction {
         self.recipients.push(recipient);
     }
 
-    /// How many octets it takes to write a message of this size to every place, those of a further recipient included.
+    /// How many octets are written in all if a message of this size goes to every place, and to those of a further
+    /// recipient.
     pub(super) fn octets(&self, size: u64, further: Option<&Destinations>) -> u64 {
         size.saturating_mul(self.places + further.map_or(0, |destinations| self.new_places(destinations)))
     }
 
-    /// How many octets it takes to write the message for these recipients.
+    /// How many octets are written in all for these recipients.
     pub(super) fn octets_of(&self, group: &[Recipient]) -> u64 {
         let places = match self.hello.is_lmtp() {
             true => group.iter().map(|recipient| self.new_places(&recipient.destinations)).sum(),
@@ -96,19 +99,19 @@ impl Transaction {
         self.size.saturating_mul(places)
     }
 
-    /// How many places these destinations add. Each recipient of LMTP has its copies to itself.
+    /// How many places these destinations add. In LMTP no place is shared.
     fn new_places(&self, destinations: &Destinations) -> u64 {
         let others = if self.hello.is_lmtp() { &[] } else { &self.recipients[..] };
         destinations.places_beyond(others.iter().map(|recipient| &recipient.destinations))
     }
 
-    /// Where the mailbox is among the recipients, if it is.
+    /// The index of the mailbox among the recipients, if it is one of them.
     pub(super) fn place_of(&self, mailbox: &Mailbox) -> Option<usize> {
         self.recipients.iter().position(|recipient| recipient.mailbox.is_same(mailbox))
     }
 
-    /// Whether both the transaction and these destinations have one that cannot be taken back: one of them may fail when
-    /// the other is done. Where each recipient has its own answer that is no harm.
+    /// Whether these destinations and those of the transaction include two different ones that cannot be taken back:
+    /// one of them could fail when the other is done. In LMTP each recipient has its own answer, so that does no harm.
     pub(super) fn collides_with(&self, destinations: &Destinations) -> bool {
         if self.hello.is_lmtp() {
             return false;

@@ -1,5 +1,5 @@
-//! The client's side of SMTP and LMTP, as far as it is pure: what the next server offers, what is asked of it, which of its
-//! refusals is whose fault, and the text as it goes over the wire (RFC 5321).
+//! The client's side of SMTP and LMTP, as far as it needs no I/O: what the next server offers, what to ask it, whose
+//! fault a refusal of it is, and the text as it goes over the wire (RFC 5321).
 
 use std::fmt::Write as _;
 
@@ -22,31 +22,31 @@ pub struct Sender {
 pub struct Offered {
     /// The most octets of a message (RFC 1870); 0 if there is no limit, or none is known.
     pub size: u64,
-    /// Whether it knows SIZE at all.
+    /// Whether it offers SIZE at all.
     pub knows_size: bool,
     /// Bytes beyond ASCII in messages (RFC 6152).
     pub eight_bit: bool,
-    /// And in addresses (RFC 6531).
+    /// Addresses beyond ASCII (RFC 6531).
     pub utf8: bool,
     /// Commands that do not wait for the replies to others (RFC 2920).
     pub pipelining: bool,
     /// TLS (RFC 3207).
     pub tls: bool,
-    /// By what somebody may log in (RFC 4954), of that which we know.
+    /// The mechanisms that it offers and we know (RFC 4954).
     pub auth: Vec<Login>,
 }
 
-/// How we can log in.
+/// A mechanism by which we can log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Login {
     /// RFC 4616.
     Plain,
-    /// Older, and never written down as a standard.
+    /// LOGIN, which was never made a standard.
     Login,
 }
 
 impl Offered {
-    /// What the lines behind the first say.
+    /// Reads the lines behind the first one.
     pub fn parse(hello: &Reply) -> Self {
         let mut offered = Self::default();
         for line in hello.text.lines().skip(1) {
@@ -74,13 +74,13 @@ impl Offered {
         offered
     }
 
-    /// Whether a transaction with this sender and these recipients has to be announced as one beyond ASCII. A peer that has
-    /// such an address need not have said so (`smtp_ascii off`).
+    /// Whether MAIL has to announce SMTPUTF8 for this sender and these recipients. A peer may use an address beyond
+    /// ASCII without having announced it itself (`smtp_ascii off`).
     pub fn announces_utf8(&self, sender: &Sender, recipients: &[&Mailbox]) -> bool {
         self.utf8 && (sender.utf8 || !are_ascii(sender, recipients))
     }
 
-    /// The MAIL command for this sender, with what of it the server knows.
+    /// The MAIL command for this sender, with those parameters that the server offers.
     pub fn mail(&self, sender: &Sender, is_utf8: bool) -> String {
         let mut command = format!("MAIL FROM:<{}>", sender.path);
         if self.knows_size && sender.size > 0 {
@@ -96,7 +96,7 @@ impl Offered {
         command
     }
 
-    /// Why the server cannot take a message of this sender for these recipients, if that can be told beforehand.
+    /// Why the server cannot take a message of this sender for these recipients, as far as its offers tell.
     pub fn refusal(&self, sender: &Sender, recipients: &[&Mailbox]) -> Option<Reply> {
         if self.size != 0 && sender.size > self.size {
             return Some(reply::too_large_for_hop(sender.size, self.size));
@@ -109,27 +109,27 @@ fn are_ascii(sender: &Sender, recipients: &[&Mailbox]) -> bool {
     sender.path.to_string().is_ascii() && recipients.iter().all(|recipient| recipient.to_string().is_ascii())
 }
 
-/// What was asked when a reply came.
+/// Which command a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// MAIL
     Mail,
     /// RCPT
     Rcpt,
-    /// DATA, or what became of the text.
+    /// DATA, or the text behind it.
     Text,
 }
 
-/// A refusal of the next server as our own: in its words, unless it is about how we speak with it, which is no fault of the
-/// sender.
+/// The next server's refusal as a reply of ours, in its words. If it is about the way we speak with that server, it is
+/// our configuration's fault and the sender is told so.
 pub fn passed_on(mut refusal: Reply, asked: Asked, hop: &str) -> Reply {
-    // "Too many recipients", as RFC 821 had it: those that are left can come another time (RFC 5321, 4.5.3.1.10).
+    // RFC 821 used 552 for "too many recipients": the sender can offer the others again later (RFC 5321, 4.5.3.1.10).
     if asked == Asked::Rcpt && refusal.code == 552 && refusal.status.is_none_or(|status| status == Status(5, 5, 3)) {
         (refusal.code, refusal.status) = (452, Some(Status(4, 5, 3)));
     }
     let subject = refusal.status.map(|Status(_, subject, _)| subject);
     let is_about_us = match refusal.code {
-        // Its syntax. An address has some, too, and is the sender's.
+        // Syntax errors of ours, except for those in an address, which is the sender's.
         500..=504 | 555 => subject != Some(ADDRESSING),
         // We have to log in first, with TLS, or by another mechanism (RFC 4954, section 6; RFC 3207, section 4).
         530 | 534 | 535 | 538 => true,
@@ -139,11 +139,11 @@ pub fn passed_on(mut refusal: Reply, asked: Asked, hop: &str) -> Reply {
         return reply::hop_misconfigured(format!("{hop} says '{}'", shown(&refusal)));
     }
     let class = refusal.code / 100;
-    // No reply has another second digit (RFC 5321, 4.2), and who hears ours may know none.
+    // SMTP replies have no greater second digit (RFC 5321, 4.2), and our peer may accept no other.
     if refusal.code / 10 % 10 > 5 {
         refusal.code = class * 100 + 50;
     }
-    // Before there is a message, that is about our configuration or theirs.
+    // A loop that is found before there is a message comes from our configuration or theirs.
     let is_in_circles = asked != Asked::Text && refusal.status == Some(reply::IN_CIRCLES);
     let status = refusal.status.unwrap_or(match (asked, class) {
         (Asked::Mail, 5) => Status(5, 7, 1),
@@ -154,13 +154,13 @@ pub fn passed_on(mut refusal: Reply, asked: Asked, hop: &str) -> Reply {
     Reply { status: Some(status), is_our_fault, ..in_its_words(refusal) }.because(format!("so says {hop}"))
 }
 
-/// What it said when it took a message, as our own.
+/// The next server's positive reply to the message, as a reply of ours.
 pub fn accepted(reply: Reply) -> Reply {
     let status = reply.status.unwrap_or(Status(2, 0, 0));
     Reply { code: 250, status: Some(status), ..in_its_words(reply) }
 }
 
-/// The same with a text that can stand in a reply of ours: not too many lines, of what can be printed in ASCII.
+/// The same reply with a text that can stand in ours: a bounded number of lines, and printable ASCII only.
 fn in_its_words(reply: Reply) -> Reply {
     let printable = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
     let lines: Vec<String> =
@@ -174,9 +174,9 @@ pub fn shown(reply: &Reply) -> String {
     format!("{} {status}{}", reply.code, in_its_words(reply.clone()).text.replace('\n', " / "))
 }
 
-/// Text on its way over the wire: lines end with CRLF and nothing else does (2.3.8), and one that begins with a dot gets
-/// another (4.5.2). A CR that ends no line becomes a blank, as with Postfix (cleanup_replace_stray_cr_lf), so that nobody
-/// behind us can take it for the end of one.
+/// Message text as it goes over the wire: every line ends with CRLF (2.3.8), and a line that begins with a dot gets
+/// another one (4.5.2). A CR within a line becomes a blank, as with Postfix (cleanup_replace_stray_cr_lf), so that no
+/// server behind us can take it for a line end.
 #[derive(Debug, Default)]
 pub struct Stuffing {
     /// Whether the last piece ended within a line.
@@ -206,7 +206,7 @@ impl Stuffing {
         }
     }
 
-    /// Adds what is missing of the last line's end. The final dot is not here.
+    /// Completes the last line, if its end is missing. The final dot is not added.
     pub fn finish(&mut self, into: &mut Vec<u8>) {
         if std::mem::take(&mut self.is_within_line) {
             into.extend_from_slice(b"\r\n");
@@ -217,7 +217,7 @@ impl Stuffing {
 /// The subject of enhanced codes that are about an address (RFC 3463, 3.2).
 const ADDRESSING: u16 = 1;
 
-/// So many lines of a reply are passed on.
+/// How many lines of a reply are passed on.
 const MAX_LINES: usize = 20;
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The transcript of a session: what was said and decided, in a form that people can read and search, and that
-//! `mailrecv replay` can play again.
+//! `mailrecv replay` can play.
 //!
-//! The first line names the form and its version. Then comes who the peer is, a line each; then, behind an empty line, an
-//! entry a line: `C:` what the peer sent, `T:` the same for text of a message, `S:` a line of our reply, `D:` what was
-//! decided, `N:` what else happened, `E:` how it ended. How octets are written is in `octets.rs`; fields of `D:` and `N:`
-//! have a tab between them. A line without its end was cut, and does not count. mailrecv(8), TRANSCRIPTS, is the reference.
+//! The first line names the format and its version. Then come lines about the peer, and, after an empty line, one entry
+//! in each line: `C:` what the peer sent, `T:` the same for text of a message, `S:` a line of our reply, `D:` a
+//! decision, `N:` another event, `E:` how the session ended. `octets.rs` says how octets are written; the fields of
+//! `D:` and `N:` are separated by tabs. A last line without its end was cut and is ignored. mailrecv(8), TRANSCRIPTS,
+//! is the reference.
 
 mod octets;
 mod read;
@@ -25,28 +26,28 @@ use crate::smtp::{Answer, Question};
 /// The first line.
 const FIRST_LINE: &str = "mailrecv transcript 1";
 
-/// What it begins with in every version.
+/// The beginning of the first line in every version.
 const NAME: &str = "mailrecv transcript ";
 
-/// In place of a name of the peer that was looked up and is none that counts; no host has it.
+/// Stands in place of the peer's name if a look-up found none that is acceptable; no host has this name.
 const NO_NAME: &str = "(none)";
 
-/// Who was there, and how.
+/// The circumstances of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// When it began, for people.
+    /// When the session began, for people.
     pub time: String,
-    /// What was spoken.
+    /// The protocol.
     pub protocol: Protocol,
-    /// The proxy that the connection came from; it said who the peer is.
+    /// The proxy that connected and said who the peer is.
     pub proxy: Option<IpAddr>,
     /// The peer.
     pub peer: Peer,
-    /// Whether its name was looked up and there is none that counts.
+    /// Whether the peer's name was looked up and no acceptable one was found.
     pub is_nameless: bool,
 }
 
-/// What happened next.
+/// An event in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// The peer sent this.
@@ -55,49 +56,50 @@ pub enum Entry {
     Text(Octets),
     /// A line of our reply.
     Reply(String),
-    /// What the rules say.
+    /// A decision of the rules.
     Ruled(Ruled),
-    /// The next server, or the lack of room, refused what the rules allow.
+    /// The next server, or lack of room, refused what the rules allow.
     Asked(Reply),
-    /// The message was delivered: our name for it, and the next server's words if they were passed on.
+    /// The message was delivered; its identifier, and the next server's words if they were passed on.
     Delivered(String, Option<Reply>),
-    /// It was not.
+    /// The message was not delivered.
     NotDelivered(Reply),
-    /// The connection is under TLS, of this kind.
+    /// TLS has begun, with these parameters.
     Secured(String),
-    /// The peer is this user, by this mechanism.
+    /// The peer has logged in as this user, by this mechanism.
     Authenticated(String, String),
-    /// The session is over, for this reason.
+    /// The session has ended in this way.
     Ended(String),
 }
 
-/// What the rules say of somebody.
+/// A decision of the rules about somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruled {
-    /// Of whom.
+    /// Whom it is about.
     pub about: About,
-    /// `admitted`, `refused`, or a destination as the configuration has it, one of several perhaps.
+    /// `admitted`, `refused`, or a destination in the words of the configuration. For several destinations there are
+    /// several decisions.
     pub verdict: String,
-    /// The line of the configuration that says so, if one does.
+    /// The line of the configuration that decided, if one did.
     pub by: Option<String>,
 }
 
-/// Of whom the rules say something.
+/// Whom a decision is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     /// The peer.
     Peer,
-    /// The sender that it named.
+    /// The sender of the message.
     Sender,
-    /// The recipient.
+    /// A recipient of the message.
     Recipient,
 }
 
 impl About {
-    /// All of them, each with the word for it.
+    /// All of them with their words.
     const ALL: [(Self, &str); 3] = [(Self::Peer, "peer"), (Self::Sender, "sender"), (Self::Recipient, "recipient")];
 
-    /// The word for it.
+    /// Its word in a transcript.
     pub fn word(self) -> &'static str {
         match self {
             About::Peer => Self::ALL[0].1,
@@ -108,19 +110,20 @@ impl About {
 }
 
 impl Ruled {
-    /// Whether the peer may talk to us, by these findings.
+    /// The decision whether the peer may talk to us; `findings` show which line decided.
     pub fn of_peer(is_refused: bool, findings: &[Finding<'_>]) -> Self {
         let verdict = if is_refused { REFUSED } else { ADMITTED };
         Self { about: About::Peer, verdict: verdict.to_owned(), by: line_of(findings) }
     }
 
-    /// The peer has no name, and the limit says that it needs one.
+    /// The decision about a peer that has no name although the limit requires one.
     pub fn of_nameless_peer() -> Self {
         let by = Some("limit.fcrdns_check".to_owned());
         Self { about: About::Peer, verdict: REFUSED.to_owned(), by }
     }
 
-    /// What the rules answered to a question, by these findings; nothing, if it was none for them.
+    /// The decisions in the answer to a question; none if the question is not for the rules. `findings` show which line
+    /// decided.
     pub fn of_answer(question: &Question, answer: &Answer, findings: &[Finding<'_>], rules: &Rules) -> Vec<Self> {
         let about = match question {
             Question::Sender(_) => About::Sender,
@@ -142,7 +145,7 @@ impl Ruled {
         }
     }
 
-    /// Whether both say the same, whichever lines say so.
+    /// Whether both decide the same, whichever lines of the configuration do.
     pub fn agrees_with(&self, other: &Self) -> bool {
         self.about == other.about && self.verdict == other.verdict
     }
@@ -152,7 +155,7 @@ fn line_of(findings: &[Finding<'_>]) -> Option<String> {
     deciding(findings).and_then(|finding| finding.line).map(|line| line.to_string())
 }
 
-/// What of the findings decided: the last line that is about this peer, sender or recipient. Nobody's line may be.
+/// The finding that decided: the last line that matches this peer, sender or recipient. There may be none.
 pub fn deciding<'f, 'c>(findings: &'f [Finding<'c>]) -> Option<&'f Finding<'c>> {
     findings.iter().rev().find(|finding| finding.line.is_some() && finding.verdict == Verdict::Matches)
 }

@@ -1,31 +1,31 @@
-//! Octets as a line of text, whatever they are: printable ASCII as it is, `\\` a backslash, `\r`, `\n`, `\t`, any other as
-//! `\xNN`; `\*` stands for a secret, `\{N}` for so many octets that are left out. What ends in CRLF is written without it;
-//! a backslash at the end of the line says that there was none.
+//! Octets as a line of text: printable ASCII as it is, `\\` for a backslash, `\r`, `\n`, `\t`, and any other octet as
+//! `\xNN`. `\*` stands for a secret, `\{N}` for N octets that are left out. A final CRLF is not written; a backslash at
+//! the end of the line says that there was none.
 
 use super::read::Flaw;
 
-/// What came, as far as it may be kept.
+/// Input of the peer, without what must not be kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Octets(Vec<Piece>);
 
-/// A part of it.
+/// A part of such input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// These octets.
     Shown(Vec<u8>),
     /// A word, or a line, that may be a password.
     Secret,
-    /// So many octets of whatever.
+    /// So many octets that are left out.
     LeftOut(u64),
 }
 
 impl Octets {
-    /// These, all of them.
+    /// These octets, without anything left out.
     pub fn shown(octets: &[u8]) -> Self {
         Self::default().and(octets)
     }
 
-    /// What stands behind this.
+    /// Appends octets.
     pub fn and(mut self, octets: &[u8]) -> Self {
         match self.0.last_mut() {
             _ if octets.is_empty() => {}
@@ -35,13 +35,13 @@ impl Octets {
         self
     }
 
-    /// A secret behind this.
+    /// Appends a secret.
     pub fn and_secret(mut self) -> Self {
         self.0.push(Piece::Secret);
         self
     }
 
-    /// So many octets behind this that are left out.
+    /// Appends so many octets that are left out.
     pub fn and_left_out(mut self, octets: u64) -> Self {
         match self.0.last_mut() {
             _ if octets == 0 => {}
@@ -51,12 +51,12 @@ impl Octets {
         self
     }
 
-    /// Its parts, in their order.
+    /// Its parts, in order.
     pub fn pieces(&self) -> &[Piece] {
         &self.0
     }
 
-    /// Writes it as a line without its end.
+    /// Writes it as a line without the line's end.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let mut has_end = false;
         for (number, piece) in self.0.iter().enumerate() {
@@ -98,7 +98,7 @@ impl Octets {
     }
 }
 
-/// Writes octets, so that they fit into a line.
+/// Writes octets in a form that fits into a line.
 pub(super) fn escape(octets: &[u8], out: &mut Vec<u8>) {
     for octet in octets {
         match octet {
@@ -112,7 +112,7 @@ pub(super) fn escape(octets: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a whole field of such octets.
+/// Reads a whole field in that form.
 pub(super) fn field(text: &[u8]) -> Result<Vec<u8>, Flaw> {
     match unescaped(text)? {
         (octets, []) => Ok(octets),
@@ -120,7 +120,7 @@ pub(super) fn field(text: &[u8]) -> Result<Vec<u8>, Flaw> {
     }
 }
 
-/// Reads octets up to what is no escape of one, and what is left from there.
+/// Reads escaped octets up to another kind of escape; also returns what is left from there.
 fn unescaped(mut text: &[u8]) -> Result<(Vec<u8>, &[u8]), Flaw> {
     let mut octets = Vec::with_capacity(text.len());
     loop {
@@ -151,7 +151,7 @@ fn digit(digit: u8) -> Result<u8, Flaw> {
     }
 }
 
-/// More than any message has. Whoever plays a transcript again makes as many.
+/// The most octets that can be left out: more than any message has. `replay` has to make up as many.
 const MOST_LEFT_OUT: u64 = 1 << 36;
 
 const NO_ESCAPE: Flaw = Flaw(String::new());

@@ -1,4 +1,4 @@
-//! Reads a transcript, line by line. What is not understood is an error with its line: nothing is guessed.
+//! Reads a transcript line by line. What is not understood is an error with the line's number; nothing is guessed.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,20 +6,20 @@ use std::net::IpAddr;
 use super::octets::{self, Octets};
 use super::{About, Entry, FIRST_LINE, Header, NAME, NO_NAME, Ruled};
 use crate::config::Protocol;
-use crate::peer::{Address, Peer, is_valid_hostname};
+use crate::peer::{Address, Peer, TERMINAL, is_valid_hostname};
 use crate::smtp::auth::Mechanism;
 use crate::smtp::reply::{Reply, Status};
 
 /// A transcript.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Transcript {
-    /// Who was there.
+    /// The circumstances.
     pub header: Header,
-    /// What happened, each with its line, counted from 1.
+    /// The entries, each with the number of its line, counted from 1.
     pub entries: Vec<(usize, Entry)>,
 }
 
-/// A line that no transcript has.
+/// A line that cannot be part of a transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
     /// The line, counted from 1.
@@ -34,7 +34,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// What is wrong with a line; nothing in particular, if that is empty.
+/// What is wrong with a line; empty if it is not a line of a transcript at all.
 #[derive(Debug)]
 pub(super) struct Flaw(pub(super) String);
 
@@ -45,7 +45,7 @@ impl From<&str> for Flaw {
 }
 
 impl Transcript {
-    /// Reads one. `None` if there is nothing to read yet: its session was over before it could tell who its peer is.
+    /// Reads a transcript. `None` if it is still empty: the session ended before it was known who the peer is.
     pub fn parse(text: &[u8]) -> Result<Option<Self>, Malformed> {
         let mut lines = Lines { rest: text, number: 0 };
         match lines.next() {
@@ -66,16 +66,16 @@ impl Transcript {
         Ok(Some(Self { header, entries }))
     }
 
-    /// Whether it tells how the session ended: it was not cut.
+    /// Whether it says how the session ended, so that it was not cut off.
     pub fn is_whole(&self) -> bool {
         self.entries.iter().any(|(_, entry)| matches!(entry, Entry::Ended(_)))
     }
 }
 
-/// The lines that have their end.
+/// The complete lines.
 struct Lines<'t> {
     rest: &'t [u8],
-    /// The last one that was read.
+    /// The number of the line that was read last.
     number: usize,
 }
 
@@ -106,7 +106,7 @@ fn not_this_version(line: &[u8]) -> String {
     }
 }
 
-/// Who was there. `None` if the lines break off.
+/// Reads the circumstances. `None` if the lines break off.
 fn header(lines: &mut Lines<'_>) -> Result<Option<Header>, Malformed> {
     let (mut time, mut protocol, mut proxy, mut peer, mut name) = (None, None, None, None, None);
     loop {
@@ -222,7 +222,8 @@ fn note(fields: &[String]) -> Result<Entry, Flaw> {
     }
 }
 
-/// `CODE STATUS TEXT`, with `-` where there is no enhanced code, and whether it was our fault.
+/// Reads `CODE STATUS TEXT`, with `-` for a missing enhanced code. `fault` is the next field, which may say that it was
+/// our fault.
 fn reply(words: &str, fault: Option<&str>) -> Result<Reply, Flaw> {
     let is_our_fault = match fault {
         None => false,
@@ -249,8 +250,5 @@ fn text(field: &[u8]) -> Result<String, Flaw> {
     String::from_utf8(octets::field(field)?).map_err(|_| Flaw::from("this is not UTF-8"))
 }
 
-/// Behind a reply that is no fault of the peer.
+/// The field behind a reply that is not the peer's fault.
 pub(super) const OUR_FAULT: &str = "our fault";
-
-/// The name of a person at a terminal.
-const TERMINAL: &str = "(local-tty)";

@@ -1,7 +1,7 @@
-//! Writes a transcript while its session goes on. What is written waits here until the session waits for its peer; nobody
-//! else waits for anything, and nothing is synced: a transcript is no mail.
+//! Writes a transcript while its session goes on. Entries are kept until the session waits for its peer, so that
+//! nothing waits for the transcript. Nothing is synced, because a transcript is not mail.
 //!
-//! Secrets and, unless they are wanted, the texts of messages are left out here and nowhere else.
+//! This is the only place where secrets are left out, and texts of messages unless they are wanted.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -24,37 +24,37 @@ use crate::smtp::data::DataReader;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::{Heard, LineEnding, Outcome, Step};
 
-/// Writes down one session.
+/// Writes the transcript of one session.
 #[derive(Debug)]
 pub struct Recorder {
     file: File,
     with_text: bool,
-    /// What is not in the file yet.
+    /// The entries that are not written to the file yet.
     waiting: Vec<u8>,
-    /// How the first line ended, since the connection began or was secured.
+    /// How the first line ended, since the connection or TLS began.
     ending: Option<LineEnding>,
-    /// Whether there was a line with something in it since then: no other protocol begins later.
+    /// Whether a line that was not empty has come since then; after that no other protocol can begin.
     has_begun: bool,
-    /// Whether the text that comes ends with a dot.
+    /// Whether the text that comes next ends with a dot (DATA).
     is_data: bool,
-    /// What is known of the text that is coming and left out.
+    /// What is known of the current text, if texts are left out.
     left_out: LeftOut,
     has_ended: bool,
 }
 
-/// The text that is coming, when it is left out.
+/// What is known of a text that is left out.
 #[derive(Debug)]
 enum LeftOut {
     Nothing,
-    /// Behind DATA.
+    /// After DATA.
     Data(DataReader),
-    /// Behind BDAT: its octets, and the last two.
+    /// After BDAT: the number of its octets, and the last two.
     Chunk(ChunkReader, u64, [u8; 2]),
 }
 
 impl Recorder {
-    /// Makes a file of its own for this session, for nobody but us. No peer has a say in its name, and whatever has the name
-    /// already is left alone.
+    /// Makes a file for this session that only we can read. No peer influences its name, and an existing file is left
+    /// alone.
     pub fn create(transcripts: &Transcripts) -> io::Result<Self> {
         let (time, process) = (Timestamp::now(), std::process::id());
         let file = (0..MAX_TRIES).find_map(|number| {
@@ -77,15 +77,15 @@ impl Recorder {
         })
     }
 
-    /// Says who is there.
+    /// Writes the circumstances of the session.
     pub fn begin(&mut self, header: &Header) {
         header.write(&mut self.waiting);
     }
 
-    /// Something happened that is none of the peer's words.
+    /// Records an event that is not input of the peer.
     pub fn note(&mut self, entry: &Entry) {
         if let Entry::Secured(_) = entry {
-            // What came before is forgotten.
+            // The session has forgotten what came before.
             (self.ending, self.has_begun) = (None, false);
         }
         if let Entry::Ended(_) = entry {
@@ -98,12 +98,13 @@ impl Recorder {
         entry.write(&mut self.waiting);
     }
 
-    /// The rules have decided.
+    /// Records decisions of the rules.
     pub fn ruled(&mut self, ruled: impl IntoIterator<Item = Ruled>) {
         ruled.into_iter().for_each(|ruled| self.note(&Entry::Ruled(ruled)));
     }
 
-    /// The session has read these octets as that, and goes on with this step. `behind` is what it has not used.
+    /// Records input. The session has used `octets`, takes them for `heard`, and goes on with `step`; `behind` is input
+    /// that it has not used.
     pub fn heard(&mut self, octets: &[u8], behind: &[u8], heard: Heard<'_>, step: &Step) {
         let is_over = !matches!(step, Step::Wait);
         match heard {
@@ -111,7 +112,7 @@ impl Recorder {
             Heard::Secret => self.line(octets, None),
             Heard::Text if self.with_text => self.text(octets),
             Heard::Text | Heard::Discarded => self.leave_out(octets, is_over),
-            // A part of a line that is too long; it may be a password.
+            // A part of a line that is too long; it may contain a password.
             Heard::Nothing if !octets.is_empty() => {
                 self.has_begun = true;
                 let end = if octets.ends_with(b"\r\n") { 2 } else { 0 };
@@ -120,7 +121,7 @@ impl Recorder {
                 let left_out = (line.len() - verb.len()) as u64;
                 self.note(&Entry::Said(Octets::shown(verb).and_left_out(left_out).and(end)));
             }
-            // Another protocol. What it begins with tells which, and no more of it is of use.
+            // Another protocol. Its first octets show which one, and no more is needed.
             Heard::Nothing if matches!(step, Step::Close(_)) && !self.has_begun && !behind.is_empty() => {
                 self.note(&Entry::Said(Octets::shown(&behind[..behind.len().min(LONGEST_BEGINNING)])));
             }
@@ -128,13 +129,13 @@ impl Recorder {
         }
     }
 
-    /// We answer.
+    /// Records a reply of ours.
     pub fn reply(&mut self, reply: &Reply, is_extended: bool) {
         self.is_data = reply.code == reply::START_INPUT.code;
         lines_of(reply, is_extended).into_iter().for_each(|line| self.note(&Entry::Reply(line)));
     }
 
-    /// A delivery is over.
+    /// Records the outcome of a delivery.
     pub fn delivered(&mut self, outcome: &Outcome, id: &str) {
         self.note(&match outcome {
             Ok(words) => Entry::Delivered(id.to_owned(), words.clone()),
@@ -142,24 +143,24 @@ impl Recorder {
         });
     }
 
-    /// The peer has logged in.
+    /// Records that the peer has logged in.
     pub fn authenticated(&mut self, user: &str, mechanism: Mechanism) {
         self.note(&Entry::Authenticated(user.to_owned(), mechanism.name().to_owned()));
     }
 
-    /// Puts what waits into the file. After an error it is of no use any more.
+    /// Writes waiting entries to the file. After an error the recorder cannot be used any more.
     pub fn flush(&mut self) -> io::Result<()> {
         let written = self.file.write_all(&self.waiting);
         self.waiting.clear();
         written
     }
 
-    /// Whether much waits.
+    /// Whether so much is waiting that it should be written.
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= MUCH
     }
 
-    /// A whole line, of which these words can be shown; none, if it may be a password.
+    /// Records a whole line. `shown` is the part that may be seen; `None` if the line may be a password.
     fn line(&mut self, octets: &[u8], shown: Option<&[u8]>) {
         let (line, end) = match octets {
             [.., b'\r', b'\n'] => octets.split_at(octets.len() - 2),
@@ -171,14 +172,15 @@ impl Recorder {
             Some(shown) if shown.as_ptr_range().end == line.as_ptr_range().end => Octets::shown(octets),
             Some(shown) => without_secrets(line, shown).and(&like_the_worst_of(line)).and(end),
             None if line.trim_ascii().is_empty() => Octets::shown(octets),
-            // How long a password is is nobody's business, but that a line was too long decides.
+            // The length of a password is not revealed, but whether the line is too long for one is, because the
+            // session decides by that.
             None if line.len() > LONGEST_SECRET => Octets::default().and_left_out(line.len() as u64).and(end),
             None => without_secrets(line, credentials::verb_of(line)).and(&like_the_worst_of(line)).and(end),
         };
         self.note(&Entry::Said(said));
     }
 
-    /// Text as it came, a line each.
+    /// Records text as it came, line by line.
     fn text(&mut self, octets: &[u8]) {
         for line in octets.split_inclusive(|octet| *octet == b'\n') {
             self.note(&Entry::Text(Octets::shown(line)));
@@ -215,15 +217,15 @@ impl Recorder {
         }
     }
 
-    /// Writes what is known of a text that is left out, in the form of one that is as large, ends where it ended, and has a
-    /// bare newline if it had one.
+    /// Records a text that is left out, by a description with the same size, the same end, and a bare newline if the
+    /// text had one.
     fn end_text(&mut self, is_over: bool) {
         let ending: &[u8] = if self.ending == Some(LineEnding::Lf) { b"\n" } else { b"\r\n" };
         let (bare, size, end, dot) = match std::mem::replace(&mut self.left_out, LeftOut::Nothing) {
             LeftOut::Nothing => return,
             LeftOut::Data(reader) => {
                 let size = reader.text().size();
-                // To the size a line's end is two octets, however it comes.
+                // For the size of a message each line end counts as two octets.
                 let end = if size >= 2 && is_over { ending } else { b"" };
                 (reader.text().has_bare_newline(), size.saturating_sub(2 * u64::from(!end.is_empty())), end, is_over)
             }
@@ -248,7 +250,7 @@ impl Recorder {
 }
 
 impl Drop for Recorder {
-    /// Also when a session ends by a fault of ours.
+    /// This also happens if the session ends by a fault of ours.
     fn drop(&mut self) {
         let _ = self.flush();
     }
@@ -259,8 +261,8 @@ fn create(path: &Path) -> io::Result<File> {
     files::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
 }
 
-/// What decides whether a line is one of text, and none of its secret: a control character in the place of such, and a
-/// character of its kind in the place of one beyond ASCII.
+/// What the session's answer to a secret line may depend on besides its words: a control character if the line has one,
+/// and bytes beyond ASCII if it has some, valid or invalid as in the line.
 fn like_the_worst_of(line: &[u8]) -> Vec<u8> {
     let has_control = line.iter().any(|octet| octet.is_ascii_control() && *octet != b'\t');
     let beyond_ascii = match std::str::from_utf8(line) {
@@ -286,7 +288,7 @@ fn without_secrets(line: &[u8], shown: &[u8]) -> Octets {
     octets
 }
 
-/// The lines of a reply as they are sent, but for a challenge.
+/// The lines of a reply as they are sent; a challenge is replaced.
 pub fn lines_of(reply: &Reply, is_extended: bool) -> Vec<String> {
     if reply.code == reply::CHALLENGE {
         return vec![CHALLENGED.to_owned()];
@@ -297,7 +299,7 @@ pub fn lines_of(reply: &Reply, is_extended: bool) -> Vec<String> {
 }
 
 impl Header {
-    /// Writes the lines in front of the entries.
+    /// Writes the lines before the entries.
     pub fn write(&self, out: &mut Vec<u8>) {
         let Self { time, protocol, proxy, peer, is_nameless } = self;
         out.extend_from_slice(format!("{FIRST_LINE}\n").as_bytes());
@@ -364,20 +366,20 @@ impl Entry {
     }
 }
 
-/// In place of a challenge, from which passwords could be guessed.
+/// Stands in place of a challenge, with which passwords could be guessed.
 const CHALLENGED: &str = "334 (not shown)";
 
 /// What the name of a transcript ends with.
 pub(crate) const EXTENSION: &str = "transcript";
 
-/// How many names are tried: two processes have one number only where each has a world of its own.
+/// How many names are tried. Two processes can have the same number only in different process namespaces.
 const MAX_TRIES: u32 = 1000;
 
-/// What waits for more than this goes into the file at once.
+/// When this many octets wait, they are written at once.
 const MUCH: usize = 64 * 1024;
 
-/// No password is longer, nor anything else that a client sends in an exchange of AUTH.
+/// Longer than any password, and than anything else that a client sends in an exchange of AUTH.
 const LONGEST_SECRET: usize = 1000;
 
-/// What tells one protocol from another is no longer.
+/// As many octets as are needed to tell which protocol it is.
 const LONGEST_BEGINNING: usize = 12;

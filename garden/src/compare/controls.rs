@@ -1,17 +1,17 @@
-//! Clean mails of ordinary kinds: what a server makes of these it makes of every message, and it is learned from them.
+//! Clean mails of ordinary kinds. What a server does to these it does to every message, so that is learned from them.
 
 use crate::case::{Case, Part, Unit};
 
-/// How many controls without any oddity there are.
+/// How many controls there are without any peculiarity.
 const CLEAN: usize = 3;
 
-/// The fields that a server may complete.
+/// The fields that a server may add if they are missing.
 pub(super) const COMPLETED: [&str; 4] = ["Date", "Message-ID", "From", "To"];
 
-/// Those that it may complete in a message that was sent once more.
+/// The same for a message that was sent again (Resent- fields).
 pub(super) const RESENT_COMPLETED: [&str; 2] = ["Resent-From", "Resent-Message-ID"];
 
-/// Fields that servers are known to take away, for they are theirs or are not for every eye.
+/// Fields that servers are known to remove, because they are their own or not meant for everybody.
 const REMOVED: &str = "Return-Path: <return@elsewhere.example>\r\n\
     X-Original-To: original@elsewhere.example\r\n\
     Delivered-To: delivered@elsewhere.example\r\n\
@@ -45,19 +45,19 @@ const SPELLED: [&str; 3] = [
      Reply-To: <reply@elsewhere.example>\r\n",
 ];
 
-/// Fields that go over more than one line.
+/// Fields that are folded over several lines.
 const FOLDED: &str = "Comments: =?utf-8?q?one?= \r\n\t=?utf-8?q?two?=\r\n   three\r\n\
     In-Reply-To:\r\n <one@elsewhere.example>\r\n\
     References: <one@elsewhere.example>\r\n\t<two@elsewhere.example>\r\n <three@elsewhere.example>\r\n\
     X-Folded:  one\r\n two\r\n\tthree \r\n";
 
-/// The field among those that no server knows: what is done to it is done to any.
+/// One of those fields that no server knows: what happens to it can happen to any field.
 pub(super) const ANY_FIELD: &str = "x-folded";
 
-/// What a message has that was sent once more by somebody else.
+/// The fields of a message that somebody else has sent again.
 const RESENT: &str = "Resent-To: resent@elsewhere.example\r\nResent-Date: Fri, 27 Nov 2026 09:00:00 +0000\r\n";
 
-/// Messages of several parts, and encoded ones: their fields, and their texts.
+/// Messages with several parts, and encoded ones: their names, fields and texts.
 const OF_MIME: [(&str, &str, &str); 5] = [
     (
         "parts",
@@ -88,8 +88,9 @@ const OF_MIME: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// The cases that are held with every server before any other. They are learned from and are not judged; those that
-/// [`crate::generate::controls`] makes are judged, and show whether what was learned holds for clean mails of other forms.
+/// The cases that are held with every server before all others. They are learned from and not judged. Those from
+/// [`crate::generate::controls`] are judged, and show whether what was learned also holds for clean mails of other
+/// forms.
 pub fn controls() -> Vec<Case> {
     let mut cases: Vec<_> = (1..=CLEAN).map(|number| control(&format!("clean-{number}"), &COMPLETED, "", 1)).collect();
     for missing in COMPLETED {
@@ -97,7 +98,7 @@ pub fn controls() -> Vec<Case> {
         cases.push(control(&format!("without-{}", missing.to_ascii_lowercase()), &others, "", 1));
     }
     cases.push(control("without-all", &[], "", 1));
-    // Where a server adds fields to a header that is short depends on what else is in it.
+    // Where a server adds fields to a short header depends on what else is in it.
     cases.push(with_header("without-subject", "X-Last: of the header\r\n", 1));
     cases.push(with_header("without-header", "", 1));
     cases.push(control("removed", &COMPLETED, REMOVED, 1));
@@ -114,7 +115,7 @@ pub fn controls() -> Vec<Case> {
     cases
 }
 
-/// What the names of controls of several parts begin with.
+/// The beginning of the names of controls with several parts.
 pub(super) const MIME: &str = "mime-";
 
 fn control(name: &str, fields: &[&str], more: &str, recipients: usize) -> Case {

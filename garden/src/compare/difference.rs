@@ -1,4 +1,4 @@
-//! How one outcome is different from another, in classes.
+//! How one outcome differs from another, in classes.
 
 use super::outcome::{Delivered, OfCase, Outcome, Step, comparable};
 use super::text::{Embedded, Text, embedded};
@@ -7,12 +7,12 @@ use crate::case::Case;
 use crate::case::escaped::escape;
 use crate::observation::Observation;
 
-/// What is known of a case whoever holds it.
+/// What is known of a case, regardless of the server.
 pub(super) struct Knowledge {
-    /// What is read in it.
+    /// What the case sends.
     pub(super) of_case: OfCase,
     embedded: Embedded,
-    /// More messages than this are too many.
+    /// If more messages than this come out, text was taken for commands or an end.
     at_most: usize,
 }
 
@@ -26,7 +26,7 @@ impl Knowledge {
             found.senders.extend(senders);
             found.subjects.extend(subjects);
         }
-        // What a message says of itself is not forged.
+        // Senders and subjects that the messages themselves have are not forged.
         let own_senders: Vec<_> = sent.iter().map(|message| super::text::address(&message.sender).to_vec()).collect();
         let own_subjects: Vec<_> = sent
             .iter()
@@ -54,7 +54,7 @@ impl Knowledge {
     }
 }
 
-/// How `seen` is different from `reference`, the gravest first; nothing if it is not.
+/// How `seen` differs from `reference`, the gravest difference first; empty if it does not.
 pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Outcome) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut add = |kind, detail: String| found.push(Difference { kind, detail });
@@ -69,7 +69,7 @@ pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Out
         match &reference.steps {
             None => add(Kind::Accepts, numbers),
             Some(_) if reference.is_refused() => add(Kind::Accepts, numbers),
-            // There the text goes on; here it has ended.
+            // For the reference the text continues at this point, and here it has ended.
             Some(_) if reference.taken() == 0 => {
                 add(Kind::Cut, "the text has ended where others wait for its end".into())
             }
@@ -115,7 +115,7 @@ pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Out
     found
 }
 
-/// Whether nothing tells the two apart.
+/// Whether both outcomes are the same.
 pub(super) fn is_same(one: &Outcome, other: &Outcome) -> bool {
     let mut has_other_envelope = false;
     add_envelope(one, other, &mut |_, _| has_other_envelope = true);
@@ -127,7 +127,7 @@ pub(super) fn is_same(one: &Outcome, other: &Outcome) -> bool {
         && unmatched(one, other).0.is_empty()
 }
 
-/// Messages that are the same are put together, then the rest in their order, and each pair is told apart.
+/// Pairs equal messages first, then the rest in order, and finds the differences within each pair.
 fn pairs(reference: &Outcome, seen: &Outcome) -> Vec<(Kind, String)> {
     let (rest, others) = unmatched(reference, seen);
     let mut found: Vec<_> =
@@ -136,7 +136,7 @@ fn pairs(reference: &Outcome, seen: &Outcome) -> Vec<(Kind, String)> {
     found
 }
 
-/// The messages on either side that are not on the other.
+/// The messages of each side that the other side does not have.
 fn unmatched<'a>(reference: &'a Outcome, seen: &'a Outcome) -> (Vec<&'a Delivered>, Vec<&'a Delivered>) {
     let mut rest: Vec<_> = reference.delivered.iter().collect();
     let mut others = Vec::new();
@@ -183,7 +183,7 @@ fn pair(reference: &Outcome, expected: &Delivered, seen: &Outcome, came: &Delive
     (Kind::Bytes, detail)
 }
 
-/// What is missing at the end, if all before it is there and ends with a line.
+/// What is missing at the end of `part`, if everything before is there and ends with a line.
 fn cut<'a>(whole: &'a [u8], part: &[u8]) -> Option<&'a [u8]> {
     let part = &part[..part.len() - part.iter().rev().take_while(|octet| matches!(octet, b'\r' | b'\n')).count()];
     let rest = whole.strip_prefix(part)?;
@@ -196,7 +196,7 @@ fn begins_with_dot(rest: &[u8]) -> bool {
     rest.iter().find(|octet| !matches!(octet, b'\r' | b'\n' | 0)) == Some(&b'.')
 }
 
-/// Whether what is missing of the text was answered as if it were commands.
+/// Whether the missing part of the text was answered as if it were commands.
 fn has_more_answers(reference: &Outcome, seen: &Outcome) -> bool {
     match (&reference.steps, &seen.steps) {
         (Some(theirs), Some(own)) => own.len() > theirs.len() || own.last() == Some(&Step::Closed),
@@ -208,7 +208,7 @@ fn has_more_answers(reference: &Outcome, seen: &Outcome) -> bool {
 fn add_envelope(reference: &Outcome, seen: &Outcome, add: &mut impl FnMut(Kind, String)) {
     let is_sender_told = !(reference.rewrites.0 || seen.rewrites.0);
     let is_recipient_told = !(reference.rewrites.1 || seen.rewrites.1);
-    // In whichever order they are passed on.
+    // The order in which they are passed on does not matter.
     let envelopes = |outcome: &Outcome| {
         let of_one = |message: &Delivered| {
             let recipient = message.recipient.as_ref()?.to_ascii_lowercase();
@@ -235,7 +235,7 @@ fn add_envelope(reference: &Outcome, seen: &Outcome, add: &mut impl FnMut(Kind, 
     }
 }
 
-/// What is in one list and not, or not as often, in the other. Both are sorted.
+/// The items that are in one list and not, or less often, in the other. Both lists are sorted.
 fn without(of: &[String], other: &[String]) -> Vec<String> {
     let mut other = other.iter().peekable();
     let mut rest = Vec::new();
@@ -248,7 +248,7 @@ fn without(of: &[String], other: &[String]) -> Vec<String> {
     rest
 }
 
-/// Steps as people write them: the first digits of codes.
+/// Steps in words: the first digits of the codes.
 pub(super) fn in_words(steps: &[Step]) -> String {
     if steps.is_empty() {
         return "no answer".into();

@@ -1,4 +1,4 @@
-//! Puts the servers of a case into clusters, and says which of them stands apart from what is right, or from most.
+//! Groups the servers of a case into clusters, and says which of them differ from what is right, or from the majority.
 
 use std::collections::BTreeMap;
 
@@ -10,52 +10,54 @@ use super::{Class, Difference, Expected, Kind, Learned};
 use crate::case::Case;
 use crate::observation::Observation;
 
-/// What is to be said of a case.
+/// The result for a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
     /// The name of the case.
     pub case: String,
-    /// Servers of which each made the same of it, the cluster that the others are measured with first, then by size.
+    /// Servers with the same outcome. The first cluster is the one that others are compared with; the rest are sorted
+    /// by size.
     pub clusters: Vec<Cluster>,
-    /// Of each server, in the order of the observations.
+    /// One for each server, in the order of the observations.
     pub verdicts: Vec<Verdict>,
 }
 
-/// Servers that made the same of a case.
+/// Servers with the same outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Their names.
     pub servers: Vec<String>,
-    /// Whether it is right, where a standard says so; else whether most are in it.
+    /// Whether the others are compared with this one: it is right, if a standard says what is right, or else it is the
+    /// majority.
     pub is_reference: bool,
-    /// What they made of it, in a few words.
+    /// The outcome in a few words.
     pub summary: String,
 }
 
-/// What is to be said of a server and a case.
+/// The result for a server and a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The name of the server.
     pub server: String,
-    /// Where it stands.
+    /// How the server compares with the others.
     pub stand: Stand,
 }
 
-/// Where a server stands with a case.
+/// How a server compares with the others in a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stand {
-    /// It made of it what is right, or what most made of it.
+    /// Its outcome is right, or that of the majority.
     WithTheOthers,
-    /// It refused, and may.
+    /// It refused, which is allowed.
     Refuses,
-    /// It stands apart, in these ways, the gravest first; never none.
+    /// It differs in these ways, the gravest first; there is at least one.
     Apart(Vec<Difference>),
-    /// It stood apart, but not each time.
+    /// It differed, but not each time.
     Unsteady {
         /// In these ways.
         differences: Vec<Difference>,
-        /// In how many of three more sessions.
+        /// In how many of three more sessions it differed.
         again: usize,
     },
     /// Nothing can be said, for this reason.
@@ -63,7 +65,7 @@ pub enum Stand {
 }
 
 impl Verdict {
-    /// The gravest difference, if there is any.
+    /// The gravest difference, if there is one.
     pub fn difference(&self) -> Option<&Difference> {
         match &self.stand {
             Stand::Apart(differences) => differences.first(),
@@ -78,12 +80,12 @@ impl Verdict {
 }
 
 impl Judgement {
-    /// What is said of this server.
+    /// The verdict on this server.
     pub fn verdict(&self, server: &str) -> Option<&Verdict> {
         self.verdicts.iter().find(|verdict| verdict.server == server)
     }
 
-    /// The names of those in the cluster that the others are measured with.
+    /// The names of the servers in the cluster that others are compared with.
     pub fn reference(&self) -> impl Iterator<Item = &str> {
         self.clusters
             .iter()
@@ -93,8 +95,8 @@ impl Judgement {
     }
 }
 
-/// Judges a case by what was observed of it. Where the standard says what comes of it, that is what is right; else it is
-/// what most servers made of it, and of clusters that are as large as each other the one that does less to messages.
+/// Judges a case by its observations. If the standard determines the outcome, that is right. Otherwise it is what most
+/// servers did; of clusters of equal size, that of the servers which change messages least.
 pub fn judge(
     case: &Case,
     observations: &[&Observation],
@@ -104,8 +106,8 @@ pub fn judge(
     judge_against(case, observations, learned, expected, &[])
 }
 
-/// As [`judge`], but where no standard says what is right, it is what this server of those that are trusted made of it,
-/// the first of them that was observed.
+/// Like [`judge`], but if no standard determines the outcome, it is that of the first of these trusted servers that was
+/// observed.
 pub fn judge_against(
     case: &Case,
     observations: &[&Observation],
@@ -127,7 +129,7 @@ pub fn judge_against(
                 && more_to_come.into_iter().any(|message| message.recipients > 1);
             let unknown = match learned.is_known {
                 false => Some("its clean controls do not come out".to_owned()),
-                // What is waited for is one answer to each message.
+                // A wait expects one answer to each message, and here there are more or fewer.
                 true if is_out_of_step => {
                     Some("its answers to several recipients are more than are waited for".to_owned())
                 }
@@ -168,10 +170,11 @@ struct Seen<'a> {
     unknown: Option<String>,
 }
 
-/// Indices of those that are like the first in each; those of whom nothing is known are in none.
+/// Indices of the servers, in groups that are like their first member. Servers of which nothing is known are in no
+/// group.
 fn groups(seen: &[Seen<'_>], is_standard_known: bool) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..seen.len()).filter(|&index| seen[index].unknown.is_none()).collect();
-    // And by name, so that nothing depends on the order in which they were asked.
+    // Sorted by name too, so that the result does not depend on the order of the observations.
     order.sort_by_key(|&index| (seen[index].outcome.opacity(), seen[index].server));
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for index in order {
@@ -182,24 +185,25 @@ fn groups(seen: &[Seen<'_>], is_standard_known: bool) -> Vec<Vec<usize>> {
                 first.is_drained == outcome.is_drained && is_same(first, outcome)
             })
             .collect();
-        // One that keeps less than others may be like several of them, which are not like each other: it goes with most.
+        // A server that keeps less of messages may be like several servers that are not like each other. It joins the
+        // largest group.
         match like.into_iter().rev().max_by_key(|&group| groups[group].len()) {
             Some(group) => groups[group].push(index),
             None => groups.push(vec![index]),
         }
     }
-    // A stable order: with nothing else to go by, the cluster that does less to messages comes first.
+    // The order is stable: of equally large clusters the one that changes messages least comes first.
     groups.sort_by_key(|group| std::cmp::Reverse(if is_standard_known { 0 } else { group.len() }));
     groups
 }
 
-/// The one that the others are measured with; its cluster is put first.
+/// The group that others are compared with; it is moved to the front.
 fn reference(groups: &mut [Vec<usize>], seen: &[Seen<'_>], trusted: &[&str]) -> Option<usize> {
     let of_trusted = trusted.iter().find_map(|name| {
         let index = seen.iter().position(|one| one.server == *name)?;
         groups.iter().position(|group| group.contains(&index))
     });
-    // One that is not drained tells nothing for the others.
+    // A server whose queue is not empty yet is no reference for others.
     let largest = || groups.iter().position(|group| group.iter().any(|&index| seen[index].outcome.is_drained));
     let at = of_trusted.or_else(largest)?;
     groups[..=at].rotate_right(1);
@@ -215,7 +219,7 @@ fn stand(knowledge: &Knowledge, one: &Seen<'_>, against: &Outcome, expected: Opt
     if may_refuse && !found.is_empty() && found.iter().all(|difference| difference.kind == Kind::Refuses) {
         return Stand::Refuses;
     }
-    // What has not come out yet may be anything.
+    // Messages that have not come out yet may be anything.
     if !one.outcome.is_drained && found.iter().all(|difference| difference.kind.class() == Class::Reply) {
         found.clear();
         if one.outcome.delivered.len() < against.delivered.len() || against.delivered.is_empty() {
@@ -225,8 +229,8 @@ fn stand(knowledge: &Knowledge, one: &Seen<'_>, against: &Outcome, expected: Opt
     if found.is_empty() { Stand::WithTheOthers } else { Stand::Apart(found) }
 }
 
-/// The standard says which messages come out, and not which answers there are to what is no command: there those that have
-/// the messages right are compared with each other.
+/// The standard determines which messages come out, but not the answers to malformed commands. For those, the servers
+/// with the right messages are compared with each other.
 fn judge_answers(knowledge: &Knowledge, seen: &[Seen<'_>], verdicts: &mut [Verdict]) {
     let right: Vec<usize> = (0..seen.len()).filter(|&index| verdicts[index].stand == Stand::WithTheOthers).collect();
     let count =

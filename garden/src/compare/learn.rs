@@ -1,7 +1,7 @@
-//! What a server does to every message, learned from clean controls and never written down by hand.
+//! Learns from clean controls what a server does to every message; none of this is configured by hand.
 //!
-//! Nothing that a server does to a message of an ordinary kind is a finding. What is learned is narrow on purpose: which
-//! fields, in which order, at which place. A mask that is wider hides what one looks for.
+//! What a server does to ordinary messages is not a finding. What is learned is narrow on purpose: which fields, in
+//! which order, at which place. A wider mask would hide real findings.
 
 use std::collections::BTreeMap;
 
@@ -17,49 +17,50 @@ use crate::observation::{Event, Message, Observation, Place};
 /// What is known of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Learned {
-    /// Whether a clean control came out. If none did, nothing that the server does can be judged.
+    /// Whether a clean control came out. If not, nothing about the server can be judged.
     pub is_known: bool,
-    /// The names of the fields that it puts on top of each message, from the top; `from ` is the first line of a mailbox file.
+    /// The fields that it puts on top of each message, from the top; `from ` stands for the first line of a mailbox
+    /// file.
     pub top: Vec<String>,
-    /// What else it adds.
+    /// Other fields that it adds.
     pub additions: Vec<Addition>,
-    /// What it does to fields that a sender wrote.
+    /// What it does to the sender's fields, by name.
     pub changes: BTreeMap<String, Change>,
-    /// What becomes of the end of the last line.
+    /// What it does to the end of the last line.
     pub last_line_end: LastLineEnd,
-    /// What lines end with in its mailbox, where it has one.
+    /// How lines end in its mailbox, if it has one.
     pub mailbox: Option<MailboxLines>,
-    /// Whether all lines that it passes on end with LF alone, the last one excepted.
+    /// Whether all lines that it passes on end with LF alone, except for the last one.
     #[serde(default)]
     pub passes_on_lf: bool,
-    /// Whether white space in fields comes out as other white space.
+    /// Whether it changes white space in fields.
     #[serde(default)]
     pub refolds: bool,
-    /// Whether it takes messages of several parts, or encoded ones, apart and writes anew what says the same.
+    /// Whether it rewrites messages that have several parts or are encoded, with the same content.
     #[serde(default)]
     pub recodes: bool,
     /// Whether `From ` at the beginning of a line gets a `>`.
     pub quotes_from: bool,
-    /// Whether it refuses the greeting of the controls and serves nevertheless.
+    /// Whether it refuses the greeting of the controls and accepts mail in spite of it.
     pub refuses_greeting: bool,
     /// Whether it answers the end of the data once for each recipient (RFC 2033, 4.2).
     pub answers_each_recipient: bool,
-    /// Whether the sender that it passes on is another.
+    /// Whether it passes mail on with another sender.
     pub rewrites_sender: bool,
-    /// Whether the recipients that it passes on are others.
+    /// Whether it passes mail on with other recipients.
     pub rewrites_recipients: bool,
-    /// What is different even in clean controls, and is none of these: findings about this server are to be doubted.
+    /// Differences in clean controls that nothing of the above explains. Findings about such a server are doubtful.
     pub unexplained: Vec<String>,
 }
 
-/// A field that is added elsewhere than in the row on top, or only where it is missing.
+/// A field that is added elsewhere than on top, or only if it is missing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Addition {
     /// Its name, in small letters.
     pub name: String,
     /// Where.
     pub place: FieldPlace,
-    /// Whether it is added only to a message that has none of this name.
+    /// Whether it is added only to messages without a field of this name.
     pub is_completion: bool,
 }
 
@@ -75,23 +76,23 @@ pub enum FieldPlace {
     Bottom,
 }
 
-/// What is done to a sender's field: the least first.
+/// What is done to a sender's field, the least change first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// White space in it is other white space.
+    /// Its white space is changed.
     Refolded,
-    /// It has the same addresses, written otherwise.
+    /// Its addresses are written differently.
     Respelled,
-    /// It gets another value.
+    /// Its value is replaced.
     Rewritten,
-    /// It gets this name.
+    /// It gets another name.
     Renamed(String),
     /// It is not passed on.
     Removed,
 }
 
-/// What becomes of the end of the last line.
+/// What happens to the end of the last line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LastLineEnd {
@@ -100,11 +101,11 @@ pub enum LastLineEnd {
     Kept,
     /// It is dropped.
     Dropped,
-    /// An empty line comes behind it.
+    /// An empty line is added behind it.
     Doubled,
 }
 
-/// Lines in a mailbox.
+/// How lines end in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MailboxLines {
@@ -112,14 +113,14 @@ pub enum MailboxLines {
     Lf,
     /// All end with CRLF.
     CrLf,
-    /// Some so, some so.
+    /// Some with LF, some with CRLF.
     Mixed,
 }
 
-/// How many fields are learned that a server adds elsewhere than in the row on top. No server adds that many.
+/// The most additions that are learned; no server adds that many fields.
 const MOST_ADDITIONS: usize = 100;
 
-/// What the observations of [`controls`] tell of the server that they are of. Others among them are passed over.
+/// What the observations of [`controls`] show about a server. Observations of other cases are ignored.
 pub fn learn(observations: &[Observation]) -> Learned {
     let mut learned = Learned::default();
     let controls: Vec<_> = controls()
@@ -132,7 +133,7 @@ pub fn learn(observations: &[Observation]) -> Learned {
     for (case, observation) in &controls {
         let name = case.name.trim_start_matches("control/");
         let is_clean = name.starts_with("clean-");
-        // What all the rest is read by.
+        // Everything else is interpreted with this.
         if is_clean {
             learned.passes_on_lf |= passes_on_lf(observation);
         }
@@ -147,7 +148,7 @@ pub fn learn(observations: &[Observation]) -> Learned {
             learn_envelope(&mut learned, message, observation);
             learn_lines(&mut learned, message);
         }
-        // What is known to be the server's own is not a sender's field that got another value.
+        // Fields that the server is known to add are not the sender's with another value.
         let mut rest = if is_clean { text.clone() } else { without_row(text.clone(), &learned) };
         if name.starts_with(MIME) && learn_recoding(&mut learned, &sent, &rest, &message.place) {
             rest.fields.retain(|field| !meaning::is_of_mime(&field.name));
@@ -167,7 +168,7 @@ pub fn learn(observations: &[Observation]) -> Learned {
 }
 
 impl Learned {
-    /// How lines end there.
+    /// How lines end at this place.
     pub(super) const fn ends_of(&self, place: &Place) -> LineEnds {
         match place {
             Place::Mailbox(_) => LineEnds::Mailbox,
@@ -176,7 +177,7 @@ impl Learned {
         }
     }
 
-    /// What is done to a message that goes through this server and then through that one.
+    /// What is done to a message that goes through this server and then through `next`.
     pub fn then(&self, next: &Self) -> Self {
         let mut chain = next.clone();
         chain.is_known &= self.is_known;
@@ -202,7 +203,7 @@ impl Learned {
         chain
     }
 
-    /// How the end of the last line is made what it was.
+    /// Restores the end of the last line.
     pub fn with_last_line_end(&self, mut octets: Vec<u8>, ends: LineEnds) -> Vec<u8> {
         let end = end_of(ends);
         match self.last_line_end {
@@ -221,8 +222,8 @@ impl Learned {
     }
 }
 
-/// What was sent, what came out of it, and the message as it was seen; nothing if it is not exactly one. Of a message to two
-/// recipients the first is enough.
+/// What was sent, what came out, and the message as observed; `None` if it is not exactly one message. Of a message to
+/// two recipients the first is used.
 fn only_message<'o>(case: &Case, observation: &'o Observation, learned: &Learned) -> Option<(Text, Text, &'o Message)> {
     let of_case = OfCase::new(case, Some(observation));
     let message = of_case.sent.first()?;
@@ -236,7 +237,7 @@ fn only_message<'o>(case: &Case, observation: &'o Observation, learned: &Learned
     Some((Text::parse(&message.octets, LineEnds::Wire), Text::parse(&octets, ends), first))
 }
 
-/// Whether the lines of what is passed on end with LF alone, but for the one before the final dot.
+/// Whether all lines that are passed on end with LF alone, except for the one before the final dot.
 fn passes_on_lf(observation: &Observation) -> bool {
     let mut wire = observation.messages.iter().filter(|message| message.place == Place::Wire);
     wire.next().is_some_and(|message| {
@@ -245,7 +246,7 @@ fn passes_on_lf(observation: &Observation) -> bool {
     })
 }
 
-/// Whether a message came out of several parts, or encoded, that says the same and is written otherwise.
+/// Whether a message with several parts, or an encoded one, came out with the same content but written differently.
 fn learn_recoding(learned: &mut Learned, sent: &Text, seen: &Text, place: &Place) -> bool {
     let ends = learned.ends_of(place);
     let of_mime = |text: &Text| {
@@ -293,7 +294,8 @@ fn learn_lines(learned: &mut Learned, message: &Message) {
     });
 }
 
-/// Where the fields that came out come from: matched in order with those that were sent, first by name and value, then by name.
+/// Finds out where the fields of the outcome come from. They are matched in order with those that were sent, first by
+/// name and value, then by name.
 fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
     let matched = matched(&sent.fields, &seen.fields);
     let first = matched.iter().position(Option::is_some).unwrap_or(seen.fields.len());
@@ -351,7 +353,7 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
             learned.changes.insert(field.name.clone(), Change::Removed);
         }
     }
-    // What is there only sometimes is in the longest row.
+    // The longest row is kept, because some fields are added only sometimes.
     if case.name.starts_with("control/clean-") && top.len() > learned.top.len() {
         learned.top = top;
     }
@@ -383,14 +385,14 @@ fn is_completion(sent: &Text, name: &str) -> bool {
     completed.into_iter().any(|completed| completed.eq_ignore_ascii_case(name)) && !sent.has(name)
 }
 
-/// For each field that came out, which of those that were sent it is.
+/// For each field of the outcome the index of the field that was sent.
 fn matched(sent: &[Field], seen: &[Field]) -> Vec<Option<usize>> {
     let mut matched = vec![None; seen.len()];
     let mut is_taken = vec![false; sent.len()];
     let is_same: [fn(&Field, &Field) -> bool; 2] =
         [|a, b| a.name == b.name && a.value() == b.value(), |a, b| a.name == b.name];
     for is_same in is_same {
-        // From below, for what is added on top may have the name of a sender's own field.
+        // Matched from the bottom, because a field that is added on top may have the name of one of the sender's.
         for (index, field) in seen.iter().enumerate().rev() {
             if matched[index].is_some() {
                 continue;

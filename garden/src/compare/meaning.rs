@@ -1,4 +1,4 @@
-//! What a field or a text says, however it is spelled: for servers that are known to write anew what says the same.
+//! What a field or a text means, however it is written; for servers that rewrite messages with the same meaning.
 
 use mailparse::body::Body;
 use mailparse::{MailAddr, ParsedMail, SingleInfo};
@@ -6,7 +6,7 @@ use mailparse::{MailAddr, ParsedMail, SingleInfo};
 use super::text::{LineEnds, ends_for_some, unfolded};
 use crate::case::Placeholder;
 
-/// Fields with addresses in them (RFC 5322, 3.6.2 and 3.6.3).
+/// Fields that contain addresses (RFC 5322, 3.6.2 and 3.6.3).
 const OF_ADDRESSES: [&str; 12] = [
     "from",
     "sender",
@@ -22,18 +22,18 @@ const OF_ADDRESSES: [&str; 12] = [
     "resent-bcc",
 ];
 
-/// The addresses that a field has, in their order, without names, comments and groups; nothing if it has none, or if some
-/// of it cannot be read. White space in its value is one space.
+/// The addresses in a field, in order, without names, comments and groups; `None` if it has none, or if part of it
+/// cannot be parsed. White space in its value has to be single spaces.
 pub(super) fn addresses(name: &str, value: &[u8]) -> Option<Vec<u8>> {
     if !OF_ADDRESSES.contains(&name) {
         return None;
     }
-    // In a name or in a comment these would go unseen.
+    // Inside a name or comment these characters would be overlooked.
     if value.iter().copied().any(ends_for_some) {
         return None;
     }
     let mut value = without_comments(std::str::from_utf8(value).ok()?)?;
-    // What stands for an address has to look like one.
+    // Placeholders of addresses have to be replaced by something that looks like an address.
     for whole in [Placeholder::Source, Placeholder::Destination, Placeholder::SecondDestination].map(Placeholder::text)
     {
         value = value.replace(whole, &format!("{whole}@{whole}"));
@@ -47,8 +47,8 @@ pub(super) fn addresses(name: &str, value: &[u8]) -> Option<Vec<u8>> {
     Some(addresses.collect::<Vec<_>>().join(", ").into_bytes())
 }
 
-/// Addresses without comments and without what is empty between commas, which [`mailparse::addrparse`] does not take.
-/// Nothing if a comment does not end: what is in it is an address for some.
+/// Addresses without comments and without empty items, which [`mailparse::addrparse`] does not accept. `None` if a
+/// comment does not end: some readers take its content for an address.
 fn without_comments(value: &str) -> Option<String> {
     let (mut depth, mut is_quoted, mut is_escaped) = (0_usize, false, false);
     let mut rest = String::with_capacity(value.len());
@@ -72,18 +72,18 @@ fn without_comments(value: &str) -> Option<String> {
     (depth == 0).then(|| rest.trim().trim_end_matches(',').to_owned())
 }
 
-/// Whether a field says how the text is encoded, and so is another where the text is encoded otherwise.
+/// Whether a field describes the encoding of the text, and so differs if the text is encoded differently.
 pub(super) fn is_of_mime(name: &str) -> bool {
     matches!(name, "mime-version" | "x-mime-autoconverted" | "content-type" | "content-transfer-encoding")
 }
 
-/// The most octets, and boundaries in them, of what is taken apart: mailparse goes as deep as a message does.
+/// The most octets, and boundaries in them, of a message that is parsed, because mailparse recurses as deep as the
+/// message does.
 const LARGEST: usize = 1 << 20;
 const MOST_BOUNDARIES: usize = 30;
 
-/// What the parts of a MIME message have in them, decoded: of each that has no parts its type, what it is called as a file,
-/// the number of its octets and these, lines ended by LF and the last one not at all. Nothing of what cannot be read, or is
-/// too much.
+/// The decoded content of a MIME message: for each part without subparts its type, file name and length, followed by
+/// its octets with lines ended by LF and the last end removed. `None` if it cannot be parsed or is too large.
 pub(super) fn contents(message: &[u8]) -> Option<Vec<u8>> {
     let boundaries = memchr::memmem::find_iter(message, b"oundary").count();
     if message.len() > LARGEST || boundaries > MOST_BOUNDARIES {
@@ -94,7 +94,7 @@ pub(super) fn contents(message: &[u8]) -> Option<Vec<u8>> {
     Some(contents)
 }
 
-/// How many messages are taken apart that lie in one another.
+/// How deeply messages may be nested.
 const DEEPEST: usize = 10;
 
 fn add_contents(part: &ParsedMail<'_>, contents: &mut Vec<u8>, depth: usize) -> Option<()> {
@@ -121,14 +121,14 @@ fn add_contents(part: &ParsedMail<'_>, contents: &mut Vec<u8>, depth: usize) -> 
     for (kind, value) in file(part) {
         contents.extend_from_slice(format!("; {kind}={value:?}").as_bytes());
     }
-    // Whatever is in a text, it is not the beginning of the next one.
+    // The length makes sure that no text can be taken for the beginning of the next part.
     contents.extend_from_slice(format!("; octets={}\n", octets.len()).as_bytes());
     contents.extend_from_slice(octets);
     contents.push(b'\n');
     Some(())
 }
 
-/// What a part says of the file that it is.
+/// What a part says about its file name.
 fn file(part: &ParsedMail<'_>) -> Vec<(&'static str, String)> {
     let mut said = Vec::new();
     if let Some(name) = part.ctype.params.get("name") {

@@ -1,7 +1,7 @@
-//! Compares what servers made of the same case, and says which of them stands apart, and how.
+//! Compares what servers did with the same case, and says which of them differ, and how.
 //!
-//! It works on observations alone, and holds no session unless it is asked to look again ([`confirm`]). What servers do to
-//! every message is learned first ([`learn()`]) and is no difference; whatever else splits them is.
+//! This works on observations only, and holds sessions only to confirm differences ([`confirm`]). What a server does to
+//! every message is learned first ([`learn()`]) and is not a difference; everything else that distinguishes servers is.
 
 mod controls;
 mod difference;
@@ -22,56 +22,56 @@ pub use learn::{Addition, Change, FieldPlace, LastLineEnd, Learned, MailboxLines
 pub use pairs::{Chain, chains, judge_chain};
 pub use steady::{Steadiness, TIMES, confirm, standing_apart, weigh};
 
-/// What the standard has come of a case, where it says so. Whoever makes cases knows it.
+/// The outcome of a case according to the standard, if it is determined. Whoever makes the case knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
-    /// The messages, in order, as a server has them that takes everything and changes nothing.
+    /// The messages, in order, of a server that accepts everything and changes nothing.
     pub messages: Vec<ExpectedMessage>,
-    /// Whether a server may refuse some or all of it as well: what is sent is not what the standard allows.
+    /// Whether a server may also refuse some or all of it, because the standard does not allow what is sent.
     pub may_refuse: bool,
-    /// A server out of which more messages come has seen an end where there is none; counted for all recipients together.
-    /// Nothing, if no number can be told.
+    /// The most messages of a correct server, over all recipients. If more come out, the server has seen an end where
+    /// there is none. `None` if no number can be given.
     pub at_most: Option<usize>,
 }
 
 /// A message that comes out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectedMessage {
-    /// Its octets, dots taken away, ends of lines as on the wire, placeholders in them.
+    /// Its octets without stuffed dots, with line ends as on the wire, and with placeholders.
     #[serde(with = "crate::case::escaped")]
     pub octets: Vec<u8>,
-    /// For how many recipients.
+    /// The number of recipients.
     pub copies: usize,
 }
 
-/// Kinds of differences, the gravest first.
+/// Classes of differences, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// The server does not greet any more.
+    /// The server no longer greets.
     Died,
-    /// Another number of messages came out.
+    /// The number of messages differs.
     Count,
-    /// A message has the sender or the subject that only text within a message has.
+    /// A message has the sender or subject of a message embedded in its text.
     Forged,
-    /// A message ends before its end.
+    /// A message was cut off.
     Cut,
-    /// One refuses what the other accepts.
+    /// One server refuses what the other accepts.
     AcceptRefuse,
-    /// A header has a field more or less.
+    /// A header has more or fewer fields.
     Header,
-    /// A message has other octets.
+    /// The octets of a message differ.
     Bytes,
-    /// The answers are different in another way.
+    /// The answers differ in another way.
     Reply,
 }
 
 impl Class {
-    /// All of them, in this order.
+    /// All classes, in this order.
     pub const ALL: [Self; 8] =
         [Self::Died, Self::Count, Self::Forged, Self::Cut, Self::AcceptRefuse, Self::Header, Self::Bytes, Self::Reply];
 
-    /// As it is written on the command line and in reports.
+    /// Its name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Died => "died",
@@ -86,42 +86,42 @@ impl Class {
     }
 }
 
-/// What exactly is different.
+/// The exact kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The server does not greet any more.
+    /// The server no longer greets.
     Died,
     /// More messages.
     More,
-    /// Fewer, and nothing says so to the sender.
+    /// Fewer messages, and the sender is not told.
     Lost,
-    /// The sender or the subject of text within the message.
+    /// The sender or subject of a message embedded in the text.
     Forged,
-    /// The message ends before its end.
+    /// A message was cut off.
     Cut,
-    /// Refuses.
+    /// It refuses what others accept.
     Refuses,
-    /// Accepts what is refused elsewhere.
+    /// It accepts what others refuse.
     Accepts,
-    /// Accepts, and tells the sender later that it did not arrive.
+    /// It accepts, and tells the sender later that the message did not arrive.
     Bounces,
-    /// A field more in the header.
+    /// An additional field in the header.
     HeaderInjected,
-    /// A field less in the header.
+    /// A missing field in the header.
     HeaderLost,
     /// Other octets.
     Bytes,
-    /// Another sender or recipient is passed on.
+    /// It passes mail on with another sender or recipient.
     Envelope,
-    /// No answer where others have one, and nothing came out.
+    /// It does not answer where others do, and nothing came out.
     NoAnswer,
     /// Other answers.
     Answers,
 }
 
 impl Kind {
-    /// The class that it is of.
+    /// Its class.
     pub const fn class(self) -> Class {
         match self {
             Self::Died => Class::Died,
@@ -135,7 +135,7 @@ impl Kind {
         }
     }
 
-    /// A letter for a grid. No two have the same.
+    /// Its letter in a grid; no two kinds share one.
     pub const fn letter(self) -> char {
         match self {
             Self::Died => 'X',
@@ -175,7 +175,7 @@ impl Kind {
         }
     }
 
-    /// All of them, in the order of their classes.
+    /// All kinds, in the order of their classes.
     pub const ALL: [Self; 14] = [
         Self::Died,
         Self::More,
@@ -194,11 +194,11 @@ impl Kind {
     ];
 }
 
-/// A way in which a server stands apart.
+/// A way in which a server differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// What it is.
     pub kind: Kind,
-    /// What is seen of it, for people: the fields, the numbers, the first octet that is another.
+    /// The difference in words: the fields, the numbers, the first octet that differs.
     pub detail: String,
 }

@@ -1,5 +1,5 @@
-//! What came of a case at one server, with all that is learned of the server taken away and placeholders put back, so that
-//! servers can be compared.
+//! The outcome of a case at one server, in a form that can be compared: what the server is known to do is removed, and
+//! placeholders are put back.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,21 @@ use super::{Expected, ExpectedMessage};
 use crate::case::{Case, Part, Placeholder, Unit};
 use crate::observation::{Event, Message, Observation, Place};
 
-/// What is read in a case once, for all servers.
+/// What a case sends, parsed once for all servers.
 pub(crate) struct OfCase {
-    /// The messages in it as the standard reads them.
+    /// The messages in it, as the standard reads them.
     pub(crate) sent: Vec<Sent>,
-    /// All that it sends, in small letters and without spaces and tabs.
+    /// Everything that it sends, in lower case and without spaces and tabs.
     pub(crate) words: Vec<u8>,
-    /// The names of the fields of each of those, and of each as one reads it whose lines end with LF and for whom `From :` is
-    /// no From.
+    /// The names of the fields of each of these messages; also as a reader finds them whose lines end with LF and for
+    /// whom `From :` is not From.
     pub(crate) names: Vec<Vec<String>>,
     has_report: bool,
     has_nobody: bool,
 }
 
 impl OfCase {
-    /// With placeholders as they are put back for this observation, where there is one.
+    /// If there is an observation, placeholders are the same as in its outcome.
     pub(crate) fn new(case: &Case, observation: Option<&Observation>) -> Self {
         let put_back = |octets: Vec<u8>| match observation {
             Some(observation) => as_put_back(&octets, observation),
@@ -57,35 +57,35 @@ impl OfCase {
     }
 }
 
-/// Octets in small letters and without spaces and tabs.
+/// Octets in lower case and without spaces and tabs.
 pub(super) fn words(octets: &[u8]) -> Vec<u8> {
     octets.iter().filter(|octet| !matches!(octet, b' ' | b'\t')).map(u8::to_ascii_lowercase).collect()
 }
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    /// The messages that came out, one for each recipient, in the order in which they did.
+    /// The messages that came out, one for each recipient, in that order.
     pub(crate) delivered: Vec<Delivered>,
-    /// How many of what came out tell the sender that a message did not arrive.
+    /// How many messages tell the sender that something did not arrive.
     pub(crate) bounces: usize,
-    /// What came in answer, in order; nothing where only messages are known.
+    /// The answers, in order; `None` if only messages are known.
     pub(crate) steps: Option<Vec<Step>>,
     /// Whether the session was held up to its last reply.
     pub(crate) is_complete: bool,
     /// Whether the server still greets.
     pub(crate) is_alive: bool,
-    /// Whether there may be more to come.
+    /// Whether the server has nothing more to deliver. If not, messages may be missing.
     pub(crate) is_drained: bool,
     /// What the server does to senders' fields.
     pub(crate) changes: BTreeMap<String, Change>,
     /// Whether it quotes `From `.
     pub(crate) quotes_from: bool,
-    /// Whether white space in fields is other white space.
+    /// Whether it changes white space in fields.
     pub(crate) refolds: bool,
-    /// Whether it writes anew what has several parts, or is encoded.
+    /// Whether it rewrites messages that have several parts or are encoded.
     pub(crate) recodes: bool,
-    /// Whether what it passes on has other senders and recipients.
+    /// Whether it passes mail on with other senders and with other recipients.
     pub(crate) rewrites: (bool, bool),
 }
 
@@ -96,9 +96,9 @@ pub(crate) struct Delivered {
     pub(crate) ends: LineEnds,
     /// Its octets, without what the server is known to add.
     pub(crate) octets: Vec<u8>,
-    /// Whose it is said to be: of the envelope, or of what the server wrote on top.
+    /// The sender according to the envelope, or to what the server wrote on top.
     pub(crate) sender: Option<Vec<u8>>,
-    /// Whom it is for, where it was passed on.
+    /// The recipient, if it was passed on.
     pub(crate) recipient: Option<Vec<u8>>,
 }
 
@@ -111,11 +111,11 @@ pub(crate) enum Step {
     GoOn,
     /// 4xx.
     Later,
-    /// 5xx, and codes that there are not.
+    /// 5xx, and codes that do not exist.
     Never,
     /// Nothing in time.
     Silence,
-    /// No reply.
+    /// Something that is not a reply.
     Garbage,
     /// The end of the connection.
     Closed,
@@ -141,7 +141,7 @@ impl Step {
 }
 
 impl Outcome {
-    /// Of an observation.
+    /// The outcome of an observation.
     pub(crate) fn seen(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Learned) -> Self {
         let mut delivered = Vec::new();
         let mut bounces = 0;
@@ -186,7 +186,7 @@ impl Outcome {
         }
     }
 
-    /// What the standard has come of it, with placeholders as they are put back for this observation.
+    /// The outcome according to the standard, with placeholders as in this observation.
     pub(crate) fn expected(expected: &Expected, observation: &Observation) -> Self {
         let one = |message: &ExpectedMessage| Delivered {
             ends: LineEnds::Wire,
@@ -194,7 +194,7 @@ impl Outcome {
             sender: None,
             recipient: None,
         };
-        // One without a token comes out as well, but nobody can tell of which session it is.
+        // A message without a token comes out too, but cannot be attributed to a session.
         let token = Placeholder::Token.text().as_bytes();
         let seen = expected.messages.iter().filter(|message| find(&message.octets, token).is_some());
         let delivered = seen.flat_map(|message| std::iter::repeat_n(one(message), message.copies)).collect();
@@ -213,12 +213,12 @@ impl Outcome {
         }
     }
 
-    /// Whether it was refused: nothing of it was taken, nothing came out.
+    /// Whether everything was refused and nothing came out.
     pub(crate) fn is_refused(&self) -> bool {
         self.delivered.is_empty() && self.bounces == 0 && self.has_refusal() && self.taken() == 0
     }
 
-    /// How many messages were taken behind DATA.
+    /// How many messages were accepted after DATA.
     pub(crate) fn taken(&self) -> usize {
         self.steps.iter().flat_map(|steps| steps.windows(2)).filter(|pair| *pair == [Step::GoOn, Step::Done]).count()
     }
@@ -227,13 +227,13 @@ impl Outcome {
         self.steps.iter().flatten().any(|step| step.is_refusal())
     }
 
-    /// Whether it ended without a reply that says what became of it.
+    /// Whether the session ended without a reply that says what happened to the message.
     pub(crate) fn has_no_answer(&self) -> bool {
         self.steps.iter().flatten().any(|step| matches!(step, Step::Silence | Step::Garbage | Step::Closed))
     }
 
-    /// How much it does to mail of an ordinary kind, and whether it keeps less than the wire: those that do little are what
-    /// the others are measured with.
+    /// How much the server does to ordinary mail, and whether it keeps less than was on the wire. Servers that do
+    /// little are what others are compared with.
     pub(crate) fn opacity(&self) -> (bool, usize) {
         let is_mailbox = self.delivered.iter().any(|message| message.ends == LineEnds::Mailbox);
         (
@@ -243,7 +243,7 @@ impl Outcome {
     }
 }
 
-/// The octets of the text: of a file as they are, of the wire without dots.
+/// The octets of the message: those of a file as they are, those from the wire without stuffed dots.
 pub(super) fn delivered_octets(message: &Message, learned: &Learned) -> Vec<u8> {
     match message.place {
         Place::Mailbox(_) => message.octets.clone(),
@@ -251,13 +251,13 @@ pub(super) fn delivered_octets(message: &Message, learned: &Learned) -> Vec<u8> 
     }
 }
 
-/// The octets with placeholders for what is different from session to session.
+/// The octets with placeholders in place of values that differ between sessions.
 pub(super) fn filled_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
     let mut values: Vec<(&str, &str)> =
         observation.filled.iter().map(|(placeholder, value)| (value.as_str(), placeholder.as_str())).collect();
     values.push((&observation.token, Placeholder::Token.text()));
     values.retain(|(value, _)| !value.is_empty());
-    // An address has the domain in it.
+    // Longer values first, because an address contains the domain.
     values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
     let mut octets = octets.to_vec();
     for (value, placeholder) in values {
@@ -266,7 +266,8 @@ pub(super) fn filled_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
     octets
 }
 
-/// What is sent, as it is when it comes out and is put back: one value may stand for two placeholders.
+/// What was sent, in the form of what comes out after placeholders were put back: one value may belong to two
+/// placeholders.
 fn as_put_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
     let mut octets = octets.to_vec();
     for (placeholder, value) in &observation.filled {
@@ -275,7 +276,8 @@ fn as_put_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
     filled_back(&octets, observation)
 }
 
-/// Whether it tells a sender that a message did not arrive: it has the token for it quotes the message, and is no delivery.
+/// Whether this message tells a sender that another one did not arrive. It contains the token because it quotes that
+/// one.
 pub(super) fn is_bounce(of_case: &OfCase, message: &Message, learned: &Learned) -> bool {
     let text = Text::parse(&delivered_octets(message, learned), learned.ends_of(&message.place));
     let is_report = text
@@ -294,7 +296,7 @@ pub(super) fn is_bounce(of_case: &OfCase, message: &Message, learned: &Learned) 
     is_report && !of_case.has_report || is_of_nobody && !of_case.has_nobody
 }
 
-/// What came in answer, in the order of the units, and whether the last reply that is due is among that.
+/// The answers in the order of the units, and whether the last reply that was due is among them.
 fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Learned) -> (Vec<Step>, bool) {
     let parts = parts_of_units(case);
     let last_due = case.units.iter().rposition(|unit| matches!(unit, Unit::Expect { .. }));
@@ -306,7 +308,7 @@ fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Lea
             Event::Sent(_) | Event::Secured => continue,
             Event::Reply(reply) => {
                 let Some(unit) = reply.unit else {
-                    // The greeting of the server is told of only where it is none.
+                    // The server's greeting is recorded only if it is negative.
                     if reply.code >= 400 {
                         steps.push(Step::of_code(reply.code));
                     }
@@ -316,7 +318,7 @@ fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Lea
                 is_last_due_there |= Some(unit) >= last_due;
                 if parts.get(unit) == Some(&Part::Helo) {
                     let step = if learned.refuses_greeting && step.is_refusal() { Step::Done } else { step };
-                    // A log in has replies of its own, in the same unit.
+                    // A login has replies of its own within the same unit.
                     if greeted == Some(unit) {
                         steps.pop();
                     }
@@ -330,7 +332,7 @@ fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Lea
             Event::Garbage(_) => Step::Garbage,
             Event::Closed => Step::Closed,
         };
-        // When all is answered, a server may close or may not.
+        // Once everything is answered, a server may close the connection or not.
         if is_last_due_there && matches!(step, Step::Silence | Step::Closed) {
             continue;
         }
@@ -340,7 +342,7 @@ fn steps(case: &Case, of_case: &OfCase, observation: &Observation, learned: &Lea
     (steps, is_last_due_there || last_due.is_none())
 }
 
-/// A reply for each recipient made one for each message, where all of them are the same.
+/// Turns replies for each recipient into one for each message, if all of them are equal.
 fn once_a_message(of_case: &OfCase, steps: &[Step]) -> Vec<Step> {
     let mut recipients = of_case.sent.iter().map(|message| message.recipients);
     let mut kept = Vec::with_capacity(steps.len());
@@ -349,7 +351,7 @@ fn once_a_message(of_case: &OfCase, steps: &[Step]) -> Vec<Step> {
         kept.push(step);
         rest = behind;
         if step == Step::GoOn {
-            // Those that were refused before DATA get no answer behind it.
+            // Recipients that were refused before DATA get no answer after it.
             let named = recipients.next().unwrap_or(1);
             let before = kept.iter().rev().skip(1).take(named);
             let more = before.filter(|step| step.is_positive()).count().saturating_sub(1);
@@ -363,7 +365,7 @@ fn once_a_message(of_case: &OfCase, steps: &[Step]) -> Vec<Step> {
     kept
 }
 
-/// For each unit, the part that was sent last before it.
+/// For each unit the part that was sent last before it.
 fn parts_of_units(case: &Case) -> Vec<Part> {
     let mut last = Part::Helo;
     case.units
@@ -377,7 +379,7 @@ fn parts_of_units(case: &Case) -> Vec<Part> {
         .collect()
 }
 
-/// Two texts as they are compared: what either of the two servers does to every message is done to both.
+/// Two texts in a form for comparison: whatever one of the two servers does to every message is done to both.
 pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Delivered)) -> (Text, Text) {
     let ends = match (one.1.ends, other.1.ends) {
         (LineEnds::Wire, LineEnds::Wire) => LineEnds::Wire,
@@ -388,17 +390,17 @@ pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Deliver
     let pairs = [(one.0, other.0), (other.0, one.0)];
     for (text, (own, theirs)) in texts.iter_mut().zip(pairs) {
         if own.quotes_from || theirs.quotes_from {
-            // A line of a header is quoted by some of those and not by others.
+            // Some of these servers quote lines of headers, others do not.
             for field in &mut text.fields {
                 field.octets = with_replaced(&field.octets, b"\n>From ", b"\nFrom ");
             }
         }
-        // In a text all are, and one who quotes has forgotten it where there is none.
+        // In a text all of them quote. A server that quotes has failed to do so if the quote is missing.
         if theirs.quotes_from && !own.quotes_from {
             text.body = with_replaced(&text.body, b"\nFrom ", b"\n>From ");
         }
         rename(text, &own.changes);
-        // A field that this server takes away from others and left here is not as it should be.
+        // If this server usually removes a field and has kept it here, that is a difference.
         for (name, _) in theirs.changes.iter().filter(|(_, change)| **change == Change::Removed) {
             text.fields.retain(|field| field.name != *name);
         }
@@ -425,7 +427,7 @@ pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Deliver
     (one, other)
 }
 
-/// Takes the fields away that say how the text is encoded: one of each name, for a second one is nobody's habit.
+/// Removes the fields that describe the encoding, one of each name. A second one of the same name is never ordinary.
 fn without_mime(text: &mut Text) {
     let mut seen: Vec<String> = Vec::new();
     text.fields.retain(|field| {
@@ -437,7 +439,8 @@ fn without_mime(text: &mut Text) {
     });
 }
 
-/// Gives fields the names back that they had. One that has kept its name, where this server gives another, gets that.
+/// Gives renamed fields their old names. A field that kept its name, although this server renames it, is marked as
+/// such.
 fn rename(text: &mut Text, changes: &BTreeMap<String, Change>) {
     for (name, change) in changes {
         let Change::Renamed(to) = change else {
@@ -456,7 +459,7 @@ fn rename(text: &mut Text, changes: &BTreeMap<String, Change>) {
     }
 }
 
-/// Does to fields of this name what a server does.
+/// Does to fields of this name what a server does to them.
 fn apply(text: &mut Text, name: &str, change: &Change, ends: LineEnds) {
     if *change == Change::Removed {
         return;
@@ -465,7 +468,7 @@ fn apply(text: &mut Text, name: &str, change: &Change, ends: LineEnds) {
         let mut value = field.unfolded(ends);
         match change {
             Change::Respelled => value = meaning::addresses(name, &value).unwrap_or(value),
-            // Another value is a clean one as well.
+            // A new value contains none of these characters.
             Change::Rewritten => value.retain(|&octet| ends_for_some(octet)),
             Change::Refolded | Change::Renamed(_) | Change::Removed => {}
         }

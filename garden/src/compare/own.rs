@@ -1,15 +1,16 @@
-//! What a server put into a message by itself, taken away again.
+//! Removes what a server itself has put into a message.
 
 use super::learn::{FieldPlace, Learned};
 use super::outcome::{OfCase, words};
 use super::text::{Field, LineEnds, Text, ends_for_some, unfolded};
 
-/// Takes from a message what this server is known to have put on it, and gives the rest with the text of Return-Path or of
-/// the first line of the mailbox, where that was on top.
+/// Removes from a message what this server is known to add. Also returns the text of Return-Path, or of the first line
+/// of a mailbox file, if that was on top.
 ///
-/// Only from the top and in the learned order; of what is completed one line at the learned place, and none that the sender
-/// wrote word for word: a field of the same name further down, or one that some server makes of text, is not the server's.
-/// Nor is one on top with a CR, an LF or a NUL within: somebody else has written in it.
+/// Fields are removed only from the top and in the learned order. Of a completed field one line is removed, at the
+/// learned place, and only if the sender did not write exactly that line: a field of the same name further down, or one
+/// that some server made from text, is not the server's own. Neither is one on top that contains a CR, LF or NUL,
+/// because somebody else has written into it.
 pub(super) fn without_own(
     mut text: Text,
     ends: LineEnds,
@@ -35,7 +36,7 @@ pub(super) fn without_own(
                 && !(addition.is_completion && is_own_word(field, &of_case.words))
         });
         if let Some(index) = found {
-            // Of one name there is one, wherever it was seen.
+            // A field is added once, although it may have been seen at several places.
             let name = &learned.additions[index].name;
             for (dropped, addition) in is_dropped.iter_mut().zip(&learned.additions) {
                 *dropped |= addition.name == *name && addition.is_completion;
@@ -80,7 +81,7 @@ pub(super) fn without_own(
     let mut hidden = of_case.sent.iter().map(|message| hidden_lines(&message.octets, ends)).max().unwrap_or(0);
     if hidden > 0 {
         let mut kept = Vec::with_capacity(text.body.len());
-        // What is added stands behind the last of them at most.
+        // Added fields are at most behind the last of these lines.
         hidden += 1;
         for line in text.body.split_inclusive(|&octet| octet == b'\n') {
             if hidden > 0 && Text::parse(line, ends).fields.iter().any(|field| drops(field, &FieldPlace::Bottom)) {
@@ -94,16 +95,16 @@ pub(super) fn without_own(
     (text, sender)
 }
 
-/// How many lines of a header are taken for text: in a mailbox an LF LF within a header looks like its end, and what a server
-/// adds stands where it saw the end.
+/// How many lines of a header may be taken for text: in a mailbox, an LF LF within a header looks like its end, and the
+/// server adds its fields where it saw the end.
 fn hidden_lines(message: &[u8], ends: LineEnds) -> usize {
     let header = Text::parse(message, LineEnds::Wire).fields;
     let header: Vec<u8> = header.into_iter().flat_map(|field| field.octets).collect();
     memchr::memchr_iter(b'\n', &Text::parse(&header, ends).body).count()
 }
 
-/// Whether the line stands in what was sent, however it is spaced, and where a line may begin: `From: <a@b>` is not in
-/// `MAIL FROM: <a@b>`.
+/// Whether this line is part of what was sent, regardless of spaces, and at a place where a line may begin: `From:
+/// <a@b>` is not part of `MAIL FROM: <a@b>`.
 fn is_own_word(field: &Field, all: &[u8]) -> bool {
     let line = words(field.octets.trim_ascii_end());
     memchr::memmem::find_iter(all, &line).any(|at| at == 0 || !all[at - 1].is_ascii_graphic())

@@ -1,6 +1,7 @@
-//! Pairs of a relay and a receiver: what one passes on may be the end of data for the other, though each alone looks sound.
+//! Pairs of a relay and a receiver: what one passes on may be the end of data for the other, although each of them
+//! alone seems correct.
 //!
-//! Which pairs there are is computed from octets that were seen on the wire; each is then to be confirmed by a real chain.
+//! The pairs are computed from octets that were seen on the wire. Each is then to be confirmed by a real chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,24 +15,24 @@ use crate::case::escaped::escape;
 use crate::case::{Case, Part, Unit};
 use crate::observation::{Message, Observation, Place};
 
-/// A relay before a receiver, and a case to confirm it with.
+/// A relay in front of a receiver, and a case with which to confirm the pair.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Chain {
     /// The server that passes the octets on.
     pub relay: String,
-    /// The server that ends the data there.
+    /// The server that ends the data at these octets.
     pub receiver: String,
     /// The case that is sent to the relay.
     pub case: String,
-    /// The octets that go through, as text: see [`crate::case::escaped`].
+    /// The octets that get through, as text: see [`crate::case::escaped`].
     pub variant: String,
 }
 
-/// The chains to confirm: the relay puts on the wire, within a message, octets at which the receiver ended the data when it
-/// got them itself.
+/// The chains to confirm: the relay sends, within a message, octets at which the receiver ended the data when it got
+/// them directly.
 ///
-/// Each case comes with what was observed of it, where it was passed on and where it was received, and with its judgement.
-/// The receiver is judged by what it made of those very octets, in whichever case they were sent to it.
+/// Each case comes with its observations, of servers that passed it on and of servers that received it, and with its
+/// judgement. A receiver is judged by what it did with exactly these octets, in whichever case they were sent to it.
 pub fn chains<'a>(cases: impl Iterator<Item = (&'a Case, &'a [Observation], &'a Judgement)> + Clone) -> Vec<Chain> {
     let mut enders: BTreeMap<Vec<u8>, BTreeSet<&str>> = BTreeMap::new();
     for (case, _, judgement) in cases.clone() {
@@ -64,9 +65,9 @@ pub fn chains<'a>(cases: impl Iterator<Item = (&'a Case, &'a [Observation], &'a 
     chains.into_iter().collect()
 }
 
-/// Judges a chain that was held: what came out at the receiver, against what the relay alone put on the wire.
+/// Judges a chain that was held: what came out at the receiver, compared with what the relay alone sent.
 ///
-/// A relay that makes two messages of one by itself is no finding about the pair, therefore.
+/// So a relay that makes two messages of one is not a finding about the pair.
 pub fn judge_chain(
     case: &Case,
     relayed: &Observation,
@@ -77,7 +78,7 @@ pub fn judge_chain(
     let knowledge = Knowledge::new(case, Some(relayed), None);
     let mut before = Outcome::seen(case, &knowledge.of_case, relayed, relay);
     let after = Outcome::seen(case, &knowledge.of_case, came_out, &relay.then(receiver));
-    // Who answers is the relay, both times; what it says of the second session is not the receiver's.
+    // In both sessions the relay answers; what it says in the second one does not come from the receiver.
     before.steps = None;
     let found = differences(&knowledge, &before, &after);
     let stand = if found.is_empty() {
@@ -90,7 +91,7 @@ pub fn judge_chain(
     Verdict { server: came_out.server.clone(), stand }
 }
 
-/// What a case means to end the data with, if it is not what ends it everywhere: the octets in front of its tail.
+/// The octets with which a case tries to end the data in front of its tail, unless they are the standard end.
 fn variant(case: &Case) -> Option<Vec<u8>> {
     let octets = case.units.iter().find_map(|unit| match unit {
         Unit::Send { part: Part::End, octets } => Some(octets.clone()),

@@ -1,4 +1,4 @@
-//! Looks again: a difference that does not come each time is none that one can work with.
+//! Repeats sessions: a difference that does not come each time cannot be worked with.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +9,33 @@ use super::{Expected, Judgement, Learned, judge_against};
 use crate::case::Case;
 use crate::observation::{Observation, Servers};
 
-/// How often a difference is looked for again.
+/// How many times a difference is looked for again.
 pub const TIMES: usize = 3;
 
 /// How steady a difference is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steadiness {
-    /// The server that stands apart.
+    /// The server that differs.
     pub server: String,
-    /// In how many of three sessions, held alone, it stood apart in the same class.
+    /// In how many of three sessions, held alone, it differed in the same class.
     pub again: usize,
-    /// What was observed last where it was another: what the server does at other times.
+    /// The last observation in which it did not, if there is one.
     pub otherwise: Option<Observation>,
 }
 
 impl Steadiness {
-    /// Whether it is a finding.
+    /// Whether it differed each time.
     pub const fn is_steady(&self) -> bool {
         self.again == TIMES
     }
 }
 
-/// Holds the case again, three times, with each server that stands apart in this judgement, and judges it each time among
-/// the others as they were observed.
+/// Repeats the case three times with each server that differs in this judgement, and judges it each time together with
+/// the first observations of the others.
 ///
 /// # Errors
 ///
-/// As of [`Servers::hold`].
+/// Those of [`Servers::hold`].
 pub fn confirm(
     servers: &mut dyn Servers,
     case: &Case,
@@ -53,13 +53,13 @@ pub fn confirm(
     Ok(weigh(case, observations, learned, expected, judgement, &again))
 }
 
-/// The servers that stand apart in this judgement.
+/// The servers that differ in this judgement.
 pub fn standing_apart(judgement: &Judgement) -> impl Iterator<Item = &str> {
     judgement.verdicts.iter().filter(|verdict| verdict.class().is_some()).map(|verdict| verdict.server.as_str())
 }
 
-/// Says of each server that stands apart how often it did so [`TIMES`] times more: `again` has what was observed then, by
-/// server. It is judged each time among the others as they were observed first.
+/// Says of each server that differs how often it did so in [`TIMES`] more sessions. `again` has their observations by
+/// server. Each is judged together with the first observations of the others.
 pub fn weigh(
     case: &Case,
     observations: &[&Observation],

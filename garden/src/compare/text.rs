@@ -1,6 +1,7 @@
-//! Messages as octets: line ends, header fields, dots; and what a case sends if it is read as the standard has it.
+//! Messages as octets: line ends, header fields, dots; and what a case sends according to the standard.
 //!
-//! Nothing here is repaired: whatever can be told apart stays apart, and every octet is in some field or in the body.
+//! Nothing is repaired here: whatever can be distinguished stays distinct, and every octet is in a field or in the
+//! body.
 
 use std::borrow::Cow;
 
@@ -13,46 +14,46 @@ use crate::case::{Case, Unit};
 pub enum LineEnds {
     /// CRLF and nothing else, as on the wire (RFC 5321, 2.3.8).
     Wire,
-    /// LF, with a CR before it or without: files keep lines in either way.
+    /// LF, with or without a CR before it, because files may have either.
     Mailbox,
 }
 
-/// A message, parted.
+/// A message, split into header and body.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Text {
     /// Up to the first empty line.
     pub fields: Vec<Field>,
-    /// From the first empty line on, that line included; nothing where there is none.
+    /// From the first empty line on, including that line; empty if there is none.
     pub body: Vec<u8>,
 }
 
-/// A field of a header, or a line in the place of one.
+/// A field of a header, or a line in place of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// In small letters, without spaces behind it; `from ` for the first line of a mailbox file of that kind; empty where
-    /// the line is no field.
+    /// Its name in lower case, without trailing spaces; `from ` for the first line of a mailbox file; empty if the line
+    /// is not a field.
     pub name: String,
-    /// All of it: name, colon, lines, ends of lines.
+    /// The whole field: name, colon, lines, ends of lines.
     pub octets: Vec<u8>,
 }
 
 impl Field {
-    /// What is behind the colon, without white space around it.
+    /// The text behind the colon, without white space around it.
     pub fn value(&self) -> &[u8] {
         let from = self.octets.iter().position(|&octet| octet == b':').map_or(0, |at| at + 1);
         self.octets[from..].trim_ascii()
     }
 
-    /// Its name as it was written, but in small letters, the colon included.
+    /// Its name with the colon, as it was written but in lower case.
     pub(super) fn label(&self) -> Vec<u8> {
         let colon = self.octets.iter().position(|&octet| octet == b':').map_or(0, |at| at + 1);
         self.octets[..colon].to_ascii_lowercase()
     }
 
-    /// All that is behind the colon, without the end of its last line, and one space wherever there is white space.
+    /// The text behind the colon, without the end of its last line, with a single space for each run of white space.
     ///
-    /// That is spaces, tabs, and ends of lines that one of those follows. A CR or an LF alone is none, at whichever place:
-    /// for some servers it ends the field.
+    /// White space means spaces, tabs, and line ends that are followed by one of these. A bare CR or LF is not white
+    /// space anywhere: for some servers it ends the field.
     pub(super) fn unfolded(&self, ends: LineEnds) -> Vec<u8> {
         let from = self.octets.iter().position(|&octet| octet == b':').map_or(0, |at| at + 1);
         unfolded(&self.octets[from..], ends)
@@ -60,7 +61,7 @@ impl Field {
 }
 
 impl Text {
-    /// Parts a message whose lines end so. In a mailbox every CRLF is made an LF first.
+    /// Splits a message whose lines end in this way. In a mailbox every CRLF is first made an LF.
     pub fn parse(octets: &[u8], ends: LineEnds) -> Self {
         let octets = canonical(octets, ends);
         let mut fields: Vec<Field> = Vec::new();
@@ -82,7 +83,7 @@ impl Text {
         Self { fields, body: Vec::new() }
     }
 
-    /// The message again.
+    /// The octets of the message.
     pub fn octets(&self) -> Vec<u8> {
         let mut octets = Vec::new();
         for field in &self.fields {
@@ -103,8 +104,8 @@ impl Text {
     }
 }
 
-/// As they are compared: in a mailbox, CRLF is LF, however many CRs there are. Some write LF for CRLF there and some do not:
-/// of CR CRLF the ones keep CRLF, and what is told apart has to be the same for both.
+/// Octets in a form for comparison: in a mailbox, any number of CRs followed by LF is an LF. Some servers write LF for
+/// CRLF there and some do not, so of CR CRLF some keep a CRLF; the result has to be the same for both.
 pub fn canonical(octets: &[u8], ends: LineEnds) -> Cow<'_, [u8]> {
     if ends == LineEnds::Wire {
         return Cow::Borrowed(octets);
@@ -121,7 +122,7 @@ pub fn canonical(octets: &[u8], ends: LineEnds) -> Cow<'_, [u8]> {
     Cow::Owned(replaced)
 }
 
-/// A value of a field with one space wherever there is white space: see [`Field`].
+/// A value with a single space for each run of white space: see [`Field`].
 pub(super) fn unfolded(value: &[u8], ends: LineEnds) -> Vec<u8> {
     let end = end_of(ends);
     let value = with_replaced(value.strip_suffix(end).unwrap_or(value), end, b" ");
@@ -129,7 +130,7 @@ pub(super) fn unfolded(value: &[u8], ends: LineEnds) -> Vec<u8> {
     words.collect::<Vec<_>>().join(&b' ')
 }
 
-/// Whether there is something in it that may be the end of a line or of a text, for it is not written in a value.
+/// Whether this octet may end a line or a text for some reader.
 pub(super) const fn ends_for_some(octet: u8) -> bool {
     matches!(octet, b'\r' | b'\n' | 0)
 }
@@ -158,12 +159,13 @@ pub fn with_replaced(octets: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
     replaced
 }
 
-/// Where these octets are in those for the first time.
+/// The position of the first occurrence.
 pub fn find(octets: &[u8], what: &[u8]) -> Option<usize> {
     memmem::find(octets, what)
 }
 
-/// What stood on the wire between the reply to DATA and the final dot, dots taken away where lines begin (RFC 5321, 4.5.2).
+/// The text of what was on the wire between the reply to DATA and the final dot, with stuffed dots removed at the
+/// beginning of lines (RFC 5321, 4.5.2).
 pub fn unstuffed(octets: &[u8], ends: LineEnds) -> Vec<u8> {
     let end = match end_of_data(octets) {
         Some((text, _)) => text,
@@ -180,7 +182,7 @@ pub fn unstuffed(octets: &[u8], ends: LineEnds) -> Vec<u8> {
     text
 }
 
-/// Where the text ends and where the octets behind the final dot begin, as the standard has it.
+/// Where the text ends, and where the octets behind the final dot begin, according to the standard.
 fn end_of_data(octets: &[u8]) -> Option<(usize, usize)> {
     if octets.starts_with(b".\r\n") {
         return Some((0, 3));
@@ -207,26 +209,26 @@ fn name(line: &[u8], is_first: bool) -> String {
     String::from_utf8_lossy(name).to_ascii_lowercase()
 }
 
-/// A message that a case sends, if its octets are read as the standard has it: data ends at CRLF `.` CRLF and nowhere else.
+/// A message in a case, read as the standard says: data ends at CRLF `.` CRLF and nowhere else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// The argument of MAIL FROM, brackets and parameters included.
     pub sender: Vec<u8>,
-    /// How many RCPT TO there were.
+    /// The number of RCPT TO commands.
     pub recipients: usize,
-    /// The text, dots taken away.
+    /// The text without stuffed dots.
     pub octets: Vec<u8>,
-    /// Whether it is ended.
+    /// Whether its end was sent.
     pub is_ended: bool,
 }
 
-/// The messages that a case sends, read so, placeholders in them. One that is not ended is there as well: a server that
-/// ends it elsewhere is to be compared with it.
+/// The messages in a case, with placeholders. One without an end is included, because a server that ends it elsewhere
+/// has to be compared with it.
 pub fn sent(case: &Case) -> Vec<Sent> {
     sent_in(&octets_of(case))
 }
 
-/// The same of octets.
+/// The same for octets.
 pub fn sent_in(octets: &[u8]) -> Vec<Sent> {
     let mut rest = octets;
     let mut messages = Vec::new();
@@ -260,7 +262,7 @@ pub fn sent_in(octets: &[u8]) -> Vec<Sent> {
     messages
 }
 
-/// All that a case sends, in one piece.
+/// Everything that a case sends, in one piece.
 pub fn octets_of(case: &Case) -> Vec<u8> {
     let mut octets = Vec::new();
     for unit in &case.units {
@@ -271,8 +273,8 @@ pub fn octets_of(case: &Case) -> Vec<u8> {
     octets
 }
 
-/// What a text says of a second transaction inside of it: senders of MAIL FROM at the beginning of what some server may
-/// take for a line, and the subjects behind those.
+/// What a text contains of a second transaction: the senders of MAIL FROM at the beginning of anything that some server
+/// may take for a line, and the subjects behind those.
 pub fn embedded(octets: &[u8]) -> Embedded {
     let mut embedded = Embedded::default();
     for line in octets.split(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
@@ -294,7 +296,7 @@ pub struct Embedded {
     pub subjects: Vec<Vec<u8>>,
 }
 
-/// What is between the brackets, or before the first space where there are none.
+/// The text between the brackets, or before the first space if there are none.
 pub fn address(argument: &[u8]) -> &[u8] {
     let argument = argument.trim_ascii();
     match (argument.strip_prefix(b"<"), find(argument, b">")) {

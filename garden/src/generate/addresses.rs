@@ -1,4 +1,4 @@
-//! Forms of addresses, in MAIL and in RCPT, and parameters behind them.
+//! Forms of addresses in MAIL and RCPT, and parameters behind them.
 
 use super::draft::Draft;
 use crate::case::Case;
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Senders: what stands behind `MAIL FROM:`.
+/// Senders: the text behind `MAIL FROM:`.
 const MAIL: &[(&str, &[u8])] = &[
     ("null", b"<>"),
     ("blank-null", b"< >"),
@@ -97,7 +97,7 @@ const MAIL: &[(&str, &[u8])] = &[
     ("utf8-domain", b"<sender@cli\xc3\xa9nt.example>"),
 ];
 
-/// Recipients: what stands behind `RCPT TO:`.
+/// Recipients: the text behind `RCPT TO:`.
 const RCPT: &[(&str, &[u8])] = &[
     ("null", b"<>"),
     ("space", b" <__DEST__>"),
@@ -184,7 +184,7 @@ const VERBS: &[(&str, &[u8])] = &[
     ("tab-parameter", b"MAIL FROM:<__SOURCE__>\tSIZE=1000\r\n"),
 ];
 
-/// What a client calls itself.
+/// Names by which a client introduces itself.
 const HELLOS: &[(&str, &[u8])] = &[
     ("lower-case", b"ehlo client.example"),
     ("no-name", b"EHLO"),
@@ -214,7 +214,7 @@ const RECIPIENTS: &[(&str, &[&[u8]])] = &[
     ("list-in-brackets", &[b"RCPT TO:<__DEST__,__DEST2__>\r\n"]),
 ];
 
-/// Local parts and domains at their limits (RFC 5321, 4.5.3.1).
+/// Local parts and domains at the limits of their lengths (RFC 5321, 4.5.3.1).
 fn lengths() -> Vec<(&'static str, String, String)> {
     let domain = |length: usize| {
         let labels: String = (1..=length).map(|at| if at % 60 == 0 && at < length { '.' } else { 'd' }).collect();

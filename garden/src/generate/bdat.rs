@@ -1,4 +1,4 @@
-//! Messages in chunks (RFC 3030), where no dot is transparent and no line ends the text.
+//! Messages in chunks (RFC 3030), in which no dot is special and no line ends the text.
 
 use super::draft::{Draft, expect, forged, quit, send};
 use crate::case::{Case, Part, Unit};
@@ -13,12 +13,12 @@ fn case(name: &str, draft: &Draft, units: Vec<Unit>) -> Case {
     Case { name: format!("bdat/{name}"), units: [draft.envelope(), units, quit()].concat() }
 }
 
-/// BDAT with its octets, the last or not.
+/// BDAT with its octets; the flag says whether it is the last chunk.
 fn chunk(octets: &[u8], is_last: bool) -> Vec<Unit> {
     announced(&octets.len().to_string(), octets, is_last)
 }
 
-/// BDAT that announces this, with these octets.
+/// BDAT that announces this size, with these octets.
 fn announced(size: &str, octets: &[u8], is_last: bool) -> Vec<Unit> {
     let last = if is_last { " LAST" } else { "" };
     vec![send(Part::Data, format!("BDAT {size}{last}\r\n").as_bytes()), send(Part::Body, octets)]
@@ -33,7 +33,7 @@ fn contents() -> Vec<Case> {
     let text = |text: &[u8]| Draft::new().text(&[b"The text of __TOKEN__", text].concat());
     let binary = |draft: Draft| draft.mail(b"MAIL FROM:<__SOURCE__> BODY=BINARYMIME\r\n");
     let [mail, _, data, message] = forged();
-    // The octets are counted, so that nothing may stand in them whose length is not known here, as that of a recipient.
+    // The octets are counted, so nothing in them may have a length that is unknown here, such as a recipient.
     let session = [&b"\r\n.\r\n"[..], &mail, b"RCPT TO:<postmaster>\r\n", &data, &message].concat();
     let drafts = [
         ("plain", text(b".\r\n")),
@@ -58,7 +58,7 @@ fn contents() -> Vec<Case> {
     drafts.iter().map(|(name, draft)| case(&format!("one/{name}"), draft, chunk(&draft.content(), true))).collect()
 }
 
-/// The message in several chunks, chunks that are none, and DATA between.
+/// The message in several chunks, malformed chunks, and DATA between chunks.
 fn commands() -> Vec<Case> {
     let draft = Draft::new();
     let content = draft.content();
@@ -118,7 +118,7 @@ fn commands() -> Vec<Case> {
                 send(Part::Body, &content),
             ]],
         ),
-        // What is more than announced is commands.
+        // What exceeds the announced size is read as commands.
         ("more-than-announced", vec![chunk(&content, true), forged_session()]),
         (
             "lf",

@@ -1,12 +1,12 @@
-//! Clean mails, of which no server should make anything else than of others.
+//! Clean mails, which a server should treat like all others.
 //!
-//! What is learned from is in [`crate::compare::controls`], and these are others on purpose: they are judged with what was
-//! learned. A mail that one has learned from is explained by what was learned of it, whatever came of it.
+//! These are others than those in [`crate::compare::controls`], from which servers are learned. They are judged with
+//! what was learned. A mail that was learned from would always be explained by that, whatever the server did.
 
 use super::draft::Draft;
 use crate::case::Case;
 
-/// Clean mails, and one for each field that servers are known to add where it is missing.
+/// Clean mails, and one for each field that servers are known to add if it is missing.
 pub fn controls() -> Vec<Case> {
     let mut cases = vec![
         Draft::new().case("controls/clean/plain"),

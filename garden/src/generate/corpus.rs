@@ -1,4 +1,4 @@
-//! Cases from what lies in files: payloads, raw sessions, cases of this project's `tests/hostile`, and ordinary mails.
+//! Cases from files: payloads, raw sessions, cases of this project's `tests/hostile`, and ordinary mails.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ use crate::payload::{self, Assignments, HEADING};
 mod parts;
 use parts::Parts;
 
-/// What a folder has.
+/// The cases of a folder.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    /// The cases, in the order of the names of their files.
+    /// The cases, in the order of their file names.
     pub cases: Vec<Case>,
-    /// The files of which no case is made, and why.
+    /// The files without a case, and why.
     pub left_out: Vec<(PathBuf, String)>,
 }
 
-/// The cases of all files in a folder and the folders in it: see [`file()`]. Each is called by its path in the folder.
+/// The cases of all files in a folder and its subfolders: see [`file()`]. Each is named by its path in the folder.
 ///
 /// # Errors
 ///
@@ -56,12 +56,13 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The cases of a file with this name. What begins with the heading of a payload is one; `.eml` is an ordinary mail; `.txt` with
-/// lines that begin with `> ` is a case of `tests/hostile`; anything else is what a client sends, octet by octet.
+/// The cases of a file with this name. If it begins with the heading of a payload, it is one. `.eml` is an ordinary
+/// mail, and `.txt` with lines that begin with `> ` is a case of `tests/hostile`. Anything else is what a client sends,
+/// octet by octet.
 ///
 /// # Errors
 ///
-/// Why no case is made of it.
+/// Why no case can be made of it.
 pub fn file(name: &str, octets: &[u8]) -> Result<Vec<Case>, String> {
     if octets.len() > LARGEST {
         return Err(format!("more than {LARGEST} octets"));
@@ -77,7 +78,7 @@ pub fn file(name: &str, octets: &[u8]) -> Result<Vec<Case>, String> {
             session(&format!("hostile/{}", word(stem)), &hostile(octets)?)
         }
         _ => {
-            // Inputs of this project's fuzzing have a digit in front, which chooses a configuration.
+            // Inputs of this project's fuzzing begin with a digit that chooses a configuration.
             let sent = match octets {
                 [b'0'..=b'9', sent @ ..] => sent,
                 sent => sent,
@@ -90,14 +91,14 @@ pub fn file(name: &str, octets: &[u8]) -> Result<Vec<Case>, String> {
 
 const LARGEST: usize = 1 << 20;
 
-/// The text as it can stand in the name of a case.
+/// The text in a form for the name of a case.
 fn word(text: &str) -> String {
     text.chars().map(|character| if character.is_ascii_graphic() { character } else { '_' }).collect()
 }
 
-/// A session of which nothing is known but what is sent: command by command, text as one piece, and a reply waited for
-/// wherever one comes if the server takes everything. Each text gets a field with the token in front. Addresses that this
-/// project's tests have become those of the server.
+/// A session of which only the client's octets are known. It is sent command by command, each text as one piece, and
+/// waits for a reply wherever one comes if the server accepts everything. Each text gets a field with the token in
+/// front. Addresses in this project's tests are replaced by those of the server.
 pub fn session(name: &str, sent: &[u8]) -> Case {
     let sent = OWN.iter().fold(sent.to_vec(), |sent, (from, to)| replaced(&sent, from, to));
     let (mut guide, mut units, mut rest) = (Guide::new(), Vec::new(), sent.as_slice());
@@ -115,7 +116,7 @@ pub fn session(name: &str, sent: &[u8]) -> Case {
     Case { name: name.to_owned(), units }
 }
 
-/// Addresses that this project's tests send to, and what stands for those of whoever is tested.
+/// Addresses in this project's tests, and the placeholders that replace them.
 const OWN: [(&str, &str); 2] = [("fred@mx.example", "__DEST__"), ("mx.example", "__HOST__")];
 
 fn replaced(octets: &[u8], from: &str, to: &str) -> Vec<u8> {
@@ -136,12 +137,12 @@ fn replaced(octets: &[u8], from: &str, to: &str) -> Vec<u8> {
     changed
 }
 
-/// What the `>` lines of a case of `tests/hostile` send: `\r \n \t \0 \xHH \\`, and `<x*70>` for `x` 70 times.
+/// The octets of the `>` lines of a case of `tests/hostile`: `\r \n \t \0 \xHH \\`, and `<x*70>` for 70 times `x`.
 fn hostile(octets: &[u8]) -> Result<Vec<u8>, String> {
     let text = str::from_utf8(octets).map_err(|_| "no text".to_owned())?;
     let mut sent = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        // What follows is what comes of it.
+        // What follows is the expected outcome.
         if line.starts_with("= ") {
             break;
         }
@@ -155,7 +156,7 @@ fn hostile(octets: &[u8]) -> Result<Vec<u8>, String> {
     Ok(sent)
 }
 
-/// The line with each `<x*70>` written out.
+/// Expands each `<x*70>` in the line.
 fn repeated(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line;
@@ -177,7 +178,7 @@ fn repeated(line: &str) -> String {
     text
 }
 
-/// What is repeated, how often, and how long what says so is, if the text begins with it.
+/// The repeated text, how many times it is repeated, and the length of the notation, if the text begins with it.
 fn repetition(text: &str) -> Option<(&str, usize, usize)> {
     let end = text.find('>')?;
     let (what, times) = text[1..end].split_once('*')?;
@@ -186,12 +187,12 @@ fn repetition(text: &str) -> Option<(&str, usize, usize)> {
     is_one.then_some((what, times, end + 1))
 }
 
-/// An ordinary mail as a client sends it: what a delivery wrote into it taken away, what a client adds where it is missing
-/// added, the token in its Subject and as the last line of its text.
+/// An ordinary mail as a client sends it: without what a delivery added, with what a client adds if it is missing, and
+/// with the token in its Subject and as the last line of its text.
 ///
 /// # Errors
 ///
-/// Why it is no ordinary mail: what it has in it that a client does not send to every server.
+/// Why it is not an ordinary mail: it contains something that a client does not send to every server.
 pub fn mail(name: &str, octets: &[u8]) -> Result<Case, String> {
     let text = octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets);
     let mut lines: Vec<&[u8]> = text.strip_suffix(b"\n").unwrap_or(text).split(|octet| *octet == b'\n').collect();
@@ -218,13 +219,13 @@ pub fn mail(name: &str, octets: &[u8]) -> Result<Case, String> {
         let dot: &[u8] = if line.starts_with(b".") { b"." } else { b"" };
         [dot, line, b"\r\n"].concat()
     });
-    // Behind the last part of several, or in what is encoded, it would be none of the text.
+    // Behind the last of several parts, or in encoded text, the token would not be part of the text.
     let token: &[u8] = if parts == Parts::None { b"__TOKEN__\r\n" } else { b"" };
     let text = transparent.chain(token.iter().copied()).collect::<Vec<u8>>();
     Ok(draft.text(&text).case(name))
 }
 
-/// The fields of a header as a client sends them, each with its folded lines and ends.
+/// The fields of a header in the form in which a client sends them, with their folded lines and ends.
 fn fields(lines: &[&[u8]]) -> Result<Vec<Vec<u8>>, String> {
     let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
     for line in lines {
@@ -285,10 +286,10 @@ fn fields(lines: &[&[u8]]) -> Result<Vec<Vec<u8>>, String> {
     Ok(fields.into_iter().map(|(_, field)| field).collect())
 }
 
-/// Where servers begin to think that it goes in circles.
+/// From this many hops on, servers suspect a loop.
 const MOST_HOPS: usize = 15;
 
-/// What a delivery or a mail program writes, and what a client takes away before it sends.
+/// Fields that a delivery or a mail program adds, and that a client removes before sending.
 const OF_A_DELIVERY: &[&str] = &[
     "return-path",
     "delivered-to",
@@ -314,7 +315,7 @@ const OF_A_DELIVERY: &[&str] = &[
     "x-spam-checker-version",
 ];
 
-/// Fields that come once at most (RFC 5322, 3.6), and what is put in where one is missing that each mail has.
+/// Fields that may occur once (RFC 5322, 3.6), and for those that every mail has the value if they are missing.
 const ONCE: &[(&str, &str)] = &[
     ("date", "Date: Mon, 02 Nov 2026 10:20:30 +0000\r\n"),
     ("from", "From: Sender <sender@client.example>\r\n"),
@@ -452,7 +453,7 @@ mod tests {
         assert!(gathered.left_out[0].1.contains(r"\xff"));
     }
 
-    /// Each input of this project's fuzzing and each of its hostile cases is a case.
+    /// Every input of this project's fuzzing and every hostile case becomes a case.
     #[test]
     fn the_corpora_of_this_project_are_cases() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -1,18 +1,18 @@
-//! A mail as the tables make it: an ordinary one, of which they change what they are about.
+//! An ordinary mail, which the tables modify where they need to.
 
 use std::time::Duration;
 
 use crate::case::{Case, Part, Unit};
 
-/// A mail in its parts, from which a case is made.
+/// The parts of a mail, from which a case is made.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     hello: Vec<u8>,
     mail: Vec<u8>,
     recipients: Vec<Vec<u8>>,
-    /// Lines, or what stands in their place, ends included.
+    /// Lines of the header, or something in their place, with their ends.
     header: Vec<Vec<u8>>,
-    /// The empty line in front included.
+    /// The body, including the empty line in front of it.
     body: Vec<u8>,
     end: Vec<u8>,
     tail: Tail,
@@ -21,24 +21,24 @@ pub(super) struct Draft {
 /// What follows the end of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tail {
-    /// QUIT, when the end is answered.
+    /// QUIT, after the end is answered.
     None,
-    /// A second message, all in one piece with the first.
+    /// A second message, in one piece with the first.
     Blob,
-    /// A second message, command by command, with a time for the server to answer in after each.
+    /// A second message, command by command, with a pause after each for the server's answer.
     Paced,
 }
 
-/// The sender of a second message that stands behind what is no end of the first, in the envelope and in the header.
+/// The sender, in envelope and header, of a second message behind something that does not end the first.
 pub const FORGED_SENDER: &str = "forged@client.example";
-/// The subject of such a message.
+/// The subject of that second message.
 pub const FORGED_SUBJECT: &str = "forged __TOKEN__";
-/// The subject of any other message.
+/// The subject of all other messages.
 pub const SUBJECT: &str = "case __TOKEN__";
 
-/// How long a server may take to answer what it has taken for an end.
+/// How long a server has to answer what it took for an end.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
-/// How long it may take for a command behind.
+/// How long it has to answer a command behind that.
 const NEXT_PAUSE: Duration = Duration::from_millis(150);
 
 impl Draft {
@@ -76,25 +76,25 @@ impl Draft {
         Self { recipients: lines.iter().map(|line| line.to_vec()).collect(), ..self }
     }
 
-    /// Another line below the header.
+    /// Adds a line at the end of the header.
     pub(super) fn line(mut self, line: &[u8]) -> Self {
         self.header.push(line.to_vec());
         self
     }
 
-    /// Another line above the header.
+    /// Adds a line at the beginning of the header.
     pub(super) fn first_line(mut self, line: &[u8]) -> Self {
         self.header.insert(0, line.to_vec());
         self
     }
 
-    /// Takes the line away that has this name.
+    /// Removes the line with this name.
     pub(super) fn without(mut self, name: &str) -> Self {
         self.header.retain(|line| !line.starts_with(format!("{name}: ").as_bytes()));
         self
     }
 
-    /// Puts this line in place of the one with its name.
+    /// Replaces the line with its name by this one.
     pub(super) fn instead(mut self, name: &str, line: &[u8]) -> Self {
         for old in &mut self.header {
             if old.starts_with(format!("{name}: ").as_bytes()) {
@@ -104,12 +104,12 @@ impl Draft {
         self
     }
 
-    /// No header but these lines.
+    /// Replaces the header by these lines.
     pub(super) fn header(self, lines: &[&[u8]]) -> Self {
         Self { header: lines.iter().map(|line| line.to_vec()).collect(), ..self }
     }
 
-    /// The header, and the empty line behind it, have LF for CR LF.
+    /// Uses LF instead of CR LF in the header and in the empty line behind it.
     pub(super) fn lf_header(mut self) -> Self {
         for line in &mut self.header {
             *line = with_lf(line);
@@ -120,22 +120,22 @@ impl Draft {
         self
     }
 
-    /// The text, with an empty line in front, which it does not bring.
+    /// Sets the text; an empty line is put in front of it.
     pub(super) fn text(self, text: &[u8]) -> Self {
         self.body([b"\r\n", text].concat())
     }
 
-    /// What is between header and end, with the empty line in front, if one is meant.
+    /// Sets everything between header and end, including the empty line in front, if there should be one.
     pub(super) fn body(self, body: Vec<u8>) -> Self {
         Self { body, ..self }
     }
 
-    /// What is meant to end the data, or not to.
+    /// Sets what should end the data, or should not.
     pub(super) fn end(self, end: &[u8]) -> Self {
         Self { end: end.to_vec(), ..self }
     }
 
-    /// What is meant to end the data, or not to.
+    /// What should end the data, or should not.
     pub(super) fn end_octets(&self) -> &[u8] {
         &self.end
     }
@@ -149,12 +149,12 @@ impl Draft {
         [&self.header.concat()[..], &self.body, &self.end].concat()
     }
 
-    /// The octets of the message alone, as BDAT has it.
+    /// The octets of the message without its end, for BDAT.
     pub(super) fn content(&self) -> Vec<u8> {
         [&self.header.concat()[..], &self.body].concat()
     }
 
-    /// The case, command by command.
+    /// The case, sent command by command.
     pub(super) fn case(&self, name: impl Into<String>) -> Case {
         let mut units = self.envelope();
         units.extend([send(Part::Data, b"DATA\r\n"), expect("354")]);
@@ -176,7 +176,7 @@ impl Draft {
         Case { name: name.into(), units }
     }
 
-    /// What comes before DATA, command by command.
+    /// Everything before DATA, command by command.
     pub(super) fn envelope(&self) -> Vec<Unit> {
         let mut units = vec![send(Part::Helo, &self.hello), expect("2"), send(Part::Mail, &self.mail), expect("2")];
         for line in &self.recipients {
@@ -185,7 +185,7 @@ impl Draft {
         units
     }
 
-    /// The message with its end, one piece.
+    /// The message with its end, in one piece.
     pub(super) fn text_units(&self) -> Vec<Unit> {
         let mut units: Vec<_> = self.header.iter().map(|line| send(Part::Header, line)).collect();
         let others = [(Part::Body, &self.body), (Part::End, &self.end)];
@@ -194,12 +194,12 @@ impl Draft {
     }
 }
 
-/// The end is answered, whatever with, and the session is over.
+/// Waits for any answer to the end, and ends the session.
 pub(super) fn quit() -> Vec<Unit> {
     vec![expect(""), send(Part::Quit, b"QUIT\r\n"), expect("")]
 }
 
-/// A second transaction: its commands, its message with the end.
+/// A second transaction: its commands, and its message with the end.
 pub(super) fn forged() -> [Vec<u8>; 4] {
     [
         format!("MAIL FROM:<{FORGED_SENDER}>\r\n").into_bytes(),
@@ -222,7 +222,7 @@ pub(super) fn expect(code: &str) -> Unit {
     Unit::Expect { code: code.to_owned() }
 }
 
-/// The octets with LF for each CR LF.
+/// The octets with LF in place of each CR LF.
 pub(super) fn with_lf(octets: &[u8]) -> Vec<u8> {
     let mut changed = Vec::with_capacity(octets.len());
     let mut rest = octets;

@@ -1,9 +1,9 @@
-//! What is taken for the end of a text: each of these with a second message behind it.
+//! Octets that some servers take for the end of a text, each with a second message behind them.
 
 use super::draft::{Draft, Tail};
 use crate::case::Case;
 
-/// Each variant, as one piece with what follows and with a pause behind it, below a header with either line end.
+/// Each variant, in one piece with what follows and with a pause behind it, and with either line end in the header.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, end) in VARIANTS {
@@ -16,17 +16,17 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Those of the short run: below an ordinary header.
+/// The cases for the short run, with an ordinary header.
 pub(super) fn short() -> Vec<Case> {
     cases().into_iter().filter(|case| case.name.ends_with("/crlf-header")).collect()
 }
 
-/// The text goes up to the variant, with no end of a line that is not the variant's.
+/// The text goes up to the variant, without any other line end.
 fn draft(end: &[u8]) -> Draft {
     Draft::new().text(b"The text of __TOKEN__ before").end(end)
 }
 
-/// Only CR LF `.` CR LF ends a text (RFC 5321, 4.1.1.4). `CRCRLF.CRLF` has it in it.
+/// Only CR LF `.` CR LF ends a text (RFC 5321, 4.1.1.4). `CRCRLF.CRLF` contains that.
 pub(super) const VARIANTS: &[(&str, &[u8])] = &[
     ("LF.LF", b"\n.\n"),
     ("LF.CRLF", b"\n.\r\n"),

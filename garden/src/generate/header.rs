@@ -1,4 +1,4 @@
-//! Headers that are odd, and fields that come twice.
+//! Unusual headers, and fields that occur twice.
 
 use super::draft::Draft;
 use crate::case::Case;
@@ -18,12 +18,12 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// A line that something follows, so that it is seen what becomes of that.
+/// A header in which another line follows this one, so that the effect on it is seen.
 fn with_line(line: &[u8]) -> Draft {
     Draft::new().line(line).line(b"X-Behind: next\r\n")
 }
 
-/// Lines with what they are called.
+/// Lines with their names.
 type Lines = &'static [(&'static str, &'static [u8])];
 
 const LINES: Lines = &[
@@ -73,7 +73,7 @@ const LINES: Lines = &[
     ("dkim", b"DKIM-Signature: v=1; a=rsa-sha256; d=client.example; s=x; h=from;\r\n bh=x; b=x\r\n"),
 ];
 
-/// Fields of every mail, written otherwise.
+/// Fields of every mail, written differently.
 const INSTEAD: &[(&str, Lines)] = &[
     (
         "From",
@@ -161,7 +161,8 @@ fn shapes() -> Vec<Case> {
     drafts.into_iter().map(|(name, draft)| draft.case(format!("header/shape/{name}"))).collect()
 }
 
-/// Fields of which there is to be one (RFC 5322, 3.6) twice, those of a delivery, and those that decide how a text is read.
+/// Two of each field that may occur once (RFC 5322, 3.6), of those that a delivery adds, and of those that determine
+/// how a text is read.
 pub(super) fn duplicates() -> Vec<Case> {
     let mut cases = Vec::new();
     for (field, value) in FIELDS {
@@ -173,7 +174,7 @@ pub(super) fn duplicates() -> Vec<Case> {
     cases
 }
 
-/// Those of the short run.
+/// The cases for the short run.
 pub(super) fn short() -> Vec<Case> {
     let known = ["From", "Date", "Message-ID", "Subject", "To", "Return-Path", "Delivered-To"];
     duplicates().into_iter().filter(|case| known.iter().any(|name| case.name == format!("duplicates/{name}"))).collect()
@@ -193,7 +194,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("MIME-Version", "1.0"),
     ("Content-Type", "text/html"),
     ("Content-Transfer-Encoding", "base64"),
-    // What a delivery writes, of which a message that is under way should have none.
+    // A delivery adds these; a message on its way should have none.
     ("Return-Path", "<second@other.example>"),
     ("Delivered-To", "__DEST__"),
     ("X-Original-To", "__DEST__"),

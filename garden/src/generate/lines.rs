@@ -1,4 +1,4 @@
-//! Lines at and beyond what a server has to take (RFC 5321, 4.5.3.1), dots in front of lines, and texts of odd shapes.
+//! Lines as long as a server has to accept (RFC 5321, 4.5.3.1) and longer, dots in front of lines, and unusual texts.
 
 use super::draft::{Draft, Tail, send};
 use super::end_of_data::VARIANTS;
@@ -11,7 +11,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(long_header(length).case(format!("lines/header/{length}")));
     }
     for &length in BUFFERS {
-        // The dot is within its line.
+        // The dot is within the line.
         let line = [&vec![b'x'; length][..], b".\r\n"].concat();
         let text = Draft::new().text(&[b"The text of __TOKEN__\r\n", &line[..]].concat()).end(b"").tail(Tail::Blob);
         cases.push(text.case(format!("lines/dot-at/{length}")));
@@ -24,11 +24,11 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// In octets, without the end of the line. 998 has to be taken.
+/// Lengths of lines in octets, without the line end. A server has to accept 998.
 const TEXT_LENGTHS: &[usize] = &[512, 997, 998, 999, 1000, 1001, 2000, 4096, 8192, 70_000];
-/// Sizes of what programs read a line into.
+/// Sizes of buffers into which programs read a line.
 const BUFFERS: &[usize] = &[510, 512, 998, 999, 1000, 1024, 2048, 4096, 8192, 65_536];
-/// In octets, with the end of the line. 512 has to be taken.
+/// Lengths of commands in octets, with the line end. A server has to accept 512.
 const COMMAND_LENGTHS: &[usize] = &[511, 512, 513, 1000, 1002, 2048, 8192];
 
 fn long_text(length: usize, octet: u8) -> Draft {
@@ -43,11 +43,11 @@ fn long_header(length: usize) -> Draft {
 fn long_commands(length: usize) -> Vec<Case> {
     let fill = |before: &str, behind: &str| {
         let filling = length - before.len() - behind.len();
-        // A domain of labels that are not too long, so that only the line is.
+        // A domain whose labels are not too long, so that only the line is.
         let labels: String = (1..=filling).map(|at| if at % 32 == 0 && at < filling { '.' } else { 'x' }).collect();
         format!("{before}{labels}{behind}").into_bytes()
     };
-    // A command that changes nothing, in front of an ordinary mail.
+    // A command without effect, in front of an ordinary mail.
     let mut noop = Draft::new().case(format!("lines/noop/{length}"));
     noop.units.splice(2..2, [send(Part::Helo, &fill("NOOP ", "\r\n")), Unit::Expect { code: String::new() }]);
     vec![
@@ -59,7 +59,7 @@ fn long_commands(length: usize) -> Vec<Case> {
     ]
 }
 
-/// Texts that a server takes as they are, but for the dots that make them transparent (RFC 5321, 4.5.2).
+/// Texts that a server takes as they are, except for stuffed dots (RFC 5321, 4.5.2).
 const SHAPES: &[(&str, &[u8])] = &[
     ("dots/two", b"The text of __TOKEN__\r\n..\r\nbehind\r\n"),
     ("dots/three", b"The text of __TOKEN__\r\n...\r\nbehind\r\n"),
@@ -88,11 +88,11 @@ fn odd_shapes() -> Vec<Case> {
         ("dots-long", long_text(998, b'.')),
     ];
     let mut cases: Vec<_> = no_text.into_iter().map(|(name, draft)| draft.case(format!("lines/{name}"))).collect();
-    // Each variant as the first octets of the text, without what it has in front of its dot.
+    // Each variant at the beginning of the text, without the part before its dot.
     for (name, end) in VARIANTS {
         let start = end.iter().position(|octet| *octet == b'.').unwrap_or_default();
         let draft = Draft::new().header(&[]).body(Vec::new()).end(&end[start..]).tail(Tail::Paced);
-        // Some differ only in what is cut off; `.` CR LF as the first line ends the text.
+        // Some become equal without that part, and `.` CR LF as the first line really ends the text.
         let case = draft.case(format!("lines/first/.{}", name.split_once('.').map_or(*name, |(_, behind)| behind)));
         if !cases.iter().any(|known| known.name == case.name) {
             cases.push(case);

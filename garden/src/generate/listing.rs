@@ -1,4 +1,4 @@
-//! What the command `payloads` shows and writes.
+//! The command `payloads`.
 
 use std::fs;
 use std::io::Write;
@@ -11,8 +11,8 @@ use crate::case::Case;
 use crate::oracle;
 use crate::payload::{self, EXTENSION, HEADING};
 
-/// Lists the sets, each with the number of its cases, if nothing is named; else the cases that the words name (see [`select`]),
-/// each with what the standard says of it.
+/// Without words lists the sets, each with the number of its cases; otherwise lists the cases that the words name (see
+/// [`select`]), each with what the standard says of it.
 ///
 /// # Errors
 ///
@@ -32,8 +32,8 @@ pub fn list(to: &mut impl Write, words: &[String], options: Options) -> Result<(
     Ok(())
 }
 
-/// Writes the cases that the words name as payload files into a folder, which is made if it is not there; all cases if nothing
-/// is named. A case `a/b` becomes `a/b.payload`; a file of that name is replaced. Returns how many were written.
+/// Writes the cases that the words name, or all cases, as payload files into a folder, which is made if it is missing.
+/// Case `a/b` becomes `a/b.payload` and replaces an existing file. Returns the number of files.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ fn text_of(case: &Case) -> String {
     format!("{HEADING}\n# RFC 5321: {}{units}", oracle::expected(case))
 }
 
-/// The name as a path that leads nowhere else.
+/// The name as a path within the folder.
 fn path_of(name: &str) -> PathBuf {
     let path = PathBuf::from(format!("{name}.{EXTENSION}"));
     let parts = path.components().map(|part| match part {

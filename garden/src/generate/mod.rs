@@ -1,7 +1,7 @@
-//! Makes cases: tables of what is known to be read differently, products over the parts of a mail, mutations, and what lies in
-//! folders.
+//! Makes cases: tables of what is known to be read in different ways, combinations of parts of a mail, mutations, and
+//! files in folders.
 //!
-//! Every message has its token in its Subject and in its text, as far as it has them.
+//! Every message has its token in its Subject and in its text, if it has these.
 
 mod addresses;
 mod bdat;
@@ -26,43 +26,43 @@ pub use mutations::mutation;
 
 use crate::case::Case;
 
-/// Cases that belong together, under the name that the command line has for them.
+/// A set of cases, with its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Set {
-    /// Clean mails, from which it is learned what a server does to any.
+    /// Clean mails of ordinary kinds.
     Controls,
-    /// What is taken for the end of a text.
+    /// Octets that may be taken for the end of a text.
     EndOfData,
     /// CR, LF, NUL, other control characters, eight bits.
     Octets,
-    /// Long lines, dots, texts of odd shapes.
+    /// Long lines, dots, unusual texts.
     Lines,
-    /// Odd headers.
+    /// Unusual headers.
     Header,
-    /// Fields that come twice.
+    /// Fields that occur twice.
     Duplicates,
     /// Forms of addresses, parameters, names of clients.
     Addresses,
-    /// Commands together, too early, out of order, in pieces.
+    /// Commands that are pipelined, too early, out of order, or in pieces.
     Pipelining,
     /// Messages in chunks.
     Bdat,
-    /// Every two alternatives of different parts.
+    /// Every combination of two alternatives of different parts.
     Pairs,
-    /// Cases of the other sets, changed at random.
+    /// Cases of the other sets with random changes.
     Mutations,
-    /// Some of end-of-data, octets and duplicates, for a run of a minute or two.
+    /// Some of end-of-data, octets and duplicates, for a run of one or two minutes.
     Short,
     /// All of them.
     All,
 }
 
-/// What a set depends on.
+/// Options for sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What the mutations are chosen by.
+    /// The seed of the mutations.
     pub seed: u64,
-    /// How many mutations there are.
+    /// The number of mutations.
     pub mutations: u64,
 }
 
@@ -73,7 +73,7 @@ impl Default for Options {
 }
 
 impl Set {
-    /// All of them, in the order in which they are listed.
+    /// All sets, in the order in which they are listed.
     pub const EVERY: [Self; 13] = [
         Self::Controls,
         Self::EndOfData,
@@ -109,7 +109,7 @@ impl Set {
         }
     }
 
-    /// What is in it, for a list of them.
+    /// What it contains, for a list.
     pub const fn about(self) -> &'static str {
         match self {
             Self::Controls => "clean mails, and one for each missing field",
@@ -174,12 +174,12 @@ impl FromStr for Set {
     }
 }
 
-/// The cases that mutations are made of, which [`mutation`] takes: the tables.
+/// The cases from the tables, which are the base of [`mutation`].
 pub fn mutation_base() -> Vec<Case> {
     let made = [Set::Pairs, Set::Mutations, Set::Short, Set::All];
     let tables = Set::EVERY.into_iter().filter(|set| !made.contains(set));
     let cases = tables.flat_map(|set| set.cases(Options::default()));
-    // What is large stays slow however it is changed, and of what has no token nothing is seen.
+    // Large cases are slow with any change, and without a token their messages cannot be recognised.
     cases.filter(|case| octets_of(case) <= LARGEST_BASE && mutations::has_token(&case.units)).collect()
 }
 
@@ -193,8 +193,9 @@ fn octets_of(case: &Case) -> usize {
     sent.sum()
 }
 
-/// The cases that these words name, in this order and each once: a set, a case, or the beginning of the names of several up to
-/// a `/` (`end-of-data/LF.LF`). Mutations can be named that the options do not reach: `mutations/SEED/NUMBER`.
+/// The cases that these words name, in this order and each once. A word is a set, a case, or a prefix of several names
+/// up to a `/` (`end-of-data/LF.LF`). Mutations beyond the number in the options can be named as
+/// `mutations/SEED/NUMBER`.
 ///
 /// # Errors
 ///
@@ -207,7 +208,7 @@ pub fn select(words: &[String], options: Options) -> Result<Vec<Case>, String> {
             (Ok(set), _) => set.cases(options),
             (Err(_), Some(case)) => vec![case],
             (Err(_), None) => {
-                // The first word of a name is that of its set.
+                // The first part of a name is that of its set.
                 let set = word.split('/').next().unwrap_or_default().parse::<Set>();
                 let prefix = format!("{}/", word.trim_end_matches('/'));
                 let is_meant = |case: &Case| case.name == *word || case.name.starts_with(&prefix);

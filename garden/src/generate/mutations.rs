@@ -1,4 +1,4 @@
-//! Cases with something changed in them, at random, and the same for the same seed and number.
+//! Cases with random changes, which are the same for the same seed and number.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::draft::{expect, forged, quit, send};
 use crate::case::{Case, Part, Placeholder, Unit};
 use crate::oracle::Guide;
 
-/// The mutation of this number for this seed, of one of these cases: `mutations/SEED/NUMBER`.
+/// The mutation with this number for this seed, made from one of these cases: `mutations/SEED/NUMBER`.
 ///
-/// Whoever has the same cases gets the same mutation, without making those before it. It ends: if what is sent is a text that
-/// has no end, an end is put behind. It has a token in it if the case it comes from has.
+/// The same cases give the same mutation, without making the earlier ones. The session always ends: a text without an
+/// end gets one. The mutation has a token if the original case has one.
 pub fn mutation(base: &[Case], seed: u64, number: u64) -> Case {
     let mut random = Random::new(seed, number);
     let name = format!("mutations/{seed}/{number:05}");
@@ -34,10 +34,10 @@ pub fn mutation(base: &[Case], seed: u64, number: u64) -> Case {
     }
 }
 
-/// How often a case is changed, at most.
+/// The most changes to one case.
 const MOST_CHANGES: usize = 4;
 
-/// Numbers at random, those of a seed.
+/// Random numbers for a seed.
 struct Random(ChaCha8Rng);
 
 impl Random {
@@ -47,9 +47,9 @@ impl Random {
         Self(generator)
     }
 
-    /// A number below this one, which is not 0.
+    /// A number below `bound`, which is not 0.
     fn below(&mut self, bound: usize) -> usize {
-        // The low ones come a little more often, which is no matter here.
+        // Low numbers are slightly more frequent, which does not matter here.
         let number = self.0.next_u32();
         usize::try_from(number).unwrap_or_default() % bound.max(1)
     }
@@ -58,7 +58,7 @@ impl Random {
         from.get(self.below(from.len()))
     }
 
-    /// A range of at most so many of the octets.
+    /// A range of at most `most` octets.
     fn range(&mut self, length: usize, most: usize) -> std::ops::Range<usize> {
         let start = self.below(length);
         start..(start + 1 + self.below(most)).min(length)
@@ -73,8 +73,8 @@ pub(super) fn has_token(units: &[Unit]) -> bool {
     })
 }
 
-/// What is put in: ends of lines and of texts, and what they are made of, words of the protocol, octets that mean something
-/// to someone.
+/// Octets to insert: ends of lines and texts, and parts of these, words of the protocol, and octets with a meaning for
+/// somebody.
 const INTERESTING: &[&[u8]] = &[
     b"\r",
     b"\n",
@@ -136,7 +136,7 @@ const INTERESTING: &[&[u8]] = &[
     b" SMTPUTF8",
 ];
 
-/// Something about the octets of one unit.
+/// Changes the octets of one unit.
 fn change_octets(units: &mut [Unit], random: &mut Random) {
     let mut sent: Vec<&mut Vec<u8>> = units
         .iter_mut()
@@ -180,7 +180,7 @@ fn insert(octets: &mut Vec<u8>, at: usize, random: &mut Random) {
     octets.splice(at..at, interesting.iter().copied());
 }
 
-/// One CR LF becomes something else.
+/// Replaces one CR LF.
 fn change_line_end(octets: &mut Vec<u8>, random: &mut Random) {
     let ends: Vec<usize> =
         octets.windows(2).enumerate().filter(|(_, pair)| pair == b"\r\n").map(|(at, _)| at).collect();
@@ -190,7 +190,7 @@ fn change_line_end(octets: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Something about the units.
+/// Changes the units.
 fn change_structure(units: &mut Vec<Unit>, base: &[Case], random: &mut Random) {
     let at = random.below(units.len());
     match random.below(8) {
@@ -202,7 +202,7 @@ fn change_structure(units: &mut Vec<Unit>, base: &[Case], random: &mut Random) {
             let other = random.below(units.len());
             units.swap(at, other);
         }
-        // One of the same kind from another case.
+        // Takes a unit of the same kind from another case.
         3 | 4 => {
             let other = random.choose(base).map(|case| case.units.clone()).unwrap_or_default();
             let is_alike = |unit: &&Unit| part(unit) == part(&units[at]);
@@ -212,7 +212,7 @@ fn change_structure(units: &mut Vec<Unit>, base: &[Case], random: &mut Random) {
             }
         }
         5 => split(units, at, random),
-        // What was waited for is not.
+        // Removes a wait.
         6 => units.retain({
             let mut position = 0;
             let first =
@@ -237,7 +237,7 @@ fn part(unit: &Unit) -> Option<Part> {
     }
 }
 
-/// What is sent in one piece is sent in two.
+/// Sends in two pieces what was one.
 fn split(units: &mut Vec<Unit>, at: usize, random: &mut Random) {
     let Unit::Send { part, octets } = units[at].clone() else { return };
     let (first, second) = octets.split_at(random.below(octets.len() + 1));
@@ -246,7 +246,7 @@ fn split(units: &mut Vec<Unit>, at: usize, random: &mut Random) {
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A text that is left open gets an end, so that nobody waits for more of it.
+/// Adds an end to a text that has none, so that no server waits for more of it.
 fn end(units: &mut Vec<Unit>) {
     let mut guide = Guide::new();
     for unit in &*units {
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(of(1, 5), of(1, 5));
         assert_ne!(of(1, 5).units, of(1, 6).units);
         assert_ne!(of(1, 5).units, of(2, 5).units);
-        // Whoever finds something has to find it again, also with a later version of what makes the numbers.
+        // A finding has to be found again, even after an update of the crate that makes the random numbers.
         let mut random = Random::new(1, 5);
         assert_eq!([random.below(1000), random.below(1000), random.below(1000)], [859, 976, 509]);
     }

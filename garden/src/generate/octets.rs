@@ -1,9 +1,9 @@
-//! Octets that mail should not have, and those of other alphabets, in every place of a session.
+//! Octets that mail should not contain, and other alphabets, at every place of a session.
 
 use super::draft::Draft;
 use crate::case::Case;
 
-/// Each of CR, LF and NUL alone in each place, other control characters and octets above 127 in header and text.
+/// CR, LF and NUL alone at each place; other control characters and octets above 127 in header and text.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases: Vec<_> = LONELY.iter().flat_map(|(name, octet)| everywhere(name, octet)).collect();
     for (name, octets) in OTHERS {
@@ -14,14 +14,14 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Those of the short run: in header, text and recipient.
+/// The cases for the short run: in header, text and recipient.
 pub(super) fn short() -> Vec<Case> {
     let places = ["/header-value", "/header-end", "/body", "/body-start", "/rcpt-local"];
     let cases = LONELY.iter().flat_map(|(name, octet)| everywhere(name, octet));
     cases.filter(|case| places.iter().any(|place| case.name.ends_with(place))).collect()
 }
 
-/// Octets that are half an end of a line, or the end of a text in C.
+/// Octets that are half a line end, or the end of a string in C.
 const LONELY: &[(&str, &[u8])] = &[("CR", b"\r"), ("LF", b"\n"), ("NUL", b"\0")];
 
 const OTHERS: &[(&str, &[u8])] = &[
@@ -59,7 +59,7 @@ fn everywhere(name: &str, octet: &[u8]) -> Vec<Case> {
         ("rcpt-end", Draft::new().recipients(&[&around(b"RCPT TO:<__DEST__>", b"\r\n")])),
         ("header-first", Draft::new().first_line(octet)),
         ("header-name", Draft::new().line(&around(b"X-Na", b"me: value\r\n"))),
-        // What follows looks like a field of its own.
+        // What follows looks like a separate field.
         ("header-value", in_header(octet)),
         ("header-end", Draft::new().line(&around(b"X-Value: before", b"\r\n")).line(b"X-Behind: next\r\n")),
         ("subject", Draft::new().instead("Subject", &around(b"Subject: case __TOKEN__ before", b"behind\r\n"))),
@@ -80,7 +80,7 @@ fn in_text(octets: &[u8]) -> Draft {
     Draft::new().text(&[b"The text of __TOKEN__ before", octets, b"behind.\r\nAnd more.\r\n"].concat())
 }
 
-/// Text beyond ASCII, announced and not.
+/// Text beyond ASCII, with and without announcement.
 fn eight_bits() -> Vec<Case> {
     let announcements: [(&str, &[u8]); 4] = [
         ("unannounced", b"MAIL FROM:<__SOURCE__>\r\n"),

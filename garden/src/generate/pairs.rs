@@ -1,4 +1,5 @@
-//! Products over the parts of a mail: every alternative of a part with every one of each other part, in few cases.
+//! Combinations of alternatives for the parts of a mail: every alternative of a part with every one of each other part,
+//! in few cases.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +7,12 @@ use super::draft::{Draft, Tail};
 use super::end_of_data::VARIANTS;
 use crate::case::Case;
 
-/// Cases in which each two alternatives of different parts come together.
+/// Cases in which every two alternatives of different parts occur together.
 pub(super) fn cases() -> Vec<Case> {
     let parts = parts();
     let levels: Vec<usize> = parts.iter().map(Vec::len).collect();
     let case = |(number, row): (usize, Vec<usize>)| {
-        // The last part decides what stands behind the end, and needs the end to be there.
+        // The last part determines what is behind the end, and needs the end to be there already.
         let draft = parts.iter().zip(&row).fold(Draft::new(), |draft, (part, level)| part[*level](draft));
         draft.case(format!("pairs/{number:03}"))
     };
@@ -20,7 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 type Alternative = Box<dyn Fn(Draft) -> Draft>;
 
-/// The alternatives of each part. They change different things, so that what one sets no other takes away.
+/// The alternatives of each part. They change different things, so that none undoes another.
 fn parts() -> Vec<Vec<Alternative>> {
     let hello = ["EHLO client.example", "HELO client.example", "ehlo client.example", "EHLO [127.0.0.1]"];
     let mail = ["<__SOURCE__>", "<>", "<__SOURCE__> BODY=8BITMIME", "<__SOURCE__> SIZE=500", " <__SOURCE__>"];
@@ -78,7 +79,7 @@ fn parts() -> Vec<Vec<Alternative>> {
         vec![
             Box::new(|draft| draft.tail(Tail::Blob)),
             Box::new(|draft| draft.tail(Tail::Paced)),
-            // Something ends the text in any case.
+            // The text is ended in any case.
             Box::new(|draft| {
                 let end = [draft.end_octets(), b"behind\r\n.\r\n"].concat();
                 if draft.end_octets() == b"\r\n.\r\n" { draft } else { draft.end(&end) }
@@ -87,8 +88,8 @@ fn parts() -> Vec<Vec<Alternative>> {
     ]
 }
 
-/// Rows with a level for each factor, so that each two levels of different factors come together in a row. A factor has as
-/// many levels as are said of it.
+/// Rows with a level for each factor, so that every two levels of different factors occur together in some row.
+/// `levels` has the number of levels of each factor.
 fn pairwise(levels: &[usize]) -> Vec<Vec<usize>> {
     let mut uncovered = all_pairs(levels);
     let mut rows = Vec::new();
@@ -98,7 +99,8 @@ fn pairwise(levels: &[usize]) -> Vec<Vec<usize>> {
         row[second] = Some(second_level);
         for factor in 0..levels.len() {
             if row[factor].is_none() {
-                // The level that covers most with what is set already; where all are as good, they take turns.
+                // The level that covers most new combinations with those that are set; if several are equal, they take
+                // turns.
                 let turn = rows.len();
                 let gain = |level: &usize| {
                     let set = row.iter().enumerate().filter_map(|(other, set)| Some((other, (*set)?)));
@@ -159,7 +161,7 @@ mod tests {
         assert_eq!(rows, cases().len());
         let mut largest = levels.clone();
         largest.sort_unstable();
-        // No fewer will do than the two parts with most alternatives have pairs.
+        // The two parts with most alternatives need at least this many rows.
         let least = largest[largest.len() - 1] * largest[largest.len() - 2];
         assert!(rows < least * 3 / 2, "{rows} rows, {least} are needed");
     }

@@ -1,4 +1,4 @@
-//! Commands that come together, too early, in an order of their own, or in other words than SMTP's.
+//! Commands that are pipelined, too early, in another order, or not SMTP at all.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// DATA, its reply, the message of an ordinary mail, and the end of the session.
+/// DATA with its reply, an ordinary message, and the end of the session.
 fn text() -> Vec<Unit> {
     let mut units = vec![send(Part::Data, b"DATA\r\n"), expect("354")];
     units.extend(Draft::new().text_units());
@@ -39,7 +39,7 @@ fn hello() -> Vec<Unit> {
     vec![send(Part::Helo, EHLO), expect("2")]
 }
 
-/// Parts of a session, and what they are waited for with, if at all.
+/// Parts of a session, each with the reply to wait for, if any.
 fn steps(steps: &[(Part, &[u8], Option<&str>)]) -> Vec<Unit> {
     let step = |(part, octets, code): &(Part, &[u8], Option<&str>)| {
         [Some(send(*part, octets)), code.map(expect)].into_iter().flatten().collect::<Vec<_>>()
@@ -120,7 +120,7 @@ fn together() -> Vec<Case> {
                 (0..5).map(|_| expect("")).collect(),
             ],
         ),
-        // The only recipient is refused: is the text taken for commands?
+        // The only recipient is refused. Is the text taken for commands?
         case(
             "everything-refused",
             vec![
@@ -233,12 +233,12 @@ fn out_of_order() -> Vec<Case> {
     cases
 }
 
-/// A whole envelope, and this command behind it.
+/// A complete envelope with this command behind it.
 fn within(line: &[u8]) -> Vec<Unit> {
     [Draft::new().envelope(), vec![send(Part::Rcpt, line), expect("")]].concat()
 }
 
-/// Commands that end otherwise than with CR LF.
+/// Commands that do not end with CR LF.
 fn line_ends() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, end) in
@@ -271,7 +271,7 @@ fn line_ends() -> Vec<Case> {
     cases
 }
 
-/// The end of the data, and the end of a command, in pieces that come one after another.
+/// The end of the data, and the end of a command, in pieces one after another.
 fn in_pieces() -> Vec<Case> {
     let end = b"\r\n.\r\n";
     let mut cases = Vec::new();
@@ -281,7 +281,7 @@ fn in_pieces() -> Vec<Case> {
         let units = [draft.envelope(), vec![send(Part::Data, DATA), expect("354")], draft.text_units(), rest, quit()];
         cases.push(Case { name: format!("pipelining/pieces/end-{cut}"), units: units.concat() });
     }
-    // No pause behind the last of them, in which the reply would come that is waited for.
+    // There is no pause behind the last piece, because the reply would come in it and not be waited for any more.
     let octet_by_octet = |octets: &[u8], part| {
         let paced = octets.iter().flat_map(|octet| [Unit::Pause(GAP), send(part, &[*octet])]);
         paced.skip(1).collect()
@@ -296,7 +296,7 @@ fn in_pieces() -> Vec<Case> {
     cases
 }
 
-/// Long enough for a piece to arrive alone.
+/// Long enough for a piece to arrive separately.
 const GAP: Duration = Duration::from_millis(20);
 
 /// What is no SMTP.

@@ -102,7 +102,7 @@ fn every_message_has_its_token_in_its_subject_and_in_its_text() {
         }
         for message in oracle::expected(case).messages {
             let octets = &message.octets;
-            // Those whose message has no text, or no header, for that is what they are about.
+            // These are about messages without a text or header.
             let without = [
                 "lines/no-body",
                 "lines/empty",
@@ -191,7 +191,7 @@ fn what_is_expected_of_a_case_is_what_it_is_about() {
         expected("lines/dots/one-and-text").messages[0].octets.windows(3).filter(|window| window == b"\nx\r").count(),
         1
     );
-    // The octets that are announced are those of the chunk, so that the session goes on behind it.
+    // The announced size is that of the chunk, so that the session continues behind it.
     for case in Set::Bdat.cases(Options::default()) {
         if case.name.starts_with("bdat/one/") {
             let expected = oracle::expected(&case);
@@ -205,7 +205,7 @@ fn what_is_expected_of_a_case_is_what_it_is_about() {
     }
 }
 
-/// A reply that comes in a pause is none that is waited for behind it: that one would be waited for in vain.
+/// A reply that comes in a pause would be waited for in vain.
 #[test]
 fn nothing_is_waited_for_behind_a_pause() {
     for case in all().iter().filter(|case| !case.name.starts_with("mutations/")) {

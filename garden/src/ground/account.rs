@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 
 use crate::recipe::Recipe;
 
-/// The users who have mailboxes: `Maildir` in their homes.
+/// The users with mailboxes, which are in `Maildir` in their homes.
 pub(super) const USERS: [&str; 2] = ["user1", "user2"];
 
-/// Who there is, as the files in /etc have it.
+/// The accounts in the form of files in /etc.
 #[derive(Debug)]
 pub(super) struct Accounts {
     pub(super) passwd: String,
@@ -21,7 +21,7 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    /// Those of a server.
+    /// The accounts of a server.
     pub(super) fn of(recipe: &Recipe) -> Self {
         let mut accounts = Self {
             passwd: String::new(),
@@ -54,7 +54,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// That there is no such one.
+    /// There is no such user or group.
     pub(super) fn owner(&self, text: &str) -> Result<(u32, u32)> {
         let (user, group) = text.split_once(':').unwrap_or((text, text));
         let uid = self.users.get(user).with_context(|| format!("there is no user `{user}`; add it to `users`"))?;
@@ -83,7 +83,7 @@ pub(super) fn home(user: &str) -> String {
 
 const NO_SHELL: &str = "/usr/sbin/nologin";
 
-/// Those of Debian's base-passwd that mail servers name.
+/// The users of Debian's base-passwd that mail servers name.
 const DEBIAN_USERS: &[(&str, u32)] = &[
     ("daemon", 1),
     ("bin", 2),

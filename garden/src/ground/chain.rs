@@ -1,4 +1,4 @@
-//! Two servers in a row: a relay, and behind it a receiver.
+//! Two servers in a row: a relay in front of a receiver.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::observation::Message;
 use crate::recipe::Role;
 use crate::session::{Filling, Hello};
 
-/// A relay that passes mail on to a receiver. When it is dropped, the relay passes on to the next hop again.
+/// A relay that passes mail on to a receiver. When this is dropped, the relay passes mail on to the next hop again.
 #[derive(Debug)]
 pub struct InChain<'s> {
     name: String,
@@ -29,7 +29,7 @@ impl<'s> InChain<'s> {
 
 impl Drop for InChain<'_> {
     fn drop(&mut self) {
-        // If it does not come back, who asks it next is told so.
+        // If it does not come back, its next use reports that.
         let _ = self.relay.pass_on_to(None);
     }
 }
@@ -73,7 +73,7 @@ impl drive::Server for InChain<'_> {
         log
     }
 
-    /// The relay first: what it has passed on is the receiver's by then.
+    /// The relay is checked first: what it has passed on is at the receiver by then.
     fn is_drained(&mut self) -> Result<bool> {
         Ok(self.relay.is_drained()? && self.receiver.is_drained()?)
     }

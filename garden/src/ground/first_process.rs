@@ -1,7 +1,7 @@
-//! The first process of a server, in namespaces of its own: makes the root folder, runs the server, takes care of orphans.
+//! The first process of a server, in namespaces of its own: makes the root folder, runs the server, and reaps orphans.
 //!
-//! It lives as long as the pipe that it is told by is open, even if the server ends, so that what the server has left can be
-//! looked at.
+//! It lives as long as the pipe on its standard input is open, even if the server ends, so that what the server left
+//! can be examined.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -19,14 +19,14 @@ use super::root;
 /// Where programs are looked for.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Does what standard input says, and says on standard output how that goes.
+/// Follows the plan on standard input, and reports on standard output.
 pub fn run() -> ExitCode {
     match follow() {
         Ok(never) => never,
         Err(error) => {
-            // Nobody may be left to hear it.
+            // Nobody may be reading any more.
             let _ = say(&Word::Failed(format!("{error:#}")));
-            // What the server has printed is looked at.
+            // What the server has printed is examined now.
             let _ = io::stdin().read_line(&mut String::new());
             ExitCode::FAILURE
         }
@@ -57,7 +57,7 @@ fn follow() -> Result<ExitCode> {
         .with_context(|| format!("run: running `{}`", plan.run.join(" ")))?;
     say(&Word::Started)?;
     thread::spawn(|| {
-        // Nothing comes but the end.
+        // Nothing comes any more until the pipe is closed.
         while hear().is_ok() {}
         exit(0);
     });
@@ -69,7 +69,7 @@ fn follow() -> Result<ExitCode> {
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == server => say(&Word::Ended(signal.to_string()))?,
             Ok(_) => {}
-            // Nobody is left.
+            // No child is left.
             Err(_) => loop {
                 thread::park();
             },

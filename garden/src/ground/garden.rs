@@ -1,4 +1,4 @@
-//! A garden: servers that stand side by side in a network of their own, each knowing the others by their domains.
+//! A garden: servers side by side in a network of their own, which know each other's domains.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,25 +20,25 @@ pub struct Garden {
     servers: Vec<Server>,
 }
 
-/// The port of the first server; those of the others follow.
+/// The port of the first server; the others have the following ones.
 const FIRST_PORT: u16 = 2501;
 
 impl Garden {
-    /// Lays an empty one: the calling thread, and what it starts from now on, leaves the host's network for that of the
-    /// garden. It needs root.
+    /// Makes an empty garden: the calling thread, and everything that it starts from now on, leaves the host's network
+    /// for that of the garden. This needs root.
     ///
-    /// `program` is the program whose command `first-process` is [`super::first_process::run`]; nothing for ourselves.
+    /// `program` is the program whose command `first-process` calls [`super::first_process::run`]; `None` for this one.
     ///
     /// # Errors
     ///
-    /// That we may not, or that this kernel cannot; with what to do.
+    /// We may not do that, or this kernel cannot; the message says what to do.
     pub fn lay(program: Option<PathBuf>) -> Result<Self> {
         network::leave_the_hosts()?;
         names::serve(SocketAddr::from(([127, 0, 0, 1], 53)))?;
         Ok(Self { program: program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")), servers: Vec::new() })
     }
 
-    /// Starts these servers, all at once, and waits until each greets. Those that do not are returned with the reason; the
+    /// Starts these servers, all at once, and waits until each greets. Returns those that do not, with the reason; the
     /// others are in the garden.
     pub fn start(&mut self, recipes: Vec<(Recipe, Fetched)>) -> Vec<(String, anyhow::Error)> {
         let ports = (FIRST_PORT..).skip(self.servers.len());
@@ -79,17 +79,17 @@ impl Garden {
         &self.servers
     }
 
-    /// The same; each can be taken by a thread of its own.
+    /// The servers that were started; each can be used by its own thread.
     pub fn servers_mut(&mut self) -> &mut [Server] {
         &mut self.servers
     }
 
-    /// These two in a row: what the relay passes on, the receiver gets.
+    /// Puts two servers in a row: the receiver gets what the relay passes on.
     ///
     /// # Errors
     ///
-    /// One of them is not in the garden, or they are the same; the relay passes mail on to one port only, or does not come
-    /// back when it is started for another.
+    /// One of them is not in the garden, or they are the same; the relay can pass mail on to one port only, or does not
+    /// come back when it is restarted.
     pub fn in_chain(&mut self, relay: &str, receiver: &str) -> Result<InChain<'_>> {
         let place = |name: &str| {
             let mut servers = self.servers.iter();

@@ -1,9 +1,9 @@
-//! The ground that servers stand on: a network that has nothing but itself, and for each server a root folder, processes
-//! and a host name of its own.
+//! What servers run in: a network that is not connected to anything, and for each server its own root folder, processes
+//! and host name.
 //!
-//! Nothing of this is on the host. The files of a server are in memory, in a mount that only its own processes are in; when
-//! the first of these processes ends, the kernel ends the others, and mount and network go with the last of them. The first
-//! process ends when we do, however we end, because it reads from a pipe that only we hold.
+//! None of this is visible on the host. The files of a server are in memory, in a mount that only its own processes
+//! see. When the first of these processes ends, the kernel ends the others, and mount and network disappear with the
+//! last of them. The first process ends when we do, in whatever way, because it reads from a pipe that only we hold.
 
 mod account;
 mod chain;

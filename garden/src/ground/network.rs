@@ -1,4 +1,4 @@
-//! A network of its own for the calling thread, with nothing in it but the loopback interface.
+//! A network for the calling thread, with nothing in it but the loopback interface.
 
 use std::process::Command;
 use std::thread;
@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 
-/// Leaves the host's network. Threads and processes that the calling thread starts from now on are in the new one, too.
+/// Leaves the host's network. Threads and processes that the calling thread starts from now on are in the new network
+/// too.
 ///
 /// # Errors
 ///
-/// That we may not, with what to do.
+/// We may not do that; the message says what to do.
 pub(super) fn leave_the_hosts() -> Result<()> {
     match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => {}
@@ -21,7 +22,7 @@ pub(super) fn leave_the_hosts() -> Result<()> {
         ),
         Err(error) => return Err(error).context("making a network namespace; does this kernel have them?"),
     }
-    // With no system call for it in a crate that is free of unsafe code, this is the shortest way.
+    // No crate without unsafe code has a system call for this, so `ip` does it.
     let output = Command::new("ip")
         .args(["link", "set", "lo", "up"])
         .env("PATH", super::first_process::PATH)
@@ -33,11 +34,11 @@ pub(super) fn leave_the_hosts() -> Result<()> {
     Ok(())
 }
 
-/// Whether we may make the namespaces of a garden; best asked before anything that takes long.
+/// Whether we may make the namespaces of a garden. It is best to ask before doing anything that takes long.
 ///
 /// # Errors
 ///
-/// As of [`leave_the_hosts`].
+/// Those of [`leave_the_hosts`].
 pub fn is_allowed() -> Result<()> {
     thread::scope(|scope| scope.spawn(leave_the_hosts).join()).unwrap_or_else(|_| bail!("it ended in a panic"))
 }

@@ -1,30 +1,30 @@
-//! What the first process of a server is told, and what it says.
+//! What the first process of a server is told, and what it reports.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What it is to make and to run.
+/// What it has to make and run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// The name of the host.
     pub(super) domain: String,
     /// The folder with unpacked Debian packages, on the host.
     pub(super) packages: Option<PathBuf>,
-    /// What of the host is seen at which path, read-only.
+    /// Files and folders of the host, and the paths under which the server sees them, read-only.
     pub(super) programs: Vec<(PathBuf, PathBuf)>,
-    /// Folders, in this order.
+    /// The folders to make, in this order.
     pub(super) folders: Vec<Made>,
-    /// Files with their texts, in this order.
+    /// The files to make, with their texts, in this order.
     pub(super) files: Vec<(Made, String)>,
-    /// The environment of everything that is run.
+    /// The environment of all commands.
     pub(super) environment: BTreeMap<String, String>,
-    /// What is run to its end, in this order.
+    /// Commands that are run to their end, in this order.
     pub(super) setup: Vec<Vec<String>>,
-    /// What is run beside the server.
+    /// Commands that are run beside the server.
     pub(super) beside: Vec<Vec<String>>,
-    /// The server.
+    /// The command of the server.
     pub(super) run: Vec<String>,
 }
 
@@ -37,19 +37,20 @@ pub(super) struct Made {
     pub(super) mode: u32,
 }
 
-/// What the first process says, a line each.
+/// A report of the first process, one line each.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Word {
-    /// The root folder is made. It waits for a line, so that `/dev/log` can be opened before anything is run.
+    /// The root folder is made. The process waits for a line, so that `/dev/log` can be opened before any command is
+    /// run.
     Rooted,
     /// The server is started.
     Started,
-    /// Something went wrong; it is the last word.
+    /// Something went wrong; nothing else is reported.
     Failed(String),
-    /// The server ended, in this way.
+    /// The server ended in this way.
     Ended(String),
 }
 
-/// What everything that is run prints, in the server's root folder.
+/// The file in the server's root folder with the output of all commands.
 pub(super) const OUTPUT: &str = "/output";

@@ -1,4 +1,5 @@
-//! The root folder of a server: in memory, with the host's programs below those of its packages, and nothing else of the host.
+//! The root folder of a server: in memory, with the programs of the host beneath those of its packages, and nothing
+//! else of the host.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -10,11 +11,11 @@ use nix::unistd::pivot_root;
 
 use super::plan::{Made, Plan};
 
-/// Makes it, and makes it ours. The calling process is in a mount namespace and in a process namespace of its own.
+/// Makes the root folder and enters it. The calling process has a mount namespace and a process namespace of its own.
 ///
 /// # Errors
 ///
-/// What could not be made.
+/// Something could not be made.
 pub(super) fn make(plan: &Plan) -> Result<()> {
     enter_memory()?;
     for (folder, mode) in
@@ -38,7 +39,7 @@ pub(super) fn make(plan: &Plan) -> Result<()> {
         if let Some(folder) = file.path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        // What a package has there may be a link to elsewhere.
+        // A package may have put a symbolic link there.
         let _ = fs::remove_file(&file.path);
         fs::write(&file.path, text).with_context(|| format!("writing {}", file.path.display()))?;
         own(file)?;
@@ -46,14 +47,14 @@ pub(super) fn make(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Where the host's root folder is until ours is made.
+/// Where the host's root folder is until the new one is complete.
 const HOST: &str = "/host";
 
 fn on_host(path: &Path) -> PathBuf {
     Path::new(HOST).join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Our root folder is an empty one in memory, with the host's in it.
+/// Enters an empty root folder in memory, in which the host's is mounted.
 fn enter_memory() -> Result<()> {
     const NONE: Option<&str> = None;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("making our mounts our own")?;
@@ -66,7 +67,7 @@ fn enter_memory() -> Result<()> {
     Ok(())
 }
 
-/// /usr, /etc, /var, /run, and what lies beside them as links.
+/// Makes /usr, /etc, /var, /run, and the usual links beside them.
 fn make_system(plan: &Plan) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt"] {
         let (host, ours) = (Path::new(HOST).join(name), Path::new("/").join(name));
@@ -81,7 +82,7 @@ fn make_system(plan: &Plan) -> Result<()> {
         show(&on_host(folder), packages)?;
     }
     lay_over("usr", &[&packages.join("usr"), &Path::new(HOST).join("usr")])?;
-    // Of the host's own settings and data, servers are to see nothing; nor do they all need what is left out.
+    // Servers must not see the host's own settings and data, and do not need the rest of them.
     lay_over("etc", &[&packages.join("etc")])?;
     lay_over("var", &[&packages.join("var")])?;
     let etc = Path::new(HOST).join("etc");
@@ -107,8 +108,8 @@ fn make_system(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// What of the host's /etc programs need that are no mail servers: the linker, the interpreters, TLS, names of ports. What
-/// Python has there is called by its version.
+/// What programs that are not mail servers need of the host's /etc: the linker, interpreters, TLS, names of ports. The
+/// folder of Python has its version in its name.
 const OF_ETC: [&str; 15] = [
     "alternatives",
     "ca-certificates",
@@ -127,7 +128,7 @@ const OF_ETC: [&str; 15] = [
     "ssl/openssl.cnf",
 ];
 
-/// A folder of ours, with these below as far as they are there.
+/// A folder of its own, on top of those of these folders that exist.
 fn lay_over(name: &str, below: &[&Path]) -> Result<()> {
     let ours = Path::new("/").join(name);
     fs::create_dir(&ours)?;
@@ -149,7 +150,7 @@ fn lay_over(name: &str, below: &[&Path]) -> Result<()> {
         .with_context(|| format!("mounting an overlay on /{name}; does this kernel have overlayfs?"))
 }
 
-/// Shows a folder or a file of the host, read-only.
+/// Shows a file or folder of the host, read-only.
 fn show(from: &Path, to: &Path) -> Result<()> {
     const NONE: Option<&str> = None;
     let what = || format!("showing {} as {}", from.display(), to.display());
@@ -171,11 +172,11 @@ fn make_processes() -> Result<()> {
     make_folder(Path::new("/proc"), 0o555)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, NONE).context("mounting /proc")?;
-    // Root may set there what holds for the whole machine.
+    // Root could change settings of the whole machine there.
     show(Path::new("/proc/sys"), Path::new("/proc/sys"))
 }
 
-/// The devices that programs expect. /dev/log is made by who reads it.
+/// The devices that programs expect. /dev/log is made by its reader.
 fn make_devices() -> Result<()> {
     const NONE: Option<&str> = None;
     make_folder(Path::new("/dev"), 0o755)?;
@@ -191,7 +192,7 @@ fn make_devices() -> Result<()> {
     Ok(())
 }
 
-/// Copies what is not there yet, links as links.
+/// Copies what is missing; links stay links.
 fn copy_missing(from: &Path, to: &Path) -> Result<()> {
     let Ok(kind) = fs::symlink_metadata(from) else { return Ok(()) };
     let what = || format!("copying {}", from.display());

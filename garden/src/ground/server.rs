@@ -1,4 +1,4 @@
-//! A server that stands in the garden.
+//! A server in the garden.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -28,7 +28,7 @@ use crate::packages::Fetched;
 use crate::recipe::{Drained, Entry, PeerSetting, Recipe, Role, Setting};
 use crate::session::{Filling, Hello};
 
-/// A server that stands in the garden. It ends when this is dropped.
+/// A server in the garden. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     program: PathBuf,
@@ -40,20 +40,20 @@ pub struct Server {
     running: Running,
 }
 
-/// What ends when a server is started again.
+/// What ends when a server is restarted.
 #[derive(Debug)]
 struct Running {
     first_process: Child,
-    /// While it is open, the first process lives.
+    /// The first process lives as long as this is open.
     told: ChildStdin,
     words: Receiver<Word>,
     log: Option<DeviceLog>,
-    /// How much of each log has been read.
+    /// How much of each log was read.
     read: BTreeMap<PathBuf, u64>,
     ended: Option<String>,
 }
 
-/// Between two tries to connect to a server that is starting.
+/// How long to wait before connecting again to a server that is starting.
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 impl Server {
@@ -79,17 +79,17 @@ impl Server {
         Ok(Self { program: program.to_owned(), recipe, setting, fetched, plan, hop, running })
     }
 
-    /// What it was made by.
+    /// Its recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
-    /// Which version of its programs it is.
+    /// The version of its programs.
     pub fn version(&self) -> &str {
         &self.fetched.version
     }
 
-    /// Where it listens, for who is in the garden.
+    /// Where it listens, as seen in the garden.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.setting.port))
     }
@@ -99,17 +99,17 @@ impl Server {
         &self.setting.domain
     }
 
-    /// The port that it passes mail on to, where that is for nobody in the garden.
+    /// The port to which it passes on mail that is for nobody in the garden.
     pub fn hop_port(&self) -> u16 {
         self.setting.hop_port
     }
 
-    /// The files of the server, as everybody sees them who may look into other people's processes.
+    /// The files of the server, as seen by everybody who may look into other users' processes.
     pub fn root(&self) -> PathBuf {
         self.running.root()
     }
 
-    /// The number of its first process, on the host; `nsenter --all --target` takes it.
+    /// The number of its first process on the host, for `nsenter --all --target`.
     pub fn first_process(&self) -> u32 {
         self.running.first_process.id()
     }
@@ -119,12 +119,12 @@ impl Server {
         USERS.into_iter().map(|user| (user, self.root().join(&home(user)[1..]).join("Maildir"))).collect()
     }
 
-    /// What mail it has passed on since this was asked last.
+    /// The mail that it has passed on since the last call.
     pub fn take_passed_on(&self) -> Vec<Message> {
         self.hop.take()
     }
 
-    /// It, asked in this role.
+    /// The server, asked in this role.
     pub fn in_role(&mut self, role: Role) -> InRole<'_> {
         let name = match role {
             Role::Local => self.recipe.name.clone(),
@@ -133,7 +133,7 @@ impl Server {
         InRole { server: self, role, name }
     }
 
-    /// What others have to know of it, if it is one that mail can be for.
+    /// What other servers have to know of it, if mail can be for it.
     pub(super) fn as_peer(&self) -> Option<PeerSetting> {
         self.recipe.roles.contains(&Role::Local).then(|| PeerSetting {
             domain: self.setting.domain.clone(),
@@ -142,7 +142,7 @@ impl Server {
         })
     }
 
-    /// Ends it and starts it anew, with nothing of what it had.
+    /// Ends it and starts it again from scratch.
     ///
     /// # Errors
     ///
@@ -153,11 +153,11 @@ impl Server {
         Ok(())
     }
 
-    /// Starts it anew, to pass mail on to this port in place of the next hop's; to the next hop again without one.
+    /// Restarts it so that it passes mail on to this port; without a port, to the next hop again.
     ///
     /// # Errors
     ///
-    /// It passes mail on to one port only; it does not come back.
+    /// It can pass mail on to one port only, or it does not come back.
     pub(super) fn pass_on_to(&mut self, port: Option<u16>) -> Result<()> {
         if let (Some(only), Some(_)) = (self.recipe.hop_port, port) {
             bail!("it passes mail on to port {only} only");
@@ -167,7 +167,7 @@ impl Server {
         self.restart()
     }
 
-    /// What mail has come into its mailboxes since this was asked last; in the order of the files' times.
+    /// The mail in its mailboxes that came since the last call, in the order of the files' times.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Server {
         Ok(delivered.into_iter().map(|(.., message)| message).collect())
     }
 
-    /// What it has logged or printed since this was asked last.
+    /// What it has logged or printed since the last call.
     pub fn take_log(&mut self) -> Vec<String> {
         self.running.take_log(&self.recipe)
     }
@@ -226,7 +226,7 @@ impl Server {
         let namespaces = PathBuf::from(format!("/proc/{}/ns", self.first_process()));
         let (program, arguments) = argv.split_first().context("a command without words")?;
         let environment = &self.recipe.environment;
-        // A thread cannot come back from there, so it is one of its own.
+        // A thread that enters the namespaces cannot return, so it is a separate one.
         let inside = || -> Result<Output> {
             let mut entered = Vec::new();
             for name in ["ipc", "uts", "pid", "mnt"] {
@@ -246,7 +246,7 @@ impl Server {
     }
 }
 
-/// A server that is asked in one role: to deliver, or to pass mail on.
+/// A server, asked in one role: to deliver, or to pass mail on.
 #[derive(Debug)]
 pub struct InRole<'s> {
     server: &'s mut Server,
@@ -254,7 +254,7 @@ pub struct InRole<'s> {
     name: String,
 }
 
-/// Who mail is from.
+/// The sender of all mail.
 pub(super) const SOURCE: &str = "someone@elsewhere.example";
 
 impl drive::Server for InRole<'_> {
@@ -323,7 +323,7 @@ impl Running {
             log: None,
             read: BTreeMap::new(),
             ended: None,
-            // A first process that ended at once has its reason in its words.
+            // If the first process ended at once, its report says why.
             told: {
                 let _ = told.write_all(plan.as_bytes());
                 told
@@ -394,7 +394,7 @@ impl Running {
         for file in recipe.logs.iter().map(String::as_str).chain([OUTPUT]) {
             let file = self.root().join(file.trim_start_matches('/'));
             let from = self.read.entry(file.clone()).or_default();
-            // One that is not there yet has no lines.
+            // A log that does not exist yet has no lines.
             if let Ok(text) = read_from(&file, *from) {
                 let whole = text.iter().rposition(|&octet| octet == b'\n').map_or(0, |at| at + 1);
                 *from += whole as u64;
@@ -405,7 +405,7 @@ impl Running {
     }
 
     fn end(&mut self) {
-        // Its end is that of all others. It may have ended already.
+        // The end of the first process ends all others. It may have ended already.
         let _ = self.first_process.kill();
         let _ = self.first_process.wait();
     }
@@ -417,22 +417,22 @@ impl Drop for Running {
     }
 }
 
-/// How many lines of a log stand in a message about a server that does not start.
+/// How many lines of a log are quoted about a server that does not start.
 const LINES_TOLD: usize = 12;
 
-/// The plan, as the first process is told it.
+/// The plan in the form for the first process.
 fn told(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<String> {
     Ok(serde_json::to_string(&plan(recipe, setting, fetched)?)? + "\n")
 }
 
-/// In namespaces that only it and its children are in.
+/// Starts it in namespaces that only it and its children are in.
 fn start_first_process(program: &Path) -> Result<Child> {
     let started = || -> Result<Child> {
         let flags =
             CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
         unshare(flags).context("making namespaces for a server")?;
         let mut command = Command::new(program);
-        // Ctrl-C is for us.
+        // Ctrl-C should reach only us.
         command.arg("first-process").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         children::start(&mut command).with_context(|| format!("running {}", program.display()))
     };
@@ -440,7 +440,7 @@ fn start_first_process(program: &Path) -> Result<Child> {
     thread::scope(|scope| scope.spawn(started).join()).unwrap_or_else(|_| bail!("starting a process ended in a panic"))
 }
 
-/// What the first process says, as it says it.
+/// Receives the reports of the first process.
 fn words(said: ChildStdout) -> Result<Receiver<Word>> {
     let (sender, words) = channel();
     thread::Builder::new().name("words".into()).spawn(move || {
@@ -508,22 +508,22 @@ fn plan(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<Plan> {
 const NAME_SERVICES: &str =
     "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 
-/// Whether somebody says 220 there.
+/// Whether somebody greets with 220 at this port.
 fn greets(port: u16, patience: Duration) -> bool {
     let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let mut greeting = [0; 3];
     let is_read = stream.set_read_timeout(Some(patience)).is_ok() && (&stream).read_exact(&mut greeting).is_ok();
-    // Servers log those who go without a word.
+    // Servers log clients that leave without a word.
     let _ = (&stream).write_all(b"QUIT\r\n");
     is_read && greeting == *b"220"
 }
 
-/// Whether there are files in a folder or below it.
+/// Whether there are any files in a folder or below it.
 fn has_files(folder: &Path) -> Result<bool> {
     let what = || format!("looking into {}", folder.display());
     for entry in fs::read_dir(folder).with_context(what)? {
         let entry = entry.with_context(what)?;
-        // What is gone by now was moved to where it is looked for next time.
+        // A file that is gone was moved to where the next look finds it.
         let Ok(kind) = entry.file_type() else { return Ok(true) };
         if kind.is_file() || kind.is_dir() && has_files(&entry.path()).unwrap_or(true) {
             return Ok(true);

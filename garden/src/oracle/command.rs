@@ -1,10 +1,10 @@
-//! Commands as the grammar has them (RFC 5321, 4.1.1; RFC 3030, 2; RFC 4954, 4; RFC 3207, 4; RFC 2033, 4.1).
+//! Commands according to the grammar (RFC 5321, 4.1.1; RFC 3030, 2; RFC 4954, 4; RFC 3207, 4; RFC 2033, 4.1).
 
 use super::path::{self, prefix_without_case};
 use super::{Extension, Reason};
 use crate::case::Placeholder;
 
-/// A command, and what is odd about it.
+/// A command, and what is unusual about it.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) command: Command,
@@ -16,7 +16,7 @@ pub(super) enum Command {
     Helo,
     Ehlo,
     Lhlo,
-    /// The path as it was sent, without brackets.
+    /// The path as it was sent, without its brackets.
     Mail(Vec<u8>, Body),
     Rcpt(Vec<u8>),
     Data,
@@ -26,12 +26,12 @@ pub(super) enum Command {
     },
     Rset,
     Noop,
-    /// VRFY, EXPN, HELP: answered one way or another.
+    /// VRFY, EXPN, HELP, which may be answered in various ways.
     Question,
     Quit,
     StartTls,
     Auth,
-    /// No command of any standard that is read here.
+    /// Not a command of any standard that is known here.
     Unknown,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Body {
     Binary,
 }
 
-/// Reads a line, without its end.
+/// Parses a line without its end.
 pub(super) fn parse(line: &[u8]) -> Parsed {
     let mut odd = Vec::new();
     if line.len() + 2 > LONGEST_COMMAND {
@@ -53,7 +53,7 @@ pub(super) fn parse(line: &[u8]) -> Parsed {
         odd.push(Reason::CommandLine);
     }
     let text = String::from_utf8_lossy(line);
-    // Blanks at the end are to be tolerated (4.1.1).
+    // Trailing blanks should be tolerated (4.1.1).
     let text = text.trim_end_matches([' ', '\t']);
     let (verb, argument) = match text.find([' ', '\t']) {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
@@ -132,12 +132,13 @@ pub(super) fn parse(line: &[u8]) -> Parsed {
     Parsed { command, odd }
 }
 
-/// With its end (4.5.3.1.4). Parameters raise it; by how much says each extension, and that is not told apart here.
+/// The longest command with its end (4.5.3.1.4). Parameters of extensions raise this limit, which is not distinguished
+/// here.
 const LONGEST_COMMAND: usize = 512;
 /// In octets (4.5.3.1.2).
 const LONGEST_DOMAIN: usize = 255;
 
-/// The path of `FROM:<PATH> PARAMETERS`, without its brackets, and the parameters; nothing if there is none to be seen.
+/// The path of `FROM:<PATH> PARAMETERS` without its brackets, and the parameters; `None` if there is no path.
 fn path_and_parameters<'l>(argument: &'l str, word: &str, odd: &mut Vec<Reason>) -> Option<(&'l str, &'l str)> {
     let behind = prefix_without_case(argument, word)?;
     let trimmed = behind.trim_start_matches([' ', '\t']);
@@ -164,7 +165,7 @@ fn path_and_parameters<'l>(argument: &'l str, word: &str, odd: &mut Vec<Reason>)
     }
 }
 
-/// Where the first `>` stands that is not within a quoted string.
+/// The position of the first `>` outside a quoted string.
 fn closing_bracket(text: &str) -> Option<usize> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, character) in text.char_indices() {
@@ -190,10 +191,10 @@ fn reverse_path(path: &str, odd: &mut Vec<Reason>) {
     }
 }
 
-/// The mailbox; what is said about it that the standard leaves open.
+/// The mailbox of a path; notes what the standard leaves open about it.
 fn forward_path<'l>(path: &'l str, odd: &mut Vec<Reason>) -> &'l str {
     let sample = filled(path);
-    // A route is to be taken, and to be ignored (appendix C); the placeholders have no colon.
+    // A source route is to be accepted and ignored (appendix C). Placeholders contain no colon.
     let mailbox = match path.starts_with('@') {
         true => path.split_once(':').map_or(path, |(_, mailbox)| mailbox),
         false => path,
@@ -213,7 +214,7 @@ fn forward_path<'l>(path: &'l str, odd: &mut Vec<Reason>) -> &'l str {
     mailbox
 }
 
-/// Whether this is one of the recipients that placeholders stand for, or the postmaster of a domain that they have.
+/// Whether this is one of the recipients that placeholders stand for, or the postmaster of one of their domains.
 fn is_of_the_garden(mailbox: &str) -> bool {
     let Some((local, domain)) = path::split(mailbox) else { return false };
     let local = path::unquoted(local);
@@ -224,7 +225,7 @@ fn is_of_the_garden(mailbox: &str) -> bool {
     is_known || (local.eq_ignore_ascii_case("postmaster") && domain.eq_ignore_ascii_case(&sample(Placeholder::Domain)))
 }
 
-/// Lengths that a server has to bear (4.5.3.1.1 to 4.5.3.1.3).
+/// Checks the lengths that a server has to accept (4.5.3.1.1 to 4.5.3.1.3).
 fn lengths(path: &str, mailbox: &str, odd: &mut Vec<Reason>) {
     let (local, domain) = path::split(mailbox).unwrap_or_default();
     if local.len() > 64
@@ -273,7 +274,7 @@ fn rcpt_parameters(parameters: &str, odd: &mut Vec<Reason>) {
     });
 }
 
-/// Notes the extension that each of them needs, and those that are not well formed or come twice.
+/// Notes the extension that each parameter needs, and parameters that are malformed or occur twice.
 fn each_parameter<'p>(
     parameters: &'p str,
     odd: &mut Vec<Reason>,
@@ -319,7 +320,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit())
 }
 
-/// The text with something in place of the placeholders that they could stand for.
+/// The text with plausible values in place of placeholders.
 fn filled(text: &str) -> String {
     String::from_utf8_lossy(&Placeholder::fill(text.as_bytes(), sample)).into_owned()
 }

@@ -1,17 +1,18 @@
-//! Goes with a session that is given as octets alone, and says of each piece what it is and how many replies it has coming.
+//! Follows a session of which only the client's octets are known; says for each piece what it is and how many replies
+//! it gets.
 
 use super::session::{Awaited, Reader};
 use super::text;
 use crate::case::Part;
 
-/// What a session is at.
+/// The state of the session.
 pub(crate) struct Guide {
     reader: Reader,
     /// Whether the empty line behind the header was sent.
     is_behind_header: bool,
-    /// The octets of the text so far that are on its last line.
+    /// The octets of the current line of the text.
     line: Vec<u8>,
-    /// Whether a text was sent whole.
+    /// Whether a text was sent completely.
     is_behind_text: bool,
 }
 
@@ -25,7 +26,7 @@ impl Guide {
         self.reader.awaited() == Awaited::Text
     }
 
-    /// How many of these octets belong together: a line, a text with its end, a chunk.
+    /// How many of these octets belong together: a line, a text with its end, or a chunk.
     pub(crate) fn piece(&self, octets: &[u8]) -> usize {
         let end = match self.reader.awaited() {
             Awaited::Text => text::end(octets),
@@ -37,8 +38,8 @@ impl Guide {
         end.unwrap_or(octets.len())
     }
 
-    /// This piece is sent, and the replies that it has coming are waited for: says what it is and how many they are, if the
-    /// server keeps to the standard and takes everything.
+    /// This piece is sent and its replies are waited for. Returns what it is, and how many replies it gets from a
+    /// server that follows the standard and accepts everything.
     pub(crate) fn send(&mut self, octets: &[u8]) -> (Part, usize) {
         let part = match self.reader.awaited() {
             Awaited::Text => self.part_of_text(octets),
@@ -62,7 +63,7 @@ impl Guide {
         self.is_behind_header |=
             self.line.starts_with(b"\r\n") || self.line.windows(4).any(|window| window == b"\r\n\r\n");
         if let Some(at) = self.line.iter().rposition(|octet| *octet == b'\n') {
-            // The line end stays: an empty line may follow in the next piece.
+            // The line end is kept, because an empty line may follow in the next piece.
             self.line.drain(..at.saturating_sub(1));
         }
         part

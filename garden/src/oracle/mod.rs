@@ -1,9 +1,10 @@
-//! What the standard says about a case: which messages a server that keeps to it takes out of the session, octet by octet.
+//! What the standard says about a case: which messages a server that follows it receives in the session, octet by
+//! octet.
 //!
-//! The reader is strict: RFC 5321 with its grammar, RFC 3030 for BDAT, RFC 2920 for what may be sent before a reply came. Only
-//! CR LF ends a line, only CR LF `.` CR LF ends a text. Where a client may not send what it sends, or needs an extension that
-//! the server may not have, or names a recipient that only the server knows, the standard leaves it open what comes of it;
-//! the reader then goes on as if the server took it, and says what is open.
+//! The reader is strict: RFC 5321 with its grammar, RFC 3030 for BDAT, RFC 2920 for what may be sent before a reply.
+//! Only CR LF ends a line, and only CR LF `.` CR LF ends a text. If a client sends something that it must not send,
+//! needs an extension that the server may not have, or names a recipient that only the server knows, the standard
+//! leaves the outcome open. The reader then continues as if the server accepted it, and notes what is open.
 
 mod command;
 mod guide;
@@ -20,29 +21,29 @@ use session::Session;
 
 pub(crate) use guide::Guide;
 
-/// What a server that keeps to the standard makes of a case.
+/// What a server that follows the standard does in a case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
-    /// The messages, in the order in which they are complete. If [`Expected::open`] is empty they are taken, all of them, and
-    /// as they stand here. If not, some or all of them may be refused, and the octets may be others; these are the ones of a
-    /// server that takes everything and changes nothing.
+    /// The messages, in the order in which they are complete. If [`Expected::open`] is empty, all of them are accepted
+    /// exactly as they are here. Otherwise some or all of them may be refused or have other octets; these are the
+    /// messages of a server that accepts everything and changes nothing.
     pub messages: Vec<ExpectedMessage>,
-    /// What the standard leaves open, in the order in which it is sent; nothing if it says what comes of the case.
+    /// What the standard leaves open, in the order in which it is sent; empty if the outcome is determined.
     pub open: Vec<Open>,
-    /// A server that takes more messages than these has seen an end where there is none, or text for commands. Nothing if no
-    /// number can be told: a line of commands that is none can be taken for several.
+    /// A server that receives more messages has seen an end where there is none, or taken text for commands. `None` if
+    /// no number can be given, because a malformed line of commands may be taken for several.
     pub at_most: Option<usize>,
 }
 
-/// A message, with the placeholders of its case in it.
+/// A message, with the placeholders of its case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectedMessage {
     /// The sender, without the brackets around it.
     #[serde(with = "escaped")]
     pub mail: Vec<u8>,
-    /// The recipients, without the brackets, and without a route in front, in the order in which they are named.
+    /// The recipients, without brackets and source routes, in the order of their commands.
     pub recipients: Vec<Recipient>,
-    /// The message: no dot in front of a line that is not its own, no final dot.
+    /// The message, without stuffed dots and without the final dot.
     #[serde(with = "escaped")]
     pub octets: Vec<u8>,
 }
@@ -57,41 +58,41 @@ pub struct Recipient(#[serde(with = "escaped")] pub Vec<u8>);
 pub struct Open {
     /// What.
     pub reason: Reason,
-    /// Where it is sent: an index into the units of the case.
+    /// The index of the unit that sends it.
     pub unit: usize,
 }
 
-/// Why the standard does not say what comes of something.
+/// Why the standard does not determine the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// A CR with no LF behind it in a text: not to be sent (RFC 5321, 2.3.8).
+    /// A CR without an LF behind it in a text, which must not be sent (RFC 5321, 2.3.8).
     BareCr,
-    /// An LF with no CR before it in a text: not to be sent (RFC 5321, 2.3.8).
+    /// An LF without a CR before it in a text, which must not be sent (RFC 5321, 2.3.8).
     BareLf,
-    /// NUL or another control character in a text: better not sent (RFC 5321, 4.1.1.4).
+    /// NUL or another control character in a text, which should not be sent (RFC 5321, 4.1.1.4).
     ControlCharacter,
-    /// An octet above 127 in a text that was not announced as such (RFC 6152).
+    /// An octet above 127 in a text without its announcement (RFC 6152).
     EightBit,
     /// A line of more than 1,000 octets in a text (RFC 5321, 4.5.3.1.6).
     LongLine,
     /// A command of more than 512 octets, or a path, local part or domain that is too long (RFC 5321, 4.5.3.1).
     LongCommand,
-    /// A CR, an LF, a NUL, or what is not ASCII, within a line of commands.
+    /// A CR, LF, NUL, or non-ASCII character within a command.
     CommandLine,
-    /// A command that is not as the grammar has it (RFC 5321, 4.1.1 and 4.1.2).
+    /// A command that does not follow the grammar (RFC 5321, 4.1.1 and 4.1.2).
     Syntax,
     /// MAIL before HELO, EHLO or LHLO.
     NoHello,
     /// MAIL within a transaction.
     SecondMail,
-    /// A recipient of whom only the server knows whether it has one.
+    /// A recipient that only the server can know.
     Recipient,
-    /// Something sent before the reply that it has to wait for (RFC 2920, 3.1).
+    /// Something sent before a reply that the client has to wait for (RFC 2920, 3.1).
     BeforeReply,
-    /// A parameter of which no standard is known here.
+    /// A parameter of a standard that is not known here.
     Parameter,
-    /// An extension is used that the server may not have.
+    /// Use of an extension that the server may not have.
     Extension(Extension),
 }
 
@@ -115,11 +116,11 @@ pub enum Extension {
     Dsn,
     /// RFC 4954.
     Auth,
-    /// RFC 3207. What follows it is not read.
+    /// RFC 3207. What follows is not read.
     StartTls,
 }
 
-/// What a server that keeps to the standard makes of the case.
+/// What a server that follows the standard does in this case.
 pub fn expected(case: &Case) -> Expected {
     let mut session = Session::new();
     for (number, unit) in case.units.iter().enumerate() {
@@ -133,12 +134,12 @@ pub fn expected(case: &Case) -> Expected {
 }
 
 impl Expected {
-    /// Whether the standard says what comes of the case: these messages, and as they stand here.
+    /// Whether the outcome is determined: exactly these messages.
     pub fn is_definite(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Whether this is what is open.
+    /// Whether this is left open.
     pub fn leaves_open(&self, reason: Reason) -> bool {
         self.open.iter().any(|open| open.reason == reason)
     }

@@ -1,8 +1,8 @@
-//! Addresses as the grammar has them (RFC 5321, 4.1.2 and 4.1.3).
+//! Addresses according to the grammar (RFC 5321, 4.1.2 and 4.1.3).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What stands between the brackets of a path, without a route in front, if it is as the grammar has it.
+/// The mailbox of a path without its brackets, and without a source route, if it follows the grammar.
 pub(super) fn mailbox_of(path: &str) -> Option<&str> {
     let mailbox = match path.strip_prefix('@') {
         Some(_) => {
@@ -21,12 +21,12 @@ pub(super) fn is_mailbox(text: &str) -> bool {
     is_local_part(local) && (is_domain(domain) || is_address_literal(domain))
 }
 
-/// The local part and the domain: they are separated by the last `@`, for a quoted string may have others in it.
+/// The local part and the domain, separated by the last `@`, because a quoted string may contain others.
 pub(super) fn split(mailbox: &str) -> Option<(&str, &str)> {
     mailbox.rsplit_once('@')
 }
 
-/// The local part without the quoting that changes nothing about what it means.
+/// The local part without quoting that does not change its meaning.
 pub(super) fn unquoted(local: &str) -> String {
     let Some(quoted) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return local.to_owned() };
     let mut text = String::new();
@@ -45,7 +45,7 @@ fn is_dot_string(text: &str) -> bool {
     text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atom_character))
 }
 
-/// `atext` of RFC 5322, and what is beyond ASCII (RFC 6531, 3.3).
+/// `atext` of RFC 5322, and characters beyond ASCII (RFC 6531, 3.3).
 fn is_atom_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(character) || !character.is_ascii()
 }
@@ -68,7 +68,7 @@ fn is_quoted_string(text: &str) -> bool {
     true
 }
 
-/// Whether this is a domain: labels of letters, digits and hyphens, which neither begin nor end with a hyphen.
+/// Whether this is a domain: labels of letters, digits and inner hyphens.
 pub(super) fn is_domain(text: &str) -> bool {
     text.split('.').all(|label| {
         let is_inner = |character: char| character.is_ascii_alphanumeric() || character == '-' || !character.is_ascii();
@@ -83,7 +83,7 @@ pub(super) fn is_address_literal(text: &str) -> bool {
         return address.parse::<Ipv6Addr>().is_ok();
     }
     match address.split_once(':') {
-        // A tag that is to be registered: none is.
+        // A registered tag is required, and none is registered.
         Some((tag, content)) => {
             is_domain(tag) && !tag.contains('.') && !content.is_empty() && content.bytes().all(is_literal_octet)
         }
@@ -95,7 +95,7 @@ fn is_literal_octet(octet: u8) -> bool {
     matches!(octet, b'!'..=b'Z' | b'^'..=b'~')
 }
 
-/// What follows these letters, which may be large or small.
+/// The text behind this prefix, ignoring letter case.
 pub(super) fn prefix_without_case<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     start.eq_ignore_ascii_case(prefix).then_some(rest)

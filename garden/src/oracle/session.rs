@@ -1,14 +1,14 @@
-//! The session as the strict reader sees it: what is a command, what is text, which replies are due.
+//! The session as the strict reader sees it: what is a command, what is text, and which replies are due.
 
 use std::collections::VecDeque;
 
 use super::command::{self, Body, Command};
 use super::{Expected, ExpectedMessage, Extension, Open, Reason, Recipient, text};
 
-/// A session that is read with what is expected between.
+/// A session that is read together with its waits.
 pub(super) struct Session {
     reader: Reader,
-    /// Whether a reply is expected that does not come, so that nothing more is sent.
+    /// Whether the client waits for a reply that does not come, so that nothing more is sent.
     has_stopped: bool,
 }
 
@@ -39,14 +39,14 @@ impl Session {
     }
 }
 
-/// What the next octets are taken for.
+/// How the next octets are interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// Commands.
     Command,
     /// Text, up to CR LF `.` CR LF.
     Text,
-    /// So many octets, after which comes the reply to BDAT.
+    /// This many octets, after which the reply to BDAT comes.
     Chunk(usize),
     /// A line of an authentication.
     Response,
@@ -59,11 +59,11 @@ pub(super) struct Reader {
     awaited: Awaited,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
-    /// What was sent and is not complete: a piece of a line, of a text, of a chunk.
+    /// What was sent and is incomplete: part of a line, a text or a chunk.
     begun: Vec<u8>,
-    /// Whether the chunk that is read is the last one.
+    /// Whether the current chunk is the last one.
     chunk_is_last: bool,
-    /// The replies that are on their way.
+    /// The replies that are due.
     due: VecDeque<Due>,
     expected: Expected,
     unit: usize,
@@ -79,7 +79,7 @@ struct Transaction {
     mail: Vec<u8>,
     recipients: Vec<Recipient>,
     body: Body,
-    /// What came with BDAT, if anything did.
+    /// The text that came with BDAT, if any did.
     chunks: Option<Vec<u8>>,
 }
 
@@ -87,7 +87,7 @@ struct Transaction {
 #[derive(Clone, Copy)]
 struct Due {
     kind: ReplyKind,
-    /// Whether nothing may be sent before it came (RFC 2920, 3.1).
+    /// Whether nothing may be sent before it has come (RFC 2920, 3.1).
     is_waited_for: bool,
 }
 
@@ -96,9 +96,9 @@ enum ReplyKind {
     Positive,
     Intermediate,
     Negative,
-    /// One or the other.
+    /// Either one.
     Any,
-    /// The same, and if it is an intermediate one, a line follows that is no command.
+    /// The same; if it is an intermediate reply, the next line is not a command.
     Challenge,
 }
 
@@ -116,19 +116,19 @@ impl Reader {
         }
     }
 
-    /// What the next octets are taken for.
+    /// How the next octets are interpreted.
     pub(super) fn awaited(&self) -> Awaited {
         self.awaited
     }
 
-    /// All replies that are due come: how many they are.
+    /// All due replies come; returns their number.
     pub(super) fn take_replies(&mut self) -> usize {
         let number = self.due.len();
         self.due.clear();
         number
     }
 
-    /// The client sends these octets, in this unit.
+    /// The client sends these octets in this unit.
     pub(super) fn read(&mut self, octets: &[u8], unit: usize) {
         self.unit = unit;
         let mut rest = octets;
@@ -142,7 +142,7 @@ impl Reader {
         }
     }
 
-    /// The client waits for a reply, and goes on only if it begins with this. Returns whether it goes on.
+    /// The client waits for a reply, and goes on only if it begins with `code`. Returns whether it goes on.
     pub(super) fn reply(&mut self, code: &str) -> bool {
         let Some(due) = self.due.pop_front() else { return false };
         let first = code.bytes().next();
@@ -159,7 +159,7 @@ impl Reader {
 
     /// Nothing more is sent.
     fn end(&mut self) {
-        // No line, as long as only CR LF ends one; to some servers it is, or several.
+        // If only CR LF ends a line this is none, but for some servers it is one or several.
         let is_begun = matches!(self.awaited, Awaited::Command | Awaited::Response);
         if is_begun && self.begun.iter().any(|octet| matches!(octet, b'\r' | b'\n')) {
             self.note(Reason::CommandLine);
@@ -190,7 +190,7 @@ impl Reader {
         rest
     }
 
-    /// Where the line ends that these octets go on with, counted in them.
+    /// How many of these octets belong to the current line.
     fn end_of_line(&self, octets: &[u8]) -> Option<usize> {
         if self.begun.ends_with(b"\r") && octets.starts_with(b"\n") {
             return Some(1);
@@ -198,7 +198,7 @@ impl Reader {
         octets.windows(2).position(|window| window == b"\r\n").map(|at| at + 2)
     }
 
-    /// A command is sent while replies are due.
+    /// Notes a command that is sent while replies are due.
     fn note_haste(&mut self) {
         if self.due.iter().any(|due| due.is_waited_for) {
             self.note(Reason::BeforeReply);
@@ -292,7 +292,7 @@ impl Reader {
 
     fn read_text<'o>(&mut self, octets: &'o [u8]) -> &'o [u8] {
         if self.begun.is_empty() && self.due.iter().any(|due| due.is_waited_for) {
-            // A server that has yet to answer DATA may refuse it, and take what follows for commands.
+            // A server that has not answered DATA yet may refuse it, and take what follows for commands.
             self.note(Reason::BeforeReply);
             self.expected.at_most = None;
         }
@@ -330,7 +330,7 @@ impl Reader {
 
     fn chunk_ends(&mut self) {
         let chunk = std::mem::take(&mut self.begun);
-        // To a server that does not know BDAT these are commands.
+        // For a server that does not know BDAT these are commands.
         if chunk.to_ascii_uppercase().windows(4).any(|word| word == b"MAIL") {
             self.expected.at_most = None;
         }

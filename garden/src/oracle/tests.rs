@@ -13,7 +13,7 @@ fn session(steps: &[&str]) -> Case {
     Case { name: "test".to_owned(), units: steps.iter().map(unit).collect() }
 }
 
-/// A session with this text behind DATA, which has to bring its own end.
+/// A session with this text after DATA; the text has to contain its own end.
 fn text(text: &[u8]) -> Case {
     let mut case = session(&[&START.concat()]);
     case.units = session(START).units;
@@ -71,7 +71,7 @@ fn a_text_that_does_not_end_is_no_message() {
     }
 }
 
-/// How many messages there are if a second one stands behind this, and what is open.
+/// How many messages there are if a second one follows these octets, and what is open.
 #[test]
 fn only_crlf_dot_crlf_is_an_end() {
     let table: &[(&[u8], usize, &[Reason])] = &[
@@ -104,7 +104,7 @@ fn only_crlf_dot_crlf_is_an_end() {
         reasons.retain(|reason| *reason != Reason::Extension(Extension::Pipelining));
         reasons.dedup();
         assert_eq!(reasons, *open, "{end:?}");
-        // What stands behind DATA before it is answered can be taken for commands.
+        // What follows DATA before its answer may be taken for commands.
         assert_eq!(expected.at_most, (*number == 1).then_some(1), "{end:?}");
     }
 }
@@ -153,7 +153,7 @@ fn eight_bits_are_as_good_as_announced() {
 #[test]
 fn what_is_out_of_order_is_refused() {
     let hello = "EHLO client.example\r\n";
-    // The last step is waited for in vain by who waits for a positive reply, so that nothing follows.
+    // The last step waits for a positive reply that does not come, so that nothing follows.
     for (steps, why) in [
         (&["RCPT TO:<__DEST__>\r\n", "< 2"][..], "no MAIL"),
         (&["DATA\r\n", "< 3"], "no MAIL"),
@@ -208,7 +208,7 @@ fn commands_may_be_sent_together_where_the_server_says_so() {
     assert!(text_before_reply.leaves_open(Reason::BeforeReply));
     assert_eq!((text_before_reply.messages.len(), text_before_reply.at_most), (1, None));
 
-    // In a pause the replies come.
+    // The replies come in the pause.
     let slow = with(
         &START[..2],
         &["MAIL FROM:<>\r\n", "...", "RCPT TO:<__DEST__>\r\n", "...", "DATA\r\n", "...", "x\r\n.\r\n"],
@@ -224,7 +224,7 @@ fn lines_of_commands_end_with_crlf() {
         assert_eq!(expected.at_most, None, "{line:?}");
         assert!(expected.leaves_open(Reason::CommandLine), "{line:?}");
     }
-    // Whoever waits for the reply waits in vain, unless the server takes it for a line.
+    // The client waits in vain, unless the server takes this for a line.
     for line in ["NOOP\n", "NOOP\r", "NOOP\n\r"] {
         let expected = with(&START[..2], &[line, "< 2"]);
         assert_eq!(reasons(&expected), [Reason::CommandLine], "{line:?}");
@@ -248,13 +248,13 @@ fn chunks_are_their_octets() {
     assert_eq!(octets(&mixed), [""; 0], "DATA behind BDAT");
     let odd = chunks(&["BDAT 3 LAST\r\n\r\n\n", "< 2"]);
     assert!(odd.leaves_open(Reason::BareLf));
-    // To a server that does not know BDAT, this is a session.
+    // For a server that does not know BDAT, this is a session.
     let inner = "MAIL FROM:<>\r\n";
     assert_eq!(chunks(&[&format!("BDAT {} LAST\r\n{inner}", inner.len()), "< 2"]).at_most, None);
     for wrong in ["BDAT\r\n", "BDAT x\r\n", "BDAT -1\r\n", "BDAT 1 LAS\r\n", "BDAT 99999999999999999999999 LAST\r\n"] {
         assert_eq!(chunks(&[wrong, "< 2", "x", "< 2"]).messages, [], "{wrong}");
     }
-    // Thrown away, not read as commands.
+    // These octets are discarded, not read as commands.
     let refused = with(&START[..2], &["BDAT 4 LAST\r\nxy\r\n", "< 503", "NOOP\r\n", "< 2"]);
     assert_eq!(reasons(&refused), [Reason::Extension(Extension::Chunking)]);
 }
@@ -402,7 +402,7 @@ fn what_is_expected_is_told_in_a_line() {
 }
 
 proptest! {
-    /// Where the octets are cut makes no difference.
+    /// It makes no difference where the octets are cut.
     #[test]
     fn cuts_make_no_difference(pieces in proptest::collection::vec(piece_of_a_session(), 0..12), cuts: Vec<usize>) {
         let whole = pieces.concat();
@@ -419,7 +419,7 @@ proptest! {
         prop_assert_eq!(expected_of(cut), expected_of(vec![unit(&whole)]));
     }
 
-    /// What is made transparent as RFC 5321 says is taken as it was, and nothing is open about it.
+    /// Text that is stuffed as RFC 5321 says arrives unchanged, and nothing is open about it.
     #[test]
     fn what_is_sent_as_it_should_be_arrives(lines in proptest::collection::vec("[ -~\t]{0,40}|[.]{0,3}", 0..8)) {
         let message: String = lines.iter().map(|line| format!("{line}\r\n")).collect();

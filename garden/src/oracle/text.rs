@@ -1,10 +1,10 @@
-//! The text of a message as it is sent, and what is odd in it (RFC 5321, 4.1.1.4 and 4.5.2).
+//! The text of a message as it is sent, and what is unusual about it (RFC 5321, 4.1.1.4 and 4.5.2).
 
 use super::Reason;
 
-/// Where the text ends that these octets begin: the number of octets with the final dot and its CR LF.
+/// Where the text at the beginning of these octets ends: the number of octets, including the final dot and its CR LF.
 ///
-/// Only CR LF `.` CR LF ends it, where the first CR LF may be the one of the command before.
+/// Only CR LF `.` CR LF ends it; the first CR LF may be that of the command before.
 pub(super) fn end(octets: &[u8]) -> Option<usize> {
     if octets.starts_with(b".\r\n") {
         return Some(3);
@@ -16,7 +16,7 @@ pub(super) fn end(octets: &[u8]) -> Option<usize> {
 /// What ends a text.
 const END: &[u8] = b"\r\n.\r\n";
 
-/// The message of a text that is sent with DATA, from its first octet to its final dot and CR LF.
+/// The message in a text that is sent with DATA, from its first octet to its final dot and CR LF.
 pub(super) fn unstuffed(text: &[u8]) -> Vec<u8> {
     let text = text.strip_suffix(b".\r\n").unwrap_or(text);
     let mut message = Vec::with_capacity(text.len());
@@ -26,7 +26,7 @@ pub(super) fn unstuffed(text: &[u8]) -> Vec<u8> {
     message
 }
 
-/// What is open about a message, each once.
+/// What is open about a message, each reason once.
 pub(super) fn oddities(message: &[u8]) -> Vec<Reason> {
     let mut found = Vec::new();
     let mut add = |reason| {
@@ -51,10 +51,10 @@ pub(super) fn oddities(message: &[u8]) -> Vec<Reason> {
     found
 }
 
-/// With its end (RFC 5321, 4.5.3.1.6).
+/// The longest line with its end (RFC 5321, 4.5.3.1.6).
 const LONGEST_LINE: usize = 1000;
 
-/// The lines, each with its CR LF; the last may have none.
+/// The lines with their CR LF; the last may have none.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,7 +1,7 @@
-//! Payload files: cases as text that people write and read (docs/payloads.md).
+//! Payload files: cases as text that people read and write (docs/payloads.md).
 //!
-//! Two forms are read. The one of this program begins with the line [`HEADING`], and says what each unit is. The other is that
-//! of `sendmsg.py`, a line for each piece that is sent; no such file begins with that line, for it would send it.
+//! Two forms are read. Our own begins with the line [`HEADING`] and says what each unit is. The form of `sendmsg.py`
+//! has a line for each piece that is sent; no such file begins with the heading, because it would be sent.
 
 mod problem;
 mod reader;
@@ -18,13 +18,13 @@ use crate::case::Case;
 /// The first line of a payload file.
 pub const HEADING: &str = "smtp-garden payload";
 
-/// How names of payload files end.
+/// The extension of payload files.
 pub const EXTENSION: &str = "payload";
 
-/// The cases of a payload file, of whichever form: one, or as many as the variables in it have combinations of values.
+/// The cases of a payload file in either form: one, or one for each combination of values of its variables.
 ///
-/// `file` is the name of the file, for what is said about it; a case that has no name of its own is called by it, without
-/// folder and ending. The assignments come in place of those that the file makes for the same name.
+/// `file` is the name of the file for messages; a case without a name gets it, without folder and extension. These
+/// assignments replace those in the file for the same names.
 ///
 /// # Errors
 ///
@@ -38,10 +38,10 @@ pub fn read(file: &str, octets: &[u8], assignments: &Assignments) -> Result<Vec<
     }
 }
 
-/// Editors on Windows put it in front.
+/// Editors on Windows put this in front.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a case of this file is called that has no name of its own.
+/// The name of a case that has none, from the name of its file.
 fn name_of(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     let name = name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem });

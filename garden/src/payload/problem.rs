@@ -1,4 +1,4 @@
-//! What is wrong with a payload file, told as compilers do: file, line, column, the line, a caret, and what to do.
+//! Errors in a payload file, shown as compilers do: file, line, column, the text of the line, a caret, and advice.
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +13,7 @@ pub struct Problem {
     pub line: usize,
     /// The column, in characters, counted from 1.
     pub column: usize,
-    /// How many characters are marked.
+    /// How many characters the caret underlines.
     pub width: usize,
     /// What is wrong.
     pub message: String,
@@ -23,7 +23,7 @@ pub struct Problem {
     pub source: String,
 }
 
-/// What is wrong with a line, before it is known which line of which file it is.
+/// An error in a line, before its file and number are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     /// The octets of the line that it is about.
@@ -37,7 +37,7 @@ impl Fault {
         Self { at, message: message.into(), advice: advice.into() }
     }
 
-    /// The same, seen from so many octets further left.
+    /// The same error, with its position moved by this many octets.
     pub(super) fn moved(self, octets: usize) -> Self {
         Self { at: self.at.start + octets..self.at.end + octets, ..self }
     }
@@ -61,7 +61,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, column, message, advice, .. } = self;
         writeln!(f, "{file}:{line}:{column}: {message}")?;
-        // Of a line that is as long as lines of payloads can be, what is around the place is shown.
+        // Of a very long line only the text around the error is shown.
         let first = (column - 1).saturating_sub(BEFORE);
         let visible = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c };
         let shown: String = self.source.chars().skip(first).take(SHOWN).map(visible).collect();
@@ -76,5 +76,5 @@ impl Error for Problem {}
 
 /// How many characters of a long line are shown.
 const SHOWN: usize = 100;
-/// How many of them stand before the place, at most.
+/// How many of them are before the error, at most.
 const BEFORE: usize = 60;

@@ -1,4 +1,4 @@
-//! The form of this program: a line for each unit, with what it is in front.
+//! Our own form of payload files: a line for each unit, which begins with what it is.
 
 use std::time::Duration;
 
@@ -33,18 +33,18 @@ pub(super) fn read(file: &str, octets: &[u8], assignments: &Assignments) -> Resu
         .map_err(|faults| faults.into_iter().map(|(number, fault)| cite(number, fault)).collect())
 }
 
-/// The lines without their ends. The end of the last one begins no other.
+/// The lines without their ends. A line end at the very end does not begin another line.
 pub(super) fn lines(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     let octets = octets.strip_suffix(b"\n").unwrap_or(octets);
     octets.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-/// A case, or several, before variables have their values.
+/// One or more cases, before variables have their values.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) name: Option<String>,
     pub(super) assignments: Assignments,
-    /// Each with the number of its line, and where in the line its text begins.
+    /// Each unit with the number of its line, and the position of its text in the line.
     pub(super) units: Vec<(usize, usize, DraftUnit)>,
 }
 
@@ -97,7 +97,7 @@ impl Draft {
         Ok(())
     }
 
-    /// The cases, one for each combination of values; or faults, each with the number of its line.
+    /// The cases, one for each combination of values; or errors with the numbers of their lines.
     pub(super) fn cases(&self, name: &str, given: &Assignments) -> Result<Vec<Case>, Vec<(usize, Fault)>> {
         let assignments = given.over(&self.assignments);
         let sends: Vec<_> = self

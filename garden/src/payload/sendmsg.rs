@@ -1,9 +1,10 @@
-//! The form of `sendmsg.py`, as the SMTP Garden has it that this one follows: each line is a piece that is sent, with escapes
-//! as Python has them in octets.
+//! The form of `sendmsg.py` from the SMTP Garden that this program follows: each line is a piece that is sent, with
+//! escapes as in Python's byte strings.
 //!
-//! It is read as that program reads it: lines end with LF, CR LF or CR, the last character of each line is cut off, also of a
-//! last line that has no end, and nothing is added. That program reads once after each piece, for 50 ms at most. Here a reply
-//! is waited for behind a piece that has one coming (if the server keeps to the standard), and 50 ms pass behind any other.
+//! It is read in the same way: lines end with LF, CR LF or CR, the last character of each line is removed, even from a
+//! last line without an end, and nothing is added. That program reads once after each piece, for at most 50 ms. Here a
+//! reply is waited for after each piece that gets one from a server that follows the standard, and 50 ms pass after any
+//! other piece.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::variables::{Assignments, Piece, Template, is_placeholder, variable};
 use crate::case::{Case, Unit};
 use crate::oracle::Guide;
 
-/// The cases of such a file. Only variables that have a value are variables.
+/// The cases of such a file. Only names that have a value are variables.
 pub(super) fn read(file: &str, octets: &[u8], assignments: &Assignments) -> Result<Vec<Case>, Vec<Problem>> {
     let text = match str::from_utf8(octets) {
         Ok(text) => text,
@@ -23,7 +24,7 @@ pub(super) fn read(file: &str, octets: &[u8], assignments: &Assignments) -> Resu
     let (mut draft, mut problems) = (Draft::default(), Vec::new());
     for (number, line) in (1..).zip(lines(text)) {
         match template(line, assignments) {
-            // What it is, and what is waited for behind it, is known when the values are.
+            // What each unit is, and what to wait for behind it, is determined when the values are known.
             Ok(template) => draft.units.push((number, 0, DraftUnit::Send(crate::case::Part::Body, template))),
             Err(fault) => problems.push(fault.cite(file, number, line.as_bytes())),
         }
@@ -48,7 +49,7 @@ fn not_text(file: &str, octets: &[u8], at: usize) -> Problem {
     Fault::new(at - start..at - start + 1, "an octet that is no text", advice).cite(file, number, line)
 }
 
-/// The lines, without the character that is cut off.
+/// The lines without the character that is removed.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -69,7 +70,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The octets of a line, with the variables that have a value.
+/// The octets of a line, with those variables that have a value.
 fn template(line: &str, assignments: &Assignments) -> Result<Template, Fault> {
     let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
     let push = |pieces: &mut Vec<Piece>, text: &str, start: usize| -> Result<(), Fault> {
@@ -90,11 +91,11 @@ fn template(line: &str, assignments: &Assignments) -> Result<Template, Fault> {
     Ok(Template(pieces))
 }
 
-/// What Python's `codecs.escape_decode` makes of a text.
+/// The result of Python's `codecs.escape_decode`.
 ///
 /// # Errors
 ///
-/// What it fails on: `\x` without two digits, a backslash at the end.
+/// What that function fails on: `\x` without two digits, or a backslash at the end.
 fn unescape(text: &str) -> Result<Vec<u8>, Fault> {
     let mut octets = Vec::with_capacity(text.len());
     let bytes = text.as_bytes();
@@ -122,7 +123,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, Fault> {
             b'0'..=b'7' => {
                 let more = bytes[at..].iter().take(2).take_while(|digit| matches!(digit, b'0'..=b'7')).count();
                 let digits = &bytes[at - 1..at + more];
-                // Three digits can say more than an octet holds; what does not fit is dropped.
+                // Three digits may exceed an octet; the excess is dropped.
                 octets.push(digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
                 at += more;
             }
@@ -139,7 +140,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, Fault> {
     Ok(octets)
 }
 
-/// The case with what is waited for behind each piece, and with what each piece is.
+/// The case with the waits behind each piece, and with the part that each piece belongs to.
 fn with_replies(case: Case) -> Case {
     let mut guide = Guide::new();
     let mut units = Vec::new();

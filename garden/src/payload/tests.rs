@@ -177,7 +177,7 @@ fn of_a_long_line_the_place_is_shown() {
     assert_eq!(&lines[1][caret..caret + 2], "\\q");
 }
 
-/// A template as people have them for `sendmsg.py`.
+/// A typical template for `sendmsg.py`.
 const TEMPLATE: &str = r#"HELO client.example\r\n
 MAIL FROM:<__SOURCE__>\r\n
 RCPT TO:<__DEST__>\r\n
@@ -242,7 +242,7 @@ fn lines_of_sendmsg_are_cut_as_it_cuts_them() {
     assert_eq!(octets_of("x __FOO__ __TOKEN__ ___DEST__\n"), ["x __FOO__ __TOKEN__ ___DEST__"]);
 }
 
-/// What Python 3.11 makes of them.
+/// The results of Python 3.11.
 #[test]
 fn escapes_of_sendmsg_are_those_of_python() {
     let table: &[(&str, &[u8])] = &[

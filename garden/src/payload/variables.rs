@@ -1,18 +1,18 @@
-//! `__NAME__` in payloads, which has one value or several: each combination of values makes a case.
+//! `__NAME__` in payloads: a variable with one or more values. Each combination of values makes a case.
 
 use std::collections::HashSet;
 
 use super::problem::Fault;
 use crate::case::{Placeholder, escaped};
 
-/// Octets with variables in them, which have yet to get a value.
+/// Octets with variables that have no value yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Template(pub(super) Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     Octets(Vec<u8>),
-    /// The name, underscores included, and where in its line it stands.
+    /// The name with its underscores, and its position in the line.
     Variable(String, usize),
 }
 
@@ -26,11 +26,11 @@ impl Assignments {
         Self::default()
     }
 
-    /// Takes `__NAME__=VALUE`, in which octets are escaped as in payload files; a name that comes again has one more value.
+    /// Adds `__NAME__=VALUE`, with escapes as in payload files. If the name occurs again, it gets another value.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and what to write.
+    /// What is wrong with it, and what to write instead.
     pub fn assign(&mut self, text: &str) -> Result<(), String> {
         let parsed = text.split_once('=').filter(|(name, _)| is_variable(name.trim_end()));
         let Some((name, value)) = parsed else {
@@ -54,12 +54,12 @@ impl Assignments {
         }
     }
 
-    /// Whether this has a value.
+    /// Whether this variable has a value.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values(name).is_some()
     }
 
-    /// These, and those of the others whose names are not among these.
+    /// These assignments, and those of the others for names that are not among these.
     pub(super) fn over(&self, others: &Self) -> Self {
         let mut all = others.clone();
         for (name, values) in &self.0 {
@@ -75,13 +75,13 @@ impl Assignments {
         self.0.iter().find(|(known, _)| known == name).map(|(_, values)| values.as_slice())
     }
 
-    /// The names that templates need a value for, in the order of the assignments. A placeholder to which no value is assigned
-    /// is none of them: it stays.
+    /// The names whose values templates need, in the order of the assignments. A placeholder without an assigned value
+    /// is not among them, because it stays as it is.
     ///
     /// # Errors
     ///
-    /// What has no value, or is a part of its own value; for a variable of the templates with where it stands and in which
-    /// template.
+    /// A variable that has no value, or that is part of its own value. For a variable in a template its position and
+    /// the template are returned.
     pub(super) fn needed<'t>(
         &self,
         templates: impl Iterator<Item = &'t Template>,
@@ -100,7 +100,7 @@ impl Assignments {
         }
     }
 
-    /// Notes the name and those that its values need.
+    /// Notes the name, and those that its values need.
     fn visit(
         &self,
         name: &str,
@@ -137,7 +137,7 @@ impl Assignments {
         Ok(())
     }
 
-    /// Each combination of values of these names, the last of them changing fastest, with what tells it from the others.
+    /// Each combination of values for these names, with a suffix that distinguishes it. The last name changes fastest.
     ///
     /// # Errors
     ///
@@ -167,14 +167,14 @@ impl Assignments {
     }
 }
 
-/// More would be a mistake.
+/// More combinations than this are probably a mistake.
 pub(super) const MOST_COMBINATIONS: usize = 100_000;
 
 /// A value for each variable.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Combination<'a> {
     values: Vec<(&'a str, &'a Template)>,
-    /// What stands behind the name of the case.
+    /// The suffix for the name of the case.
     pub(super) suffix: String,
 }
 
@@ -195,7 +195,7 @@ impl Combination<'_> {
     }
 }
 
-/// What the values are called in names of cases: by themselves where they are short words, else by their number.
+/// Labels of the values in names of cases: the values themselves if they are short words, otherwise their numbers.
 fn labels(values: &[Template]) -> Vec<String> {
     let word = |value: &Template| match value.0.as_slice() {
         [Piece::Octets(octets)] => {
@@ -211,11 +211,11 @@ fn labels(values: &[Template]) -> Vec<String> {
 }
 
 impl Template {
-    /// Reads octets as [`escaped`] has them, with variables among them.
+    /// Reads octets in the form of [`escaped`], with variables.
     ///
     /// # Errors
     ///
-    /// A wrong escape, a character that cannot be seen; with where in the text it stands.
+    /// A wrong escape or an invisible character, with its position in the text.
     pub(super) fn parse(text: &str) -> Result<Self, Fault> {
         let (mut pieces, mut octets, mut at) = (Vec::new(), Vec::new(), 0);
         while let Some(character) = text[at..].chars().next() {
@@ -280,7 +280,7 @@ fn wrong_escape(at: std::ops::Range<usize>, escape: &str) -> Fault {
     Fault::new(at, format!("`{escape}` stands for nothing"), advice)
 }
 
-/// The variable that the text begins with.
+/// The variable at the beginning of the text.
 pub(super) fn variable(text: &str) -> Option<&str> {
     let inside = text.strip_prefix("__")?;
     if !inside.starts_with(|first: char| first.is_ascii_uppercase()) {
@@ -292,12 +292,12 @@ pub(super) fn variable(text: &str) -> Option<&str> {
     is_name.then(|| &text[..end + 4])
 }
 
-/// Whether this is a variable and nothing else.
+/// Whether this is exactly one variable.
 pub(super) fn is_variable(text: &str) -> bool {
     variable(text) == Some(text)
 }
 
-/// Whether this is filled in when the session is held, if nothing else is assigned to it.
+/// Whether this is replaced when the session is held, unless a value is assigned to it.
 pub(super) fn is_placeholder(name: &str) -> bool {
     Placeholder::ALL.iter().any(|placeholder| placeholder.text() == name)
 }

@@ -6,10 +6,10 @@ use super::HEADING;
 use super::variables::{is_placeholder, variable};
 use crate::case::{Case, Unit, escaped};
 
-/// The payload file of a case: [`super::read`] makes the same case of it.
+/// The payload file of a case; [`super::read`] restores the same case from it.
 ///
-/// The name has to consist of what can be seen in ASCII, and the codes that are expected of digits, as they do in every case
-/// that is made here; otherwise the file says so when it is read.
+/// The name has to consist of visible ASCII characters, and expected codes of digits, as in all cases that are made
+/// here. Otherwise reading the file reports an error.
 pub fn write(case: &Case) -> String {
     let mut text = format!("{HEADING}\nname {}\n\n", case.name);
     for unit in &case.units {
@@ -30,7 +30,7 @@ fn line(word: &str, text: &str) -> String {
     }
 }
 
-/// The octets as text in which only the placeholders are variables, and no blank stands at the end.
+/// The octets as text in which only placeholders are variables, without a blank at the end.
 fn octets_as_text(octets: &[u8]) -> String {
     let escaped = escaped::escape(octets);
     let mut text = String::with_capacity(escaped.len());
@@ -64,5 +64,5 @@ fn pause(duration: Duration) -> String {
     format!("{}{name}", nanoseconds / unit)
 }
 
-/// Units of time and their nanoseconds, the longest first.
+/// Units of time in nanoseconds, the longest first.
 pub(super) const PAUSES: [(&str, u128); 4] = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];

@@ -1,6 +1,6 @@
-//! A grid for a terminal: a line for each case, a column for each server, a letter where they meet.
+//! A grid for a terminal: a row for each case, a column for each server, and a letter at each crossing.
 //!
-//! It is as readable without colours: they repeat what the letters say.
+//! Without colours it says the same: they only repeat the letters.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use super::{ChainEntry, Finding, Mutations, OTHER_LETTERS, Report, letter, verdict_of};
 use crate::compare::{Chain, Class, Kind, Stand};
 
-/// The grid, the letters that are in it, and the findings behind it, each with the line to type to see it again: `again` is
-/// what [`Report::again`] says. With `has_colours`, letters are coloured for a terminal (ECMA-48).
+/// The grid, an explanation of its letters, and the findings, each with the command that shows it again; `again` is the
+/// result of [`Report::again`]. With `has_colours`, letters are coloured for a terminal (ECMA-48).
 pub fn grid(report: &Report, again: &str, has_colours: bool) -> String {
     let mut text = String::new();
     let names: Vec<&str> =
@@ -50,7 +50,7 @@ pub fn grid(report: &Report, again: &str, has_colours: bool) -> String {
     text
 }
 
-/// The names of servers from above to below, one letter in a line.
+/// The names of servers vertically, one letter in each line.
 fn head(text: &mut String, names: &[&str], width: usize) {
     let height = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     for row in 0..height {
@@ -137,7 +137,7 @@ fn findings(text: &mut String, report: &Report, again: &str) {
     }
 }
 
-/// Of each pair and what goes through it, the case that shows most, and how many there are.
+/// For each pair and octets that get through it, the clearest case, and the number of cases.
 fn told_once(chains: &[ChainEntry]) -> impl Iterator<Item = (&ChainEntry, usize)> {
     let rank = |entry: &ChainEntry| match entry.stand {
         Some(Stand::Apart(_)) => 0,
@@ -156,7 +156,7 @@ fn told_once(chains: &[ChainEntry]) -> impl Iterator<Item = (&ChainEntry, usize)
     told.into_values()
 }
 
-/// Who shows a finding: its server, and some that it stands apart from, so that most are theirs.
+/// The servers that show a finding: its own, and some that it differs from, so that they are the majority.
 fn needed<'r>(report: &'r Report, finding: &'r Finding) -> Vec<&'r str> {
     const OTHERS: usize = 2;
     let entry = report.case(&finding.case);

@@ -1,4 +1,5 @@
-//! What a run has to tell, in one piece: as JSON that is read back, as a grid for a terminal, and as a page for a browser.
+//! The results of a run in one structure: as JSON, which can be read back, as a grid for a terminal, and as a page for
+//! a browser.
 //!
 //! The layout of the JSON is in docs/report.md; [`FORMAT`] changes with it.
 
@@ -16,42 +17,42 @@ use crate::observation::Observation;
 pub use grid::grid;
 pub use page::page;
 
-/// The number of this layout. What reads reports refuses those with another.
+/// The version of this layout. Reports with another one are refused.
 pub const FORMAT: u32 = 1;
 
-/// What a run has to tell.
+/// The results of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
     /// The name and the version of the program that wrote it.
     pub program: String,
-    /// What the run was told of recipes, programs and packages, in the words of the command line.
+    /// The options of the run about recipes, programs and packages, as they were typed.
     #[serde(default)]
     pub options: Vec<String>,
-    /// The mutations that were made until a time was over, if it was asked for that.
+    /// The mutations that were made in a limited time, if the run did that.
     #[serde(default)]
     pub mutations: Option<Mutations>,
-    /// The servers, in the order in which they are shown.
+    /// The servers, in the order of display.
     pub servers: Vec<ServerEntry>,
-    /// The cases, in the order in which they are shown, the smallest ones that were made of them behind them.
+    /// The cases, in the order of display; the smallest ones that were derived from them come last.
     pub cases: Vec<CaseEntry>,
-    /// What stands apart each time, each once.
+    /// Differences that come each time, each once.
     pub findings: Vec<Finding>,
-    /// What stood apart, but not each time.
+    /// Differences that did not come each time.
     pub unsteady: Vec<Unsteady>,
     /// Pairs of a relay and a receiver.
     pub chains: Vec<ChainEntry>,
-    /// How many there are of all that.
+    /// Totals.
     pub numbers: Numbers,
 }
 
-/// Mutations, to be made again.
+/// What is needed to make the same mutations again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mutations {
-    /// What they were chosen by.
+    /// Their seed.
     pub seed: u64,
-    /// How many were made, the first of this seed.
+    /// How many were made, beginning with the first of this seed.
     pub made: u64,
 }
 
@@ -62,43 +63,43 @@ pub struct ServerEntry {
     pub name: String,
     /// Its version, where that is known.
     pub version: Option<String>,
-    /// Why it did not take part, if it did not.
+    /// Why it did not take part, if so.
     pub absent: Option<String>,
     /// What it does to every message.
     pub learned: Option<Learned>,
 }
 
-/// A case, and what came of it.
+/// A case and its results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseEntry {
     /// The case.
     pub case: Case,
-    /// The name of the case that it was made of, by leaving out what is not needed.
+    /// The name of the case from which it was derived by leaving out what is not needed.
     pub of: Option<String>,
-    /// What the standard has come of it, where it says so.
+    /// The outcome according to the standard, if it is determined.
     pub expected: Option<Expected>,
     /// What is to be said of it.
     pub judgement: Judgement,
-    /// What was observed, by server.
+    /// The observations, one for each server.
     pub observations: Vec<Observation>,
 }
 
-/// A way in which a server stands apart, each time.
+/// A difference of a server that comes each time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The server.
     pub server: String,
     /// The name of the smallest case that shows it.
     pub case: String,
-    /// Whether that was made as small as it gets.
+    /// Whether nothing more can be left out of that case.
     pub is_smallest: bool,
-    /// The names of the cases of the run that show it.
+    /// The names of the run's cases that show it.
     pub found_in: Vec<String>,
-    /// What is seen of it, in the first of those.
+    /// The difference in words, from the first of those cases.
     pub detail: String,
-    /// What it is known as, where it is public.
+    /// Names under which it is publicly known.
     pub public: Vec<PublicName>,
 }
 
@@ -107,52 +108,52 @@ pub struct Finding {
 pub struct PublicName {
     /// Such as a CVE number.
     pub name: String,
-    /// Where one reads about it.
+    /// A page about it.
     pub url: String,
 }
 
-/// What stood apart, but not each time.
+/// A difference that did not come each time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsteady {
     /// The name of the case.
     pub case: String,
     /// The server.
     pub server: String,
-    /// In which way.
+    /// The differences.
     pub differences: Vec<Difference>,
-    /// In how many of three more sessions.
+    /// In how many of three more sessions they came.
     pub again: usize,
-    /// What came of another session.
+    /// An observation of a session without them.
     pub otherwise: Option<Observation>,
 }
 
 /// A pair of a relay and a receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainEntry {
-    /// Which, and with what.
+    /// The pair, with the case.
     pub chain: Chain,
-    /// What a real chain of the two made of it; nothing if none was held.
+    /// The result of a real chain of the two; `None` if none was held.
     pub stand: Option<Stand>,
-    /// What came out of it.
+    /// The observation of that chain.
     pub came_out: Option<Observation>,
 }
 
-/// How many there are.
+/// Totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
     /// Cases that were held.
     pub cases: usize,
-    /// Sessions, those not counted that looked again or made a case smaller.
+    /// Sessions, not counting those that confirmed differences or made cases smaller.
     pub sessions: usize,
-    /// Pairs of a case and a server that stands apart, if nothing is known of the servers.
+    /// Pairs of a case and a server that differs, before what was learned of servers is taken into account.
     pub apart_unscreened: usize,
-    /// The same, with what is learned of the servers taken away.
+    /// The same, after it is taken into account.
     pub apart: usize,
-    /// Of these, those that come each time.
+    /// Those of them that come each time.
     pub steady: usize,
-    /// Findings: the same ones told once.
+    /// Findings: equal differences are counted once.
     pub findings: usize,
-    /// Sessions that were held to make cases smaller.
+    /// Sessions that were used to make cases smaller.
     pub shrink_sessions: usize,
 }
 
@@ -161,7 +162,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// None that is known: nothing in it cannot be written.
+    /// None is known: everything in it can be written.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).context("writing the report as JSON")
     }
@@ -170,7 +171,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// What is no report, or one with another layout.
+    /// The text is not a report, or has another layout.
     pub fn from_json(json: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Layout {
@@ -181,7 +182,7 @@ impl Report {
         serde_json::from_str(json).context("reading the report")
     }
 
-    /// The names of servers, in the order in which they are shown.
+    /// The names of servers, in the order of display.
     pub fn server_names(&self) -> impl Iterator<Item = &str> {
         self.servers.iter().map(|server| server.name.as_str())
     }
@@ -191,14 +192,14 @@ impl Report {
         self.cases.iter().find(|entry| entry.case.name == name)
     }
 
-    /// What to type to hold a case of it again, but for the case and the servers. `file` is where it is kept, `program` how
-    /// ours is called.
+    /// The command to hold a case again, without the case and the servers. `file` is the report's path, `program` the
+    /// name of this program.
     pub fn again(&self, program: &str, file: &str) -> String {
         let words = [program, "run", "--report", file].into_iter().chain(self.options.iter().map(String::as_str));
         words.map(quoted).collect::<Vec<_>>().join(" ")
     }
 
-    /// What to type to hold this case again; `again` is what [`Self::again`] says.
+    /// The command to hold this case again; `again` is the result of [`Self::again`].
     pub fn command(again: &str, case: &str, servers: &[&str]) -> String {
         format!("{again} --case {} --servers {}", quoted(case), quoted(&servers.join(",")))
     }
@@ -218,7 +219,7 @@ pub const fn letter(stand: &Stand) -> char {
     }
 }
 
-/// The letters that are none of [`Kind`], each with what it means.
+/// The letters for what is not a [`Kind`], with their meanings.
 pub const OTHER_LETTERS: [(char, &str); 5] = [
     ('.', "as it should be, or as most have it"),
     ('-', "refused, which is as good"),
@@ -231,7 +232,7 @@ fn verdict_of<'a>(entry: &'a CaseEntry, server: &str) -> Option<&'a Verdict> {
     entry.judgement.verdict(server)
 }
 
-/// For a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./,:@%+=".contains(character);
     if !word.is_empty() && word.chars().all(is_plain) {

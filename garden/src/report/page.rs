@@ -1,4 +1,4 @@
-//! A page for a browser, in one file: nothing is loaded from elsewhere, so it can be sent and kept.
+//! A page for a browser in a single file: it loads nothing from elsewhere, so it can be sent and kept.
 
 use std::io::Write as _;
 
@@ -14,11 +14,11 @@ use crate::case::Case;
 use crate::compare::{Class, Expected, Judgement, Kind};
 use crate::observation::Observation;
 
-/// The page, with the line to type to hold a case again: `again` is what [`Report::again`] says.
+/// The page, with the command to hold each case again; `again` is the result of [`Report::again`].
 ///
 /// # Errors
 ///
-/// None that is known: nothing in a report cannot be written.
+/// None is known: everything in a report can be written.
 pub fn page(report: &Report, again: &str) -> Result<String> {
     #[derive(Serialize)]
     struct Letter {
@@ -43,13 +43,13 @@ pub fn page(report: &Report, again: &str) -> Result<String> {
     });
     let data = Data { report: Shown::of(report)?, again, letters: others.chain(kinds).collect(), classes: Class::ALL };
     let json = serde_json::to_string(&data).context("writing the report for the page")?;
-    // So that nothing that a server said ends the element that it stands in, or begins a comment.
+    // So that text from a server cannot end the element that it is in, or begin a comment.
     let json = json.replace('<', r"\u003c");
     Ok(include_str!("page.html").replace("{{data}}", &json))
 }
 
-/// A report, with what was observed packed: it is a hundred times as much as the rest, and is unpacked case by case, when
-/// somebody opens one.
+/// A report with compressed observations: they are a hundred times as large as the rest, and are unpacked only for
+/// cases that somebody opens.
 #[derive(Serialize)]
 struct Shown<'a> {
     program: &'a str,
@@ -67,7 +67,7 @@ struct ShownCase<'a> {
     of: Option<&'a str>,
     expected: Option<&'a Expected>,
     judgement: &'a Judgement,
-    /// The servers that were asked, in the order of what was observed of them.
+    /// The servers that were asked, in the order of their observations.
     asked: Vec<&'a str>,
     packed: String,
 }
@@ -99,7 +99,7 @@ impl<'a> ShownCase<'a> {
     }
 }
 
-/// As JSON in gzip (RFC 1952), which browsers unpack, in base64.
+/// The observations as JSON, compressed with gzip (RFC 1952), which browsers can unpack, in base64.
 fn packed(observations: &[Observation]) -> Result<String> {
     let what = "packing what was observed";
     let mut packer = GzEncoder::new(Vec::new(), Compression::default());

@@ -1,6 +1,6 @@
-//! Findings about other people's software that are public already, so that a run says which of its own are known.
+//! Findings about other software that are already public, so that a run can say which of its own are known.
 //!
-//! They are in data/public.toml, and only what anybody can read elsewhere is in there.
+//! They are in data/public.toml, which contains only what can be read elsewhere.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use crate::case::escaped::unescape;
 use crate::compare::Class;
 use crate::compare::text::{find, octets_of, with_replaced};
 
-/// What is known.
+/// The public findings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
@@ -24,18 +24,18 @@ struct Known {
 struct Entry {
     name: String,
     url: String,
-    /// The server, with all that is called by it and a slash.
+    /// The server, including its variants and roles.
     server: String,
     classes: Vec<Class>,
-    /// Octets, escaped: a case that sends one of these outside of CRLF `.` CRLF is meant.
+    /// Escaped octets: it applies to cases that send one of these outside CRLF `.` CRLF.
     sends: Vec<String>,
 }
 
-/// Gives the findings of a report the names that they are known by.
+/// Adds to the findings of a report the names under which they are publicly known.
 ///
 /// # Errors
 ///
-/// A list that is wrong; a test reads it.
+/// The list is malformed, which a test prevents.
 pub fn label(report: &mut Report) -> Result<()> {
     let known: Known = toml::from_str(include_str!("../../data/public.toml")).context("the list of public findings")?;
     let mut names = Vec::with_capacity(report.findings.len());
@@ -43,7 +43,7 @@ pub fn label(report: &mut Report) -> Result<()> {
         let case = report.case(&finding.case).map(|entry| &entry.case);
         let mut of_finding = Vec::new();
         for entry in &known.finding {
-            // Behind it the name of a variant, or a role.
+            // The rest is the name of a variant or a role.
             let behind = finding.server.strip_prefix(&entry.server);
             let is_server = behind.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']));
             let is_class = entry.classes.contains(&finding.kind.class());
@@ -60,7 +60,7 @@ pub fn label(report: &mut Report) -> Result<()> {
 }
 
 fn sends(case: &Case, patterns: &[String]) -> Result<bool> {
-    // What ends the data everywhere has LF `.` CRLF in it.
+    // The standard end of data contains LF `.` CRLF, so it is removed first.
     let octets = with_replaced(&octets_of(case), b"\r\n.\r\n", b"\r\n");
     for pattern in patterns {
         let pattern = unescape(pattern).map_err(anyhow::Error::msg)?;

@@ -76,7 +76,8 @@ pub(super) enum Lost {
 }
 
 impl Lost {
-    /// The same as said of one address, if another address of the host may do better: behind what was wrong with those before.
+    /// The same with the address in its text, behind the failures of the addresses before, if another address of the
+    /// host may do better.
     fn of(self, address: SocketAddr, failures: &mut String) -> Self {
         let mut told = |why: String| {
             let separator = if failures.is_empty() { "" } else { "; " };
@@ -224,7 +225,7 @@ impl Connection {
             self.offered = Offered::parse(&reply);
             return Ok(());
         }
-        // It may be older than extensions (RFC 5321, 3.2). Then there is neither TLS nor a login.
+        // The server may be older than EHLO (RFC 5321, 3.2). Then it has neither TLS nor a login.
         if reply.is_permanent() && way.hop.protocol == Protocol::Smtp {
             self.offered = Offered::default();
             if self.ask(way, &format!("HELO {domain}"), COMMAND)?.code == 250 {
@@ -243,7 +244,8 @@ impl Connection {
         if reply.code != 220 {
             return if is_required { Err(Lost::Insecure(said(&reply)).into()) } else { Ok(()) };
         }
-        // Somebody in between may have put it there, to be taken for said under TLS (RFC 3207, section 5).
+        // Somebody on the way may have added text in the clear, so that we would take it for text under TLS (RFC 3207,
+        // section 5).
         self.expect_silence(way).map_err(|lost| match lost {
             Lost::Closed(why) if self.buffer.is_empty() => NotReady::NoHandshake(why),
             lost => lost.into(),
@@ -279,7 +281,7 @@ impl Connection {
             Some(password) => password.reveal().to_owned(),
             None => way.files.password(way.config).map_err(|error| Lost::Misconfigured(format!("{error:#}")))?,
         };
-        // What the URL says of TLS has been seen to by now; this is in case that changes.
+        // TLS has begun by now if the URL wants it; this guards against later changes of that.
         if way.tls != HopTls::Off && !self.dialogue.is_under_tls() {
             return Err(Lost::Insecure("no password is sent in the clear".to_owned()));
         }
@@ -343,7 +345,7 @@ impl Connection {
                     (Some((Asked::Rcpt, recipient)), 200..300) => accepted.extend(recipient.cloned()),
                     (Some(_), 200..300) => is_open = true,
                     (Some((asked, _)), 400..) => {
-                        // What follows may fail for no other reason.
+                        // Later refusals may only follow from this one.
                         refusal.get_or_insert_with(|| passed_on(reply, *asked, way.hop.shown()));
                     }
                     _ => return Err(Lost::Garbled(said(&reply)).into()),
@@ -395,7 +397,7 @@ impl Connection {
         }
         let ready = self.ask(way, "DATA", DATA)?;
         match ready.code {
-            // An answer now would be to a message that has not been sent.
+            // An answer now would be about a message that has not been sent.
             354 => self.expect_silence(way).map_err(|lost| self.early_refusal(way).unwrap_or(lost.into())),
             400.. => Err(Trouble::Refused(passed_on(ready, Asked::Text, way.hop.shown()))),
             _ => Err(Lost::Garbled(said(&ready)).into()),
@@ -418,7 +420,7 @@ impl Connection {
             return Err(self.early_refusal(way).unwrap_or(lost.into()));
         }
         self.dialogue.write(b".\r\n", way.patience_to_the_end(BLOCK)).map_err(Lost::from)?;
-        // In LMTP each recipient has an answer, and these are all or nothing.
+        // LMTP has one answer for each recipient, and we need all of them to be positive.
         let answers = if way.hop.protocol == Protocol::Lmtp { recipients } else { 1 };
         let mut last = None;
         for _ in 0..answers {
@@ -533,7 +535,7 @@ impl Connection {
         Ok(self.dialogue.write(&wire, way.patience(time))?)
     }
 
-    /// Makes sure that the hop has said nothing that was not asked for. A farewell is one all the same.
+    /// Makes sure that the hop has sent nothing unasked. If it has sent 421, it has closed the connection.
     fn expect_silence(&mut self, way: &Way<'_>) -> Result<(), Lost> {
         let came = self.dialogue.read_what_came(&mut self.buffer);
         if self.buffer.is_empty() {
@@ -548,10 +550,10 @@ impl Connection {
         }
     }
 
-    /// Makes sure that what was taken for the answer to the final dot is the only one: of two, the first may have been to
-    /// something else. Its farewell is none.
+    /// Makes sure that there is only one answer to the final dot: of two, the first may have been to something else. A
+    /// 421 does not count as an answer.
     fn expect_no_second_answer(&mut self) -> Result<(), Lost> {
-        // That it ends the connection is no answer either.
+        // The end of the connection does not count either.
         let _ = self.dialogue.read_what_came(&mut self.buffer);
         match b"421".starts_with(&self.buffer[..self.buffer.len().min(3)]) {
             true => Ok(()),

@@ -1,4 +1,4 @@
-//! What passing mail on needs of files, opened before the session confines itself.
+//! The files that passing mail on needs, opened before the session enters its sandbox.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,14 @@ use crate::unread::Unread;
 /// The files of the servers that rules pass mail on to.
 #[derive(Debug, Default)]
 pub struct RelayFiles {
-    /// Those that a connection takes, for each file of authorities that a URL names or for none.
+    /// The files for connections, one entry for each file of authorities that a URL names, and one for URLs that name
+    /// none.
     files: Vec<(Option<PathBuf>, ClientFiles)>,
     password: Option<Unread>,
 }
 
 impl RelayFiles {
-    /// Opens them. What cannot be opened is told when it is needed.
+    /// Opens them. A file that cannot be opened is an error only when it is needed.
     pub(crate) fn open(config: &Config) -> Self {
         let mut opened = Self::default();
         for hop in config.hops() {
@@ -33,13 +34,13 @@ impl RelayFiles {
         opened
     }
 
-    /// Those for a connection to this server.
+    /// The files for a connection to this server.
     pub(super) fn of(&self, hop: &Hop) -> anyhow::Result<&ClientFiles> {
         let found = self.files.iter().find(|(ca_file, _)| *ca_file == hop.ca_file);
         found.map(|(_, files)| files).context("no file was opened for this server when the session began")
     }
 
-    /// The password for a server whose URL has a user and none.
+    /// The password for a server whose URL has a user but no password.
     pub(super) fn password(&self, config: &Config) -> anyhow::Result<String> {
         match (&self.password, &config.relay_password) {
             (Some(file), _) => file.parsed(secret),

@@ -1,8 +1,8 @@
-//! `relay URL`: passes the message on to the next server, the hop, while the peer waits.
+//! `relay URL`: passes the message on to the next server, called the hop, while the peer waits.
 //!
-//! The hop is asked when the peer asks us: what it says to MAIL and RCPT is our reply, and so is what it says of the text.
-//! So it is never known to have a message that the peer was told is nowhere, unless its last word was lost. A session has
-//! one connection to a hop at the most, which serves the next message as well.
+//! The hop is asked when the peer asks us: its answers to MAIL and RCPT are our replies, and so is its answer to the
+//! text. So the peer is told that a message was refused only if the hop has not taken it, unless the hop's last answer
+//! was lost. A session has at most one connection to a hop, which is used for later messages too.
 
 mod connection;
 mod files;
@@ -34,39 +34,39 @@ pub struct Upstreams<'a> {
     signals: &'a Signals,
     /// Where the peer's connection came in.
     own_address: Option<LocalAddress>,
-    /// When the session has to be over.
+    /// When waiting for hops has to end.
     until: Cell<Instant>,
     connections: RefCell<Vec<(Hop, Connection)>>,
-    /// Those that a new connection was of no use with in this transaction, and what was said of it: each recipient would
-    /// have to wait for that again.
+    /// Hops to which a new connection failed in this transaction, and what was answered then, so that not each
+    /// recipient has to wait for the same failure.
     unreachable: RefCell<Vec<(Hop, Reply)>>,
 }
 
 impl<'a> Upstreams<'a> {
-    /// No connection yet.
+    /// Starts without any connection.
     pub fn new(config: &'a Config, files: &'a RelayFiles, log: &'a Log, signals: &'a Signals) -> Self {
         let (until, connections, unreachable) = (Cell::new(Instant::now()), RefCell::default(), RefCell::default());
         let own_address = peer::local_address(std::io::stdin().as_fd());
         Self { config, files, log, signals, own_address, until, connections, unreachable }
     }
 
-    /// Nothing may be waited for longer than this.
+    /// Sets until when hops may be waited for.
     pub fn set_deadline(&self, until: Instant) {
         self.until.set(until);
     }
 
-    /// A transaction begins: what hops were asked before was about another.
+    /// A transaction begins: what hops were asked before was about another one.
     pub fn begin(&self) {
         self.unreachable.borrow_mut().clear();
         self.connections.borrow_mut().iter_mut().for_each(|(_, connection)| connection.forget_transaction());
     }
 
-    /// Asks a hop whether it takes mail of this sender; what it says if it does not.
+    /// Asks a hop whether it takes mail of this sender; an error is its refusal.
     pub fn sender(&self, hop: &Hop, sender: &Sender) -> Result<(), Reply> {
         self.with_transaction(hop, sender, &[]).map(drop)
     }
 
-    /// Asks a hop whether it takes this sender's mail for one more recipient; what it says if it does not.
+    /// Asks a hop whether it takes this sender's mail for one more recipient; an error is its refusal.
     pub fn recipient(&self, hop: &Hop, sender: &Sender, recipient: &Mailbox) -> Result<(), Reply> {
         let place = self.place_of(hop).filter(|place| self.connections.borrow()[*place].1.is_open_for(sender));
         let Some(place) = place else { return self.with_transaction(hop, sender, &[recipient]).map(drop) };
@@ -74,7 +74,8 @@ impl<'a> Upstreams<'a> {
         asked.map_err(|trouble| self.reply(hop, trouble))
     }
 
-    /// Passes the message on for these recipients, who have one answer; what the hop says when it has taken it.
+    /// Passes the message on for these recipients, who share one answer. Returns what the hop says when it has taken
+    /// it.
     pub(super) fn deliver(
         &self,
         hop: &Hop,
@@ -82,7 +83,7 @@ impl<'a> Upstreams<'a> {
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> Result<Reply, Reply> {
-        if spool.hops() > MAX_HOPS {
+        if spool.hops() > MAX_HOPS_TO_RELAY {
             return Err(reply::too_many_hops(spool.hops()));
         }
         let transaction = copy.envelope.transaction;
@@ -102,31 +103,33 @@ impl<'a> Upstreams<'a> {
         if let Some(place) = open {
             match begin_text(place, spool) {
                 Ok(()) => return send_text(place, spool),
-                // Whoever has waited for long closes the connection. While there is no text, nothing was lost with it.
+                // A server that has waited for long closes the connection. Before the text was sent, nothing is lost
+                // with it.
                 Err(Trouble::Lost(Lost::Closed(_))) => drop(self.connections.borrow_mut().remove(place)),
                 Err(trouble) => return Err(self.reply(hop, trouble)),
             }
         }
-        // Also if it was not for exactly them, as when the peer was told to come again with one that the hop takes.
+        // A new transaction is needed as well if the open one has other recipients: one that the hop accepts may have
+        // been put off by us.
         let place = self.with_transaction(hop, &announced, recipients)?;
         begin_text(place, spool).map_err(|trouble| self.reply(hop, trouble))?;
         send_text(place, spool)
     }
 
-    /// Takes leave of all of them.
+    /// Sends QUIT to all hops.
     pub fn close(&self) {
         for (hop, mut connection) in self.connections.take() {
             connection.quit(&self.way(&hop));
         }
     }
 
-    /// Has a transaction with this hop that is open for exactly these; the connection's place.
+    /// Makes sure that the hop has a transaction open for exactly these recipients; returns the connection's index.
     fn with_transaction(&self, hop: &Hop, sender: &Sender, recipients: &[&Mailbox]) -> Result<usize, Reply> {
         let way = self.way(hop);
         if let Some(place) = self.place_of(hop) {
             let begun = self.connections.borrow_mut()[place].1.begin(&way, sender, recipients);
             match begun {
-                // As above.
+                // Again a connection that was idle for long.
                 Err(Trouble::Lost(Lost::Closed(_))) => drop(self.connections.borrow_mut().remove(place)),
                 begun => return begun.map(|()| place).map_err(|trouble| self.reply(hop, trouble)),
             }
@@ -159,7 +162,7 @@ impl<'a> Upstreams<'a> {
         Way { hop, tls, config, files, log, signals, own_address: own_address.as_ref(), until }
     }
 
-    /// What the peer is told, and what becomes of the connection.
+    /// What the peer is told of this trouble; a connection that is of no more use is dropped.
     fn reply(&self, hop: &Hop, trouble: Trouble) -> Reply {
         let lost = match trouble {
             Trouble::Refused(reply) => return reply,
@@ -191,11 +194,11 @@ impl fmt::Debug for Upstreams<'_> {
     }
 }
 
-/// What speaking with a hop takes.
+/// Everything that is needed to speak with a hop.
 #[derive(Clone, Copy)]
 struct Way<'w> {
     hop: &'w Hop,
-    /// What there is of TLS.
+    /// How TLS is used with it.
     tls: HopTls,
     config: &'w Config,
     files: &'w RelayFiles,
@@ -206,13 +209,15 @@ struct Way<'w> {
 }
 
 impl<'w> Way<'w> {
-    /// How long one thing is waited for: as RFC 5321 has it, or less.
+    /// How long to wait for one answer: as long as RFC 5321 says, or less if `limit.relay_secs` or the deadline is
+    /// shorter.
     fn patience(&self, time: Duration) -> Patience<'w> {
         let time = time.min(self.config.limits.relay_secs.value);
         Patience { until: self.until.min(Instant::now() + time), signals: Some(self.signals) }
     }
 
-    /// The same, also when we are asked to stop: who has sent a message has to hear what became of it.
+    /// The same, but a request to stop does not interrupt it: once a message was sent, we have to hear what became of
+    /// it.
     fn patience_to_the_end(&self, time: Duration) -> Patience<'w> {
         Patience { signals: None, ..self.patience(time) }
     }
@@ -222,6 +227,6 @@ impl<'w> Way<'w> {
     }
 }
 
-/// A message that more servers than this have handled is not passed on: it may well come back (RFC 5321, 6.3). Postfix has
-/// the same number (hopcount_limit).
-const MAX_HOPS: usize = 50;
+/// A message that more servers than this have handled is not passed on, because it seems to go in circles (RFC 5321,
+/// 6.3). Postfix has the same number (hopcount_limit).
+const MAX_HOPS_TO_RELAY: usize = 50;

@@ -1,6 +1,6 @@
-//! Who the peer is (AUTH, RFC 4954): the session's part of it. What is in a response, `auth.rs` reads.
+//! The session's part of AUTH (RFC 4954). `auth.rs` reads what is in a response.
 //!
-//! While an exchange goes on every line is a response, whatever it looks like, and none of it is for a log.
+//! While an exchange goes on, every line is a response, whatever it looks like, and no log may have it.
 
 use base64ct::{Base64, Encoding};
 
@@ -12,45 +12,46 @@ use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::Hello;
 use crate::smtp::{Answer, Heard, Step, Turn};
 
-/// What a session knows of who its peer is, and what it does to find out.
+/// Who the peer has logged in as, and what a session needs to find that out.
 #[derive(Debug)]
 pub(super) struct Authentication {
     /// Whether peers may, or must, log in.
     wanted: AuthUse,
-    /// Whether they may without TLS.
+    /// Whether they may log in without TLS.
     is_allowed_in_the_clear: bool,
-    /// Whether SCRAM-SHA-256 is offered, as the last EHLO has said.
+    /// Whether SCRAM-SHA-256 is offered, as found out at the last EHLO.
     takes_scram: bool,
-    /// Who it is.
+    /// The account that the peer has logged in to.
     user: Option<String>,
-    /// How often it was not who it said, in the whole connection.
+    /// How many attempts to log in failed in the whole connection.
     failures: u32,
 }
 
 impl Authentication {
-    /// Of nobody yet.
+    /// Nobody has logged in yet.
     pub(super) fn new(wanted: AuthUse, is_allowed_in_the_clear: bool) -> Self {
         Self { wanted, is_allowed_in_the_clear, takes_scram: false, user: None, failures: 0 }
     }
 
-    /// Whether there is such a thing.
+    /// Whether the configuration has no authentication at all.
     pub(super) fn is_off(&self) -> bool {
         self.wanted == AuthUse::Off
     }
 
-    /// What was said in the clear counts for nothing, but failures.
+    /// Forgets what was said before TLS, except for how many attempts failed.
     pub(super) fn secured(&mut self) {
         (self.user, self.takes_scram) = (None, false);
     }
 }
 
 impl Session<'_> {
-    /// The peer is this user: by [`Step::Authenticated`], or because somebody asks what if.
+    /// The peer has logged in as this user: after [`Step::Authenticated`], or because `explain` asks what would be
+    /// then.
     pub fn authenticated(&mut self, user: &str) {
         self.authentication.user = Some(user.to_owned());
     }
 
-    /// Who the peer has shown to be.
+    /// The account that the peer has logged in to, if it has.
     pub fn user(&self) -> Option<&str> {
         self.authentication.user.as_deref()
     }
@@ -61,7 +62,7 @@ impl Session<'_> {
         !self.authentication.is_off() && user.is_none() && (*is_allowed_in_the_clear || self.is_secured())
     }
 
-    /// By what it may, the best first.
+    /// The mechanisms that are offered now, the best first.
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         let is_offered = |mechanism: &Mechanism| match mechanism {
             Mechanism::ScramSha256 => self.authentication.takes_scram,
@@ -73,7 +74,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether who sends mail has to log in first.
+    /// Whether the peer has to log in before it may send mail.
     pub(super) fn has_to_authenticate(&self) -> bool {
         self.authentication.wanted == AuthUse::Require && self.authentication.user.is_none()
     }
@@ -117,7 +118,7 @@ impl Session<'_> {
         }
     }
 
-    /// Takes a response, if there is a whole one.
+    /// Takes a response, if a whole line has come.
     pub(super) fn response<'i>(&mut self, hello: Hello, exchange: Exchange, input: &'i [u8]) -> Turn<'i> {
         match self.lines.find(input, MAX_RESPONSE_LINE - 2) {
             Found::Line(b"*", used) => {
@@ -135,7 +136,7 @@ impl Session<'_> {
                 self.state = State::Ready(hello);
                 Turn { used, heard: Heard::Secret, step: self.fail(reply::response_too_long()) }
             }
-            // Only what a connection begins with is taken for these.
+            // These are found at the beginning of a connection only.
             Found::OtherProtocol | Found::ProxyHeader => {
                 self.state = State::Ready(hello);
                 Turn { used: 0, heard: Heard::Nothing, step: Step::Continue }
@@ -165,7 +166,7 @@ impl Session<'_> {
         }
     }
 
-    /// Takes the answer to a question of an exchange.
+    /// Takes the answer to a question of EHLO or AUTH.
     pub(super) fn found_out(&mut self, asked: Asked, answer: Answer) -> Step {
         match (asked, answer) {
             (Asked::Mechanisms(hello), Answer::Mechanisms { scram }) => {
@@ -188,8 +189,8 @@ impl Session<'_> {
         }
     }
 
-    /// The exchange that goes on ends like this: as this user, or with this refusal. For who plays a session again without
-    /// what was said in it.
+    /// Ends the exchange with this user or this refusal: `replay` plays a session whose transcript does not have the
+    /// responses.
     pub fn conclude(&mut self, outcome: Result<String, Reply>) -> Step {
         let (hello, exchange) = match std::mem::take(&mut self.state) {
             State::Authenticating(hello, exchange) => (hello, exchange),
@@ -212,7 +213,7 @@ impl Session<'_> {
         Step::Reply(reply::challenge(challenge))
     }
 
-    /// Whoever tries one password behind the other has to come again each few times, and fail2ban counts.
+    /// Somebody who tries one password after the other has to reconnect every few times, so that fail2ban can count.
     fn not_authenticated(&mut self, name: &str) -> Step {
         self.authentication.failures += 1;
         let failed = &mut self.counters.since_message.failed;
@@ -223,5 +224,5 @@ impl Session<'_> {
     }
 }
 
-/// How often in a connection somebody may be wrong about name or password.
+/// How many times a peer may be wrong about name or password in one connection.
 const MAX_FAILURES: u32 = 3;

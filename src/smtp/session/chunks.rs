@@ -1,6 +1,7 @@
-//! Messages that come in chunks (BDAT, RFC 3030): the session's part of them. What is in a chunk, `chunk.rs` reads.
+//! The session's part of BDAT (RFC 3030), messages that come in chunks. `chunk.rs` reads what is in one.
 //!
-//! A chunk that is refused comes all the same: its octets are read away before its reply, and none of them is a command.
+//! The octets of a refused chunk come all the same: they are read away before its reply, and none is taken for a
+//! command.
 
 use super::{Body, Refused, Session, State};
 use crate::smtp::chunk::ChunkReader;
@@ -11,7 +12,7 @@ use crate::smtp::{Heard, Step, Turn};
 impl Session<'_> {
     pub(super) fn bdat(&mut self, octets: u64, is_last: bool) -> Step {
         if octets >= SMALLEST_CHUNK {
-            // There may be very many in a message, which has a size limit of its own.
+            // A message may have very many chunks; what bounds them is the size limit of the message.
             self.counters.since_message.commands -= 1;
         }
         let (transaction, mut reader) = match std::mem::take(&mut self.state) {
@@ -36,13 +37,14 @@ impl Session<'_> {
         Step::Continue
     }
 
-    /// Refuses a chunk, which comes all the same. Then the state is this one.
+    /// Refuses a chunk. Its octets are read away; then the state is `behind`.
     pub(super) fn refuse_chunk(&mut self, behind: State, octets: u64, reply: Reply) -> Step {
         self.state = State::Discarding(Box::new(behind), octets, reply);
         Step::Continue
     }
 
-    /// Octets follow that are no text of a message, and it is not known how many: none of them may be taken for a command.
+    /// Closes the connection: octets follow that belong to no message, it is not known how many, and none of them may
+    /// be taken for a command.
     pub(super) fn bad_chunk(&mut self, reply: Reply) -> Step {
         match &self.state {
             State::Refused(reply) => Step::Close(reply.clone()),
@@ -50,7 +52,7 @@ impl Session<'_> {
         }
     }
 
-    /// Takes a piece of a chunk, but nothing of what is behind it.
+    /// Takes a piece of a chunk, and nothing behind the chunk's end.
     pub(super) fn chunk<'i>(
         &mut self,
         transaction: Transaction,
@@ -87,7 +89,7 @@ impl Session<'_> {
         }
     }
 
-    /// Passes over a piece of a chunk that is refused.
+    /// Reads away a piece of a chunk that is refused.
     pub(super) fn discard<'i>(&mut self, behind: State, left: u64, reply: Reply, input: &[u8]) -> Turn<'i> {
         let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
         let left = left - used as u64;

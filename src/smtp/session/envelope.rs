@@ -1,6 +1,7 @@
-//! MAIL and RCPT: the envelope of a message (RFC 5321, 3.3), and how much of it a connection may ask us about.
+//! MAIL and RCPT: the envelope of a message (RFC 5321, 3.3), and how many of them a connection may have.
 //!
-//! Rules decide about a sender and each recipient, which may cost something; whoever is put off comes again with more.
+//! The rules are asked about the sender and each recipient, which can be expensive, and a peer that is put off comes
+//! again with more.
 
 use super::{Asked, CHUNKS, Refused, Session, State, reply_or_close};
 use crate::address::{Mailbox, ReversePath};
@@ -59,7 +60,7 @@ impl Session<'_> {
                     return self.not_counted(reply.about(mailbox.bare()));
                 }
                 if let Some(place) = known {
-                    // One more answer is wanted then (RFC 2033, 4.2).
+                    // LMTP answers a recipient once for each RCPT that named it (RFC 2033, 4.2).
                     transaction.accepted.push(place);
                     self.state = State::Mail(transaction);
                     return self.accept_recipient();
@@ -82,7 +83,7 @@ impl Session<'_> {
         }
     }
 
-    /// Takes the recipient in, unless both it and another one go to somebody who will not give the message back.
+    /// Accepts the recipient, unless the message would then have two destinations that cannot take it back.
     pub(super) fn recipient(&mut self, recipient: Recipient, mut transaction: Transaction) -> Step {
         let Recipient { mailbox, destinations, .. } = &recipient;
         if transaction.collides_with(destinations) {
@@ -98,7 +99,7 @@ impl Session<'_> {
         self.accept_recipient()
     }
 
-    /// An accepted recipient has a limit of its own and does not count as a command.
+    /// An accepted recipient has a limit of its own (`limit.smtp_rcpt_to`) and does not count as a command.
     fn accept_recipient(&mut self) -> Step {
         self.refused = Refused::Nothing;
         self.not_counted(reply::RECIPIENT_OK)
@@ -110,8 +111,8 @@ impl Session<'_> {
         self.not_counted(reply.about(mailbox.bare()))
     }
 
-    /// Answers a MAIL or RCPT that does not count as a command, unless there are very many in this connection. A transaction
-    /// that [`Session::mail`] has let begin has room for all of its recipients.
+    /// Answers a MAIL or RCPT that does not count as a command, unless the connection has had very many of them. Once
+    /// [`Session::mail`] has let a transaction begin, there is room for all of its recipients.
     pub(super) fn not_counted(&mut self, reply: Reply) -> Step {
         if self.counters.envelope <= self.max_envelope().saturating_add(self.limits.smtp_rcpt_to.value) {
             self.counters.since_message.commands -= 1;
@@ -119,20 +120,21 @@ impl Session<'_> {
         reply_or_close(reply)
     }
 
-    /// Behind how many MAIL and RCPT commands no other transaction begins; more only where the administrator lets a peer
-    /// have more commands than that between two messages.
+    /// After how many MAIL and RCPT commands no further transaction begins. It is more than [`MAX_ENVELOPE`] only if
+    /// the administrator allows more commands than that between two messages.
     fn max_envelope(&self) -> u64 {
         MAX_ENVELOPE.max(self.limits.smtp_commands.value)
     }
 }
 
-/// How many MAIL and RCPT commands a connection has before it is told to go on with another one; only between
-/// transactions, so that nothing is lost. Each may have every rule tried, and an accepted message does not start this anew.
-/// It is a thousand messages for one recipient each, as many as Exim takes over a connection
-/// (smtp_accept_max_per_connection) and twice what it sends (connection_max_messages); and twice the recipients above the
-/// limit of one message that Postfix lets pass (smtpd_recipient_overshoot_limit).
+/// How many MAIL and RCPT commands a connection may have before it is told to go on with another one, which happens
+/// between transactions only, so that nothing is lost. Each command may have every rule tried, so an accepted message
+/// does not start this count anew. It is enough for a thousand messages to one recipient each, as many as Exim takes
+/// over a connection (smtp_accept_max_per_connection) and twice what it sends (connection_max_messages). It is also
+/// twice the number of recipients above the limit that Postfix lets pass in one message
+/// (smtpd_recipient_overshoot_limit).
 const MAX_ENVELOPE: u64 = 2000;
 
-/// So many recipients of a transaction are asked about and then put off; what follows is put off unasked. The sender comes
-/// back with all of them in the next transaction, which there would be in any case.
+/// After this many recipients of a transaction were put off, further ones are put off without asking the rules. The
+/// sender offers all of them again in its next transaction, which it needs in any case.
 const MAX_PUT_OFF: usize = 10;

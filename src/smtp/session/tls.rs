@@ -1,6 +1,6 @@
-//! TLS (STARTTLS, RFC 3207): the session's part of it. The handshake is the server's.
+//! The session's part of STARTTLS (RFC 3207). The server does the handshake.
 //!
-//! What was said before it counts for nothing behind it, and where it is required little can be said before.
+//! Nothing that was said before TLS counts under it, and where TLS is required only few commands can be said before it.
 
 use super::{Refused, Session, State, about, reply_or_close};
 use crate::smtp::command::Command;
@@ -9,8 +9,8 @@ use crate::smtp::reply::{self, Reply};
 use crate::smtp::{Heard, Step, TlsStatus};
 
 impl Session<'_> {
-    /// The handshake that [`Step::StartTls`] asked for is done: nothing that was said before it counts (RFC 3207, 4.2), but
-    /// that a peer is not wanted, and what it has used up of its limits.
+    /// The handshake that [`Step::StartTls`] asked for is done. What was said before it is forgotten (RFC 3207, 4.2),
+    /// except that a peer is refused, and how much of its limits it has used up.
     pub fn secured(&mut self) {
         self.tls = TlsStatus::On;
         self.authentication.secured();
@@ -22,7 +22,7 @@ impl Session<'_> {
         }
     }
 
-    /// There can be no handshake, because of this fault of ours. What was said before counts.
+    /// Answers STARTTLS if TLS cannot begin, because of this fault of ours. What was said before still counts.
     pub fn not_secured(&mut self, cause: String) -> Step {
         if self.tls == TlsStatus::Required {
             self.tls = TlsStatus::Unavailable;
@@ -50,7 +50,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether this command is none of those that come before TLS where that is required (RFC 3207, section 4).
+    /// Whether TLS is required, has not begun, and this command may not come before it (RFC 3207, section 4).
     pub(super) fn has_to_wait_for_tls(&self, command: &Command<'_>) -> bool {
         let comes_before = match command {
             Command::Ehlo(_)
@@ -61,21 +61,21 @@ impl Session<'_> {
             | Command::Quit
             | Command::NotImplemented
             | Command::Unknown => true,
-            // Where there is no such thing, it is unknown.
+            // Where there is no authentication, AUTH is an unknown command.
             Command::Auth(_) => self.authentication.is_off(),
             _ => false,
         };
         !comes_before && matches!(self.tls, TlsStatus::Required | TlsStatus::Unavailable)
     }
 
-    /// Refuses a command that has to wait.
+    /// Refuses a command that has to wait for TLS.
     pub(super) fn tls_first(&mut self, command: &Command<'_>) -> Step {
-        // RCPT, DATA and BDAT, sent behind MAIL before its refusal could be known.
+        // A pipelining peer has sent RCPT, DATA and BDAT before it could know that MAIL is refused.
         let is_echo = self.refused == Refused::Mail && !matches!(command, Command::Mail(..));
         if matches!(command, Command::Data | Command::Bdat(_, true)) {
             self.refused = Refused::Nothing;
         }
-        // Who cannot begin TLS through no fault of its own comes again.
+        // A peer that cannot begin TLS because of our fault is told to come again.
         let reply = match self.tls {
             TlsStatus::Unavailable => reply::tls_not_available("STARTTLS was answered so before"),
             _ => Reply { is_echo, ..reply::tls_required() },

@@ -1,23 +1,23 @@
-//! Whether a mail of several parts is one as a client makes it: every part has its beginning and its end, and what is encoded
+//! Checks whether a mail with several parts is well formed: every part has a beginning and an end, and encoded content
 //! can be decoded (RFC 2045 and 2046).
 
 use mailparse::{MailHeaderMap as _, parse_content_type, parse_headers};
 
-/// What a mail has of parts.
+/// Which parts a mail has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parts {
-    /// One text as it is.
+    /// A single text without encoding.
     None,
-    /// Several, or one that is encoded.
+    /// Several parts, or an encoded one.
     Some,
 }
 
 impl Parts {
-    /// Of a mail with these fields, and the lines of its body without their ends.
+    /// The parts of a mail with these fields; the lines of its body have no ends.
     ///
     /// # Errors
     ///
-    /// What is not in order.
+    /// What is malformed.
     pub(super) fn of(fields: &[Vec<u8>], body: &[&[u8]]) -> Result<Self, String> {
         let kind = Kind::of_message(&fields.concat())?;
         let parts = if kind.boundary.is_some() || kind.is_message || kind.encoding.is_encoded() {
@@ -75,15 +75,15 @@ impl Parts {
     }
 }
 
-/// Where one is in a body.
+/// A position in a body.
 enum Place {
-    /// In the header of a part: its lines.
+    /// In the header of a part; its lines so far.
     Header(Vec<u8>),
-    /// In what is encoded.
+    /// In encoded content.
     Encoded(Encoding, Vec<u8>),
-    /// In the header of a message that is a part: its lines.
+    /// In the header of a message that is a part; its lines so far.
     Message(Vec<u8>),
-    /// In a text as it is.
+    /// In a text without encoding.
     Text,
     /// Before, between or behind parts.
     Between,
@@ -145,7 +145,7 @@ impl Encoding {
     }
 }
 
-/// Whether a line of quoted-printable has an `=` that is none of it, white space at its end, or is too long (RFC 2045, 6.7).
+/// Whether a line of quoted-printable has a stray `=`, ends with white space, or is too long (RFC 2045, 6.7).
 fn is_odd_quoted_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let is_code =
@@ -155,7 +155,7 @@ fn is_odd_quoted_line(line: &[u8]) -> bool {
         || (0..line.len()).any(|at| line[at] == b'=' && !is_code(&line[at + 1..]))
 }
 
-/// What a header says of the text behind it.
+/// What a header says about the content behind it.
 struct Kind {
     boundary: Option<Vec<u8>>,
     is_message: bool,
@@ -163,7 +163,7 @@ struct Kind {
 }
 
 impl Kind {
-    /// Of the header of a message: without a MIME-Version its text is as it is (RFC 2045, 4).
+    /// For the header of a message: without MIME-Version its text has no encoding (RFC 2045, 4).
     fn of_message(header: &[u8]) -> Result<Self, String> {
         let kind = Self::of(header)?;
         let lines = header.split(|&octet| octet == b'\n');
@@ -216,7 +216,7 @@ fn is_of_header(line: &[u8]) -> bool {
         && name.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-')
 }
 
-/// Whether the line is between two parts, or behind the last one.
+/// Whether this line separates two parts, or ends the last one.
 fn is_delimiter(line: &[u8], boundary: &[u8]) -> bool {
     let rest = line.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary));
     rest.is_some_and(|rest| matches!(rest, b"" | b"--"))
