@@ -336,12 +336,11 @@ impl Examination<'_> {
             None => format!("{}~{}", entry.case.name, self.smallest.len() + 1),
         };
         case.name.clone_from(&name);
-        for server in apart.iter().chain(self.learned.keys()) {
-            if !observations.iter().any(|observation| observation.server == *server) {
-                observations.extend(self.servers.hold(server, std::slice::from_ref(&case))?);
-                self.numbers.shrink_sessions += 1;
-            }
-        }
+        let is_asked = |server: &&String| !observations.iter().any(|observation| observation.server == **server);
+        let rest: Vec<_> =
+            self.learned.keys().filter(is_asked).map(|server| (server.clone(), vec![case.clone()])).collect();
+        self.numbers.shrink_sessions += rest.len();
+        observations.extend(self.servers.hold_each(&rest)?.concat());
         for observation in &mut observations {
             observation.case.clone_from(&name);
         }

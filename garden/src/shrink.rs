@@ -169,10 +169,9 @@ impl Trial<'_> {
         let (first_other, more_others) = wanted.others.split_at(wanted.others.len().min(1));
         let mut shows = true;
         for turn in [[first_other, first_apart], [more_others, more_apart]] {
-            for server in turn.into_iter().flatten() {
-                self.sessions += 1;
-                observations.extend(self.servers.hold(server, std::slice::from_ref(case))?);
-            }
+            let asked: Vec<_> = turn.concat().into_iter().map(|server| (server, vec![case.clone()])).collect();
+            self.sessions += asked.len();
+            observations.extend(self.servers.hold_each(&asked)?.concat());
             shows = shows && is_wanted(case, &observations, expected.as_ref(), wanted);
             if !shows {
                 break;
