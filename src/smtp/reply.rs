@@ -3,10 +3,13 @@
 //! A reply carries nothing the peer sent, except in [`Reply::subject`], which goes to the log only, and in what the next
 //! server says of it, of which only what can be printed in ASCII is left ([`passed_on`](super::upstream::passed_on)).
 
+mod wire;
+
 use std::borrow::Cow;
-use std::fmt;
 
 use base64ct::{Base64, Encoding};
+use wire::fixed;
+pub use wire::{NotAReply, Reply, Status};
 
 use super::NOT_SHOWN;
 use super::auth::Mechanism;
@@ -14,154 +17,6 @@ use super::command::{NOT_IMPLEMENTED, SyntaxError, VERBS, Verb};
 use crate::address::AddressError;
 use crate::config::{LineName, Protocol, Refusal};
 use crate::peer::Peer;
-
-/// One reply, of one or more lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// The reply code.
-    pub code: u16,
-    /// The enhanced code, where there is one (not in greeting, HELO, EHLO, 3xx).
-    pub status: Option<Status>,
-    /// The lines of text, separated by LF.
-    pub text: Cow<'static, str>,
-    /// What of the peer's input the reply is about, for the log.
-    pub subject: Option<Vec<u8>>,
-    /// What happened on our side, for the log.
-    pub cause: Option<String>,
-    /// Whether the enhanced code is sent even if there was no EHLO: this reply comes before there could be one.
-    pub precedes_hello: bool,
-    /// Whether it is no fault of the peer, who must not be banned or cut off for it.
-    pub is_our_fault: bool,
-    /// Whether the reply only follows from an earlier refusal, which the peer could not know yet, or repeats it for a
-    /// message, or has no cause at all. The refusal itself is in the log already, and a peer must not be banned twice
-    /// for it.
-    pub is_echo: bool,
-}
-
-/// An enhanced code (RFC 3463, section 2): class, subject, detail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status(pub u16, pub u16, pub u16);
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(class, subject, detail) = self;
-        write!(f, "{class}.{subject}.{detail}")
-    }
-}
-
-impl Status {
-    /// Reads a code such as `5.7.1` at the beginning of a text; it is a word of its own. Returns what follows it, too.
-    fn parse(text: &str) -> Option<(Self, &str)> {
-        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-        let [b'2' | b'4' | b'5', b'.', ..] = word.as_bytes() else { return None };
-        let mut numbers = word.split('.').map(|digits| {
-            let sound = (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-            sound.then(|| digits.parse().ok()).flatten()
-        });
-        let status = Self(numbers.next()??, numbers.next()??, numbers.next()??);
-        numbers.next().is_none().then_some((status, rest))
-    }
-}
-
-impl Reply {
-    /// A reply that somebody has worded already.
-    pub fn passed_on(code: u16, status: Option<Status>, text: String, is_our_fault: bool) -> Self {
-        Self { is_our_fault, text: text.into(), ..fixed(code, status, "") }
-    }
-
-    /// Whether the reply says no.
-    pub fn is_negative(&self) -> bool {
-        self.code >= 400
-    }
-
-    /// Whether it says no for good.
-    pub fn is_permanent(&self) -> bool {
-        self.code >= 500
-    }
-
-    /// Names the peer's words that the reply is about.
-    pub fn about(self, subject: impl Into<Vec<u8>>) -> Self {
-        Self { subject: Some(subject.into()), ..self }
-    }
-
-    /// Says in the log what led to the reply.
-    pub fn because(self, cause: impl Into<String>) -> Self {
-        Self { cause: Some(cause.into()), ..self }
-    }
-
-    /// Appends the reply as it goes over the wire, with its enhanced code if `enhanced`.
-    pub fn encode(&self, enhanced: bool, out: &mut Vec<u8>) {
-        let mut lines = self.text.split('\n').peekable();
-        while let Some(line) = lines.next() {
-            out.extend_from_slice(self.code.to_string().as_bytes());
-            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if let Some(status) = self.status.filter(|_| enhanced || self.precedes_hello) {
-                out.extend_from_slice(format!("{status} ").as_bytes());
-            }
-            // Whatever a text was made from: a line of a reply is one line, and short enough (4.5.3.1.5).
-            let printable = line.chars().map(|c| if c.is_control() { '?' } else { c });
-            // But what a program reads is of use as a whole only (RFC 4954, section 4).
-            let mut room = if self.code == CHALLENGE { usize::MAX } else { MAX_TEXT };
-            for character in printable {
-                room = match room.checked_sub(character.len_utf8()) {
-                    Some(room) => room,
-                    None => break,
-                };
-                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    /// Reads the reply at the beginning of what another server sent, and says how many bytes it takes; `None` while it is
-    /// not there as a whole. A line may end with LF alone, as some do.
-    /// What we write ourselves is held against this as well.
-    pub fn parse(input: &[u8]) -> Result<Option<(Self, usize)>, NotAReply> {
-        let mut reply = fixed(0, None, "");
-        let (mut text, mut used) = (String::new(), 0);
-        loop {
-            let Some(length) = memchr::memchr(b'\n', &input[used..]) else {
-                return if input.len() > MAX_REPLY { Err(NotAReply) } else { Ok(None) };
-            };
-            let line = &input[used..used + length];
-            used += length + 1;
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let (code, rest) = line.split_at_checked(3).ok_or(NotAReply)?;
-            let [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] = code else { return Err(NotAReply) };
-            let code = code.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
-            if used > MAX_REPLY || (reply.code != 0 && reply.code != code) {
-                return Err(NotAReply);
-            }
-            reply.code = code;
-            let (is_last, rest) = match rest {
-                [] => (true, rest),
-                [b' ', rest @ ..] => (true, rest),
-                [b'-', rest @ ..] => (false, rest),
-                _ => return Err(NotAReply),
-            };
-            let line = String::from_utf8_lossy(rest);
-            let (status, rest) = match Status::parse(&line).filter(|(status, _)| status.0 == code / 100) {
-                Some((status, rest)) => (Some(status), rest),
-                None => (None, &*line),
-            };
-            reply.status = reply.status.or(status);
-            text.push_str(rest);
-            if is_last {
-                return Ok(Some((Self { text: text.into(), ..reply }, used)));
-            }
-            text.push('\n');
-        }
-    }
-}
-
-/// What another server sent is no reply of SMTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotAReply;
-
-const fn fixed(code: u16, status: Option<Status>, text: &'static str) -> Reply {
-    let text = Cow::Borrowed(text);
-    Reply { code, status, text, subject: None, cause: None, precedes_hello: false, is_our_fault: false, is_echo: false }
-}
 
 fn reply(code: u16, status: Status, text: impl Into<Cow<'static, str>>) -> Reply {
     Reply { text: text.into(), ..fixed(code, Some(status), "") }
@@ -506,7 +361,7 @@ pub fn wrong_answer() -> Reply {
 
 // Senders and recipients.
 
-/// The line about a recipient was edited since this connection began; the peer's next connection will use the new line.
+/// The line about a recipient was edited since this connection began: its next one knows what it says now.
 pub fn configuration_changed(line: LineName<'_>) -> Reply {
     let cause = format!("{} was changed since this connection began", line.of_the_configuration());
     Reply { is_our_fault: true, ..try_again(cause) }
@@ -563,7 +418,7 @@ pub fn over_limit(refusal: &Refusal) -> Reply {
 pub const MESSAGE_TOO_LARGE: Status = Status(5, 3, 4);
 /// What goes with `limit.smtp_rcpt_to`.
 pub const TOO_MANY_RECIPIENTS: Status = Status(4, 5, 3);
-/// The copies of the message would have too many octets together.
+/// So many places, each of which would get a message of this size.
 pub const TOO_MANY_COPIES: Status = Status(4, 5, 3);
 /// No room on a disk.
 pub const NO_ROOM: Status = Status(4, 3, 1);
@@ -677,12 +532,6 @@ pub fn command_broken(status: Status, text: &'static str, cause: String) -> Repl
 /// How wide the lines of HELP are.
 const HELP_WIDTH: usize = 66;
 
-/// The most octets that are accepted of a reply of another server, all lines together.
-const MAX_REPLY: usize = 64 * 1024;
-
-/// Octets of text behind code and enhanced code, so that the line keeps to 512 (RFC 5321, 4.5.3.1.5).
-const MAX_TEXT: usize = 512 - "250-5.10.10 \r\n".len();
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -691,40 +540,6 @@ mod tests {
         let mut out = Vec::new();
         reply.encode(enhanced, &mut out);
         String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn wire_form() {
-        assert_eq!(encoded(&OK, true), "250 2.0.0 OK\r\n");
-        assert_eq!(encoded(&OK, false), "250 OK\r\n");
-        assert_eq!(encoded(&reply(214, Status(2, 0, 0), "a\nb"), true), "214-2.0.0 a\r\n214 2.0.0 b\r\n");
-        assert_eq!(encoded(&without_status(550, "a\r\u{1b}b".to_owned()), false), "550 a??b\r\n");
-        assert_eq!(encoded(&reply(550, Status(5, 1, 1), "x".repeat(600)), true).len(), 510);
-    }
-
-    #[test]
-    fn replies_of_other_servers() {
-        /// Code, enhanced code and text of the reply, and what is behind it.
-        type Read<'i> = Option<(u16, Option<Status>, String, &'i str)>;
-        fn read(input: &str) -> Result<Read<'_>, NotAReply> {
-            let read = Reply::parse(input.as_bytes())?;
-            Ok(read.map(|(reply, used)| (reply.code, reply.status, reply.text.into_owned(), &input[used..])))
-        }
-        let text = |text: &str| text.to_owned();
-        assert_eq!(read("250 OK\r\n221 x"), Ok(Some((250, None, text("OK"), "221 x"))));
-        assert_eq!(read("550\n"), Ok(Some((550, None, text(""), ""))));
-        assert_eq!(
-            read("550-5.1.1 No one\r\n550 5.1.1 here\r\n"),
-            Ok(Some((550, Some(Status(5, 1, 1)), text("No one\nhere"), "")))
-        );
-        assert_eq!(read("450 5.1.1 x\r\n"), Ok(Some((450, None, text("5.1.1 x"), ""))));
-        for unfinished in ["", "250", "250 OK\r", "250-a\r\n250 b"] {
-            assert_eq!(read(unfinished), Ok(None), "{unfinished}");
-        }
-        for bad in ["\r\n", "25 x\r\n", "150 x\r\n", "25x x\r\n", "250_x\r\n", "250-a\r\n251 b\r\n", "SSH-2.0-x\n"] {
-            assert_eq!(read(bad), Err(NotAReply), "{bad}");
-        }
-        assert_eq!(read(&"x".repeat(MAX_REPLY + 1)), Err(NotAReply));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -85,14 +87,19 @@ impl Drop for Daemon {
     }
 }
 
-/// A port of this address that nobody uses, and that no other test gets. The kernel chooses ports for clients above
-/// this range, so none can take it before the daemon does.
+/// A port of this address that nobody uses, and that no other test gets, also of those that run beside this one: as long
+/// as this process lives, an abstract socket (unix(7)) bears its number. The kernel chooses ports for clients above this
+/// range, so none can take it before the daemon does.
 pub fn free_port(address: IpAddr) -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = u16::try_from(std::process::id() % 1000).unwrap() * 10;
     wait_until("a free port", || {
         let port = 12_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000;
         let address = SocketAddr::new(address, port);
-        TcpListener::bind(address).is_ok().then_some(address)
+        let name = UnixAddress::from_abstract_name(format!("testkit-port-{port}")).ok()?;
+        let reserved = UnixDatagram::bind_addr(&name).ok()?;
+        TcpListener::bind(address).ok()?;
+        std::mem::forget(reserved);
+        Some(address)
     })
 }

@@ -26,6 +26,23 @@ pub fn readme_commands(section: &str) -> Vec<String> {
         .collect()
 }
 
+/// What a manual page shows: its literal displays and the lines that stand by themselves, as they are read.
+pub fn page_examples(page: &str) -> Vec<String> {
+    let page = text(page);
+    let blocks = page.split("\n.Bd -literal").skip(1).filter_map(|block| {
+        let (_, behind) = block.split_once('\n')?;
+        behind.split(".Ed").next()
+    });
+    let lines = page.lines().filter_map(|line| line.strip_prefix(".Dl "));
+    blocks.chain(lines).map(|shown| shown.replace("\\e", "\\").replace("\\&", "").replace("\\(dq", "\"")).collect()
+}
+
+/// The example of a manual page that has these words.
+pub fn page_example(page: &str, words: &str) -> String {
+    let found = page_examples(page).into_iter().find(|example| example.contains(words));
+    found.unwrap_or_else(|| panic!("{page} has no example with `{words}`"))
+}
+
 /// The files in a folder with this extension, in order.
 pub fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let folder = path(folder);

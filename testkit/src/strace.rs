@@ -137,35 +137,42 @@ pub fn parse(log: &[u8]) -> Vec<Call> {
 /// `name(arguments) = result`
 fn call(text: &str) -> Option<Call> {
     let (name, rest) = text.split_once('(')?;
-    let mut arguments = vec![String::new()];
-    let (mut depth, mut in_string, mut escaped, mut end) = (0_u32, false, false, None);
-    for (at, sign) in rest.char_indices() {
-        if in_string {
-            in_string = escaped || sign != '"';
-            escaped = sign == '\\' && !escaped;
-        } else {
-            match sign {
-                '"' => in_string = true,
-                '(' | '[' | '{' | '<' => depth += 1,
-                ')' if depth == 0 => {
-                    end = Some(at);
-                    break;
-                }
-                ')' | ']' | '}' | '>' => depth = depth.saturating_sub(1),
-                ',' if depth == 0 => {
-                    arguments.push(String::new());
-                    continue;
-                }
-                ' ' if depth == 0 && arguments.last().is_some_and(String::is_empty) => continue,
-                _ => {}
+    let (mut arguments, mut from) = (Vec::new(), 0);
+    let (mut depth, mut at) = (0_u32, 0);
+    loop {
+        match rest.as_bytes().get(at)? {
+            b'"' => {
+                at += string(&rest[at..])?;
+                continue;
             }
+            b')' if depth == 0 => break,
+            b',' if depth == 0 => {
+                arguments.push(rest[from..at].trim_start_matches(' ').to_owned());
+                from = at + 1;
+            }
+            b'(' | b'[' | b'{' | b'<' => depth += 1,
+            b')' | b']' | b'}' | b'>' => depth = depth.saturating_sub(1),
+            _ => {}
         }
-        arguments.last_mut()?.push(sign);
+        at += 1;
     }
-    let result = rest[end? + 1..].trim_start().strip_prefix("= ")?;
+    arguments.push(rest[from..at].trim_start_matches(' ').to_owned());
+    let result = rest[at + 1..].trim_start().strip_prefix("= ")?;
     let number = result.split(|sign: char| sign != '-' && !sign.is_ascii_digit()).next()?;
     let injected = result.contains("(INJECTED)").then(|| result.split(' ').nth(1).unwrap_or_default().to_owned());
     Some(Call { pid: 0, name: name.to_owned(), arguments, result: number.parse().ok(), injected, occurrence: 0 })
+}
+
+/// How many bytes the string has that begins here, with its quotes. Most of a log is in strings.
+fn string(text: &str) -> Option<usize> {
+    let mut length = 1;
+    loop {
+        length += text[length..].find('"')? + 1;
+        let escapes = text[..length - 1].bytes().rev().take_while(|byte| *byte == b'\\').count();
+        if escapes.is_multiple_of(2) {
+            return Some(length);
+        }
+    }
 }
 
 /// Undoes the escapes of C that strace writes.
@@ -197,4 +204,32 @@ fn unescape(text: &str) -> Vec<u8> {
         });
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_parted_where_strace_parts_them() {
+        for (line, arguments, result) in [
+            (r#"write(7</a,b>, "a, \"b\"\\", 3) = 3"#, &["7</a,b>", r#""a, \"b\"\\""#, "3"][..], Some(3)),
+            (
+                r#"fstat(3, {st_mode=S_IFREG|0644, st_size=5}) = 0"#,
+                &["3", "{st_mode=S_IFREG|0644, st_size=5}"],
+                Some(0),
+            ),
+            ("getpid() = 17", &[""], Some(17)),
+            (r#"read(4, "\")", 2) = -1 EIO (Input/output error) (INJECTED)"#, &["4", r#""\")""#, "2"], Some(-1)),
+            ("poll([{fd=0, events=POLLIN}], 1, 5) = ?", &["[{fd=0, events=POLLIN}]", "1", "5"], None),
+        ] {
+            let call = call(line).unwrap();
+            assert_eq!(
+                (&call.arguments[..], call.result),
+                (&arguments.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>()[..], result)
+            );
+            assert_eq!(call.injected.as_deref(), line.ends_with("(INJECTED)").then_some("EIO"));
+        }
+        assert!(call(r#"write(1, "cut"#).is_none() && call("exit_group(0").is_none());
+    }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use testkit::exim::Exim;
 use testkit::postfix::Postfix;
+use testkit::repository::{self, replaced};
 use testkit::{Client, Process, debian, is_root, network, output, succeeds, wait_until};
 
 use crate::support::receiver::{ACCOUNTS, FRED, Receiver};
@@ -79,11 +80,14 @@ fn postfix_learns_of_each_recipient() {
     let lmtp = Lmtp::start();
     // Mail for users of a machine is of users that are nobody's but this one's, where rules name them.
     std::fs::set_permissions(lmtp.receiver.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-    for (subject, next) in
-        [("tcp", format!("inet:127.0.0.1:{}", lmtp.address().port())), ("unix", "unix:private/mailrecv".to_owned())]
-    {
+    // For domains with mailboxes as the manual has it, at the socket.
+    let manual = repository::page_example("etc/man/mailrecv.8", "mailbox_transport = ");
+    for (subject, transport) in [
+        ("tcp", format!("default_transport = lmtp:inet:127.0.0.1:{}\n", lmtp.address().port())),
+        ("unix", format!("virtual_mailbox_domains = example.com\n{manual}")),
+    ] {
         let settings = format!(
-            "default_transport = lmtp:{next}\nrelayhost =\nbounce_queue_lifetime = 0\n\
+            "{transport}relayhost =\nbounce_queue_lifetime = 0\n\
              lmtp_destination_recipient_limit = 50\nnotify_classes =\nsmtputf8_enable = no\n"
         );
         let postfix = Postfix::start(lmtp.address(), &settings);
@@ -155,9 +159,13 @@ fn exim_learns_of_each_recipient() {
     let lmtp = Lmtp::start();
     std::fs::set_permissions(lmtp.receiver.path(""), PermissionsExt::from_mode(0o755)).unwrap();
     let (port, socket) = (lmtp.address().port(), lmtp.socket());
+    let manual = repository::page_example("etc/man/mailrecv.8", "begin transports");
+    let (_, of_manual) = manual.split_once("begin transports\nmailrecv:\n").expect("the transport");
+    let socket = format!("socket = {}", socket.display());
+    let of_manual = replaced(of_manual, &[("socket = /run/mailrecv/lmtp", &socket), ("Debian-exim", "mail")]);
     for (subject, transport) in [
         ("tcp", format!("driver = smtp\n  protocol = lmtp\n  port = {port}\n  hosts_override")),
-        ("unix", format!("driver = lmtp\n  socket = {}\n  batch_max = 100\n  user = mail", socket.display())),
+        ("unix", of_manual.trim().to_owned()),
     ] {
         let exim = Exim::with_transport(&transport);
         let replies = exim.submit(&script(subject));

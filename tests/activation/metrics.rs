@@ -6,12 +6,14 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::daemon::free_port;
 use testkit::process::{children, output, succeeds};
+use testkit::repository::{self, replaced};
 use testkit::tcp::is_listening;
 use testkit::{Client, LOOPBACK, debian, wait_until};
 
@@ -234,6 +236,28 @@ print('read')
     }
     let elsewhere = url.replace("/metrics", "/");
     assert_eq!(curl(&["--write-out", "%{http_code}", &elsewhere]).lines().last(), Some("404"));
+}
+
+/// The README's commands, pasted.
+#[test]
+fn the_commands_of_the_readme_work() {
+    let blocks = repository::readme_commands("Metrics");
+    let [commands] = &blocks[..] else { panic!("{blocks:?}") };
+    let (listen, fetch) = commands.split_once('\n').unwrap();
+    let receiver = Receiver::new("");
+    let call = format!("exec {} -c {} ", receiver.binary().display(), receiver.config().display());
+    let listen = replaced(listen, &[("mailrecv ", &call), ("127.0.0.1:9025", "127.0.0.1:0 127.0.0.1:0")]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &listen]);
+    let listener = Listener::of(&receiver, shell);
+    deliver_one(&listener);
+    let curl = debian::program("curl", "curl").display().to_string();
+    let fetch =
+        replaced(fetch, &[("curl ", &format!("{curl} ")), ("127.0.0.1:9025", &listener.metrics[0].to_string())]);
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", &fetch]);
+    let told = succeeds(shell, "");
+    assert!(told.contains("\nmailrecv_messages_total{outcome=\"accepted\"} 1\n"), "{told}");
 }
 
 #[test]
@@ -516,7 +540,7 @@ fn sessions_do_not_wait_for_listen() {
 fn sessions_without_a_place_to_count_take_mail() {
     const SESSIONS: u64 = 25;
     let receiver = Receiver::new("");
-    let mut prlimit = std::process::Command::new("prlimit");
+    let mut prlimit = Command::new("prlimit");
     prlimit.arg("--nofile=40").arg(receiver.binary()).arg("-c").arg(receiver.config());
     prlimit.args(["listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
     let listener = Listener::of(&receiver, prlimit);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use testkit::daemon::free_port;
+use testkit::repository::{self, replaced};
 use testkit::tcp::is_listening;
 use testkit::{Client, Daemon, Folder, debian, wait_until};
 
@@ -23,14 +24,15 @@ impl Haproxy {
     fn start(address: IpAddr, server: SocketAddr, options: &str) -> Self {
         let folder = Folder::new();
         let address = free_port(address);
-        let config = folder.write(
-            "haproxy.cfg",
-            format!(
-                "global\n  maxconn 100\n\
-                 defaults\n  mode tcp\n  timeout connect 1m\n  timeout client 1m\n  timeout server 1m\n\
-                 listen smtp\n  bind {address}\n  server mx {server} {options}\n"
-            ),
+        // As mailrecv.conf(5) has it.
+        let manual = repository::page_example("etc/man/mailrecv.conf.5", "# haproxy.cfg; ");
+        let (_, listen) = manual.split_once("\nlisten ").expect("a listener");
+        let (bind, server) = (format!("bind {address}"), format!("{server} {options}"));
+        let listen = replaced(
+            listen,
+            &[("bind :25", &bind), ("192.0.2.25:25 send-proxy-v2", &server), ("connect 5s", "connect 1m")],
         );
+        let config = folder.write("haproxy.cfg", format!("global\n    maxconn 100\nlisten {listen}"));
         let mut command = debian::command("haproxy", "haproxy");
         command.arg("-db").arg("-f").arg(config);
         let mut daemon = Daemon::start(command, folder.path("output"));

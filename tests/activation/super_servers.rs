@@ -4,11 +4,14 @@
 use std::fs::Permissions;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-use testkit::debian::USER;
-use testkit::{Client, LOOPBACK};
+use testkit::daemon::free_port;
+use testkit::debian::{self, USER};
+use testkit::tcp::is_listening;
+use testkit::{Client, LOOPBACK, repository};
 
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{FRED, Receiver};
 use crate::support::sender::Sender;
 use crate::support::super_server::SuperServer;
 
@@ -93,6 +96,35 @@ fn included_files_hold_under_every_super_server() {
             assert!(mailbox.contains(&format!("\nSubject: {subject}\n")), "{super_server:?}: {mailbox}");
         }
     }
+}
+
+/// They tell in a variable who the peer is, or hand the connection itself over: as the manual has it.
+#[test]
+fn socat_and_ncat() {
+    let lines = repository::page_example("etc/man/mailrecv.8", "socat ");
+    for line in lines.lines() {
+        let receiver = Receiver::new("");
+        let address = free_port(LOOPBACK[0]);
+        let call = format!("{} -c {}", receiver.binary().display(), receiver.config().display());
+        let line = line
+            .replace("EXEC:/usr/sbin/mailrecv,nofork", &format!("'EXEC:{call},nofork'"))
+            .replace("exec mailrecv ", &format!("exec {call} "))
+            .replace("LISTEN:25,", &format!("LISTEN:{},", address.port()))
+            .replace("-k 25 ", &format!("-k {} {} ", address.ip(), address.port()));
+        let program = line.split(' ').next().unwrap().to_owned();
+        let path = debian::program(&program, &program).display().to_string();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec {}", line.replacen(&program, &path, 1))]);
+        let mut daemon = receiver.launch(shell);
+        daemon.until("listening", |_| is_listening(address).then_some(()));
+        let mut peer = Client::connect(address);
+        peer.expect("220 ");
+        peer.deliver_subject(FRED, &line);
+        peer.exchange("QUIT", "221 ");
+        let mailbox = receiver.read(receiver.mailbox());
+        assert!(mailbox.contains("[127.0.0.1])\n\tby mail.example.com (mailrecv) with "), "{line}: {mailbox}");
+    }
+    assert_eq!(lines.lines().count(), 3);
 }
 
 fn carries_mail(super_server: SuperServer) {

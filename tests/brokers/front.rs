@@ -12,9 +12,9 @@ use nix::sys::signal::Signal;
 use testkit::hpfeeds::{Broker, SECRET, Subscriber};
 use testkit::postfix::Postfix;
 use testkit::repository::{self, replaced};
-use testkit::{Client, Daemon, Folder};
+use testkit::{Client, Daemon, Folder, succeeds};
 
-use crate::support::MAILRECV;
+use crate::support::{MAILRECV, path};
 
 /// A collector as it is shipped, in a folder of its own.
 struct Collector {
@@ -182,6 +182,21 @@ fn mail_of_the_host_itself_is_not_published() {
     // The copy follows when it is published.
     until("the copy", || collector.kept() > 0);
     assert_eq!((numbers(&[&subscriber]), collector.kept()), (BTreeSet::from([2]), 1), "{}", postfix.log());
+}
+
+/// As the README has it.
+#[test]
+fn a_first_message_is_published() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let collector = Collector::start(&broker);
+    let blocks = repository::readme_commands("Feeds and queues");
+    let swaks = blocks.iter().flat_map(|block| block.lines()).find(|line| line.starts_with("swaks --protocol LMTP "));
+    let swaks = replaced(swaks.expect("a first message"), &[("127.0.0.1:24", &collector.address.to_string())]);
+    let mut shell = collector.folder.command("sh", &["-ec", &swaks]);
+    shell.env("PATH", path());
+    succeeds(shell, "");
+    assert_eq!((subscriber.until(1).len(), collector.kept()), (1, 1));
 }
 
 /// The other way in.

@@ -9,7 +9,7 @@
 //! give back what it has taken, may have taken it before the fault. Then a copy is left of a message without 250, which
 //! comes again: no loss, counted as `window`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use testkit::strace::Call;
@@ -29,9 +29,10 @@ pub fn run(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     if form == Form::Short {
         routes.push((SPOOLED_ROUTE, SPOOLED));
     }
+    let mut seen = HashMap::new();
     let in_the_clear = routes.iter().map(|(route, size)| (*route, *size, false));
     for (route, size, is_secured) in in_the_clear.chain([(ROUTES[0], SMALL, true)]) {
-        match plan(form, route, size, is_secured) {
+        match plan(form, route, size, is_secured, &mut seen) {
             // In the short form, of a large message only what is different.
             Ok(planned) if form == Form::Short && size == SPOOLED => {
                 faults.extend(planned.into_iter().filter(|fault| fault.is_of_the_spool));
@@ -69,8 +70,15 @@ struct Fault {
     is_of_the_spool: bool,
 }
 
-/// What to do to a delivery: its calls, and what can happen to each.
-fn plan(form: Form, route: &'static [Place], size: usize, is_secured: bool) -> Result<Vec<Fault>, String> {
+/// What to do to a delivery: its calls, and what can happen to each. `seen` is how many calls of each name have had
+/// something done to them.
+fn plan(
+    form: Form,
+    route: &'static [Place],
+    size: usize,
+    is_secured: bool,
+    seen: &mut HashMap<String, usize>,
+) -> Result<Vec<Fault>, String> {
     let mut destinations = destinations(is_secured);
     let letter = destinations.letter(route, size);
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
@@ -78,24 +86,33 @@ fn plan(form: Form, route: &'static [Place], size: usize, is_secured: bool) -> R
         return Err(format!("{route:?}, {size} bytes, without a fault: {}", attempt.answer()));
     }
     let mut faults = Vec::new();
-    // What comes before and after a delivery is the same for all, so that in the short form one is enough.
+    // What comes before and after a delivery is the same for all, so that in the short form one is enough. A session does
+    // not know where its message will go before its peer has said more than who it is.
+    let starts_runner = |call: &Call| call.name == "socketpair" || call.name.starts_with("clone");
     let is_of_this_route = |call: &Call| {
-        let starts_runner = call.name == "socketpair" || call.name.starts_with("clone");
-        starts_runner
+        starts_runner(call)
             || trace::is_with_runner(call)
             || call.concerns(&destinations.scratch.path("")) && !call.concerns(&destinations.scratch.path(CONFIG))
     };
-    let calls = calls.iter().filter(|call| form == Form::Long || route == ROUTES[0] || is_of_this_route(call));
-    for (number, call) in calls.enumerate() {
+    let hello = calls.iter().position(|call| call.sends("250")).unwrap_or_default();
+    let is_first = route == ROUTES[0] && !is_secured;
+    let is_wanted = |(at, call): &(usize, &Call)| {
+        let is_new = *at > hello || starts_runner(call) || concerns_tls(call);
+        form == Form::Long || is_first || is_new && (is_secured || is_of_this_route(call))
+    };
+    let calls = calls.iter().enumerate().filter(is_wanted).map(|(_, call)| call);
+    for call in calls {
+        let number = seen.entry(call.name.clone()).or_default();
         let mut outcomes: Vec<_> = errors(call).iter().map(|error| (format!("error={error}"), false)).collect();
         if form == Form::Short && !outcomes.is_empty() {
             // Each call once, but another error each time; a signal behind some.
-            outcomes = vec![outcomes.swap_remove(number % outcomes.len())];
+            outcomes = vec![outcomes.swap_remove(*number % outcomes.len())];
         }
         let can_be_interrupted = !["execve", "exit_group"].contains(&&*call.name);
-        if can_be_interrupted && (form == Form::Long || number % 4 == 0) {
+        if can_be_interrupted && (form == Form::Long || number.is_multiple_of(4)) {
             outcomes.push(("signal=TERM".to_owned(), true));
         }
+        *number += 1;
         for (outcome, is_signal) in outcomes {
             faults.push(Fault {
                 route,
@@ -111,6 +128,12 @@ fn plan(form: Form, route: &'static [Place], size: usize, is_secured: bool) -> R
         }
     }
     Ok(faults)
+}
+
+/// Whether it has to do with the certificate or its key.
+fn concerns_tls(call: &Call) -> bool {
+    let name = call.descriptor().map(str::to_owned).or_else(|| call.name_of_file());
+    name.is_some_and(|name| name.ends_with(".pem") || name.ends_with(".key"))
 }
 
 fn destinations(is_secured: bool) -> Destinations {

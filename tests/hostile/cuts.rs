@@ -1,15 +1,15 @@
 //! Where input is cut. All positions are as good as each other to a reader that is right; one that is wrong goes wrong
 //! next to a byte that means something to it: CR, LF, NUL, a dot.
 
-/// Positions for the binary: at most [`SAMPLE`] of those next to a byte that means something, and a few of the others,
-/// evenly spread; which ones differs with `seed`, so that cases with the same frame do not all have the same cuts.
+/// Positions for the binary: at most [`SAMPLE`] of those next to a byte that means something, evenly spread, and one of the
+/// others; which ones differs with `seed`, so that cases with the same frame do not all have the same cuts.
 /// With `HOSTILE_EVERY_CUT` set it is every position of inputs that are not large.
 pub fn sample(input: &[u8], seed: usize) -> Vec<usize> {
     if std::env::var_os("HOSTILE_EVERY_CUT").is_some() && input.len() <= LONGEST_BYTE_BY_BYTE {
         return inner(input).collect();
     }
     let (marked, others): (Vec<usize>, Vec<usize>) = inner(input).partition(|at| is_next_to_mark(input, *at));
-    [spread(&marked, SAMPLE, seed), spread(&others, SAMPLE / 4, seed)].concat()
+    [spread(&marked, SAMPLE, seed), spread(&others, 1, seed)].concat()
 }
 
 /// Positions for the session in memory: all of them, but for inputs that are large; of those, all next to a byte that
@@ -43,7 +43,7 @@ fn spread(positions: &[usize], most: usize, seed: usize) -> Vec<usize> {
     positions.iter().skip(seed % step).step_by(step).copied().collect()
 }
 
-const SAMPLE: usize = 6;
+const SAMPLE: usize = 3;
 
 /// How many bytes all cuts of one large input may go through, in a debug build.
 const LARGE_BYTES: usize = 20_000_000;

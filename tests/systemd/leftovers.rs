@@ -8,22 +8,31 @@ use testkit::{Client, LOOPBACK, PATIENCE};
 use crate::support::{CONFIG, Installation, Pair};
 
 #[test]
-fn two_thousand_sessions_of_one_service_leave_nothing() {
-    leave_nothing(Pair::OneService);
+fn sessions_of_one_service_leave_nothing() {
+    leave_nothing(Pair::OneService, 200);
 }
 
 #[test]
-fn two_thousand_sessions_of_a_service_each_leave_nothing() {
-    leave_nothing(Pair::PerConnection);
+fn sessions_of_a_service_each_leave_nothing() {
+    leave_nothing(Pair::PerConnection, 200);
+}
+
+/// What is left of some of them only. Takes minutes: `tests/run --test systemd -- --ignored`.
+#[test]
+#[ignore = "takes some minutes"]
+fn five_thousand_sessions_leave_nothing() {
+    for pair in Pair::ALL {
+        leave_nothing(pair, 5_000);
+    }
 }
 
 /// Units, slices, control groups, processes, and descriptors of those who accept connections.
-fn leave_nothing(pair: Pair) {
+fn leave_nothing(pair: Pair, sessions: usize) {
     let installation = Installation::boot(pair, CONFIG);
     // What comes with the first one stays: the service, or the slice of all sessions.
     installation.machine.in_its_network(session);
     let before = settled(&installation, |things| !things.has_session());
-    installation.machine.in_its_network(|| (0..2_000).for_each(|_| session()));
+    installation.machine.in_its_network(|| (0..sessions).for_each(|_| session()));
     let after = settled(&installation, |things| *things == before);
     assert_eq!(after, before);
 }

@@ -14,6 +14,7 @@ mod files;
 mod handshakes;
 mod logins;
 mod programs;
+mod readme;
 mod rules;
 mod sessions;
 #[path = "../support/mod.rs"]

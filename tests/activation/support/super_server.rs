@@ -19,7 +19,7 @@ pub(crate) enum SuperServer {
     Xinetd,
     /// openbsd-inetd, with the README's lines.
     Inetd,
-    /// tcpserver of ucspi-tcp.
+    /// tcpserver of ucspi-tcp, with the manual's line.
     Tcpserver,
     /// systemd's stand-in for a socket unit, with the service unit's ExecStart.
     SystemdSocketActivate,
@@ -134,10 +134,13 @@ fn inetd(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
 fn tcpserver(receiver: &Receiver, address: SocketAddr, arguments: &str) -> Command {
     // Debian builds it once for each of the two.
     let package = if address.is_ipv4() { "ucspi-tcp" } else { "ucspi-tcp-ipv6" };
+    let line = repository::page_example("etc/man/mailrecv.8", "tcpserver ");
+    let place = format!(" {} {} ", address.ip(), address.port());
+    let start = format!("{} -c {} {arguments}", receiver.binary().display(), receiver.config().display());
+    // No look-ups of its own.
+    let line = replaced(&line, &[(" -R ", " -R -l0 "), (" 0 25 ", &place), ("/usr/sbin/mailrecv", &start)]);
     let mut tcpserver = debian::command(package, "tcpserver");
-    // No look-ups of its own, and Debian's number of the user `mail`.
-    tcpserver.args(["-HR", "-l0", "-u8", "-g8", &address.ip().to_string(), &address.port().to_string()]);
-    tcpserver.arg(receiver.binary()).arg("-c").arg(receiver.config()).args(arguments.split_whitespace());
+    tcpserver.args(line.split_whitespace().skip(1));
     tcpserver
 }
 

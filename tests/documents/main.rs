@@ -1,5 +1,5 @@
 //! What is written about the program is true: the shipped configurations load, the manual pages name every directive and
-//! every option, and the completions are those of the command line.
+//! every option, the completions are those of the command line, and somebody runs each example.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,7 +8,10 @@
     reason = "a test may panic, and is nobody's interface"
 )]
 
+mod examples;
+#[path = "../support/mod.rs"]
 mod support;
+mod typed;
 
 use clap_complete::Shell;
 use mailrecv::config::{self, Flags, Limits};
@@ -71,48 +74,6 @@ fn the_examples_in_the_reference_are_sound() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     for directive in config::directives().chain(FORMS) {
         assert!(uncommented.iter().any(|line| has_directive(line, directive)), "no example of `{directive}`");
-    }
-}
-
-/// The examples of the manual and of the README: each that is lines of a configuration is one.
-#[test]
-fn the_examples_in_the_manual_are_sound() {
-    let page = repository::text("etc/man/mailrecv.conf.5");
-    let blocks = page.split("\n.Bd -literal").skip(1).map(|block| {
-        let (_, text) = block.split_once('\n').unwrap();
-        text.split("\n.Ed").next().unwrap().replace("\\e", "\\").replace("\\&", "")
-    });
-    let readme = repository::text("README.md");
-    let indented = |block: &&str| block.trim_start_matches('\n').starts_with("    ");
-    let of_readme = readme.split("\n\n").filter(indented).map(|block| block.replace("\n    ", "\n"));
-    let is_directive = |line: &str| {
-        let first = line.split_whitespace().next();
-        first.is_none_or(|first| first.starts_with('#') || config::directives().any(|name| name == first))
-    };
-    let examples: Vec<String> = blocks
-        .chain(of_readme)
-        .map(|block| block.trim().to_owned())
-        .filter(|block| block.lines().all(is_directive) && block.lines().any(|line| !line.starts_with('#')))
-        .collect();
-    assert!(examples.len() > 15, "{examples:#?}");
-    let scratch = Scratch::new();
-    // What they name is there.
-    for folder in ["mailrecv.d", "etc/mailrecv/example.net", "etc/letsencrypt/live/mail.example.com"] {
-        std::fs::create_dir_all(scratch.path(folder)).unwrap();
-    }
-    let (certificate, key) = Authority::new().issue(&scratch.path(""), "fullchain", &Request::of(&["mydomain.com"]));
-    for folder in ["etc/mailrecv", "etc/mailrecv/example.net", "etc/letsencrypt/live/mail.example.com"] {
-        std::fs::copy(&certificate, scratch.path(folder).join("fullchain.pem")).unwrap();
-        std::fs::copy(&key, scratch.path(folder).join("privkey.pem")).unwrap();
-    }
-    scratch.write("etc/mailrecv.passwd", succeeds(scratch.command(MAILRECV, &["passwd", "fred"]), "secret\n"));
-    scratch.write("etc/mailrecv/amqp-password", "secret\n");
-    for example in examples {
-        scratch.write(CONFIG, example.replace("/etc/", "./etc/"));
-        let mut check = scratch.command(MAILRECV, &["-c", CONFIG, "check"]);
-        check.env("SMTP_AUTH_PASSWORD", "secret");
-        let output = output(check);
-        assert_eq!(output.status.code(), Some(0), "{example}\n{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -193,20 +154,6 @@ fn the_manual_page_describes_every_option() {
             "{} is not described",
             subcommand.get_name()
         );
-    }
-}
-
-/// Who installs a unit by hand as the README says has the configuration that it is for.
-#[test]
-fn the_readme_installs_what_units_read() {
-    let readme = repository::text("README.md");
-    let units = repository::files("systemd-socket", "service");
-    let texts = units.iter().map(|unit| std::fs::read_to_string(unit).unwrap());
-    let named: Vec<String> =
-        texts.filter_map(|text| Some(text.split_once(" -c /etc/")?.1.split_whitespace().next()?.to_owned())).collect();
-    assert!(named.len() > 3, "{named:?}");
-    for name in named {
-        assert!(readme.contains(&format!("\n    install -m 644 etc/{name} /etc/")), "{name} is not installed");
     }
 }
 
