@@ -341,7 +341,9 @@ impl<'a> Server<'a> {
         step
     }
 
-    /// Delivers the message to a group of its recipients; the session words the answer.
+    /// Delivers the message to a group of its recipients; the session words the answer. Not a part of its caller, whose
+    /// stack would have room for a delivery in each session.
+    #[inline(never)]
     fn deliver<'s>(&mut self, session: &mut Session<'s>, delivery: Delivery, outside: Outside<'_>) -> Step {
         let Outside { peer, runner, upstreams } = outside;
         let id = self.id.take().unwrap_or_else(|| self.new_id());

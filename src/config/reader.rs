@@ -23,8 +23,8 @@ use super::tls::TlsLines;
 
 /// What was read of the files.
 pub(super) struct Reader {
-    /// As far as it could be read.
-    pub(super) config: Config,
+    /// As far as it could be read. It has its own place in memory: on its way up no function's stack has room for it.
+    pub(super) config: Box<Config>,
     /// What is wrong with the lines, each by its number in all of the text.
     pub(super) errors: Vec<Diagnostic>,
     /// Whether somebody was just writing a file that was not waited for.
@@ -42,7 +42,7 @@ impl Reader {
     /// One that waits for the end of edits, or does not.
     pub(super) fn new(waits: bool) -> Self {
         Self {
-            config: Config::default(),
+            config: Box::default(),
             errors: Vec::new(),
             is_unsettled: false,
             waits,
@@ -75,7 +75,7 @@ impl Reader {
 
     /// Looks through all lines once more if those about TLS, or about authentication, do not go together.
     fn find_missing_lines(&mut self) {
-        let Config { rules, .. } = &self.config;
+        let Config { rules, .. } = &*self.config;
         if self.config.lacks_tls_lines() && !self.may_have_another("tls") {
             self.errors.extend(TlsLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing()));
         }
@@ -88,7 +88,7 @@ impl Reader {
 
     /// Looks for the line that asks for transcripts if none says where.
     fn find_missing_folder_of_transcripts(&mut self) {
-        let Config { rules, debug, transcripts, .. } = &self.config;
+        let Config { rules, debug, transcripts, .. } = &*self.config;
         if !debug.has(Flags::TRANSCRIPTS) || transcripts.is_some() || self.may_have_another("transcript_dir") {
             return;
         }
