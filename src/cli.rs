@@ -61,17 +61,18 @@ pub struct Options {
 
 impl Options {
     /// Reads the configuration, with the options that change it applied.
-    pub(crate) fn load(&self) -> Result<Config, Unusable> {
+    pub(crate) fn load(&self) -> Result<Box<Config>, Unusable> {
         Ok(self.for_sessions(config::load(&self.config)?))
     }
 
     /// The same; `None` if somebody is writing to the file just now.
-    pub(crate) fn load_settled(&self) -> Option<Result<Config, Unusable>> {
+    pub(crate) fn load_settled(&self) -> Option<Result<Box<Config>, Unusable>> {
         config::load_settled(&self.config).map(|loaded| loaded.map(|config| self.for_sessions(config)))
     }
 
-    fn for_sessions(&self, config: Config) -> Config {
-        Config { protocol: self.protocol.unwrap_or(config.protocol), ..config }
+    fn for_sessions(&self, mut config: Box<Config>) -> Box<Config> {
+        config.protocol = self.protocol.unwrap_or(config.protocol);
+        config
     }
 }
 

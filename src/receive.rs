@@ -82,7 +82,7 @@ fn receive(
     // From here on a request to stop waits until the peer can be told, and a file size limit does not kill us.
     let signals = Signals::new();
     let loaded = options.load();
-    let opened = known.opened.get_or_init(|| loaded.as_ref().map(Opened::open).unwrap_or_default());
+    let opened = known.opened.get_or_init(|| loaded.as_ref().map(|config| Opened::open(config)).unwrap_or_default());
 
     // Nothing is logged before root is given up: a log file that root made could not be written later.
     let user = loaded.as_ref().map_or_else(|unusable| &unusable.user, |config| &config.user);
@@ -306,7 +306,7 @@ fn log_without_configuration(stderr: Stderr) -> Log {
 
 fn open_log(
     options: &Options,
-    loaded: &Result<Config, Unusable>,
+    loaded: &Result<Box<Config>, Unusable>,
     is_right_user: bool,
     origin: &anyhow::Result<Origin>,
     stderr: Stderr,

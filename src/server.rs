@@ -346,6 +346,8 @@ impl<'a> Server<'a> {
     }
 
     /// Delivers the message to a group of its recipients; the session turns the outcome into the next step.
+    /// It is kept out of its caller, whose stack would otherwise have room for a delivery in each session.
+    #[inline(never)]
     fn deliver<'s>(&mut self, session: &mut Session<'s>, delivery: Delivery, outside: Outside<'_>) -> Step {
         let Outside { peer, runner, upstreams } = outside;
         let id = self.id.take().unwrap_or_else(|| self.new_id());

@@ -56,7 +56,7 @@ fn conditions(sockets: Sockets) -> Vec<(i64, Vec<Condition>)> {
         (libc::SYS_mprotect, not_executable()),
         // For the system log, which may have been restarted. The type is combined with flags.
         (libc::SYS_socket, vec![(0, Eq, flag(libc::AF_UNIX)), (1, MaskedEq(0xf), flag(libc::SOCK_DGRAM))]),
-        (libc::SYS_ioctl, vec![(1, Eq, libc::FIONBIO)]),
+        (libc::SYS_ioctl, vec![(1, Eq, FIONBIO)]),
     ];
     for (_, it) in types.into_iter().filter(|(is_needed, _)| *is_needed) {
         conditions.extend([socket(libc::AF_INET, it), socket(libc::AF_INET6, it)]);
@@ -69,6 +69,10 @@ fn conditions(sockets: Sockets) -> Vec<(i64, Vec<Condition>)> {
 fn conditions(_: Sockets) -> Vec<(i64, Vec<Condition>)> {
     Vec::new()
 }
+
+/// The same number on all of these (asm-generic/ioctls.h), and of another type in each C library.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+const FIONBIO: u64 = 0x5421;
 
 type Condition = (u8, seccompiler::SeccompCmpOp, u64);
 

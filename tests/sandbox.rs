@@ -252,7 +252,7 @@ fn text(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn the_sandbox_stands_before_the_first_byte_is_read() {
     let scratch = with_mailbox("");
-    let calls = ["-o", "trace", "-e", "trace=read,recvfrom,prctl,landlock_restrict_self,execve,openat,openat2"];
+    let calls = ["-o", "trace", "-e", "trace=read,recvfrom,prctl,landlock_restrict_self,execve,/^open"];
     let mut session = Session::start(traced(&scratch, &calls));
     session.expect("220 ");
     session.quit();
@@ -262,7 +262,7 @@ fn the_sandbox_stands_before_the_first_byte_is_read() {
     assert!(at("landlock_restrict_self(") < at("read(0, "), "{trace}");
     let confined = &trace[at("landlock_restrict_self(")..];
     assert!(confined.lines().next().unwrap().ends_with("= 0"), "{confined}");
-    assert!(!confined.contains("openat"), "a session without mail opens nothing more:\n{confined}");
+    assert!(!confined.contains("\nopen"), "a session without mail opens nothing more:\n{confined}");
 }
 
 /// With a list of system calls, all destinations are delivered to, and nothing that is tried is forbidden.
@@ -311,7 +311,7 @@ fn a_list_of_system_calls_that_cannot_be_had_is_told_or_refuses() {
 fn large_messages_need_no_folder() {
     let scratch = Scratch::with_config("domain mx.example\nspool_dir spool\ndeliver rcpt_to * print raw\n");
     fs::create_dir(scratch.path("spool")).unwrap();
-    let calls = ["-y", "-o", "trace", "-e", "trace=openat,openat2,landlock_add_rule,landlock_restrict_self"];
+    let calls = ["-y", "-o", "trace", "-e", "trace=/^open,landlock_add_rule,landlock_restrict_self"];
     let mut session = Session::start(traced(&scratch, &calls));
     session.expect("220 ");
     for letter in ["x", "y"] {

@@ -57,7 +57,7 @@ fn located(text: &[u8], ruled: &[u8], included: &str, lines_before: usize) -> Fi
 /// Loads a configuration that is not in a file.
 pub fn load(text: &[u8]) -> Result<Config, Unusable> {
     let (_file, path) = file_with(text);
-    config::load(&path)
+    config::load(&path).map(|config| *config)
 }
 
 /// A file with this text, which is there until it is dropped, and a path that leads to it.

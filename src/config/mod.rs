@@ -89,20 +89,20 @@ pub struct Unusable {
 }
 
 /// Reads the file and what it includes. Patterns are compiled at their first use; [`check`] compiles all of them.
-pub fn load(path: &Path) -> Result<Config, Unusable> {
+pub fn load(path: &Path) -> Result<Box<Config>, Unusable> {
     let mut reader = Reader::new(true);
     let read = reader.read(path);
     loaded(reader, read)
 }
 
 /// The same, but does not wait for the end of an edit: `None` if somebody is writing one of the files.
-pub(crate) fn load_settled(path: &Path) -> Option<Result<Config, Unusable>> {
+pub(crate) fn load_settled(path: &Path) -> Option<Result<Box<Config>, Unusable>> {
     let mut reader = Reader::new(false);
     let read = reader.read(path);
     (!reader.is_unsettled).then(|| loaded(reader, read))
 }
 
-fn loaded(reader: Reader, read: Result<(), Diagnostic>) -> Result<Config, Unusable> {
+fn loaded(reader: Reader, read: Result<(), Diagnostic>) -> Result<Box<Config>, Unusable> {
     let Reader { config, mut errors, .. } = reader;
     let sources = &config.rules.sources;
     let included = sources.versions();
@@ -137,7 +137,7 @@ pub fn check(path: &Path) -> Checked {
     // Those that have a file of their own already come last.
     found.sort_by_key(|diagnostic| (diagnostic.file.is_some() && diagnostic.line > 0, diagnostic.line));
     config.rules.sources.locate(&mut found);
-    Checked { config: is_usable.then_some(config), found }
+    Checked { config: is_usable.then_some(*config), found }
 }
 
 impl Config {

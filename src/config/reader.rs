@@ -23,8 +23,9 @@ use super::tls::TlsLines;
 
 /// The result of reading.
 pub(super) struct Reader {
-    /// The configuration, as far as it could be read.
-    pub(super) config: Config,
+    /// The configuration, as far as it could be read. It has its own place in memory, so that no function on its way up
+    /// needs room for it on the stack.
+    pub(super) config: Box<Config>,
     /// The errors in its lines, which are numbered through all files.
     pub(super) errors: Vec<Diagnostic>,
     /// Whether somebody was writing a file at that moment, and the end of that was not waited for.
@@ -42,7 +43,7 @@ impl Reader {
     /// One that waits for the end of edits, or does not.
     pub(super) fn new(waits: bool) -> Self {
         Self {
-            config: Config::default(),
+            config: Box::default(),
             errors: Vec::new(),
             is_unsettled: false,
             waits,
@@ -76,7 +77,7 @@ impl Reader {
 
     /// Searches all lines again for errors if the lines about TLS, or those about authentication, are incomplete.
     fn find_missing_lines(&mut self) {
-        let Config { rules, .. } = &self.config;
+        let Config { rules, .. } = &*self.config;
         if self.config.lacks_tls_lines() && !self.may_have_another("tls") {
             self.errors.extend(TlsLines::find(rules).map_or_else(|error| vec![error], |lines| lines.missing()));
         }
@@ -89,7 +90,7 @@ impl Reader {
 
     /// Searches for the line that asks for transcripts if no line names their folder.
     fn find_missing_folder_of_transcripts(&mut self) {
-        let Config { rules, debug, transcripts, .. } = &self.config;
+        let Config { rules, debug, transcripts, .. } = &*self.config;
         if !debug.has(Flags::TRANSCRIPTS) || transcripts.is_some() || self.may_have_another("transcript_dir") {
             return;
         }

@@ -16,7 +16,7 @@ pub(super) struct Configuration<'a> {
     version: Option<Version>,
     /// The versions of the files that it includes.
     included: Versions,
-    loaded: Result<Config, Unusable>,
+    loaded: Result<Box<Config>, Unusable>,
     /// When the files were last read.
     looked: Instant,
     /// A log that never waits: while `listen` waits, nobody is served.
@@ -30,7 +30,7 @@ impl<'a> Configuration<'a> {
         Self::of(options, version, options.load())
     }
 
-    fn of(options: &'a Options, version: Option<Version>, loaded: Result<Config, Unusable>) -> Self {
+    fn of(options: &'a Options, version: Option<Version>, loaded: Result<Box<Config>, Unusable>) -> Self {
         let included = match &loaded {
             Ok(config) => config.included_versions(),
             Err(unusable) => unusable.included.clone(),
@@ -113,7 +113,7 @@ impl<'a> Configuration<'a> {
     }
 }
 
-fn open_log(options: &Options, loaded: &Result<Config, Unusable>) -> Log {
+fn open_log(options: &Options, loaded: &Result<Box<Config>, Unusable>) -> Log {
     let (target, user) = match loaded {
         Ok(config) => (&config.log, &config.user),
         Err(unusable) => (&unusable.log, &unusable.user),

@@ -90,7 +90,8 @@ fn a_maildir_on_two_mounts_is_found_before_the_command_runs() {
         let reply = session.deliver(&["fred@mx.example", "command@mx.example"]);
         assert!(reply.starts_with("451 4.3.0 "), "{mount}: {reply}");
         let log = scratch.log();
-        assert!(log.last().unwrap().contains("Invalid cross-device link"), "{mount}: {log:?}");
+        // EXDEV, which has other words in other C libraries.
+        assert!(log.last().unwrap().contains("(os error 18)"), "{mount}: {log:?}");
         assert!(!scratch.path("seen").exists(), "{mount}");
         session.quit();
         assert_eq!(scratch.count_files("dir"), 0, "{mount}");

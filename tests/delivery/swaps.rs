@@ -6,7 +6,7 @@ use std::os::unix::fs::{lchown, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use testkit::halts::Halts;
 use testkit::{Session, a_few_at_a_time, is_root};
 
@@ -126,5 +126,5 @@ fn messages_in(path: &Path) -> usize {
 
 /// Each gets the other's name, at once.
 fn exchange(one: &Path, other: &Path) {
-    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).unwrap();
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
 }

@@ -56,7 +56,7 @@ impl History {
 impl Setting {
     pub fn new(receiver: &Receiver) -> Self {
         let config = config::load(&receiver.path(CONFIG)).unwrap_or_else(|unusable| panic!("{:?}", unusable.errors));
-        Self { config, peer: Peer::parse(PEER).unwrap() }
+        Self { config: *config, peer: Peer::parse(PEER).unwrap() }
     }
 
     pub fn byte_by_byte(&self, input: &[u8]) -> History {
