@@ -190,7 +190,7 @@ impl Source {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
         let mut file = file.take(file.metadata()?.len());
-        key.fingerprint(READ_SIZE / BLOCK, |buffer| {
+        key.fingerprint(FINGERPRINTED / BLOCK, |buffer| {
             let mut filled = 0;
             while filled < buffer.len() {
                 match file.read(&mut buffer[filled..]) {
@@ -326,6 +326,9 @@ const MAX_SIZE: u64 = 1 << 32;
 
 /// How much is read at a time: small enough to stay in the processor's cache.
 pub(super) const READ_SIZE: usize = 32 * 1024;
+
+/// The same where nothing else has to stay there beside it.
+const FINGERPRINTED: usize = 64 * 1024;
 
 /// A file that has not changed for so long counts as written: programs leave no such gap between two writes.
 const QUIET: Duration = Duration::from_millis(100);
