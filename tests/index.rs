@@ -263,7 +263,7 @@ fn an_index_that_is_damaged_during_a_session_is_not_used() {
     session.exchange("RCPT TO:<user1@mx.example>", "250 ");
     let length = fs::metadata(&index).unwrap().len();
     let damaged = File::options().write(true).open(&index).unwrap();
-    damaged.write_all_at(&[0; 600], length - 600).unwrap();
+    damaged.write_all_at(&[0; 12 * 100], length - 12 * 100).unwrap();
     session.exchange("RCPT TO:<user2@mx.example>", "250 ");
     session.exchange("RCPT TO:<user101@mx.example>", "550 ");
     damaged.set_len(0).unwrap();
@@ -300,6 +300,10 @@ fn an_index_is_not_used_where_the_lines_above_it_are_others() {
     write(&scratch.path("above"), in_folder.replace("allowgroup +l .*\n", "allowgroup +m .*\n"));
     let (status, _, complained) = check(&scratch, &[]);
     assert_eq!((status, complained.matches("no group `+l`").count()), (78, 100), "{complained}");
+    let said = answers(&scratch.path(CONFIG), &["user77"]);
+    fs::remove_file(scratch.path(".users.index")).unwrap();
+    assert_eq!(said, answers(&scratch.path(CONFIG), &["user77"]));
+    assert_eq!(said.matches("no group `+l`").count(), 100, "{said}");
 }
 
 #[test]
