@@ -97,8 +97,7 @@ impl Indexed {
             let changed = |_: io::Error| Changed { line: *number };
             let mut next = *number;
             let look_at = |line: &[u8], at| {
-                let address = plain::beginning(line).and_then(|(_, rest)| Some(plain::destination(rest)?.0));
-                if address.is_some_and(|address| hash(address) == wanted) {
+                if plain::rule(line).is_some_and(|(_, address)| hash(address) == wanted) {
                     found.push(LineStart { number: next, ..at });
                 }
                 next = next.saturating_add(1);

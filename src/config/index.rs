@@ -281,8 +281,7 @@ impl Maker {
 
     /// Looks at the next line, which is taken in afterwards: `written` is where mail may be written so far.
     pub(super) fn look_at(&mut self, line: &[u8], at: LineStart, written: &Written) {
-        let rule = plain::beginning(line).and_then(|(group, rest)| Some((group, plain::destination(rest)?.0)));
-        let Some((group, address)) = rule else {
+        let Some((group, address)) = plain::rule(line) else {
             match &mut self.run {
                 Some((run, _)) if says_nothing(line) => run.lines = run.lines.saturating_add(1),
                 _ => self.end_run(at.offset, written),

@@ -21,7 +21,16 @@ pub(super) fn beginning(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     Some((group, next(rest.strip_prefix(b"rcpt_to")?)?))
 }
 
-/// Reads what follows the beginning: the address, and the file that is appended to or the maildir.
+/// Reads such a line: the group, and the address. Not for those who read all lines of a session.
+#[cold]
+pub(super) fn rule(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (group, rest) = beginning(line)?;
+    Some((group, destination(rest)?.0))
+}
+
+/// Reads what follows the beginning: the address, and the file that is appended to or the maildir. Inlined where all lines
+/// are read: a call takes as long as a tenth of it.
+#[inline(always)]
 pub(super) fn destination(rest: &[u8]) -> Option<(&[u8], Need<'_>)> {
     let (address, rest) = word(without_blanks(rest))?;
     let rest = next(rest)?;
