@@ -114,8 +114,10 @@ impl Index {
         if metadata.len() != u64::from(length) + entries {
             return Err(DAMAGED.to_owned());
         }
-        let fingerprint = source.fingerprint(&header.key).map_err(unreadable)?;
-        if fingerprint != header.fingerprint {
+        // Most changes are seen by the size, without reading the file for that alone.
+        if header.size != of_source.len()
+            || header.fingerprint != source.fingerprint(&header.key).map_err(unreadable)?
+        {
             return Err("the file was written to since it was made".to_owned());
         }
         Ok((Self { file, entries: header.entries, start: length, blocks: header.blocks }, header.runs))
@@ -159,6 +161,8 @@ fn distrust(index: &Metadata, of: &Metadata) -> Result<(), Unused> {
 
 /// What is in front of the blocks.
 struct Header {
+    /// The size of the file, in bytes.
+    size: u64,
     fingerprint: Fingerprint,
     key: Key,
     entries: u32,
@@ -178,6 +182,7 @@ impl Header {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (bytes, of_it) = bytes.split_last_chunk::<DIGEST>()?;
         let mut bytes = Bytes(bytes.get(BEGIN..).filter(|_| digest_of(bytes) == *of_it)?);
+        let size = bytes.u64()?;
         let fingerprint = bytes.take(size_of::<Fingerprint>())?.try_into().ok()?;
         let key = Key::of(bytes.take(BLOCK)?.try_into().ok()?);
         let entries = bytes.u32()?;
@@ -187,11 +192,12 @@ impl Header {
             Some(Block { first, digest: bytes.take(DIGEST)?.try_into().ok()? })
         });
         let blocks = blocks.collect::<Option<_>>()?;
-        bytes.0.is_empty().then_some(Self { fingerprint, key, entries, runs, blocks })
+        bytes.0.is_empty().then_some(Self { size, fingerprint, key, entries, runs, blocks })
     }
 
     fn encode(&self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
+        text.extend(self.size.to_le_bytes());
         text.extend(self.fingerprint);
         text.extend(self.key.bytes());
         text.extend(self.entries.to_le_bytes());
@@ -332,10 +338,11 @@ impl Maker {
             blocks.map(|(entries, bytes)| Block { first: entries[0].hash, digest: digest_of(bytes) }).collect();
         let count = u32::try_from(self.entries.len()).map_err(|_| too_large())?;
         let Self { key, fingerprint, runs, .. } = self;
-        let header = Header { fingerprint, key, entries: count, runs, blocks };
+        let metadata = source.metadata()?;
+        let header = Header { size: metadata.len(), fingerprint, key, entries: count, runs, blocks };
         let mut bytes = header.encode().ok_or_else(too_large)?;
         bytes.extend(entries);
-        replace(&path, &bytes, &source.metadata()?)?;
+        replace(&path, &bytes, &metadata)?;
         Ok(Some(Made { path, size: bytes.len(), rules: self.entries.len() }))
     }
 }
