@@ -82,7 +82,7 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 20] = [
+const SECTIONS: [(&str, Section); 21] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("once", sessions::once),
@@ -96,6 +96,7 @@ const SECTIONS: [(&str, Section); 20] = [
     ("aiosmtpd", aiosmtpd::aiosmtpd),
     ("writers", sessions::writers),
     ("rules", rules::exact_addresses),
+    ("index", rules::indexed_addresses),
     ("error-patterns", rules::error_patterns),
     ("greed", greed::greed),
     ("check", rules::check),
@@ -109,7 +110,7 @@ const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
   --only NAME       one of: greeting, small-mail, once, print, 50mb, tls, auth, lmtp, brokers, relay,
-                    aiosmtpd, writers, rules, error-patterns, greed, check, idle, sandbox, super-servers, counts
+                    aiosmtpd, writers, rules, index, error-patterns, greed, check, idle, sandbox, super-servers, counts
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)

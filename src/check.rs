@@ -3,14 +3,16 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::cli::{Options, Verbosity};
-use crate::config::{self, Config, Diagnostic, Level, Severity};
+use crate::cli::{Check, Options, Verbosity};
+use crate::config::{self, Checked, Config, Diagnostic, Level, Made, Severity};
 use crate::exit::Exit;
 use crate::sandbox;
 
-/// `mailrecv check`: every error and warning with its line; 78 for errors, 1 for warnings if it `is_strict`, else 0.
-pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> Exit {
-    let checked = config::check(&options.config);
+/// `mailrecv check`: every error and warning with its line; 78 for errors, 71 if an index cannot be made, 1 for warnings if
+/// it `is_strict`, else 0.
+pub(crate) fn run(options: &Options, check: &Check) -> Exit {
+    let &Check { verbosity, is_strict, makes_indexes, .. } = check;
+    let checked = config::check(&options.config, makes_indexes);
     let (errors, warnings): (Vec<_>, Vec<_>) = checked.found.iter().partition(|d| d.severity == Severity::Error);
     let loaded = &checked.config;
     report(&options.config, checked.found.iter());
@@ -47,7 +49,30 @@ pub(crate) fn run(options: &Options, verbosity: Verbosity, is_strict: bool) -> E
             let _ = writeln!(out, "Tried on this system: {line}");
         }
     }
-    if is_strict && !warnings.is_empty() { Exit::Refused } else { Exit::Ok }
+    let made = if makes_indexes { tell_of_indexes(options, &checked) } else { Exit::Ok };
+    made.or(if is_strict && !warnings.is_empty() { Exit::Refused } else { Exit::Ok })
+}
+
+/// Says which indexes were made, and which could not be.
+fn tell_of_indexes(options: &Options, checked: &Checked) -> Exit {
+    let mut exit = Exit::Ok;
+    let mut out = std::io::stdout();
+    for index in &checked.indexes {
+        match index {
+            Ok(Made { path, size, rules }) => {
+                let _ = writeln!(out, "{}: index of {rules} rules, {size} bytes", path.display());
+            }
+            Err((file, error)) => {
+                let message = format!("{}: error: its index cannot be made: {error}\n", file.display());
+                let _ = std::io::stderr().write_all(message.as_bytes());
+                exit = Exit::OsErr;
+            }
+        }
+    }
+    if checked.indexes.is_empty() {
+        let _ = writeln!(out, "{}: no index needed: there are few plain `deliver` lines", options.config.display());
+    }
+    exit
 }
 
 /// Shows findings to the person at the terminal.

@@ -23,8 +23,8 @@ pub enum Invocation {
     Receive(Options, Option<Peer>),
     /// Accept connections and start a receiver for each.
     Listen(Options, ListenOptions),
-    /// Look for mistakes in the configuration; whether warnings count as a failure, and the folder of transcripts to play.
-    Check(Options, Verbosity, bool, Option<PathBuf>),
+    /// Look for mistakes in the configuration.
+    Check(Options, Check),
     /// Play these transcripts of sessions.
     Replay(Options, Vec<PathBuf>, Format),
     /// Say what would happen to a message.
@@ -35,6 +35,19 @@ pub enum Invocation {
     Passwd(String, Kind),
     /// Run commands for the session at standard input. A session starts this, nobody types it.
     RunCommands,
+}
+
+/// What `check` is to do.
+#[derive(Debug)]
+pub struct Check {
+    /// How much it says.
+    pub verbosity: Verbosity,
+    /// Whether warnings count as a failure.
+    pub is_strict: bool,
+    /// Whether it makes indexes.
+    pub makes_indexes: bool,
+    /// A folder of transcripts to play.
+    pub transcripts: Option<PathBuf>,
 }
 
 /// How much `check` says.
@@ -146,7 +159,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         Some(("listen", matches)) => Invocation::Listen(options, listen(matches)),
         Some(("check", matches)) => {
             let verbosity = if matches.get_flag("verbose") { Verbosity::Verbose } else { Verbosity::Quiet };
-            Invocation::Check(options, verbosity, matches.get_flag("strict"), matches.get_one("replay").cloned())
+            let (is_strict, makes_indexes) = (matches.get_flag("strict"), matches.get_flag("index"));
+            let transcripts = matches.get_one("replay").cloned();
+            Invocation::Check(options, Check { verbosity, is_strict, makes_indexes, transcripts })
         }
         Some(("replay", matches)) => {
             let files = matches.get_many("transcript").into_iter().flatten().cloned().collect();
@@ -352,6 +367,12 @@ fn check_arguments(command: Command) -> Command {
                 .help("Say so too when there are none, and what the sandbox allows"),
         )
         .arg(Arg::new("strict").long("strict").action(ArgAction::SetTrue).help("Exit with 1 if there are warnings"))
+        .arg(
+            Arg::new("index")
+                .long("index")
+                .action(ArgAction::SetTrue)
+                .help("Make indexes of files with many rules, so that sessions need not read these one by one"),
+        )
         .arg(
             Arg::new("replay")
                 .long("replay")

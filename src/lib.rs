@@ -63,9 +63,9 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let exit = match invocation {
         Invocation::Receive(options, peer) => receive::run(&options, peer),
         Invocation::Listen(options, listen) => listen::run(&options, &listen),
-        Invocation::Check(options, verbosity, is_strict, transcripts) => {
-            let exit = check::run(&options, verbosity, is_strict);
-            match transcripts {
+        Invocation::Check(options, check) => {
+            let exit = check::run(&options, &check);
+            match check.transcripts {
                 Some(folder) if exit != Exit::Config => replay::try_folder(&options, &folder).or(exit),
                 _ => exit,
             }

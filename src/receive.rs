@@ -117,6 +117,9 @@ fn receive(
     }
     let signals = signals.as_ref().map_err(|error| anyhow!("{error:#}"))?;
     log.event(&Event::ConfigurationRead(&options.config, &config.domain));
+    for (index, why) in config.rules.unused_indexes() {
+        log.event(&Event::IndexNotUsed(index, why));
+    }
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));

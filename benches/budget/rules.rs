@@ -1,11 +1,12 @@
 //! What many rules cost: to a session that is after one of them, and to `mailrecv check`.
 
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::Result;
 use crate::bench::Bench;
-use crate::contest::Session;
+use crate::contest::{Contestant, Session};
 use crate::sessions::{RECIPIENT, milliseconds};
 use crate::table::{Figure, Target, Unit};
 
@@ -28,6 +29,36 @@ pub(crate) fn exact_addresses(bench: &mut Bench) -> Result<()> {
                 session.quit()?;
                 Ok([milliseconds(session.to_greeting), milliseconds(to_recipient)])
             });
+        }
+    }
+    Ok(())
+}
+
+/// The same for a file that has an index: beside one rule, and beside the same file without its index.
+pub(crate) fn indexed_addresses(bench: &mut Bench) -> Result<()> {
+    for (count, target) in [(10_000, 0.5), (100_000, 2.0)] {
+        for form in [PLAIN, IN_A_GROUP] {
+            let what = |until| format!("{count} {} and their index, exec to {until}", form.what);
+            let figures = |unit, target| {
+                [what("greeting"), what("RCPT of the last")].map(|what| Figure::new(&what, unit, target))
+            };
+            let rules = form.rules(1..=count);
+            let [indexed, without] = [bench.mailrecv(&rules)?, bench.mailrecv(&rules)?.named("mailrecv, no index")];
+            let made = Command::new(&indexed.program).args(&indexed.arguments).args(["check", "--index"]).output()?;
+            if !made.status.success() || !String::from_utf8_lossy(&made.stdout).contains("index of") {
+                return Err(format!("no index: {made:?}").into());
+            }
+            let one_rule = bench.mailrecv(&form.rules(count..=count))?.named(ONE_RULE);
+            let ask = |contestant: &Contestant, listener: &TcpListener| {
+                let mut session = Session::open(contestant, listener)?;
+                session.offer(&[&format!("user{count}@example.com")])?; // as above
+                let to_recipient = session.started.elapsed();
+                session.quit()?;
+                Ok([milliseconds(session.to_greeting), milliseconds(to_recipient)])
+            };
+            let added = figures(Unit::AddedMilliseconds, Some(Target::AddsAtMost(target)));
+            bench.measure(added, bench.runs(), &[indexed.clone(), one_rule], ask);
+            bench.measure(figures(Unit::Milliseconds, None), bench.runs(), &[indexed, without], ask);
         }
     }
     Ok(())

@@ -95,7 +95,7 @@ _mailrecv() {
             return 0
             ;;
         mailrecv__subcmd__check)
-            opts="-c -d -l -v -h --lmtp --strict --replay --help"
+            opts="-c -d -l -v -h --lmtp --strict --index --replay --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -61,6 +61,7 @@ complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l replay -d 'P
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l lmtp -d 'Speak LMTP, in place of the configuration\'s `protocol`'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s v -d 'Say so too when there are none, and what the sandbox allows'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l strict -d 'Exit with 1 if there are warnings'
+complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -l index -d 'Make indexes of files with many rules, so that sessions need not read these one by one'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand check" -s h -l help -d 'Print help'
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s c -d 'Configuration file' -r -F
 complete -c mailrecv -n "__fish_mailrecv_using_subcommand explain" -s d -d 'What to log, in place of the configuration\'s `debug`: letters of acfFhlrstw+, or - for none' -r

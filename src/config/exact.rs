@@ -7,11 +7,15 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::rc::Rc;
 
 use super::directive::{self, Delivery, Line, RuleLine};
 use super::domains::DomainList;
+use super::index::{Index, Run};
 use super::lexer;
-use super::source::LineStart;
+use super::plain;
+use super::source::{LineStart, Source};
 use super::sources::Sources;
 use super::table::Table;
 use crate::address::Mailbox;
@@ -23,6 +27,17 @@ pub(super) struct ExactRules {
     hashes: Vec<u32>,
     /// Likewise.
     starts: Vec<LineStart>,
+    /// Those of lines that were not looked at, because an index has them.
+    indexed: Vec<Indexed>,
+}
+
+/// The rules of an index that are used.
+#[derive(Debug)]
+struct Indexed {
+    index: Index,
+    source: Rc<Source>,
+    /// In their order, each with the number of its first line, counted through all files.
+    runs: Vec<(Run, u32)>,
 }
 
 /// The file was written to since this connection began, so this line cannot be read again.
@@ -38,14 +53,61 @@ impl ExactRules {
         self.starts.push(at);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.starts.is_empty()
+    /// Takes in those of these runs of lines that an index of this file has; each with the number of its first line.
+    pub(super) fn add_index(&mut self, index: Index, source: Rc<Source>, runs: Vec<(Run, u32)>) {
+        self.indexed.push(Indexed { index, source, runs });
     }
 
-    /// The lines that may be about this address, in their order.
-    pub(super) fn find(&self, address: &str) -> impl Iterator<Item = LineStart> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.starts.is_empty() && self.indexed.iter().all(|indexed| indexed.runs.is_empty())
+    }
+
+    /// The lines that may be about this address, in no order.
+    pub(super) fn find(&self, address: &str) -> Result<Vec<LineStart>, Changed> {
         let wanted = hash(address.as_bytes());
-        self.hashes.iter().zip(&self.starts).filter(move |(hash, _)| **hash == wanted).map(|(_, at)| *at)
+        let fits = |(hash, _): &(&u32, _)| **hash == wanted;
+        let mut found: Vec<_> = self.hashes.iter().zip(&self.starts).filter(fits).map(|(_, at)| *at).collect();
+        for indexed in &self.indexed {
+            indexed.find(wanted, &mut found)?;
+        }
+        Ok(found)
+    }
+}
+
+impl Indexed {
+    fn find(&self, wanted: u32, found: &mut Vec<LineStart>) -> Result<(), Changed> {
+        match self.index.find(wanted) {
+            Ok(lines) => {
+                found.extend(lines.into_iter().filter_map(|at| {
+                    let (run, number) =
+                        self.runs.iter().find(|(run, _)| (run.first.offset..run.end).contains(&at.offset))?;
+                    let behind = at.number.checked_sub(run.first.number)?;
+                    Some(LineStart { number: number.checked_add(behind)?, ..at })
+                }));
+                Ok(())
+            }
+            // Somebody has written over it. The lines are still there.
+            Err(_) => self.read_all(wanted, found),
+        }
+    }
+
+    /// The same without the index.
+    fn read_all(&self, wanted: u32, found: &mut Vec<LineStart>) -> Result<(), Changed> {
+        for (run, number) in &self.runs {
+            let changed = |_: io::Error| Changed { line: *number };
+            let mut next = *number;
+            let look_at = |line: &[u8], at| {
+                if plain::rule(line).is_some_and(|(_, address)| hash(address) == wanted) {
+                    found.push(LineStart { number: next, ..at });
+                }
+                next = next.saturating_add(1);
+            };
+            self.source.lines_between(run.first, run.end.into(), look_at).map_err(changed)?;
+            if !self.source.has_content_as_opened() {
+                return Err(Changed { line: *number });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -90,7 +152,7 @@ pub(super) fn unquoted(address: &str) -> Cow<'_, str> {
 /// A hash of an address, letter case aside: bit 5, which tells upper from lower case, is set in every byte. Other
 /// characters that this makes equal only cost a comparison.
 #[expect(clippy::cast_possible_truncation, reason = "a hash may lose bits")]
-fn hash(address: &[u8]) -> u32 {
+pub(super) fn hash(address: &[u8]) -> u32 {
     const FOLD: u64 = u64::from_ne_bytes([0x20; 8]);
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
     let fold = |word: [u8; 8]| u64::from_ne_bytes(word) | FOLD;

@@ -9,14 +9,17 @@ mod address_only;
 mod amqp_url;
 mod auth;
 mod brokers;
+mod bytes;
 mod check;
 mod compiler;
 mod diagnostic;
 mod directive;
 mod domains;
 mod exact;
+mod fingerprint;
 mod flags;
 mod include;
+mod index;
 mod lexer;
 mod limits;
 mod lines;
@@ -47,7 +50,8 @@ mod url;
 mod value;
 mod writers;
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 pub use action::{Destinations, Facts, Origin};
 pub(crate) use action::{HandOver, Keep, Topic, View};
@@ -55,12 +59,13 @@ pub use amqp_url::AmqpUrl;
 pub(crate) use brokers::{Connections, secret};
 pub use diagnostic::{Diagnostic, Severity};
 pub use flags::Flags;
+pub use index::Made;
 pub use limits::{Limit, Limits, Refusal};
 pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
 pub use peers::Who;
 use places::Places;
-use reader::Reader;
+use reader::{Indexes, Reader};
 pub use relay_url::Hop;
 pub(crate) use relay_url::{HopTls, Place as HopPlace};
 pub use rules::{Denial, Rules};
@@ -90,14 +95,14 @@ pub struct Unusable {
 
 /// Reads the file and what it includes. Patterns are compiled at their first use; [`check`] compiles all of them.
 pub fn load(path: &Path) -> Result<Box<Config>, Unusable> {
-    let mut reader = Reader::new(true);
+    let mut reader = Reader::new(true, Indexes::Used);
     let read = reader.read(path);
     loaded(reader, read)
 }
 
 /// The same, but does not wait for the end of an edit: `None` if somebody is writing one of the files.
 pub(crate) fn load_settled(path: &Path) -> Option<Result<Box<Config>, Unusable>> {
-    let mut reader = Reader::new(false);
+    let mut reader = Reader::new(false, Indexes::Used);
     let read = reader.read(path);
     (!reader.is_unsettled).then(|| loaded(reader, read))
 }
@@ -120,24 +125,31 @@ pub struct Checked {
     pub config: Option<Config>,
     /// All findings, in the order of the text.
     pub found: Vec<Diagnostic>,
+    /// The indexes that were made, and those that could not be, with the reason.
+    pub indexes: Vec<Result<Made, (PathBuf, io::Error)>>,
 }
 
-/// Reads the file, compiles every pattern, and looks for what is legal but hardly meant: all of it in one round.
-pub fn check(path: &Path) -> Checked {
-    let mut reader = Reader::new(true);
+/// Reads the file, compiles every pattern, and looks for what is legal but hardly meant: all of it in one round. Makes the
+/// indexes of the files if that is wanted and they can be used.
+pub fn check(path: &Path, makes_indexes: bool) -> Checked {
+    let mut reader = Reader::new(true, if makes_indexes { Indexes::Made } else { Indexes::PassedOver });
     if let Err(error) = reader.read(path) {
-        return Checked { config: None, found: vec![error] };
+        return Checked { config: None, found: vec![error], indexes: Vec::new() };
     }
-    let Reader { config, errors, .. } = reader;
+    let Reader { config, errors, makers, .. } = reader;
     let is_usable = errors.is_empty();
     let mut found = config.check_ways_to(path);
     found.extend(config.find(is_usable));
     found.extend(config.check_broker_addresses());
     found.extend(errors);
+    let indexes = if is_usable { config.make_indexes(makers) } else { Vec::new() };
+    if is_usable && !makes_indexes {
+        found.extend(config.check_indexes(path));
+    }
     // Those that have a file of their own already come last.
     found.sort_by_key(|diagnostic| (diagnostic.file.is_some() && diagnostic.line > 0, diagnostic.line));
     config.rules.sources.locate(&mut found);
-    Checked { config: is_usable.then_some(*config), found }
+    Checked { config: is_usable.then_some(*config), found, indexes }
 }
 
 impl Config {
@@ -192,6 +204,33 @@ impl Config {
             }
         }
         found
+    }
+
+    /// Writes the indexes that were prepared.
+    fn make_indexes(&self, makers: Vec<(usize, index::Maker)>) -> Vec<Result<Made, (PathBuf, io::Error)>> {
+        let sources = &self.rules.sources;
+        let make = |(file, maker): (usize, index::Maker)| {
+            let path = sources.path(file);
+            maker.write(path, &sources.source(file)).map_err(|error| (path.to_owned(), error)).transpose()
+        };
+        makers.into_iter().filter_map(make).collect()
+    }
+
+    /// Tells of indexes that a session would not use.
+    fn check_indexes(&self, path: &Path) -> Vec<Diagnostic> {
+        let files = [path].into_iter().chain(self.rules.sources.included());
+        if !files.filter_map(index::beside).any(|index| index.symlink_metadata().is_ok()) {
+            return Vec::new();
+        }
+        let mut session = Reader::new(true, Indexes::Used);
+        let _ = session.read(path);
+        let unused = session.config.rules.unused_indexes.into_iter();
+        let tell = |(index, why): (PathBuf, String)| {
+            let index = sources::shown(&index);
+            let advice = "run `mailrecv check --index` to make it anew";
+            Diagnostic::warning(format!("the index {index} is of no use: {why}; {advice}"))
+        };
+        unused.map(tell).collect()
     }
 
     /// The files that it includes, in the order of the text, for people.

@@ -1,19 +1,18 @@
 //! Where deliveries could go, for the sandbox: not for each rule, of which there may be 100,000, but for each place.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::action::{Broker, Need};
+use super::bytes::{Bytes, put};
 use super::relay_url::Hop;
 
 /// Everything that the destinations of a configuration need.
 #[derive(Debug, Default)]
 pub struct Needs {
-    places: Vec<Place>,
-    /// The deepest a path may be, once there were too many places.
-    max_depth: Option<usize>,
-    /// A folder, up to its `/`, that is a place with all that is below it: most rules are about the same as the rule
-    /// before them.
-    known_folder: Option<PathBuf>,
+    /// Where mail may be written.
+    pub(super) written: Written,
     /// The commands, in the order of their lines, each with the allow group of its line; `None` stands for everybody.
     pub(super) commands: Vec<(Option<usize>, Box<str>)>,
     /// The brokers, each once.
@@ -24,6 +23,17 @@ pub struct Needs {
     has_other_ways: bool,
     /// The allow groups of the `deliver` lines that pass mail on, each once; `None` stands for everybody.
     groups_of_hops: Vec<Option<usize>>,
+}
+
+/// Where mail may be written, as far as the lines so far say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    places: Vec<Place>,
+    /// The deepest a path may be, once there were too many places.
+    max_depth: Option<usize>,
+    /// A folder, up to its `/`, that is a place with all that is below it: most rules are about the same as the rule
+    /// before them.
+    known_folder: Option<PathBuf>,
 }
 
 /// A place that mail is written to.
@@ -40,7 +50,7 @@ pub enum Place {
 impl Needs {
     /// The places that mail may be written to, each once, at most [`MAX_PLACES`].
     pub fn places(&self) -> &[Place] {
-        &self.places
+        &self.written.places
     }
 
     /// The brokers that mail may be published through.
@@ -74,16 +84,7 @@ impl Needs {
     /// Notes what a line of this group, or of everybody, needs.
     pub(super) fn add(&mut self, need: Need<'_>, group: Option<usize>) {
         match need {
-            Need::Mailbox(path) | Need::Maildir(path) if self.is_in_known_folder(path) => {}
-            Need::Mailbox(path) | Need::Maildir(path) => match self.places.iter().find(|place| place.covers(need)) {
-                Some(Place::Below(folder)) => {
-                    let folder = folder.join("");
-                    self.known_folder = Some(folder);
-                }
-                Some(Place::Mailbox(_) | Place::Maildir(_)) => {}
-                None if matches!(need, Need::Maildir(_)) => self.add_place(Place::Maildir(path.to_owned())),
-                None => self.add_place(Place::Mailbox(path.to_owned())),
-            },
+            Need::Mailbox(_) | Need::Maildir(_) => self.written.add(need),
             // Many lines in a row may be about one command.
             Need::Command(text) if self.commands.last().is_some_and(|(of, last)| *of == group && **last == *text) => {}
             Need::Command(text) => self.commands.push((group, text.into())),
@@ -93,6 +94,76 @@ impl Needs {
             Need::Hop(hop) => self.hops.push(hop.clone()),
             Need::Nothing => {}
         }
+    }
+
+    /// Takes in what many lines need that only write mail, if where it may be written is so far what it was `before` them
+    /// when that was found out; `after` is what they made of it. Both are as [`Written::encode`] leaves them.
+    pub(super) fn add_many(&mut self, before: &[u8], after: &[u8]) -> Option<()> {
+        if self.written.encode() != before {
+            return None;
+        }
+        self.written = Written::decode(after)?;
+        self.has_other_ways = true;
+        Some(())
+    }
+}
+
+impl Written {
+    fn add(&mut self, need: Need<'_>) {
+        let (Need::Mailbox(path) | Need::Maildir(path)) = need else { return };
+        if self.is_in_known_folder(path) {
+            return;
+        }
+        match self.places.iter().find(|place| place.covers(need)) {
+            Some(Place::Below(folder)) => {
+                let folder = folder.join("");
+                self.known_folder = Some(folder);
+            }
+            Some(Place::Mailbox(_) | Place::Maildir(_)) => {}
+            None if matches!(need, Need::Maildir(_)) => self.add_place(Place::Maildir(path.to_owned())),
+            None => self.add_place(Place::Mailbox(path.to_owned())),
+        }
+    }
+
+    /// All of it as bytes, for an index: two that are the same have the same.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for place in &self.places {
+            let kind = match place {
+                Place::Mailbox(_) => b"f",
+                Place::Maildir(_) => b"m",
+                Place::Below(_) => b"b",
+            };
+            put(&mut bytes, kind);
+            put(&mut bytes, place.path().as_os_str().as_bytes());
+        }
+        if let Some(depth) = self.max_depth {
+            put(&mut bytes, b"d");
+            put(&mut bytes, &(depth as u64).to_le_bytes());
+        }
+        if let Some(folder) = &self.known_folder {
+            put(&mut bytes, b"k");
+            put(&mut bytes, folder.as_os_str().as_bytes());
+        }
+        bytes
+    }
+
+    /// Reads that again; `None` if it is something else.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (mut bytes, mut written) = (Bytes(bytes), Self::default());
+        while !bytes.0.is_empty() {
+            let (kind, value) = (bytes.piece()?, bytes.piece()?);
+            let path = PathBuf::from(OsStr::from_bytes(value));
+            match kind {
+                b"f" => written.places.push(Place::Mailbox(path)),
+                b"m" => written.places.push(Place::Maildir(path)),
+                b"b" => written.places.push(Place::Below(path)),
+                b"d" => written.max_depth = Some(usize::try_from(Bytes(value).u64()?).ok()?),
+                b"k" => written.known_folder = Some(path),
+                _ => return None,
+            }
+        }
+        Some(written)
     }
 
     /// Whether the path is below the folder that was found last, as those of nearly all of 100,000 rules are.

@@ -22,7 +22,16 @@ pub(super) fn beginning(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     Some((group, next(rest.strip_prefix(b"rcpt_to")?)?))
 }
 
-/// Reads the rest of such a line: its address, and the file or maildir.
+/// Reads such a line: the group, and the address. It is for those who do not read all lines of a session.
+#[cold]
+pub(super) fn rule(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (group, rest) = beginning(line)?;
+    Some((group, destination(rest)?.0))
+}
+
+/// Reads the rest of such a line: its address, and the file or maildir. Inlined where all lines are read: a call would take
+/// as long as a tenth of the reading.
+#[inline(always)]
 pub(super) fn destination(rest: &[u8]) -> Option<(&[u8], Need<'_>)> {
     let (address, rest) = word(without_blanks(rest))?;
     let rest = next(rest)?;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, anyhow, bail};
 
@@ -13,6 +14,7 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line};
 use super::flags::Flags;
 use super::include::{self, Fitting, MAX_DEPTH, MAX_FILES, Named};
+use super::index::{self, Index, Maker, Run};
 use super::lexer::{self, Prepared, Word};
 use super::secrets::Cited;
 use super::setting_lines::SettingLines;
@@ -30,7 +32,12 @@ pub(super) struct Reader {
     pub(super) errors: Vec<Diagnostic>,
     /// Whether somebody was writing a file at that moment, and the end of that was not waited for.
     pub(super) is_unsettled: bool,
+    /// The indexes that are to be made, each with the number of its file.
+    pub(super) makers: Vec<(usize, Maker)>,
     waits: bool,
+    indexes: Indexes,
+    /// What makes the index of the file that is read.
+    maker: Option<Maker>,
     /// The last line that was read, and the file that is read, and which line of it that is.
     line: u32,
     file: usize,
@@ -39,14 +46,28 @@ pub(super) struct Reader {
     included: usize,
 }
 
+/// What a reader does about indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Indexes {
+    /// Reads those that fit in the place of lines.
+    Used,
+    /// Reads all lines.
+    PassedOver,
+    /// The same, and prepares to make them.
+    Made,
+}
+
 impl Reader {
     /// One that waits for the end of edits, or does not.
-    pub(super) fn new(waits: bool) -> Self {
+    pub(super) fn new(waits: bool, indexes: Indexes) -> Self {
         Self {
             config: Box::default(),
             errors: Vec::new(),
             is_unsettled: false,
+            makers: Vec::new(),
             waits,
+            indexes,
+            maker: None,
             line: 0,
             file: 0,
             in_file: 0,
@@ -130,15 +151,13 @@ impl Reader {
     fn read_file(&mut self, path: &Path, source: Source, included_by: u32) -> anyhow::Result<()> {
         let file = self.config.rules.sources.add(path, source, included_by, self.line.saturating_add(1));
         let source = self.config.rules.sources.source(file);
-        let mut says_nothing = true;
-        let read = source.for_each_line(|line, at| {
-            says_nothing = says_nothing && line.trim_ascii().is_empty();
-            (self.file, self.in_file) = (file, at.number);
-            self.line = self.line.saturating_add(1);
-            self.take_line(line, LineStart { number: self.line, ..at });
-        });
-        read.context("cannot be read")?;
-        match says_nothing {
+        let size = source.metadata().context("cannot be examined")?.len();
+        let read = match self.index_of(path, &source, size) {
+            Some((index, runs)) => self.read_around(file, &source, size, index, runs),
+            None if self.indexes == Indexes::Made => self.read_and_index(file, &source, size),
+            None => self.read_lines(file, &source, LineStart::FIRST, size),
+        };
+        match !read.context("cannot be read")? {
             // Somebody may have begun to write it anew.
             true if !source.is_as_opened().context("cannot be examined")? => {
                 self.is_unsettled = true;
@@ -149,7 +168,81 @@ impl Reader {
         }
     }
 
+    /// Reads the lines from this one on that begin before the byte `until`; whether they are more than blanks.
+    fn read_lines(&mut self, file: usize, source: &Source, from: LineStart, until: u64) -> io::Result<bool> {
+        let mut says_something = false;
+        source.lines_between(from, until, |line, at| {
+            says_something = says_something || !line.trim_ascii().is_empty();
+            (self.file, self.in_file) = (file, at.number);
+            self.line = self.line.saturating_add(1);
+            self.take_line(line, LineStart { number: self.line, ..at });
+        })?;
+        Ok(says_something)
+    }
+
+    /// The index of a file, if it has one that fits.
+    fn index_of(&mut self, path: &Path, source: &Source, size: u64) -> Option<(Index, Vec<Run>)> {
+        if self.indexes != Indexes::Used || index::is_beneath(source, size) {
+            return None;
+        }
+        let beside = index::beside(path)?;
+        match Index::open(&beside, source)? {
+            Ok(opened) => Some(opened),
+            Err(why) => {
+                self.config.rules.unused_indexes.push((beside, why));
+                None
+            }
+        }
+    }
+
+    /// Reads the lines of a file that its index does not describe, and those that are not what they were to whom made it.
+    fn read_around(
+        &mut self,
+        file: usize,
+        source: &Rc<Source>,
+        size: u64,
+        index: Index,
+        runs: Vec<Run>,
+    ) -> io::Result<bool> {
+        let (mut from, mut used, mut are_all_used) = (LineStart::FIRST, Vec::new(), true);
+        for run in runs {
+            self.read_lines(file, source, from, run.first.offset.into())?;
+            from = LineStart { number: run.first.number.saturating_add(run.lines), offset: run.end };
+            if self.config.rules.add_run(&run).is_some() {
+                let first = self.line.saturating_add(1);
+                self.line = self.line.saturating_add(run.lines);
+                used.push((run, first));
+            } else {
+                are_all_used = false;
+                self.read_lines(file, source, run.first, run.end.into())?;
+            }
+        }
+        self.read_lines(file, source, from, size)?;
+        self.config.rules.exact.add_index(index, Rc::clone(source), used);
+        if !are_all_used {
+            let beside = index::beside(self.config.rules.sources.path(file)).unwrap_or_default();
+            let why = "lines above those that it is about say something else than when it was made".to_owned();
+            self.config.rules.unused_indexes.push((beside, why));
+        }
+        Ok(true)
+    }
+
+    /// Reads all lines, and prepares to make an index of them.
+    fn read_and_index(&mut self, file: usize, source: &Source, size: u64) -> io::Result<bool> {
+        let maker = if index::is_beneath(source, size) { None } else { Some(Maker::new(source)?) };
+        let including = std::mem::replace(&mut self.maker, maker);
+        let read = self.read_lines(file, source, LineStart::FIRST, size);
+        if let Some(mut maker) = std::mem::replace(&mut self.maker, including) {
+            maker.end_run(u32::try_from(size).unwrap_or(u32::MAX), self.config.rules.written());
+            self.makers.push((file, maker));
+        }
+        read
+    }
+
     fn take_line(&mut self, line: &[u8], at: LineStart) {
+        if let Some(maker) = &mut self.maker {
+            maker.look_at(line, LineStart { number: self.in_file, ..at }, self.config.rules.written());
+        }
         if self.config.rules.add_plain(line, at).is_some() {
             return;
         }

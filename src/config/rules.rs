@@ -6,14 +6,15 @@
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, PeersNamed, RuleLine};
 use super::exact::{Changed, ExactRules, read_again};
+use super::index::{Run, Unused};
 use super::lexer::{self, Problem, Word};
 use super::limits::Refusal;
-use super::needs::Needs;
+use super::needs::{Needs, Written};
 use super::ordered::{Effect, Matcher, OrderedRule};
 use super::pattern::{BrokenPattern, Pattern, Position};
 use super::peers::{PeerPattern, Peers, Who};
@@ -48,6 +49,8 @@ pub struct Rules {
     pub(super) refused_senders: Vec<(Matcher, Position, Refusal)>,
     pub(super) dead_letters: Option<Box<str>>,
     needs: Needs,
+    /// The indexes that are there and are not used, each with the reason.
+    pub(super) unused_indexes: Vec<(PathBuf, Unused)>,
 }
 
 /// Why something is not let through.
@@ -272,8 +275,10 @@ impl Rules {
         who: Who<'_>,
         trace: &mut Trace,
     ) -> Result<Option<(Action, Origin)>, Denial<'static>> {
-        let spellings = [Some(full), local_part].into_iter().flatten();
-        let mut lines: Vec<_> = spellings.flat_map(|it| self.exact.find(it).map(move |at| (at, it))).collect();
+        let mut lines = Vec::new();
+        for spelling in [Some(full), local_part].into_iter().flatten() {
+            lines.extend(self.exact.find(spelling)?.into_iter().map(|at| (at, spelling)));
+        }
         lines.sort_unstable();
         let mut denied = false;
         for (at, wanted) in lines {
@@ -360,6 +365,11 @@ impl Rules {
             Origin::Line(line) => self.line(line).fmt(f),
             Origin::DeadLetterFile => f.write_str("deadletter_file"),
         })
+    }
+
+    /// The indexes that are there and are of no use, each with the reason.
+    pub fn unused_indexes(&self) -> &[(PathBuf, String)] {
+        &self.unused_indexes
     }
 
     /// Lets sessions make files in this folder, too.
@@ -493,6 +503,18 @@ impl Rules {
         self.needs.add_way(need, None);
         self.exact.add(address, at);
         Some(())
+    }
+
+    /// Takes in lines that an index describes without looking at them; `None` if it cannot be said that they are what they
+    /// were to whom made it.
+    pub(super) fn add_run(&mut self, run: &Run) -> Option<()> {
+        run.groups.iter().try_for_each(|name| self.group(name).map(drop))?;
+        self.needs.add_many(&run.before, &run.after)
+    }
+
+    /// Where mail may be written, as far as the lines so far say.
+    pub(super) fn written(&self) -> &Written {
+        &self.needs.written
     }
 
     fn rule(&mut self, delivery: Delivery<'_>, position: Position) -> Result<OrderedRule, Problem> {

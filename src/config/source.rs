@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 
 use crate::files;
 
+use super::fingerprint::{BLOCK, Fingerprint, Key};
 use super::writers::{Content, refuse_others};
 
 /// An open configuration file that nobody but root and ourselves could have written.
@@ -46,6 +47,9 @@ pub(super) struct LineStart {
 }
 
 impl LineStart {
+    /// The first line of a file.
+    pub(super) const FIRST: Self = Self { number: 1, offset: 0 };
+
     /// Where the next line begins, if this one has so many bytes. The size of the file was checked, but it may be growing.
     fn next(self, length: usize) -> Option<Self> {
         let offset = self.offset.checked_add(u32::try_from(length).ok()?)?;
@@ -135,15 +139,25 @@ impl Source {
     }
 
     /// Calls `each` with every line, its end taken off, and where it begins.
-    pub(super) fn for_each_line(&self, mut each: impl FnMut(&[u8], LineStart)) -> io::Result<()> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(0))?;
-        let size = file.metadata()?.len();
+    pub(super) fn for_each_line(&self, each: impl FnMut(&[u8], LineStart)) -> io::Result<()> {
         // What is written behind the end meanwhile is another version; and some files of /proc have no end.
+        self.lines_between(LineStart::FIRST, self.file.metadata()?.len(), each)
+    }
+
+    /// The same for those from this line on that begin before the byte `until`, at which a line ends.
+    pub(super) fn lines_between(
+        &self,
+        from: LineStart,
+        until: u64,
+        mut each: impl FnMut(&[u8], LineStart),
+    ) -> io::Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(from.offset.into()))?;
+        let size = until.saturating_sub(from.offset.into());
         let mut file = file.take(size);
         let mut buffer = vec![0; usize::try_from(size).unwrap_or(READ_SIZE).saturating_add(1).min(READ_SIZE)];
         // The buffer holds bytes `start..end` of what was read; byte `start` is the first of the line `at`.
-        let (mut start, mut end, mut at) = (0, 0, LineStart { number: 1, offset: 0 });
+        let (mut start, mut end, mut at) = (0, 0, from);
         loop {
             if at.offset == 0 && buffer[start..end].starts_with(BYTE_ORDER_MARK) {
                 start += BYTE_ORDER_MARK.len();
@@ -170,6 +184,30 @@ impl Source {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What the bytes of the file are known by under this key.
+    pub(super) fn fingerprint(&self, key: &Key) -> io::Result<Fingerprint> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        let mut file = file.take(file.metadata()?.len());
+        key.fingerprint(FINGERPRINTED / BLOCK, |buffer| {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match file.read(&mut buffer[filled..]) {
+                    Ok(0) => break,
+                    Ok(length) => filled += length,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(filled)
+        })
+    }
+
+    /// What is known of the file beside its content.
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// The line that began here when [`Source::for_each_line`] gave it; `None` if the file was written to since.
@@ -288,7 +326,10 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const MAX_SIZE: u64 = 1 << 32;
 
 /// How much is read at a time: small enough to stay in the processor's cache.
-const READ_SIZE: usize = 32 * 1024;
+pub(super) const READ_SIZE: usize = 32 * 1024;
+
+/// The same where nothing else has to stay there beside it.
+const FINGERPRINTED: usize = 64 * 1024;
 
 /// A file that has not changed for this long counts as complete: programs do not pause that long between two writes.
 const QUIET: Duration = Duration::from_millis(100);

@@ -28,6 +28,8 @@ pub enum Event<'a> {
     ConfigurationError(&'a Diagnostic, &'a Path),
     /// The configuration was read; the text is our own name.
     ConfigurationRead(&'a Path, &'a str),
+    /// An index that is there was of no use, for this reason.
+    IndexNotUsed(&'a Path, &'a str),
     /// Nobody is there any more.
     PeerGoneBeforeGreeting,
     /// Standard input is not a connection.
@@ -170,7 +172,7 @@ impl Event<'_> {
     /// The flag that turns this line on; `None` if it is always written.
     pub(super) fn flag(&self) -> Option<Flags> {
         match self {
-            Event::ConfigurationRead(..) => Some(Flags::CONFIG),
+            Event::ConfigurationRead(..) | Event::IndexNotUsed(..) => Some(Flags::CONFIG),
             Event::OpeningMailbox(_)
             | Event::ClosingMailbox(_)
             | Event::WritingFile(_)
@@ -272,6 +274,7 @@ impl Event<'_> {
             | Event::LoggingHere(..)
             | Event::LinesLost(_) => Severity::Warning,
             Event::ConfigurationRead(..)
+            | Event::IndexNotUsed(..)
             | Event::Connected(_)
             | Event::HostName(_)
             | Event::NoHostName(_)
@@ -324,6 +327,7 @@ impl Event<'_> {
                 write!(f, "ERROR: {}", error.headline(&file.display().to_string()))
             }
             Event::ConfigurationRead(file, domain) => write!(f, "DEBUG: config {}: domain {domain}", file.display()),
+            Event::IndexNotUsed(index, why) => write!(f, "DEBUG: index {} is of no use: {why}", index.display()),
             Event::PeerGoneBeforeGreeting => f.write_str("WARNING: the peer had gone before it could be greeted"),
             Event::NotAConnection(error) => write!(f, "WARNING: {error:#}"),
             Event::RunningAsRoot => f.write_str(
