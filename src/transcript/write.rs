@@ -291,7 +291,7 @@ pub fn lines_of(reply: &Reply, is_extended: bool) -> Vec<String> {
     if reply.code == reply::CHALLENGE {
         return vec![CHALLENGED.to_owned()];
     }
-    let mut sent = Vec::new();
+    let mut sent = Vec::with_capacity(reply.text.len() + ROOM_FOR_CODES);
     reply.encode(is_extended, &mut sent);
     String::from_utf8_lossy(&sent).lines().map(str::to_owned).collect()
 }
@@ -366,6 +366,9 @@ impl Entry {
 
 /// In place of a challenge, from which passwords could be guessed.
 const CHALLENGED: &str = "334 (not shown)";
+
+/// In bytes: what codes and ends of lines add to most replies.
+const ROOM_FOR_CODES: usize = 128;
 
 /// What the name of a transcript ends with.
 pub(crate) const EXTENSION: &str = "transcript";
