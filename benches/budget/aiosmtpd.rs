@@ -282,6 +282,13 @@ impl Talk {
         self.expect("250")
     }
 
+    /// Says QUIT and hangs up, as a sender does who has its 250: some servers wait a moment for that before they answer.
+    pub(crate) fn leave(mut self) {
+        self.0.send("QUIT\r\n");
+        self.0.half_close();
+        let _ = self.0.try_rest();
+    }
+
     pub(crate) fn end(mut self) -> Result<()> {
         self.ask("QUIT", "221")?;
         self.0.try_rest()?;
