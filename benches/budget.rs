@@ -23,6 +23,8 @@ mod auth;
 mod bench;
 #[path = "budget/brokers.rs"]
 mod brokers;
+#[path = "budget/connections.rs"]
+mod connections;
 #[path = "budget/contest.rs"]
 mod contest;
 #[path = "budget/counts.rs"]
@@ -31,6 +33,8 @@ mod counts;
 mod greed;
 #[path = "budget/peer.rs"]
 mod peer;
+#[path = "budget/peers.rs"]
+mod peers;
 #[path = "budget/relay.rs"]
 mod relay;
 #[path = "budget/rules.rs"]
@@ -43,6 +47,8 @@ mod super_servers;
 mod table;
 #[path = "budget/tls.rs"]
 mod tls;
+#[path = "budget/tree.rs"]
+mod tree;
 
 use bench::Bench;
 
@@ -73,7 +79,12 @@ fn run(options: Options) -> Result<bool> {
             measure(&mut bench).map_err(|problem| format!("{name}: {problem}"))?;
         }
     }
-    print!("\n{}\n\n{}", table::circumstances(&bench.scratch), table::markdown(&bench.rows));
+    println!("\n{}", table::circumstances(&bench.scratch));
+    let rows = table::of_rows(&bench.rows);
+    for table in [&rows].into_iter().chain(&bench.tables).filter(|table| !table.is_empty()) {
+        let title = if table.title.is_empty() { String::new() } else { format!("{}:\n\n", table.title) };
+        print!("\n{title}{}", table.markdown());
+    }
     for failure in &bench.failures {
         println!("\nNOT MEASURED: {failure}");
     }
@@ -82,7 +93,7 @@ fn run(options: Options) -> Result<bool> {
 
 type Section = fn(&mut Bench) -> Result<()>;
 
-const SECTIONS: [(&str, Section); 21] = [
+const SECTIONS: [(&str, Section); 23] = [
     ("greeting", sessions::greeting),
     ("small-mail", sessions::small_mail),
     ("once", sessions::once),
@@ -103,6 +114,8 @@ const SECTIONS: [(&str, Section); 21] = [
     ("idle", sessions::idle),
     ("sandbox", sessions::sandbox),
     ("super-servers", super_servers::super_servers),
+    ("connections", connections::connections),
+    ("peers", peers::peers),
     ("counts", counts::counts),
 ];
 
@@ -110,7 +123,9 @@ const USAGE: &str = "\
 usage: cargo bench --bench budget -- [OPTION]...
   --runs N          turns of each measurement (default 200; what takes long or hardly varies, a twentieth, at least 3)
   --only NAME       one of: greeting, small-mail, once, print, 50mb, tls, auth, lmtp, brokers, relay,
-                    aiosmtpd, writers, rules, index, error-patterns, greed, check, idle, sandbox, super-servers, counts
+                    aiosmtpd, writers, rules, index, error-patterns, greed, check, idle, sandbox, super-servers,
+                    connections, peers, counts
+  --seconds N       how long each super-server has 1000 connections a second in `connections` (default 60)
   --against COMMAND compare with another command that speaks SMTP on standard input, as 'exim4 -odq -bs', too;
                     it gets real mail for postmaster@localhost, 50 MB ones among it
   --mailrecv PATH   measure this binary (default: built as the README says)
@@ -121,6 +136,7 @@ usage: cargo bench --bench budget -- [OPTION]...
 struct Options {
     help: bool,
     runs: usize,
+    seconds: u64,
     only: Option<String>,
     against: Option<String>,
     mailrecv: Option<PathBuf>,
@@ -133,6 +149,7 @@ impl Options {
         let mut options = Self {
             help: false,
             runs: 200,
+            seconds: 60,
             only: None,
             against: None,
             mailrecv: None,
@@ -145,6 +162,7 @@ impl Options {
                 "--bench" => {} // cargo says so to every benchmark
                 "--help" | "-h" => options.help = true,
                 "--runs" => options.runs = value()?.parse().map_err(|problem| format!("--runs: {problem}"))?,
+                "--seconds" => options.seconds = value()?.parse().map_err(|problem| format!("--seconds: {problem}"))?,
                 "--only" => options.only = Some(value()?),
                 "--against" => options.against = Some(value()?),
                 "--mailrecv" => options.mailrecv = Some(value()?.into()),
@@ -159,6 +177,7 @@ impl Options {
             return Err(format!("--only {only}: no such measurement\n{USAGE}").into());
         }
         options.runs = options.runs.max(1);
+        options.seconds = options.seconds.max(1);
         Ok(options)
     }
 }

@@ -3,22 +3,21 @@
 //! The library comes from PyPI, the broker of hpfeeds from `tests/run`.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::unistd::Pid;
 use testkit::daemon::free_port;
 use testkit::hpfeeds::{self, Broker, SECRET};
 use testkit::{Client, Daemon, LOOPBACK, process, repository};
 
-use crate::Result;
 use crate::bench::Bench;
 use crate::relay::serve;
 use crate::sessions::{message, milliseconds};
 use crate::table::{Figure, Row, Unit};
+use crate::{Result, tree};
 
 pub(crate) fn aiosmtpd(bench: &mut Bench) -> Result<()> {
     let python = python()?;
@@ -42,9 +41,9 @@ struct Job {
 }
 
 /// A server that is stopped with the value.
-struct Server {
-    daemon: Daemon,
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) daemon: Daemon,
+    pub(crate) address: SocketAddr,
 }
 
 fn sink(bench: &Bench, python: &Python) -> Result<Job> {
@@ -100,10 +99,10 @@ fn ours(bench: &Bench, name: &str, replacements: &[(&str, String)], environment:
 }
 
 /// The interpreter that has the library.
-struct Python(PathBuf);
+pub(crate) struct Python(PathBuf);
 
 /// Gets what `benches/aiosmtpd` wants, unless it is there.
-fn python() -> Result<Python> {
+pub(crate) fn python() -> Result<Python> {
     let (wanted, folder) = (repository::path("benches/aiosmtpd/requirements.txt"), repository::path("target/aiosmtpd"));
     let (python, installed) = (folder.join("venv/bin/python"), folder.join("installed.txt"));
     let requirements = fs::read(&wanted)?;
@@ -122,7 +121,7 @@ fn python() -> Result<Python> {
 }
 
 impl Python {
-    fn start(&self, bench: &Bench, job: &str, arguments: &[&str]) -> Result<Server> {
+    pub(crate) fn start(&self, bench: &Bench, job: &str, arguments: &[&str]) -> Result<Server> {
         let address = free_port(LOOPBACK[0]);
         let mut command = Command::new(&self.0);
         command.arg(repository::path("benches/aiosmtpd/neighbours.py")).args([job, &address.port().to_string()]);
@@ -133,20 +132,15 @@ impl Python {
 
 impl Server {
     /// Returns when it answers.
-    fn start(command: Command, address: SocketAddr, said: PathBuf) -> Result<Self> {
+    pub(crate) fn start(command: Command, address: SocketAddr, said: PathBuf) -> Result<Self> {
         let mut daemon = Daemon::start(command, said);
         daemon.until("a server that listens", |_| testkit::tcp::is_listening(address).then_some(()));
         Ok(Self { daemon, address })
     }
 
     /// Of it and its children, in KiB.
-    fn memory(&self) -> Result<f64> {
-        let pid = self.daemon.pid();
-        let children = process::children(pid);
-        let children = children.split_whitespace().map(|child| child.parse().map(Pid::from_raw));
-        let all = [Ok(pid)].into_iter().chain(children).collect::<std::result::Result<Vec<_>, _>>()?;
-        let sum: u64 = all.into_iter().filter_map(|pid| process::memory(pid, "smaps_rollup", "Pss")).sum();
-        Ok(f64::from(u32::try_from(sum)?))
+    fn memory(&self) -> f64 {
+        tree::memory(self.daemon.pid())
     }
 }
 
@@ -175,9 +169,9 @@ fn measure(bench: &mut Bench, job: &Job) -> Result<()> {
     }
     for turn in 0..bench.few_runs() {
         let figures = job.in_turns(turn, |server| {
-            let waiting = server.memory()?;
+            let waiting = server.memory();
             let sessions = (0..IDLE).map(|_| job.open(server.address)).collect::<Result<Vec<_>>>()?;
-            let busy = server.memory()?;
+            let busy = server.memory();
             sessions.into_iter().try_for_each(Talk::end)?;
             Ok([job.rate(server.address, &mail)?, waiting, busy])
         })?;
@@ -227,10 +221,7 @@ impl Job {
 
     /// A session up to where MAIL may follow.
     fn open(&self, address: SocketAddr) -> Result<Talk> {
-        let mut talk = Talk(Client::connect(address));
-        talk.expect("220")?;
-        self.hello.iter().try_for_each(|(line, code)| talk.ask(line, code))?;
-        Ok(talk)
+        Talk::open(address, self.hello)
     }
 
     /// Sessions with one mail in a second, by clients that come again as soon as they are through.
@@ -258,9 +249,17 @@ impl Job {
 }
 
 /// The peer's end of a session.
-struct Talk(Client);
+pub(crate) struct Talk(Client);
 
 impl Talk {
+    /// Connects, and says these lines, each with the beginning of its reply.
+    pub(crate) fn open(address: SocketAddr, hello: &[(&str, &str)]) -> Result<Self> {
+        let mut talk = Self(Client::on_tcp(TcpStream::connect(address)?));
+        talk.expect("220")?;
+        hello.iter().try_for_each(|(line, code)| talk.ask(line, code))?;
+        Ok(talk)
+    }
+
     fn ask(&mut self, line: &str, code: &str) -> Result<()> {
         self.0.send(format!("{line}\r\n"));
         self.expect(code).map_err(|problem| format!("{line}: {problem}").into())
@@ -272,14 +271,25 @@ impl Talk {
     }
 
     fn deliver(&mut self, mail: &[u8]) -> Result<()> {
+        self.deliver_to("fred@example.com", mail)
+    }
+
+    pub(crate) fn deliver_to(&mut self, recipient: &str, mail: &[u8]) -> Result<()> {
         self.ask("MAIL FROM:<bench@example.com>", "250")?;
-        self.ask("RCPT TO:<fred@example.com>", "250")?;
+        self.ask(&format!("RCPT TO:<{recipient}>"), "250")?;
         self.ask("DATA", "354")?;
         self.0.send(mail);
         self.expect("250")
     }
 
-    fn end(mut self) -> Result<()> {
+    /// Says QUIT and hangs up, as a sender does who has its 250: some servers wait a moment for that before they answer.
+    pub(crate) fn leave(mut self) {
+        self.0.send("QUIT\r\n");
+        self.0.half_close();
+        let _ = self.0.try_rest();
+    }
+
+    pub(crate) fn end(mut self) -> Result<()> {
         self.ask("QUIT", "221")?;
         self.0.try_rest()?;
         Ok(())

@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, process};
 
 use crate::contest::{Contestant, Session, build_do_nothing, build_mailrecv, install};
 use crate::peer::Opening;
-use crate::table::{Figure, Row};
+use crate::table::{Figure, Row, Table};
 use crate::{Options, Result};
 
 pub(crate) struct Bench {
@@ -19,8 +20,11 @@ pub(crate) struct Bench {
     mailrecv: PathBuf,
     baseline: Option<PathBuf>,
     do_nothing: PathBuf,
-    against: Option<Contestant>,
+    pub(crate) against: Option<Contestant>,
+    time: Duration,
     pub(crate) rows: Vec<Row>,
+    /// What is shown in a form of its own.
+    pub(crate) tables: Vec<Table>,
     pub(crate) failures: Vec<String>,
 }
 
@@ -41,7 +45,7 @@ impl Bench {
         let mailrecv = options.mailrecv.map_or_else(build_mailrecv, Ok)?;
         let mailrecv = install(&mailrecv, &programs, "mailrecv")?;
         let baseline = options.baseline.map(|program| install(&program, &programs, "mailrecv-before")).transpose()?;
-        let (rows, failures) = Default::default();
+        let (rows, tables, failures) = Default::default();
         Ok(Self {
             runs: options.runs,
             listener,
@@ -51,7 +55,9 @@ impl Bench {
             baseline,
             do_nothing,
             against,
+            time: Duration::from_secs(options.seconds),
             rows,
+            tables,
             failures,
         })
     }
@@ -63,6 +69,11 @@ impl Bench {
     /// For what takes long, or hardly varies.
     pub(crate) fn few_runs(&self) -> usize {
         (self.runs / 20).max(3)
+    }
+
+    /// How long whoever accepts connections is kept busy.
+    pub(crate) fn time(&self) -> Duration {
+        self.time
     }
 
     /// The copy of mailrecv that is measured.

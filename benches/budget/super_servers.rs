@@ -25,7 +25,7 @@ use support::super_server::{Service, SuperServer};
 
 #[path = "../../tests/activation/support/mod.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
-mod support;
+pub(crate) mod support;
 
 /// Something that accepts connections and starts mailrecv.
 struct Way<'m> {
@@ -137,21 +137,28 @@ impl Way<'_> {
 
 /// Connects, is greeted, says QUIT, and is hung up on.
 fn session(address: SocketAddr) -> std::result::Result<Duration, String> {
-    let converse = || -> std::io::Result<(Duration, Vec<u8>)> {
-        let began = Instant::now();
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
+    let began = Instant::now();
+    let stream = TcpStream::connect(address).and_then(|stream| {
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut said = vec![0; 512];
+        Ok(stream)
+    });
+    converse(stream.map_err(|problem| problem.to_string())?)?;
+    Ok(began.elapsed())
+}
+
+/// Is greeted, says QUIT, and is hung up on.
+pub(crate) fn converse(mut stream: TcpStream) -> std::result::Result<(), String> {
+    let mut said = vec![0; 512];
+    let mut converse = || {
+        stream.set_nodelay(true)?;
         let length = stream.read(&mut said)?;
         said.truncate(length);
         stream.write_all(b"QUIT\r\n")?;
-        stream.read_to_end(&mut said)?;
-        Ok((began.elapsed(), said))
+        stream.read_to_end(&mut said)
     };
-    let (time, said) = converse().map_err(|problem| problem.to_string())?;
+    converse().map_err(|problem| problem.to_string())?;
     let said = String::from_utf8_lossy(&said);
-    if said.starts_with("220 ") && said.contains("\n221 ") { Ok(time) } else { Err(format!("it said {said:?}")) }
+    if said.starts_with("220 ") && said.contains("\n221 ") { Ok(()) } else { Err(format!("it said {said:?}")) }
 }
 
 /// Connections a second, of clients that come again as soon as they are through.
@@ -194,13 +201,13 @@ fn prepare(program: &Path, root: &Path) {
     }
 }
 
-fn install(program: &Path, place: &Path) {
+pub(crate) fn install(program: &Path, place: &Path) {
     let mut install = Command::new("install");
     install.args(["-m", "755"]).arg(program).arg(place);
     succeeds(install, "");
 }
 
-fn name(server: SuperServer) -> &'static str {
+pub(crate) fn name(server: SuperServer) -> &'static str {
     match server {
         SuperServer::Xinetd => "xinetd",
         SuperServer::Inetd => "openbsd-inetd",

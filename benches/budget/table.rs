@@ -132,11 +132,46 @@ fn at_tenth(tenth: usize, pairs: &[(f64, f64)]) -> (f64, f64) {
     (ours.get(place).copied().unwrap_or(f64::NAN), theirs.get(place).copied().unwrap_or(f64::NAN))
 }
 
-/// A Markdown table, so that it can go into a README as it is.
-pub(crate) fn markdown(rows: &[Row]) -> String {
-    let head = ["what", "mailrecv", "compared with", "ratio or added", "best tenth", "target", "met"];
-    let mut lines = vec![head.map(str::to_owned).to_vec()];
-    lines.extend(rows.iter().map(Row::cells));
+/// What is below which so many per cent of the values are, which are in their order.
+pub(crate) fn share(values: &[f64], per_cent: usize) -> f64 {
+    values.get(values.len() * per_cent / 100).copied().unwrap_or(f64::NAN)
+}
+
+/// The rows as a table.
+pub(crate) fn of_rows(rows: &[Row]) -> Table {
+    let mut table =
+        Table::new("", &["what", "mailrecv", "compared with", "ratio or added", "best tenth", "target", "met"]);
+    rows.iter().for_each(|row| table.add(row.cells()));
+    table
+}
+
+/// A table of its own form.
+pub(crate) struct Table {
+    pub(crate) title: String,
+    /// Its headline and what follows, cell by cell.
+    lines: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(title: &str, head: &[&str]) -> Self {
+        Self { title: title.to_owned(), lines: vec![head.iter().map(ToString::to_string).collect()] }
+    }
+
+    pub(crate) fn add(&mut self, cells: Vec<String>) {
+        self.lines.push(cells);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.len() == 1
+    }
+
+    /// In Markdown, so that it can go into a README as it is.
+    pub(crate) fn markdown(&self) -> String {
+        markdown(self.lines.clone())
+    }
+}
+
+fn markdown(mut lines: Vec<Vec<String>>) -> String {
     let mut widths = vec![3; lines[0].len()];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {

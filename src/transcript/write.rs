@@ -293,7 +293,7 @@ pub fn lines_of(reply: &Reply, is_extended: bool) -> Vec<String> {
     if reply.code == reply::CHALLENGE {
         return vec![CHALLENGED.to_owned()];
     }
-    let mut sent = Vec::new();
+    let mut sent = Vec::with_capacity(reply.text.len() + ROOM_FOR_CODES);
     reply.encode(is_extended, &mut sent);
     String::from_utf8_lossy(&sent).lines().map(str::to_owned).collect()
 }
@@ -368,6 +368,9 @@ impl Entry {
 
 /// Stands in place of a challenge, with which passwords could be guessed.
 const CHALLENGED: &str = "334 (not shown)";
+
+/// In bytes: what codes and ends of lines add to most replies.
+const ROOM_FOR_CODES: usize = 128;
 
 /// What the name of a transcript ends with.
 pub(crate) const EXTENSION: &str = "transcript";

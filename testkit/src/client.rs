@@ -16,9 +16,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    self, AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, setsockopt, sockopt,
-};
+use nix::sys::socket::{self, SockaddrIn, SockaddrIn6, SockaddrStorage, setsockopt, sockopt};
 
 use crate::{PATIENCE, tcp, wait_until};
 
@@ -64,13 +62,8 @@ impl Client {
 
     /// Connects from this address of ours.
     pub fn connect_from(source: IpAddr, server: SocketAddr) -> Self {
-        let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
-        let bound = socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)));
-        bound.unwrap_or_else(|error| panic!("binding to {source}: {error}"));
-        let connected = socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(server));
-        connected.unwrap_or_else(|error| panic!("connecting from {source} to {server}: {error}"));
-        Self::on_tcp(TcpStream::from(socket))
+        let connected = tcp::connect_from(source, server, PATIENCE);
+        Self::on_tcp(connected.unwrap_or_else(|error| panic!("connecting from {source} to {server}: {error}")))
     }
 
     /// Connects to a server at a Unix socket.

@@ -70,6 +70,14 @@ impl Exim {
         Session::start_with_stderr(self.command(&["-odq", "-bs"]), Stdio::null())
     }
 
+    /// A command that has a super-server start it for each connection; what it accepts stays in the queue.
+    pub fn behind(&self, super_server: &Command) -> Command {
+        let mut command = self.among_its_users();
+        command.arg(super_server.get_program()).args(super_server.get_args());
+        command.arg(&self.command).arg("-C").arg(&self.config).args(["-odq", "-bs"]);
+        command
+    }
+
     /// Passes on everything in the queue.
     pub fn run_queue(&self) {
         succeeds(self.command(&["-qff"]), "");
@@ -81,13 +89,18 @@ impl Exim {
         self.folder.read("mainlog")
     }
 
-    /// In a mount namespace in which its user exists.
     fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.among_its_users();
+        command.arg(&self.command).arg("-C").arg(&self.config).args(arguments);
+        command
+    }
+
+    /// What is added to it runs in a mount namespace in which its user exists.
+    fn among_its_users(&self) -> Command {
         let mounts: String =
             self.users.iter().map(|(ours, theirs)| format!("mount --bind {} {theirs} && ", ours.display())).collect();
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &format!("{mounts}exec \"$@\""), "sh"]);
-        command.arg(&self.command).arg("-C").arg(&self.config).args(arguments);
         command
     }
 }

@@ -1,9 +1,15 @@
-//! OpenSMTPD as a relay: a server with a queue that passes mail on to one other.
+//! OpenSMTPD as a relay, a server with a queue that passes mail on to one other; and as the server where mail ends.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use nix::unistd::Pid;
+
 use crate::daemon::free_port;
+use crate::debian::{USER, chown};
+use crate::postfix::FINAL_DOMAIN;
 use crate::tcp::is_listening;
 use crate::{Daemon, Folder, LOOPBACK, debian, wait_until};
 
@@ -18,9 +24,36 @@ pub struct OpenSmtpd {
 impl OpenSmtpd {
     /// Starts one that passes mail on to this server.
     pub fn start(next: SocketAddr) -> Self {
-        let (address, folder) = (free_port(LOOPBACK[0]), Folder::new());
+        Self::start_with(
+            Folder::new(),
+            "",
+            &format!("action onward relay host \"smtp://{next}\"\nmatch from any for any action onward"),
+        )
+    }
+
+    /// Starts one with a maildir for anybody at [`FINAL_DOMAIN`].
+    pub fn receiving() -> Self {
+        let folder = Folder::new();
+        let mail = folder.path("mail");
+        fs::create_dir(&mail).unwrap();
+        // Whoever delivers, as another user, has to get in.
+        fs::set_permissions(folder.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+        chown(&mail, USER);
+        let action = format!("action keep maildir \"{}/kept\" virtual <keepers>", mail.display());
+        Self::start_with(
+            folder,
+            &format!("table keepers {{ \"@\" = \"{USER}\" }}\n"),
+            &format!("{action}\nmatch from any for domain \"{FINAL_DOMAIN}\" action keep"),
+        )
+    }
+
+    fn start_with(folder: Folder, tables: &str, actions: &str) -> Self {
+        let address = free_port(LOOPBACK[0]);
+        let config = format!("{tables}listen on {} port {}\n{actions}", address.ip(), address.port());
+        let queue = folder.path("queue");
+        fs::create_dir(&queue).unwrap();
         let mut smtpd = debian::laid_over(&["opensmtpd"], &folder);
-        smtpd.args(["sh", "-c", START, "sh", &config(address, next)]);
+        smtpd.args(["sh", "-c", START, "sh", &config]).arg(queue);
         let mut smtpd = Daemon::start(smtpd, folder.path("smtpd.out"));
         smtpd.until("listening", |_| is_listening(address).then_some(()));
         Self { address, smtpd, _folder: folder }
@@ -41,6 +74,11 @@ impl OpenSmtpd {
         assert!(output.status.success(), "{output:?}");
     }
 
+    /// The process that all others are descendants of.
+    pub fn pid(&self) -> Pid {
+        self.smtpd.pid()
+    }
+
     /// Waits until everything is passed on.
     pub fn until_queue_is_empty(&self) {
         wait_until("an empty queue", || {
@@ -58,23 +96,18 @@ impl OpenSmtpd {
     }
 }
 
-fn config(address: SocketAddr, next: SocketAddr) -> String {
-    format!(
-        "listen on {} port {}\n\
-         action onward relay host \"smtp://{next}\"\n\
-         match from any for any action onward\n",
-        address.ip(),
-        address.port()
-    )
-}
-
-/// With Debian's numbers of the users `mail` and `proxy` for those that its package makes.
+/// With Debian's numbers of the users `mail` and `proxy` for those that its package makes, and a queue that is on a disk. It
+/// asks about the name of each peer; no name server is to hear of that, or to be waited for.
 const START: &str = "\
 for user in opensmtpd:x:8:8 opensmtpq:x:13:13; do
     echo \"$user::/var/lib/opensmtpd/empty:/usr/sbin/nologin\" >>/etc/passwd
     echo \"${user%:*}:\" >>/etc/group
 done
-mkdir -p /var/lib/opensmtpd/empty
+mkdir -p /var/lib/opensmtpd/empty /var/spool/smtpd
+chmod 711 \"$2\"
+mount --bind \"$2\" /var/spool/smtpd
 echo relay.example >/etc/mailname
+rm -f /etc/resolv.conf
+echo lookup file >/etc/resolv.conf
 echo \"$1\" >/etc/smtpd.conf
 exec smtpd -d";

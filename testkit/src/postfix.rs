@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Pid;
+
 use crate::daemon::free_port;
 use crate::debian::{USER, chown};
 use crate::tcp::is_listening;
@@ -14,7 +16,7 @@ use crate::{Client, Daemon, Folder, LOOPBACK, debian, wait_until};
 pub struct Postfix {
     address: SocketAddr,
     // Before the folder, as it is stopped by then.
-    _master: Daemon,
+    master: Daemon,
     folder: Folder,
 }
 
@@ -60,12 +62,17 @@ impl Postfix {
         master.arg("-d").arg("-c").arg(folder.path("config"));
         let mut master = Daemon::start(master, folder.path("master.out"));
         master.until("listening", |_| is_listening(address).then_some(()));
-        Self { address, _master: master, folder }
+        Self { address, master, folder }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The process that all others are descendants of.
+    pub fn pid(&self) -> Pid {
+        self.master.pid()
     }
 
     /// What is in the mailbox of one of [`RECEIVERS`], in the order in which it came.

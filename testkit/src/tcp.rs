@@ -1,7 +1,28 @@
 //! What the kernel knows of TCP connections (`tcp` and `tcp6` in /proc/net, see proc_pid_net(5)): what a test would
 //! otherwise guess at by the clock.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+/// Connects from this address of ours. Neither that nor what is read or written then waits for longer than this.
+pub fn connect_from(source: IpAddr, server: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // A connection in the making counts as something sent (socket(7)).
+    let patience = TimeVal::new(patience.as_secs().try_into().unwrap_or(i64::MAX), patience.subsec_micros().into());
+    setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(server))?;
+    Ok(TcpStream::from(socket))
+}
 
 /// Whether something listens on this port. A connection, to find that out, would start a session.
 pub fn is_listening(address: SocketAddr) -> bool {

@@ -13,7 +13,7 @@ use crate::{FOLDER, scratch, transcripts};
 const COUNT: usize = 100_000;
 
 const RULES: &str = "allowgroup +lists \\.lists\\.example$\n\
-    deliver allowgroup +lists rcpt_to archive@mx.example append archive\n\
+    deliver allowgroup +lists rcpt_to archive@mx.example append ./archive\n\
     error rcpt_to ^old@ 550 Has left\n\
     error mail_from @spam\\.example$ 550 No\n\
     deliver rcpt_to *@mx.example discard";

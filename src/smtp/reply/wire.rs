@@ -80,23 +80,21 @@ impl Reply {
 
     /// Appends the reply as it goes over the wire, with its enhanced code if `enhanced`.
     pub fn encode(&self, enhanced: bool, out: &mut Vec<u8>) {
+        let code = self.code.to_string();
+        let status = self.status.filter(|_| enhanced || self.precedes_hello).map(|status| format!("{status} "));
+        // A line is short enough (4.5.3.1.5); but what a program reads is of use as a whole only (RFC 4954, section 4).
+        let room = if self.code == CHALLENGE { usize::MAX } else { MAX_TEXT };
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
-            out.extend_from_slice(self.code.to_string().as_bytes());
+            out.extend_from_slice(code.as_bytes());
             out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if let Some(status) = self.status.filter(|_| enhanced || self.precedes_hello) {
-                out.extend_from_slice(format!("{status} ").as_bytes());
-            }
-            // Whatever a text was made from: a line of a reply is one line, and short enough (4.5.3.1.5).
-            let printable = line.chars().map(|c| if c.is_control() { '?' } else { c });
-            // But what a program reads is of use as a whole only (RFC 4954, section 4).
-            let mut room = if self.code == CHALLENGE { usize::MAX } else { MAX_TEXT };
-            for character in printable {
-                room = match room.checked_sub(character.len_utf8()) {
-                    Some(room) => room,
-                    None => break,
-                };
-                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            out.extend_from_slice(status.as_deref().unwrap_or_default().as_bytes());
+            // Whatever a text was made from: a line of a reply is one line.
+            let line = &line[..line.floor_char_boundary(room)];
+            if line.contains(char::is_control) {
+                out.extend_from_slice(line.replace(char::is_control, "?").as_bytes());
+            } else {
+                out.extend_from_slice(line.as_bytes());
             }
             out.extend_from_slice(b"\r\n");
         }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -41,6 +42,15 @@ impl Receiver {
     /// What is started from now on finds this daemon at /dev/log.
     pub(crate) fn logs_to(&mut self, dev_log: &DevLog) {
         self.launcher = dev_log.launcher();
+    }
+
+    /// What is started from now on finds this text as /etc/hosts, in a mount namespace of its own.
+    #[allow(dead_code, reason = "the benchmark has peers that no name server is to be asked about")]
+    pub(crate) fn knows_hosts(&mut self, text: String) {
+        let hosts = self.write("hosts", text);
+        fs::set_permissions(&hosts, PermissionsExt::from_mode(0o644)).unwrap();
+        let mount = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
+        self.launcher = ["unshare", "--mount", "sh", "-c", &mount, "sh"].map(OsString::from).to_vec();
     }
 
     /// Writes the configuration anew.
