@@ -166,6 +166,7 @@ fn master_cf(address: SocketAddr) -> String {
          lmtp unix - - y - - lmtp\n\
          virtual unix - n n - - virtual\n\
          error unix - - n - - error\n\
+         flush unix n - n 1000? 0 flush\n\
          retry unix - - n - - error\n\
          anvil unix - - n - 1 anvil\n\
          proxymap unix - - n - - proxymap\n\

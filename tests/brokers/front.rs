@@ -72,8 +72,9 @@ fn front(collector: &Collector) -> Postfix {
         &[
             ("/etc/postfix/collector-domains", &domains),
             ("relay_transport = lmtp:inet:127.0.0.1:24", &format!("relay_transport = lmtp:inet:{}", collector.address)),
-            ("minimal_backoff_time = 1m", "minimal_backoff_time = 1s"),
-            ("maximal_backoff_time = 10m", "maximal_backoff_time = 2s"),
+            // Not less: what comes back while the client that put it off still has its file open is never tried again.
+            ("minimal_backoff_time = 1m", "minimal_backoff_time = 4s"),
+            ("maximal_backoff_time = 10m", "maximal_backoff_time = 5s"),
             ("queue_run_delay = 1m", "queue_run_delay = 1s"),
         ],
     );
