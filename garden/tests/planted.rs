@@ -117,6 +117,18 @@ fn a_relay_and_a_receiver_that_make_two_messages_of_one_are_named_and_confirmed(
     let pairs: Vec<_> = found.iter().map(|chain| (chain.relay.as_str(), chain.receiver.as_str())).collect();
     assert_eq!(pairs, [("helo", "faulty"), ("two-received", "faulty"), ("wire", "faulty")]);
     assert!(found.iter().all(|chain| chain.case == "end" && chain.variant == r"\n.\n"));
+    // Another, larger case with the same octets is no chain of its own.
+    let mut larger = case.clone();
+    larger.name = "larger".into();
+    if let Some(Unit::Send { octets, .. }) =
+        larger.units.iter_mut().find(|unit| matches!(unit, Unit::Send { part: Part::Header, .. }))
+    {
+        octets.extend_from_slice(b"X-More: 1\r\n");
+    }
+    let again = observe(&mut servers, &larger);
+    let judged = judge(&larger, &again.iter().collect::<Vec<_>>(), &learned, None);
+    let both = [(&larger, &again[..], &judged), (&case, &observations[..], &judgement)];
+    assert_eq!(chains(both.into_iter()), found);
 
     let relayed = observations.iter().find(|observation| observation.server == "wire").unwrap();
     let judge = |came_out: &Observation| {

@@ -192,26 +192,3 @@ fn every_field_every_kind_and_every_letter_is_documented() {
     assert_eq!(letters.len(), Kind::ALL.len() + OTHER_LETTERS.len(), "each letter means one thing");
     assert!(manual.contains(&format!("| `format` | {FORMAT} |")));
 }
-
-#[test]
-fn a_pair_is_told_once_with_the_case_that_shows_most() {
-    let mut report = example();
-    let chain = report.chains[0].clone();
-    let of_case = |case: &str, stand: Option<Stand>| {
-        let mut entry = chain.clone();
-        entry.chain.case = case.into();
-        entry.stand = stand;
-        entry
-    };
-    let entry = report.cases.iter().flat_map(|entry| &entry.judgement.verdicts);
-    let apart = entry.map(|verdict| &verdict.stand).find(|stand| matches!(stand, Stand::Apart(_))).unwrap().clone();
-    report.chains = vec![
-        of_case("nothing", Some(Stand::WithTheOthers)),
-        of_case("full", Some(Stand::Unknown("a queue".into()))),
-        of_case("shows", Some(apart)),
-    ];
-    let text = grid(&report, AGAIN, false);
-    let told: Vec<_> = text.lines().skip_while(|line| *line != "relay and receiver").skip(1).collect();
-    assert_eq!(told.len(), 1, "{text}");
-    assert!(told[0].contains(" of shows, and in 2 more: "), "{}", told[0]);
-}

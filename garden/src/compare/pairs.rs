@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::difference::{Knowledge, differences};
 use super::outcome::Outcome;
-use super::text::find;
+use super::text::{ends_for_some, find, octets_of};
 use super::{Class, Judgement, Learned, Stand, Verdict};
 use crate::case::escaped::escape;
 use crate::case::{Case, Part, Unit};
@@ -32,7 +32,8 @@ pub struct Chain {
 /// them directly.
 ///
 /// Each case comes with its observations, of servers that passed it on and of servers that received it, and with its
-/// judgement. A receiver is judged by what it did with exactly these octets, in whichever case they were sent to it.
+/// judgement. A receiver is judged by what it did with exactly these octets, in whichever case they were sent to it. Of each
+/// pair there is one chain for the same octets, with the smallest case.
 pub fn chains<'a>(cases: impl Iterator<Item = (&'a Case, &'a [Observation], &'a Judgement)> + Clone) -> Vec<Chain> {
     let mut enders: BTreeMap<Vec<u8>, BTreeSet<&str>> = BTreeMap::new();
     for (case, _, judgement) in cases.clone() {
@@ -43,26 +44,32 @@ pub fn chains<'a>(cases: impl Iterator<Item = (&'a Case, &'a [Observation], &'a 
         receivers
             .extend(judgement.verdicts.iter().filter(|verdict| ends_data(verdict)).map(|verdict| &*verdict.server));
     }
-    let mut chains = BTreeSet::new();
-    for observation in cases.flat_map(|(_, observations, _)| observations) {
-        for message in observation.messages.iter().filter(|message| message.place == Place::Wire) {
-            let text = without_end(message);
-            for (variant, receivers) in &enders {
-                if find(text, variant).is_none() {
-                    continue;
-                }
-                chains.extend(receivers.iter().filter(|receiver| **receiver != observation.server).map(|receiver| {
-                    Chain {
-                        relay: observation.server.clone(),
-                        receiver: (*receiver).to_owned(),
-                        case: observation.case.clone(),
-                        variant: escape(variant),
+    let mut smallest: BTreeMap<[&str; 2], BTreeMap<&[u8], &Case>> = BTreeMap::new();
+    for (case, observations, _) in cases {
+        for observation in observations {
+            for message in observation.messages.iter().filter(|message| message.place == Place::Wire) {
+                let text = without_end(message);
+                for (variant, receivers) in enders.iter().filter(|(variant, _)| find(text, variant).is_some()) {
+                    for receiver in receivers.iter().filter(|receiver| **receiver != observation.server) {
+                        let of_pair = smallest.entry([&observation.server, receiver]).or_default();
+                        let known = of_pair.entry(variant).or_insert(case);
+                        if octets_of(case).len() < octets_of(known).len() {
+                            *known = case;
+                        }
                     }
-                }));
+                }
             }
         }
     }
-    chains.into_iter().collect()
+    let of_pair = smallest.into_iter().flat_map(|(pair, variants)| variants.into_iter().map(move |of| (pair, of)));
+    of_pair
+        .map(|([relay, receiver], (variant, case))| Chain {
+            relay: relay.to_owned(),
+            receiver: receiver.to_owned(),
+            case: case.name.clone(),
+            variant: escape(variant),
+        })
+        .collect()
 }
 
 /// Judges a chain that was held: what came out at the receiver, compared with what the relay alone sent.
@@ -91,13 +98,24 @@ pub fn judge_chain(
     Verdict { server: came_out.server.clone(), stand }
 }
 
-/// The octets with which a case tries to end the data in front of its tail, unless they are the standard end.
+/// The octets with which a case tries to end the data in front of its tail, unless they are the standard end: a dot, and
+/// around it what some server may take for the end of a line. Anything shorter is in every message.
 fn variant(case: &Case) -> Option<Vec<u8>> {
     let octets = case.units.iter().find_map(|unit| match unit {
-        Unit::Send { part: Part::End, octets } => Some(octets.clone()),
+        Unit::Send { part: Part::End, octets } => Some(octets),
         _ => None,
     })?;
-    (find(&octets, b"\r\n.\r\n").is_none() && octets != b".\r\n").then_some(octets)
+    let runs = octets.chunk_by(|one, other| is_of_an_end(*one) == is_of_an_end(*other));
+    let end = runs.into_iter().find(|run| run.first().copied().is_some_and(is_of_an_end) && has_dot_within(run))?;
+    find(end, b"\r\n.\r\n").is_none().then(|| end.to_vec())
+}
+
+const fn is_of_an_end(octet: u8) -> bool {
+    octet == b'.' || ends_for_some(octet)
+}
+
+fn has_dot_within(run: &[u8]) -> bool {
+    run.windows(3).any(|around| ends_for_some(around[0]) && around[1] == b'.' && ends_for_some(around[2]))
 }
 
 fn ends_data(verdict: &Verdict) -> bool {
@@ -107,4 +125,30 @@ fn ends_data(verdict: &Verdict) -> bool {
 
 fn without_end(message: &Message) -> &[u8] {
     message.octets.strip_suffix(b".\r\n").unwrap_or(&message.octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_end_the_data_is_a_dot_between_what_may_end_lines() {
+        let variant = |octets: &[u8]| {
+            variant(&Case { name: String::new(), units: vec![Unit::Send { part: Part::End, octets: octets.to_vec() }] })
+        };
+        for (octets, expected) in [
+            (&b"\n.\n"[..], Some(&b"\n.\n"[..])),
+            (b"\r\n.\r", Some(b"\r\n.\r")),
+            (b"\0.\0", Some(b"\0.\0")),
+            (b"text\r.\r\ntail\n.\n", Some(b"\r.\r\n")),
+            (b"\r\n.\r\n", None),
+            (b".\r\n", None),
+            (b"\n", None),
+            (b"", None),
+            (b"\n..\n", None),
+            (b"a.b", None),
+        ] {
+            assert_eq!(variant(octets).as_deref(), expected, "{octets:?}");
+        }
+    }
 }

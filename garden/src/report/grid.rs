@@ -2,10 +2,9 @@
 //!
 //! Without colours it says the same: they only repeat the letters.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{ChainEntry, Finding, Mutations, OTHER_LETTERS, Report, letter, verdict_of};
+use super::{Finding, Mutations, OTHER_LETTERS, Report, letter, verdict_of};
 use crate::compare::{Chain, Class, Kind, Stand};
 
 /// The grid, an explanation of its letters, and the findings, each with the command that shows it again; `again` is the
@@ -122,10 +121,9 @@ fn findings(text: &mut String, report: &Report, again: &str) {
     if !report.chains.is_empty() {
         let _ = writeln!(text, "\nrelay and receiver");
     }
-    for (chain, cases) in told_once(&report.chains) {
-        let more = if cases > 1 { format!(", and in {} more", cases - 1) } else { String::new() };
-        let ChainEntry { chain: Chain { relay, receiver, case, variant }, stand, .. } = chain;
-        let stand = match stand {
+    for entry in &report.chains {
+        let Chain { relay, receiver, case, variant } = &entry.chain;
+        let stand = match &entry.stand {
             None => "to be confirmed".to_owned(),
             Some(Stand::Apart(differences)) => {
                 differences.first().map_or_else(String::new, |difference| difference.kind.meaning().to_owned())
@@ -133,27 +131,8 @@ fn findings(text: &mut String, report: &Report, again: &str) {
             Some(Stand::Unknown(reason)) => reason.clone(),
             Some(_) => "nothing comes of it".to_owned(),
         };
-        let _ = writeln!(text, "  {relay} before {receiver}, {variant} of {case}{more}: {stand}");
+        let _ = writeln!(text, "  {relay} before {receiver}, {variant} of {case}: {stand}");
     }
-}
-
-/// For each pair and octets that get through it, the clearest case, and the number of cases.
-fn told_once(chains: &[ChainEntry]) -> impl Iterator<Item = (&ChainEntry, usize)> {
-    let rank = |entry: &ChainEntry| match entry.stand {
-        Some(Stand::Apart(_)) => 0,
-        None | Some(Stand::Unknown(_)) => 1,
-        Some(_) => 2,
-    };
-    let mut told: BTreeMap<[&str; 3], (&ChainEntry, usize)> = BTreeMap::new();
-    for entry in chains {
-        let Chain { relay, receiver, variant, .. } = &entry.chain;
-        let (shown, cases) = told.entry([relay, receiver, variant]).or_insert((entry, 0));
-        *cases += 1;
-        if rank(entry) < rank(shown) {
-            *shown = entry;
-        }
-    }
-    told.into_values()
 }
 
 /// The servers that show a finding: its own, and some that it differs from, so that they are the majority.
