@@ -44,7 +44,8 @@ pub struct Chunk {
 
 /// A command line as it is meant: people at a keyboard may have pasted it with blanks in front.
 pub fn command(ending: LineEnding, line: &[u8]) -> &[u8] {
-    if ending == LineEnding::Lf { line.trim_ascii_start() } else { line }
+    let blanks = line.iter().take_while(|octet| b" \t".contains(octet)).count();
+    if ending == LineEnding::Lf { &line[blanks..] } else { line }
 }
 
 /// The chunk that a line announces (RFC 3030, 2); `None` if it is no BDAT at all, `Some(None)` if it is a bad one.
