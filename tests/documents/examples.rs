@@ -161,12 +161,15 @@ pub(crate) fn readme_commands() -> Vec<String> {
 fn of_markdown(document: &str) -> Vec<Example> {
     let mut examples = Vec::new();
     let (mut section, mut text, mut is_fenced) = (String::new(), String::new(), false);
+    // An indented line within a paragraph goes on with it, as in a list.
+    let mut is_within_paragraph = false;
     for line in repository::text(document).lines().chain([""]) {
         let is_fence = line.starts_with("```");
         is_fenced ^= is_fence;
         match line.strip_prefix("    ") {
             _ if is_fenced && is_fence => {}
             _ if is_fenced => text += &format!("{line}\n"),
+            Some(_) if is_within_paragraph => {}
             Some(line) => text += &format!("{line}\n"),
             None if !text.is_empty() => {
                 let text = std::mem::take(&mut text);
@@ -174,6 +177,7 @@ fn of_markdown(document: &str) -> Vec<Example> {
             }
             None => {}
         }
+        is_within_paragraph = !line.is_empty() && (is_within_paragraph || !line.starts_with("    "));
         if let Some((_, heading)) =
             line.split_once("# ").filter(|(level, _)| !is_fenced && level.chars().all(|it| it == '#'))
         {
