@@ -13,6 +13,30 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Starts chromedriver, and gives the port that it listens on. It takes a port that is free for IPv4 and ends if somebody has
+/// the same one for IPv6; then it is started again.
+fn start_driver() -> (Child, u16) {
+    const TRIES: usize = 10;
+    let mut said = Vec::new();
+    for _ in 0..TRIES {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver: install the Debian packages chromium and chromium-driver");
+        for line in BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            let port = line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').parse());
+            if let Some(Ok(port)) = port {
+                return (driver, port);
+            }
+            said.push(line);
+        }
+        driver.wait().unwrap();
+    }
+    panic!("chromedriver does not say on which port it listens: {said:#?}");
+}
+
 pub struct Browser {
     driver: Child,
     port: u16,
@@ -22,17 +46,7 @@ pub struct Browser {
 
 impl Browser {
     pub fn start() -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver: install the Debian packages chromium and chromium-driver");
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines
-            .map_while(Result::ok)
-            .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok())
-            .expect("chromedriver says on which port it listens");
+        let (driver, port) = start_driver();
         let profile = TempDir::new().unwrap();
         let profile_folder = format!("--user-data-dir={}", profile.path().display());
         let mut browser = Self { driver, port, session: String::new(), _profile: profile };
