@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
+use testkit::process::copy_program;
 use testkit::{Session, is_root, output, repository};
 
 #[test]
@@ -478,7 +479,7 @@ fn a_file_of_the_user_who_runs_it_is_accepted() {
     std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o755)).unwrap();
     chown(scratch.path(CONFIG), Some(8), Some(12)).unwrap();
     // The binary may lie where that user cannot go.
-    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    copy_program(MAILRECV, scratch.path("mailrecv"));
     let check = |user: &str, group: &str| {
         let command = ["--reuid", user, "--regid", group, "--clear-groups", "./mailrecv", "-c", CONFIG, "check"];
         scratch.run("setpriv", &command).status.code()

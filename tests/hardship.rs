@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
-use testkit::process::children;
+use testkit::process::{children, copy_program};
 use testkit::{Broken, Session, debian, is_root, output};
 
 const DESTINATIONS: &str = "domain mx.example\n\
@@ -234,7 +234,7 @@ fn a_session_is_closed_to_processes_of_its_user() {
         return;
     }
     let scratch = Scratch::with_config(DESTINATIONS);
-    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    copy_program(MAILRECV, scratch.path("mailrecv"));
     std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o777)).unwrap();
     let user = ["--reuid", "8", "--regid", "8", "--clear-groups", "./mailrecv", "-c", CONFIG, "--peer", PEER];
     let mut session = Session::start(scratch.command("setpriv", &user));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -56,6 +57,14 @@ impl Drop for Process {
 #[track_caller]
 pub fn output(command: Command) -> Output {
     output_within(command, PATIENCE)
+}
+
+/// Copies a program, which can then be run. `cp` has it open while it is written, and not this process: whatever another
+/// thread starts at that moment would have it open as well, up to its exec, and it could not be run ("Text file busy").
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let mut cp = Command::new("cp");
+    cp.arg(from.as_ref()).arg(to.as_ref());
+    succeeds(cp, "");
 }
 
 /// Runs a program that has to succeed, with this on its standard input; what it prints.

@@ -4,6 +4,7 @@
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::time::Duration;
 
+use testkit::process::copy_program;
 use testkit::{Process, Session, debian, is_root, succeeds, wait_until};
 
 use crate::support::{MAILRECV, PEER, Scratch};
@@ -182,7 +183,7 @@ fn a_folder_that_cannot_be_read_does_not_matter() {
         return;
     }
     let scratch = Scratch::with_config("domain mx.example\ndeliver rcpt_to fred@mx.example append mail/inbox\n");
-    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    copy_program(MAILRECV, scratch.path("mailrecv"));
     std::fs::create_dir(scratch.path("mail")).unwrap();
     scratch.write("mail/inbox", "");
     std::os::unix::fs::chown(scratch.path("mail/inbox"), Some(8), Some(8)).unwrap();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::client::Reply;
+use testkit::process::copy_program;
 use testkit::{Session, a_few_at_a_time, debian, is_root, output, repository, wait_until};
 
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
@@ -369,7 +370,7 @@ fn commands_know_whom_they_run_as() {
         let user = if user.is_empty() { String::new() } else { format!("user {user}\n") };
         let command = "pipe echo \"$HOME $USER $LOGNAME $SHELL $(id -u):$(id -g) $(id -G)\" > mail/said";
         let scratch = Scratch::with_config(&format!("domain mx.example\n{user}deliver rcpt_to * {command}\n"));
-        std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+        copy_program(MAILRECV, scratch.path("mailrecv"));
         std::fs::create_dir(scratch.path("mail")).unwrap();
         scratch.write("log", "");
         for (file, mode) in [("", 0o755), ("mail", 0o777), ("log", 0o666)] {
@@ -401,7 +402,7 @@ fn who_else_has_an_account_does_not_matter() {
     let scratch = Scratch::with_config(
         "domain mx.example\nuser mail\ndeliver rcpt_to * pipe echo \"$HOME $USER $(id -u):$(id -G)\" > mail/said\n",
     );
-    std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+    copy_program(MAILRECV, scratch.path("mailrecv"));
     std::fs::create_dir(scratch.path("mail")).unwrap();
     chown(scratch.path("mail"), Some(8), Some(8)).unwrap();
     std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o755)).unwrap();
@@ -428,7 +429,7 @@ fn who_is_not_root_and_becomes_nobody_says_so() {
         [("8", "mail", false), ("8", "8", false), ("9", "mail", true), ("9", "no-such-user", true)]
     {
         let scratch = Scratch::with_config(&format!("domain mx.example\nuser {user}\ndeliver rcpt_to * discard\n"));
-        std::fs::copy(MAILRECV, scratch.path("mailrecv")).unwrap();
+        copy_program(MAILRECV, scratch.path("mailrecv"));
         scratch.write("log", "");
         for (file, mode) in [("", 0o755), ("log", 0o666)] {
             std::fs::set_permissions(scratch.path(file), PermissionsExt::from_mode(mode)).unwrap();
