@@ -28,7 +28,6 @@ use crate::address::Mailbox;
 use crate::files::{self, Entry, identity};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool};
-use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::wait::timeout;
 
@@ -209,7 +208,7 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, Vec<&Mailbox>)]) -> Res
             let cause = format!("another session or program works on {name}: {holder}");
             return Err(reply::mailbox_busy(cause).about(names_of(recipients.iter().copied())));
         }
-        if is_stopping(context.signals) {
+        if context.signals.is_stopping() {
             let waiting = format!("while waiting for the lock of {name}");
             return Err(reply::shutting_down(&context.config.domain).because(waiting));
         }
@@ -525,17 +524,12 @@ fn wait_for_reader(fifo: &File, context: &Context<'_>) -> io::Result<()> {
         [PollFd::new(fifo.as_fd(), PollFlags::POLLOUT), PollFd::new(context.signals.as_fd(), PollFlags::POLLIN)];
     match poll(&mut descriptors, timeout(deadline)) {
         Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-        Ok(_) | Err(Errno::EINTR) if is_stopping(context.signals) => {
+        Ok(_) | Err(Errno::EINTR) if context.signals.is_stopping() => {
             Err(io::Error::other("asked to stop while its reader was waited for"))
         }
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-fn is_stopping(signals: &Signals) -> bool {
-    signals.clear();
-    signals.stop_requested()
 }
 
 /// Takes the locks that other mail software respects, flock(2) and fcntl(2), if they are free; whether they are ours now.

@@ -534,13 +534,8 @@ const HELP_WIDTH: usize = 66;
 
 #[cfg(test)]
 mod tests {
+    use super::wire::tests::encoded;
     use super::*;
-
-    fn encoded(reply: &Reply, enhanced: bool) -> String {
-        let mut out = Vec::new();
-        reply.encode(enhanced, &mut out);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn the_administrators_words() {

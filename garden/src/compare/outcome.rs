@@ -22,6 +22,8 @@ pub(crate) struct OfCase {
     /// The names of the fields of each of these messages; also as a reader finds them whose lines end with LF and for
     /// whom `From :` is not From.
     pub(crate) names: Vec<Vec<String>>,
+    /// How many lines of their headers may be taken for text at most.
+    pub(crate) hidden_lines: usize,
     has_report: bool,
     has_nobody: bool,
 }
@@ -53,8 +55,17 @@ impl OfCase {
         let is_of_nobody = |message: &Sent| address(&message.sender).trim_ascii().is_empty();
         let has_nobody = find(&octets, b"<>").is_some() || sent.iter().any(is_of_nobody);
         let words = words(&octets);
-        Self { words, sent, names, has_report, has_nobody }
+        let hidden_lines = sent.iter().map(|message| hidden_lines(&message.octets)).max().unwrap_or(0);
+        Self { words, sent, names, hidden_lines, has_report, has_nobody }
     }
+}
+
+/// How many lines of a header may be taken for text: in a mailbox, an LF LF within a header looks like its end, and the
+/// server adds its fields where it saw the end.
+fn hidden_lines(message: &[u8]) -> usize {
+    let header = Text::parse(message, LineEnds::Wire).fields;
+    let header: Vec<u8> = header.into_iter().flat_map(|field| field.octets).collect();
+    memchr::memchr_iter(b'\n', &Text::parse(&header, LineEnds::Mailbox).body).count()
 }
 
 /// Octets in lower case and without spaces and tabs.

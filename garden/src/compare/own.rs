@@ -78,11 +78,10 @@ pub(super) fn without_own(
         }
     }
     text.fields = kept;
-    let mut hidden = of_case.sent.iter().map(|message| hidden_lines(&message.octets, ends)).max().unwrap_or(0);
-    if hidden > 0 {
+    if ends == LineEnds::Mailbox && of_case.hidden_lines > 0 {
         let mut kept = Vec::with_capacity(text.body.len());
         // Added fields are at most behind the last of these lines.
-        hidden += 1;
+        let mut hidden = of_case.hidden_lines + 1;
         for line in text.body.split_inclusive(|&octet| octet == b'\n') {
             if hidden > 0 && Text::parse(line, ends).fields.iter().any(|field| drops(field, &FieldPlace::Bottom)) {
                 continue;
@@ -93,14 +92,6 @@ pub(super) fn without_own(
         text.body = kept;
     }
     (text, sender)
-}
-
-/// How many lines of a header may be taken for text: in a mailbox, an LF LF within a header looks like its end, and the
-/// server adds its fields where it saw the end.
-fn hidden_lines(message: &[u8], ends: LineEnds) -> usize {
-    let header = Text::parse(message, LineEnds::Wire).fields;
-    let header: Vec<u8> = header.into_iter().flat_map(|field| field.octets).collect();
-    memchr::memchr_iter(b'\n', &Text::parse(&header, ends).body).count()
 }
 
 /// Whether this line is part of what was sent, regardless of spaces, and at a place where a line may begin: `From:

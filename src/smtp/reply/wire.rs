@@ -158,11 +158,11 @@ const MAX_REPLY: usize = 64 * 1024;
 const MAX_TEXT: usize = 512 - "250-5.10.10 \r\n".len();
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::smtp::reply::{OK, reply, without_status};
 
-    fn encoded(reply: &Reply, enhanced: bool) -> String {
+    pub(in crate::smtp) fn encoded(reply: &Reply, enhanced: bool) -> String {
         let mut out = Vec::new();
         reply.encode(enhanced, &mut out);
         String::from_utf8(out).unwrap()
