@@ -120,7 +120,8 @@ fn is_mailbox_line(line: &[u8]) -> bool {
     quotes + 4 <= 997 && more.is_some_and(|byte| !b":\n".contains(byte))
 }
 
-fn is_field(line: &[u8]) -> bool {
+/// Whether a line begins as a field of a header: with a name, maybe blanks, and a colon.
+pub fn is_field(line: &[u8]) -> bool {
     let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
     let name = line[..colon].iter().rposition(|byte| !b" \t".contains(byte)).map_or(&[][..], |last| &line[..=last]);
     (1..=997).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic)

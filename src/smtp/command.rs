@@ -180,6 +180,14 @@ pub(super) fn has_verb(line: &[u8]) -> bool {
     VERBS.iter().map(|verb| verb.name).chain(NOT_IMPLEMENTED).any(|verb| is_meant_as(line, verb))
 }
 
+/// Whether a line that has no verb begins as a field of a header does, with a name (RFC 5322, 3.6.8) and a colon, and maybe
+/// blanks between them (RFC 5322, 4.5).
+pub(super) fn is_field(line: &[u8]) -> bool {
+    let Some(colon) = memchr::memchr(b':', line) else { return false };
+    let Some(last) = line[..colon].iter().rposition(|byte| !b" \t".contains(byte)) else { return false };
+    line[..=last].iter().all(u8::is_ascii_graphic) && !has_verb(line)
+}
+
 /// The verb of a line, which is everything before its argument.
 pub(super) fn verb(line: &[u8]) -> &[u8] {
     line.split(u8::is_ascii_whitespace).next().unwrap_or_default()
@@ -420,6 +428,29 @@ mod tests {
 
     fn recipient(text: &str) -> Command<'static> {
         Command::Rcpt(mailbox(text), RcptParameters::default())
+    }
+
+    #[test]
+    fn fields() {
+        for line in [
+            "Subject: x",
+            "subject:",
+            "X-Y_z: x",
+            "Received :",
+            "From\t : a@b.example",
+            "EHLO: x",
+            "Host:x",
+            "{\"a\":1}",
+        ] {
+            assert!(is_field(line.as_bytes()), "{line:?}");
+        }
+        for line in ["", ":", " : x", "EHLO", "MAIL FROM:<a@b.example>", "RCPT TO:<a@b.example>", "rcpt :x", "expn a:b"]
+        {
+            assert!(!is_field(line.as_bytes()), "{line:?}");
+        }
+        for line in ["GET http://a.example/", " Subject: x", "Two words: x", "Sch\u{f6}n: x", "a\rb: x", "a\r: x"] {
+            assert!(!is_field(line.as_bytes()), "{line:?}");
+        }
     }
 
     #[test]

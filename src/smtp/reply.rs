@@ -268,6 +268,11 @@ pub fn not_implemented() -> Reply {
     reply(502, Status(5, 5, 1), "Command not implemented")
 }
 
+/// To a peer that sends a field of a header where a command belongs. The session ends with it.
+pub fn field_is_no_command() -> Reply {
+    reply(500, Status(5, 5, 2), "A line of a message or of another protocol, where a command belongs")
+}
+
 /// No command at all.
 pub fn unknown_command() -> Reply {
     reply(500, Status(5, 5, 2), "Unknown command")

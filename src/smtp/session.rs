@@ -431,6 +431,11 @@ impl<'c> Session<'c> {
             Ok(Command::Auth(argument)) => self.auth(argument, heard),
             Ok(Command::Help) => Step::Reply(reply::help(self.protocol, self.offers_tls(), self.offers_auth())),
             Ok(Command::Quit) => Step::Close(reply::bye(self.domain)),
+            // A field of a header where a command belongs is text behind a DATA that was refused, or a request of a browser
+            // that was made to send commands in its body. What follows may be somebody's choice of commands.
+            Ok(Command::Unknown) | Err(_) if command::is_field(line) && heard != Heard::Secret => {
+                Step::Close(about(reply::field_is_no_command(), heard))
+            }
             Ok(Command::NotImplemented) => self.no_command(line, about(reply::not_implemented(), heard)),
             Ok(Command::Unknown) if line.trim_ascii().is_empty() => self.unknown(reply::empty_line()),
             Ok(Command::Unknown) => self.unknown(about(reply::unknown_command(), heard)),

@@ -32,7 +32,8 @@ pub(crate) enum LineEnd {
 /// Does its worst in one session; what it was answered.
 pub(crate) fn session(source: IpAddr, server: SocketAddr, line_end: LineEnd) -> String {
     let replies = Client::connect_from(source, server).converse(script(line_end));
-    assert!(replies.lines().last().is_some_and(|line| line.starts_with("221 ")), "the session broke off: {replies}");
+    let is_whole = replies.lines().last().is_some_and(|line| line.ends_with("where a command belongs"));
+    assert!(is_whole, "the session broke off: {replies}");
     replies
 }
 
@@ -63,7 +64,9 @@ fn script(line_end: LineEnd) -> Vec<u8> {
     };
     line(&[b"HELO client.example"]);
     for payload in &payloads {
-        for (before, after) in COMMANDS {
+        // It begins a field behind a word, too.
+        let is_last_line = |before: &str| payload == ENDING_THE_SESSION.as_bytes() && matches!(before, "" | "RSET");
+        for (before, after) in COMMANDS.into_iter().filter(|(before, _)| !is_last_line(before)) {
             line(&[before.as_bytes(), payload, after.as_bytes()]);
         }
     }
@@ -100,18 +103,21 @@ fn script(line_end: LineEnd) -> Vec<u8> {
         "DATA",
         "From: [8.8.8.8] ERROR: 550 No one here",
         ".",
-        "QUIT",
+        ENDING_THE_SESSION,
     ] {
         line(&[legal.as_bytes()]);
     }
     script
 }
 
+/// A line that begins as a field of a header does, which ends a session where it stands alone.
+const ENDING_THE_SESSION: &str = "MAILRECV[1]: [8.8.8.8] ERROR: 550 x";
+
 /// What is typed, as the whole of an argument or as its beginning or end.
 pub(crate) fn payloads() -> Vec<Vec<u8>> {
     let forged = [
         "[8.8.8.8] ERROR: 550 No one here by that name 'x'",
-        "MAILRECV[1]: [8.8.8.8] ERROR: 550 x",
+        ENDING_THE_SESSION,
         "Sat Nov 21 01:32:50 2026 MAILRECV[6561]: [8.8.8.8] ERROR: 550 No one here by that name 'x'",
         "Nov 21 01:32:50 mx MAILRECV[6561]: [8.8.8.8] ERROR: 550 No one here by that name 'x'",
     ];
