@@ -141,7 +141,7 @@ fn keep<'a>(
 ) -> Result<Kept<'a>, Reply> {
     let copies = copies(group, once);
     let names = copies.iter().filter_map(|copy| match copy.action {
-        Keep::Append(name) => Some((name.as_str(), [&[copy.recipient], &copy.others[..]].concat())),
+        Keep::Append(name) => Some((name.as_str(), copy.recipients())),
         Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Discard => None,
     });
     let mut kept = Kept {
@@ -153,22 +153,22 @@ fn keep<'a>(
     };
     // Mailboxes that others may wait for are locked last, when nothing is left that could make us wait.
     let mut for_files = Vec::new();
-    for Copy { action, recipient, others } in &copies {
-        let copy = RecipientCopy { envelope, recipient, others };
+    for shared in copies {
+        let (action, copy) = (shared.action, shared.of(envelope));
         let mut note = |place: &Place| once.note(copy.recipients(), action, place);
+        let mut file = None;
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool).map(|place| note(&place)),
             Keep::Eml(directory) => kept.files.add(directory, copy, spool).map(|place| note(&place)),
             Keep::Append(name) => kept.mailboxes.write_to_stream(name, copy, spool).map(|is_done| {
-                if !is_done {
-                    for_files.push((name, *action, copy));
-                }
+                file = (!is_done).then_some(name);
             }),
             Keep::Print(view) => kept.shown.show(*view, copy, spool),
             Keep::Discard => Ok(()),
         };
         let counter = Family::DeliveryFailures.with_any(action.name());
         prepared.map_err(about(copy.recipients())).inspect_err(failed(context, counter))?;
+        for_files.extend(file.map(|name| (name, shared)));
     }
     if let Some(reporter) = context.reporter {
         kept.report = Some(reporter.prepare(envelope, group, spool, &mut kept.files)?);
@@ -176,20 +176,18 @@ fn keep<'a>(
     if let Some(panic) = panics::take_kept() {
         context.log.event(&Event::NotDecoded(envelope.id, &panic));
     }
-    let mut of_files = Vec::new();
     if context.records.is_some() {
-        for (name, action, copy) in &for_files {
-            let still = find_places(name, action, *copy, &mut kept.mailboxes, once, spool);
-            of_files.push(still.map_err(about(copy.recipients())).inspect_err(failed(context, APPEND))?);
+        let mut missing = Vec::new();
+        for (name, shared) in for_files {
+            let found = find_places(name, &shared, envelope, &mut kept.mailboxes, once, spool);
+            let found = found.map_err(about(shared.of(envelope).recipients())).inspect_err(failed(context, APPEND))?;
+            missing.extend(found.map(|shared| (name, shared)));
         }
+        for_files = missing;
         once.prepare();
     }
-    for (number, (name, _, copy)) in for_files.into_iter().enumerate() {
-        let copy = match of_files.get(number).map(Vec::as_slice) {
-            None => copy,
-            Some([]) => continue,
-            Some([recipient, others @ ..]) => RecipientCopy { recipient, others, ..copy },
-        };
+    for (name, shared) in &for_files {
+        let copy = shared.of(envelope);
         let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipients()));
         appended.inspect_err(failed(context, APPEND))?;
     }
@@ -198,27 +196,29 @@ fn keep<'a>(
 }
 
 /// Looks into a mailbox, which this locks, for a copy that an earlier session delivered, and notes where the new copy
-/// will be. Returns the recipients who have no copy there yet.
-fn find_places<'c>(
+/// will be. Returns the copy for those recipients who have none there yet; `None` if all have one.
+fn find_places<'a>(
     name: &str,
-    action: &Keep,
-    copy: RecipientCopy<'c>,
+    shared: &Copy<'a>,
+    envelope: &Envelope<'_>,
     mailboxes: &mut mbox::Mailboxes<'_>,
     once: &mut Once<'_>,
     spool: &mut Spool,
-) -> Result<Vec<&'c Mailbox>, Reply> {
-    let mut others = Vec::new();
-    for recipient in copy.recipients() {
+) -> Result<Option<Copy<'a>>, Reply> {
+    let (action, copy) = (shared.action, shared.of(envelope));
+    let mut missing = Vec::new();
+    for recipient in shared.recipients() {
         if !once.look(recipient, action, |stretch| mailboxes.has(name, stretch, copy, spool))? {
-            others.push(recipient);
+            missing.push(recipient);
         }
     }
-    if let [recipient, rest @ ..] = &others[..]
-        && let Some(stretch) = mailboxes.next(name, RecipientCopy { recipient, others: rest, ..copy })?
-    {
-        once.note(others.iter().copied(), action, &Place::Mailbox(stretch));
+    let Some((recipient, others)) = missing.split_first() else { return Ok(None) };
+    let missing = Copy { action, recipient, others: others.to_vec() };
+    let copy = missing.of(envelope);
+    if let Some(stretch) = mailboxes.next(name, copy)? {
+        once.note(copy.recipients(), action, &Place::Mailbox(stretch));
     }
-    Ok(others)
+    Ok(Some(missing))
 }
 
 /// A copy for one destination, which several recipients may share.
@@ -227,6 +227,17 @@ struct Copy<'a> {
     recipient: &'a Mailbox,
     /// The other recipients who share it.
     others: Vec<&'a Mailbox>,
+}
+
+impl<'a> Copy<'a> {
+    /// The copy of the message with this envelope.
+    fn of<'c>(&'c self, envelope: &'c Envelope<'c>) -> RecipientCopy<'c> {
+        RecipientCopy { envelope, recipient: self.recipient, others: &self.others }
+    }
+
+    fn recipients(&self) -> Vec<&'a Mailbox> {
+        [&[self.recipient], &self.others[..]].concat()
+    }
 }
 
 /// One copy for each destination, in the order of [`Keep`], shared by all recipients whose mail goes there. Recipients
