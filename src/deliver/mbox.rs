@@ -29,7 +29,7 @@ use crate::files::{self, Entry, identity};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool};
 use crate::smtp::reply::{self, Reply};
-use crate::wait::timeout;
+use crate::wait::{GivenUp, Pauses, timeout};
 
 /// The files that a message is being appended to.
 pub(super) struct Mailboxes<'a> {
@@ -189,7 +189,7 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, Vec<&Mailbox>)]) -> Res
         context.log.event(&Event::OpeningMailbox(Path::new(name)));
     }
     let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
-    let mut pause = Duration::from_millis(1);
+    let mut pauses = Pauses::until(deadline, context.signals);
     loop {
         let Busy(name, recipients) = match try_lock_all(context, names)? {
             Ok(locked) => {
@@ -198,22 +198,23 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, Vec<&Mailbox>)]) -> Res
             }
             Err(busy) => busy,
         };
-        if Instant::now() >= deadline {
-            let path = Path::new(name);
-            let holder = if has_dot_lock(path) {
-                format!("there is {}", dot_lock(path).display())
-            } else {
-                "it has a lock".to_owned()
-            };
-            let cause = format!("another session or program works on {name}: {holder}");
-            return Err(reply::mailbox_busy(cause).about(names_of(recipients.iter().copied())));
+        match pauses.pause() {
+            Ok(()) => {}
+            Err(GivenUp::TimedOut) => {
+                let path = Path::new(name);
+                let holder = if has_dot_lock(path) {
+                    format!("there is {}", dot_lock(path).display())
+                } else {
+                    "it has a lock".to_owned()
+                };
+                let cause = format!("another session or program works on {name}: {holder}");
+                return Err(reply::mailbox_busy(cause).about(names_of(recipients.iter().copied())));
+            }
+            Err(GivenUp::Stopped) => {
+                let waiting = format!("while waiting for the lock of {name}");
+                return Err(reply::shutting_down(&context.config.domain).because(waiting));
+            }
         }
-        if context.signals.is_stopping() {
-            let waiting = format!("while waiting for the lock of {name}");
-            return Err(reply::shutting_down(&context.config.domain).because(waiting));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -460,7 +461,7 @@ impl<'a> Appending<'a> {
         // A program that uses only FILE.lock may be about to append.
         let patience = Instant::now() + ROLLBACK_PATIENCE;
         while has_dot_lock(self.path()) && Instant::now() < patience {
-            std::thread::sleep(LONGEST_PAUSE);
+            std::thread::sleep(DOT_LOCK_PAUSE);
         }
         let Range { start, end } = ours.bytes;
         let length = self.file.metadata().map_err(say)?.len();
@@ -620,11 +621,9 @@ fn start_writing_back(file: &mut File, length: usize) {
 /// The age at which a `FILE.lock` counts as left behind.
 const STALE_LOCK: Duration = Duration::from_secs(600);
 
-/// The longest time between two tries to take a lock.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-
-/// How long somebody else's `FILE.lock` is waited for before a refused message is cut off.
+/// How long somebody else's `FILE.lock` is waited for before a refused message is cut off, and the pauses meanwhile.
 const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
+const DOT_LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Room for the longest `From ` line that anybody writes.
 const MAX_FROM_LINE: usize = 1024;

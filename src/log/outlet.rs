@@ -9,7 +9,6 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,7 +18,7 @@ use nix::sys::socket::{MsgFlags, send};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use crate::signals::Signals;
-use crate::wait::{PIPE_BUF, is_ready, timeout};
+use crate::wait::{PIPE_BUF, Pauses, is_ready, timeout};
 
 /// A descriptor that lines are written to.
 pub(crate) struct Outlet {
@@ -194,19 +193,16 @@ fn wait_for_room(descriptor: BorrowedFd<'_>, until: Instant, signals: Option<&Si
     }
 }
 
-/// Waits for a turn that other processes also take, until this moment or until the signals ask us to stop.
+/// Waits for a turn that other processes also take, until this moment or until we are asked to stop.
 pub(crate) fn wait_for_turn(
     until: Instant,
     signals: &Signals,
     mut try_to_take: impl FnMut() -> io::Result<bool>,
 ) -> io::Result<()> {
-    let mut pause = Duration::from_millis(1);
+    let mut pauses = Pauses::until(until, signals);
     while !try_to_take()? {
-        if signals.stop_requested() || Instant::now() >= until {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "others do not come to an end"));
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        let given_up = |_| io::Error::new(io::ErrorKind::TimedOut, "others do not come to an end");
+        pauses.pause().map_err(given_up)?;
     }
     Ok(())
 }

@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
@@ -22,6 +21,7 @@ use nix::sys::stat::Mode;
 
 use super::{Counts, FAMILIES, Form, NUMBERS};
 use crate::files;
+use crate::wait::Pauses;
 
 /// An open file with a record.
 #[derive(Debug)]
@@ -126,15 +126,14 @@ impl Record {
     }
 
     fn locked<T>(&self, patience: Duration, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let until = Instant::now() + patience;
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::short_until(Instant::now() + patience);
         while let Err(error) = self.file.try_lock() {
             match error {
-                TryLockError::WouldBlock if Instant::now() < until => thread::sleep(pause),
-                TryLockError::WouldBlock => return Err(io::Error::other("somebody else has it locked")),
+                TryLockError::WouldBlock => {
+                    pauses.pause().map_err(|_| io::Error::other("somebody else has it locked"))?;
+                }
                 TryLockError::Error(error) => return Err(error),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         let done = act();
         self.file.unlock()?;
@@ -214,10 +213,6 @@ const _: () = assert!(SIZE <= 4096);
 /// Prometheus represents integers exactly up to here; a larger number was made up.
 const MOST: u64 = 1 << 53;
 
-/// The shortest and the longest pause between two attempts to get the lock, which others hold for some microseconds.
-const FIRST_PAUSE: Duration = Duration::from_micros(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-
 /// Identifies the form of the table: a hash (FNV-1a) of its families and their order.
 const FORM: u64 = {
     let mut hash = 0xcbf2_9ce4_8422_2325;
@@ -260,6 +255,8 @@ const fn hashed(mut hash: u64, bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::metrics::Family;
 
