@@ -16,6 +16,7 @@ pub mod deliver;
 mod exit;
 mod explain;
 mod files;
+mod hexadecimal;
 mod listen;
 pub mod log;
 pub mod message;

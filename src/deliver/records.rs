@@ -26,6 +26,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{RenameFlags, renameat_with};
 
 use crate::files::{self, Entry, make_folder, openat};
+use crate::hexadecimal;
 
 /// The table, as a session has it open.
 pub struct Records {
@@ -255,7 +256,7 @@ impl Records {
         text += &match &record.place {
             Place::Nowhere => "-".to_owned(),
             Place::Mailbox(Stretch { start, beginning: (length, hash) }) => {
-                format!("mailbox {start} {length} {}", hex(hash))
+                format!("mailbox {start} {length} {}", hexadecimal::digits(hash))
             }
             Place::File { name, before } => format!("file {before} {name}"),
         };
@@ -287,7 +288,7 @@ impl Records {
         let place = match words.next()? {
             "mailbox" => {
                 let (start, length) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-                Place::Mailbox(Stretch { start, beginning: (length, unhex(words.next()?)?) })
+                Place::Mailbox(Stretch { start, beginning: (length, octets_of_digits(words.next()?)?) })
             }
             "file" => Place::File { before: words.next()?.to_owned(), name: words.next()?.to_owned() },
             _ => Place::Nowhere,
@@ -305,7 +306,7 @@ impl std::fmt::Debug for Records {
 impl Tag {
     /// In hexadecimal, for a command's environment.
     pub(super) fn hex(self) -> String {
-        hex(&self.0)
+        hexadecimal::digits(&self.0)
     }
 
     /// The offset of its page.
@@ -371,17 +372,10 @@ fn octets_of(hash: &[u8]) -> [u8; HASH] {
     octets
 }
 
-/// In hexadecimal digits.
-pub(super) fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-fn unhex(digits: &str) -> Option<[u8; HASH]> {
-    let mut octets = [0; HASH];
-    for (place, octet) in octets.iter_mut().enumerate() {
-        *octet = u8::from_str_radix(digits.get(2 * place..2 * place + 2)?, 16).ok()?;
-    }
-    Some(octets)
+fn octets_of_digits(digits: &str) -> Option<[u8; HASH]> {
+    let (digits, _) = digits.as_bytes().as_chunks();
+    let octets: Option<Vec<u8>> = digits.iter().map(|digits| hexadecimal::octet(*digits)).collect();
+    octets?.try_into().ok()
 }
 
 /// The name of the table in its folder.

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::eml::Files;
 use super::failure;
+use crate::hexadecimal;
 use crate::log::{Outlet, Patience, wait_for_turn};
 use crate::message::{Attachment, Envelope, Letter, Spool};
 use crate::signals::Signals;
@@ -85,8 +86,8 @@ impl Reporter {
         files: &mut Files<'a>,
     ) -> Result<Value, Reply> {
         let content = attachment.content();
-        let digits = digest(&SHA256, &content);
-        let sha256 = super::records::hex(digits.as_ref());
+        let digest = digest(&SHA256, &content);
+        let sha256 = hexadecimal::digits(digest.as_ref());
         let file = match &self.folder {
             Some(folder) => {
                 let end = format!("-{}", safe_name(attachment.name.as_deref().unwrap_or_default()));

@@ -3,6 +3,7 @@
 //! the end of the line says that there was none.
 
 use super::read::Flaw;
+use crate::hexadecimal;
 
 /// Input of the peer, without what must not be kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,19 +136,13 @@ fn unescaped(mut text: &[u8]) -> Result<(Vec<u8>, &[u8]), Flaw> {
             [b'\\', b'r', rest @ ..] => (b'\r', rest),
             [b'\\', b'n', rest @ ..] => (b'\n', rest),
             [b'\\', b't', rest @ ..] => (b'\t', rest),
-            [b'\\', b'x', high, low, rest @ ..] => (digit(*high)? * 16 + digit(*low)?, rest),
+            [b'\\', b'x', high, low, rest @ ..] if !high.is_ascii_uppercase() && !low.is_ascii_uppercase() => {
+                (hexadecimal::octet([*high, *low]).ok_or(NO_ESCAPE)?, rest)
+            }
             _ => return Ok((octets, text)),
         };
         octets.push(octet);
         text = rest;
-    }
-}
-
-fn digit(digit: u8) -> Result<u8, Flaw> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(NO_ESCAPE),
     }
 }
 
