@@ -31,7 +31,7 @@ use crate::net::proxy::{self, NotAHeader};
 use crate::panics;
 use crate::peer::{self, Address, Origin, Peer};
 use crate::sandbox::{self, Flaw};
-use crate::server::{Opened, Server};
+use crate::server::{Opened, Prepared, Server};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::transcript::{Header, Recorder};
@@ -66,7 +66,8 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
     stop.exit
 }
 
-/// The story of a connection, stage by stage. Whatever cannot go on stops it with its last words.
+/// The story of a connection, stage by stage: all that comes before the greeting, then [`talk`]. Whatever cannot go on
+/// stops it with its last words.
 fn receive(
     options: &Options,
     named: Option<Peer>,
@@ -123,16 +124,19 @@ fn receive(
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    let records = OnceCell::new();
-    let mut server = Server::greet(&config, log, signals, tally, connection, opened);
-    if let Some(reporter) = reporter {
-        server.report_to(reporter);
-    }
-    log_who_we_are(&config, log);
+    talk(Prepared { config: &config, log, signals, tally, opened, reporter }, connection, origin, proxy)
+}
+
+/// Greets the peer, and has the dialogue with it. What is needed for the dialogue is made ready while the peer reads the
+/// greeting and answers. `proxy` is the one that has named the peer.
+fn talk(prepared: Prepared<'_>, connection: Connection<'_>, origin: Origin, proxy: Option<IpAddr>) -> Result<(), Stop> {
+    let Prepared { config, log, signals, tally, .. } = prepared;
+    let records;
+    let mut server = Server::greet(prepared, connection);
+    log_who_we_are(config, log);
     if let Some(why) = config.metrics_file.as_ref().and_then(|file| tally.also_at(file)) {
         log.event(&Event::NotCounted(&why));
     }
-    // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
     let (mut peer, name_servers) = peer_of(origin, log);
     // The process that runs commands stays outside the sandbox. What others can choose is read inside: the answers of
     // name servers, then the peer's input. Which commands can be run is decided before both.
@@ -144,29 +148,45 @@ fn receive(
     if config.sandbox.level != Level::Off {
         server.open_spool_file();
     }
-    let recorder = recorder(&config, log);
+    let recorder = recorder(config, log);
     if let Some(folder) = &config.exactly_once {
         match Records::open(folder, config.exactly_once_days) {
-            Ok(opened) => server.recognise(records.get_or_init(|| opened)),
+            Ok(opened) => {
+                records = opened;
+                server.recognise(&records);
+            }
             Err(error) => log.event(&Event::NotExactlyOnce(folder, &error)),
         }
     }
-    sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
-    let (mut refusal, was_looked_up) = (None, name_servers.is_some());
-    if let Some((address, servers)) = name_servers {
-        let patience = Patience { until: server.deadline(), signals: Some(signals) };
-        refusal = look_up(&config, log, address, &mut peer, &servers, patience);
-        sandbox::forbid_tcp(&config, log).map_err(unconfined)?;
-        runner.keep(&config.rules.commands_for(&peer));
-    }
+    let is_looked_up = name_servers.is_some();
+    let refusal = confine(prepared, server.deadline(), &mut peer, name_servers, &mut runner)?;
     log.event(&Event::Connected(&peer));
     if let Some(recorder) = recorder {
         let (time, protocol) = (Timestamp::now().to_string(), config.protocol);
-        let is_nameless = was_looked_up && peer.hostname.is_none();
+        let is_nameless = is_looked_up && peer.hostname.is_none();
         server.record(recorder, &Header { time, protocol, proxy, peer: peer.clone(), is_nameless });
     }
     server.serve(&peer, refusal, &runner);
     Ok(())
+}
+
+/// Enters the sandbox, and asks in it for the peer's name if there is somebody to ask. Returns the refusal of a peer that
+/// has none, if the configuration wants one.
+fn confine(
+    prepared: Prepared<'_>,
+    deadline: Instant,
+    peer: &mut Peer,
+    name_servers: Option<(IpAddr, NameServers)>,
+    runner: &mut Runner<'_>,
+) -> Result<Option<Reply>, Stop> {
+    let Prepared { config, log, signals, .. } = prepared;
+    sandbox::enter(config, name_servers.is_some(), log).map_err(unconfined)?;
+    let Some((address, servers)) = name_servers else { return Ok(None) };
+    let patience = Patience { until: deadline, signals: Some(signals) };
+    let refusal = look_up(config, log, address, peer, &servers, patience);
+    sandbox::forbid_tcp(config, log).map_err(unconfined)?;
+    runner.keep(&config.rules.commands_for(peer));
+    Ok(refusal)
 }
 
 /// What records this session, if that is wanted and can be.

@@ -33,13 +33,29 @@ use crate::smtp::session::Session;
 use crate::smtp::{Answer, Delivery, Heard, Question, Step, Turn};
 use crate::transcript::{Entry, Header, Recorder, Ruled};
 
+/// What a session gets from the stages before it.
+#[derive(Clone, Copy)]
+pub struct Prepared<'a> {
+    /// What is to be done.
+    pub config: &'a Config,
+    /// Where events go.
+    pub log: &'a Log,
+    /// Where requests to stop arrive.
+    pub signals: &'a Signals,
+    /// What this process counts.
+    pub tally: &'a Tally,
+    /// Files for TLS, AUTH, and other servers.
+    pub opened: &'a Opened,
+    /// Where messages are reported, if `listen --json` wants that.
+    pub reporter: Option<&'a Reporter>,
+}
+
 /// Serves one peer on standard input and output.
 pub struct Server<'a> {
     config: &'a Config,
     log: &'a Log,
     signals: &'a Signals,
     tally: &'a Tally,
-    /// Where messages are reported, if `listen --json` wants that.
     reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, so that one that comes again is recognised (`exactly_once`).
     records: Option<&'a Records>,
@@ -100,14 +116,8 @@ enum End {
 impl<'a> Server<'a> {
     /// Sends the greeting over this connection, unless `tls implicit` makes it wait for the handshake. The time for the
     /// first message runs from here.
-    pub fn greet(
-        config: &'a Config,
-        log: &'a Log,
-        signals: &'a Signals,
-        tally: &'a Tally,
-        connection: Connection<'a>,
-        opened: &'a Opened,
-    ) -> Self {
+    pub fn greet(prepared: Prepared<'a>, connection: Connection<'a>) -> Self {
+        let Prepared { config, log, signals, tally, opened, reporter } = prepared;
         let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
             connection.send_at_once();
@@ -117,7 +127,7 @@ impl<'a> Server<'a> {
             log,
             signals,
             tally,
-            reporter: None,
+            reporter,
             records: None,
             next_input_confirms: false,
             connection,
@@ -141,11 +151,6 @@ impl<'a> Server<'a> {
             let _ = server.flush();
         }
         server
-    }
-
-    /// From now on messages are reported to `reporter`.
-    pub fn report_to(&mut self, reporter: &'a Reporter) {
-        self.reporter = Some(reporter);
     }
 
     /// From now on a message that `records` knows is not delivered again.
