@@ -30,7 +30,7 @@ use crate::net::patience::Patience;
 use crate::net::proxy::{self, NotAHeader};
 use crate::panics;
 use crate::peer::{self, Address, Origin, Peer};
-use crate::sandbox::{self, Flaw};
+use crate::sandbox::{self, SandboxGap};
 use crate::server::{Opened, Prepared, Server};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
@@ -389,7 +389,7 @@ fn cannot_report(log: &Log, error: &std::io::Error) -> Stop {
 }
 
 /// The sandbox is not what it should be, and the configuration requires that.
-fn unconfined(flaw: Flaw) -> Stop {
+fn unconfined(flaw: SandboxGap) -> Stop {
     Stop {
         reply: Some(reply::cannot_serve(format!("the configuration requires a sandbox: {flaw}"))),
         exit: Exit::OsErr,

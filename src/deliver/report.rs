@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::eml::Files;
 use super::failure;
 use crate::hexadecimal;
-use crate::log::{Outlet, Patience, wait_for_turn};
+use crate::log::{LinePatience, Outlet, wait_for_turn};
 use crate::message::{Attachment, Envelope, Letter, Spool};
 use crate::signals::Signals;
 use crate::smtp::reply::Reply;
@@ -117,14 +117,14 @@ impl Reporter {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         })?;
-        let printed = self.print_now(&Patience::Until(until, signals), write);
+        let printed = self.print_now(&LinePatience::Until(until, signals), write);
         self.turn.unlock()?;
         printed
     }
 
     fn print_now(
         &self,
-        patience: &Patience<'_>,
+        patience: &LinePatience<'_>,
         write: impl FnOnce(&mut ReportLine<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         // An earlier session may have been killed in the middle of its line.
@@ -204,7 +204,7 @@ impl Report<'_> {
 /// A line while it is printed.
 struct ReportLine<'a> {
     outlet: Outlet,
-    patience: &'a Patience<'a>,
+    patience: &'a LinePatience<'a>,
     pending: String,
     /// Whether somebody may have read part of it.
     is_begun: bool,

@@ -1,7 +1,7 @@
 //! Writes lines without being held up by a reader that does not read.
 //!
 //! A FIFO, pipe, terminal or socket is full when its reader hangs. A write must then wait no longer than allowed
-//! ([`Patience`]). It must not disturb others who share the descriptor either: O_NONBLOCK belongs to the open file
+//! ([`LinePatience`]). It must not disturb others who share the descriptor either: O_NONBLOCK belongs to the open file
 //! description, and that of standard error is shared with whoever started us.
 
 use std::cell::Cell;
@@ -41,7 +41,7 @@ enum Way {
 }
 
 /// How long a line may wait for its reader.
-pub(crate) enum Patience<'a> {
+pub(crate) enum LinePatience<'a> {
     /// No longer than is left of the time for all lines together.
     Budget(&'a Cell<Duration>),
     /// Until this moment, or until we are asked to stop.
@@ -118,7 +118,7 @@ impl Outlet {
 
     /// Writes a line with its end, in one piece if there is room for it (a pipe has room for all of [`PIPE_BUF`] octets
     /// or for none, pipe(7)). It is an error of the system, or there was no room in time.
-    pub(crate) fn write_line(&mut self, line: &[u8], patience: &Patience<'_>) -> io::Result<()> {
+    pub(crate) fn write_line(&mut self, line: &[u8], patience: &LinePatience<'_>) -> io::Result<()> {
         let with_line_end = if self.is_torn { [b"\n", line].concat() } else { Vec::new() };
         let line = if self.is_torn { &with_line_end } else { line };
         let mut rest = line;
@@ -155,18 +155,18 @@ impl Outlet {
     }
 }
 
-impl Patience<'_> {
+impl LinePatience<'_> {
     /// Waits until there is room; an error if there is none in time.
     fn wait(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
         match self {
-            Patience::Budget(left) if left.get().is_zero() => Err(nobody_reads()),
-            Patience::Budget(left) => {
+            LinePatience::Budget(left) if left.get().is_zero() => Err(nobody_reads()),
+            LinePatience::Budget(left) => {
                 let start = Instant::now();
                 let result = wait_for_room(descriptor, start + left.get(), None);
                 left.set(left.get().saturating_sub(start.elapsed()));
                 result
             }
-            Patience::Until(until, signals) => wait_for_room(descriptor, *until, Some(signals)),
+            LinePatience::Until(until, signals) => wait_for_room(descriptor, *until, Some(signals)),
         }
     }
 }
