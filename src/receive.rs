@@ -31,7 +31,7 @@ use crate::net::proxy::{self, NotAHeader};
 use crate::panics;
 use crate::peer::{self, Address, Origin, Peer};
 use crate::sandbox::{self, SandboxGap};
-use crate::server::{Opened, Prepared, Server};
+use crate::server::{Groundwork, Opened, Server};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::transcript::{Header, Recorder};
@@ -124,15 +124,20 @@ fn receive(
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    talk(Prepared { config: &config, log, signals, tally, opened, reporter }, connection, origin, proxy)
+    talk(Groundwork { config: &config, log, signals, tally, opened, reporter }, connection, origin, proxy)
 }
 
 /// Greets the peer, and has the dialogue with it. What is needed for the dialogue is made ready while the peer reads the
 /// greeting and answers. `proxy` is the one that has named the peer.
-fn talk(prepared: Prepared<'_>, connection: Connection<'_>, origin: Origin, proxy: Option<IpAddr>) -> Result<(), Stop> {
-    let Prepared { config, log, signals, tally, .. } = prepared;
+fn talk(
+    groundwork: Groundwork<'_>,
+    connection: Connection<'_>,
+    origin: Origin,
+    proxy: Option<IpAddr>,
+) -> Result<(), Stop> {
+    let Groundwork { config, log, signals, tally, .. } = groundwork;
     let records;
-    let mut server = Server::greet(prepared, connection);
+    let mut server = Server::greet(groundwork, connection);
     log_who_we_are(config, log);
     if let Some(why) = config.metrics_file.as_ref().and_then(|file| tally.also_at(file)) {
         log.event(&Event::NotCounted(&why));
@@ -159,7 +164,7 @@ fn talk(prepared: Prepared<'_>, connection: Connection<'_>, origin: Origin, prox
         }
     }
     let is_looked_up = name_servers.is_some();
-    let refusal = confine(prepared, server.deadline(), &mut peer, name_servers, &mut runner)?;
+    let refusal = confine(groundwork, server.deadline(), &mut peer, name_servers, &mut runner)?;
     log.event(&Event::Connected(&peer));
     if let Some(recorder) = recorder {
         let (time, protocol) = (Timestamp::now().to_string(), config.protocol);
@@ -173,13 +178,13 @@ fn talk(prepared: Prepared<'_>, connection: Connection<'_>, origin: Origin, prox
 /// Enters the sandbox, and asks in it for the peer's name if there is somebody to ask. Returns the refusal of a peer that
 /// has none, if the configuration wants one.
 fn confine(
-    prepared: Prepared<'_>,
+    groundwork: Groundwork<'_>,
     deadline: Instant,
     peer: &mut Peer,
     name_servers: Option<(IpAddr, NameServers)>,
     runner: &mut Runner<'_>,
 ) -> Result<Option<Reply>, Stop> {
-    let Prepared { config, log, signals, .. } = prepared;
+    let Groundwork { config, log, signals, .. } = groundwork;
     sandbox::enter(config, name_servers.is_some(), log).map_err(unconfined)?;
     let Some((address, servers)) = name_servers else { return Ok(None) };
     let patience = Patience { until: deadline, signals: Some(signals) };

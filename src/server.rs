@@ -35,7 +35,7 @@ use crate::transcript::{Entry, Header, Recorder, Ruled};
 
 /// What a session gets from the stages before it.
 #[derive(Clone, Copy)]
-pub struct Prepared<'a> {
+pub struct Groundwork<'a> {
     /// What is to be done.
     pub config: &'a Config,
     /// Where events go.
@@ -133,8 +133,8 @@ enum End {
 impl<'a> Server<'a> {
     /// Sends the greeting over this connection, unless `tls implicit` makes it wait for the handshake. The time for the
     /// first message runs from here.
-    pub fn greet(prepared: Prepared<'a>, connection: Connection<'a>) -> Self {
-        let Prepared { config, log, signals, tally, opened, reporter } = prepared;
+    pub fn greet(groundwork: Groundwork<'a>, connection: Connection<'a>) -> Self {
+        let Groundwork { config, log, signals, tally, opened, reporter } = groundwork;
         let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
             connection.send_at_once();
