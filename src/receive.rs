@@ -314,7 +314,7 @@ impl Known {
 
 /// Whether there is a peer who must not see what is meant for the administrator.
 pub(crate) fn stdin_is_a_connection() -> bool {
-    is_socket(std::io::stdin().as_fd())
+    files::is_socket(std::io::stdin().as_fd())
 }
 
 /// The super-server's entry has a mistake in its command line: the log hears of it, the peer that we cannot serve it.
@@ -493,7 +493,7 @@ fn take_stderr_off_the_connection() -> Stderr {
     };
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let is_peer =
-        is_socket(error.as_fd()) && (same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd()));
+        files::is_socket(error.as_fd()) && (same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd()));
     if !is_peer {
         return Stderr::Ours;
     }
@@ -501,10 +501,6 @@ fn take_stderr_off_the_connection() -> Stderr {
         let _ = nix::unistd::dup2_stderr(null);
     }
     Stderr::WasThePeer
-}
-
-fn is_socket(descriptor: BorrowedFd<'_>) -> bool {
-    fstat(descriptor).is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK)
 }
 
 /// Where it was and what it said.

@@ -1,10 +1,12 @@
 //! Waiting, always with a deadline: with poll(2), as almost everything here that could take long, or between tries to
 //! lock something, for which poll(2) cannot wait.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollTimeout};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::signals::Signals;
 
@@ -48,6 +50,43 @@ impl<'s> Pauses<'s> {
         thread::sleep(self.next);
         self.next = (self.next * 2).min(self.longest);
         Ok(())
+    }
+}
+
+/// What ended a wait.
+pub(crate) enum Woken {
+    /// The descriptor is ready.
+    Ready,
+    /// A signal has come and is noted. It is reported before input or room, if both are there.
+    Signal,
+    /// The time is over, or the wait was interrupted.
+    Nothing,
+}
+
+/// Waits once, for a descriptor, a signal, or the end of the time.
+pub(crate) fn wait(
+    descriptor: BorrowedFd<'_>,
+    events: PollFlags,
+    signals: Option<&Signals>,
+    until: Instant,
+) -> nix::Result<Woken> {
+    let waiting = PollFd::new(descriptor, events);
+    let ready = match signals {
+        None => poll(&mut [waiting], timeout(until)),
+        Some(signals) => {
+            let mut both = [waiting, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut both, timeout(until));
+            if is_ready(&both[1]) {
+                signals.clear();
+                return Ok(Woken::Signal);
+            }
+            ready
+        }
+    };
+    match ready {
+        Ok(1..) => Ok(Woken::Ready),
+        Ok(_) | Err(Errno::EINTR) => Ok(Woken::Nothing),
+        Err(error) => Err(error),
     }
 }
 

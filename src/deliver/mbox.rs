@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use nix::sys::stat::Mode;
 
 use super::mboxrd::{self, rest_of_from_line};
@@ -29,7 +29,7 @@ use crate::files::{self, Entry, identity};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool};
 use crate::smtp::reply::{self, Reply};
-use crate::wait::{GivenUp, Pauses, timeout};
+use crate::wait::{GivenUp, Pauses, Woken, wait};
 
 /// The files that a message is being appended to.
 pub(super) struct Mailboxes<'a> {
@@ -521,15 +521,10 @@ impl Ours {
 /// Waits until the reader of a FIFO has taken something. An error if it does not, or if we are to stop.
 fn wait_for_reader(fifo: &File, context: &Context<'_>) -> io::Result<()> {
     let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
-    let mut descriptors =
-        [PollFd::new(fifo.as_fd(), PollFlags::POLLOUT), PollFd::new(context.signals.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut descriptors, timeout(deadline)) {
-        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-        Ok(_) | Err(Errno::EINTR) if context.signals.is_stopping() => {
-            Err(io::Error::other("asked to stop while its reader was waited for"))
-        }
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
+    match wait(fifo.as_fd(), PollFlags::POLLOUT, Some(context.signals), deadline)? {
+        _ if context.signals.stop_requested() => Err(io::Error::other("asked to stop while its reader was waited for")),
+        Woken::Nothing if Instant::now() >= deadline => Err(io::ErrorKind::TimedOut.into()),
+        Woken::Ready | Woken::Signal | Woken::Nothing => Ok(()),
     }
 }
 

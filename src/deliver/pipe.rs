@@ -26,7 +26,7 @@ use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply, Status};
-use crate::wait::{is_ready, timeout};
+use crate::wait::{timeout, wait};
 
 /// In which form a command gets the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,15 +249,7 @@ impl<'a> Link<'a> {
         if Instant::now() >= until {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the process that runs commands does not answer"));
         }
-        let mut descriptors =
-            [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.socket.as_fd(), events)];
-        match poll(&mut descriptors, timeout(until)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if is_ready(&descriptors[0]) {
-            self.signals.clear();
-        }
+        wait(self.socket.as_fd(), events, Some(self.signals), until)?;
         Ok(())
     }
 

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use crate::signals::Signals;
-use crate::wait::{PIPE_BUF, Pauses, is_ready, timeout};
+use crate::wait::{PIPE_BUF, Pauses, Woken, wait};
 
 /// A descriptor that lines are written to.
 pub(crate) struct Outlet {
@@ -177,18 +177,10 @@ fn wait_for_room(descriptor: BorrowedFd<'_>, until: Instant, signals: Option<&Si
         if signals.is_some_and(Signals::stop_requested) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "we are asked to stop"));
         }
-        let mut descriptors = vec![PollFd::new(descriptor, PollFlags::POLLOUT)];
-        descriptors.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut descriptors, timeout(until)) {
-            Ok(0) if Instant::now() >= until => return Err(nobody_reads()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if is_ready(&descriptors[0]) {
-            return Ok(());
-        }
-        if let Some(signals) = signals {
-            signals.clear();
+        match wait(descriptor, PollFlags::POLLOUT, signals, until)? {
+            Woken::Ready => return Ok(()),
+            Woken::Nothing if Instant::now() >= until => return Err(nobody_reads()),
+            Woken::Signal | Woken::Nothing => {}
         }
     }
 }

@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, send, setsockopt, shutdown, sockopt};
 use rustix::net::sockopt::set_tcp_quickack;
 
 use super::tls::{Acceptor, Tls, TlsParameters};
+use crate::files;
 use crate::signals::Signals;
-use crate::wait::{PIPE_BUF, is_ready, timeout};
+use crate::wait::{PIPE_BUF, Woken, wait};
 
 /// Buffered input and output of one connection.
 pub struct Connection<'s> {
@@ -55,8 +56,7 @@ impl<'s> Connection<'s> {
     /// Takes over standard input and output.
     pub fn standard_io() -> Self {
         let output = io::stdout();
-        let output_is_socket = nix::sys::stat::fstat(output.as_fd())
-            .is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK);
+        let output_is_socket = files::is_socket(output.as_fd());
         Self {
             input: io::stdin(),
             output,
@@ -335,43 +335,6 @@ fn would_block<T>(read: &io::Result<T>) -> bool {
 /// Whether trying again may succeed.
 pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// What ended a wait.
-pub(super) enum Woken {
-    /// The descriptor is ready.
-    Ready,
-    /// A signal has come and is noted. It is reported before input or room, if both are there.
-    Signal,
-    /// The time is over, or the wait was interrupted.
-    Nothing,
-}
-
-/// Waits once, for a descriptor, a signal, or the end of the time.
-pub(super) fn wait(
-    descriptor: BorrowedFd<'_>,
-    events: PollFlags,
-    signals: Option<&Signals>,
-    until: Instant,
-) -> nix::Result<Woken> {
-    let waiting = PollFd::new(descriptor, events);
-    let ready = match signals {
-        None => poll(&mut [waiting], timeout(until)),
-        Some(signals) => {
-            let mut both = [waiting, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            let ready = poll(&mut both, timeout(until));
-            if is_ready(&both[1]) {
-                signals.clear();
-                return Ok(Woken::Signal);
-            }
-            ready
-        }
-    };
-    match ready {
-        Ok(1..) => Ok(Woken::Ready),
-        Ok(_) | Err(Errno::EINTR) => Ok(Woken::Nothing),
-        Err(error) => Err(error),
-    }
 }
 
 /// The size of the input buffer: enough for several commands, or a small message.
