@@ -53,7 +53,7 @@ impl<'c> Policy<'c> {
     }
 
     /// The same policy, which also asks the servers that mail is passed on to.
-    pub fn with_upstreams(self, upstreams: &'c Upstreams<'c>) -> Self {
+    pub(crate) fn with_upstreams(self, upstreams: &'c Upstreams<'c>) -> Self {
         Self { upstreams: Some(upstreams), ..self }
     }
 

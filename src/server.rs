@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadlines::Deadlines;
 pub(crate) use deadlines::SCARCE;
-pub use opened::Opened;
+pub(crate) use opened::Opened;
 pub(crate) use opened::accounts;
 use recording::Recording;
 
@@ -35,23 +35,23 @@ use crate::transcript::{Entry, Header, Recorder, Ruled};
 
 /// What a session gets from the stages before it.
 #[derive(Clone, Copy)]
-pub struct Groundwork<'a> {
+pub(crate) struct Groundwork<'a> {
     /// What is to be done.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// Where events go.
-    pub log: &'a Log,
+    pub(crate) log: &'a Log,
     /// Where requests to stop arrive.
-    pub signals: &'a Signals,
+    pub(crate) signals: &'a Signals,
     /// What this process counts.
-    pub tally: &'a Tally,
+    pub(crate) tally: &'a Tally,
     /// Files for TLS, AUTH, and other servers.
-    pub opened: &'a Opened,
+    pub(crate) opened: &'a Opened,
     /// Where messages are reported, if `listen --json` wants that.
-    pub reporter: Option<&'a Reporter>,
+    pub(crate) reporter: Option<&'a Reporter>,
 }
 
 /// Serves one peer on standard input and output.
-pub struct Server<'a> {
+pub(crate) struct Server<'a> {
     config: &'a Config,
     log: &'a Log,
     signals: &'a Signals,
@@ -133,7 +133,7 @@ enum End {
 impl<'a> Server<'a> {
     /// Sends the greeting over this connection, unless `tls implicit` makes it wait for the handshake. The time for the
     /// first message runs from here.
-    pub fn greet(groundwork: Groundwork<'a>, connection: Connection<'a>) -> Self {
+    pub(crate) fn greet(groundwork: Groundwork<'a>, connection: Connection<'a>) -> Self {
         let Groundwork { config, log, signals, tally, opened, reporter } = groundwork;
         let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
@@ -169,17 +169,17 @@ impl<'a> Server<'a> {
     }
 
     /// From now on a message that `records` knows is not delivered again.
-    pub fn recognise(&mut self, records: &'a Records) {
+    pub(crate) fn recognise(&mut self, records: &'a Records) {
         self.records = Some(records);
     }
 
     /// Opens the file for large messages now, because a session in its sandbox could not.
-    pub fn open_spool_file(&mut self) {
+    pub(crate) fn open_spool_file(&mut self) {
         self.spool_file = Some(Rc::new(SpoolFile::open(self.config.spool_dir.as_ref())));
     }
 
     /// From now on the session is recorded; `header` is what is known of it so far.
-    pub fn record(&mut self, recorder: Recorder, header: &Header) {
+    pub(crate) fn record(&mut self, recorder: Recorder, header: &Header) {
         self.recording.begin(recorder, header);
         if self.config.tls() != TlsUse::Implicit {
             let greeting = reply::greeting(&self.config.domain, self.config.protocol);
@@ -188,13 +188,13 @@ impl<'a> Server<'a> {
     }
 
     /// When the peer's time is over if no message is accepted before.
-    pub fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.deadlines.message()
     }
 
     /// Talks until one side ends the session. `refusal` is the answer to the first command of a peer that the rules do
     /// not want; `runner` runs commands.
-    pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
+    pub(crate) fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
         let trace = Trace::new(self.log.wants(Flags::RULES) || self.recording.is_on());
         let upstreams = Upstreams::new(self.config, &self.opened.relay, self.log, self.signals);
         let mut policy =

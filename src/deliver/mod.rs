@@ -29,16 +29,16 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use brokers::Brokers;
+pub(crate) use brokers::Brokers;
 use once::Once;
 use pipe::Form;
-pub use pipe::Runner;
+pub(crate) use pipe::Runner;
 pub use print::letter_lines;
 use records::Place;
-pub use records::{Records, Repeated};
-pub use relay::{RelayFiles, Upstreams};
+pub(crate) use records::{Records, Repeated};
+pub(crate) use relay::{RelayFiles, Upstreams};
 use report::Report;
-pub use report::Reporter;
+pub(crate) use report::Reporter;
 
 use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Hop, Keep};
@@ -53,32 +53,37 @@ use crate::smtp::transaction::{Recipient, Transaction};
 use crate::smtp::{Delivery, Outcome};
 
 /// What a delivery needs besides the message.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// Limits, names and all other settings.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// Where events go.
-    pub log: &'a Log,
+    pub(crate) log: &'a Log,
     /// Where requests to stop arrive.
-    pub signals: &'a Signals,
+    pub(crate) signals: &'a Signals,
     /// What this process counts.
-    pub tally: &'a Tally,
+    pub(crate) tally: &'a Tally,
     /// When the connection has to be over.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
     /// What runs commands.
-    pub runner: &'a Runner<'a>,
+    pub(crate) runner: &'a Runner<'a>,
     /// Files and connections for publishing.
-    pub brokers: &'a Brokers,
+    pub(crate) brokers: &'a Brokers,
     /// The servers that messages are passed on to.
-    pub upstreams: &'a Upstreams<'a>,
+    pub(crate) upstreams: &'a Upstreams<'a>,
     /// Where messages are reported, if `listen --json` wants that.
-    pub reporter: Option<&'a Reporter>,
+    pub(crate) reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, if `exactly_once` wants to know.
-    pub records: Option<&'a Records>,
+    pub(crate) records: Option<&'a Records>,
 }
 
 /// Delivers the message to these recipients, who share one answer: to every destination, on stable storage or taken
 /// over by somebody who is responsible then, or to none.
-pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
+pub(crate) fn deliver(
+    context: &Context<'_>,
+    envelope: &Envelope<'_>,
+    group: &[Recipient],
+    spool: &mut Spool,
+) -> Outcome {
     if let Some(error) = spool.failure() {
         return Err(failure(error, "keeping a large message while it is received"));
     }
@@ -114,7 +119,7 @@ fn answered_before(once: &Once<'_>) -> Option<Reply> {
 /// Logs a finished delivery, one line for each recipient and destination. It is called after the peer has got its
 /// answer, `reply`, which must not wait for the log. A server that has taken the message over may have worded that
 /// reply. `repeated` are the deliveries that had been done before.
-pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply, repeated: &[Repeated]) {
+pub(crate) fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply, repeated: &[Repeated]) {
     let Transaction { reverse_path, size, .. } = &*delivery.transaction;
     for recipient in delivery.recipients() {
         let hop = recipient.destinations.hop().map(Hop::shown);

@@ -29,7 +29,7 @@ use crate::files::{self, Entry, make_folder, openat};
 use crate::hexadecimal;
 
 /// The table, as a session has it open.
-pub struct Records {
+pub(crate) struct Records {
     file: File,
     key: hmac::Key,
     /// How long a record counts.
@@ -78,19 +78,19 @@ pub(super) struct Stretch {
 
 /// A delivery that had been done before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repeated {
+pub(crate) struct Repeated {
     /// The recipients.
-    pub to: String,
+    pub(crate) to: String,
     /// The destination, as the log writes it.
-    pub action: String,
+    pub(crate) action: String,
     /// The message's identifier at that time.
-    pub first: String,
+    pub(crate) first: String,
 }
 
 impl Records {
     /// Opens the table in this folder; table and folder are made if they are missing. Records older than `days` do not
     /// count. It is an error if anybody but us or root could have written to them.
-    pub fn open(path: &Path, days: u64) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, days: u64) -> io::Result<Self> {
         let folder = match files::open_folder(path, OFlag::O_RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let entry = Entry::find(path.components().as_path())?;
@@ -205,12 +205,12 @@ impl Records {
     }
 
     /// Whether there are messages whose 250 the peer may not have read yet.
-    pub fn has_unconfirmed(&self) -> bool {
+    pub(crate) fn has_unconfirmed(&self) -> bool {
         !self.unconfirmed.borrow().is_empty()
     }
 
     /// The peer has shown that it has read all replies, so it will not send these messages again.
-    pub fn forget_confirmed(&self) {
+    pub(crate) fn forget_confirmed(&self) {
         for (tag, id) in self.unconfirmed.take() {
             // If this fails, the record is too old some days later.
             let _ = self.erase(tag, &id);
@@ -222,7 +222,7 @@ impl Records {
     }
 
     /// Takes the deliveries that were found to be done already.
-    pub fn take_repeated(&self) -> Vec<Repeated> {
+    pub(crate) fn take_repeated(&self) -> Vec<Repeated> {
         self.repeated.take()
     }
 

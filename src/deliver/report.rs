@@ -27,7 +27,7 @@ use crate::smtp::transaction::Recipient;
 use crate::untrusted::is_invisible;
 
 /// Where and how messages are reported.
-pub struct Reporter {
+pub(crate) struct Reporter {
     output: Outlet,
     /// The session that has locked this file may write. The file is empty, except after somebody began a line and did
     /// not end it.

@@ -10,7 +10,7 @@ use crate::unread::Unread;
 
 /// The files of the servers that rules pass mail on to.
 #[derive(Debug, Default)]
-pub struct RelayFiles {
+pub(crate) struct RelayFiles {
     /// The files for connections, one entry for each file of authorities that a URL names, and one for URLs that name
     /// none.
     files: Vec<(Option<PathBuf>, ClientFiles)>,
