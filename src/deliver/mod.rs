@@ -166,7 +166,7 @@ fn keep<'a>(
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool).map(|place| note(&place)),
             Keep::Eml(directory) => kept.files.add(directory, copy, spool).map(|place| note(&place)),
             Keep::Append(name) => kept.mailboxes.write_to_stream(name, copy, spool).map(|is_done| {
-                file = (!is_done).then_some(name);
+                file = (!is_done).then_some(name.as_str());
             }),
             Keep::Print(view) => kept.shown.show(*view, copy, spool),
             Keep::Discard => Ok(()),
@@ -181,23 +181,35 @@ fn keep<'a>(
     if let Some(panic) = panics::take_kept() {
         context.log.event(&Event::NotDecoded(envelope.id, &panic));
     }
+    append(context, envelope, for_files, &mut kept.mailboxes, spool, once).inspect_err(failed(context, APPEND))?;
+    Ok(kept)
+}
+
+/// Appends copies to the files of these names, which are locked from here on. Those that an earlier session delivered are
+/// left out.
+fn append(
+    context: &Context<'_>,
+    envelope: &Envelope<'_>,
+    mut copies: Vec<(&str, Copy<'_>)>,
+    mailboxes: &mut mbox::Mailboxes<'_>,
+    spool: &mut Spool,
+    once: &mut Once<'_>,
+) -> Result<(), Reply> {
     if context.records.is_some() {
         let mut missing = Vec::new();
-        for (name, shared) in for_files {
-            let found = find_places(name, &shared, envelope, &mut kept.mailboxes, once, spool);
-            let found = found.map_err(about(shared.of(envelope).recipients())).inspect_err(failed(context, APPEND))?;
+        for (name, shared) in copies {
+            let found = find_places(name, &shared, envelope, mailboxes, once, spool);
+            let found = found.map_err(about(shared.of(envelope).recipients()))?;
             missing.extend(found.map(|shared| (name, shared)));
         }
-        for_files = missing;
+        copies = missing;
         once.prepare();
     }
-    for (name, shared) in &for_files {
+    for (name, shared) in &copies {
         let copy = shared.of(envelope);
-        let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipients()));
-        appended.inspect_err(failed(context, APPEND))?;
+        mailboxes.append(name, copy, spool).map_err(about(copy.recipients()))?;
     }
-    kept.mailboxes.sync().inspect_err(failed(context, APPEND))?;
-    Ok(kept)
+    mailboxes.sync()
 }
 
 /// Looks into a mailbox, which this locks, for a copy that an earlier session delivered, and notes where the new copy
