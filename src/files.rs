@@ -249,6 +249,10 @@ pub(crate) fn is_others(metadata: &Metadata) -> bool {
     metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
 }
 
+pub(crate) fn is_socket(descriptor: impl AsFd) -> bool {
+    fstat(descriptor).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+}
+
 /// Whether a pipe or socket is our standard input or output, under any name such as /dev/stdout. In a session that is
 /// the connection to the peer.
 pub(crate) fn is_standard(metadata: &Metadata) -> bool {

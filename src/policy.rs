@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::accounts::Accounts;
 use crate::address::Mailbox;
-use crate::config::{Config, Denial, Destinations, Finding, Hop, Note, Place, Rules, Trace, Who};
+use crate::config::{Config, Denial, Destinations, Finding, Hop, MailPlace, Note, Rules, Trace, Who};
 use crate::deliver::Upstreams;
 use crate::files;
 use crate::peer::Peer;
@@ -53,7 +53,7 @@ impl<'c> Policy<'c> {
     }
 
     /// The same policy, which also asks the servers that mail is passed on to.
-    pub fn with_upstreams(self, upstreams: &'c Upstreams<'c>) -> Self {
+    pub(crate) fn with_upstreams(self, upstreams: &'c Upstreams<'c>) -> Self {
         Self { upstreams: Some(upstreams), ..self }
     }
 
@@ -193,7 +193,7 @@ impl<'c> Policy<'c> {
             return None;
         }
         let spool = self.config.spool_dir.clone().unwrap_or_else(files::temporary_folder);
-        let places = self.config.rules.needs().places().iter().map(Place::path);
+        let places = self.config.rules.needs().places().iter().map(MailPlace::path);
         places.chain([&*spool]).find_map(|path| {
             // A missing file will be made in its folder. If the folder is missing too, the delivery will fail and say
             // so.

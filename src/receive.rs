@@ -30,8 +30,8 @@ use crate::net::patience::Patience;
 use crate::net::proxy::{self, NotAHeader};
 use crate::panics;
 use crate::peer::{self, Address, Origin, Peer};
-use crate::sandbox::{self, Flaw};
-use crate::server::{Opened, Server};
+use crate::sandbox::{self, SandboxGap};
+use crate::server::{Groundwork, Opened, Server};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply};
 use crate::transcript::{Header, Recorder};
@@ -66,7 +66,8 @@ pub(crate) fn run(options: &Options, named: Option<Peer>) -> Exit {
     stop.exit
 }
 
-/// The story of a connection, stage by stage. Whatever cannot go on stops it with its last words.
+/// The story of a connection, stage by stage: all that comes before the greeting, then [`talk`]. Whatever cannot go on
+/// stops it with its last words.
 fn receive(
     options: &Options,
     named: Option<Peer>,
@@ -123,16 +124,24 @@ fn receive(
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    let records = OnceCell::new();
-    let mut server = Server::greet(&config, log, signals, tally, connection, opened);
-    if let Some(reporter) = reporter {
-        server.report_to(reporter);
-    }
-    log_who_we_are(&config, log);
+    talk(Groundwork { config: &config, log, signals, tally, opened, reporter }, connection, origin, proxy)
+}
+
+/// Greets the peer, and has the dialogue with it. What is needed for the dialogue is made ready while the peer reads the
+/// greeting and answers. `proxy` is the one that has named the peer.
+fn talk(
+    groundwork: Groundwork<'_>,
+    connection: Connection<'_>,
+    origin: Origin,
+    proxy: Option<IpAddr>,
+) -> Result<(), Stop> {
+    let Groundwork { config, log, signals, tally, .. } = groundwork;
+    let records;
+    let mut server = Server::greet(groundwork, connection);
+    log_who_we_are(config, log);
     if let Some(why) = config.metrics_file.as_ref().and_then(|file| tally.also_at(file)) {
         log.event(&Event::NotCounted(&why));
     }
-    // The greeting is out; while the peer reads it and answers, there is time to find out who it is.
     let (mut peer, name_servers) = peer_of(origin, log);
     // The process that runs commands stays outside the sandbox. What others can choose is read inside: the answers of
     // name servers, then the peer's input. Which commands can be run is decided before both.
@@ -144,29 +153,45 @@ fn receive(
     if config.sandbox.level != Level::Off {
         server.open_spool_file();
     }
-    let recorder = recorder(&config, log);
+    let recorder = recorder(config, log);
     if let Some(folder) = &config.exactly_once {
         match Records::open(folder, config.exactly_once_days) {
-            Ok(opened) => server.recognise(records.get_or_init(|| opened)),
+            Ok(opened) => {
+                records = opened;
+                server.recognise(&records);
+            }
             Err(error) => log.event(&Event::NotExactlyOnce(folder, &error)),
         }
     }
-    sandbox::enter(&config, name_servers.is_some(), log).map_err(unconfined)?;
-    let (mut refusal, was_looked_up) = (None, name_servers.is_some());
-    if let Some((address, servers)) = name_servers {
-        let patience = Patience { until: server.deadline(), signals: Some(signals) };
-        refusal = look_up(&config, log, address, &mut peer, &servers, patience);
-        sandbox::forbid_tcp(&config, log).map_err(unconfined)?;
-        runner.keep(&config.rules.commands_for(&peer));
-    }
+    let is_looked_up = name_servers.is_some();
+    let refusal = confine(groundwork, server.deadline(), &mut peer, name_servers, &mut runner)?;
     log.event(&Event::Connected(&peer));
     if let Some(recorder) = recorder {
         let (time, protocol) = (Timestamp::now().to_string(), config.protocol);
-        let is_nameless = was_looked_up && peer.hostname.is_none();
+        let is_nameless = is_looked_up && peer.hostname.is_none();
         server.record(recorder, &Header { time, protocol, proxy, peer: peer.clone(), is_nameless });
     }
     server.serve(&peer, refusal, &runner);
     Ok(())
+}
+
+/// Enters the sandbox, and asks in it for the peer's name if there is somebody to ask. Returns the refusal of a peer that
+/// has none, if the configuration wants one.
+fn confine(
+    groundwork: Groundwork<'_>,
+    deadline: Instant,
+    peer: &mut Peer,
+    name_servers: Option<(IpAddr, NameServers)>,
+    runner: &mut Runner<'_>,
+) -> Result<Option<Reply>, Stop> {
+    let Groundwork { config, log, signals, .. } = groundwork;
+    sandbox::enter(config, name_servers.is_some(), log).map_err(unconfined)?;
+    let Some((address, servers)) = name_servers else { return Ok(None) };
+    let patience = Patience { until: deadline, signals: Some(signals) };
+    let refusal = look_up(config, log, address, peer, &servers, patience);
+    sandbox::forbid_tcp(config, log).map_err(unconfined)?;
+    runner.keep(&config.rules.commands_for(peer));
+    Ok(refusal)
 }
 
 /// What records this session, if that is wanted and can be.
@@ -289,7 +314,7 @@ impl Known {
 
 /// Whether there is a peer who must not see what is meant for the administrator.
 pub(crate) fn stdin_is_a_connection() -> bool {
-    is_socket(std::io::stdin().as_fd())
+    files::is_socket(std::io::stdin().as_fd())
 }
 
 /// The super-server's entry has a mistake in its command line: the log hears of it, the peer that we cannot serve it.
@@ -369,7 +394,7 @@ fn cannot_report(log: &Log, error: &std::io::Error) -> Stop {
 }
 
 /// The sandbox is not what it should be, and the configuration requires that.
-fn unconfined(flaw: Flaw) -> Stop {
+fn unconfined(flaw: SandboxGap) -> Stop {
     Stop {
         reply: Some(reply::cannot_serve(format!("the configuration requires a sandbox: {flaw}"))),
         exit: Exit::OsErr,
@@ -468,7 +493,7 @@ fn take_stderr_off_the_connection() -> Stderr {
     };
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let is_peer =
-        is_socket(error.as_fd()) && (same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd()));
+        files::is_socket(error.as_fd()) && (same(error.as_fd(), input.as_fd()) || same(error.as_fd(), output.as_fd()));
     if !is_peer {
         return Stderr::Ours;
     }
@@ -476,10 +501,6 @@ fn take_stderr_off_the_connection() -> Stderr {
         let _ = nix::unistd::dup2_stderr(null);
     }
     Stderr::WasThePeer
-}
-
-fn is_socket(descriptor: BorrowedFd<'_>) -> bool {
-    fstat(descriptor).is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK)
 }
 
 /// Where it was and what it said.

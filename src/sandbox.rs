@@ -22,7 +22,7 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::config::{Config, Connections, Flags, Level, Place, TlsUse};
+use crate::config::{Config, Connections, Flags, Level, MailPlace, TlsUse};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
@@ -33,7 +33,7 @@ use crate::system_calls::{self, Sockets};
 /// Enters the sandbox that the configuration asks for. A session that still has to ask name servers can reach them,
 /// also over TCP, until [`forbid_tcp`]. If the sandbox is incomplete, that is logged; if the configuration requires it,
 /// it is an error, and no mail can be taken.
-pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Result<(), Flaw> {
+pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Result<(), SandboxGap> {
     if config.sandbox.level == Level::Off {
         return Ok(());
     }
@@ -45,24 +45,26 @@ pub(crate) fn enter(config: &Config, asks_name_servers: bool, log: &Log) -> Resu
         ports.push(DNS_PORT);
     }
     let restricted = restrict(&allowed(config), &ports);
-    tolerate(Flaw::of(restricted), config, log)?;
+    tolerate(SandboxGap::of(restricted), config, log)?;
     if asks_name_servers { Ok(()) } else { forbid_system_calls(config, log) }
 }
 
 /// Adds a second sandbox inside the first, for a session that has asked name servers: from now on only the TCP
 /// connections that deliveries need. What this kernel cannot enforce was logged by [`enter`].
-pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), Flaw> {
+pub(crate) fn forbid_tcp(config: &Config, log: &Log) -> Result<(), SandboxGap> {
     if config.sandbox.level == Level::Off {
         return Ok(());
     }
-    tolerate(restrict_tcp_to(&ports(config)).err().map(Flaw::from), config, log)?;
+    tolerate(restrict_tcp_to(&ports(config)).err().map(SandboxGap::from), config, log)?;
     forbid_system_calls(config, log)
 }
 
-fn forbid_system_calls(config: &Config, log: &Log) -> Result<(), Flaw> {
+fn forbid_system_calls(config: &Config, log: &Log) -> Result<(), SandboxGap> {
     match config.sandbox.level {
         Level::Off | Level::On => Ok(()),
-        Level::Strict => tolerate(system_calls::forbid_others(sockets(config)).err().map(Flaw::from), config, log),
+        Level::Strict => {
+            tolerate(system_calls::forbid_others(sockets(config)).err().map(SandboxGap::from), config, log)
+        }
     }
 }
 
@@ -81,7 +83,7 @@ fn sockets(config: &Config) -> Sockets {
     Sockets { tcp: !ports.is_empty(), names: has_names, local: has_sockets }
 }
 
-fn tolerate(flaw: Option<Flaw>, config: &Config, log: &Log) -> Result<(), Flaw> {
+fn tolerate(flaw: Option<SandboxGap>, config: &Config, log: &Log) -> Result<(), SandboxGap> {
     match flaw {
         None => Ok(()),
         Some(flaw) if config.sandbox.is_required => Err(flaw),
@@ -170,10 +172,10 @@ pub(crate) fn shortcomings(config: &Config) -> Vec<String> {
     let (allowed, is_strict) = (allowed(config), config.sandbox.level == Level::Strict);
     // The ports of brokers are left out: whether the system enforces the sandbox does not depend on them.
     let trial = || {
-        let mut said: Vec<_> = Flaw::of(restrict(&allowed, &[])).iter().map(Flaw::to_string).collect();
+        let mut said: Vec<_> = SandboxGap::of(restrict(&allowed, &[])).iter().map(SandboxGap::to_string).collect();
         if is_strict {
             said.extend(
-                system_calls::forbid_others(Sockets::default()).err().map(|error| Flaw::from(error).to_string()),
+                system_calls::forbid_others(Sockets::default()).err().map(|error| SandboxGap::from(error).to_string()),
             );
         }
         if said.is_empty() {
@@ -207,7 +209,7 @@ fn what_gets_through(is_strict: bool) -> Vec<String> {
 
 /// What a sandbox lacks.
 #[derive(Debug)]
-pub(crate) enum Flaw {
+pub(crate) enum SandboxGap {
     /// There is no sandbox, for this reason.
     Total(String),
     /// There is a sandbox but no list of system calls, for this reason.
@@ -216,7 +218,7 @@ pub(crate) enum Flaw {
     Partial(Vec<&'static str>),
 }
 
-impl Flaw {
+impl SandboxGap {
     fn of(restricted: Result<RestrictionStatus, RulesetError>) -> Option<Self> {
         let status = match restricted {
             Ok(status) => status,
@@ -224,9 +226,9 @@ impl Flaw {
         };
         match (status.ruleset, status.landlock) {
             (RulesetStatus::FullyEnforced, _) => None,
-            (_, LandlockStatus::NotEnabled) => {
-                Some(Flaw::Total("Landlock is not among the kernel's security modules (lsm= at its start)".to_owned()))
-            }
+            (_, LandlockStatus::NotEnabled) => Some(SandboxGap::Total(
+                "Landlock is not among the kernel's security modules (lsm= at its start)".to_owned(),
+            )),
             (_, LandlockStatus::NotImplemented) => {
                 let why = if is_filtered() {
                     "Landlock cannot be used: a seccomp filter keeps it from us, that of a container or of a unit, or this \
@@ -234,11 +236,11 @@ impl Flaw {
                 } else {
                     "this kernel has no Landlock"
                 };
-                Some(Flaw::Total(why.to_owned()))
+                Some(SandboxGap::Total(why.to_owned()))
             }
             (_, LandlockStatus::Available { effective_abi, .. }) => {
                 let unknown = SINCE.iter().filter(|(abi, _)| effective_abi < *abi);
-                Some(Flaw::Partial(unknown.map(|(_, what)| *what).collect()))
+                Some(SandboxGap::Partial(unknown.map(|(_, what)| *what).collect()))
             }
         }
     }
@@ -246,8 +248,8 @@ impl Flaw {
     /// Whether the sandbox, or the list of system calls, is missing altogether.
     fn is_total(&self) -> bool {
         match self {
-            Flaw::Total(_) | Flaw::NoList(_) => true,
-            Flaw::Partial(_) => false,
+            SandboxGap::Total(_) | SandboxGap::NoList(_) => true,
+            SandboxGap::Partial(_) => false,
         }
     }
 }
@@ -258,24 +260,24 @@ fn is_filtered() -> bool {
     status.lines().any(|line| line.split_ascii_whitespace().eq(["Seccomp:", "2"]))
 }
 
-impl From<RulesetError> for Flaw {
+impl From<RulesetError> for SandboxGap {
     fn from(error: RulesetError) -> Self {
-        Flaw::Total(error.to_string())
+        SandboxGap::Total(error.to_string())
     }
 }
 
-impl From<seccompiler::Error> for Flaw {
+impl From<seccompiler::Error> for SandboxGap {
     fn from(error: seccompiler::Error) -> Self {
-        Flaw::NoList(error.to_string())
+        SandboxGap::NoList(error.to_string())
     }
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for SandboxGap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Flaw::Total(why) => write!(f, "no sandbox: {why}"),
-            Flaw::NoList(why) => write!(f, "the sandbox is not strict: {why}"),
-            Flaw::Partial(unknown) => {
+            SandboxGap::Total(why) => write!(f, "no sandbox: {why}"),
+            SandboxGap::NoList(why) => write!(f, "the sandbox is not strict: {why}"),
+            SandboxGap::Partial(unknown) => {
                 write!(f, "the sandbox is not whole: this kernel's Landlock cannot forbid {}", unknown.join(", "))
             }
         }
@@ -365,12 +367,14 @@ fn allowed(config: &Config) -> Vec<Allowed> {
     allowed
 }
 
-fn of_place(place: &Place) -> Allowed {
+fn of_place(place: &MailPlace) -> Allowed {
     match place {
-        Place::Mailbox(file) => of_mailbox(file),
-        Place::Maildir(directory) => of_maildir(directory),
-        Place::Below(folder) if folder.as_os_str().is_empty() => Allowed::folder(Path::new("."), What::DeliverAnywhere),
-        Place::Below(folder) => Allowed::folder(folder, What::DeliverAnywhere),
+        MailPlace::Mailbox(file) => of_mailbox(file),
+        MailPlace::Maildir(directory) => of_maildir(directory),
+        MailPlace::Below(folder) if folder.as_os_str().is_empty() => {
+            Allowed::folder(Path::new("."), What::DeliverAnywhere)
+        }
+        MailPlace::Below(folder) => Allowed::folder(folder, What::DeliverAnywhere),
     }
 }
 
@@ -636,7 +640,7 @@ mod tests {
     fn a_maildir_can_be_made_and_delivered_to() {
         let folder = tempfile::tempdir().unwrap();
         let maildir = folder.path().join("maildir");
-        restrict(&[of_place(&Place::Maildir(maildir.clone()))], &[]).unwrap();
+        restrict(&[of_place(&MailPlace::Maildir(maildir.clone()))], &[]).unwrap();
         for name in ["", "tmp", "new", "cur"] {
             fs::create_dir(maildir.join(name)).unwrap();
         }

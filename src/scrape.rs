@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use crate::cli::Options;
 use crate::config;
 use crate::exit::Exit;
-use crate::metrics::{Counts, Flaw, Record, exposition};
+use crate::metrics::{Counts, NoCounts, Record, exposition};
 
 /// Prints the counts in this file, or in the one that the configuration names. The latter may be missing: then nothing
 /// has been counted yet.
@@ -46,7 +46,7 @@ fn named(options: &Options) -> anyhow::Result<PathBuf> {
 
 fn counts(file: &Path, may_be_missing: bool) -> io::Result<Counts> {
     match Record::to_read(file).map(|record| record.read()) {
-        Ok(Err(Flaw::Empty)) => Ok(Counts::default()),
+        Ok(Err(NoCounts::Empty)) => Ok(Counts::default()),
         Ok(read) => Ok(read?),
         Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => Ok(Counts::default()),
         Err(error) => Err(error),

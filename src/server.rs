@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadlines::Deadlines;
 pub(crate) use deadlines::SCARCE;
-pub use opened::Opened;
+pub(crate) use opened::Opened;
 pub(crate) use opened::accounts;
 use recording::Recording;
 
@@ -33,13 +33,29 @@ use crate::smtp::session::Session;
 use crate::smtp::{Answer, Delivery, Heard, Question, Step, Turn};
 use crate::transcript::{Entry, Header, Recorder, Ruled};
 
+/// What a session gets from the stages before it.
+#[derive(Clone, Copy)]
+pub(crate) struct Groundwork<'a> {
+    /// What is to be done.
+    pub(crate) config: &'a Config,
+    /// Where events go.
+    pub(crate) log: &'a Log,
+    /// Where requests to stop arrive.
+    pub(crate) signals: &'a Signals,
+    /// What this process counts.
+    pub(crate) tally: &'a Tally,
+    /// Files for TLS, AUTH, and other servers.
+    pub(crate) opened: &'a Opened,
+    /// Where messages are reported, if `listen --json` wants that.
+    pub(crate) reporter: Option<&'a Reporter>,
+}
+
 /// Serves one peer on standard input and output.
-pub struct Server<'a> {
+pub(crate) struct Server<'a> {
     config: &'a Config,
     log: &'a Log,
     signals: &'a Signals,
     tally: &'a Tally,
-    /// Where messages are reported, if `listen --json` wants that.
     reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, so that one that comes again is recognised (`exactly_once`).
     records: Option<&'a Records>,
@@ -52,10 +68,7 @@ pub struct Server<'a> {
     deadlines: Deadlines<'a>,
     messages: u32,
     refusals: Refusals,
-    /// The identifier of the message whose recipients are being answered.
-    id: Option<String>,
-    /// A delivery that the log has not heard of yet, with the message's identifier.
-    delivered: Option<(String, Delivery)>,
+    mail_data: MailData,
     /// The last message that was delivered, until the peer's next input shows that the 250 has arrived: its identifier
     /// and deliveries.
     unconfirmed: Option<(String, Vec<Delivery>)>,
@@ -63,12 +76,32 @@ pub struct Server<'a> {
     text: Vec<u8>,
     /// The file for messages that are too large for memory.
     spool_file: Option<Rc<SpoolFile>>,
-    /// The message that is coming in or being delivered.
-    spool: Option<Spool>,
-    /// The same message cut into lines for the log, if flag `l` wants that.
+    /// The mail data cut into lines for the log, if flag `l` wants that.
     letter: Lines,
     /// The transcript of this session, if there is one.
     recording: Recording<'a>,
+}
+
+/// The mail data of the current transaction (RFC 5321, 4.1.1.4).
+#[derive(Default)]
+enum MailData {
+    /// None has come.
+    #[default]
+    None,
+    /// It is coming, or it is complete and refused as a whole.
+    Coming(Spool),
+    /// It is complete and being delivered, while its recipients are answered.
+    Processing(Message),
+}
+
+/// A message that is being delivered.
+struct Message {
+    id: String,
+    spool: Spool,
+    /// Whether any recipient has it.
+    is_delivered: bool,
+    /// A delivery that the log has not heard of yet.
+    unlogged: Option<Delivery>,
 }
 
 /// What a step may need besides the session: the peer, what runs commands, and the servers that mail is passed on to.
@@ -100,14 +133,8 @@ enum End {
 impl<'a> Server<'a> {
     /// Sends the greeting over this connection, unless `tls implicit` makes it wait for the handshake. The time for the
     /// first message runs from here.
-    pub fn greet(
-        config: &'a Config,
-        log: &'a Log,
-        signals: &'a Signals,
-        tally: &'a Tally,
-        connection: Connection<'a>,
-        opened: &'a Opened,
-    ) -> Self {
+    pub(crate) fn greet(groundwork: Groundwork<'a>, connection: Connection<'a>) -> Self {
+        let Groundwork { config, log, signals, tally, opened, reporter } = groundwork;
         let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
             connection.send_at_once();
@@ -117,7 +144,7 @@ impl<'a> Server<'a> {
             log,
             signals,
             tally,
-            reporter: None,
+            reporter,
             records: None,
             next_input_confirms: false,
             connection,
@@ -126,12 +153,10 @@ impl<'a> Server<'a> {
             deadlines,
             messages: 0,
             refusals: Refusals::default(),
-            id: None,
-            delivered: None,
+            mail_data: MailData::None,
             unconfirmed: None,
             text: Vec::new(),
             spool_file: None,
-            spool: None,
             letter: Lines::default(),
             recording: Recording::none(log),
         };
@@ -143,23 +168,18 @@ impl<'a> Server<'a> {
         server
     }
 
-    /// From now on messages are reported to `reporter`.
-    pub fn report_to(&mut self, reporter: &'a Reporter) {
-        self.reporter = Some(reporter);
-    }
-
     /// From now on a message that `records` knows is not delivered again.
-    pub fn recognise(&mut self, records: &'a Records) {
+    pub(crate) fn recognise(&mut self, records: &'a Records) {
         self.records = Some(records);
     }
 
     /// Opens the file for large messages now, because a session in its sandbox could not.
-    pub fn open_spool_file(&mut self) {
+    pub(crate) fn open_spool_file(&mut self) {
         self.spool_file = Some(Rc::new(SpoolFile::open(self.config.spool_dir.as_ref())));
     }
 
     /// From now on the session is recorded; `header` is what is known of it so far.
-    pub fn record(&mut self, recorder: Recorder, header: &Header) {
+    pub(crate) fn record(&mut self, recorder: Recorder, header: &Header) {
         self.recording.begin(recorder, header);
         if self.config.tls() != TlsUse::Implicit {
             let greeting = reply::greeting(&self.config.domain, self.config.protocol);
@@ -168,13 +188,13 @@ impl<'a> Server<'a> {
     }
 
     /// When the peer's time is over if no message is accepted before.
-    pub fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.deadlines.message()
     }
 
     /// Talks until one side ends the session. `refusal` is the answer to the first command of a peer that the rules do
     /// not want; `runner` runs commands.
-    pub fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
+    pub(crate) fn serve(&mut self, peer: &Peer, refusal: Option<Reply>, runner: &Runner<'_>) {
         let trace = Trace::new(self.log.wants(Flags::RULES) || self.recording.is_on());
         let upstreams = Upstreams::new(self.config, &self.opened.relay, self.log, self.signals);
         let mut policy =
@@ -326,9 +346,14 @@ impl<'a> Server<'a> {
                 self.log.event(&Event::UnofferedParameters(words));
             }
             Heard::Text => {
-                let spool =
-                    self.spool.get_or_insert_with(|| new_spool(self.config, self.records, &mut self.spool_file));
+                let mut spool = match std::mem::take(&mut self.mail_data) {
+                    MailData::Coming(spool) => spool,
+                    MailData::None | MailData::Processing(_) => {
+                        new_spool(self.config, self.records, &mut self.spool_file)
+                    }
+                };
                 spool.push(&self.text);
+                self.mail_data = MailData::Coming(spool);
                 // Text that is thrown away because the message is too large already earns no further time.
                 self.deadlines.text_came(self.text.len());
                 if self.log.wants(Flags::LETTERS) {
@@ -350,11 +375,18 @@ impl<'a> Server<'a> {
     #[inline(never)]
     fn deliver<'s>(&mut self, session: &mut Session<'s>, delivery: Delivery, outside: Outside<'_>) -> Step {
         let Outside { peer, runner, upstreams } = outside;
-        let id = self.id.take().unwrap_or_else(|| self.new_id());
+        let mut message = match std::mem::take(&mut self.mail_data) {
+            MailData::Processing(message) => message,
+            MailData::Coming(spool) => self.new_message(spool),
+            MailData::None => {
+                let spool = new_spool(self.config, self.records, &mut self.spool_file);
+                self.new_message(spool)
+            }
+        };
         let tls = self.tls.as_ref();
         let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
         let received_at = SystemTime::now();
-        let envelope = Envelope { id: &id, domain, peer, received_at, transaction, tls, user };
+        let envelope = Envelope { id: &message.id, domain, peer, received_at, transaction, tls, user };
         let Self { config, log, signals, tally, reporter, records, opened, .. } = *self;
         let context = Context {
             config,
@@ -369,29 +401,29 @@ impl<'a> Server<'a> {
             records,
         };
         upstreams.set_deadline(context.deadline);
-        let spool = self.spool.get_or_insert_with(|| new_spool(self.config, self.records, &mut self.spool_file));
         let began = Instant::now();
-        let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), spool);
+        let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), &mut message.spool);
         self.deadlines.not_idle();
         tally.observe(Family::DeliveryTime, began);
         let is_delivered = outcome.is_ok();
-        self.recording.with(|recorder| recorder.delivered(&outcome, &id));
-        let step = session.delivered(outcome, &id);
+        self.recording.with(|recorder| recorder.delivered(&outcome, &message.id));
+        let step = session.delivered(outcome, &message.id);
         if is_delivered {
             self.deadlines.message_accepted();
             match &mut self.unconfirmed {
-                Some((message, deliveries)) if *message == id => deliveries.push(delivery.clone()),
+                Some((_, deliveries)) if message.is_delivered => deliveries.push(delivery.clone()),
                 unconfirmed => {
                     self.messages += 1;
                     tally.count(const { Family::Messages.with("accepted") });
                     tally.add(Family::AcceptedOctets.counter(), delivery.transaction.size);
-                    *unconfirmed = Some((id.clone(), vec![delivery.clone()]));
+                    *unconfirmed = Some((message.id.clone(), vec![delivery.clone()]));
                 }
             }
             count_deliveries(tally, &delivery);
-            self.delivered = Some((id.clone(), delivery));
+            message.is_delivered = true;
+            message.unlogged = Some(delivery);
         }
-        self.id = Some(id);
+        self.mail_data = MailData::Processing(message);
         step
     }
 
@@ -462,8 +494,8 @@ impl<'a> Server<'a> {
     /// log, which may take time.
     fn answer(&mut self, reply: &Reply, session: &Session<'_>) -> std::io::Result<()> {
         let enhanced = session.is_extended();
-        let sent = match self.delivered.take() {
-            Some((id, delivery)) => {
+        let (sent, mail_data) = match std::mem::take(&mut self.mail_data) {
+            MailData::Processing(Message { id, spool, is_delivered, unlogged: Some(delivery) }) => {
                 self.recording.with(|recorder| recorder.reply(reply, enhanced));
                 reply.encode(enhanced, self.connection.replies());
                 self.look_for_input_ahead();
@@ -471,25 +503,26 @@ impl<'a> Server<'a> {
                 let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
                 deliver::log_delivery(self.log, &id, &delivery, reply, &repeated);
                 self.log.event(&Event::Reply(reply));
-                sent
+                (sent, MailData::Processing(Message { id, spool, is_delivered, unlogged: None }))
             }
-            None => {
+            mail_data => {
                 self.send(reply, enhanced);
                 // This is not the answer to a message.
-                if self.spool.is_none() || session.has_text() {
+                if matches!(mail_data, MailData::None) || session.has_text() {
+                    self.mail_data = mail_data;
                     let may_wait = self.connection.replies().len() < MAX_QUEUED_REPLIES;
                     return if may_wait { Ok(()) } else { self.flush() };
                 }
-                self.flush()
+                (self.flush(), mail_data)
             }
         };
+        let is_processed = matches!(mail_data, MailData::Processing(_));
+        self.mail_data = mail_data;
         if !session.is_answering() {
             self.count_refused_message(reply);
             self.give_up_text();
             // If this session is killed later, what happened until here has been counted.
-            if self.id.take().is_some()
-                && let Some(why) = self.tally.hand_over()
-            {
+            if is_processed && let Some(why) = self.tally.hand_over() {
                 self.log.event(&Event::NotCounted(&why));
             }
         }
@@ -508,14 +541,18 @@ impl<'a> Server<'a> {
 
     /// Frees the text of a message that is answered, or that the peer gave up between its chunks.
     fn give_up_text(&mut self) {
-        self.spool = None;
+        self.mail_data = MailData::None;
         log_letter(self.log, &mut self.letter, &[], true);
     }
 
     /// Counts a refused message: text of one has come, nobody has it, and this last reply about it says no.
     fn count_refused_message(&self, last_word: &Reply) {
-        let has_been_delivered = self.unconfirmed.as_ref().is_some_and(|(id, _)| self.id.as_ref() == Some(id));
-        if self.spool.is_some() && last_word.is_negative() && !has_been_delivered {
+        let nobody_has_it = match &self.mail_data {
+            MailData::None => false,
+            MailData::Coming(_) => true,
+            MailData::Processing(message) => !message.is_delivered,
+        };
+        if nobody_has_it && last_word.is_negative() {
             self.tally.count(match last_word.is_permanent() {
                 true => const { Family::Messages.with("refused") },
                 false => const { Family::Messages.with("deferred") },
@@ -534,10 +571,12 @@ impl<'a> Server<'a> {
         findings
     }
 
-    /// A message identifier that is unique on this machine: the time, this process, and a count.
-    fn new_id(&self) -> String {
+    /// The message has an identifier that is unique on this machine: the time, this process, and a count.
+    fn new_message(&self, spool: Spool) -> Message {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        format!("{:x}.{:05x}.{:x}.{:x}", now.as_secs(), now.subsec_micros(), std::process::id(), self.messages)
+        let (seconds, micros, process) = (now.as_secs(), now.subsec_micros(), std::process::id());
+        let id = format!("{seconds:x}.{micros:05x}.{process:x}.{:x}", self.messages);
+        Message { id, spool, is_delivered: false, unlogged: None }
     }
 }
 
@@ -545,16 +584,16 @@ fn broken(error: &std::io::Error) -> End {
     End::PeerGone(format!("the connection broke: {error}"))
 }
 
-fn count_deliveries(tally: &Tally, delivery: &Delivery) {
-    for recipient in delivery.recipients() {
-        recipient.destinations.names().for_each(|action| tally.count(Family::Deliveries.with_any(action)));
-    }
-}
-
 fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<SpoolFile>>) -> Spool {
     let file = file.get_or_insert_with(|| Rc::new(SpoolFile::open(config.spool_dir.as_ref())));
     let spool = Spool::new(Rc::clone(file));
     if records.is_some() { spool.with_hash() } else { spool }
+}
+
+fn count_deliveries(tally: &Tally, delivery: &Delivery) {
+    for recipient in delivery.recipients() {
+        recipient.destinations.names().for_each(|action| tally.count(Family::Deliveries.with_any(action)));
+    }
 }
 
 /// Logs the lines that end in this piece of a message, and at the message's end the rest as well.

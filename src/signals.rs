@@ -20,7 +20,7 @@ use signal_hook::flag;
 
 /// The signals of this process; its descriptor is ready when one has arrived.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     waiting: SignalFd,
     stop: Arc<AtomicBool>,
     /// Set by SIGHUP. It is the same flag as `stop`, except in a daemon.
@@ -32,7 +32,7 @@ pub struct Signals {
 
 impl Signals {
     /// Takes the signals over for the rest of this process; dropping the value does not undo that.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let signals = SigSet::from_iter(SIGNALS);
         signals.thread_block().context("blocking signals")?;
         let waiting = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
@@ -42,12 +42,12 @@ impl Signals {
     }
 
     /// The same for a daemon, where SIGHUP asks for a reload.
-    pub fn of_a_daemon() -> anyhow::Result<Self> {
+    pub(crate) fn of_a_daemon() -> anyhow::Result<Self> {
         Ok(Self { hangup: Arc::default(), ..Self::new()? })
     }
 
     /// Notes the signals that have arrived, so that the descriptor becomes ready again only for new ones.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         while let Ok(Some(signal)) = self.waiting.read_signal() {
             let is_about = |about: &&(Signal, _)| about.0 as u32 == signal.ssi_signo;
             if let Some((_, flag)) = self.flags().iter().find(is_about) {
@@ -67,35 +67,35 @@ impl Signals {
     }
 
     /// Forgets a request to stop, so that a second one can be noticed.
-    pub fn forget_stop(&self) {
+    pub(crate) fn forget_stop(&self) {
         self.stop.store(false, Ordering::Relaxed);
     }
 
     /// Whether we had been asked to stop at the last [`Signals::clear`].
-    pub fn stop_requested(&self) -> bool {
+    pub(crate) fn stop_requested(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
     /// Whether we have been asked to stop by now; this notes the signals that have arrived.
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.clear();
         self.stop_requested()
     }
 
     /// Whether a reload was requested until the last [`Signals::clear`]; asking resets this.
-    pub fn take_reload(&self) -> bool {
+    pub(crate) fn take_reload(&self) -> bool {
         // If SIGHUP means to stop, it must not be taken as a reload and then be forgotten.
         !Arc::ptr_eq(&self.hangup, &self.stop) && self.hangup.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the numbers were requested until the last [`Signals::clear`]; asking resets this.
-    pub fn take_report(&self) -> bool {
+    pub(crate) fn take_report(&self) -> bool {
         self.report.swap(false, Ordering::Relaxed)
     }
 
     /// Starts a child with the default handling of signals. For that moment they are not blocked here, so the end of
     /// another child may go unnoticed: look after children before waiting for signals, not only afterwards.
-    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         if !self.has_handlers.get() {
             self.install_handlers()?;
         }

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use mailrecv::address::{Mailbox, ReversePath};
-use mailrecv::config::{self, Config, Destinations, Diagnostic, Place, Severity, Trace, Unusable, Who};
+use mailrecv::config::{self, Config, Destinations, Diagnostic, MailPlace, Severity, Trace, Unusable, Who};
 use mailrecv::peer::Peer;
 
 /// Loads the configuration and uses it.
@@ -178,10 +178,11 @@ fn are_within_reach(config: &Config, peer: &Peer, destinations: &Destinations) -
         let (name, operand) = action.split_once(' ').unwrap_or((&action, ""));
         let path =
             Path::new(operand.strip_prefix('\'').and_then(|operand| operand.strip_suffix('\'')).unwrap_or_default());
-        let is_below_a_place = || places.iter().any(|place| matches!(place, Place::Below(at) if is_below(path, at)));
+        let is_below_a_place =
+            || places.iter().any(|place| matches!(place, MailPlace::Below(at) if is_below(path, at)));
         match name {
-            "append" => places.contains(&Place::Mailbox(path.to_owned())) || is_below_a_place(),
-            "maildir" | "eml" => places.contains(&Place::Maildir(path.to_owned())) || is_below_a_place(),
+            "append" => places.contains(&MailPlace::Mailbox(path.to_owned())) || is_below_a_place(),
+            "maildir" | "eml" => places.contains(&MailPlace::Maildir(path.to_owned())) || is_below_a_place(),
             "pipe" | "pipe_raw" => {
                 let is_this = |command: &&str| action == format!("{name} '{command}'");
                 let for_any_name = config.rules.commands_for_any_name(peer.address.ip().expect("it has one"));

@@ -14,7 +14,7 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line, RuleLine};
 use super::lexer;
 use super::pattern::Position;
-use super::relay_url::{Hop, HopTls, Place};
+use super::relay_url::{Hop, HopAddress, HopTls};
 use super::settings::{Config, Setting};
 use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
 use crate::net::patience::Patience;
@@ -167,9 +167,9 @@ impl Config {
     /// The user to log in as at this server: that of its URL, or `relay_user`; `None` if we do not log in. Nobody logs
     /// in at a Unix socket.
     pub(crate) fn user_at<'h>(&'h self, hop: &'h Hop) -> Option<&'h str> {
-        match &hop.place {
-            Place::Tcp(_) => hop.user.as_deref().or(self.relay_user.as_deref()),
-            Place::Unix(_) => None,
+        match &hop.address {
+            HopAddress::Tcp(_) => hop.user.as_deref().or(self.relay_user.as_deref()),
+            HopAddress::Unix(_) => None,
         }
     }
 
@@ -204,7 +204,7 @@ impl Config {
             }
             connections.has_names |= endpoint.has_name();
         }
-        connections.has_sockets = self.hops().iter().any(|hop| matches!(hop.place, Place::Unix(_)));
+        connections.has_sockets = self.hops().iter().any(|hop| matches!(hop.address, HopAddress::Unix(_)));
         connections
     }
 
@@ -214,9 +214,9 @@ impl Config {
         let brokers = self.rules.needs().brokers();
         let hpfeeds = self.hpfeeds_broker.iter().filter(|_| brokers.contains(&Broker::Hpfeeds));
         let amqp = self.amqp_urls.iter().filter(|_| brokers.contains(&Broker::Amqp));
-        let hops = self.hops().iter().filter_map(|hop| match &hop.place {
-            Place::Tcp(endpoint) => Some((endpoint, self.is_verified(hop) && hop.ca_file.is_none())),
-            Place::Unix(_) => None,
+        let hops = self.hops().iter().filter_map(|hop| match &hop.address {
+            HopAddress::Tcp(endpoint) => Some((endpoint, self.is_verified(hop) && hop.ca_file.is_none())),
+            HopAddress::Unix(_) => None,
         });
         let brokers = hpfeeds.map(|broker| (broker, self.hpfeeds_tls));
         brokers.chain(amqp.map(|url| (&url.endpoint, url.uses_tls))).chain(hops)
@@ -307,7 +307,7 @@ impl Config {
                     Setting::amqp_urls(urls) => urls.iter().any(|url| url.endpoint == *endpoint),
                     _ => false,
                 });
-                let is_there = |hop: &Hop| hop.place == Place::Tcp(endpoint.clone());
+                let is_there = |hop: &Hop| hop.address == HopAddress::Tcp(endpoint.clone());
                 let relaying = || lines.relaying.iter().find(|(hop, _)| is_there(hop)).map(|(_, line)| line);
                 found.extend(
                     line.or_else(relaying).map(|line| line.warn(format!("{why:#}: mail for it would be deferred"))),

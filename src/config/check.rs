@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::action::Action;
 use super::diagnostic::{Diagnostic, Severity};
+use super::exact::Addressee;
 use super::lexer::{self, Prepared};
 use super::lines::Lines;
 use super::ordered::{Effect, Matcher, OrderedRule};
@@ -416,7 +417,7 @@ impl OrderedRule {
                 (address.to_owned(), domain.eq_ignore_ascii_case(own_domain).then_some(local_part))
             }
         };
-        self.fits(&full, local_part, "copy", &mut Trace::default()).unwrap_or(false)
+        self.fits(Addressee { full: &full, local_part }, "copy", &mut Trace::default()).unwrap_or(false)
     }
 
     /// Whether two rules certainly have a recipient in common.

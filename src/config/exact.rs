@@ -167,8 +167,33 @@ pub(super) fn hash(address: &[u8]) -> u32 {
     hasher.write_u64(fold(last));
     hasher.finish() as u32
 }
-/// Whether an address of a rule is this one; `local_part` is that of one at our own domain, where a rule may leave the
-/// domain out.
-pub(super) fn is_same_address(of_rule: &str, full: &str, local_part: Option<&str>) -> bool {
-    of_rule.eq_ignore_ascii_case(full) || local_part.is_some_and(|local_part| of_rule.eq_ignore_ascii_case(local_part))
+/// An address that rules are asked about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addressee<'a> {
+    /// The address with its domain, without quoting.
+    pub(super) full: &'a str,
+    /// The local part of one at our own domain, where a rule may leave the domain out.
+    pub(super) local_part: Option<&'a str>,
+}
+
+impl<'a> Addressee<'a> {
+    /// This full address, which is at our own domain or not.
+    pub(super) fn of(full: &'a str, is_ours: bool) -> Self {
+        let local_part = full.rsplit_once('@').filter(|_| is_ours).map(|(local_part, _)| local_part);
+        // The local part of `"a@b"@our.domain` must not match a rule for `a@b`.
+        Self { full, local_part: local_part.filter(|local_part| !local_part.contains('@')) }
+    }
+
+    /// `user@domain` for `user+extension@domain`.
+    pub(super) fn without_extension(self) -> Option<String> {
+        let (local_part, domain) = self.full.rsplit_once('@')?;
+        let (user, _) = local_part.split_once('+').filter(|(user, _)| !user.is_empty())?;
+        Some(format!("{user}@{domain}"))
+    }
+
+    /// Whether an address of a rule is this one.
+    pub(super) fn is(self, of_rule: &str) -> bool {
+        of_rule.eq_ignore_ascii_case(self.full)
+            || self.local_part.is_some_and(|local_part| of_rule.eq_ignore_ascii_case(local_part))
+    }
 }

@@ -28,7 +28,7 @@ pub struct Needs {
 /// Where mail may be written, as far as the lines so far say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    places: Vec<Place>,
+    places: Vec<MailPlace>,
     /// The deepest a path may be, once there were too many places.
     max_depth: Option<usize>,
     /// A folder, up to its `/`, that is a place with all that is below it: most rules are about the same as the rule
@@ -38,7 +38,7 @@ pub(super) struct Written {
 
 /// A place that mail is written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum MailPlace {
     /// A file that is appended to, or made.
     Mailbox(PathBuf),
     /// A maildir, or another folder for files of messages, which is made if it is missing.
@@ -49,7 +49,7 @@ pub enum Place {
 
 impl Needs {
     /// The places that mail may be written to, each once, at most [`MAX_PLACES`].
-    pub fn places(&self) -> &[Place] {
+    pub fn places(&self) -> &[MailPlace] {
         &self.written.places
     }
 
@@ -115,13 +115,13 @@ impl Written {
             return;
         }
         match self.places.iter().find(|place| place.covers(need)) {
-            Some(Place::Below(folder)) => {
+            Some(MailPlace::Below(folder)) => {
                 let folder = folder.join("");
                 self.known_folder = Some(folder);
             }
-            Some(Place::Mailbox(_) | Place::Maildir(_)) => {}
-            None if matches!(need, Need::Maildir(_)) => self.add_place(Place::Maildir(path.to_owned())),
-            None => self.add_place(Place::Mailbox(path.to_owned())),
+            Some(MailPlace::Mailbox(_) | MailPlace::Maildir(_)) => {}
+            None if matches!(need, Need::Maildir(_)) => self.add_place(MailPlace::Maildir(path.to_owned())),
+            None => self.add_place(MailPlace::Mailbox(path.to_owned())),
         }
     }
 
@@ -130,9 +130,9 @@ impl Written {
         let mut bytes = Vec::new();
         for place in &self.places {
             let kind = match place {
-                Place::Mailbox(_) => b"f",
-                Place::Maildir(_) => b"m",
-                Place::Below(_) => b"b",
+                MailPlace::Mailbox(_) => b"f",
+                MailPlace::Maildir(_) => b"m",
+                MailPlace::Below(_) => b"b",
             };
             put(&mut bytes, kind);
             put(&mut bytes, place.path().as_os_str().as_bytes());
@@ -155,9 +155,9 @@ impl Written {
             let (kind, value) = (bytes.piece()?, bytes.piece()?);
             let path = PathBuf::from(OsStr::from_bytes(value));
             match kind {
-                b"f" => written.places.push(Place::Mailbox(path)),
-                b"m" => written.places.push(Place::Maildir(path)),
-                b"b" => written.places.push(Place::Below(path)),
+                b"f" => written.places.push(MailPlace::Mailbox(path)),
+                b"m" => written.places.push(MailPlace::Maildir(path)),
+                b"b" => written.places.push(MailPlace::Below(path)),
                 b"d" => written.max_depth = Some(usize::try_from(Bytes(value).u64()?).ok()?),
                 b"k" => written.known_folder = Some(path),
                 _ => return None,
@@ -175,7 +175,7 @@ impl Written {
         rest.is_some_and(|rest| !rest.starts_with(b"/") && !leads_back(rest))
     }
 
-    fn add_place(&mut self, place: Place) {
+    fn add_place(&mut self, place: MailPlace) {
         let place = match self.max_depth {
             Some(depth) => place.no_deeper_than(depth),
             None => place,
@@ -198,21 +198,21 @@ impl Written {
     }
 }
 
-impl Place {
+impl MailPlace {
     /// The file or folder.
     pub fn path(&self) -> &Path {
         match self {
-            Place::Mailbox(path) | Place::Maildir(path) | Place::Below(path) => path,
+            MailPlace::Mailbox(path) | MailPlace::Maildir(path) | MailPlace::Below(path) => path,
         }
     }
 
     /// Whether this place includes what is needed.
     fn covers(&self, need: Need<'_>) -> bool {
         match (self, need) {
-            (Place::Mailbox(known), Need::Mailbox(path)) | (Place::Maildir(known), Need::Maildir(path)) => {
+            (MailPlace::Mailbox(known), Need::Mailbox(path)) | (MailPlace::Maildir(known), Need::Maildir(path)) => {
                 known.as_os_str() == path.as_os_str()
             }
-            (Place::Below(folder), Need::Mailbox(path) | Need::Maildir(path)) => {
+            (MailPlace::Below(folder), Need::Mailbox(path) | Need::Maildir(path)) => {
                 is_below(path, folder) && !leads_back(path)
             }
             _ => false,
@@ -225,11 +225,11 @@ impl Place {
             return self;
         }
         if leads_back(self.path()) {
-            return Place::Below(PathBuf::from("/"));
+            return MailPlace::Below(PathBuf::from("/"));
         }
         // An absolute path keeps the root as a component.
         let depth = if self.path().has_root() { depth.max(1) } else { depth };
-        Place::Below(self.path().components().take(depth).collect())
+        MailPlace::Below(self.path().components().take(depth).collect())
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
     fn few_places_are_kept_as_they_are() {
         let files = ["/var/mail/a", "/var/mail/b", "/var/mail/a", "c"];
         let needs = mailboxes(files.map(str::to_owned));
-        assert_eq!(needs.places(), ["/var/mail/a", "/var/mail/b", "c"].map(|file| Place::Mailbox(file.into())));
+        assert_eq!(needs.places(), ["/var/mail/a", "/var/mail/b", "c"].map(|file| MailPlace::Mailbox(file.into())));
     }
 
     #[test]
@@ -276,9 +276,9 @@ mod tests {
         assert_eq!(
             needs.places(),
             ["/home", "/var"]
-                .map(|folder| Place::Below(folder.into()))
+                .map(|folder| MailPlace::Below(folder.into()))
                 .into_iter()
-                .chain([Place::Mailbox("/x".into())])
+                .chain([MailPlace::Mailbox("/x".into())])
                 .collect::<Vec<_>>()
         );
     }
@@ -286,9 +286,9 @@ mod tests {
     #[test]
     fn many_files_in_one_folder_are_that_folder() {
         let needs = mailboxes((0..1000).map(|number| format!("/var/mail/{number}")));
-        assert_eq!(needs.places(), [Place::Below("/var/mail".into())]);
+        assert_eq!(needs.places(), [MailPlace::Below("/var/mail".into())]);
         let needs = mailboxes((0..1000).map(|number| number.to_string()));
-        assert_eq!(needs.places(), [Place::Below("".into())]);
+        assert_eq!(needs.places(), [MailPlace::Below("".into())]);
     }
 
     #[test]
@@ -298,9 +298,9 @@ mod tests {
             needs.add(Need::Maildir(format!("/home/{number}/Maildir").as_ref()), None);
             needs.add(Need::Mailbox(format!("/home/{number}/mbox").as_ref()), None);
         }
-        assert_eq!(needs.places(), [Place::Below("/home".into())]);
+        assert_eq!(needs.places(), [MailPlace::Below("/home".into())]);
         // Where that leads to cannot be told from its text.
         needs.add(Need::Maildir(Path::new("/home/a/../../etc")), None);
-        assert_eq!(needs.places(), [Place::Below("/home".into()), Place::Below("/".into())]);
+        assert_eq!(needs.places(), [MailPlace::Below("/home".into()), MailPlace::Below("/".into())]);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::action::Action;
 use super::domains::DomainList;
-use super::exact::{is_exact, is_same_address, unquoted};
+use super::exact::{Addressee, is_exact, unquoted};
 use super::lexer::Word;
 use super::limits::Refusal;
 use super::pattern::{BrokenPattern, Pattern, Position};
@@ -36,14 +36,8 @@ pub(super) enum Effect {
 }
 
 impl OrderedRule {
-    pub(super) fn fits(
-        &self,
-        full: &str,
-        local_part: Option<&str>,
-        what: &str,
-        trace: &mut Trace,
-    ) -> Result<bool, BrokenPattern> {
-        self.matcher.fits(full, local_part, self.position.line, format_args!("{what} rcpt_to"), trace)
+    pub(super) fn fits(&self, addressee: Addressee<'_>, what: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+        self.matcher.fits(addressee, self.position.line, format_args!("{what} rcpt_to"), trace)
     }
 }
 
@@ -83,27 +77,25 @@ impl Matcher {
         }
     }
 
-    /// Whether an address matches. `local_part` is given for addresses at our own domain, which rules may omit. `line`
-    /// and `what` say who asks, for the trace.
+    /// Whether an address matches. `line` and `what` say who asks, for the trace.
     pub(super) fn fits(
         &self,
-        full: &str,
-        local_part: Option<&str>,
+        addressee: Addressee<'_>,
         line: u32,
         what: fmt::Arguments<'_>,
         trace: &mut Trace,
     ) -> Result<bool, BrokenPattern> {
         let fits = match self {
-            Matcher::Address(address) => is_same_address(address, full, local_part),
-            Matcher::Wildcard(wildcard) => wildcard_fits(wildcard, full),
-            Matcher::Domains(list) => list.fits(full),
-            Matcher::Pattern(pattern) => pattern.is_match(full)?,
+            Matcher::Address(address) => addressee.is(address),
+            Matcher::Wildcard(wildcard) => wildcard_fits(wildcard, addressee.full),
+            Matcher::Domains(list) => list.fits(addressee.full),
+            Matcher::Pattern(pattern) => pattern.is_match(addressee.full)?,
             // A table that cannot be read matches nothing, like a pattern that does not compile.
-            Matcher::Table(table) => table.has(full, local_part).map_err(|message| BrokenPattern { line, message })?,
+            Matcher::Table(table) => table.has(addressee).map_err(|message| BrokenPattern { line, message })?,
         };
         trace.note(|| {
             let verb = if fits { "matches" } else { "does not match" };
-            let full = Untrusted::new(full.as_bytes());
+            let full = Untrusted::new(addressee.full.as_bytes());
             Note::of_line(line, what, fits, format_args!("'{full}' {verb} '{}'", self.source()))
         });
         Ok(fits)

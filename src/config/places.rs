@@ -15,7 +15,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::shell::{PATH, SHELL};
 use crate::files;
-use crate::metrics::{Flaw, Record};
+use crate::metrics::{NoCounts, Record};
 
 /// What was found out so far.
 #[derive(Debug)]
@@ -49,14 +49,16 @@ impl Places {
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             return Some(format!("{} is no ordinary file, and nothing is counted in it", path.display()));
         }
-        match Record::to_read(path).map_err(Flaw::Unreadable).and_then(|record| record.read()) {
-            Ok(_) | Err(Flaw::Empty) => None,
-            Err(Flaw::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(Flaw::Unreadable(error)) => {
+        match Record::to_read(path).map_err(NoCounts::Unreadable).and_then(|record| record.read()) {
+            Ok(_) | Err(NoCounts::Empty) => None,
+            Err(NoCounts::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(NoCounts::Unreadable(error)) => {
                 Some(format!("{} cannot read {}: {}", self.who, path.display(), plain(&error)))
             }
-            Err(flaw @ Flaw::OtherForm) => Some(format!("{}: {flaw}; the next session begins it anew", path.display())),
-            Err(flaw @ Flaw::Foreign) => Some(format!("{}: {flaw}", path.display())),
+            Err(flaw @ NoCounts::OtherForm) => {
+                Some(format!("{}: {flaw}; the next session begins it anew", path.display()))
+            }
+            Err(flaw @ NoCounts::Foreign) => Some(format!("{}: {flaw}", path.display())),
         }
     }
 

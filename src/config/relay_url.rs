@@ -19,7 +19,7 @@ pub struct Hop {
     /// The protocol.
     pub(crate) protocol: Protocol,
     /// The address of the server.
-    pub(crate) place: Place,
+    pub(crate) address: HopAddress,
     /// How TLS is used; [`super::Config::tls_with`] takes the login into account.
     pub(crate) tls: HopTls,
     /// The user to log in as, if the URL names one.
@@ -34,7 +34,7 @@ pub struct Hop {
 
 /// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum HopAddress {
     /// A host and port.
     Tcp(Endpoint),
     /// A Unix socket.
@@ -85,9 +85,9 @@ impl Hop {
 
     /// Whether the connection stays on this machine.
     pub(super) fn is_here(&self) -> bool {
-        match &self.place {
-            Place::Unix(_) => true,
-            Place::Tcp(Endpoint { host, .. }) => {
+        match &self.address {
+            HopAddress::Unix(_) => true,
+            HopAddress::Tcp(Endpoint { host, .. }) => {
                 host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
             }
         }
@@ -123,7 +123,7 @@ impl Hop {
         let password = password.filter(|_| user.is_some());
         let shown_user = user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
         let shown = format!("{scheme}://{shown_user}{endpoint}");
-        Ok(Self { protocol, place: Place::Tcp(endpoint), tls, user, password, ca_file: None, shown })
+        Ok(Self { protocol, address: HopAddress::Tcp(endpoint), tls, user, password, ca_file: None, shown })
     }
 
     fn at_unix_socket(word: Word<'_>) -> Result<Self, Problem> {
@@ -133,15 +133,23 @@ impl Hop {
             return Err(word.problem("write the whole path of the socket, as in `lmtp+unix:/run/dovecot/lmtp`"));
         }
         let shown = format!("lmtp+unix:{path}");
-        let place = Place::Unix(PathBuf::from(path));
-        Ok(Self { protocol: Protocol::Lmtp, place, tls: HopTls::Off, user: None, password: None, ca_file: None, shown })
+        let address = HopAddress::Unix(PathBuf::from(path));
+        Ok(Self {
+            protocol: Protocol::Lmtp,
+            address,
+            tls: HopTls::Off,
+            user: None,
+            password: None,
+            ca_file: None,
+            shown,
+        })
     }
 
     /// The same with TLS as the option says, or with the right default.
     fn with_tls(mut self, option: Option<(HopTls, Word<'_>)>, url: Word<'_>) -> Result<Self, Problem> {
-        match (&self.place, self.tls, option) {
-            (Place::Unix(_), _, Some((HopTls::Off, _))) => {}
-            (Place::Unix(_), _, Some((_, option))) => {
+        match (&self.address, self.tls, option) {
+            (HopAddress::Unix(_), _, Some((HopTls::Off, _))) => {}
+            (HopAddress::Unix(_), _, Some((_, option))) => {
                 return Err(option.problem("there is no TLS at a Unix socket, which nobody can listen at"));
             }
             (_, HopTls::Implicit, Some((HopTls::Require, _)) | None) => {}

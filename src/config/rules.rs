@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::action::{Action, Destinations, Keep, Need, Origin, SecondHandOver};
 use super::directive::{Delivery, PeersNamed, RuleLine};
-use super::exact::{Changed, ExactRules, read_again};
+use super::exact::{Addressee, Changed, ExactRules, read_again};
 use super::index::{Run, Unused};
 use super::lexer::{self, Problem, Word};
 use super::limits::Refusal;
@@ -97,6 +97,9 @@ pub(super) struct Group {
     pub(super) members: Vec<Peers>,
 }
 
+/// Where mail for a recipient goes, and what says so.
+type Decision = (Action, Origin);
+
 impl Rules {
     /// Whether this peer may talk to us at all, which does not depend on TLS: it is asked before there is any.
     pub fn admit<'c>(&'c self, peer: &Peer, trace: &mut Trace) -> Result<(), Denial<'c>> {
@@ -145,8 +148,9 @@ impl Rules {
     /// Whether this sender may send through us.
     pub fn sender<'c>(&'c self, sender: &ReversePath, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let text = sender.bare();
+        let text = Addressee::of(&text, false);
         for (matcher, position, refusal) in &self.refused_senders {
-            if matcher.fits(&text, None, position.line, format_args!("error mail_from"), trace)? {
+            if matcher.fits(text, position.line, format_args!("error mail_from"), trace)? {
                 return Err(Denial::Refused(refusal));
             }
         }
@@ -154,7 +158,7 @@ impl Rules {
             return Ok(());
         }
         for (matcher, position) in &self.allowed_senders {
-            if matcher.fits(&text, None, position.line, format_args!("allow mail_from"), trace)? {
+            if matcher.fits(text, position.line, format_args!("allow mail_from"), trace)? {
                 return Ok(());
             }
         }
@@ -170,32 +174,30 @@ impl Rules {
         trace: &mut Trace,
     ) -> Result<Destinations, Denial<'c>> {
         let full = recipient.bare();
-        let local_part = recipient.domain().eq_ignore_ascii_case(own_domain).then(|| recipient.local_part());
-        // The local part of `"a@b"@our.domain` must not match a rule for `a@b`.
-        let local_part = local_part.filter(|local_part| !local_part.contains('@'));
-        let exact = self.exact_rule(&full, local_part, who, trace)?;
-        let mut taken_as = None;
-        let decided = match exact {
-            Some(destination) => Some(destination),
-            None => self.without_extension(&full, local_part, who, own_domain, &mut taken_as, trace)?,
+        let is_ours = recipient.domain().eq_ignore_ascii_case(own_domain);
+        let whole = Addressee::of(&full, is_ours);
+        let bare = whole.without_extension();
+        let user = bare.as_deref().map(|bare| Addressee::of(bare, is_ours));
+        let (decided, taken_as) = match (self.exact_rule(whole, who, trace)?, user) {
+            (Some(found), _) => (Some(found), None),
+            (None, Some(user)) => self.rule_for_user(whole, user, who, trace)?,
+            (None, None) => (self.ordered_rule(&self.ordered, whole, who, trace)?, None),
         };
-        let Some(decided) = decided else {
+        let mut destinations = Destinations::default();
+        let Some((action, origin)) = decided else {
             let file = self.dead_letters.as_deref().ok_or(Denial::Unknown)?;
             trace.note(|| {
                 let text = format!("no rule fits '{}': dead letter file '{file}'", Untrusted::new(full.as_bytes()));
                 Note::beside_lines(Some("deadletter_file"), true, text)
             });
-            let mut destinations = Destinations::default();
             destinations.add(Action::Keep(Keep::Append(file.to_owned())), Origin::DeadLetterFile)?;
             return Ok(destinations);
         };
-        let mut destinations = Destinations::default();
-        let (action, origin) = decided;
         let mut added = destinations.add(action, origin);
         for copy in &self.copies {
-            let fits = copy.fits(&full, local_part, "copy", trace)?
-                || match &taken_as {
-                    Some((bare, own)) => copy.fits(bare, own.as_deref(), "copy", trace)?,
+            let fits = copy.fits(whole, "copy", trace)?
+                || match taken_as {
+                    Some(user) => copy.fits(user, "copy", trace)?,
                     None => false,
                 };
             if fits
@@ -209,32 +211,25 @@ impl Rules {
         Ok(destinations)
     }
 
-    /// Finds the rule for an address that no line has exactly. If only lines about everybody match an address such as
-    /// `user+extension`, the rules for `user` come first; if one of them matches, that address is put into `taken_as`,
-    /// with its local part if the domain is ours.
-    fn without_extension<'c>(
+    /// Finds the rule for an address such as `user+extension` that no line has exactly. If only lines about everybody
+    /// match it, the rules for `user` come first; if it is one of those, this addressee is returned beside it.
+    fn rule_for_user<'c, 'r>(
         &'c self,
-        full: &str,
-        local_part: Option<&str>,
+        whole: Addressee<'_>,
+        user: Addressee<'r>,
         who: Who<'_>,
-        own_domain: &str,
-        taken_as: &mut Option<(String, Option<String>)>,
         trace: &mut Trace,
-    ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
-        let parts = full.rsplit_once('@').and_then(|(whole, domain)| Some((whole.split_once('+')?.0, domain)));
-        let Some((user, domain)) = parts.filter(|(user, _)| !user.is_empty()) else {
-            return self.ordered_rule(&self.ordered, full, local_part, who, trace);
-        };
+    ) -> Result<(Option<Decision>, Option<Addressee<'r>>), Denial<'c>> {
         let mut is_for_all = |rule: &OrderedRule| {
             let untold = &mut Trace::default();
             rule.matcher.is_everybody()
                 && self.group_admits(rule.group, who, untold).unwrap_or(false)
-                && rule.fits(full, local_part, "", untold).unwrap_or(false)
+                && rule.fits(whole, "", untold).unwrap_or(false)
         };
         let first_for_all = self.ordered.iter().position(&mut is_for_all).unwrap_or(self.ordered.len());
         let (before, behind) = self.ordered.split_at(first_for_all);
         let mut denied = false;
-        let mut decided = |answer: Result<Option<(Action, Origin)>, Denial<'c>>| match answer {
+        let mut decided = |answer: Result<Option<Decision>, Denial<'c>>| match answer {
             // A later line may still let the peer through.
             Err(Denial::NotAllowed) => {
                 denied = true;
@@ -242,27 +237,23 @@ impl Rules {
             }
             answer => answer,
         };
-        if let Some(found) = decided(self.ordered_rule(before, full, local_part, who, trace))? {
-            return Ok(Some(found));
+        if let Some(found) = decided(self.ordered_rule(before, whole, who, trace))? {
+            return Ok((Some(found), None));
         }
-        // As in `route`: a quoted local part that looks like an address is not that address.
-        let own = domain.eq_ignore_ascii_case(own_domain).then_some(user).filter(|user| !user.contains('@'));
-        let bare = format!("{user}@{domain}");
         trace.note(|| {
-            let text = format!("nothing names '{}'", Untrusted::new(full.as_bytes()));
+            let text = format!("nothing names '{}'", Untrusted::new(whole.full.as_bytes()));
             Note::beside_lines(None, false, text)
         });
-        let as_user = match self.exact_rule(&bare, own, who, trace)? {
+        let as_user = match self.exact_rule(user, who, trace)? {
             Some(found) => Some(found),
-            None => decided(self.ordered_rule(before, &bare, own, who, trace))?,
+            None => decided(self.ordered_rule(before, user, who, trace))?,
         };
         if as_user.is_some() {
-            *taken_as = Some((bare.clone(), own.map(str::to_owned)));
-            return Ok(as_user);
+            return Ok((as_user, Some(user)));
         }
-        match decided(self.ordered_rule(behind, full, local_part, who, trace))? {
+        match decided(self.ordered_rule(behind, whole, who, trace))? {
             None if denied => Err(Denial::NotAllowed),
-            found => Ok(found),
+            found => Ok((found, None)),
         }
     }
 
@@ -270,13 +261,12 @@ impl Rules {
     /// admits it, it is not allowed to send there.
     fn exact_rule(
         &self,
-        full: &str,
-        local_part: Option<&str>,
+        addressee: Addressee<'_>,
         who: Who<'_>,
         trace: &mut Trace,
-    ) -> Result<Option<(Action, Origin)>, Denial<'static>> {
+    ) -> Result<Option<Decision>, Denial<'static>> {
         let mut lines = Vec::new();
-        for spelling in [Some(full), local_part].into_iter().flatten() {
+        for spelling in [Some(addressee.full), addressee.local_part].into_iter().flatten() {
             lines.extend(self.exact.find(spelling)?.into_iter().map(|at| (at, spelling)));
         }
         lines.sort_unstable();
@@ -305,15 +295,14 @@ impl Rules {
     fn ordered_rule<'c>(
         &'c self,
         rules: impl IntoIterator<Item = &'c OrderedRule>,
-        full: &str,
-        local_part: Option<&str>,
+        addressee: Addressee<'_>,
         who: Who<'_>,
         trace: &mut Trace,
-    ) -> Result<Option<(Action, Origin)>, Denial<'c>> {
+    ) -> Result<Option<Decision>, Denial<'c>> {
         let mut denied = false;
         for rule in rules {
             let what = if matches!(rule.effect, Effect::Refuse(_)) { "error" } else { "deliver" };
-            if !rule.fits(full, local_part, what, trace)? {
+            if !rule.fits(addressee, what, trace)? {
                 continue;
             }
             match (self.group_admits(rule.group, who, trace)?, &rule.effect) {

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::exact::{is_same_address, unquoted};
+use super::exact::{Addressee, unquoted};
 use super::lexer;
 use super::source::{self, Source};
 
@@ -34,14 +34,14 @@ impl Table {
     }
 
     /// Whether the file contains the address.
-    pub(super) fn has(&self, full: &str, local_part: Option<&str>) -> Result<bool, String> {
+    pub(super) fn has(&self, addressee: Addressee<'_>) -> Result<bool, String> {
         if self.source.as_ref().is_ok_and(Source::is_being_written) {
             return Err(format!("the table {} is just being written", self.name));
         }
         let mut found = false;
         self.for_each(|_, address| {
             let address = unquoted(address);
-            found = found || is_same_address(&address, full, local_part);
+            found = found || addressee.is(&address);
         })?;
         Ok(found)
     }

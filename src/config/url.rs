@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::lexer::{Problem, Word};
 use super::value::{Secret, host_name, part, port_number};
+use crate::hexadecimal;
 use crate::net::client::Endpoint;
 
 /// The part of a URL behind `//`.
@@ -70,9 +71,8 @@ pub(super) fn decoded(word: Word<'_>) -> Result<String, Problem> {
     while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
         if byte == b'%' {
-            let (digits, behind) = rest.split_at_checked(2).ok_or_else(problem)?;
-            let digits = std::str::from_utf8(digits).ok().filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()));
-            bytes.push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(problem)?);
+            let (digits, behind) = rest.split_first_chunk().ok_or_else(problem)?;
+            bytes.push(hexadecimal::octet(*digits).ok_or_else(problem)?);
             rest = behind;
         } else {
             bytes.push(byte);

@@ -16,7 +16,7 @@ use crate::unread::Unread;
 
 /// The files for brokers, if a rule publishes.
 #[derive(Debug, Default)]
-pub struct Brokers(Option<Opened>);
+pub(crate) struct Brokers(Option<Opened>);
 
 #[derive(Debug)]
 struct Opened {

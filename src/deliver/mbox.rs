@@ -7,19 +7,22 @@
 //! Not every program respects a lock. So it is known which bytes are ours: what a file has become is looked at before the
 //! message counts as delivered, and nobody else's bytes are cut off.
 
-use std::fs::{File, Metadata, TryLockError};
+mod locks;
+
+use std::fs::{File, Metadata};
 use std::io::{self, Seek, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use nix::sys::stat::Mode;
+
+use locks::{age_of_dot_lock, dot_lock, has_dot_lock, try_lock};
 
 use super::mboxrd::{self, rest_of_from_line};
 use super::records::{self, Stretch};
@@ -29,7 +32,7 @@ use crate::files::{self, Entry, identity};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool};
 use crate::smtp::reply::{self, Reply};
-use crate::wait::timeout;
+use crate::wait::{GivenUp, Pauses, Woken, wait};
 
 /// The files that a message is being appended to.
 pub(super) struct Mailboxes<'a> {
@@ -189,7 +192,7 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, Vec<&Mailbox>)]) -> Res
         context.log.event(&Event::OpeningMailbox(Path::new(name)));
     }
     let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
-    let mut pause = Duration::from_millis(1);
+    let mut pauses = Pauses::until(deadline, context.signals);
     loop {
         let Busy(name, recipients) = match try_lock_all(context, names)? {
             Ok(locked) => {
@@ -198,22 +201,23 @@ fn lock<'a>(context: &'a Context<'a>, names: &[(&'a str, Vec<&Mailbox>)]) -> Res
             }
             Err(busy) => busy,
         };
-        if Instant::now() >= deadline {
-            let path = Path::new(name);
-            let holder = if has_dot_lock(path) {
-                format!("there is {}", dot_lock(path).display())
-            } else {
-                "it has a lock".to_owned()
-            };
-            let cause = format!("another session or program works on {name}: {holder}");
-            return Err(reply::mailbox_busy(cause).about(names_of(recipients.iter().copied())));
+        match pauses.pause() {
+            Ok(()) => {}
+            Err(GivenUp::TimedOut) => {
+                let path = Path::new(name);
+                let holder = if has_dot_lock(path) {
+                    format!("there is {}", dot_lock(path).display())
+                } else {
+                    "it has a lock".to_owned()
+                };
+                let cause = format!("another session or program works on {name}: {holder}");
+                return Err(reply::mailbox_busy(cause).about(names_of(recipients.iter().copied())));
+            }
+            Err(GivenUp::Stopped) => {
+                let waiting = format!("while waiting for the lock of {name}");
+                return Err(reply::shutting_down(&context.config.domain).because(waiting));
+            }
         }
-        if context.signals.is_stopping() {
-            let waiting = format!("while waiting for the lock of {name}");
-            return Err(reply::shutting_down(&context.config.domain).because(waiting));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -460,7 +464,7 @@ impl<'a> Appending<'a> {
         // A program that uses only FILE.lock may be about to append.
         let patience = Instant::now() + ROLLBACK_PATIENCE;
         while has_dot_lock(self.path()) && Instant::now() < patience {
-            std::thread::sleep(LONGEST_PAUSE);
+            std::thread::sleep(DOT_LOCK_PAUSE);
         }
         let Range { start, end } = ours.bytes;
         let length = self.file.metadata().map_err(say)?.len();
@@ -520,69 +524,11 @@ impl Ours {
 /// Waits until the reader of a FIFO has taken something. An error if it does not, or if we are to stop.
 fn wait_for_reader(fifo: &File, context: &Context<'_>) -> io::Result<()> {
     let deadline = context.deadline.min(Instant::now() + LOCK_PATIENCE);
-    let mut descriptors =
-        [PollFd::new(fifo.as_fd(), PollFlags::POLLOUT), PollFd::new(context.signals.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut descriptors, timeout(deadline)) {
-        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-        Ok(_) | Err(Errno::EINTR) if context.signals.is_stopping() => {
-            Err(io::Error::other("asked to stop while its reader was waited for"))
-        }
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
+    match wait(fifo.as_fd(), PollFlags::POLLOUT, Some(context.signals), deadline)? {
+        _ if context.signals.stop_requested() => Err(io::Error::other("asked to stop while its reader was waited for")),
+        Woken::Nothing if Instant::now() >= deadline => Err(io::ErrorKind::TimedOut.into()),
+        Woken::Ready | Woken::Signal | Woken::Nothing => Ok(()),
     }
-}
-
-/// Takes the locks that other mail software respects, flock(2) and fcntl(2), if they are free; whether they are ours now.
-/// A file system may lack one kind.
-fn try_lock(file: &File, path: &Path, log: &Log) -> io::Result<bool> {
-    let no_flock = match file.try_lock() {
-        Ok(()) => None,
-        Err(TryLockError::WouldBlock) => return Ok(false),
-        Err(TryLockError::Error(error)) => Some(only_if_lacking(error)?),
-    };
-    let no_record_lock = match files::lock_as_process(file) {
-        Ok(()) => None,
-        Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
-        Err(error) => Some(only_if_lacking(error.into())?),
-    };
-    match (&no_flock, &no_record_lock) {
-        (None, None) => {}
-        (Some(error), None) => log.event_once(&Event::OneLockOnly { path, missing: "flock(2)", error }),
-        (None, Some(error)) => log.event_once(&Event::OneLockOnly { path, missing: "fcntl(2)", error }),
-        (Some(error), Some(_)) => {
-            return Err(io::Error::other(format!(
-                "neither flock(2) nor fcntl(2) locks a file there ({error}): deliver into a maildir there, which needs no lock"
-            )));
-        }
-    }
-    Ok(true)
-}
-
-/// The error of a lock, if it means that the file system, or the system, has no such lock (flock(2), fcntl(2)); EINVAL is
-/// that of POSIX for a file that cannot be locked.
-fn only_if_lacking(error: io::Error) -> io::Result<io::Error> {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(error),
-        _ => Err(error),
-    }
-}
-
-/// `FILE.lock`, by which programs keep others away that do not share their kind of lock. We wait for it and make none:
-/// one that a crash left behind would stop all mail for the file.
-fn dot_lock(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    PathBuf::from(name)
-}
-
-/// Whether there is a `FILE.lock` that is not just left over from a crash.
-fn has_dot_lock(path: &Path) -> bool {
-    age_of_dot_lock(&dot_lock(path)).is_some_and(|age| age < STALE_LOCK)
-}
-
-fn age_of_dot_lock(path: &Path) -> Option<Duration> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    Some(metadata.modified().ok().and_then(|made| made.elapsed().ok()).unwrap_or_default())
 }
 
 /// Whether the file is still what the path leads to; another one may have been put in its place.
@@ -617,14 +563,9 @@ fn start_writing_back(file: &mut File, length: usize) {
     }
 }
 
-/// The age at which a `FILE.lock` counts as left behind.
-const STALE_LOCK: Duration = Duration::from_secs(600);
-
-/// The longest time between two tries to take a lock.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-
-/// How long somebody else's `FILE.lock` is waited for before a refused message is cut off.
+/// How long somebody else's `FILE.lock` is waited for before a refused message is cut off, and the pauses meanwhile.
 const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
+const DOT_LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Room for the longest `From ` line that anybody writes.
 const MAX_FROM_LINE: usize = 1024;

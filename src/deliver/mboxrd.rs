@@ -77,7 +77,7 @@ impl Encoder {
 /// because some readers think so.
 #[derive(Debug, Default)]
 struct Renaming {
-    place: Place,
+    progress: Progress,
     /// The bytes of a name so far, and how many they are. Longer names than this cannot be among those.
     name: [u8; LONGEST_NAME],
     length: usize,
@@ -86,7 +86,7 @@ struct Renaming {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Progress {
     /// At the beginning of a line of the header, within what may be a name.
     #[default]
     Name,
@@ -101,31 +101,31 @@ impl Renaming {
     fn rename(&mut self, text: &[u8], mut emit: impl FnMut(&[u8])) {
         let mut rest = text;
         while let Some((&byte, behind)) = rest.split_first() {
-            match self.place {
-                Place::Body => return emit(rest),
-                Place::Line => {
+            match self.progress {
+                Progress::Body => return emit(rest),
+                Progress::Line => {
                     let end = memchr::memchr2(b'\n', b'\r', rest);
                     let (line, others) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
                     emit(line);
                     rest = others;
-                    self.place = if end.is_some() { Place::Name } else { Place::Line };
+                    self.progress = if end.is_some() { Progress::Name } else { Progress::Line };
                     self.is_behind_cr = line.ends_with(b"\r");
                 }
-                Place::Name if byte == b'\n' && self.is_behind_cr => self.place = Place::Line,
-                Place::Name if byte == b'\n' && self.length == 0 => self.place = Place::Body,
-                Place::Name if self.length < LONGEST_NAME && byte.is_ascii_graphic() && byte != b':' => {
+                Progress::Name if byte == b'\n' && self.is_behind_cr => self.progress = Progress::Line,
+                Progress::Name if byte == b'\n' && self.length == 0 => self.progress = Progress::Body,
+                Progress::Name if self.length < LONGEST_NAME && byte.is_ascii_graphic() && byte != b':' => {
                     self.name[self.length] = byte;
                     self.length += 1;
                     self.is_behind_cr = false;
                     rest = behind;
                 }
-                Place::Name => {
+                Progress::Name => {
                     if matches!(byte, b':' | b' ' | b'\t') && self.is_readers() {
                         emit(RENAMED);
                     }
                     emit(self.held());
                     self.length = 0;
-                    self.place = Place::Line;
+                    self.progress = Progress::Line;
                 }
             }
         }

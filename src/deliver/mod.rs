@@ -29,16 +29,16 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use brokers::Brokers;
+pub(crate) use brokers::Brokers;
 use once::Once;
 use pipe::Form;
-pub use pipe::Runner;
+pub(crate) use pipe::Runner;
 pub use print::letter_lines;
 use records::Place;
-pub use records::{Records, Repeated};
-pub use relay::{RelayFiles, Upstreams};
+pub(crate) use records::{Records, Repeated};
+pub(crate) use relay::{RelayFiles, Upstreams};
 use report::Report;
-pub use report::Reporter;
+pub(crate) use report::Reporter;
 
 use crate::address::Mailbox;
 use crate::config::{Config, HandOver, Hop, Keep};
@@ -53,32 +53,37 @@ use crate::smtp::transaction::{Recipient, Transaction};
 use crate::smtp::{Delivery, Outcome};
 
 /// What a delivery needs besides the message.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// Limits, names and all other settings.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// Where events go.
-    pub log: &'a Log,
+    pub(crate) log: &'a Log,
     /// Where requests to stop arrive.
-    pub signals: &'a Signals,
+    pub(crate) signals: &'a Signals,
     /// What this process counts.
-    pub tally: &'a Tally,
+    pub(crate) tally: &'a Tally,
     /// When the connection has to be over.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
     /// What runs commands.
-    pub runner: &'a Runner<'a>,
+    pub(crate) runner: &'a Runner<'a>,
     /// Files and connections for publishing.
-    pub brokers: &'a Brokers,
+    pub(crate) brokers: &'a Brokers,
     /// The servers that messages are passed on to.
-    pub upstreams: &'a Upstreams<'a>,
+    pub(crate) upstreams: &'a Upstreams<'a>,
     /// Where messages are reported, if `listen --json` wants that.
-    pub reporter: Option<&'a Reporter>,
+    pub(crate) reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, if `exactly_once` wants to know.
-    pub records: Option<&'a Records>,
+    pub(crate) records: Option<&'a Records>,
 }
 
 /// Delivers the message to these recipients, who share one answer: to every destination, on stable storage or taken
 /// over by somebody who is responsible then, or to none.
-pub fn deliver(context: &Context<'_>, envelope: &Envelope<'_>, group: &[Recipient], spool: &mut Spool) -> Outcome {
+pub(crate) fn deliver(
+    context: &Context<'_>,
+    envelope: &Envelope<'_>,
+    group: &[Recipient],
+    spool: &mut Spool,
+) -> Outcome {
     if let Some(error) = spool.failure() {
         return Err(failure(error, "keeping a large message while it is received"));
     }
@@ -114,7 +119,7 @@ fn answered_before(once: &Once<'_>) -> Option<Reply> {
 /// Logs a finished delivery, one line for each recipient and destination. It is called after the peer has got its
 /// answer, `reply`, which must not wait for the log. A server that has taken the message over may have worded that
 /// reply. `repeated` are the deliveries that had been done before.
-pub fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply, repeated: &[Repeated]) {
+pub(crate) fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Reply, repeated: &[Repeated]) {
     let Transaction { reverse_path, size, .. } = &*delivery.transaction;
     for recipient in delivery.recipients() {
         let hop = recipient.destinations.hop().map(Hop::shown);
@@ -141,7 +146,7 @@ fn keep<'a>(
 ) -> Result<Kept<'a>, Reply> {
     let copies = copies(group, once);
     let names = copies.iter().filter_map(|copy| match copy.action {
-        Keep::Append(name) => Some((name.as_str(), [&[copy.recipient], &copy.others[..]].concat())),
+        Keep::Append(name) => Some((name.as_str(), copy.recipients())),
         Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Discard => None,
     });
     let mut kept = Kept {
@@ -153,22 +158,22 @@ fn keep<'a>(
     };
     // Mailboxes that others may wait for are locked last, when nothing is left that could make us wait.
     let mut for_files = Vec::new();
-    for Copy { action, recipient, others } in &copies {
-        let copy = RecipientCopy { envelope, recipient, others };
+    for shared in copies {
+        let (action, copy) = (shared.action, shared.of(envelope));
         let mut note = |place: &Place| once.note(copy.recipients(), action, place);
+        let mut file = None;
         let prepared = match action {
             Keep::Maildir(directory) => kept.maildirs.add(directory, copy, spool).map(|place| note(&place)),
             Keep::Eml(directory) => kept.files.add(directory, copy, spool).map(|place| note(&place)),
             Keep::Append(name) => kept.mailboxes.write_to_stream(name, copy, spool).map(|is_done| {
-                if !is_done {
-                    for_files.push((name, *action, copy));
-                }
+                file = (!is_done).then_some(name.as_str());
             }),
             Keep::Print(view) => kept.shown.show(*view, copy, spool),
             Keep::Discard => Ok(()),
         };
         let counter = Family::DeliveryFailures.with_any(action.name());
         prepared.map_err(about(copy.recipients())).inspect_err(failed(context, counter))?;
+        for_files.extend(file.map(|name| (name, shared)));
     }
     if let Some(reporter) = context.reporter {
         kept.report = Some(reporter.prepare(envelope, group, spool, &mut kept.files)?);
@@ -176,49 +181,61 @@ fn keep<'a>(
     if let Some(panic) = panics::take_kept() {
         context.log.event(&Event::NotDecoded(envelope.id, &panic));
     }
-    let mut of_files = Vec::new();
-    if context.records.is_some() {
-        for (name, action, copy) in &for_files {
-            let still = find_places(name, action, *copy, &mut kept.mailboxes, once, spool);
-            of_files.push(still.map_err(about(copy.recipients())).inspect_err(failed(context, APPEND))?);
-        }
-        once.prepare();
-    }
-    for (number, (name, _, copy)) in for_files.into_iter().enumerate() {
-        let copy = match of_files.get(number).map(Vec::as_slice) {
-            None => copy,
-            Some([]) => continue,
-            Some([recipient, others @ ..]) => RecipientCopy { recipient, others, ..copy },
-        };
-        let appended = kept.mailboxes.append(name, copy, spool).map_err(about(copy.recipients()));
-        appended.inspect_err(failed(context, APPEND))?;
-    }
-    kept.mailboxes.sync().inspect_err(failed(context, APPEND))?;
+    append(context, envelope, for_files, &mut kept.mailboxes, spool, once).inspect_err(failed(context, APPEND))?;
     Ok(kept)
 }
 
+/// Appends copies to the files of these names, which are locked from here on. Those that an earlier session delivered are
+/// left out.
+fn append(
+    context: &Context<'_>,
+    envelope: &Envelope<'_>,
+    mut copies: Vec<(&str, Copy<'_>)>,
+    mailboxes: &mut mbox::Mailboxes<'_>,
+    spool: &mut Spool,
+    once: &mut Once<'_>,
+) -> Result<(), Reply> {
+    if context.records.is_some() {
+        let mut missing = Vec::new();
+        for (name, shared) in copies {
+            let found = find_places(name, &shared, envelope, mailboxes, once, spool);
+            let found = found.map_err(about(shared.of(envelope).recipients()))?;
+            missing.extend(found.map(|shared| (name, shared)));
+        }
+        copies = missing;
+        once.prepare();
+    }
+    for (name, shared) in &copies {
+        let copy = shared.of(envelope);
+        mailboxes.append(name, copy, spool).map_err(about(copy.recipients()))?;
+    }
+    mailboxes.sync()
+}
+
 /// Looks into a mailbox, which this locks, for a copy that an earlier session delivered, and notes where the new copy
-/// will be. Returns the recipients who have no copy there yet.
-fn find_places<'c>(
+/// will be. Returns the copy for those recipients who have none there yet; `None` if all have one.
+fn find_places<'a>(
     name: &str,
-    action: &Keep,
-    copy: RecipientCopy<'c>,
+    shared: &Copy<'a>,
+    envelope: &Envelope<'_>,
     mailboxes: &mut mbox::Mailboxes<'_>,
     once: &mut Once<'_>,
     spool: &mut Spool,
-) -> Result<Vec<&'c Mailbox>, Reply> {
-    let mut others = Vec::new();
-    for recipient in copy.recipients() {
+) -> Result<Option<Copy<'a>>, Reply> {
+    let (action, copy) = (shared.action, shared.of(envelope));
+    let mut missing = Vec::new();
+    for recipient in shared.recipients() {
         if !once.look(recipient, action, |stretch| mailboxes.has(name, stretch, copy, spool))? {
-            others.push(recipient);
+            missing.push(recipient);
         }
     }
-    if let [recipient, rest @ ..] = &others[..]
-        && let Some(stretch) = mailboxes.next(name, RecipientCopy { recipient, others: rest, ..copy })?
-    {
-        once.note(others.iter().copied(), action, &Place::Mailbox(stretch));
+    let Some((recipient, others)) = missing.split_first() else { return Ok(None) };
+    let missing = Copy { action, recipient, others: others.to_vec() };
+    let copy = missing.of(envelope);
+    if let Some(stretch) = mailboxes.next(name, copy)? {
+        once.note(copy.recipients(), action, &Place::Mailbox(stretch));
     }
-    Ok(others)
+    Ok(Some(missing))
 }
 
 /// A copy for one destination, which several recipients may share.
@@ -227,6 +244,17 @@ struct Copy<'a> {
     recipient: &'a Mailbox,
     /// The other recipients who share it.
     others: Vec<&'a Mailbox>,
+}
+
+impl<'a> Copy<'a> {
+    /// The copy of the message with this envelope.
+    fn of<'c>(&'c self, envelope: &'c Envelope<'c>) -> RecipientCopy<'c> {
+        RecipientCopy { envelope, recipient: self.recipient, others: &self.others }
+    }
+
+    fn recipients(&self) -> Vec<&'a Mailbox> {
+        [&[self.recipient], &self.others[..]].concat()
+    }
 }
 
 /// One copy for each destination, in the order of [`Keep`], shared by all recipients whose mail goes there. Recipients

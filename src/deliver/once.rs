@@ -12,7 +12,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::records::{Place, Record, Records, Repeated, Tag};
 use super::{Context, LOCK_PATIENCE, eml, maildir};
@@ -22,6 +22,7 @@ use crate::log::Event;
 use crate::message::{Envelope, Spool};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::Recipient;
+use crate::wait::{GivenUp, Pauses};
 
 /// The records of a message for a group of recipients; empty without `exactly_once`.
 pub(super) struct Once<'a> {
@@ -122,7 +123,7 @@ impl<'a> Once<'a> {
         tags.sort_unstable();
         tags.dedup();
         let deadline = self.context.deadline.min(Instant::now() + LOCK_PATIENCE);
-        let mut pause = Duration::from_millis(1);
+        let mut pauses = Pauses::until(deadline, self.context.signals);
         for tag in tags {
             loop {
                 match records.try_lock(tag) {
@@ -133,15 +134,16 @@ impl<'a> Once<'a> {
                         break;
                     }
                 }
-                if Instant::now() >= deadline {
-                    return Err(reply::message_busy("another session delivers this very message".to_owned()));
+                match pauses.pause() {
+                    Ok(()) => {}
+                    Err(GivenUp::TimedOut) => {
+                        return Err(reply::message_busy("another session delivers this very message".to_owned()));
+                    }
+                    Err(GivenUp::Stopped) => {
+                        let waiting = "while waiting for another session that delivers this very message";
+                        return Err(reply::shutting_down(&self.context.config.domain).because(waiting));
+                    }
                 }
-                if self.context.signals.is_stopping() {
-                    let waiting = "while waiting for another session that delivers this very message";
-                    return Err(reply::shutting_down(&self.context.config.domain).because(waiting));
-                }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
         Ok(())
@@ -346,6 +348,3 @@ impl Destination<'_> {
         }
     }
 }
-
-/// The longest pause between two attempts to get a lock.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);

@@ -26,7 +26,7 @@ use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply, Status};
-use crate::wait::{is_ready, timeout};
+use crate::wait::{timeout, wait};
 
 /// In which form a command gets the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) fn run(
 }
 
 /// The process that runs commands, as the session sees it. It ends when this is dropped.
-pub struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     /// The commands that rules have for this peer, with the numbers that the process knows them by.
     commands: Vec<(u32, &'a str)>,
     /// The connection to the process, or why there is none: then only mail for commands cannot be delivered.
@@ -84,7 +84,7 @@ impl<'a> Runner<'a> {
     /// Starts the process, if there are commands, and tells it the commands and how long one may take. It gets only
     /// those variables of our environment that are named here, which are for the commands. Descriptors that our parent
     /// left open are closed for this process and for any program started later.
-    pub fn start(signals: &'a Signals, commands: &[&'a str], time: Duration, variables: &[String]) -> Self {
+    pub(crate) fn start(signals: &'a Signals, commands: &[&'a str], time: Duration, variables: &[String]) -> Self {
         let commands: Vec<_> = (0..).zip(commands.iter().copied()).collect();
         let link = match &commands[..] {
             [] => Err(io::Error::other(OUT_OF_REACH)),
@@ -108,7 +108,7 @@ impl<'a> Runner<'a> {
 
     /// Tells the process that only these commands are left for the peer; they are some of those at the start, in the
     /// same order.
-    pub fn keep(&mut self, commands: &[&str]) {
+    pub(crate) fn keep(&mut self, commands: &[&str]) {
         let before = self.commands.len();
         let mut kept = commands.iter().peekable();
         // Commands are compared by address: two lines for different peers can have the same text.
@@ -249,15 +249,7 @@ impl<'a> Link<'a> {
         if Instant::now() >= until {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the process that runs commands does not answer"));
         }
-        let mut descriptors =
-            [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.socket.as_fd(), events)];
-        match poll(&mut descriptors, timeout(until)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if is_ready(&descriptors[0]) {
-            self.signals.clear();
-        }
+        wait(self.socket.as_fd(), events, Some(self.signals), until)?;
         Ok(())
     }
 

@@ -26,9 +26,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{RenameFlags, renameat_with};
 
 use crate::files::{self, Entry, make_folder, openat};
+use crate::hexadecimal;
 
 /// The table, as a session has it open.
-pub struct Records {
+pub(crate) struct Records {
     file: File,
     key: hmac::Key,
     /// How long a record counts.
@@ -77,19 +78,19 @@ pub(super) struct Stretch {
 
 /// A delivery that had been done before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repeated {
+pub(crate) struct Repeated {
     /// The recipients.
-    pub to: String,
+    pub(crate) to: String,
     /// The destination, as the log writes it.
-    pub action: String,
+    pub(crate) action: String,
     /// The message's identifier at that time.
-    pub first: String,
+    pub(crate) first: String,
 }
 
 impl Records {
     /// Opens the table in this folder; table and folder are made if they are missing. Records older than `days` do not
     /// count. It is an error if anybody but us or root could have written to them.
-    pub fn open(path: &Path, days: u64) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, days: u64) -> io::Result<Self> {
         let folder = match files::open_folder(path, OFlag::O_RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let entry = Entry::find(path.components().as_path())?;
@@ -204,12 +205,12 @@ impl Records {
     }
 
     /// Whether there are messages whose 250 the peer may not have read yet.
-    pub fn has_unconfirmed(&self) -> bool {
+    pub(crate) fn has_unconfirmed(&self) -> bool {
         !self.unconfirmed.borrow().is_empty()
     }
 
     /// The peer has shown that it has read all replies, so it will not send these messages again.
-    pub fn forget_confirmed(&self) {
+    pub(crate) fn forget_confirmed(&self) {
         for (tag, id) in self.unconfirmed.take() {
             // If this fails, the record is too old some days later.
             let _ = self.erase(tag, &id);
@@ -221,7 +222,7 @@ impl Records {
     }
 
     /// Takes the deliveries that were found to be done already.
-    pub fn take_repeated(&self) -> Vec<Repeated> {
+    pub(crate) fn take_repeated(&self) -> Vec<Repeated> {
         self.repeated.take()
     }
 
@@ -255,7 +256,7 @@ impl Records {
         text += &match &record.place {
             Place::Nowhere => "-".to_owned(),
             Place::Mailbox(Stretch { start, beginning: (length, hash) }) => {
-                format!("mailbox {start} {length} {}", hex(hash))
+                format!("mailbox {start} {length} {}", hexadecimal::digits(hash))
             }
             Place::File { name, before } => format!("file {before} {name}"),
         };
@@ -287,7 +288,7 @@ impl Records {
         let place = match words.next()? {
             "mailbox" => {
                 let (start, length) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-                Place::Mailbox(Stretch { start, beginning: (length, unhex(words.next()?)?) })
+                Place::Mailbox(Stretch { start, beginning: (length, octets_of_digits(words.next()?)?) })
             }
             "file" => Place::File { before: words.next()?.to_owned(), name: words.next()?.to_owned() },
             _ => Place::Nowhere,
@@ -305,7 +306,7 @@ impl std::fmt::Debug for Records {
 impl Tag {
     /// In hexadecimal, for a command's environment.
     pub(super) fn hex(self) -> String {
-        hex(&self.0)
+        hexadecimal::digits(&self.0)
     }
 
     /// The offset of its page.
@@ -371,17 +372,10 @@ fn octets_of(hash: &[u8]) -> [u8; HASH] {
     octets
 }
 
-/// In hexadecimal digits.
-pub(super) fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-fn unhex(digits: &str) -> Option<[u8; HASH]> {
-    let mut octets = [0; HASH];
-    for (place, octet) in octets.iter_mut().enumerate() {
-        *octet = u8::from_str_radix(digits.get(2 * place..2 * place + 2)?, 16).ok()?;
-    }
-    Some(octets)
+fn octets_of_digits(digits: &str) -> Option<[u8; HASH]> {
+    let (digits, _) = digits.as_bytes().as_chunks();
+    let octets: Option<Vec<u8>> = digits.iter().map(|digits| hexadecimal::octet(*digits)).collect();
+    octets?.try_into().ok()
 }
 
 /// The name of the table in its folder.

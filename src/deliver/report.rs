@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::eml::Files;
 use super::failure;
-use crate::log::{Outlet, Patience, wait_for_turn};
+use crate::hexadecimal;
+use crate::log::{LinePatience, Outlet, wait_for_turn};
 use crate::message::{Attachment, Envelope, Letter, Spool};
 use crate::signals::Signals;
 use crate::smtp::reply::Reply;
@@ -26,7 +27,7 @@ use crate::smtp::transaction::Recipient;
 use crate::untrusted::is_invisible;
 
 /// Where and how messages are reported.
-pub struct Reporter {
+pub(crate) struct Reporter {
     output: Outlet,
     /// The session that has locked this file may write. The file is empty, except after somebody began a line and did
     /// not end it.
@@ -85,8 +86,8 @@ impl Reporter {
         files: &mut Files<'a>,
     ) -> Result<Value, Reply> {
         let content = attachment.content();
-        let digits = digest(&SHA256, &content);
-        let sha256 = super::records::hex(digits.as_ref());
+        let digest = digest(&SHA256, &content);
+        let sha256 = hexadecimal::digits(digest.as_ref());
         let file = match &self.folder {
             Some(folder) => {
                 let end = format!("-{}", safe_name(attachment.name.as_deref().unwrap_or_default()));
@@ -116,14 +117,14 @@ impl Reporter {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         })?;
-        let printed = self.print_now(&Patience::Until(until, signals), write);
+        let printed = self.print_now(&LinePatience::Until(until, signals), write);
         self.turn.unlock()?;
         printed
     }
 
     fn print_now(
         &self,
-        patience: &Patience<'_>,
+        patience: &LinePatience<'_>,
         write: impl FnOnce(&mut ReportLine<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         // An earlier session may have been killed in the middle of its line.
@@ -203,7 +204,7 @@ impl Report<'_> {
 /// A line while it is printed.
 struct ReportLine<'a> {
     outlet: Outlet,
-    patience: &'a Patience<'a>,
+    patience: &'a LinePatience<'a>,
     pending: String,
     /// Whether somebody may have read part of it.
     is_begun: bool,

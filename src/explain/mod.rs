@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options, question: &Question) -> Exit {
     }
 }
 
-/// Has the dialogue of such a peer with the real session.
+/// Has the rehearsal of such a peer with the real session.
 fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explanation<'c> {
     let peer = &question.peer;
     let is_secured = question.tls || config.tls() == TlsUse::Implicit;
@@ -152,23 +152,23 @@ fn explain<'c>(config: &'c Config, log: &Log, question: &'c Question) -> Explana
         Protocol::Smtp => "EHLO",
         Protocol::Lmtp => "LHLO",
     };
-    let mut dialogue = Dialogue { session, policy, log, is_over: false };
-    let connection = dialogue.stage(hello, None, format!("{hello} {OUR_NAME}"));
-    dialogue.is_over |= !connection.is_accepted();
+    let mut rehearsal = Rehearsal { session, policy, log, is_over: false };
+    let connection = rehearsal.stage(hello, None, format!("{hello} {OUR_NAME}"));
+    rehearsal.is_over |= !connection.is_accepted();
     let sender = bare(&question.from);
-    let sender = dialogue.stage("MAIL", Some(sender), format!("MAIL FROM:<{sender}>"));
-    dialogue.is_over |= !sender.is_accepted();
+    let sender = rehearsal.stage("MAIL", Some(sender), format!("MAIL FROM:<{sender}>"));
+    rehearsal.is_over |= !sender.is_accepted();
     let recipients = question
         .recipients
         .iter()
         .map(|recipient| bare(recipient))
-        .map(|recipient| dialogue.stage("RCPT", Some(recipient), format!("RCPT TO:<{recipient}>")));
+        .map(|recipient| rehearsal.stage("RCPT", Some(recipient), format!("RCPT TO:<{recipient}>")));
     let recipients = recipients.collect();
     Explanation { peer, protocol: config.protocol, is_secured, user, notes, connection, sender, recipients }
 }
 
 /// A session that gets one command after the other.
-struct Dialogue<'c, 'l> {
+struct Rehearsal<'c, 'l> {
     session: Session<'c>,
     policy: Policy<'c>,
     log: &'l Log,
@@ -176,7 +176,7 @@ struct Dialogue<'c, 'l> {
     is_over: bool,
 }
 
-impl<'c> Dialogue<'c, '_> {
+impl<'c> Rehearsal<'c, '_> {
     fn stage(&mut self, verb: &'static str, address: Option<&'c str>, command: String) -> Stage<'c> {
         let answer = if self.is_over { None } else { self.answer(&command) };
         Stage { verb, address, command, answer }

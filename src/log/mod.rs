@@ -24,7 +24,7 @@ pub(crate) use event::{CommandEnd, said};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
-pub(crate) use outlet::{Outlet, Patience, wait_for_turn};
+pub(crate) use outlet::{LinePatience, Outlet, wait_for_turn};
 pub use print::Line;
 use print::Reader;
 pub(crate) use print::{NEW, Printer};
@@ -179,13 +179,13 @@ impl Log {
 
     /// If logging fails, mail goes on; the next line that can be written says how many are missing.
     fn write_or_count(&self, peer: &str, event: &Event<'_>) {
-        let patience = Patience::Budget(&self.patience);
+        let patience = LinePatience::Budget(&self.patience);
         if self.tell_of_lost_lines(&patience).and_then(|()| self.write(peer, event, &patience)).is_err() {
             self.lost.set(self.lost.get() + 1);
         }
     }
 
-    fn tell_of_lost_lines(&self, patience: &Patience<'_>) -> io::Result<()> {
+    fn tell_of_lost_lines(&self, patience: &LinePatience<'_>) -> io::Result<()> {
         if self.lost.get() > 0 {
             self.write(&self.peer, &Event::LinesLost(self.lost.get()), patience)?;
             self.lost.set(0);
@@ -193,7 +193,7 @@ impl Log {
         Ok(())
     }
 
-    fn write(&self, peer: &str, event: &Event<'_>, patience: &Patience<'_>) -> io::Result<()> {
+    fn write(&self, peer: &str, event: &Event<'_>, patience: &LinePatience<'_>) -> io::Result<()> {
         let mut sink = self.sink.borrow_mut();
         match (&*sink, &self.target) {
             (Sink::Closed, _) => *sink = self.opened(),
@@ -237,7 +237,7 @@ impl Log {
                     if let Sink::System(log) = &mut sink {
                         let event = Event::LoggingHere(path, &error);
                         let text = format!("[{}] {}", self.peer, event.text(self));
-                        if log.write(event.severity(), &text, &Patience::Budget(&self.patience)).is_err() {
+                        if log.write(event.severity(), &text, &LinePatience::Budget(&self.patience)).is_err() {
                             self.lost.set(self.lost.get() + 1);
                         }
                     }
@@ -261,7 +261,7 @@ impl Log {
 impl Drop for Log {
     /// No later line can say how many were lost.
     fn drop(&mut self) {
-        let _ = self.tell_of_lost_lines(&Patience::Budget(&self.patience));
+        let _ = self.tell_of_lost_lines(&LinePatience::Budget(&self.patience));
     }
 }
 
@@ -269,7 +269,8 @@ impl Drop for Log {
 pub(crate) fn say(text: &dyn fmt::Display, patience: Duration) {
     if let Ok(mut outlet) = Outlet::stderr() {
         // It does not matter whether anybody reads it.
-        let _ = outlet.write_line(format!("mailrecv: {text}\n").as_bytes(), &Patience::Budget(&Cell::new(patience)));
+        let _ =
+            outlet.write_line(format!("mailrecv: {text}\n").as_bytes(), &LinePatience::Budget(&Cell::new(patience)));
     }
 }
 

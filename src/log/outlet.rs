@@ -1,7 +1,7 @@
 //! Writes lines without being held up by a reader that does not read.
 //!
 //! A FIFO, pipe, terminal or socket is full when its reader hangs. A write must then wait no longer than allowed
-//! ([`Patience`]). It must not disturb others who share the descriptor either: O_NONBLOCK belongs to the open file
+//! ([`LinePatience`]). It must not disturb others who share the descriptor either: O_NONBLOCK belongs to the open file
 //! description, and that of standard error is shared with whoever started us.
 
 use std::cell::Cell;
@@ -9,17 +9,16 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use crate::signals::Signals;
-use crate::wait::{PIPE_BUF, is_ready, timeout};
+use crate::wait::{PIPE_BUF, Pauses, Woken, wait};
 
 /// A descriptor that lines are written to.
 pub(crate) struct Outlet {
@@ -42,7 +41,7 @@ enum Way {
 }
 
 /// How long a line may wait for its reader.
-pub(crate) enum Patience<'a> {
+pub(crate) enum LinePatience<'a> {
     /// No longer than is left of the time for all lines together.
     Budget(&'a Cell<Duration>),
     /// Until this moment, or until we are asked to stop.
@@ -119,7 +118,7 @@ impl Outlet {
 
     /// Writes a line with its end, in one piece if there is room for it (a pipe has room for all of [`PIPE_BUF`] octets
     /// or for none, pipe(7)). It is an error of the system, or there was no room in time.
-    pub(crate) fn write_line(&mut self, line: &[u8], patience: &Patience<'_>) -> io::Result<()> {
+    pub(crate) fn write_line(&mut self, line: &[u8], patience: &LinePatience<'_>) -> io::Result<()> {
         let with_line_end = if self.is_torn { [b"\n", line].concat() } else { Vec::new() };
         let line = if self.is_torn { &with_line_end } else { line };
         let mut rest = line;
@@ -156,18 +155,18 @@ impl Outlet {
     }
 }
 
-impl Patience<'_> {
+impl LinePatience<'_> {
     /// Waits until there is room; an error if there is none in time.
     fn wait(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
         match self {
-            Patience::Budget(left) if left.get().is_zero() => Err(nobody_reads()),
-            Patience::Budget(left) => {
+            LinePatience::Budget(left) if left.get().is_zero() => Err(nobody_reads()),
+            LinePatience::Budget(left) => {
                 let start = Instant::now();
                 let result = wait_for_room(descriptor, start + left.get(), None);
                 left.set(left.get().saturating_sub(start.elapsed()));
                 result
             }
-            Patience::Until(until, signals) => wait_for_room(descriptor, *until, Some(signals)),
+            LinePatience::Until(until, signals) => wait_for_room(descriptor, *until, Some(signals)),
         }
     }
 }
@@ -178,35 +177,24 @@ fn wait_for_room(descriptor: BorrowedFd<'_>, until: Instant, signals: Option<&Si
         if signals.is_some_and(Signals::stop_requested) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "we are asked to stop"));
         }
-        let mut descriptors = vec![PollFd::new(descriptor, PollFlags::POLLOUT)];
-        descriptors.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut descriptors, timeout(until)) {
-            Ok(0) if Instant::now() >= until => return Err(nobody_reads()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if is_ready(&descriptors[0]) {
-            return Ok(());
-        }
-        if let Some(signals) = signals {
-            signals.clear();
+        match wait(descriptor, PollFlags::POLLOUT, signals, until)? {
+            Woken::Ready => return Ok(()),
+            Woken::Nothing if Instant::now() >= until => return Err(nobody_reads()),
+            Woken::Signal | Woken::Nothing => {}
         }
     }
 }
 
-/// Waits for a turn that other processes also take, until this moment or until the signals ask us to stop.
+/// Waits for a turn that other processes also take, until this moment or until we are asked to stop.
 pub(crate) fn wait_for_turn(
     until: Instant,
     signals: &Signals,
     mut try_to_take: impl FnMut() -> io::Result<bool>,
 ) -> io::Result<()> {
-    let mut pause = Duration::from_millis(1);
+    let mut pauses = Pauses::until(until, signals);
     while !try_to_take()? {
-        if signals.stop_requested() || Instant::now() >= until {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "others do not come to an end"));
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        let given_up = |_| io::Error::new(io::ErrorKind::TimedOut, "others do not come to an end");
+        pauses.pause().map_err(given_up)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::outlet::{Patience, wait_for_turn};
+use super::outlet::{LinePatience, wait_for_turn};
 use super::{Event, Log, LogFile, Sink};
 use crate::date;
 use crate::files;
@@ -91,8 +91,8 @@ impl Printer<'_> {
         }
     }
 
-    fn patience(&self) -> Patience<'_> {
-        Patience::Until(self.until, self.signals)
+    fn patience(&self) -> LinePatience<'_> {
+        LinePatience::Until(self.until, self.signals)
     }
 
     /// Shows a line.

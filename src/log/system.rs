@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use syslog::{Facility, Formatter3164, LogFormat};
 
-use super::outlet::{Outlet, Patience};
+use super::outlet::{LinePatience, Outlet};
 use super::{IDENTITY, Severity};
 
 /// The log daemon, connected or not.
@@ -48,7 +48,7 @@ impl SystemLog {
     }
 
     /// Writes a line, and connects again if needed.
-    pub(super) fn write(&mut self, severity: Severity, text: &str, patience: &Patience<'_>) -> io::Result<()> {
+    pub(super) fn write(&mut self, severity: Severity, text: &str, patience: &LinePatience<'_>) -> io::Result<()> {
         let mut message = Vec::new();
         let formatted = match severity {
             Severity::Error => self.formatter.err(&mut message, text),
@@ -101,7 +101,7 @@ impl Connection {
     }
 
     /// Sends a message; on a stream it is ended by NUL.
-    fn send(&mut self, message: &[u8], patience: &Patience<'_>) -> io::Result<()> {
+    fn send(&mut self, message: &[u8], patience: &LinePatience<'_>) -> io::Result<()> {
         match self.is_stream {
             true => self.outlet.write_line(&[message, b"\0"].concat(), patience),
             false => self.outlet.write_line(message, patience),

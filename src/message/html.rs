@@ -2,14 +2,14 @@
 //!
 //! It takes time in proportion to the length, even if elements are opened and never closed.
 
-use super::markup::{Place, Tag, Token, Tokens, decoded};
+use super::markup::{Tag, Token, Tokens, Within, decoded};
 
 /// The words of an HTML text.
 pub(super) fn to_text(html: &str) -> String {
     let mut page = Page::default();
     for token in Tokens::new(html) {
         match token {
-            Token::Text(text) => page.words(&decoded(text, Place::Text)),
+            Token::Text(text) => page.words(&decoded(text, Within::Text)),
             Token::Verbatim(text) => page.words(text),
             Token::Start(tag) => page.start(&tag),
             Token::End(name) => page.end(&name),

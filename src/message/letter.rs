@@ -12,6 +12,7 @@ use mailparse::body::Body;
 use mailparse::{DispositionType, MailHeader, ParsedContentDisposition, ParsedContentType};
 
 use super::html;
+use crate::hexadecimal;
 use crate::panics::survive;
 
 /// A message taken apart.
@@ -345,7 +346,7 @@ fn from_quoted_printable(body: &[u8]) -> Vec<u8> {
             None => (text, end),
         };
         while let Some(at) = memchr::memchr(b'=', rest) {
-            let octet = rest.get(at + 1..at + 3).and_then(octet_of);
+            let octet = rest[at + 1..].first_chunk().and_then(|digits| hexadecimal::octet(*digits));
             content.extend_from_slice(&rest[..at]);
             content.push(octet.unwrap_or(b'='));
             rest = &rest[at + if octet.is_some() { 3 } else { 1 }..];
@@ -354,11 +355,6 @@ fn from_quoted_printable(body: &[u8]) -> Vec<u8> {
         content.extend_from_slice(end);
     }
     content
-}
-
-fn octet_of(digits: &[u8]) -> Option<u8> {
-    let digit = |at: usize| char::from(digits[at]).to_digit(16);
-    u8::try_from(digit(0)? << 4 | digit(1)?).ok()
 }
 
 /// Decodes a text by the charset that it names. If it names none, or an unknown one, it is UTF-8 if it is valid UTF-8,

@@ -37,7 +37,7 @@ impl Tag<'_> {
     /// The decoded value of the first attribute of this name.
     pub(super) fn attribute(&self, name: &str) -> Option<String> {
         let (_, value) = self.attributes.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
-        Some(decoded(value, Place::Attribute))
+        Some(decoded(value, Within::Attribute))
     }
 }
 
@@ -200,7 +200,7 @@ fn is_blank(character: char) -> bool {
 
 /// Where a text with character references is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Within {
     /// Between tags.
     Text,
     /// In an attribute, where an `&` without a semicolon is mostly part of a URL.
@@ -208,11 +208,11 @@ pub(super) enum Place {
 }
 
 /// Replaces the character references in a text (HTML standard, 13.2.5.72).
-pub(super) fn decoded(text: &str, place: Place) -> String {
+pub(super) fn decoded(text: &str, within: Within) -> String {
     let mut pieces = text.split('&');
     let mut decoded = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
-        match reference(piece, place) {
+        match reference(piece, within) {
             Some((character, rest)) => {
                 decoded.push(character);
                 decoded.push_str(rest);
@@ -227,7 +227,7 @@ pub(super) fn decoded(text: &str, place: Place) -> String {
 }
 
 /// Reads what follows an `&`: the character that it stands for, and the text behind the reference.
-fn reference(text: &str, place: Place) -> Option<(char, &str)> {
+fn reference(text: &str, within: Within) -> Option<(char, &str)> {
     if let Some(number) = text.strip_prefix('#') {
         return numbered(number);
     }
@@ -241,7 +241,7 @@ fn reference(text: &str, place: Place) -> Option<(char, &str)> {
     // The oldest names need no semicolon, and then the longest one counts.
     let old = names().filter(|(name, character)| is_old(*character) && word.starts_with(name));
     let (name, character) = old.max_by_key(|(name, _)| name.len())?;
-    let is_of_a_link = place == Place::Attribute && (name.len() < word.len() || rest.starts_with('='));
+    let is_of_a_link = within == Within::Attribute && (name.len() < word.len() || rest.starts_with('='));
     (!is_of_a_link).then(|| (character, &text[name.len()..]))
 }
 
@@ -328,7 +328,7 @@ mod tests {
         let mut told = String::new();
         for token in Tokens::new(html) {
             match token {
-                Token::Text(text) => told += &decoded(text, Place::Text),
+                Token::Text(text) => told += &decoded(text, Within::Text),
                 Token::Verbatim(text) => told += text,
                 Token::Start(tag) => {
                     told += &format!("<{} {:?} {:?}>", tag.name, tag.attribute("href"), tag.attribute("alt"));

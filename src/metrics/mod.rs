@@ -10,7 +10,7 @@ mod text;
 
 use std::time::Duration;
 
-pub(crate) use record::{Flaw, INHERITED, Record};
+pub(crate) use record::{INHERITED, NoCounts, Record};
 pub use tally::Tally;
 pub(crate) use text::{CONTENT_TYPE, exposition};
 

@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
@@ -22,6 +21,7 @@ use nix::sys::stat::Mode;
 
 use super::{Counts, FAMILIES, Form, NUMBERS};
 use crate::files;
+use crate::wait::Pauses;
 
 /// An open file with a record.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Record {
 
 /// Why a file has no usable counts.
 #[derive(Debug)]
-pub(crate) enum Flaw {
+pub(crate) enum NoCounts {
     /// The file is empty.
     Empty,
     /// It is from a version that counts other things, or was cut.
@@ -54,7 +54,7 @@ impl Record {
         }
         match record.read() {
             Ok(_) => {}
-            Err(Flaw::Empty | Flaw::OtherForm) => record.begin(patience)?,
+            Err(NoCounts::Empty | NoCounts::OtherForm) => record.begin(patience)?,
             Err(flaw) => return Err(flaw.into()),
         }
         Ok(record)
@@ -98,9 +98,9 @@ impl Record {
     }
 
     /// Reads the counts.
-    pub(crate) fn read(&self) -> Result<Counts, Flaw> {
+    pub(crate) fn read(&self) -> Result<Counts, NoCounts> {
         let mut page = [0; SIZE];
-        let length = self.file.read_at(&mut page, 0).map_err(Flaw::Unreadable)?;
+        let length = self.file.read_at(&mut page, 0).map_err(NoCounts::Unreadable)?;
         parse(&page[..length])
     }
 
@@ -117,7 +117,7 @@ impl Record {
     fn begin(&self, patience: Duration) -> io::Result<()> {
         self.locked(patience, || match self.read() {
             Ok(_) => Ok(()),
-            Err(Flaw::Empty | Flaw::OtherForm) => {
+            Err(NoCounts::Empty | NoCounts::OtherForm) => {
                 self.write(&Counts::default())?;
                 self.file.set_len(SIZE as u64)
             }
@@ -126,15 +126,14 @@ impl Record {
     }
 
     fn locked<T>(&self, patience: Duration, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let until = Instant::now() + patience;
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::short_until(Instant::now() + patience);
         while let Err(error) = self.file.try_lock() {
             match error {
-                TryLockError::WouldBlock if Instant::now() < until => thread::sleep(pause),
-                TryLockError::WouldBlock => return Err(io::Error::other("somebody else has it locked")),
+                TryLockError::WouldBlock => {
+                    pauses.pause().map_err(|_| io::Error::other("somebody else has it locked"))?;
+                }
                 TryLockError::Error(error) => return Err(error),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         let done = act();
         self.file.unlock()?;
@@ -152,40 +151,40 @@ impl Record {
     }
 }
 
-fn parse(page: &[u8]) -> Result<Counts, Flaw> {
+fn parse(page: &[u8]) -> Result<Counts, NoCounts> {
     if page.iter().all(|byte| *byte == 0) {
         // A system crash can also leave a new file with zeros only.
-        return Err(Flaw::Empty);
+        return Err(NoCounts::Empty);
     }
-    let Some(rest) = page.strip_prefix(MARK) else { return Err(Flaw::Foreign) };
-    let numbers = rest.strip_prefix(&FORM.to_le_bytes()).ok_or(Flaw::OtherForm)?;
-    let (numbers, []) = numbers.as_chunks() else { return Err(Flaw::OtherForm) };
+    let Some(rest) = page.strip_prefix(MARK) else { return Err(NoCounts::Foreign) };
+    let numbers = rest.strip_prefix(&FORM.to_le_bytes()).ok_or(NoCounts::OtherForm)?;
+    let (numbers, []) = numbers.as_chunks() else { return Err(NoCounts::OtherForm) };
     let mut counts = Counts::default();
     if numbers.len() != NUMBERS {
-        return Err(Flaw::OtherForm);
+        return Err(NoCounts::OtherForm);
     }
     for (place, number) in counts.0.iter_mut().zip(numbers) {
         *place = u64::from_le_bytes(*number);
     }
     // Nothing can have been counted that often.
-    if counts.0.iter().any(|number| *number > MOST) { Err(Flaw::OtherForm) } else { Ok(counts) }
+    if counts.0.iter().any(|number| *number > MOST) { Err(NoCounts::OtherForm) } else { Ok(counts) }
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for NoCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Flaw::Empty => f.write_str("nothing has been counted yet"),
-            Flaw::OtherForm => f.write_str("it is of a version of mailrecv that counts otherwise, or damaged"),
-            Flaw::Foreign => f.write_str("it is no file of metrics, and is left alone: name another, or remove it"),
-            Flaw::Unreadable(error) => error.fmt(f),
+            NoCounts::Empty => f.write_str("nothing has been counted yet"),
+            NoCounts::OtherForm => f.write_str("it is of a version of mailrecv that counts otherwise, or damaged"),
+            NoCounts::Foreign => f.write_str("it is no file of metrics, and is left alone: name another, or remove it"),
+            NoCounts::Unreadable(error) => error.fmt(f),
         }
     }
 }
 
-impl From<Flaw> for io::Error {
-    fn from(flaw: Flaw) -> Self {
+impl From<NoCounts> for io::Error {
+    fn from(flaw: NoCounts) -> Self {
         match flaw {
-            Flaw::Unreadable(error) => error,
+            NoCounts::Unreadable(error) => error,
             flaw => io::Error::other(flaw.to_string()),
         }
     }
@@ -213,10 +212,6 @@ const _: () = assert!(SIZE <= 4096);
 
 /// Prometheus represents integers exactly up to here; a larger number was made up.
 const MOST: u64 = 1 << 53;
-
-/// The shortest and the longest pause between two attempts to get the lock, which others hold for some microseconds.
-const FIRST_PAUSE: Duration = Duration::from_micros(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Identifies the form of the table: a hash (FNV-1a) of its families and their order.
 const FORM: u64 = {
@@ -260,6 +255,8 @@ const fn hashed(mut hash: u64, bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::metrics::Family;
 
@@ -302,16 +299,16 @@ mod tests {
         for length in 0..SIZE {
             let flaw = flaw(&sound[..length]);
             let is_expected = match length {
-                0 => matches!(flaw, Flaw::Empty),
-                1..8 => matches!(flaw, Flaw::Foreign),
-                _ => matches!(flaw, Flaw::OtherForm),
+                0 => matches!(flaw, NoCounts::Empty),
+                1..8 => matches!(flaw, NoCounts::Foreign),
+                _ => matches!(flaw, NoCounts::OtherForm),
             };
             assert!(is_expected, "{length}: {flaw:?}");
         }
-        assert!(matches!(flaw(&[0; SIZE]), Flaw::Empty));
-        assert!(matches!(flaw(b"From fred@example.com"), Flaw::Foreign));
+        assert!(matches!(flaw(&[0; SIZE]), NoCounts::Empty));
+        assert!(matches!(flaw(b"From fred@example.com"), NoCounts::Foreign));
         for bytes in [other_form, too_much, sound[..100].to_owned()] {
-            assert!(matches!(flaw(&bytes), Flaw::OtherForm));
+            assert!(matches!(flaw(&bytes), NoCounts::OtherForm));
             std::fs::write(&path, &bytes).unwrap();
             // A session that had opened it before does not spoil it.
             assert!(record.add(&counted(1), Duration::ZERO).is_err());

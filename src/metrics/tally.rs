@@ -14,7 +14,7 @@ pub struct Tally {
     started: Instant,
     counts: RefCell<Counts>,
     /// The records.
-    places: RefCell<Vec<Place>>,
+    records: RefCell<Vec<SharedRecord>>,
     /// How much longer all records together may make us wait.
     patience: Cell<Duration>,
     /// Whether a failure was reported already.
@@ -23,7 +23,7 @@ pub struct Tally {
 
 /// A record that the counts are added to.
 #[derive(Debug)]
-struct Place {
+struct SharedRecord {
     /// Its name, for messages.
     name: String,
     record: Record,
@@ -31,7 +31,7 @@ struct Place {
     added: Counts,
 }
 
-impl Place {
+impl SharedRecord {
     fn new(name: String, record: Record) -> Self {
         Self { name, record, added: Counts::default() }
     }
@@ -40,11 +40,11 @@ impl Place {
 impl Tally {
     /// Starts counting from 0. The environment says whether `listen` wants the counts.
     pub(crate) fn of_this_process() -> Self {
-        let place = Record::inherited().map(|record| Place::new("listen".to_owned(), record));
+        let listens = Record::inherited().map(|record| SharedRecord::new("listen".to_owned(), record));
         Self {
             started: Instant::now(),
             counts: RefCell::default(),
-            places: RefCell::new(place.into_iter().collect()),
+            records: RefCell::new(listens.into_iter().collect()),
             patience: Cell::new(PATIENCE),
             has_complained: Cell::new(false),
         }
@@ -56,7 +56,7 @@ impl Tally {
         let name = path.display().to_string();
         match self.patiently(|patience| Record::at(path, patience)) {
             Ok(record) => {
-                self.places.borrow_mut().push(Place::new(name, record));
+                self.records.borrow_mut().push(SharedRecord::new(name, record));
                 None
             }
             Err(error) => self.complaint(&name, &error),
@@ -94,7 +94,7 @@ impl Tally {
     pub(crate) fn hand_over(&self) -> Option<String> {
         let counts = self.counts.borrow();
         let mut complaint = None;
-        for Place { name, record, added } in &mut *self.places.borrow_mut() {
+        for SharedRecord { name, record, added } in &mut *self.records.borrow_mut() {
             let news = counts.since(added);
             if news != Counts::default() {
                 match self.patiently(|patience| record.add(&news, patience)) {

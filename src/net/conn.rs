@@ -9,16 +9,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, send, setsockopt, shutdown, sockopt};
 use rustix::net::sockopt::set_tcp_quickack;
 
 use super::tls::{Acceptor, Tls, TlsParameters};
+use crate::files;
 use crate::signals::Signals;
-use crate::wait::{PIPE_BUF, is_ready, timeout};
+use crate::wait::{PIPE_BUF, Woken, wait};
 
 /// Buffered input and output of one connection.
-pub struct Connection<'s> {
+pub(crate) struct Connection<'s> {
     input: Stdin,
     output: Stdout,
     output_is_socket: bool,
@@ -38,7 +39,7 @@ pub struct Connection<'s> {
 
 /// What waiting for input led to.
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// There is more in the buffer.
     More,
     /// The peer will send nothing more.
@@ -53,10 +54,9 @@ pub enum Input {
 
 impl<'s> Connection<'s> {
     /// Takes over standard input and output.
-    pub fn standard_io() -> Self {
+    pub(crate) fn standard_io() -> Self {
         let output = io::stdout();
-        let output_is_socket = nix::sys::stat::fstat(output.as_fd())
-            .is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK);
+        let output_is_socket = files::is_socket(output.as_fd());
         Self {
             input: io::stdin(),
             output,
@@ -74,22 +74,22 @@ impl<'s> Connection<'s> {
 
     /// Turns off Nagle's algorithm (TCP_NODELAY, tcp(7)), which makes a second write wait until the peer has confirmed
     /// the first. On anything but TCP this does nothing.
-    pub fn send_at_once(&self) {
+    pub(crate) fn send_at_once(&self) {
         let _ = setsockopt(&self.output, sockopt::TcpNoDelay, &true);
     }
 
     /// The same connection, whose waiting ends when these signals arrive.
-    pub fn stopped_by(self, signals: &'s Signals) -> Self {
+    pub(crate) fn stopped_by(self, signals: &'s Signals) -> Self {
         Self { signals: Some(signals), ..self }
     }
 
     /// The input that has come and is not consumed yet.
-    pub fn buffered(&self) -> &[u8] {
+    pub(crate) fn buffered(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// Removes bytes from the buffered input.
-    pub fn consume(&mut self, length: usize) {
+    pub(crate) fn consume(&mut self, length: usize) {
         self.start += length;
         if self.start >= self.end {
             (self.start, self.end) = (0, 0);
@@ -97,19 +97,19 @@ impl<'s> Connection<'s> {
     }
 
     /// Whether no unused input has come. Input that comes later was sent later, unless it was on its way.
-    pub fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         let has_plaintext = self.tls.as_mut().is_some_and(Tls::has_plaintext);
         let asked = wait(self.input.as_fd(), PollFlags::POLLIN, None, Instant::now());
         self.buffered().is_empty() && !has_plaintext && !matches!(asked, Ok(Woken::Ready) | Err(_))
     }
 
     /// The queue of replies, which the next [`Connection::fill`] or [`Connection::flush`] writes.
-    pub fn replies(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn replies(&mut self) -> &mut Vec<u8> {
         &mut self.replies
     }
 
     /// Writes the replies out and waits for more input.
-    pub fn fill(&mut self, until: Instant) -> Input {
+    pub(crate) fn fill(&mut self, until: Instant) -> Input {
         if let Err(error) = self.flush(until) {
             return Input::Gone(error);
         }
@@ -143,7 +143,7 @@ impl<'s> Connection<'s> {
     /// Begins TLS as the server and does the handshake, until this moment at most. Buffered input is taken as the
     /// beginning of the handshake, never as something said under TLS. After an error the connection can only be hung
     /// up.
-    pub fn start_tls(&mut self, acceptor: Acceptor, until: Instant) -> Result<(), Input> {
+    pub(crate) fn start_tls(&mut self, acceptor: Acceptor, until: Instant) -> Result<(), Input> {
         self.flush(until).map_err(Input::Gone)?;
         // The handshake ends with two short writes; the second must not wait until the first is confirmed (Nagle).
         self.send_at_once();
@@ -179,7 +179,7 @@ impl<'s> Connection<'s> {
     }
 
     /// The parameters of TLS, once the handshake is done.
-    pub fn tls_parameters(&self) -> Option<TlsParameters> {
+    pub(crate) fn tls_parameters(&self) -> Option<TlsParameters> {
         self.tls.as_ref().filter(|tls| !tls.is_handshaking()).map(Tls::parameters)
     }
 
@@ -229,7 +229,7 @@ impl<'s> Connection<'s> {
 
     /// Sends the last replies and closes the connection. Input is read and thrown away for a moment: closing a socket
     /// with unread input resets the connection, and the peer might never see our last reply.
-    pub fn hang_up(&mut self, until: Instant) -> io::Result<()> {
+    pub(crate) fn hang_up(&mut self, until: Instant) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             tls.close_behind(&self.replies)?;
             self.replies.clear();
@@ -274,7 +274,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Writes the queued replies. After an error the connection is of no more use.
-    pub fn flush(&mut self, until: Instant) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, until: Instant) -> io::Result<()> {
         let mut outgoing = std::mem::take(&mut self.replies);
         if let Some(tls) = &mut self.tls {
             outgoing = tls.seal(&outgoing)?;
@@ -335,43 +335,6 @@ fn would_block<T>(read: &io::Result<T>) -> bool {
 /// Whether trying again may succeed.
 pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// What ended a wait.
-pub(super) enum Woken {
-    /// The descriptor is ready.
-    Ready,
-    /// A signal has come and is noted. It is reported before input or room, if both are there.
-    Signal,
-    /// The time is over, or the wait was interrupted.
-    Nothing,
-}
-
-/// Waits once, for a descriptor, a signal, or the end of the time.
-pub(super) fn wait(
-    descriptor: BorrowedFd<'_>,
-    events: PollFlags,
-    signals: Option<&Signals>,
-    until: Instant,
-) -> nix::Result<Woken> {
-    let waiting = PollFd::new(descriptor, events);
-    let ready = match signals {
-        None => poll(&mut [waiting], timeout(until)),
-        Some(signals) => {
-            let mut both = [waiting, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            let ready = poll(&mut both, timeout(until));
-            if is_ready(&both[1]) {
-                signals.clear();
-                return Ok(Woken::Signal);
-            }
-            ready
-        }
-    };
-    match ready {
-        Ok(1..) => Ok(Woken::Ready),
-        Ok(_) | Err(Errno::EINTR) => Ok(Woken::Nothing),
-        Err(error) => Err(error),
-    }
 }
 
 /// The size of the input buffer: enough for several commands, or a small message.

@@ -2,7 +2,7 @@
 //! look-ups; and listening sockets.
 
 pub mod client;
-pub mod conn;
+pub(crate) mod conn;
 pub(crate) mod dialogue;
 pub(crate) mod dns;
 mod dns_message;

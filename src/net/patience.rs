@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::conn::{Woken, wait};
 use crate::signals::Signals;
+use crate::wait::{Woken, wait};
 
 /// How long to wait, and what else ends the wait.
 #[derive(Clone, Copy)]

@@ -84,21 +84,21 @@ pub(crate) fn try_folder(options: &Options, folder: &Path) -> Exit {
 
 /// A file that cannot be played.
 #[derive(Debug)]
-struct Flaw {
+struct NotPlayed {
     file: PathBuf,
     message: String,
     exit: Exit,
 }
 
-impl std::fmt::Display for Flaw {
+impl std::fmt::Display for NotPlayed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: error: {}", self.file.display(), self.message)
     }
 }
 
 /// Reads and plays a file; `None` if it has nothing in it yet.
-fn played(config: &Config, accounts: &Accounts, file: &Path) -> Result<Option<(Transcript, Played)>, Flaw> {
-    let flaw = |message: String, exit| Flaw { file: file.to_owned(), message, exit };
+fn played(config: &Config, accounts: &Accounts, file: &Path) -> Result<Option<(Transcript, Played)>, NotPlayed> {
+    let flaw = |message: String, exit| NotPlayed { file: file.to_owned(), message, exit };
     let text = std::fs::read(file).map_err(|error| flaw(error.to_string(), Exit::NoInput))?;
     let transcript = Transcript::parse(&text).map_err(|malformed| flaw(malformed.to_string(), Exit::DataErr))?;
     let Some(transcript) = transcript else { return Ok(None) };
@@ -130,7 +130,7 @@ struct Summary {
     differing: usize,
     /// How many sessions differ in the same way, with the first of them and its line.
     groups: HashMap<String, (usize, PathBuf, usize)>,
-    flaws: Vec<Flaw>,
+    flaws: Vec<NotPlayed>,
 }
 
 impl Summary {

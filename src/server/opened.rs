@@ -8,20 +8,20 @@ use crate::net::tls::Keys;
 /// Files that a configuration names, open and not read yet. A file that cannot be opened is an error only when it is
 /// needed.
 #[derive(Debug, Default)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// Certificates and keys, if there is TLS.
-    pub keys: Keys,
+    pub(crate) keys: Keys,
     /// Who may log in, if anybody may.
-    pub accounts: Accounts,
+    pub(crate) accounts: Accounts,
     /// Certificates and secrets for brokers, if a rule publishes.
-    pub brokers: Brokers,
+    pub(crate) brokers: Brokers,
     /// Certificates and passwords for other servers, if a rule passes mail on.
-    pub relay: RelayFiles,
+    pub(crate) relay: RelayFiles,
 }
 
 impl Opened {
     /// Opens them. Often only root may read a private key, so this comes before root is given up.
-    pub fn open(config: &Config) -> Self {
+    pub(crate) fn open(config: &Config) -> Self {
         Self {
             keys: keys(config),
             accounts: accounts(config),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::address::{self, AddressError, Mailbox, ReversePath};
 use crate::config::Protocol;
+use crate::hexadecimal;
 
 /// What a peer asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -352,8 +353,8 @@ fn original_recipient(value: &str) -> String {
     let mut address = String::with_capacity(rest.len());
     while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
-        let digits = rest.first_chunk::<2>().filter(|digits| byte == b'+' && digits.iter().all(u8::is_ascii_hexdigit));
-        let encoded = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        let digits = rest.first_chunk().filter(|_| byte == b'+');
+        let encoded = digits.and_then(|digits| hexadecimal::octet(*digits));
         if encoded.is_some() {
             rest = &rest[2..];
         }

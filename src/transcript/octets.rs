@@ -2,7 +2,8 @@
 //! `\xNN`. `\*` stands for a secret, `\{N}` for N octets that are left out. A final CRLF is not written; a backslash at
 //! the end of the line says that there was none.
 
-use super::read::Flaw;
+use super::read::BadLine;
+use crate::hexadecimal;
 
 /// Input of the peer, without what must not be kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Octets {
     }
 
     /// Reads such a line.
-    pub(super) fn parse(line: &[u8]) -> Result<Self, Flaw> {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, BadLine> {
         let (mut octets, mut rest) = (Self::default(), line);
         loop {
             let (shown, behind) = unescaped(rest)?;
@@ -113,7 +114,7 @@ pub(super) fn escape(octets: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Reads a whole field in that form.
-pub(super) fn field(text: &[u8]) -> Result<Vec<u8>, Flaw> {
+pub(super) fn field(text: &[u8]) -> Result<Vec<u8>, BadLine> {
     match unescaped(text)? {
         (octets, []) => Ok(octets),
         _ => Err(NO_ESCAPE),
@@ -121,12 +122,12 @@ pub(super) fn field(text: &[u8]) -> Result<Vec<u8>, Flaw> {
 }
 
 /// Reads escaped octets up to another kind of escape; also returns what is left from there.
-fn unescaped(mut text: &[u8]) -> Result<(Vec<u8>, &[u8]), Flaw> {
+fn unescaped(mut text: &[u8]) -> Result<(Vec<u8>, &[u8]), BadLine> {
     let mut octets = Vec::with_capacity(text.len());
     loop {
         let plain = memchr::memchr(b'\\', text).unwrap_or(text.len());
         if !text[..plain].iter().all(|octet| matches!(octet, b' '..=b'~')) {
-            return Err(Flaw("there is an octet that is written as `\\xNN` in a transcript".to_owned()));
+            return Err(BadLine("there is an octet that is written as `\\xNN` in a transcript".to_owned()));
         }
         octets.extend_from_slice(&text[..plain]);
         text = &text[plain..];
@@ -135,7 +136,9 @@ fn unescaped(mut text: &[u8]) -> Result<(Vec<u8>, &[u8]), Flaw> {
             [b'\\', b'r', rest @ ..] => (b'\r', rest),
             [b'\\', b'n', rest @ ..] => (b'\n', rest),
             [b'\\', b't', rest @ ..] => (b'\t', rest),
-            [b'\\', b'x', high, low, rest @ ..] => (digit(*high)? * 16 + digit(*low)?, rest),
+            [b'\\', b'x', high, low, rest @ ..] if !high.is_ascii_uppercase() && !low.is_ascii_uppercase() => {
+                (hexadecimal::octet([*high, *low]).ok_or(NO_ESCAPE)?, rest)
+            }
             _ => return Ok((octets, text)),
         };
         octets.push(octet);
@@ -143,15 +146,7 @@ fn unescaped(mut text: &[u8]) -> Result<(Vec<u8>, &[u8]), Flaw> {
     }
 }
 
-fn digit(digit: u8) -> Result<u8, Flaw> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(NO_ESCAPE),
-    }
-}
-
 /// The most octets that can be left out: more than any message has. `replay` has to make up as many.
 const MOST_LEFT_OUT: u64 = 1 << 36;
 
-const NO_ESCAPE: Flaw = Flaw(String::new());
+const NO_ESCAPE: BadLine = BadLine(String::new());

@@ -36,9 +36,9 @@ impl fmt::Display for Malformed {
 
 /// What is wrong with a line; empty if it is not a line of a transcript at all.
 #[derive(Debug)]
-pub(super) struct Flaw(pub(super) String);
+pub(super) struct BadLine(pub(super) String);
 
-impl From<&str> for Flaw {
+impl From<&str> for BadLine {
     fn from(message: &str) -> Self {
         Self(message.to_owned())
     }
@@ -92,7 +92,7 @@ impl<'t> Lines<'t> {
         Malformed { line: self.number, message: message.into() }
     }
 
-    fn flaw(&self, Flaw(message): Flaw) -> Malformed {
+    fn flaw(&self, BadLine(message): BadLine) -> Malformed {
         self.error(if message.is_empty() { "no transcript has such a line" } else { &*message })
     }
 }
@@ -139,29 +139,29 @@ fn header(lines: &mut Lines<'_>) -> Result<Option<Header>, Malformed> {
 }
 
 /// `KEY: VALUE`
-fn keyed(line: &[u8]) -> Result<(&[u8], String), Flaw> {
+fn keyed(line: &[u8]) -> Result<(&[u8], String), BadLine> {
     let end = line.windows(2).position(|two| two == b": ").ok_or("no transcript has such a line")?;
     Ok((&line[..end], text(&line[end + 2..])?))
 }
 
-fn protocol(value: &str) -> Result<Protocol, Flaw> {
+fn protocol(value: &str) -> Result<Protocol, BadLine> {
     let known = [Protocol::Smtp, Protocol::Lmtp].into_iter().find(|protocol| protocol.to_string() == value);
-    known.ok_or_else(|| Flaw::from("the protocol is `SMTP` or `LMTP`"))
+    known.ok_or_else(|| BadLine::from("the protocol is `SMTP` or `LMTP`"))
 }
 
-fn ip(value: &str) -> Result<IpAddr, Flaw> {
-    value.parse().map_err(|_| Flaw::from("this is no address"))
+fn ip(value: &str) -> Result<IpAddr, BadLine> {
+    value.parse().map_err(|_| BadLine::from("this is no address"))
 }
 
-fn address(value: &str) -> Result<Address, Flaw> {
+fn address(value: &str) -> Result<Address, BadLine> {
     match value.strip_prefix("local:") {
         Some("?") => Ok(Address::Local(None)),
-        Some(uid) => uid.parse().map(|uid| Address::Local(Some(uid))).map_err(|_| Flaw::from("this is no user")),
+        Some(uid) => uid.parse().map(|uid| Address::Local(Some(uid))).map_err(|_| BadLine::from("this is no user")),
         None => ip(value).map(Address::from),
     }
 }
 
-fn entry(line: &[u8]) -> Result<Entry, Flaw> {
+fn entry(line: &[u8]) -> Result<Entry, BadLine> {
     let (kind, rest) = match line {
         [kind, b':', b' ', rest @ ..] => (*kind, rest),
         _ => return Err("no transcript has such a line".into()),
@@ -177,15 +177,15 @@ fn entry(line: &[u8]) -> Result<Entry, Flaw> {
     }
 }
 
-fn fields(line: &[u8]) -> Result<Vec<String>, Flaw> {
+fn fields(line: &[u8]) -> Result<Vec<String>, BadLine> {
     line.split(|octet| *octet == b'\t').map(text).collect()
 }
 
-fn decision(fields: &[String]) -> Result<Entry, Flaw> {
+fn decision(fields: &[String]) -> Result<Entry, BadLine> {
     let mut fields = fields.iter().map(|field| &**field);
     let first = fields.next().unwrap_or_default();
     let (second, third, fourth) = (fields.next(), fields.next(), fields.next());
-    let unknown = || Flaw::from("no decision is written like this");
+    let unknown = || BadLine::from("no decision is written like this");
     if fields.next().is_some() {
         return Err(unknown());
     }
@@ -207,7 +207,7 @@ fn decision(fields: &[String]) -> Result<Entry, Flaw> {
     }
 }
 
-fn note(fields: &[String]) -> Result<Entry, Flaw> {
+fn note(fields: &[String]) -> Result<Entry, BadLine> {
     match fields {
         [kind, parameters] if kind == "tls" => Ok(Entry::Secured(parameters.clone())),
         [kind, user, mechanism] if kind == "login" => {
@@ -224,7 +224,7 @@ fn note(fields: &[String]) -> Result<Entry, Flaw> {
 
 /// Reads `CODE STATUS TEXT`, with `-` for a missing enhanced code. `fault` is the next field, which may say that it was
 /// our fault.
-fn reply(words: &str, fault: Option<&str>) -> Result<Reply, Flaw> {
+fn reply(words: &str, fault: Option<&str>) -> Result<Reply, BadLine> {
     let is_our_fault = match fault {
         None => false,
         Some(OUR_FAULT) => true,
@@ -246,8 +246,8 @@ fn status(text: &str) -> Option<Status> {
 }
 
 /// A field as text.
-fn text(field: &[u8]) -> Result<String, Flaw> {
-    String::from_utf8(octets::field(field)?).map_err(|_| Flaw::from("this is not UTF-8"))
+fn text(field: &[u8]) -> Result<String, BadLine> {
+    String::from_utf8(octets::field(field)?).map_err(|_| BadLine::from("this is not UTF-8"))
 }
 
 /// The field behind a reply that is not the peer's fault.

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::config::{Config, Hop, HopPlace, secret};
+use crate::config::{Config, Hop, HopAddress, secret};
 use crate::net::client::ClientFiles;
 use crate::unread::Unread;
 
 /// The files of the servers that rules pass mail on to.
 #[derive(Debug, Default)]
-pub struct RelayFiles {
+pub(crate) struct RelayFiles {
     /// The files for connections, one entry for each file of authorities that a URL names, and one for URLs that name
     /// none.
     files: Vec<(Option<PathBuf>, ClientFiles)>,
@@ -22,7 +22,7 @@ impl RelayFiles {
     pub(crate) fn open(config: &Config) -> Self {
         let mut opened = Self::default();
         for hop in config.hops() {
-            let is_at_port = matches!(hop.place, HopPlace::Tcp(_));
+            let is_at_port = matches!(hop.address, HopAddress::Tcp(_));
             if is_at_port && opened.files.iter().all(|(ca_file, _)| *ca_file != hop.ca_file) {
                 let ca_file = hop.ca_file.as_deref().or(config.ca_file.as_deref());
                 opened.files.push((hop.ca_file.clone(), ClientFiles::open(ca_file)));

@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use connection::{Connection, Lost, Trouble};
-pub use files::RelayFiles;
+pub(crate) use files::RelayFiles;
 
 use super::failure;
 use crate::address::Mailbox;
@@ -27,7 +27,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::smtp::upstream::Sender;
 
 /// The connections of one session to the servers that its messages are passed on to.
-pub struct Upstreams<'a> {
+pub(crate) struct Upstreams<'a> {
     config: &'a Config,
     files: &'a RelayFiles,
     log: &'a Log,
@@ -44,30 +44,30 @@ pub struct Upstreams<'a> {
 
 impl<'a> Upstreams<'a> {
     /// Starts without any connection.
-    pub fn new(config: &'a Config, files: &'a RelayFiles, log: &'a Log, signals: &'a Signals) -> Self {
+    pub(crate) fn new(config: &'a Config, files: &'a RelayFiles, log: &'a Log, signals: &'a Signals) -> Self {
         let (until, connections, unreachable) = (Cell::new(Instant::now()), RefCell::default(), RefCell::default());
         let own_address = peer::local_address(std::io::stdin().as_fd());
         Self { config, files, log, signals, own_address, until, connections, unreachable }
     }
 
     /// Sets until when hops may be waited for.
-    pub fn set_deadline(&self, until: Instant) {
+    pub(crate) fn set_deadline(&self, until: Instant) {
         self.until.set(until);
     }
 
     /// A transaction begins: what hops were asked before was about another one.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.unreachable.borrow_mut().clear();
         self.connections.borrow_mut().iter_mut().for_each(|(_, connection)| connection.forget_transaction());
     }
 
     /// Asks a hop whether it takes mail of this sender; an error is its refusal.
-    pub fn sender(&self, hop: &Hop, sender: &Sender) -> Result<(), Reply> {
+    pub(crate) fn sender(&self, hop: &Hop, sender: &Sender) -> Result<(), Reply> {
         self.with_transaction(hop, sender, &[]).map(drop)
     }
 
     /// Asks a hop whether it takes this sender's mail for one more recipient; an error is its refusal.
-    pub fn recipient(&self, hop: &Hop, sender: &Sender, recipient: &Mailbox) -> Result<(), Reply> {
+    pub(crate) fn recipient(&self, hop: &Hop, sender: &Sender, recipient: &Mailbox) -> Result<(), Reply> {
         let place = self.place_of(hop).filter(|place| self.connections.borrow()[*place].1.is_open_for(sender));
         let Some(place) = place else { return self.with_transaction(hop, sender, &[recipient]).map(drop) };
         let asked = self.connections.borrow_mut()[place].1.recipient(&self.way(hop), sender, recipient);
@@ -117,7 +117,7 @@ impl<'a> Upstreams<'a> {
     }
 
     /// Sends QUIT to all hops.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         for (hop, mut connection) in self.connections.take() {
             connection.quit(&self.way(&hop));
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use base64ct::{Base64, Encoding};
 
 use super::{COMMAND, Connection, GREETING, Lost, Transaction, said};
-use crate::config::{HopPlace, HopTls, Protocol};
+use crate::config::{HopAddress, HopTls, Protocol};
 use crate::deliver::relay::Way;
 use crate::log::Event;
 use crate::net::client::Endpoint;
@@ -20,15 +20,15 @@ impl Connection {
     /// Connects and does all that comes before a transaction, with the first of the host's addresses where that works: one
     /// that turns us away is as good as one where nobody is.
     pub(in crate::deliver::relay) fn open(way: &Way<'_>) -> Result<Self, Lost> {
-        let mut connection = match &way.hop.place {
-            HopPlace::Unix(path) => {
+        let mut connection = match &way.hop.address {
+            HopAddress::Unix(path) => {
                 if way.own_address.is_some_and(|own| own.is_socket(path)) {
                     return Err(in_circle(&path.display()));
                 }
                 let dialogue = Dialogue::connect_unix(path).map_err(unreachable)?;
                 Self::over(dialogue).introduced(way).map_err(NotReady::into_lost)?
             }
-            HopPlace::Tcp(server) => Self::at_some_address(way, server)?,
+            HopAddress::Tcp(server) => Self::at_some_address(way, server)?,
         };
         // A password that is wrong is so everywhere, and to try it again and again may lock an account.
         if let Some(user) = way.config.user_at(way.hop) {
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     fn handshake(&mut self, way: &Way<'_>) -> Result<(), NotReady> {
-        let HopPlace::Tcp(server) = &way.hop.place else { return Ok(()) };
+        let HopAddress::Tcp(server) = &way.hop.address else { return Ok(()) };
         let believed = match way.tls {
             HopTls::Off | HopTls::Opportunistic => Believed::Anybody,
             HopTls::Require | HopTls::Implicit => {
