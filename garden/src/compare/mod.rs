@@ -12,6 +12,9 @@ mod outcome;
 mod own;
 mod pairs;
 mod steady;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod stored;
 pub mod text;
 
 use serde::{Deserialize, Serialize};
@@ -202,3 +205,7 @@ pub struct Difference {
     /// The difference in words: the fields, the numbers, the first octet that differs.
     pub detail: String,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;
