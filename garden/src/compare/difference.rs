@@ -58,7 +58,9 @@ impl Knowledge {
 pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Outcome) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut add = |kind, detail: String| found.push(Difference { kind, detail });
-    if reference.is_alive && !seen.is_alive {
+    if let Some(ended) = seen.ended.as_ref().filter(|_| reference.ended.is_none()) {
+        add(Kind::Died, ended.clone());
+    } else if reference.is_alive && !seen.is_alive {
         add(Kind::Died, "it does not greet after this case".into());
     }
     let (expected, came) = (reference.delivered.len(), seen.delivered.len());
@@ -120,6 +122,7 @@ pub(super) fn is_same(one: &Outcome, other: &Outcome) -> bool {
     let mut has_other_envelope = false;
     add_envelope(one, other, &mut |_, _| has_other_envelope = true);
     one.is_alive == other.is_alive
+        && one.ended.is_some() == other.ended.is_some()
         && one.delivered.len() == other.delivered.len()
         && one.bounces == other.bounces
         && one.steps == other.steps
@@ -302,6 +305,7 @@ mod tests {
             steps: Some(answers.chars().map(step).collect()),
             is_complete: true,
             is_alive: true,
+            ended: None,
             is_drained: true,
             changes: BTreeMap::new(),
             quotes_from: false,
@@ -401,6 +405,13 @@ mod tests {
         assert_eq!(between(&one, &dead), [Kind::Died]);
         assert_eq!(between(&dead, &dead), []);
         assert_eq!(between(&dead, &one), []);
+        // The same of a process beside the server, which greets nevertheless.
+        let ended = Outcome { ended: Some("`queue` ended: exit status 3".into()), ..one.clone() };
+        assert_eq!(between(&one, &ended), [Kind::Died]);
+        assert_eq!(between(&ended, &ended), []);
+        assert_eq!(between(&ended, &dead), [Kind::Died]);
+        let knowledge = Knowledge::new(&case(SENT), None, None);
+        assert_eq!(differences(&knowledge, &one, &ended)[0].detail, "`queue` ended: exit status 3");
     }
 
     #[test]
@@ -493,6 +504,7 @@ mod tests {
         let one = outcome(TAKEN, &[ONE]);
         assert!(is_same(&one, &one));
         assert!(!is_same(&one, &Outcome { is_alive: false, ..one.clone() }));
+        assert!(!is_same(&one, &Outcome { ended: Some("`queue` ended".into()), ..one.clone() }));
         assert!(!is_same(&one, &Outcome { bounces: 1, ..one.clone() }));
         assert!(!is_same(&one, &outcome("222325", &[ONE])));
         assert!(!is_same(&one, &outcome(TAKEN, &["A: 1\r\n\r\n"])));

@@ -51,7 +51,7 @@ pub struct ExpectedMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// The server no longer greets.
+    /// The server no longer greets, or a process beside it has ended.
     Died,
     /// The number of messages differs.
     Count,
@@ -93,7 +93,7 @@ impl Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The server no longer greets.
+    /// The server no longer greets, or a process beside it has ended.
     Died,
     /// More messages.
     More,
@@ -161,7 +161,7 @@ impl Kind {
     /// What it means, in a few words.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Died => "the server greets no more",
+            Self::Died => "the server greets no more, or what runs beside it has ended",
             Self::More => "more messages come out than elsewhere",
             Self::Lost => "accepted, and fewer messages come out than elsewhere",
             Self::Forged => "a message has the sender or the subject of text inside of it",

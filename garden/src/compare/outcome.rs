@@ -86,6 +86,8 @@ pub(crate) struct Outcome {
     pub(crate) is_complete: bool,
     /// Whether the server still greets.
     pub(crate) is_alive: bool,
+    /// What has ended of the processes beside it, and how.
+    pub(crate) ended: Option<String>,
     /// Whether the server has nothing more to deliver. If not, messages may be missing.
     pub(crate) is_drained: bool,
     /// What the server does to senders' fields.
@@ -188,6 +190,7 @@ impl Outcome {
             steps: Some(steps),
             is_complete,
             is_alive: observation.is_alive,
+            ended: observation.ended.clone(),
             is_drained: observation.is_drained,
             changes: learned.changes.clone(),
             quotes_from: learned.quotes_from,
@@ -215,6 +218,7 @@ impl Outcome {
             steps: None,
             is_complete: true,
             is_alive: true,
+            ended: None,
             is_drained: true,
             changes: BTreeMap::new(),
             quotes_from: false,

@@ -45,6 +45,7 @@ pub(super) fn observation(server: &str, case: &Case, answers: &str, messages: Ve
         messages,
         log: Vec::new(),
         is_alive: true,
+        ended: None,
         is_drained: true,
     }
 }

@@ -211,6 +211,7 @@ impl Server {
             messages,
             log: vec![format!("{}: session {number} was held", self.name)],
             is_alive: true,
+            ended: None,
             is_drained: !is_late,
         }
     }
