@@ -1,6 +1,7 @@
 //! How one outcome differs from another, in classes.
 
-use super::outcome::{Delivered, OfCase, Outcome, Step, comparable};
+use super::comparable::comparable;
+use super::outcome::{Delivered, OfCase, Outcome, Step};
 use super::text::{Embedded, Text, embedded};
 use super::{Difference, Expected, Kind};
 use crate::case::Case;

@@ -3,6 +3,7 @@
 //! This works on observations only, and holds sessions only to confirm differences ([`confirm`]). What a server does to
 //! every message is learned first ([`learn()`]) and is not a difference; everything else that distinguishes servers is.
 
+mod comparable;
 mod controls;
 mod difference;
 mod judge;
@@ -14,7 +15,7 @@ mod pairs;
 mod steady;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod stored;
+pub(crate) mod stored;
 pub mod text;
 
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use crate::case::{Case, Part, Unit};
 use crate::observation::{Envelope, Event, Message, Observation, Place, Reply};
 
 /// A session in which each of these is sent and then a reply is waited for.
-pub(super) fn case(steps: &[(Part, &str)]) -> Case {
+pub(crate) fn case(steps: &[(Part, &str)]) -> Case {
     let units = steps.iter().flat_map(|(part, octets)| {
         [Unit::Send { part: *part, octets: octets.as_bytes().to_vec() }, Unit::Expect { code: String::new() }]
     });
@@ -16,7 +16,7 @@ pub(super) fn case(steps: &[(Part, &str)]) -> Case {
 
 /// A session with a message of this text to so many recipients. The waits are for the replies to EHLO, MAIL, each RCPT,
 /// DATA and the text.
-pub(super) fn message(recipients: usize, text: &str) -> Case {
+pub(crate) fn message(recipients: usize, text: &str) -> Case {
     let mut steps = vec![(Part::Helo, "EHLO client.example\r\n"), (Part::Mail, "MAIL FROM:<__SOURCE__>\r\n")];
     steps.extend(
         ["RCPT TO:<__DEST__>\r\n", "RCPT TO:<__DEST2__>\r\n"].map(|rcpt| (Part::Rcpt, rcpt)).iter().take(recipients),
@@ -27,7 +27,7 @@ pub(super) fn message(recipients: usize, text: &str) -> Case {
 
 /// What a server made of a case. Of its answers the first digits are written, in the order of the waits; `-` is a time-out
 /// and `.` the end of the connection.
-pub(super) fn observation(server: &str, case: &Case, answers: &str, messages: Vec<Message>) -> Observation {
+pub(crate) fn observation(server: &str, case: &Case, answers: &str, messages: Vec<Message>) -> Observation {
     let waits = case.units.iter().enumerate().filter(|(_, unit)| matches!(unit, Unit::Expect { .. }));
     let event = |(answer, (unit, _)): (char, _)| match answer.to_digit(10) {
         Some(digit) => {
@@ -51,12 +51,12 @@ pub(super) fn observation(server: &str, case: &Case, answers: &str, messages: Ve
 }
 
 /// A message in a mailbox.
-pub(super) fn delivered(octets: &str) -> Message {
+pub(crate) fn delivered(octets: &str) -> Message {
     Message { place: Place::Mailbox("user1".into()), envelope: None, octets: octets.into() }
 }
 
 /// A message that was passed on; the octets are those on the wire.
-pub(super) fn passed_on(mail: &str, recipients: &[&str], octets: &str) -> Message {
+pub(crate) fn passed_on(mail: &str, recipients: &[&str], octets: &str) -> Message {
     let recipients = recipients.iter().map(|&recipient| recipient.to_owned()).collect();
     Message {
         place: Place::Wire,
@@ -66,7 +66,7 @@ pub(super) fn passed_on(mail: &str, recipients: &[&str], octets: &str) -> Messag
 }
 
 /// Servers that change nothing.
-pub(super) fn plain(servers: &[&str]) -> BTreeMap<String, Learned> {
+pub(crate) fn plain(servers: &[&str]) -> BTreeMap<String, Learned> {
     let known = Learned { is_known: true, ..Learned::default() };
     servers.iter().map(|&server| (server.to_owned(), known.clone())).collect()
 }
