@@ -396,7 +396,7 @@ fn sends(case: &Case, is_of: fn(Part) -> bool) -> Vec<(usize, &Vec<u8>)> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::compare::stored::{delivered, observation, plain};
+    use crate::compare::stored::{Made, plain};
     use crate::compare::{ExpectedMessage, text::octets_of};
 
     fn send(part: Part, octets: &[u8]) -> Unit {
@@ -456,29 +456,6 @@ mod tests {
         assert!(is_same(&ends(b"a"), &case(vec![send(Part::Body, b"\r\nlettersa.\r\n")])));
     }
 
-    /// Servers of which each has other octets in its message if this is said of the case, and the sessions held.
-    struct Odd<'a> {
-        is_odd: &'a dyn Fn(&str, &str) -> bool,
-        held: Vec<(String, Case)>,
-    }
-
-    impl Servers for Odd<'_> {
-        fn names(&self) -> Vec<String> {
-            Vec::new()
-        }
-
-        fn hold(&mut self, server: &str, cases: &[Case]) -> Result<Vec<Observation>> {
-            let observations = cases.iter().map(|case| {
-                self.held.push((server.to_owned(), case.clone()));
-                let octets = String::from_utf8(octets_of(case)).unwrap();
-                let message = if (self.is_odd)(server, &octets) { ODD } else { EVEN };
-                let waits = case.units.iter().filter(|unit| matches!(unit, Unit::Expect { .. })).count();
-                observation(server, case, &"2".repeat(waits), vec![delivered(message)])
-            });
-            Ok(observations.collect())
-        }
-    }
-
     const ODD: &str = "A: odd\n\nt0t0t0t0t\n";
     const EVEN: &str = "A: even\n\nt0t0t0t0t\n";
 
@@ -492,7 +469,8 @@ mod tests {
         oracle: Oracle<'_>,
         is_odd: &dyn Fn(&str, &str) -> bool,
     ) -> Option<(Vec<Unit>, bool)> {
-        let mut servers = Odd { is_odd, held: Vec::new() };
+        let makes = |server: &str, octets: &str| if is_odd(server, octets) { ODD } else { EVEN };
+        let mut servers = Made { makes: &makes, held: Vec::new() };
         let (apart, others) = (["odd".to_owned(), "odder".into()], ["even".to_owned(), "evener".into()]);
         let learned = plain(&["odd", "odder", "even", "evener"]);
         let wanted = Wanted { kind: Kind::Bytes, apart: &apart, others: &others, learned: &learned, oracle, sessions };

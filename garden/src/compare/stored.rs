@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
+
 use super::Learned;
+use super::text::octets_of;
 use crate::case::{Case, Part, Unit};
-use crate::observation::{Envelope, Event, Message, Observation, Place, Reply};
+use crate::observation::{Envelope, Event, Message, Observation, Place, Reply, Servers};
 
 /// A session in which each of these is sent and then a reply is waited for.
 pub(crate) fn case(steps: &[(Part, &str)]) -> Case {
@@ -69,4 +72,28 @@ pub(crate) fn passed_on(mail: &str, recipients: &[&str], octets: &str) -> Messag
 pub(crate) fn plain(servers: &[&str]) -> BTreeMap<String, Learned> {
     let known = Learned { is_known: true, ..Learned::default() };
     servers.iter().map(|&server| (server.to_owned(), known.clone())).collect()
+}
+
+/// Servers of which each accepts everything, and has one message of it.
+pub(crate) struct Made<'a> {
+    /// The message of this server, of these octets.
+    pub(crate) makes: &'a dyn Fn(&str, &str) -> &'static str,
+    /// The sessions that were held.
+    pub(crate) held: Vec<(String, Case)>,
+}
+
+impl Servers for Made<'_> {
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn hold(&mut self, server: &str, cases: &[Case]) -> Result<Vec<Observation>> {
+        let observations = cases.iter().map(|case| {
+            self.held.push((server.to_owned(), case.clone()));
+            let octets = String::from_utf8(octets_of(case)).unwrap();
+            let waits = case.units.iter().filter(|unit| matches!(unit, Unit::Expect { .. })).count();
+            observation(server, case, &"2".repeat(waits), vec![delivered((self.makes)(server, &octets))])
+        });
+        Ok(observations.collect())
+    }
 }

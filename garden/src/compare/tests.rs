@@ -330,3 +330,22 @@ fn a_difference_is_steady_if_it_comes_in_the_same_class_against_the_same_servers
     assert_eq!(weighed(&seen, [taken("c", &wrong), refused(), taken("c", &wrong)]), (2, false, true));
     assert_eq!(weighed(&seen, [refused(), refused(), taken("c", &right)]), (0, false, true));
 }
+
+#[test]
+fn who_is_measured_again_is_measured_with_those_that_were_right_before() {
+    let case = message(1, "Subject: a\r\n\r\n__TOKEN__\r\n.\r\n");
+    let known = plain(&["a", "b", "c", "d", "e"]);
+    let of = |server, subject: &str| {
+        let octets = format!("Subject: {subject}\r\n\r\nt0t0t0t0t\r\n");
+        observation(server, &case, "22232", vec![delivered(&octets)])
+    };
+    let seen = [of("a", "right"), of("b", "right"), of("c", "odd"), of("d", "wrong"), of("e", "wrong")];
+    let seen: Vec<_> = seen.iter().collect();
+    let judgement = judge(&case, &seen, &known, None);
+    assert_eq!(judgement.reference().collect::<Vec<_>>(), ["a", "b"]);
+    // With it, those that are wrong are the most.
+    let again = of("c", "wrong");
+    let weighed = weigh(&case, &seen, &known, None, &judgement, &[("c", vec![&again; TIMES])].into());
+    let of_c = weighed.iter().find(|steadiness| steadiness.server == "c").unwrap();
+    assert_eq!(of_c.again, TIMES);
+}
