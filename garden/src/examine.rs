@@ -318,17 +318,20 @@ impl Examination<'_> {
             oracle: self.oracle,
             sessions,
         };
-        let mut shrunk = shrink(self.servers, &entry.case, wanted)?;
+        let (mut shrunk, held) = shrink(self.servers, &entry.case, wanted)?;
+        self.numbers.shrink_sessions += held;
         let mut wanted = wanted;
         if shrunk.is_none() && apart.len() > 1 {
             // They may differ for different reasons.
             wanted.apart = &apart[..1];
-            shrunk = shrink(self.servers, &entry.case, wanted)?;
+            wanted.sessions -= held;
+            let held;
+            (shrunk, held) = shrink(self.servers, &entry.case, wanted)?;
+            self.numbers.shrink_sessions += held;
         }
-        let Some(Shrunk { mut case, mut observations, sessions, .. }) = shrunk else {
+        let Some(Shrunk { mut case, mut observations, .. }) = shrunk else {
             return Ok(None);
         };
-        self.numbers.shrink_sessions += sessions;
         // Two cases may become the same one.
         let same = self.smallest.iter().position(|known| is_same(&known.case, &case));
         let name = match same {
@@ -413,7 +416,9 @@ mod tests {
             gathered.servers.push(ServerEntry { name, version: None, absent: None, learned: Some(learned) });
         }
         let bounds = Bounds { confirms: false, ..Bounds::default() };
+        let before = made.held.len();
         let report = examine(&mut made, gathered, &|_| None, bounds, &mut |_| {}).unwrap();
+        assert_eq!(report.numbers.shrink_sessions, made.held.len() - before);
         let left = |name: &str| {
             let case = &report.case(name).unwrap().case;
             String::from_utf8(crate::compare::text::octets_of(case)).unwrap()

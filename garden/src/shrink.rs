@@ -39,18 +39,16 @@ pub struct Shrunk {
     pub case: Case,
     /// The observations of all servers that were asked.
     pub observations: Vec<Observation>,
-    /// How many sessions were held.
-    pub sessions: usize,
     /// Whether nothing more can be left out. If not, the sessions were used up.
     pub is_smallest: bool,
 }
 
-/// Makes the case smaller. `None` if it does not show the difference.
+/// Makes the case smaller; `None` if it does not show the difference. Also returns how many sessions were held.
 ///
 /// # Errors
 ///
 /// Those of [`Servers::hold`].
-pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Result<Option<Shrunk>> {
+pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Result<(Option<Shrunk>, usize)> {
     let mut trial = Trial {
         servers,
         wanted,
@@ -61,7 +59,7 @@ pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Res
         observations: Vec::new(),
     };
     if !trial.shows(case)? {
-        return Ok(None);
+        return Ok((None, trial.sessions));
     }
     let mut smallest = case.clone();
     loop {
@@ -74,7 +72,8 @@ pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Res
         }
     }
     let is_smallest = !trial.is_spent;
-    Ok(Some(Shrunk { case: smallest, sessions: trial.sessions, observations: trial.observations, is_smallest }))
+    let shrunk = Shrunk { case: smallest, observations: trial.observations, is_smallest };
+    Ok((Some(shrunk), trial.sessions))
 }
 
 /// Whether `small` is contained in `large`, in the same order. Between the letters of a word there may be others, but
@@ -474,13 +473,13 @@ mod tests {
         let (apart, others) = (["odd".to_owned(), "odder".into()], ["even".to_owned(), "evener".into()]);
         let learned = plain(&["odd", "odder", "even", "evener"]);
         let wanted = Wanted { kind: Kind::Bytes, apart: &apart, others: &others, learned: &learned, oracle, sessions };
-        let shrunk = shrink(&mut servers, &case(units), wanted).unwrap();
-        assert!(servers.held.len() <= sessions);
+        let (shrunk, held) = shrink(&mut servers, &case(units), wanted).unwrap();
+        assert_eq!(held, servers.held.len());
+        assert!(held <= sessions);
         for (at, held) in servers.held.iter().enumerate() {
             assert!(!servers.held[..at].contains(held), "{held:?}");
         }
         let shrunk = shrunk?;
-        assert_eq!(shrunk.sessions, servers.held.len());
         Some((shrunk.case.units, shrunk.is_smallest))
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use smtp_garden::case::{Case, Part, Placeholder, Unit};
-use smtp_garden::compare::{Expected, ExpectedMessage, text};
+use smtp_garden::compare::{Expected, ExpectedMessage, Learned, controls, learn, text};
 use smtp_garden::examine::{Bounds, examine, gather};
 use smtp_garden::observation::{Envelope, Event, Message, Observation, Place, Reply, Servers};
 use smtp_garden::report::{Report, ServerEntry};
@@ -118,6 +118,18 @@ pub enum At {
     Top,
     Bottom,
     Behind(&'static str),
+}
+
+/// What is learned of each of these servers.
+pub fn learn_all(servers: &mut Scripted) -> BTreeMap<String, Learned> {
+    let names = servers.names();
+    names.into_iter().map(|name| (name.clone(), learn(&servers.hold(&name, &controls()).unwrap()))).collect()
+}
+
+/// What each of them makes of a case.
+pub fn observe(servers: &mut Scripted, case: &Case) -> Vec<Observation> {
+    let names = servers.names();
+    names.iter().flat_map(|name| servers.hold(name, std::slice::from_ref(case)).unwrap()).collect()
 }
 
 impl Servers for Scripted {
