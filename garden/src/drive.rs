@@ -49,7 +49,10 @@ pub trait Server {
     /// A queue that cannot be looked at.
     fn is_drained(&mut self) -> Result<bool>;
 
-    /// Starts it again after it died.
+    /// What has ended of the processes that run beside it since it was started, and how; `None` if nothing has.
+    fn ended(&mut self) -> Option<String>;
+
+    /// Starts it again, with what runs beside it.
     ///
     /// # Errors
     ///
@@ -64,18 +67,28 @@ pub trait Server {
 ///
 /// Our own faults, and a server that does not come back after it died.
 pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Result<Vec<Observation>> {
-    // Messages of earlier, slower sessions do not belong to these.
+    // What ended, and what came, behind earlier sessions does not belong to these.
+    let ended_before = server.ended();
+    if ended_before.is_some() {
+        server.restart()?;
+    }
     server.take_messages()?;
     server.take_log();
-    let mut observations = Vec::with_capacity(cases.len());
+    let mut observations: Vec<Observation> = Vec::with_capacity(cases.len());
+    // The first session since the server was started.
+    let mut first = 0;
     for case in cases {
         let observation = hold_one(server, case, patience)?;
-        if !observation.is_alive {
-            server.restart()?;
-        }
+        let is_alive = observation.is_alive;
         observations.push(observation);
+        note_ended(server, &mut observations[first..]);
+        if !is_alive || server.ended().is_some() {
+            server.restart()?;
+            first = observations.len();
+        }
     }
     let is_drained = wait_until_drained(server, patience.drained)?;
+    note_ended(server, &mut observations[first..]);
     let messages = server.take_messages()?;
     for observation in &mut observations {
         observation.is_drained = is_drained;
@@ -84,6 +97,9 @@ pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Resu
             .filter(|message| find(&message.octets, observation.token.as_bytes()).is_some())
             .cloned()
             .collect();
+    }
+    if let Some(first) = observations.first_mut() {
+        first.log.splice(..0, ended_before);
     }
     // What is logged after the last session belongs to one of them, and nobody can tell to which.
     if let Some(last) = observations.last_mut() {
@@ -94,6 +110,15 @@ pub fn hold(server: &mut dyn Server, cases: &[Case], patience: Patience) -> Resu
         server.restart()?;
     }
     Ok(observations)
+}
+
+/// Notes what has ended beside the server in all sessions since it was started: it may have ended some time after what
+/// it ended of. Which session that was is seen when each is held again.
+fn note_ended(server: &mut dyn Server, observations: &mut [Observation]) {
+    let ended = server.ended();
+    for observation in observations {
+        observation.ended.clone_from(&ended);
+    }
 }
 
 fn hold_one(server: &mut dyn Server, case: &Case, patience: Patience) -> Result<Observation> {
@@ -124,6 +149,7 @@ fn hold_one(server: &mut dyn Server, case: &Case, patience: Patience) -> Result<
         messages: Vec::new(),
         log: server.take_log(),
         is_alive: said_goodbye || is_alive(server.address(), patience.reply),
+        ended: None,
         is_drained: false,
     })
 }
@@ -138,11 +164,14 @@ pub fn is_alive(address: SocketAddr, patience: Duration) -> bool {
 }
 
 /// Waits until nothing is left to deliver or to pass on. This has to be seen twice in a row, because a message may be
-/// between two queues.
+/// between two queues. If something has ended beside the server, what is left may stay, and is not waited for.
 fn wait_until_drained(server: &mut dyn Server, patience: Duration) -> Result<bool> {
     let end = Instant::now() + patience;
     let mut looks = 0;
     while looks < 2 {
+        if server.ended().is_some() {
+            return Ok(false);
+        }
         looks = if server.is_drained()? { looks + 1 } else { 0 };
         if looks < 2 {
             if Instant::now() >= end {
@@ -184,12 +213,26 @@ mod tests {
         died: Option<SocketAddr>,
         restarts: usize,
         looks_until_drained: usize,
+        /// What ended beside it.
+        ended: Option<String>,
+        /// After how many more looks at what it has logged that ends.
+        ends_after: Option<usize>,
+        /// Whether that ends when its queue is looked at.
+        ends_in_queue: bool,
     }
 
     impl Straight {
         fn new() -> Self {
             let hop = Hop::start(([127, 0, 0, 1], 0).into(), Answers::default()).unwrap();
-            Self { hop, died: None, restarts: 0, looks_until_drained: 0 }
+            Self {
+                hop,
+                died: None,
+                restarts: 0,
+                looks_until_drained: 0,
+                ended: None,
+                ends_after: None,
+                ends_in_queue: false,
+            }
         }
     }
 
@@ -213,16 +256,33 @@ mod tests {
             Ok(self.hop.take())
         }
         fn take_log(&mut self) -> Vec<String> {
+            self.ends_after = match self.ends_after {
+                Some(0) => {
+                    self.ended = ended();
+                    None
+                }
+                left => left.map(|looks| looks - 1),
+            };
             Vec::new()
         }
         fn is_drained(&mut self) -> Result<bool> {
+            if self.ends_in_queue {
+                self.ended = ended();
+            }
             self.looks_until_drained = self.looks_until_drained.saturating_sub(1);
             Ok(self.looks_until_drained == 0)
         }
+        fn ended(&mut self) -> Option<String> {
+            self.ended.clone()
+        }
         fn restart(&mut self) -> Result<()> {
-            (self.died, self.restarts) = (None, self.restarts + 1);
+            (self.died, self.ended, self.restarts) = (None, None, self.restarts + 1);
             Ok(())
         }
+    }
+
+    fn ended() -> Option<String> {
+        Some("`queue` ended: exit status 3".into())
     }
 
     const PATIENCE: Patience = Patience { reply: Duration::from_secs(30), drained: Duration::from_secs(30) };
@@ -261,6 +321,36 @@ mod tests {
         assert_eq!((observations[1].is_alive, observations[1].messages.len(), server.restarts), (true, 1, 1));
     }
 
+    /// What is noted of each of three sessions, and how often the server was started again.
+    fn ended_in(mut server: Straight) -> (Vec<bool>, usize) {
+        let observations = hold(&mut server, &[a_message(), a_message(), a_message()], PATIENCE).unwrap();
+        let ended = observations.iter().map(|observation| {
+            assert!(observation.ended.is_none() || observation.ended == ended());
+            observation.ended.is_some()
+        });
+        (ended.collect(), server.restarts)
+    }
+
+    #[test]
+    fn what_ends_beside_a_server_is_noted_and_started_again_with_it() {
+        // The log is taken once before the first session, and behind each.
+        let ends_after = |looks| Straight { ends_after: Some(looks), ..Straight::new() };
+        assert_eq!(ended_in(Straight::new()), (vec![false, false, false], 0));
+        assert_eq!(ended_in(ends_after(1)), (vec![true, false, false], 1));
+        assert_eq!(ended_in(ends_after(2)), (vec![true, true, false], 1));
+        assert_eq!(ended_in(ends_after(3)), (vec![true, true, true], 1));
+    }
+
+    #[test]
+    fn what_ended_before_is_told_in_the_log() {
+        let mut server = Straight::new();
+        server.ended = ended();
+        let observations = hold(&mut server, &[a_message(), a_message()], PATIENCE).unwrap();
+        assert_eq!(observations[0].log, ["`queue` ended: exit status 3"]);
+        assert!(observations.iter().all(|observation| observation.ended.is_none() && observation.is_drained));
+        assert_eq!((observations[1].log.len(), server.restarts), (0, 1));
+    }
+
     #[test]
     fn a_queue_is_waited_for() {
         let mut server = Straight::new();
@@ -271,6 +361,11 @@ mod tests {
         let patience = Patience { drained: Duration::from_millis(50), ..PATIENCE };
         assert!(!hold(&mut server, &[a_message()], patience).unwrap()[0].is_drained);
         assert_eq!(server.restarts, 1);
+        // Where what empties it has ended, there is nothing to wait for.
+        let mut server = Straight { looks_until_drained: usize::MAX, ends_in_queue: true, ..Straight::new() };
+        let patience = Patience { drained: Duration::from_secs(3600), ..PATIENCE };
+        let observation = hold(&mut server, &[a_message()], patience).unwrap().remove(0);
+        assert_eq!((observation.is_drained, observation.ended.is_some(), server.restarts), (false, true, 1));
     }
 
     #[test]

@@ -318,17 +318,20 @@ impl Examination<'_> {
             oracle: self.oracle,
             sessions,
         };
-        let mut shrunk = shrink(self.servers, &entry.case, wanted)?;
+        let (mut shrunk, held) = shrink(self.servers, &entry.case, wanted)?;
+        self.numbers.shrink_sessions += held;
         let mut wanted = wanted;
         if shrunk.is_none() && apart.len() > 1 {
             // They may differ for different reasons.
             wanted.apart = &apart[..1];
-            shrunk = shrink(self.servers, &entry.case, wanted)?;
+            wanted.sessions -= held;
+            let held;
+            (shrunk, held) = shrink(self.servers, &entry.case, wanted)?;
+            self.numbers.shrink_sessions += held;
         }
-        let Some(Shrunk { mut case, mut observations, sessions, .. }) = shrunk else {
+        let Some(Shrunk { mut case, mut observations, .. }) = shrunk else {
             return Ok(None);
         };
-        self.numbers.shrink_sessions += sessions;
         // Two cases may become the same one.
         let same = self.smallest.iter().position(|known| is_same(&known.case, &case));
         let name = match same {
@@ -382,4 +385,71 @@ fn size(case: &Case) -> usize {
         _ => 1,
     };
     case.units.iter().map(size).sum()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::case::Part;
+    use crate::compare::stored::{Made, plain};
+
+    const EVEN: &str = "A: even\n\nt0t0t0t0t\n";
+    const ODD: &str = "A: odd\n\nt0t0t0t0t\n";
+    const ONE_MORE: &str = "A: even\nB: more\n\nt0t0t0t0t\n";
+
+    /// What is found of these servers, with a case that has these octets: the server, the kind, what is left of the
+    /// octets, and whether that is the smallest case.
+    fn found(
+        servers: &[&str],
+        octets: &str,
+        makes: &dyn Fn(&str, &str) -> &'static str,
+    ) -> Vec<(String, Kind, String, bool)> {
+        let units = vec![Unit::Send { part: Part::Body, octets: octets.into() }];
+        let cases = vec![Case { name: "a".into(), units }];
+        let mut made = Made { makes, held: Vec::new() };
+        let mut gathered = Gathered { cases: cases.clone(), ..Gathered::default() };
+        for (name, learned) in plain(servers) {
+            gathered.observations.extend(made.hold(&name, &cases).unwrap());
+            gathered.servers.push(ServerEntry { name, version: None, absent: None, learned: Some(learned) });
+        }
+        let bounds = Bounds { confirms: false, ..Bounds::default() };
+        let before = made.held.len();
+        let report = examine(&mut made, gathered, &|_| None, bounds, &mut |_| {}).unwrap();
+        assert_eq!(report.numbers.shrink_sessions, made.held.len() - before);
+        let left = |name: &str| {
+            let case = &report.case(name).unwrap().case;
+            String::from_utf8(crate::compare::text::octets_of(case)).unwrap()
+        };
+        let findings = report.findings.iter();
+        findings.map(|found| (found.server.clone(), found.kind, left(&found.case), found.is_smallest)).collect()
+    }
+
+    #[test]
+    fn who_shows_another_kind_in_a_smallest_case_has_one_of_its_own() {
+        // Two differ as long as there is an x. The third does, too, but without a y in another way.
+        let servers = ["even-1", "even-2", "even-3", "even-4", "odd-1", "odd-2", "odd-3"];
+        let found = found(&servers, "wxyz", &|server, octets| match server {
+            _ if !octets.contains('x') || server.starts_with("even") => EVEN,
+            "odd-3" if !octets.contains('y') => ONE_MORE,
+            _ => ODD,
+        });
+        let expected = [("odd-1", "x"), ("odd-2", "x"), ("odd-3", "xy")];
+        assert_eq!(found, expected.map(|(server, left)| (server.into(), Kind::Bytes, left.into(), true)));
+    }
+
+    #[test]
+    fn who_differs_no_more_leaves_the_others_their_smallest_case() {
+        let times = Cell::new(0);
+        let servers = ["even-1", "even-2", "even-3", "odd-1", "odd-2"];
+        let found = found(&servers, "wxy", &|server, octets| match server {
+            "odd-2" if times.replace(times.get() + 1) > 0 => EVEN,
+            _ if octets.contains('x') && server.starts_with("odd") => ODD,
+            _ => EVEN,
+        });
+        let expected = [("odd-1", "x", true), ("odd-2", "wxy", false)];
+        assert_eq!(found, expected.map(|(server, left, is)| (server.into(), Kind::Bytes, left.into(), is)));
+    }
 }

@@ -53,6 +53,9 @@ pub struct Observation {
     pub log: Vec<String>,
     /// Whether it still greets.
     pub is_alive: bool,
+    /// What had ended of the processes beside it when this was sent or soon after, and how; `None` if nothing had.
+    #[serde(default)]
+    pub ended: Option<String>,
     /// Whether it has nothing more to deliver or to pass on. If not, messages may be missing.
     pub is_drained: bool,
 }

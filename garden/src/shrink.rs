@@ -39,18 +39,16 @@ pub struct Shrunk {
     pub case: Case,
     /// The observations of all servers that were asked.
     pub observations: Vec<Observation>,
-    /// How many sessions were held.
-    pub sessions: usize,
     /// Whether nothing more can be left out. If not, the sessions were used up.
     pub is_smallest: bool,
 }
 
-/// Makes the case smaller. `None` if it does not show the difference.
+/// Makes the case smaller; `None` if it does not show the difference. Also returns how many sessions were held.
 ///
 /// # Errors
 ///
 /// Those of [`Servers::hold`].
-pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Result<Option<Shrunk>> {
+pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Result<(Option<Shrunk>, usize)> {
     let mut trial = Trial {
         servers,
         wanted,
@@ -61,7 +59,7 @@ pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Res
         observations: Vec::new(),
     };
     if !trial.shows(case)? {
-        return Ok(None);
+        return Ok((None, trial.sessions));
     }
     let mut smallest = case.clone();
     loop {
@@ -74,7 +72,8 @@ pub fn shrink(servers: &mut dyn Servers, case: &Case, wanted: Wanted<'_>) -> Res
         }
     }
     let is_smallest = !trial.is_spent;
-    Ok(Some(Shrunk { case: smallest, sessions: trial.sessions, observations: trial.observations, is_smallest }))
+    let shrunk = Shrunk { case: smallest, observations: trial.observations, is_smallest };
+    Ok((Some(shrunk), trial.sessions))
 }
 
 /// Whether `small` is contained in `large`, in the same order. Between the letters of a word there may be others, but
@@ -393,8 +392,11 @@ fn sends(case: &Case, is_of: fn(Part) -> bool) -> Vec<(usize, &Vec<u8>)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::compare::stored::{Made, plain};
+    use crate::compare::{ExpectedMessage, text::octets_of};
 
     fn send(part: Part, octets: &[u8]) -> Unit {
         Unit::Send { part, octets: octets.to_vec() }
@@ -451,5 +453,116 @@ mod tests {
             &ends(b"\r\n.\r\r\nMAIL\r\n")
         ));
         assert!(is_same(&ends(b"a"), &case(vec![send(Part::Body, b"\r\nlettersa.\r\n")])));
+    }
+
+    const ODD: &str = "A: odd\n\nt0t0t0t0t\n";
+    const EVEN: &str = "A: even\n\nt0t0t0t0t\n";
+
+    type Oracle<'a> = &'a dyn Fn(&Case) -> Option<Expected>;
+
+    /// Makes the case smaller with two servers that are odd and two that are not, and checks that no session was held
+    /// twice or beyond the bound. Returns what is left of its units.
+    fn smallest(
+        units: Vec<Unit>,
+        sessions: usize,
+        oracle: Oracle<'_>,
+        is_odd: &dyn Fn(&str, &str) -> bool,
+    ) -> Option<(Vec<Unit>, bool)> {
+        let makes = |server: &str, octets: &str| if is_odd(server, octets) { ODD } else { EVEN };
+        let mut servers = Made { makes: &makes, held: Vec::new() };
+        let (apart, others) = (["odd".to_owned(), "odder".into()], ["even".to_owned(), "evener".into()]);
+        let learned = plain(&["odd", "odder", "even", "evener"]);
+        let wanted = Wanted { kind: Kind::Bytes, apart: &apart, others: &others, learned: &learned, oracle, sessions };
+        let (shrunk, held) = shrink(&mut servers, &case(units), wanted).unwrap();
+        assert_eq!(held, servers.held.len());
+        assert!(held <= sessions);
+        for (at, held) in servers.held.iter().enumerate() {
+            assert!(!servers.held[..at].contains(held), "{held:?}");
+        }
+        let shrunk = shrunk?;
+        Some((shrunk.case.units, shrunk.is_smallest))
+    }
+
+    fn expect() -> Unit {
+        Unit::Expect { code: "2".into() }
+    }
+
+    fn by_odd(server: &str) -> bool {
+        server.starts_with("odd")
+    }
+
+    #[test]
+    fn a_wait_stays_with_what_it_waits_for_and_a_pause_goes_alone() {
+        let pause = Unit::Pause(std::time::Duration::from_secs(1));
+        let units = vec![send(Part::Helo, b"EHLO a\r\n"), expect(), send(Part::Body, b"x"), pause, expect()];
+        let left = smallest(units.clone(), SESSIONS, &|_| None, &|server, octets| {
+            by_odd(server) && octets.contains("EHLO") && octets.contains('x')
+        });
+        let kept = [&units[..3], &units[4..]].concat();
+        assert_eq!(left, Some((kept, true)));
+        let left = smallest(units, SESSIONS, &|_| None, &|server, octets| by_odd(server) && octets.contains('x'));
+        assert_eq!(left, Some((vec![send(Part::Body, b"x"), expect()], true)));
+    }
+
+    #[test]
+    fn what_becomes_needless_later_is_left_out_too() {
+        let units = vec![send(Part::Helo, b"EHLO a\r\n"), expect(), send(Part::Body, b"bx")];
+        // While there is a b, the greeting is needed.
+        let left = smallest(units, SESSIONS, &|_| None, &|server, octets| {
+            by_odd(server) && octets.contains('x') && (!octets.contains('b') || octets.contains("EHLO"))
+        });
+        assert_eq!(left, Some((vec![send(Part::Body, b"x")], true)));
+    }
+
+    #[test]
+    fn all_servers_have_to_stand_where_they_stood() {
+        let left = |is_odd: &dyn Fn(&str, &str) -> bool| {
+            let (units, _) = smallest(vec![send(Part::Body, b"wxyz")], SESSIONS, &|_| None, is_odd).unwrap();
+            String::from_utf8(octets_of(&case(units))).unwrap()
+        };
+        assert_eq!(left(&|server, octets| by_odd(server) && octets.contains('x')), "x");
+        assert_eq!(
+            left(&|server, octets| match server {
+                "odd" => octets.contains('x'),
+                "odder" => octets.contains('x') && octets.contains('y'),
+                _ => false,
+            }),
+            "xy"
+        );
+        assert_eq!(
+            left(&|server, octets| match server {
+                "even" => false,
+                "evener" => !octets.contains('z'),
+                _ => octets.contains('x'),
+            }),
+            "xz"
+        );
+    }
+
+    #[test]
+    fn the_standard_says_who_is_odd_if_it_says_anything() {
+        let oracle = |_: &Case| {
+            let message = ExpectedMessage { octets: b"A: odd\r\n\r\n__TOKEN__\r\n".to_vec(), copies: 1 };
+            Some(Expected { messages: vec![message], may_refuse: false, at_most: Some(1) })
+        };
+        let units = || vec![send(Part::Body, b"wx")];
+        let is_odd = |server: &str, octets: &str| by_odd(server) && octets.contains('x');
+        assert!(smallest(units(), SESSIONS, &|_| None, &is_odd).is_some());
+        assert_eq!(smallest(units(), SESSIONS, &oracle, &is_odd), None);
+    }
+
+    #[test]
+    fn sessions_are_held_as_long_as_there_are_enough_for_all_servers() {
+        let units = || vec![send(Part::Body, b"abcdefghx")];
+        let left =
+            |sessions| smallest(units(), sessions, &|_| None, &|server, octets| by_odd(server) && octets.contains('x'));
+        assert_eq!(left(3), None);
+        // The case itself, and nothing more.
+        assert_eq!(left(4), Some((units(), false)));
+        for sessions in 5..SESSIONS {
+            let (units, is_smallest) = left(sessions).unwrap();
+            assert!(!is_smallest || units == [send(Part::Body, b"x")], "{sessions}");
+        }
+        assert_eq!(left(SESSIONS), Some((vec![send(Part::Body, b"x")], true)));
     }
 }

@@ -9,21 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
-use scripted::{Fault, Habits, Output, Scripted, Server, case, expected, ten_sound_servers};
+use scripted::{Fault, Habits, Output, Scripted, Server, case, expected, learn_all, observe, ten_sound_servers};
 use smtp_garden::case::{Case, Part, Unit};
 use smtp_garden::compare::{Judgement, Kind, Learned, Stand, controls, judge, learn, text};
-use smtp_garden::observation::{Observation, Servers};
+use smtp_garden::observation::Servers;
 use smtp_garden::shrink::{Wanted, shrink};
-
-fn learn_all(servers: &mut Scripted) -> BTreeMap<String, Learned> {
-    let names = servers.names();
-    names.into_iter().map(|name| (name.clone(), learn(&servers.hold(&name, &controls()).unwrap()))).collect()
-}
-
-fn observe(servers: &mut Scripted, case: &Case) -> Vec<Observation> {
-    let names = servers.names();
-    names.iter().flat_map(|name| servers.hold(name, std::slice::from_ref(case)).unwrap()).collect()
-}
 
 fn apart(judgement: &Judgement) -> Vec<(String, Kind)> {
     let mut apart: Vec<_> = judgement
@@ -314,12 +304,12 @@ proptest! {
             sessions,
         };
         let before = servers.sessions;
-        let shrunk = shrink(&mut servers, &case, wanted).unwrap();
-        prop_assert!(servers.sessions - before <= sessions);
+        let (shrunk, held) = shrink(&mut servers, &case, wanted).unwrap();
+        prop_assert_eq!(servers.sessions - before, held);
+        prop_assert!(held <= sessions);
         let Some(shrunk) = shrunk else {
             return Ok(());
         };
-        prop_assert_eq!(servers.sessions - before, shrunk.sessions);
         prop_assert!(text::octets_of(&shrunk.case).len() <= text::octets_of(&case).len());
         prop_assert!(shrunk.case.units.len() <= case.units.len());
         servers.servers.retain(|server| ["faulty", "wire", "plain"].contains(&server.name));

@@ -192,3 +192,79 @@ fn every_field_every_kind_and_every_letter_is_documented() {
     assert_eq!(letters.len(), Kind::ALL.len() + OTHER_LETTERS.len(), "each letter means one thing");
     assert!(manual.contains(&format!("| `format` | {FORMAT} |")));
 }
+
+/// What is found of these faulty servers beside sound ones in these cases: the server, the kind, and the smallest case.
+fn found(faulty: Vec<Server>, cases: &[Case]) -> Vec<(String, Kind, String)> {
+    let mut servers = ten_sound_servers();
+    servers.extend(faulty);
+    let report = report_of(Scripted::new(servers), cases, &|_| None);
+    let findings = report.findings.into_iter().map(|finding| (finding.server, finding.kind, finding.case));
+    findings.collect()
+}
+
+const SUBJECT: &[u8] = b"Subject: __TOKEN__\r\n";
+
+#[test]
+fn a_finding_is_known_by_its_server_its_kind_and_its_octets() {
+    let nul = case("nul", SUBJECT, b"__TOKEN__\r\na \0 b\r\nlast\r\n");
+    let word = case("word", SUBJECT, b"__TOKEN__\r\nan odd word\r\nlast\r\n");
+    let tampers: &[(&[u8], &[u8])] = &[(b"odd", b"even")];
+    // The same kind, of the same server, for two reasons.
+    let server = Server { tampers, ..Server::faulty("faulty", Fault::DropsNulLines) };
+    let two = found(vec![server], &[nul, word.clone()]);
+    let of: Vec<_> = two.iter().map(|(server, kind, _)| (server.as_str(), *kind)).collect();
+    assert_eq!(of, [("faulty", Kind::Bytes), ("faulty", Kind::Bytes)]);
+    assert_ne!(two[0].2, two[1].2);
+    // Two kinds, one of which is within the case of the other.
+    let server = Server { tampers, ..Server::faulty("faulty", Fault::RefusesNul) };
+    let both = case("both", SUBJECT, b"__TOKEN__\r\nan odd word\r\na \0 b\r\nlast\r\n");
+    let kinds: Vec<_> = found(vec![server], &[both, word]).into_iter().map(|(_, kind, _)| kind).collect();
+    assert_eq!(kinds, [Kind::Refuses, Kind::Bytes]);
+    // Two servers with the same smallest case: it is there once.
+    let faulty = |name, tampers| Server { name, tampers, ..Server::default() };
+    let faulty =
+        vec![faulty("other", &[(b"odd\r\n", b"even\r\n")]), faulty("more", &[(b"odd\r\n", b"odd\r\nX: 1\r\n")])];
+    let case = case("odd", b"Subject: __TOKEN__\r\nX-First: odd\r\n", b"__TOKEN__\r\nlast\r\n");
+    let two = found(faulty, &[case]);
+    let of: Vec<_> = two.iter().map(|(server, kind, _)| (server.as_str(), *kind)).collect();
+    assert_eq!(of, [("more", Kind::HeaderInjected), ("other", Kind::Bytes)]);
+    assert_eq!(two[0].2, two[1].2);
+}
+
+#[test]
+fn a_smallest_case_is_told_of_those_alone_that_show_the_same_in_it() {
+    // They differ for different reasons, and the case is made smaller for the first two.
+    let faulty = vec![
+        Server::faulty("nul-one", Fault::DropsNulLines),
+        Server::faulty("nul-two", Fault::DropsNulLines),
+        Server::faulty("dots", Fault::DoublesDots),
+    ];
+    let case = case("both", SUBJECT, b"__TOKEN__\r\na \0 b\r\n..a dot\r\nlast\r\n");
+    let found = found(faulty, &[case]);
+    let of: Vec<_> = found.iter().map(|(server, kind, _)| (server.as_str(), *kind)).collect();
+    assert_eq!(of, [("dots", Kind::Bytes), ("nul-one", Kind::Bytes), ("nul-two", Kind::Bytes)]);
+    assert_eq!(found[1].2, found[2].2);
+    assert_ne!(found[0].2, found[1].2);
+}
+
+#[test]
+fn no_more_sessions_are_held_to_make_cases_smaller_than_are_given_and_all_are_counted() {
+    let cases = [
+        case("nul", SUBJECT, b"__TOKEN__\r\na \0 b\r\nlast\r\n"),
+        case("dots", SUBJECT, b"__TOKEN__\r\nfirst\r\n..a line\r\nlast\r\n"),
+    ];
+    for (sessions_per_case, sessions) in [(30, 500), (500, 60), (25, 60), (500, 500), (0, 500)] {
+        let mut servers = ten_sound_servers();
+        servers.extend([Server::faulty("nul", Fault::DropsNulLines), Server::faulty("dots", Fault::DoublesDots)]);
+        let mut servers = Scripted::new(servers);
+        let gathered = gather(&mut servers, &cases).unwrap();
+        let before = servers.sessions;
+        let bounds = Bounds { confirms: false, sessions_per_case, sessions };
+        let numbers = examine(&mut servers, gathered, &|_| None, bounds, &mut |_| {}).unwrap().numbers;
+        assert_eq!(numbers.shrink_sessions, servers.sessions - before);
+        // At the end of each case the other servers are asked.
+        let others = servers.servers.len();
+        assert!(numbers.shrink_sessions <= sessions.min(2 * (sessions_per_case + others)), "{numbers:?}");
+        assert_eq!((numbers.findings, numbers.shrink_sessions > 0), (2, sessions_per_case > 0));
+    }
+}

@@ -1,6 +1,7 @@
 //! How one outcome differs from another, in classes.
 
-use super::outcome::{Delivered, OfCase, Outcome, Step, comparable};
+use super::comparable::comparable;
+use super::outcome::{Delivered, OfCase, Outcome, Step};
 use super::text::{Embedded, Text, embedded};
 use super::{Difference, Expected, Kind};
 use crate::case::Case;
@@ -58,7 +59,9 @@ impl Knowledge {
 pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Outcome) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut add = |kind, detail: String| found.push(Difference { kind, detail });
-    if reference.is_alive && !seen.is_alive {
+    if let Some(ended) = seen.ended.as_ref().filter(|_| reference.ended.is_none()) {
+        add(Kind::Died, ended.clone());
+    } else if reference.is_alive && !seen.is_alive {
         add(Kind::Died, "it does not greet after this case".into());
     }
     let (expected, came) = (reference.delivered.len(), seen.delivered.len());
@@ -120,6 +123,7 @@ pub(super) fn is_same(one: &Outcome, other: &Outcome) -> bool {
     let mut has_other_envelope = false;
     add_envelope(one, other, &mut |_, _| has_other_envelope = true);
     one.is_alive == other.is_alive
+        && one.ended.is_some() == other.ended.is_some()
         && one.delivered.len() == other.delivered.len()
         && one.bounces == other.bounces
         && one.steps == other.steps
@@ -275,4 +279,237 @@ fn excerpt(octets: &[u8]) -> String {
     }
     let more = if octets.len() > LENGTH { "..." } else { "" };
     format!("\"{}{more}\"", escape(&octets[..octets.len().min(LENGTH)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::text::LineEnds;
+    use super::*;
+    use crate::case::{Part, Unit};
+
+    /// What a server answered, the first digit of each code (`-` for silence, `.` for the end of the connection), and
+    /// the messages that came out.
+    fn outcome(answers: &str, messages: &[&str]) -> Outcome {
+        let step = |answer| match answer {
+            '2' => Step::Done,
+            '3' => Step::GoOn,
+            '4' => Step::Later,
+            '5' => Step::Never,
+            '-' => Step::Silence,
+            _ => Step::Closed,
+        };
+        Outcome {
+            delivered: messages.iter().map(|octets| message(octets)).collect(),
+            bounces: 0,
+            steps: Some(answers.chars().map(step).collect()),
+            is_complete: true,
+            is_alive: true,
+            ended: None,
+            is_drained: true,
+            changes: BTreeMap::new(),
+            quotes_from: false,
+            refolds: false,
+            recodes: false,
+            rewrites: (false, false),
+        }
+    }
+
+    fn message(octets: &str) -> Delivered {
+        Delivered { ends: LineEnds::Wire, octets: octets.into(), sender: None, recipient: None }
+    }
+
+    /// One message passed on from this sender to each of these recipients.
+    fn passed_on(sender: &str, recipients: &[&str]) -> Outcome {
+        let to = |recipient: &&str| Delivered {
+            sender: Some(sender.into()),
+            recipient: Some((*recipient).into()),
+            ..message(ONE)
+        };
+        Outcome { delivered: recipients.iter().map(to).collect(), ..outcome(TAKEN, &[]) }
+    }
+
+    fn case(octets: &str) -> Case {
+        Case { name: "a".into(), units: vec![Unit::Send { part: Part::Body, octets: octets.into() }] }
+    }
+
+    /// Two messages, the second of them within the text of the first for whoever ends it at LF `.` LF.
+    const SENT: &str = "MAIL FROM:<own@client.example>\r\nRCPT TO:<a@b>\r\nDATA\r\nSubject: own\r\n\r\nx\n.\n\
+        MAIL FROM:<forged@client.example>\r\nRCPT TO:<a@b>\r\nDATA\r\nSubject: forged\r\n\r\nx\r\n.\r\n";
+    const ONE: &str = "Subject: own\r\n\r\nx\r\n";
+    /// The answers to EHLO, MAIL, RCPT, DATA and the text.
+    const TAKEN: &str = "22232";
+    const REFUSED: &str = "22235";
+
+    fn between(reference: &Outcome, seen: &Outcome) -> Vec<Kind> {
+        let knowledge = Knowledge::new(&case(SENT), None, None);
+        differences(&knowledge, reference, seen).into_iter().map(|difference| difference.kind).collect()
+    }
+
+    #[test]
+    fn more_messages_are_more_or_accepted_or_cut_off() {
+        let one = outcome(TAKEN, &[ONE]);
+        assert_eq!(between(&one, &outcome(TAKEN, &[ONE, ONE])), [Kind::More]);
+        assert_eq!(between(&outcome(REFUSED, &[]), &one), [Kind::Accepts]);
+        // Others still wait for the end.
+        assert_eq!(between(&outcome("2223-", &[]), &one), [Kind::Cut]);
+        // They have taken it, and nothing came out.
+        assert_eq!(between(&outcome(TAKEN, &[]), &one), [Kind::More]);
+        let of_standard = Outcome { steps: None, ..outcome("", &[]) };
+        assert_eq!(between(&of_standard, &one), [Kind::Accepts]);
+        // No more can be right than were sent.
+        assert_eq!(between(&of_standard, &outcome(TAKEN, &[ONE, ONE])), [Kind::More]);
+        assert_eq!(between(&outcome(REFUSED, &[]), &outcome(TAKEN, &[ONE, ONE])), [Kind::More]);
+    }
+
+    #[test]
+    fn as_many_messages_may_come_out_as_the_standard_has_or_leaves_open() {
+        let two_sent = [SENT, "MAIL FROM:<c@d>\r\nRCPT TO:<a@b>\r\nDATA\r\nx\r\n.\r\n"].concat();
+        let kind = |expected: Option<&Expected>| {
+            let knowledge = Knowledge::new(&case(&two_sent), None, expected);
+            let found = differences(&knowledge, &outcome(REFUSED, &[]), &outcome(TAKEN, &[ONE, ONE]));
+            found.first().map(|difference| difference.kind)
+        };
+        assert_eq!(kind(None), Some(Kind::Accepts));
+        let expected = |at_most| Expected { messages: Vec::new(), may_refuse: true, at_most };
+        assert_eq!(kind(Some(&expected(Some(1)))), Some(Kind::More));
+        assert_eq!(kind(Some(&expected(None))), Some(Kind::Accepts));
+    }
+
+    #[test]
+    fn fewer_messages_are_refused_or_lost_or_bounced_or_not_answered() {
+        let two = outcome("2223222232", &[ONE, ONE]);
+        assert_eq!(between(&two, &outcome("2223222235", &[ONE])), [Kind::Refuses]);
+        assert_eq!(between(&two, &outcome("2223222232", &[ONE])), [Kind::Lost]);
+        // Two were taken, whatever else was refused.
+        assert_eq!(between(&two, &outcome("25223222232", &[ONE])), [Kind::Lost]);
+        assert_eq!(between(&two, &Outcome { bounces: 1, ..outcome("2223222232", &[ONE]) }), [Kind::Bounces]);
+        assert_eq!(between(&two, &outcome("22232223-", &[ONE])), [Kind::NoAnswer]);
+        let broken_off = Outcome { is_complete: false, ..outcome("22232223", &[ONE]) };
+        assert_eq!(between(&two, &broken_off), [Kind::NoAnswer]);
+        // One that does not say what happened has lost it.
+        assert_eq!(between(&two, &outcome("22232223", &[ONE])), [Kind::Lost]);
+    }
+
+    #[test]
+    fn what_is_to_come_is_not_missing_unless_it_was_refused() {
+        let one = outcome(TAKEN, &[ONE]);
+        let later = |answers| Outcome { is_drained: false, ..outcome(answers, &[]) };
+        assert_eq!(between(&one, &later(TAKEN)), []);
+        assert_eq!(between(&one, &later(REFUSED)), [Kind::Refuses]);
+    }
+
+    #[test]
+    fn who_died_is_told_unless_all_did() {
+        let (one, dead) = (outcome(TAKEN, &[ONE]), Outcome { is_alive: false, ..outcome(TAKEN, &[ONE]) });
+        assert_eq!(between(&one, &dead), [Kind::Died]);
+        assert_eq!(between(&dead, &dead), []);
+        assert_eq!(between(&dead, &one), []);
+        // The same of a process beside the server, which greets nevertheless.
+        let ended = Outcome { ended: Some("`queue` ended: exit status 3".into()), ..one.clone() };
+        assert_eq!(between(&one, &ended), [Kind::Died]);
+        assert_eq!(between(&ended, &ended), []);
+        assert_eq!(between(&ended, &dead), [Kind::Died]);
+        let knowledge = Knowledge::new(&case(SENT), None, None);
+        assert_eq!(differences(&knowledge, &one, &ended)[0].detail, "`queue` ended: exit status 3");
+    }
+
+    #[test]
+    fn what_is_forged_is_of_a_message_within_the_text() {
+        let forged = "Subject: forged\r\n\r\nx\r\n";
+        assert_eq!(between(&outcome(TAKEN, &[ONE]), &outcome(TAKEN, &[ONE, forged])), [Kind::More, Kind::Forged]);
+        let sender = Delivered { sender: Some(b"forged@client.example".to_vec()), ..message(ONE) };
+        let by_sender = Outcome { delivered: vec![sender], ..outcome(TAKEN, &[]) };
+        assert_eq!(between(&outcome(TAKEN, &[ONE]), &by_sender), [Kind::Forged]);
+        // Not if the others have it too, and not the message's own.
+        let both = outcome(TAKEN, &[ONE, forged]);
+        assert_eq!(between(&both, &both), []);
+        let repeated = SENT.replace("forged@client", "own@client").replace("Subject: forged", "Subject: own");
+        let knowledge = Knowledge::new(&case(&repeated), None, None);
+        assert_eq!(knowledge.embedded, Embedded::default());
+        let nameless = SENT.replace("<forged@client.example>", "<>").replace("Subject: forged", "Subject:");
+        assert_eq!(Knowledge::new(&case(&nameless), None, None).embedded, Embedded::default());
+    }
+
+    #[test]
+    fn the_gravest_difference_comes_first() {
+        let forged = "Subject: forged\r\n\r\nx\r\n";
+        assert_eq!(
+            between(&outcome("2223222232", &[ONE, ONE]), &outcome("2223222235", &[forged])),
+            [Kind::Forged, Kind::Refuses]
+        );
+        let other = "Subject: own\r\n\r\ny\r\n";
+        assert_eq!(between(&outcome("22223", &[ONE]), &outcome("25223", &[other])), [Kind::Refuses, Kind::Bytes]);
+    }
+
+    #[test]
+    fn a_text_is_cut_off_at_the_end_of_a_line_if_something_shows_that_it_ended_there() {
+        let whole = |rest: &str| format!("{ONE}{rest}");
+        let kinds = |rest: &str, answers: &str| between(&outcome(TAKEN, &[&whole(rest)]), &outcome(answers, &[ONE]));
+        assert_eq!(kinds(".\n more\r\n", TAKEN), [Kind::Cut]);
+        assert_eq!(kinds("more\r\n", "222325"), [Kind::Cut, Kind::Answers]);
+        assert_eq!(kinds("more\r\n", "2223."), [Kind::Cut, Kind::Answers]);
+        // Nothing shows it, nothing but line ends is missing, or the last line is not whole.
+        assert_eq!(kinds("more\r\n", TAKEN), [Kind::Bytes]);
+        assert_eq!(kinds("\r\n\r\n", "222325"), [Kind::Bytes, Kind::Answers]);
+        let within_line = between(&outcome(TAKEN, &["A: 1\r\n\r\nab.\r\n"]), &outcome("222325", &["A: 1\r\n\r\nab"]));
+        assert_eq!(within_line, [Kind::Bytes, Kind::Answers]);
+        // The standard has no answers to compare with: a refusal shows it.
+        let of_standard = Outcome { steps: None, ..outcome("", &[&whole("more\r\n")]) };
+        assert_eq!(between(&of_standard, &outcome("222325", &[ONE])), [Kind::Cut]);
+        assert_eq!(between(&of_standard, &outcome("222322", &[ONE])), [Kind::Bytes]);
+    }
+
+    #[test]
+    fn equal_messages_are_pairs_and_the_rest_is_told_once() {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|text| format!("A: 1\r\n\r\n{text}\r\n"));
+        assert_eq!(between(&outcome(TAKEN, &[&a, &b]), &outcome(TAKEN, &[&b, &a])), []);
+        assert_eq!(between(&outcome(TAKEN, &[&a, &b]), &outcome(TAKEN, &[&c, &d])), [Kind::Bytes]);
+        assert_eq!(between(&outcome(TAKEN, &[&a, &a]), &outcome(TAKEN, &[&a, &b])), [Kind::Bytes]);
+    }
+
+    #[test]
+    fn other_answers_are_a_refusal_or_an_acceptance_or_others() {
+        let kinds = |theirs, own| between(&outcome(theirs, &[ONE]), &outcome(own, &[ONE]));
+        assert_eq!(kinds("222322", "222325"), [Kind::Refuses]);
+        assert_eq!(kinds("222325", "222322"), [Kind::Accepts]);
+        assert_eq!(kinds("222325", "222324"), [Kind::Answers]);
+        assert_eq!(kinds("222325", "22232"), [Kind::Answers]);
+        assert_eq!(kinds("222325", "22232-"), [Kind::Answers]);
+    }
+
+    #[test]
+    fn envelopes_are_compared_as_far_as_nobody_rewrites_them() {
+        let one = passed_on("a@b", &["c@d", "e@f"]);
+        assert_eq!(between(&one, &passed_on("A@b", &["e@f", "C@d"])), []);
+        let (other_sender, other_recipient) = (passed_on("x@b", &["c@d", "e@f"]), passed_on("a@b", &["c@d", "x@f"]));
+        assert_eq!(between(&one, &other_sender), [Kind::Envelope]);
+        assert_eq!(between(&one, &other_recipient), [Kind::Envelope]);
+        let rewriting = |rewrites| Outcome { rewrites, ..one.clone() };
+        assert_eq!(between(&rewriting((true, false)), &other_sender), []);
+        assert_eq!(between(&rewriting((false, true)), &other_sender), [Kind::Envelope]);
+        assert_eq!(between(&rewriting((false, true)), &other_recipient), []);
+        assert_eq!(between(&rewriting((true, false)), &other_recipient), [Kind::Envelope]);
+        assert_eq!(between(&other_sender, &rewriting((true, false))), []);
+        assert_eq!(between(&other_recipient, &rewriting((false, true))), []);
+        // Of those that are delivered nobody knows the envelope.
+        let mut delivered = one.clone();
+        delivered.delivered[0].recipient = None;
+        assert_eq!(between(&delivered, &one), []);
+        assert_eq!(between(&one, &delivered), []);
+    }
+
+    #[test]
+    fn outcomes_are_the_same_if_all_of_them_is() {
+        let one = outcome(TAKEN, &[ONE]);
+        assert!(is_same(&one, &one));
+        assert!(!is_same(&one, &Outcome { is_alive: false, ..one.clone() }));
+        assert!(!is_same(&one, &Outcome { ended: Some("`queue` ended".into()), ..one.clone() }));
+        assert!(!is_same(&one, &Outcome { bounces: 1, ..one.clone() }));
+        assert!(!is_same(&one, &outcome("222325", &[ONE])));
+        assert!(!is_same(&one, &outcome(TAKEN, &["A: 1\r\n\r\n"])));
+        assert!(!is_same(&one, &outcome(TAKEN, &[ONE, ONE])));
+        assert!(!is_same(&passed_on("a@b", &["c@d"]), &passed_on("a@b", &["e@f"])));
+    }
 }

@@ -284,3 +284,182 @@ fn summary(outcome: &Outcome) -> String {
     let answers = outcome.steps.as_deref().map(in_words).unwrap_or_default();
     format!("{messages}; answers {answers}")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::stored::{case, delivered, message, observation, passed_on, plain};
+    use super::super::{ExpectedMessage, text};
+    use super::*;
+    use crate::case::Part;
+    use crate::observation::Message;
+
+    const TEXT: &str = "Subject: a\r\n\r\n__TOKEN__\r\n.\r\n";
+    /// The answers to EHLO, MAIL, RCPT, DATA and the text.
+    const TAKEN: &str = "22232";
+    const REFUSED: &str = "22235";
+
+    /// The message, so many times.
+    fn times(number: usize) -> Vec<Message> {
+        vec![delivered("Subject: a\r\n\r\nt0t0t0t0t\r\n"); number]
+    }
+
+    fn other() -> Vec<Message> {
+        vec![delivered("Subject: b\r\n\r\nt0t0t0t0t\r\n")]
+    }
+
+    fn judged(case: &Case, observations: &[Observation], learned: &BTreeMap<String, Learned>) -> Judgement {
+        judge(case, &observations.iter().collect::<Vec<_>>(), learned, None)
+    }
+
+    fn by_standard(case: &Case, observations: &[Observation], may_refuse: bool) -> Judgement {
+        let message = |sent: text::Sent| ExpectedMessage { octets: sent.octets, copies: sent.recipients };
+        let messages: Vec<_> = text::sent(case).into_iter().map(message).collect();
+        let expected = Expected { at_most: Some(messages.len()), messages, may_refuse };
+        judge(case, &observations.iter().collect::<Vec<_>>(), &plain(&["a", "b", "c", "d"]), Some(&expected))
+    }
+
+    /// How each server stands: `.` with the others, `-` refuses, `?` unknown, and else the letters of its differences.
+    fn stands(judgement: &Judgement) -> String {
+        let letters = |verdict: &Verdict| match &verdict.stand {
+            Stand::WithTheOthers => ".".to_owned(),
+            Stand::Refuses => "-".into(),
+            Stand::Apart(differences) => differences.iter().map(|difference| difference.kind.letter()).collect(),
+            Stand::Unsteady { .. } => "~".into(),
+            Stand::Unknown(_) => "?".into(),
+        };
+        judgement.verdicts.iter().map(letters).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn who_refuses_the_greeting_and_takes_nothing_is_unknown() {
+        let case = message(1, TEXT);
+        let mut learned = plain(&["a", "b", "c"]);
+        learned.get_mut("c").unwrap().refuses_greeting = true;
+        let stand_of_c = |answers, messages| {
+            let seen = ["a", "b"].map(|server| observation(server, &case, TAKEN, times(1)));
+            stands(&judged(&case, &[&seen[..], &[observation("c", &case, answers, messages)]].concat(), &learned))
+        };
+        assert_eq!(stand_of_c("5-", vec![]), ". . ?");
+        // One that has held the session, or in spite of all has delivered something, is judged.
+        assert_eq!(stand_of_c("52235", vec![]), ". . R");
+        assert_eq!(stand_of_c("5223-", times(1)), ". . r");
+    }
+
+    #[test]
+    fn who_answers_each_recipient_is_out_of_step_behind_a_message_to_several() {
+        let mut learned = plain(&["a", "b", "c"]);
+        learned.get_mut("c").unwrap().answers_each_recipient = true;
+        let steps = |recipients: [usize; 2]| {
+            let one = recipients.map(|number| message(number, TEXT).units);
+            Case { name: "a".into(), units: one.concat() }
+        };
+        let stand_of_c = |recipients: [usize; 2], answers: &str, messages| {
+            let case = steps(recipients);
+            let all = recipients.map(|number| format!("22{}32", "2".repeat(number))).concat();
+            let copies = || times(recipients.iter().sum());
+            let seen = ["a", "b"].map(|server| observation(server, &case, &all, copies()));
+            let own = observation("c", &case, answers, messages);
+            stands(&judged(&case, &[&seen[..], &[own]].concat(), &learned))
+        };
+        assert_eq!(stand_of_c([2, 1], "222232", times(2)), ". . ?");
+        assert_eq!(stand_of_c([2, 1], "22223222235", times(2)), ". . R");
+        // The last message has nothing behind it.
+        assert_eq!(stand_of_c([1, 2], "22232", times(1)), ". . n");
+    }
+
+    #[test]
+    fn of_equally_many_those_that_come_first_by_name_are_right() {
+        let case = message(1, TEXT);
+        let (a, b) = (observation("a", &case, TAKEN, times(1)), observation("b", &case, TAKEN, other()));
+        for seen in [[a.clone(), b.clone()], [b, a]] {
+            assert_eq!(judged(&case, &seen, &plain(&["a", "b"])).reference().collect::<Vec<_>>(), ["a"]);
+        }
+    }
+
+    #[test]
+    fn who_is_not_done_is_measured_and_no_measure() {
+        let case = message(1, TEXT);
+        let undone = |server, answers, messages| {
+            let seen = observation(server, &case, answers, messages);
+            Observation { is_drained: false, ..seen }
+        };
+        let known = plain(&["a", "b", "c", "d"]);
+        let done = observation("c", &case, TAKEN, times(1));
+        let judgement = judged(&case, &[undone("a", TAKEN, vec![]), undone("b", TAKEN, vec![]), done.clone()], &known);
+        assert_eq!((stands(&judgement).as_str(), judgement.reference().collect::<Vec<_>>()), ("? ? .", vec!["c"]));
+        // Two did the same, and only one of them is done: they are two clusters.
+        let judgement = judged(&case, &[done.clone(), undone("d", TAKEN, times(1))], &known);
+        assert_eq!((stands(&judgement).as_str(), judgement.clusters.len()), (". .", 2));
+        // What has come out is no less, whatever is to come.
+        assert_eq!(stands(&judged(&case, &[done.clone(), undone("d", TAKEN, times(2))], &known)), ". M");
+        assert_eq!(stands(&judged(&case, &[done.clone(), undone("d", "22234", times(1))], &known)), ". R");
+        assert_eq!(stands(&judged(&case, &[done, undone("d", "2223-", times(1))], &known)), ". .");
+        // Where nothing comes out elsewhere, something may still come out here.
+        let refused = observation("c", &case, REFUSED, vec![]);
+        assert_eq!(stands(&judged(&case, &[refused, undone("d", "2223-", vec![])], &known)), ". ?");
+    }
+
+    #[test]
+    fn who_may_refuse_may_do_nothing_else() {
+        let text = "Subject: a\r\n\r\n__TOKEN__\n.\nMAIL FROM:<forged@client.example>\r\n.\r\n";
+        let case = case(&[
+            (Part::Mail, "MAIL FROM:<own@client.example>\r\n"),
+            (Part::Rcpt, "RCPT TO:<a@b>\r\n"),
+            (Part::Data, "DATA\r\n"),
+            (Part::End, text),
+            (Part::Mail, "MAIL FROM:<own@client.example>\r\n"),
+            (Part::Rcpt, "RCPT TO:<a@b>\r\n"),
+            (Part::Data, "DATA\r\n"),
+            (Part::End, TEXT),
+        ]);
+        let forged = passed_on("<forged@client.example>", &["<a@b>"], "Subject: b\r\n\r\nt0t0t0t0t\r\n.\r\n");
+        let seen = [observation("a", &case, "22352235", vec![]), observation("b", &case, "22352232", vec![forged])];
+        assert_eq!(stands(&by_standard(&case, &seen, true)), "- FR");
+        assert_eq!(stands(&by_standard(&case, &seen, false)), "R FR");
+    }
+
+    #[test]
+    fn of_those_with_the_right_messages_most_have_the_right_answers() {
+        let case =
+            case(&[(Part::Mail, "NOOP\r\n"), (Part::End, "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n")]);
+        let seen = |answers: [&str; 4]| {
+            let servers = ["a", "b", "c", "d"].into_iter().zip(answers);
+            let seen: Vec<_> = servers.map(|(server, answers)| observation(server, &case, answers, vec![])).collect();
+            stands(&by_standard(&case, &seen, false))
+        };
+        assert_eq!(seen(["52", "22", "22", "22"]), "R . . .");
+        assert_eq!(seen(["52", "52", "52", "22"]), ". . . A");
+        assert_eq!(seen(["52", "22", "22", "-2"]), "R . . r");
+        // Nothing but the answers is compared: the standard has no envelope.
+        let case = message(1, TEXT);
+        let of = |server, mail| {
+            let octets = "Subject: a\r\n\r\nt0t0t0t0t\r\n.\r\n";
+            observation(server, &case, TAKEN, vec![passed_on(mail, &["<c@d>"], octets)])
+        };
+        assert_eq!(stands(&by_standard(&case, &[of("a", "<a@b>"), of("b", "<x@b>")], false)), ". .");
+    }
+
+    #[test]
+    fn clusters_are_the_right_one_then_the_largest_and_last_the_unknown() {
+        let case = message(1, TEXT);
+        let learned = plain(&["a", "b", "c", "d", "e", "f"]);
+        let seen = [
+            observation("unknown", &case, REFUSED, vec![]),
+            observation("e", &case, TAKEN, other()),
+            observation("b", &case, REFUSED, vec![]),
+            observation("d", &case, TAKEN, times(1)),
+            observation("a", &case, REFUSED, vec![]),
+            observation("c", &case, TAKEN, times(1)),
+            observation("f", &case, TAKEN, times(1)),
+        ];
+        let observations: Vec<_> = seen.iter().collect();
+        let judgement = judge_against(&case, &observations, &learned, None, &["e"]);
+        let clusters: Vec<_> = judgement.clusters.iter().map(|cluster| cluster.servers.join(" ")).collect();
+        // Servers are in the order of the observations.
+        assert_eq!(clusters, ["e", "d c f", "b a", "unknown"]);
+        let references: Vec<_> = judgement.clusters.iter().map(|cluster| cluster.is_reference).collect();
+        assert_eq!(references, [true, false, false, false]);
+        assert_eq!(stands(&judgement), "? . R B R B B");
+    }
+}

@@ -186,7 +186,21 @@ mod tests {
     }
 
     #[test]
+    fn a_message_within_is_its_fields_and_its_text() {
+        let within = |header: &str| {
+            contents(format!("Content-Type: message/rfc822\r\n\r\n{header}\r\n\r\ntext\r\n").as_bytes()).unwrap()
+        };
+        assert_eq!(within("Subject: a"), b"subjecta\ntext/plain; octets=4\ntext\n");
+        assert_eq!(within("Subject: a"), within("SUBJECT:\r\n  a\r\nMIME-Version: 1.0"));
+        assert_ne!(within("Subject: a"), within("Subject: b"));
+    }
+
+    #[test]
     fn what_goes_deep_is_not_taken_apart() {
+        let nested =
+            |depth: usize| contents(("Content-Type: message/rfc822\r\n\r\n".repeat(depth) + "A: 1\r\n\r\n").as_bytes());
+        assert!(nested(10).is_some());
+        assert_eq!(nested(11), None);
         let deep: String = (0..100_000)
             .map(|depth| format!("Content-Type: multipart/mixed; boundary={depth}\r\n\r\n--{depth}\r\n"))
             .collect();

@@ -3,6 +3,7 @@
 //! This works on observations only, and holds sessions only to confirm differences ([`confirm`]). What a server does to
 //! every message is learned first ([`learn()`]) and is not a difference; everything else that distinguishes servers is.
 
+mod comparable;
 mod controls;
 mod difference;
 mod judge;
@@ -12,6 +13,9 @@ mod outcome;
 mod own;
 mod pairs;
 mod steady;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+pub(crate) mod stored;
 pub mod text;
 
 use serde::{Deserialize, Serialize};
@@ -48,7 +52,7 @@ pub struct ExpectedMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// The server no longer greets.
+    /// The server no longer greets, or a process beside it has ended.
     Died,
     /// The number of messages differs.
     Count,
@@ -90,7 +94,7 @@ impl Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The server no longer greets.
+    /// The server no longer greets, or a process beside it has ended.
     Died,
     /// More messages.
     More,
@@ -158,7 +162,7 @@ impl Kind {
     /// What it means, in a few words.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Died => "the server greets no more",
+            Self::Died => "the server greets no more, or what runs beside it has ended",
             Self::More => "more messages come out than elsewhere",
             Self::Lost => "accepted, and fewer messages come out than elsewhere",
             Self::Forged => "a message has the sender or the subject of text inside of it",
@@ -202,3 +206,7 @@ pub struct Difference {
     /// The difference in words: the fields, the numbers, the first octet that differs.
     pub detail: String,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -4,11 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::learn::{Change, Learned};
-use super::meaning;
 use super::own::without_own;
-use super::text::{
-    LineEnds, Sent, Text, address, canonical, end_of, ends_for_some, find, octets_of, sent, unstuffed, with_replaced,
-};
+use super::text::{LineEnds, Sent, Text, address, find, octets_of, sent, unstuffed, with_replaced};
 use super::{Expected, ExpectedMessage};
 use crate::case::{Case, Part, Placeholder, Unit};
 use crate::observation::{Event, Message, Observation, Place};
@@ -86,6 +83,8 @@ pub(crate) struct Outcome {
     pub(crate) is_complete: bool,
     /// Whether the server still greets.
     pub(crate) is_alive: bool,
+    /// What has ended of the processes beside it, and how.
+    pub(crate) ended: Option<String>,
     /// Whether the server has nothing more to deliver. If not, messages may be missing.
     pub(crate) is_drained: bool,
     /// What the server does to senders' fields.
@@ -188,6 +187,7 @@ impl Outcome {
             steps: Some(steps),
             is_complete,
             is_alive: observation.is_alive,
+            ended: observation.ended.clone(),
             is_drained: observation.is_drained,
             changes: learned.changes.clone(),
             quotes_from: learned.quotes_from,
@@ -215,6 +215,7 @@ impl Outcome {
             steps: None,
             is_complete: true,
             is_alive: true,
+            ended: None,
             is_drained: true,
             changes: BTreeMap::new(),
             quotes_from: false,
@@ -267,7 +268,6 @@ pub(super) fn filled_back(octets: &[u8], observation: &Observation) -> Vec<u8> {
     let mut values: Vec<(&str, &str)> =
         observation.filled.iter().map(|(placeholder, value)| (value.as_str(), placeholder.as_str())).collect();
     values.push((&observation.token, Placeholder::Token.text()));
-    values.retain(|(value, _)| !value.is_empty());
     // Longer values first, because an address contains the domain.
     values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
     let mut octets = octets.to_vec();
@@ -390,99 +390,114 @@ fn parts_of_units(case: &Case) -> Vec<Part> {
         .collect()
 }
 
-/// Two texts in a form for comparison: whatever one of the two servers does to every message is done to both.
-pub(crate) fn comparable(one: (&Outcome, &Delivered), other: (&Outcome, &Delivered)) -> (Text, Text) {
-    let ends = match (one.1.ends, other.1.ends) {
-        (LineEnds::Wire, LineEnds::Wire) => LineEnds::Wire,
-        _ => LineEnds::Mailbox,
-    };
-    let octets = [one, other].map(|(_, message)| canonical(&message.octets, ends));
-    let mut texts = octets.each_ref().map(|octets| Text::parse(octets, ends));
-    let pairs = [(one.0, other.0), (other.0, one.0)];
-    for (text, (own, theirs)) in texts.iter_mut().zip(pairs) {
-        if own.quotes_from || theirs.quotes_from {
-            // Some of these servers quote lines of headers, others do not.
-            for field in &mut text.fields {
-                field.octets = with_replaced(&field.octets, b"\n>From ", b"\nFrom ");
-            }
-        }
-        // In a text all of them quote. A server that quotes has failed to do so if the quote is missing.
-        if theirs.quotes_from && !own.quotes_from {
-            text.body = with_replaced(&text.body, b"\nFrom ", b"\n>From ");
-        }
-        rename(text, &own.changes);
-        // If this server usually removes a field and has kept it here, that is a difference.
-        for (name, _) in theirs.changes.iter().filter(|(_, change)| **change == Change::Removed) {
-            text.fields.retain(|field| field.name != *name);
-        }
-        for (name, change) in own.changes.iter().chain(&theirs.changes) {
-            apply(text, name, change, ends);
-        }
-        if own.refolds || theirs.refolds {
-            for field in text.fields.iter_mut().filter(|field| !field.name.is_empty()) {
-                field.octets = [&field.label(), &b" "[..], &field.unfolded(ends), end_of(ends)].concat();
-            }
-        }
-    }
-    let has_mime = |text: &Text| text.fields.iter().any(|field| meaning::is_of_mime(&field.name));
-    if (one.0.recodes || other.0.recodes)
-        && texts.iter().any(has_mime)
-        && let [Some(contents), Some(others)] = octets.each_ref().map(|octets| meaning::contents(octets))
-    {
-        for (text, contents) in texts.iter_mut().zip([contents, others]) {
-            without_mime(text);
-            text.body = contents;
-        }
-    }
-    let [one, other] = texts;
-    (one, other)
-}
+#[cfg(test)]
+mod tests {
+    use super::super::stored::{delivered, message, observation, passed_on};
+    use super::*;
+    use crate::observation::Reply;
 
-/// Removes the fields that describe the encoding, one of each name. A second one of the same name is never ordinary.
-fn without_mime(text: &mut Text) {
-    let mut seen: Vec<String> = Vec::new();
-    text.fields.retain(|field| {
-        let is_first = meaning::is_of_mime(&field.name) && !seen.contains(&field.name);
-        if is_first {
-            seen.push(field.name.clone());
-        }
-        !is_first
-    });
-}
+    const TEXT: &str = "Subject: a\r\n\r\n__TOKEN__\r\n.\r\n";
 
-/// Gives renamed fields their old names. A field that kept its name, although this server renames it, is marked as
-/// such.
-fn rename(text: &mut Text, changes: &BTreeMap<String, Change>) {
-    for (name, change) in changes {
-        let Change::Renamed(to) = change else {
-            continue;
+    #[test]
+    fn the_longest_value_is_put_back_first() {
+        let mut seen = observation("a", &message(1, TEXT), "", vec![]);
+        let values = [("__DOMAIN__", "garden"), ("__SOURCE__", "me@garden"), ("__USER__", ""), ("__HOST__", "garden")];
+        seen.filled = values.map(|(placeholder, value)| (placeholder.to_owned(), value.to_owned())).into();
+        assert_eq!(filled_back(b"me@garden at garden: t0t0t0t0t", &seen), b"__SOURCE__ at __DOMAIN__: __TOKEN__");
+        // One value is that of two placeholders: what was sent is put back in the same way.
+        assert_eq!(as_put_back(b"__HOST__", &seen), b"__DOMAIN__");
+    }
+
+    /// Whether this is a bounce, in a case with this sender and text.
+    fn bounces(sent: &str, came: &Message) -> bool {
+        let case = message(1, TEXT);
+        let units = case.units.into_iter().map(|unit| match unit {
+            Unit::Send { part: Part::Mail, .. } => Unit::Send { part: Part::Mail, octets: sent.into() },
+            other => other,
+        });
+        let case = Case { name: "a".into(), units: units.collect() };
+        is_bounce(&OfCase::new(&case, None), came, &Learned::default())
+    }
+
+    #[test]
+    fn a_bounce_is_of_nobody_or_a_report() {
+        let (someone, nobody) = ("MAIL FROM:<a@b>\r\n", "MAIL FROM:<>\r\n");
+        for octets in [
+            "Return-Path: <>\r\nSubject: failed\r\n\r\nt0t0t0t0t\r\n",
+            "From MAILER-DAEMON Fri Nov 27\r\nSubject: failed\r\n\r\nt0t0t0t0t\r\n",
+            "From <> Fri Nov 27\r\nSubject: failed\r\n\r\nt0t0t0t0t\r\n",
+        ] {
+            assert!(bounces(someone, &delivered(octets)), "{octets}");
+            assert!(!bounces(nobody, &delivered(octets)), "{octets}");
+        }
+        let on_wire = "Subject: failed\r\n\r\nt0t0t0t0t\r\n.\r\n";
+        assert!(bounces(someone, &passed_on("<>", &["<a@b>"], on_wire)));
+        assert!(!bounces(someone, &passed_on("<a@b>", &["<a@b>"], on_wire)));
+        let report = "Return-Path: <c@d>\r\nContent-Type: Multipart/Report; boundary=b\r\n\r\nt0t0t0t0t\r\n";
+        assert!(bounces(someone, &delivered(report)));
+        // The text itself is one.
+        let case = message(1, "Content-Type: multipart/report; boundary=b\r\n\r\n__TOKEN__\r\n.\r\n");
+        assert!(!is_bounce(&OfCase::new(&case, None), &delivered(report), &Learned::default()));
+    }
+
+    fn steps_of(case: &Case, observation: &Observation, learned: &Learned) -> (String, bool) {
+        let (steps, is_complete) = steps(case, &OfCase::new(case, None), observation, learned);
+        (super::super::difference::in_words(&steps).replace(' ', ""), is_complete)
+    }
+
+    #[test]
+    fn a_greeting_counts_if_it_is_a_refusal_and_a_login_with_its_hello() {
+        let case = message(1, TEXT);
+        let reply = |code, unit| Event::Reply(Reply { code, lines: Vec::new(), unit });
+        let of = |first: Vec<Event>, answers: &str| {
+            let mut seen = observation("a", &case, answers, vec![]);
+            seen.transcript.splice(..0, first);
+            steps_of(&case, &seen, &Learned::default())
         };
-        for field in &mut text.fields {
-            let other = match &field.name {
-                own if own == to => name,
-                own if own == name => to,
-                _ => continue,
-            };
-            let behind = field.octets.get(field.name.len()..).unwrap_or_default();
-            field.octets = [other.as_bytes(), behind].concat();
-            field.name.clone_from(other);
-        }
+        assert_eq!(of(vec![reply(220, None)], "22232"), ("22232".into(), true));
+        assert_eq!(of(vec![reply(554, None), Event::Closed], ""), ("5closed".into(), false));
+        // The reply to EHLO, and that to AUTH.
+        assert_eq!(of(vec![reply(250, Some(1))], "22232"), ("22232".into(), true));
+        assert_eq!(of(vec![reply(250, Some(1))], "5-"), ("5silence".into(), false));
+        // Behind the last reply it does not matter how the connection ends.
+        let mut seen = observation("a", &case, "22232", vec![]);
+        seen.transcript.extend([Event::TimedOut, Event::Closed]);
+        assert_eq!(steps_of(&case, &seen, &Learned::default()), ("22232".into(), true));
     }
-}
 
-/// Does to fields of this name what a server does to them.
-fn apply(text: &mut Text, name: &str, change: &Change, ends: LineEnds) {
-    if *change == Change::Removed {
-        return;
+    #[test]
+    fn replies_to_each_recipient_are_one_if_they_are_equal() {
+        let case = message(2, TEXT);
+        let learned = Learned { answers_each_recipient: true, ..Learned::default() };
+        let once = |answers: &str| {
+            // All that is behind the reply to DATA came in the unit of the text.
+            let (before, text) = answers.split_at(5);
+            let mut seen = observation("a", &case, before, vec![]);
+            let last = case.units.len() - 1;
+            let reply =
+                |digit: char| Reply { code: if digit == '2' { 250 } else { 550 }, lines: Vec::new(), unit: Some(last) };
+            seen.transcript.extend(text.chars().map(|digit| Event::Reply(reply(digit))));
+            steps_of(&case, &seen, &learned).0
+        };
+        assert_eq!(once("222232"), "222232");
+        assert_eq!(once("2222322"), "222232");
+        assert_eq!(once("2222325"), "2222325");
+        // Of a recipient that was refused there is no reply behind the text; what follows is another's.
+        assert_eq!(once("2225322"), "2225322");
+        assert_eq!(once("22223222"), "2222322");
     }
-    for field in text.fields.iter_mut().filter(|field| field.name == name) {
-        let mut value = field.unfolded(ends);
-        match change {
-            Change::Respelled => value = meaning::addresses(name, &value).unwrap_or(value),
-            // A new value contains none of these characters.
-            Change::Rewritten => value.retain(|&octet| ends_for_some(octet)),
-            Change::Refolded | Change::Renamed(_) | Change::Removed => {}
-        }
-        field.octets = [&field.label(), &b" "[..], &value, end_of(ends)].concat();
+
+    #[test]
+    fn what_was_taken_was_not_refused() {
+        let case = message(1, TEXT);
+        let of = |answers, messages| {
+            let seen = observation("a", &case, answers, messages);
+            Outcome::seen(&case, &OfCase::new(&case, None), &seen, &Learned::default())
+        };
+        assert!(of("22235", vec![]).is_refused());
+        assert!(!of("25232", vec![]).is_refused());
+        assert!(!of("22232", vec![]).is_refused());
+        assert!(!of("22235", vec![delivered("t0t0t0t0t\r\n")]).is_refused());
+        assert_eq!([of("22232", vec![]).taken(), of("22235", vec![]).taken(), of("2223-", vec![]).taken()], [1, 0, 0]);
     }
 }

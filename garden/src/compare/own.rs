@@ -151,4 +151,36 @@ mod tests {
         // The sender wrote one: nothing is completed.
         assert_eq!(without(b"X: a\r\nDate: now\r\n\r\n", &learned, b"Date: d\r\n\r\n"), "X: a\r\nDate: now\r\n\r\n");
     }
+
+    fn addition(name: &str, place: FieldPlace, is_completion: bool) -> Addition {
+        Addition { name: name.into(), place, is_completion }
+    }
+
+    #[test]
+    fn what_is_added_is_taken_away_once_and_at_its_place() {
+        let completes = |places: Vec<FieldPlace>| Learned {
+            additions: places.into_iter().map(|place| addition("date", place, true)).collect(),
+            ..Learned::default()
+        };
+        let (top, bottom) = ("Date: now\r\nX: a\r\n\r\n", "X: a\r\nDate: now\r\n\r\n");
+        let both = completes(vec![FieldPlace::Top, FieldPlace::Bottom]);
+        assert_eq!(without(top.as_bytes(), &both, b"X: a\r\n\r\n"), "X: a\r\n\r\n");
+        assert_eq!(without(bottom.as_bytes(), &both, b"X: a\r\n\r\n"), "X: a\r\n\r\n");
+        let twice = "Date: now\r\nX: a\r\nDate: now\r\n\r\n";
+        assert_eq!(without(twice.as_bytes(), &both, b"X: a\r\n\r\n"), bottom);
+        let only_bottom = completes(vec![FieldPlace::Bottom]);
+        assert_eq!(without(top.as_bytes(), &only_bottom, b"X: a\r\n\r\n"), top);
+        // One that is always added, too.
+        let adds = Learned { additions: vec![addition("y", FieldPlace::Bottom, false)], ..Learned::default() };
+        assert_eq!(without(b"X: a\r\nY: 1\r\nY: 2\r\n\r\n", &adds, b"X: a\r\n\r\n"), "X: a\r\nY: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn a_line_is_the_senders_own_if_it_begins_where_one_may_begin() {
+        let from = Learned { additions: vec![addition("from", FieldPlace::Bottom, true)], ..Learned::default() };
+        let completed = b"X: a\r\nFrom: <a@b>\r\n\r\n";
+        // It is in the command, behind a letter, and in a field, behind a CR.
+        assert_eq!(without(completed, &from, b"X: MAIL FROM: <a@b>\r\n\r\n"), "X: a\r\n\r\n");
+        assert_eq!(without(completed, &from, b"X: a\rFrom: <a@b>\r\n\r\n"), "X: a\r\nFrom: <a@b>\r\n\r\n");
+    }
 }

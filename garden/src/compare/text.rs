@@ -347,6 +347,15 @@ mod tests {
     }
 
     #[test]
+    fn a_field_goes_on_where_a_line_begins_with_white_space() {
+        let text = Text::parse(b"From me Fri\nA: 1\n 2\n\t3\nFrom : 4\nFrom me\n\n", LineEnds::Mailbox);
+        let names: Vec<_> = text.fields.iter().map(|field| field.name.as_str()).collect();
+        // Only the first line can be that of a mailbox file.
+        assert_eq!(names, ["from ", "a", "from", ""]);
+        assert_eq!(text.fields[1].octets, b"A: 1\n 2\n\t3\n");
+    }
+
+    #[test]
     fn dots_are_taken_away_behind_crlf_alone() {
         assert_eq!(unstuffed(b"..a\r\n..\r\nb\n..c\r\n.\r\nbehind", LineEnds::Wire), b".a\r\n.\r\nb\n..c\r\n");
         assert_eq!(unstuffed(b".\r\n", LineEnds::Wire), b"");
@@ -379,5 +388,11 @@ mod tests {
         let found = embedded(b"Subject: own\r\n\r\na\r.\rMAIL FROM:<x@y> SIZE=1\r\nDATA\r\nSubject: forged \r\n");
         assert_eq!(found.senders, [b"x@y"]);
         assert_eq!(found.subjects, [b"forged"]);
+        for end in ["\0", "\r", "\n"] {
+            let found = embedded(format!("a{end}MAIL FROM:<x@y>{end}subject: forged{end}b").as_bytes());
+            assert_eq!((found.senders, found.subjects), (vec![b"x@y".to_vec()], vec![b"forged".to_vec()]), "{end:?}");
+        }
+        // Without a sender before it, a subject is the message's own.
+        assert_eq!(embedded(b"Subject: own\r\n\r\nSubject: quoted\r\n"), Embedded::default());
     }
 }

@@ -24,7 +24,8 @@ fn announced(size: &str, octets: &[u8], is_last: bool) -> Vec<Unit> {
     vec![send(Part::Data, format!("BDAT {size}{last}\r\n").as_bytes()), send(Part::Body, octets)]
 }
 
-fn refused_or_not() -> Vec<Unit> {
+/// The reply to a chunk that is accepted.
+fn ok() -> Vec<Unit> {
     vec![expect("2")]
 }
 
@@ -64,7 +65,6 @@ fn commands() -> Vec<Case> {
     let content = draft.content();
     let (first, second) = content.split_at(content.len() / 2);
     let at_line_end = content.windows(2).position(|window| window == b"\r\n").unwrap_or_default();
-    let ok = refused_or_not;
     let text = || [vec![send(Part::Data, b"DATA\r\n"), expect("354")], draft.text_units()].concat();
     let [mail, rcpt, data, message] = forged();
     let forged_session = || vec![send(Part::Tail, &[&mail[..], &rcpt, &data, &message].concat())];

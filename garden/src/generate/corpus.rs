@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::draft::{Draft, expect, send};
 use crate::case::{Case, Part};
+use crate::compare::text::with_replaced;
 use crate::oracle::Guide;
 use crate::payload::{self, Assignments, HEADING};
 
@@ -100,7 +101,7 @@ fn word(text: &str) -> String {
 /// waits for a reply wherever one comes if the server accepts everything. Each text gets a field with the token in
 /// front. Addresses in this project's tests are replaced by those of the server.
 pub fn session(name: &str, sent: &[u8]) -> Case {
-    let sent = OWN.iter().fold(sent.to_vec(), |sent, (from, to)| replaced(&sent, from, to));
+    let sent = OWN.iter().fold(sent.to_vec(), |sent, (from, to)| with_replaced(&sent, from.as_bytes(), to.as_bytes()));
     let (mut guide, mut units, mut rest) = (Guide::new(), Vec::new(), sent.as_slice());
     while !rest.is_empty() {
         let (piece, behind) = rest.split_at(guide.piece(rest));
@@ -118,24 +119,6 @@ pub fn session(name: &str, sent: &[u8]) -> Case {
 
 /// Addresses in this project's tests, and the placeholders that replace them.
 const OWN: [(&str, &str); 2] = [("fred@mx.example", "__DEST__"), ("mx.example", "__HOST__")];
-
-fn replaced(octets: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let mut changed = Vec::with_capacity(octets.len());
-    let mut rest = octets;
-    while let Some((&octet, behind)) = rest.split_first() {
-        match rest.strip_prefix(from.as_bytes()) {
-            Some(behind) => {
-                changed.extend_from_slice(to.as_bytes());
-                rest = behind;
-            }
-            None => {
-                changed.push(octet);
-                rest = behind;
-            }
-        }
-    }
-    changed
-}
 
 /// The octets of the `>` lines of a case of `tests/hostile`: `\r \n \t \0 \xHH \\`, and `<x*70>` for 70 times `x`.
 fn hostile(octets: &[u8]) -> Result<Vec<u8>, String> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::case::{Case, Part, Unit};
+use crate::compare::text::with_replaced;
 
 /// The parts of a mail, from which a case is made.
 #[derive(Clone, Debug)]
@@ -223,14 +224,6 @@ pub(super) fn expect(code: &str) -> Unit {
 }
 
 /// The octets with LF in place of each CR LF.
-pub(super) fn with_lf(octets: &[u8]) -> Vec<u8> {
-    let mut changed = Vec::with_capacity(octets.len());
-    let mut rest = octets;
-    while let Some((&octet, behind)) = rest.split_first() {
-        if !rest.starts_with(b"\r\n") {
-            changed.push(octet);
-        }
-        rest = behind;
-    }
-    changed
+fn with_lf(octets: &[u8]) -> Vec<u8> {
+    with_replaced(octets, b"\r\n", b"\n")
 }

@@ -25,6 +25,7 @@ pub use draft::{FORGED_SENDER, FORGED_SUBJECT, SUBJECT};
 pub use mutations::mutation;
 
 use crate::case::Case;
+use crate::compare::text::octets_of;
 
 /// A set of cases, with its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -180,18 +181,10 @@ pub fn mutation_base() -> Vec<Case> {
     let tables = Set::EVERY.into_iter().filter(|set| !made.contains(set));
     let cases = tables.flat_map(|set| set.cases(Options::default()));
     // Large cases are slow with any change, and without a token their messages cannot be recognised.
-    cases.filter(|case| octets_of(case) <= LARGEST_BASE && mutations::has_token(&case.units)).collect()
+    cases.filter(|case| octets_of(case).len() <= LARGEST_BASE && mutations::has_token(&case.units)).collect()
 }
 
 const LARGEST_BASE: usize = 10_000;
-
-fn octets_of(case: &Case) -> usize {
-    let sent = case.units.iter().map(|unit| match unit {
-        crate::case::Unit::Send { octets, .. } => octets.len(),
-        _ => 0,
-    });
-    sent.sum()
-}
 
 /// The cases that these words name, in this order and each once. A word is a set, a case, or a prefix of several names
 /// up to a `/` (`end-of-data/LF.LF`). Mutations beyond the number in the options can be named as

@@ -7,6 +7,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::draft::{expect, forged, quit, send};
 use crate::case::{Case, Part, Placeholder, Unit};
+use crate::compare::text::find;
 use crate::oracle::Guide;
 
 /// The mutation with this number for this seed, made from one of these cases: `mutations/SEED/NUMBER`.
@@ -68,7 +69,7 @@ impl Random {
 pub(super) fn has_token(units: &[Unit]) -> bool {
     let token = Placeholder::Token.text().as_bytes();
     units.iter().any(|unit| match unit {
-        Unit::Send { octets, .. } => octets.windows(token.len()).any(|window| window == token),
+        Unit::Send { octets, .. } => find(octets, token).is_some(),
         _ => false,
     })
 }
@@ -212,16 +213,12 @@ fn change_structure(units: &mut Vec<Unit>, base: &[Case], random: &mut Random) {
             }
         }
         5 => split(units, at, random),
-        // Removes a wait.
-        6 => units.retain({
-            let mut position = 0;
-            let first =
-                units[at..].iter().position(|unit| matches!(unit, Unit::Expect { .. })).map(|behind| at + behind);
-            move |_| {
-                position += 1;
-                Some(position - 1) != first
+        // Removes the next wait.
+        6 => {
+            if let Some(behind) = units[at..].iter().position(|unit| matches!(unit, Unit::Expect { .. })) {
+                units.remove(at + behind);
             }
-        }),
+        }
         _ => {
             let [mail, rcpt, data, message] = forged();
             let octets = [mail, rcpt, data, message].concat();

@@ -78,7 +78,14 @@ impl drive::Server for InChain<'_> {
         Ok(self.relay.is_drained()? && self.receiver.is_drained()?)
     }
 
+    fn ended(&mut self) -> Option<String> {
+        self.relay.ended().or_else(|| self.receiver.ended())
+    }
+
     fn restart(&mut self) -> Result<()> {
+        if self.receiver.ended().is_some() {
+            self.receiver.restart()?;
+        }
         self.relay.restart()
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, Write as _};
-use std::process::{Command, ExitCode, Stdio, exit};
+use std::process::{Child, Command, ExitCode, Stdio, exit};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -47,10 +47,12 @@ fn follow() -> Result<ExitCode> {
             status => bail!("setup: `{}`: {status}", argv.join(" ")),
         }
     }
+    let mut beside = BTreeMap::new();
     for argv in &plan.beside {
-        command(argv, &plan.environment, &output)?
+        let child = command(argv, &plan.environment, &output)?
             .spawn()
             .with_context(|| format!("beside: running `{}`", argv.join(" ")))?;
+        beside.insert(pid_of(&child)?, argv.join(" "));
     }
     let server = command(&plan.run, &plan.environment, &output)?
         .spawn()
@@ -61,20 +63,28 @@ fn follow() -> Result<ExitCode> {
         while hear().is_ok() {}
         exit(0);
     });
-    let server = Pid::from_raw(server.id().try_into().context("a process id")?);
+    let server = pid_of(&server)?;
     loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, status)) if pid == server => {
-                say(&Word::Ended(format!("exit status {status}")))?;
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == server => say(&Word::Ended(signal.to_string()))?,
-            Ok(_) => {}
+        let (pid, how) = match wait() {
+            Ok(WaitStatus::Exited(pid, 0)) if pid != server => continue,
+            Ok(WaitStatus::Exited(pid, status)) => (pid, format!("exit status {status}")),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, signal.to_string()),
+            Ok(_) => continue,
             // No child is left.
             Err(_) => loop {
                 thread::park();
             },
+        };
+        if pid == server {
+            say(&Word::Ended(how))?;
+        } else if let Some(command) = beside.remove(&pid) {
+            say(&Word::EndedBeside(format!("`{command}` ended: {how}")))?;
         }
     }
+}
+
+fn pid_of(child: &Child) -> Result<Pid> {
+    Ok(Pid::from_raw(child.id().try_into().context("a process id")?))
 }
 
 fn command(argv: &[String], environment: &BTreeMap<String, String>, output: &File) -> Result<Command> {

@@ -50,6 +50,8 @@ pub(super) enum Word {
     Failed(String),
     /// The server ended in this way.
     Ended(String),
+    /// A command beside the server ended in another way than with exit status 0: which, and how.
+    EndedBeside(String),
 }
 
 /// The file in the server's root folder with the output of all commands.

@@ -58,7 +58,8 @@ fn on_host(path: &Path) -> PathBuf {
 fn enter_memory() -> Result<()> {
     const NONE: Option<&str> = None;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("making our mounts our own")?;
-    // No more than any test should need, so that a server gone mad does not take the machine's memory. Any folder would do. It is seen again as soon as the root folder is another.
+    // Any folder would do: the host's /tmp is seen again when the root folder is the new one. Its size is more than any
+    // server should need, and limited so that one gone mad does not take the machine's memory.
     mount(Some("garden"), "/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=2g"))
         .context("mounting a tmpfs")?;
     fs::create_dir("/tmp/host")?;
@@ -137,15 +138,10 @@ fn lay_over(name: &str, below: &[&Path]) -> Result<()> {
         return Ok(());
     }
     let layers = Path::new("/layers").join(name);
-    fs::create_dir_all(layers.join("upper"))?;
-    fs::create_dir(layers.join("work"))?;
-    let options = format!(
-        "lowerdir={},upperdir={2},workdir={3}{1}",
-        below.join(":"),
-        "",
-        layers.join("upper").display(),
-        layers.join("work").display()
-    );
+    let (upper, work) = (layers.join("upper"), layers.join("work"));
+    fs::create_dir_all(&upper)?;
+    fs::create_dir(&work)?;
+    let options = format!("lowerdir={},upperdir={},workdir={}", below.join(":"), upper.display(), work.display());
     mount(Some("garden"), &ours, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
         .with_context(|| format!("mounting an overlay on /{name}; does this kernel have overlayfs?"))
 }

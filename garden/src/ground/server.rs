@@ -50,6 +50,7 @@ struct Running {
     log: Option<DeviceLog>,
     /// How much of each log was read.
     read: BTreeMap<PathBuf, u64>,
+    /// What has ended beside the server, and how.
     ended: Option<String>,
 }
 
@@ -217,6 +218,11 @@ impl Server {
         }
     }
 
+    /// What has ended of the commands beside it since it was started, and how; `None` if nothing has.
+    pub fn ended(&mut self) -> Option<String> {
+        self.running.ended()
+    }
+
     /// Runs a command as one of the server's processes, to its end.
     ///
     /// # Errors
@@ -307,6 +313,10 @@ impl drive::Server for InRole<'_> {
         self.server.is_drained()
     }
 
+    fn ended(&mut self) -> Option<String> {
+        self.server.ended()
+    }
+
     fn restart(&mut self) -> Result<()> {
         self.server.restart()
     }
@@ -378,15 +388,22 @@ impl Running {
         match word {
             Word::Rooted | Word::Started => Ok(()),
             Word::Failed(reason) => bail!("{reason}"),
-            Word::Ended(how) => {
-                self.ended = Some(how.clone());
-                bail!("it ended at once: {how}")
-            }
+            Word::Ended(how) => bail!("it ended at once: {how}"),
+            Word::EndedBeside(how) => bail!("beside: {how}"),
         }
     }
 
     fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.first_process.id()))
+    }
+
+    fn ended(&mut self) -> Option<String> {
+        for word in self.words.try_iter() {
+            if let Word::EndedBeside(how) = word {
+                self.ended.get_or_insert(how);
+            }
+        }
+        self.ended.clone()
     }
 
     fn take_log(&mut self, recipe: &Recipe) -> Vec<String> {

@@ -38,7 +38,7 @@ pub struct Recipe {
     pub environment: BTreeMap<String, String>,
     /// Commands that are run one after another, before the server, each to its end.
     pub setup: Vec<Vec<String>>,
-    /// Commands that are run beside the server.
+    /// Commands that are run beside the server. If one fails, that is noticed as the end of the server is.
     pub beside: Vec<Vec<String>>,
     /// The command that is the server, which does not end by itself.
     pub run: Vec<String>,

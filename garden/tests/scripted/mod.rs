@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use smtp_garden::case::{Case, Part, Placeholder, Unit};
-use smtp_garden::compare::{Expected, ExpectedMessage, text};
+use smtp_garden::compare::{Expected, ExpectedMessage, Learned, controls, learn, text};
 use smtp_garden::examine::{Bounds, examine, gather};
 use smtp_garden::observation::{Envelope, Event, Message, Observation, Place, Reply, Servers};
 use smtp_garden::report::{Report, ServerEntry};
@@ -120,6 +120,18 @@ pub enum At {
     Behind(&'static str),
 }
 
+/// What is learned of each of these servers.
+pub fn learn_all(servers: &mut Scripted) -> BTreeMap<String, Learned> {
+    let names = servers.names();
+    names.into_iter().map(|name| (name.clone(), learn(&servers.hold(&name, &controls()).unwrap()))).collect()
+}
+
+/// What each of them makes of a case.
+pub fn observe(servers: &mut Scripted, case: &Case) -> Vec<Observation> {
+    let names = servers.names();
+    names.iter().flat_map(|name| servers.hold(name, std::slice::from_ref(case)).unwrap()).collect()
+}
+
 impl Servers for Scripted {
     fn names(&self) -> Vec<String> {
         self.servers.iter().map(|server| server.name.to_owned()).collect()
@@ -211,6 +223,7 @@ impl Server {
             messages,
             log: vec![format!("{}: session {number} was held", self.name)],
             is_alive: true,
+            ended: None,
             is_drained: !is_late,
         }
     }
