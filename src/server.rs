@@ -54,7 +54,7 @@ pub struct Server<'a> {
     refusals: Refusals,
     /// The identifier of the message whose recipients are being answered.
     id: Option<String>,
-    /// A delivery that the log has not heard of yet, with the message's identifier.
+    /// A delivery that is neither counted nor logged yet, with the message's identifier.
     delivered: Option<(String, Delivery)>,
     /// The last message that was delivered, until the peer's next input shows that the 250 has arrived: its identifier
     /// and deliveries.
@@ -388,7 +388,6 @@ impl<'a> Server<'a> {
                     *unconfirmed = Some((id.clone(), vec![delivery.clone()]));
                 }
             }
-            count_deliveries(tally, &delivery);
             self.delivered = Some((id.clone(), delivery));
         }
         self.id = Some(id);
@@ -469,6 +468,7 @@ impl<'a> Server<'a> {
                 self.look_for_input_ahead();
                 let sent = self.flush();
                 let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
+                deliver::count_delivery(self.tally, &delivery, &repeated);
                 deliver::log_delivery(self.log, &id, &delivery, reply, &repeated);
                 self.log.event(&Event::Reply(reply));
                 sent
@@ -543,12 +543,6 @@ impl<'a> Server<'a> {
 
 fn broken(error: &std::io::Error) -> End {
     End::PeerGone(format!("the connection broke: {error}"))
-}
-
-fn count_deliveries(tally: &Tally, delivery: &Delivery) {
-    for recipient in delivery.recipients() {
-        recipient.destinations.names().for_each(|action| tally.count(Family::Deliveries.with_any(action)));
-    }
 }
 
 fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<SpoolFile>>) -> Spool {
