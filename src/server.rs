@@ -43,8 +43,10 @@ pub struct Server<'a> {
     reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, so that one that comes again is recognised (`exactly_once`).
     records: Option<&'a Records>,
-    /// Whether the peer's next input proves that it has read our replies, because it had not sent anything ahead.
-    next_input_confirms: bool,
+    /// Whether the peer's next command proves that it has read our replies, because it had not sent anything ahead.
+    next_command_confirms: bool,
+    /// Whether input has come since the last message was answered; until then, commands were sent ahead.
+    has_input_come: bool,
     connection: Connection<'a>,
     opened: &'a Opened,
     /// The parameters of TLS, once the connection is encrypted.
@@ -56,8 +58,8 @@ pub struct Server<'a> {
     id: Option<String>,
     /// A delivery that is neither counted nor logged yet, with the message's identifier.
     delivered: Option<(String, Delivery)>,
-    /// The last message that was delivered, until the peer's next input shows that the 250 has arrived: its identifier
-    /// and deliveries.
+    /// The last message that was delivered, until the peer's next command shows that the 250 has arrived: its
+    /// identifier and deliveries.
     unconfirmed: Option<(String, Vec<Delivery>)>,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
@@ -119,7 +121,8 @@ impl<'a> Server<'a> {
             tally,
             reporter: None,
             records: None,
-            next_input_confirms: false,
+            next_command_confirms: false,
+            has_input_come: false,
             connection,
             opened,
             tls: None,
@@ -317,6 +320,10 @@ impl<'a> Server<'a> {
             let (octets, behind) = self.connection.buffered().split_at(used);
             recorder.heard(octets, behind, heard, &step);
         });
+        let is_command = match heard {
+            Heard::Command(_) | Heard::Unoffered(_) | Heard::Secret => true,
+            Heard::Nothing | Heard::Text | Heard::Discarded => false,
+        };
         match heard {
             Heard::Nothing | Heard::Discarded => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
@@ -342,6 +349,9 @@ impl<'a> Server<'a> {
             self.deadlines.not_idle();
         }
         self.connection.consume(used);
+        if is_command {
+            self.note_command();
+        }
         step
     }
 
@@ -401,20 +411,27 @@ impl<'a> Server<'a> {
             self.look_for_input_ahead();
         }
         let input = self.connection.fill(self.deadlines.idle());
-        if let Input::More = input {
-            self.unconfirmed = None;
-            if let (Some(records), true) = (self.records, self.next_input_confirms) {
-                records.forget_confirmed();
-            }
-        }
+        self.has_input_come |= matches!(input, Input::More);
         input
+    }
+
+    /// Takes note of a whole command: unless it was sent ahead, the peer has read the replies before it. A part of a
+    /// command shows nothing, because nobody knows where its sender broke off.
+    fn note_command(&mut self) {
+        if !self.has_input_come {
+            return;
+        }
+        self.unconfirmed = None;
+        if let (Some(records), true) = (self.records, self.next_command_confirms) {
+            records.forget_confirmed();
+        }
     }
 
     /// Takes note, before replies leave, of whether the peer has sent anything ahead (RFC 2920): such input does not
     /// show that it has read them.
     fn look_for_input_ahead(&mut self) {
         if self.records.is_some_and(Records::has_unconfirmed) {
-            self.next_input_confirms = self.connection.is_quiet();
+            self.next_command_confirms = self.connection.is_quiet();
         }
     }
 
@@ -466,6 +483,7 @@ impl<'a> Server<'a> {
                 self.recording.with(|recorder| recorder.reply(reply, enhanced));
                 reply.encode(enhanced, self.connection.replies());
                 self.look_for_input_ahead();
+                self.has_input_come = false;
                 let sent = self.flush();
                 let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
                 deliver::count_delivery(self.tally, &delivery, &repeated);

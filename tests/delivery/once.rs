@@ -139,6 +139,29 @@ fn what_was_sent_ahead_confirms_nothing() {
     }
 }
 
+/// Half a command is none, nor is an end of the connection.
+#[test]
+fn what_is_no_command_confirms_nothing() {
+    for piece in ["", "Q", "QUIT", "QUIT\r", "NOOP\n"] {
+        let scratch = to_fred("append inbox");
+        for is_reset in [false, true] {
+            let mut session = begun(&scratch, &["fred@mx.example"]);
+            session.send(".\r\n");
+            session.expect("250 ");
+            session.send(piece);
+            session.until_read();
+            let mut process = if is_reset { session.reset() } else { session.hang_up() };
+            assert_eq!(process.exit_code(), 0);
+        }
+        let reply = again(&scratch, &["fred@mx.example"]);
+        assert!(reply.contains("delivery before, id="), "{piece:?}: {reply}");
+        assert_eq!(count(&scratch, DESTINATIONS[0].1), "1", "{piece:?}");
+        let log = scratch.log();
+        let warned = log.iter().filter(|line| line.contains("if the peer has not read that it will send it again"));
+        assert_eq!(warned.count(), 2, "{piece:?}: {log:#?}");
+    }
+}
+
 /// One message, twice in one session, is two.
 #[test]
 fn one_session_can_send_a_message_twice() {
