@@ -146,8 +146,11 @@ fn cut(route: &'static [Place], form: Form) -> Tally {
     assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
     let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
     let is_change = |call: &Call| changes_something(call) && call.concerns(&destinations.mail());
-    let changes: Vec<usize> = (0..=answer).filter(|at| is_change(&calls[*at])).collect();
-    for at in changes {
+    // That the next server has it must be known when the 250 leaves; before that, nobody can tell.
+    let is_handed_over = route.contains(&Place::Relay);
+    let cuts = if is_handed_over { answer..=answer } else { 0..=answer };
+    let cuts: Vec<usize> = cuts.filter(|at| is_handed_over || is_change(&calls[*at])).collect();
+    for at in cuts {
         for (lost, tree) in before.outcomes(&calls[..=at], form) {
             restore(&destinations, &tree);
             let accepted = destinations.deliver(&letter, &[]).accepted();
@@ -155,6 +158,9 @@ fn cut(route: &'static [Place], form: Form) -> Tally {
             tally.faults += 1;
             let what = format!("{route:?}, a cut behind {}, lost: {lost}", calls[at].brief());
             judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
+            if tally.window > 0 {
+                tally.problems.push(format!("{what}: the next server has it again"));
+            }
         }
     }
     tally
@@ -203,8 +209,15 @@ const ROUTES: &[&[Place]] = &[
     &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::Files, Place::Command],
 ];
 
-/// Those of which a power cut may leave some part.
-const CUT_ROUTES: &[&[Place]] = &[&[Place::Mbox], &[Place::Maildir], &[Place::Files], &[Place::Mbox, Place::Maildir]];
+/// Those of which a power cut may leave some part; and the next server, of which the record may be lost.
+const CUT_ROUTES: &[&[Place]] = &[
+    &[Place::Mbox],
+    &[Place::Maildir],
+    &[Place::Files],
+    &[Place::Mbox, Place::Maildir],
+    &[Place::Relay],
+    &[Place::Relay, Place::Mbox],
+];
 
 /// How much is compared at a time, in bytes.
 const PAGE: usize = 4096;
