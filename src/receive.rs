@@ -146,7 +146,7 @@ fn receive(
     }
     let recorder = recorder(&config, log);
     if let Some(folder) = &config.exactly_once {
-        match Records::open(folder, config.exactly_once_days) {
+        match Records::open(folder, config.exactly_once_days, &options.config) {
             Ok(opened) => server.recognise(records.get_or_init(|| opened)),
             Err(error) => log.event(&Event::NotExactlyOnce(folder, &error)),
         }
