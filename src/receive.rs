@@ -124,7 +124,9 @@ fn receive(
 
     let _ = known.greeted_as.set(config.domain.clone());
     let connection = connection.unwrap_or_else(|| Connection::standard_io().stopped_by(signals));
-    talk(Groundwork { config: &config, log, signals, tally, opened, reporter }, connection, origin, proxy)
+    let groundwork =
+        Groundwork { config: &config, config_file: &options.config, log, signals, tally, opened, reporter };
+    talk(groundwork, connection, origin, proxy)
 }
 
 /// Greets the peer, and has the dialogue with it. What is needed for the dialogue is made ready while the peer reads the
@@ -135,7 +137,7 @@ fn talk(
     origin: Origin,
     proxy: Option<IpAddr>,
 ) -> Result<(), Stop> {
-    let Groundwork { config, log, signals, tally, .. } = groundwork;
+    let Groundwork { config, config_file, log, signals, tally, .. } = groundwork;
     let records;
     let mut server = Server::greet(groundwork, connection);
     log_who_we_are(config, log);
@@ -155,7 +157,7 @@ fn talk(
     }
     let recorder = recorder(config, log);
     if let Some(folder) = &config.exactly_once {
-        match Records::open(folder, config.exactly_once_days) {
+        match Records::open(folder, config.exactly_once_days, config_file) {
             Ok(opened) => {
                 records = opened;
                 server.recognise(&records);

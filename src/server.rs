@@ -9,6 +9,7 @@ mod recording;
 mod tls;
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +39,8 @@ use crate::transcript::{Entry, Header, Recorder, Ruled};
 pub(crate) struct Groundwork<'a> {
     /// What is to be done.
     pub(crate) config: &'a Config,
+    /// The file that says so.
+    pub(crate) config_file: &'a Path,
     /// Where events go.
     pub(crate) log: &'a Log,
     /// Where requests to stop arrive.
@@ -59,8 +62,10 @@ pub(crate) struct Server<'a> {
     reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, so that one that comes again is recognised (`exactly_once`).
     records: Option<&'a Records>,
-    /// Whether the peer's next input proves that it has read our replies, because it had not sent anything ahead.
-    next_input_confirms: bool,
+    /// Whether the peer's next command proves that it has read our replies, because it had not sent anything ahead.
+    next_command_confirms: bool,
+    /// Whether input has come since the last message was answered; until then, commands were sent ahead.
+    has_input_come: bool,
     connection: Connection<'a>,
     opened: &'a Opened,
     /// The parameters of TLS, once the connection is encrypted.
@@ -69,8 +74,8 @@ pub(crate) struct Server<'a> {
     messages: u32,
     refusals: Refusals,
     mail_data: MailData,
-    /// The last message that was delivered, until the peer's next input shows that the 250 has arrived: its identifier
-    /// and deliveries.
+    /// The last message that was delivered, until the peer's next command shows that the 250 has arrived: its
+    /// identifier and deliveries.
     unconfirmed: Option<(String, Vec<Delivery>)>,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
@@ -100,7 +105,7 @@ struct Message {
     spool: Spool,
     /// Whether any recipient has it.
     is_delivered: bool,
-    /// A delivery that the log has not heard of yet.
+    /// A delivery that is neither counted nor logged yet.
     unlogged: Option<Delivery>,
 }
 
@@ -134,7 +139,7 @@ impl<'a> Server<'a> {
     /// Sends the greeting over this connection, unless `tls implicit` makes it wait for the handshake. The time for the
     /// first message runs from here.
     pub(crate) fn greet(groundwork: Groundwork<'a>, connection: Connection<'a>) -> Self {
-        let Groundwork { config, log, signals, tally, opened, reporter } = groundwork;
+        let Groundwork { config, log, signals, tally, opened, reporter, .. } = groundwork;
         let deadlines = Deadlines::new(&config.limits);
         if config.protocol == Protocol::Lmtp {
             connection.send_at_once();
@@ -146,7 +151,8 @@ impl<'a> Server<'a> {
             tally,
             reporter,
             records: None,
-            next_input_confirms: false,
+            next_command_confirms: false,
+            has_input_come: false,
             connection,
             opened,
             tls: None,
@@ -337,6 +343,10 @@ impl<'a> Server<'a> {
             let (octets, behind) = self.connection.buffered().split_at(used);
             recorder.heard(octets, behind, heard, &step);
         });
+        let is_command = match heard {
+            Heard::Command(_) | Heard::Unoffered(_) | Heard::Secret => true,
+            Heard::Nothing | Heard::Text | Heard::Discarded => false,
+        };
         match heard {
             Heard::Nothing | Heard::Discarded => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
@@ -367,6 +377,9 @@ impl<'a> Server<'a> {
             self.deadlines.not_idle();
         }
         self.connection.consume(used);
+        if is_command {
+            self.note_command();
+        }
         step
     }
 
@@ -419,7 +432,6 @@ impl<'a> Server<'a> {
                     *unconfirmed = Some((message.id.clone(), vec![delivery.clone()]));
                 }
             }
-            count_deliveries(tally, &delivery);
             message.is_delivered = true;
             message.unlogged = Some(delivery);
         }
@@ -434,20 +446,27 @@ impl<'a> Server<'a> {
             self.look_for_input_ahead();
         }
         let input = self.connection.fill(self.deadlines.idle());
-        if let Input::More = input {
-            self.unconfirmed = None;
-            if let (Some(records), true) = (self.records, self.next_input_confirms) {
-                records.forget_confirmed();
-            }
-        }
+        self.has_input_come |= matches!(input, Input::More);
         input
+    }
+
+    /// Takes note of a whole command: unless it was sent ahead, the peer has read the replies before it. A part of a
+    /// command shows nothing, because nobody knows where its sender broke off.
+    fn note_command(&mut self) {
+        if !self.has_input_come {
+            return;
+        }
+        self.unconfirmed = None;
+        if let (Some(records), true) = (self.records, self.next_command_confirms) {
+            records.forget_confirmed();
+        }
     }
 
     /// Takes note, before replies leave, of whether the peer has sent anything ahead (RFC 2920): such input does not
     /// show that it has read them.
     fn look_for_input_ahead(&mut self) {
         if self.records.is_some_and(Records::has_unconfirmed) {
-            self.next_input_confirms = self.connection.is_quiet();
+            self.next_command_confirms = self.connection.is_quiet();
         }
     }
 
@@ -499,8 +518,10 @@ impl<'a> Server<'a> {
                 self.recording.with(|recorder| recorder.reply(reply, enhanced));
                 reply.encode(enhanced, self.connection.replies());
                 self.look_for_input_ahead();
+                self.has_input_come = false;
                 let sent = self.flush();
                 let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
+                deliver::count_delivery(self.tally, &delivery, &repeated);
                 deliver::log_delivery(self.log, &id, &delivery, reply, &repeated);
                 self.log.event(&Event::Reply(reply));
                 (sent, MailData::Processing(Message { id, spool, is_delivered, unlogged: None }))
@@ -588,12 +609,6 @@ fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<Sp
     let file = file.get_or_insert_with(|| Rc::new(SpoolFile::open(config.spool_dir.as_ref())));
     let spool = Spool::new(Rc::clone(file));
     if records.is_some() { spool.with_hash() } else { spool }
-}
-
-fn count_deliveries(tally: &Tally, delivery: &Delivery) {
-    for recipient in delivery.recipients() {
-        recipient.destinations.names().for_each(|action| tally.count(Family::Deliveries.with_any(action)));
-    }
 }
 
 /// Logs the lines that end in this piece of a message, and at the message's end the rest as well.

@@ -361,12 +361,6 @@ impl Destinations {
         self.keep.iter().filter(is_new).count() as u64 + u64::from(is_handed_over)
     }
 
-    /// The names of the actions.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
-        let keep = self.keep.iter().map(|destination| destination.action.name());
-        keep.chain(self.hand_over.iter().map(|destination| destination.action.name()))
-    }
-
     /// All destinations in the order of the configuration, with the line that names each.
     pub fn shown(&self) -> impl Iterator<Item = (Facts<'_>, Origin)> {
         let (before, behind) = self.keep.split_at(self.handed_over_behind);

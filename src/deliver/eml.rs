@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::records::Place;
-use super::{Context, failure, sync_folder};
+use super::{Context, failure, sync_folder, tolerate_unsynced};
 use crate::files::{self, Entry, make_folder, openat};
 use crate::log::{Event, Log};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
@@ -148,14 +148,16 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Whether a message of this name is in the folder. If it is not, its file `before` is removed.
-pub(super) fn has(path: &Path, name: &str, before: &str) -> io::Result<bool> {
+/// Whether a message of this name is in the folder; that is durable then. If it is not, its file `before` is removed.
+pub(super) fn has(log: &Log, path: &Path, name: &str, before: &str) -> io::Result<bool> {
     let folder = match files::open_folder(path, OFlag::O_PATH) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         folder => folder?,
     };
     let is_there = files::has_name(&folder, name)?;
-    if !is_there {
+    if is_there {
+        sync_folder(log, &folder, path)?;
+    } else {
         let _ = unlinkat(&folder, before, UnlinkatFlags::NoRemoveDir);
     }
     Ok(is_there)
@@ -169,15 +171,29 @@ pub(crate) fn try_folder(log: &Log, path: &Path) -> io::Result<()> {
 
 /// Opens the folder, which is made if it is missing.
 fn open_folder(log: &Log, path: &Path) -> io::Result<File> {
-    match files::open_folder(path, OFlag::O_PATH) {
+    let folder = match files::open_folder(path, OFlag::O_RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let entry = Entry::find(path.components().as_path())?;
             make_folder(entry.folder(), entry.name())?;
-            sync_folder(log, entry.folder(), entry.at())?;
-            files::open_folder(path, OFlag::O_PATH)
+            files::open_folder(path, OFlag::O_RDONLY)?
         }
-        opened => opened,
+        opened => opened?,
+    };
+    if is_empty(&folder)? {
+        // Who made it may have been interrupted before its name was durable. One that has files has a durable name.
+        let entry = Entry::find(path.components().as_path())?;
+        tolerate_unsynced(log, entry.at(), entry.sync_name(&folder))?;
     }
+    Ok(folder)
+}
+
+fn is_empty(folder: &File) -> io::Result<bool> {
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A name that no file has, with this beginning and end. A number is needed if LMTP delivers a message to several

@@ -123,13 +123,14 @@ impl<'a> Maildirs<'a> {
     }
 }
 
-/// Whether a message of this name is in the maildir: in `new`, or in `cur` with any flags. If it is not, its file
-/// `before` in `tmp` is removed.
-pub(super) fn has(directory: &Path, name: &str, before: &str) -> io::Result<bool> {
+/// Whether a message of this name is in the maildir: in `new`, or in `cur` with any flags; that is durable then. If it
+/// is not, its file `before` in `tmp` is removed.
+pub(super) fn has(log: &Log, directory: &Path, name: &str, before: &str) -> io::Result<bool> {
     let Some(folder) = if_there(files::open_folder(directory, OFlag::O_PATH))? else { return Ok(false) };
     if let Some(new) = if_there(files::open_folder_in(&folder, directory, "new", OFlag::O_PATH))?
         && files::has_name(&new, name)?
     {
+        sync_folder(log, &new, &directory.join("new"))?;
         return Ok(true);
     }
     if let Some(cur) = if_there(files::open_folder_in(&folder, directory, "cur", OFlag::O_RDONLY))? {
@@ -137,6 +138,7 @@ pub(super) fn has(directory: &Path, name: &str, before: &str) -> io::Result<bool
             let entry = entry?;
             let rest = entry.file_name().to_bytes().strip_prefix(name.as_bytes());
             if matches!(rest, Some([] | [b':', ..])) {
+                sync_folder(log, &cur, &directory.join("cur"))?;
                 return Ok(true);
             }
         }

@@ -41,7 +41,7 @@ use report::Report;
 pub(crate) use report::Reporter;
 
 use crate::address::Mailbox;
-use crate::config::{Config, HandOver, Hop, Keep};
+use crate::config::{Config, Facts, HandOver, Hop, Keep};
 use crate::files;
 use crate::log::{Event, Log};
 use crate::message::{Envelope, RecipientCopy, Spool};
@@ -126,14 +126,35 @@ pub(crate) fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Rep
         for (action, _) in recipient.destinations.shown() {
             let is_relayed = hop.is_some() && action.operands[0] == hop;
             let (to, said) = (&recipient.mailbox, is_relayed.then_some(reply));
-            let (name, shown) = (to.to_string(), if repeated.is_empty() { String::new() } else { action.to_string() });
-            if let Some(Repeated { first, .. }) = repeated.iter().find(|it| it.to == name && it.action == shown) {
+            if let Some(Repeated { first, .. }) = find_repeated(repeated, to, &action) {
                 log.event(&Event::DeliveredBefore { id, from: reverse_path, to, size, action: &action, first });
                 continue;
             }
             log.event(&Event::Delivered { id, from: reverse_path, to, size, action: &action, said });
         }
     }
+}
+
+/// Counts a finished delivery for each recipient and destination; `repeated` are those that had been done before.
+pub(crate) fn count_delivery(tally: &Tally, delivery: &Delivery, repeated: &[Repeated]) {
+    for recipient in delivery.recipients() {
+        for (action, _) in recipient.destinations.shown() {
+            let family = match find_repeated(repeated, &recipient.mailbox, &action) {
+                None => Family::Deliveries,
+                Some(_) => Family::DeliveriesRepeated,
+            };
+            tally.count(family.with_any(action.name));
+        }
+    }
+}
+
+/// The entry of this recipient and destination among those that had been done before.
+fn find_repeated<'r>(repeated: &'r [Repeated], to: &Mailbox, action: &Facts<'_>) -> Option<&'r Repeated> {
+    if repeated.is_empty() {
+        return None;
+    }
+    let (to, action) = (to.to_string(), action.to_string());
+    repeated.iter().find(|it| it.to == to && it.action == action)
 }
 
 /// Prepares everything that can be taken back.

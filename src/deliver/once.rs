@@ -312,10 +312,10 @@ impl Entry<'_> {
         let is_there = is_delivered
             || match (self.destination, &place) {
                 (Destination::Keep(Keep::Maildir(folder)), Place::File { name, before }) => {
-                    tolerated(maildir::has(Path::new(folder), name, before), context)
+                    tolerated(maildir::has(context.log, Path::new(folder), name, before), context)
                 }
                 (Destination::Keep(Keep::Eml(folder)), Place::File { name, before }) => {
-                    tolerated(eml::has(Path::new(folder), name, before), context)
+                    tolerated(eml::has(context.log, Path::new(folder), name, before), context)
                 }
                 // A mailbox is checked when it is locked; other destinations cannot be checked.
                 (Destination::Keep(_) | Destination::HandOver(_), _) => false,

@@ -1,7 +1,7 @@
 //! The table of `exactly_once`: messages that were or are being delivered, while their senders may not know yet.
 //!
 //! It is a file of fixed size in a folder that belongs to us alone. Its first page has a secret key, with which
-//! messages are hashed; each further page has eight records. The hash of a record says in which page it is; if a page
+//! messages are hashed, in each configuration in another way; each further page has eight records. The hash of a record says in which page it is; if a page
 //! is full, a new record replaces the oldest one. Records are overwritten in place, so that making one durable is a
 //! single write to the disk.
 //!
@@ -10,20 +10,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use ring::digest::{Context as Digest, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{RenameFlags, renameat_with};
 
 use crate::files::{self, Entry, make_folder, openat};
 use crate::hexadecimal;
@@ -31,7 +32,10 @@ use crate::hexadecimal;
 /// The table, as a session has it open.
 pub(crate) struct Records {
     file: File,
+    /// Proves that a record is ours.
     key: hmac::Key,
+    /// Hashes messages. It is another for each configuration that uses the table.
+    tag_key: hmac::Key,
     /// How long a record counts.
     lifetime: Duration,
     /// The messages of this session whose 250 the sender may not have read yet, each with its identifier.
@@ -89,8 +93,10 @@ pub(crate) struct Repeated {
 
 impl Records {
     /// Opens the table in this folder; table and folder are made if they are missing. Records older than `days` do not
-    /// count. It is an error if anybody but us or root could have written to them.
-    pub(crate) fn open(path: &Path, days: u64) -> io::Result<Self> {
+    /// count, nor do those of other configurations than `config`, or of the same one in another current folder: there
+    /// the same words can name another destination. It is an error if anybody but us or root could have written to
+    /// them.
+    pub(crate) fn open(path: &Path, days: u64, config: &Path) -> io::Result<Self> {
         let folder = match files::open_folder(path, OFlag::O_RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let entry = Entry::find(path.components().as_path())?;
@@ -124,18 +130,18 @@ impl Records {
         };
         let (unconfirmed, repeated) = (RefCell::default(), RefCell::default());
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        // A folder that is removed has no path, and no relative path leads anywhere.
+        let here = std::env::current_dir().unwrap_or_default();
+        let config = here.join(config);
+        let tag_key = keyed_hash(&key, &[config.as_os_str().as_bytes(), here.as_os_str().as_bytes()]);
+        let tag_key = hmac::Key::new(hmac::HMAC_SHA256, &tag_key);
         let lifetime = Duration::from_secs(days.saturating_mul(24 * 60 * 60));
-        Ok(Self { file, key, lifetime, unconfirmed, repeated, is_unsynced: Cell::new(false) })
+        Ok(Self { file, key, tag_key, lifetime, unconfirmed, repeated, is_unsynced: Cell::new(false) })
     }
 
     /// The tag of a message that is identified by these parts.
     pub(super) fn tag(&self, parts: &[&[u8]]) -> Tag {
-        let mut tag = hmac::Context::with_key(&self.key);
-        for part in parts {
-            tag.update(&(part.len() as u64).to_le_bytes());
-            tag.update(part);
-        }
-        Tag(octets_of(tag.sign().as_ref()))
+        Tag(keyed_hash(&self.tag_key, parts))
     }
 
     /// Locks a tag, unless another session has the lock.
@@ -167,7 +173,7 @@ impl Records {
 
     /// Writes the record of a tag, over an older one if there is one.
     pub(super) fn write(&self, tag: Tag, record: &Record) -> io::Result<()> {
-        let slot = self.encode(tag, record)?;
+        let slot = self.encode(tag, record, now())?;
         self.with_page(tag, |page| {
             let known: Vec<_> = page.chunks_exact(SLOT).map(|slot| self.decode(slot)).collect();
             let is_ours = |slot: &Option<(Tag, Duration, Record)>| matches!(slot, Some((known, ..)) if *known == tag);
@@ -245,14 +251,15 @@ impl Records {
         Ok(page)
     }
 
-    /// Whether a record of this time still counts.
+    /// Whether a record of this time still counts. The clock may have been set back since; but if it was wrong by years,
+    /// its records must not stay that long.
     fn counts(&self, at: Duration) -> bool {
-        now().saturating_sub(at) < self.lifetime
+        now().abs_diff(at) < self.lifetime
     }
 
-    fn encode(&self, tag: Tag, record: &Record) -> io::Result<[u8; SLOT]> {
+    fn encode(&self, tag: Tag, record: &Record, at: Duration) -> io::Result<[u8; SLOT]> {
         let state = if record.is_delivered { "delivered" } else { "prepared" };
-        let mut text = format!("{} {state} {} ", now().as_secs(), record.id);
+        let mut text = format!("{} {state} {} ", at.as_secs(), record.id);
         text += &match &record.place {
             Place::Nowhere => "-".to_owned(),
             Place::Mailbox(Stretch { start, beginning: (length, hash) }) => {
@@ -331,14 +338,28 @@ pub(super) fn hash(octets: &[u8]) -> [u8; HASH] {
     octets_of(digest.finish().as_ref())
 }
 
-/// Makes the table, durable and complete, unless another session was faster.
+/// The keyed hash of these parts, each with its length in front.
+fn keyed_hash(key: &hmac::Key, parts: &[&[u8]]) -> [u8; HASH] {
+    let mut hash = hmac::Context::with_key(key);
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    octets_of(hash.sign().as_ref())
+}
+
+/// Makes the table, durable and complete, unless another session was faster. Of several sessions one makes it and the
+/// others wait. What a killed one has left is overwritten.
 fn make(folder: &File) -> io::Result<()> {
+    lock_to_make(folder)?;
+    if files::has_name(folder, NAME)? {
+        return Ok(());
+    }
     let mut header = [0; MAGIC.len() + HASH];
     header[..MAGIC.len()].copy_from_slice(MAGIC);
     SystemRandom::new().fill(&mut header[MAGIC.len()..]).map_err(|_| io::Error::other("no random numbers"))?;
-    let name = format!(".{NAME}.{}.{}", std::process::id(), now().as_nanos());
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let mut file = File::from(openat(folder, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW;
+    let mut file = File::from(openat(folder, OsStr::new(NEW_NAME), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
     let mut fill = || -> io::Result<()> {
         // The whole file is written, so that later no write of a single record has to allocate room and make that
         // durable.
@@ -348,17 +369,28 @@ fn make(folder: &File) -> io::Result<()> {
         file.write_all_at(&header, 0)?;
         file.sync_all()
     };
-    let made = fill().and_then(|()| match renameat_with(folder, name.as_str(), folder, NAME, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::EXIST) => Err(io::ErrorKind::AlreadyExists.into()),
-        renamed => Ok(renamed?),
-    });
-    match made {
+    match fill().and_then(|()| Ok(renameat(folder, NEW_NAME, folder, NAME)?)) {
         Ok(()) => files::sync_folder(folder),
         Err(error) => {
-            let _ = unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir);
-            if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+            let _ = unlinkat(folder, NEW_NAME, UnlinkatFlags::NoRemoveDir);
+            Err(error)
         }
     }
+}
+
+/// Locks the folder until it is closed; another session that makes the table is waited for.
+fn lock_to_make(folder: &File) -> io::Result<()> {
+    let until = Instant::now() + MAKING;
+    while let Err(error) = folder.try_lock() {
+        match error {
+            TryLockError::WouldBlock if Instant::now() < until => thread::sleep(PAUSE),
+            TryLockError::WouldBlock => {
+                return Err(io::Error::other(format!("somebody has it locked, and does not make `{NAME}` in it")));
+            }
+            TryLockError::Error(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The time since 1970.
@@ -380,6 +412,13 @@ fn octets_of_digits(digits: &str) -> Option<[u8; HASH]> {
 
 /// The name of the table in its folder.
 pub(crate) const NAME: &str = "records";
+
+/// Its name while it is made.
+const NEW_NAME: &str = ".records.new";
+
+/// How long it may take another session to make it, and how often that is looked at.
+const MAKING: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The first bytes of the table.
 const MAGIC: &[u8] = b"mailrecv: once 1\n";
@@ -409,6 +448,10 @@ const LOCKS: u64 = 1 << 48;
 mod tests {
     use super::*;
 
+    fn open(path: &Path, days: u64) -> Records {
+        Records::open(path, days, Path::new("/etc/mailrecv.conf")).unwrap()
+    }
+
     fn tag(page: u64, number: u8) -> Tag {
         let mut tag = [number; HASH];
         tag[..8].copy_from_slice(&page.to_be_bytes());
@@ -429,10 +472,10 @@ mod tests {
             Place::File { name: "1.M2P3V4I5_0.host,S=6".to_owned(), before: "1.M2P3_0.host".to_owned() },
         ];
         for (number, place) in (1..).zip(&places) {
-            let records = Records::open(&path, 5).unwrap();
+            let records = open(&path, 5);
             records.write(tag(7, number), &record("a", place.clone())).unwrap();
         }
-        let records = Records::open(&path, 5).unwrap();
+        let records = open(&path, 5);
         for (number, place) in (1..).zip(places) {
             assert_eq!(records.find(tag(7, number)).unwrap(), Some(record("a", place)));
             // By another name it is another delivery.
@@ -447,17 +490,48 @@ mod tests {
     #[test]
     fn what_is_too_old_counts_no_more() {
         let folder = tempfile::tempdir().unwrap();
-        let (young, old) = (Records::open(folder.path(), 5).unwrap(), Records::open(folder.path(), 0).unwrap());
+        let (young, old) = (open(folder.path(), 5), open(folder.path(), 0));
         young.write(tag(0, 1), &record("a", Place::Nowhere)).unwrap();
         assert!(young.find(tag(0, 1)).unwrap().is_some());
         assert_eq!(old.find(tag(0, 1)).unwrap(), None);
+    }
+
+    /// The clock may be set back by some days, or have been wrong by years.
+    #[test]
+    fn what_is_from_the_future_counts_for_as_long() {
+        const DAY: i64 = 24 * 60 * 60;
+        let folder = tempfile::tempdir().unwrap();
+        let records = open(folder.path(), 5);
+        for (number, (seconds, counts)) in (1..).zip([
+            (-5 * DAY, false),
+            (-5 * DAY + 60, true),
+            (0, true),
+            (5 * DAY - 60, true),
+            (5 * DAY + 60, false),
+            (10 * 365 * DAY, false),
+        ]) {
+            let at = Duration::from_secs(now().as_secs().saturating_add_signed(seconds));
+            let slot = records.encode(tag(3, number), &record("a", Place::Nowhere), at).unwrap();
+            records.file.write_all_at(&slot, tag(3, number).page()).unwrap();
+            assert_eq!(records.find(tag(3, number)).unwrap().is_some(), counts, "{seconds} seconds");
+        }
+        // Eight of them do not keep others from having a place.
+        let far = now() + Duration::from_secs(10 * 365 * 24 * 60 * 60);
+        for number in 0..8 {
+            let slot = records.encode(tag(4, 100 + number), &record("a", Place::Nowhere), far).unwrap();
+            records.file.write_all_at(&slot, tag(4, 0).page() + u64::from(number) * SLOT as u64).unwrap();
+        }
+        for number in 1..=8 {
+            records.write(tag(4, number), &record("a", Place::Nowhere)).unwrap();
+        }
+        assert!((1..=8).all(|number| records.find(tag(4, number)).unwrap().is_some()));
     }
 
     /// A page has room for eight; the next takes the place of the oldest, and no other page is touched.
     #[test]
     fn the_oldest_makes_room() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(folder.path(), 5).unwrap();
+        let records = open(folder.path(), 5);
         records.write(tag(1, 99), &record("a", Place::Nowhere)).unwrap();
         for number in 1..=20 {
             records.write(tag(2, number), &record("a", Place::Nowhere)).unwrap();
@@ -474,9 +548,9 @@ mod tests {
     #[test]
     fn a_record_with_any_octet_changed_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(folder.path(), 5).unwrap();
+        let records = open(folder.path(), 5);
         let place = Place::File { name: "name".to_owned(), before: "before".to_owned() };
-        let slot = records.encode(tag(1, 2), &record("a", place)).unwrap();
+        let slot = records.encode(tag(1, 2), &record("a", place), now()).unwrap();
         assert!(records.decode(&slot).is_some());
         for at in 0..SLOT {
             let mut other = slot;
@@ -485,14 +559,16 @@ mod tests {
         }
     }
 
-    /// Whoever guesses at texts learns nothing from a table, and no two tables have a hash in common.
+    /// Whoever guesses at texts learns nothing from a table, and no two tables or configurations have a hash in common.
     #[test]
     fn the_key_is_the_tables_own() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let tag = |folder: &tempfile::TempDir| Records::open(folder.path(), 5).unwrap().tag(&[b"a", b"bc"]);
+        let tag = |folder: &tempfile::TempDir| open(folder.path(), 5).tag(&[b"a", b"bc"]);
         assert_eq!(tag(&one), tag(&one));
         assert_ne!(tag(&one), tag(&other));
-        let records = Records::open(one.path(), 5).unwrap();
+        let records = open(one.path(), 5);
         assert_ne!(records.tag(&[b"a", b"bc"]), records.tag(&[b"ab", b"c"]));
+        let other = Records::open(one.path(), 5, Path::new("/etc/other.conf")).unwrap();
+        assert_ne!(records.tag(&[b"a", b"bc"]), other.tag(&[b"a", b"bc"]));
     }
 }

@@ -52,7 +52,9 @@ families! {
         "Messages that came, whole or up to a chunk that was refused, by whether they were answered 2xx, 4xx or 5xx.";
     AcceptedOctets Session "mailrecv_accepted_bytes_total" Form::Counter, "Size of the accepted messages.";
     Deliveries Session "mailrecv_deliveries_total" ACTIONS,
-        "Deliveries, one for each recipient and destination of an accepted message.";
+        "Deliveries, one for each recipient and destination of an accepted message that had not been delivered there.";
+    DeliveriesRepeated Session "mailrecv_deliveries_repeated_total" ACTIONS,
+        "Deliveries of an accepted message that had been done before and were not done again (exactly_once).";
     DeliveryFailures Session "mailrecv_delivery_failures_total" ACTIONS,
         "Destinations that kept a message from being accepted.";
     DeliveryTime Session "mailrecv_delivery_duration_seconds"

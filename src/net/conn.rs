@@ -98,9 +98,9 @@ impl<'s> Connection<'s> {
 
     /// Whether no unused input has come. Input that comes later was sent later, unless it was on its way.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        let has_plaintext = self.tls.as_mut().is_some_and(Tls::has_plaintext);
+        let has_tls_input = self.tls.as_mut().is_some_and(Tls::has_input);
         let asked = wait(self.input.as_fd(), PollFlags::POLLIN, None, Instant::now());
-        self.buffered().is_empty() && !has_plaintext && !matches!(asked, Ok(Woken::Ready) | Err(_))
+        self.buffered().is_empty() && !has_tls_input && !matches!(asked, Ok(Woken::Ready) | Err(_))
     }
 
     /// The queue of replies, which the next [`Connection::fill`] or [`Connection::flush`] writes.

@@ -203,72 +203,130 @@ impl fmt::Display for TlsParameters {
 }
 
 /// The server's side of TLS; all input and output passes through it.
-pub(super) struct Tls(Box<ServerConnection>);
+pub(super) struct Tls {
+    connection: Box<ServerConnection>,
+    records: RecordBounds,
+}
 
 impl Tls {
     pub(super) fn new(acceptor: Acceptor) -> io::Result<Self> {
         let mut tls = ServerConnection::new(acceptor.0).map_err(io::Error::other)?;
         // Replies are short, and each batch is written before the next is made.
         tls.set_buffer_limit(None);
-        Ok(Self(Box::new(tls)))
+        Ok(Self { connection: Box::new(tls), records: RecordBounds::default() })
     }
 
     /// Takes input; returns how many bytes that were, 0 at the end. After an error there may be an alert to send.
-    pub(super) fn receive(&mut self, mut from: impl Read) -> io::Result<usize> {
-        let length = self.0.read_tls(&mut from)?;
-        self.0.process_new_packets().map_err(|error| io::Error::other(broken(&error)))?;
+    pub(super) fn receive(&mut self, from: impl Read) -> io::Result<usize> {
+        let length = self.connection.read_tls(&mut Followed { from, records: &mut self.records })?;
+        self.connection.process_new_packets().map_err(|error| io::Error::other(broken(&error)))?;
         Ok(length)
     }
 
     /// Reads decrypted text, 0 bytes at the end; [`io::ErrorKind::WouldBlock`] if more input is needed. An end without
     /// notice counts as the end, because SMTP itself says where a message ends.
     pub(super) fn plaintext(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self.0.reader().read(into) {
+        match self.connection.reader().read(into) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             read => read,
         }
     }
 
-    /// Whether there is decrypted text that was not read.
-    pub(super) fn has_plaintext(&mut self) -> bool {
-        self.0.process_new_packets().map_or(true, |state| state.plaintext_bytes_to_read() > 0)
+    /// Whether there is input that was not read: decrypted text, or the beginning of a record.
+    pub(super) fn has_input(&mut self) -> bool {
+        let has_text = self.connection.process_new_packets().map_or(true, |state| state.plaintext_bytes_to_read() > 0);
+        has_text || self.records.are_within_one()
     }
 
     /// Encrypts text, and returns everything that has to be sent.
     pub(super) fn seal(&mut self, text: &[u8]) -> io::Result<Vec<u8>> {
-        self.0.writer().write_all(text)?;
+        self.connection.writer().write_all(text)?;
         let mut records = Vec::new();
-        while self.0.wants_write() {
-            self.0.write_tls(&mut records)?;
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut records)?;
         }
         Ok(records)
     }
 
     /// Encrypts the last text, followed by the notice that nothing more will come (RFC 8446, 6.1).
     pub(super) fn close_behind(&mut self, text: &[u8]) -> io::Result<()> {
-        self.0.writer().write_all(text)?;
-        self.0.send_close_notify();
+        self.connection.writer().write_all(text)?;
+        self.connection.send_close_notify();
         Ok(())
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.connection.is_handshaking()
     }
 
     pub(super) fn parameters(&self) -> TlsParameters {
-        let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
+        let suite =
+            self.connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
         TlsParameters {
-            version: match self.0.protocol_version() {
+            version: match self.connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
                 _ => "TLSv1.2",
             },
             // rustls distinguishes the suites of TLS 1.3 by another prefix than IANA.
             cipher: suite.replacen("TLS13_", "TLS_", 1),
-            server_name: self.0.server_name().map(str::to_owned),
-            is_resumed: self.0.handshake_kind() == Some(HandshakeKind::Resumed),
+            server_name: self.connection.server_name().map(str::to_owned),
+            is_resumed: self.connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }
 }
+
+/// Follows where records begin and end in the input (RFC 8446, 5.1; RFC 5246, 6.2.1), which rustls does not tell.
+#[derive(Debug, Default)]
+struct RecordBounds {
+    /// As much as has come of the header of the current record, and how much that is.
+    header: [u8; RECORD_HEADER],
+    came: usize,
+    /// How much is missing of its content.
+    missing: usize,
+}
+
+impl RecordBounds {
+    fn follow(&mut self, mut input: &[u8]) {
+        while let Some((first, rest)) = input.split_first() {
+            if self.missing > 0 {
+                let length = self.missing.min(input.len());
+                self.missing -= length;
+                input = &input[length..];
+                continue;
+            }
+            self.header[self.came] = *first;
+            self.came += 1;
+            input = rest;
+            if self.came == RECORD_HEADER {
+                let [.., high, low] = self.header;
+                self.missing = usize::from(u16::from_be_bytes([high, low]));
+                self.came = 0;
+            }
+        }
+    }
+
+    /// Whether a record has begun and not ended.
+    fn are_within_one(&self) -> bool {
+        self.came > 0 || self.missing > 0
+    }
+}
+
+/// Input whose records are followed.
+struct Followed<'a, R> {
+    from: R,
+    records: &'a mut RecordBounds,
+}
+
+impl<R: Read> Read for Followed<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(into)?;
+        self.records.follow(&into[..length]);
+        Ok(length)
+    }
+}
+
+/// The length of a record's header: its kind, a version, and the length of its content.
+const RECORD_HEADER: usize = 5;
 
 /// Why TLS failed with this peer, in words for people.
 fn broken(error: &rustls::Error) -> String {

@@ -153,6 +153,49 @@ fn numbers_are_what_happened() {
     assert_eq!(Numbers::in_file(&receiver).0, of_sessions);
 }
 
+/// A message that comes again and is not delivered again is accepted, and no delivery.
+#[test]
+fn what_was_delivered_before_is_counted_by_itself() {
+    const TEXT: &str = "Subject: x\r\n\r\nx\r\n";
+    let receiver = Receiver::new("");
+    let to = |name: &str| receiver.path(name).display().to_string();
+    receiver.configure(&format!(
+        "exactly_once {}\ndeliver rcpt_to new@example.com append {}\ncopy rcpt_to * maildir {}",
+        to("once"),
+        to("other"),
+        to("maildir")
+    ));
+    let listener = Listener::start(&receiver, &["127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+    let accepted = || Numbers::of(&listener).get("mailrecv_messages_total{outcome=\"accepted\"}");
+    // The sender is gone before it has read the 250, behind which it is counted.
+    let send = |recipients: &[&str]| {
+        let before = accepted();
+        let mut peer = listener.peer(1);
+        peer.reply();
+        peer.begin_message(recipients);
+        peer.send(format!("{TEXT}.\r\n"));
+        wait_until("the 250", || (accepted() > before).then_some(()));
+        peer.reset();
+        over(&listener);
+    };
+    let deliveries = |numbers: &Numbers| {
+        let get =
+            |name: &str, action: &str| numbers.get(&format!("mailrecv_deliveries_{name}total{{action=\"{action}\"}}"));
+        ["", "repeated_"].map(|name| ["append", "maildir"].map(|action| get(name, action)))
+    };
+    send(&[FRED]);
+    assert_eq!(deliveries(&Numbers::of(&listener)), [[1, 1], [0, 0]]);
+    send(&[FRED]);
+    assert_eq!(deliveries(&Numbers::of(&listener)), [[1, 1], [1, 1]]);
+    send(&[FRED, "new@example.com"]);
+    let numbers = Numbers::of(&listener);
+    assert_eq!(deliveries(&numbers), [[2, 2], [2, 2]]);
+    // Their senders were told that they are accepted.
+    assert_eq!(accepted(), 3);
+    assert_eq!(numbers.get("mailrecv_accepted_bytes_total"), 3 * TEXT.len() as u64);
+    assert_eq!(fs::read_to_string(receiver.mailbox()).unwrap().matches("Subject: x").count(), 1);
+}
+
 #[test]
 fn logins_are_counted() {
     let receiver = Receiver::new("");

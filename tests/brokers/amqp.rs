@@ -15,6 +15,7 @@ use testkit::{Folder, LOOPBACK, Session, Tap};
 
 use crate::faults::every_call_fails;
 use crate::hpfeeds::{Cutter, Side};
+use crate::once::messages_that_come_again;
 use crate::support::{CONFIG, LOG, Scratch};
 use crate::{message, send};
 
@@ -72,6 +73,7 @@ fn rabbitmq_takes_what_is_confirmed_and_nothing_else() {
     what_goes_wrong_is_told_in_the_words_of_the_broker(&broker);
     tls_is_with_rabbitmq_and_nobody_else(&rabbit, port, &authority);
     a_connection_that_breaks_off_is_no_confirmation(&rabbit, &broker);
+    a_message_that_comes_again_is_published_once(&rabbit, &broker);
     a_node_that_sleeps_or_is_gone(&mut rabbit, &broker);
 }
 
@@ -183,6 +185,14 @@ fn a_connection_that_breaks_off_is_no_confirmation(rabbit: &RabbitMq, broker: &s
     let subjects = rabbit.pika(DRAIN);
     assert_eq!(subjects.lines().filter(|subject| *subject == "whole").count(), 1, "{subjects}");
     assert!(!subjects.contains("cut off"), "{subjects}");
+}
+
+fn a_message_that_comes_again_is_published_once(rabbit: &RabbitMq, broker: &str) {
+    let expected = messages_that_come_again(&|directives| scratch(&[broker.to_owned()], directives));
+    let subjects = rabbit.pika(DRAIN);
+    for (subject, times) in expected {
+        assert_eq!(subjects.lines().filter(|it| *it == subject).count(), times, "{subject}: {subjects}");
+    }
 }
 
 fn a_node_that_sleeps_or_is_gone(rabbit: &mut RabbitMq, broker: &str) {

@@ -46,14 +46,15 @@ pub fn every_call_fails(scratch: &Scratch) -> Vec<String> {
 }
 
 /// How a session with one message went.
-struct Attempt {
+pub struct Attempt {
     /// The reply to the message, if there was one.
-    answer: Option<String>,
-    calls: Vec<Call>,
+    pub answer: Option<String>,
+    pub calls: Vec<Call>,
 }
 
-fn attempt(scratch: &Scratch, subject: &str, injection: Option<&str>) -> Attempt {
-    let mut command = scratch.command(debian::program("strace", "strace"), &["-y", "-s", "64", "-o", "strace"]);
+/// Sends one message in a session under strace, with this fault if there is one.
+pub fn attempt(scratch: &Scratch, subject: &str, injection: Option<&str>) -> Attempt {
+    let mut command = scratch.command(debian::program("strace", "strace"), &["-y", "-s", "128", "-o", "strace"]);
     command.args(injection.into_iter().flat_map(|injection| ["-e".to_owned(), format!("inject={injection}")]));
     command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
     let mut session = Session::start(command);

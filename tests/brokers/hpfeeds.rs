@@ -12,6 +12,7 @@ use testkit::daemon::free_port;
 use testkit::hpfeeds::{Broker, CHANNEL, SECRET};
 use testkit::{Daemon, Folder, LOOPBACK, Tap, debian, wait_until};
 
+use crate::once::messages_that_come_again;
 use crate::support::{LOG, Scratch};
 use crate::{message, send};
 
@@ -118,6 +119,25 @@ fn a_message_is_published_once_however_many_it_is_for() {
     assert_eq!(subscriber.until(3), texts);
     assert_eq!(["one", "two"].map(|name| smtp.count_files(name)), [2, 2]);
     assert_eq!(["one", "two"].map(|name| lmtp.count_files(name)), [1, 1]);
+}
+
+#[test]
+fn a_message_that_comes_again_is_published_once() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let receiver = |directives: &str| scratch(broker.address, &format!("hpfeeds_payload raw\n{directives}"));
+    let expected = messages_that_come_again(&receiver);
+    // What is published one after the other arrives in this order.
+    let mut session = receiver("").greeted();
+    assert!(send(&mut session, &message("the last one")).starts_with("250 "));
+    session.quit();
+    let published = wait_until("the last message", || {
+        Some(subscriber.payloads()).filter(|payloads| payloads.contains(&message("the last one")))
+    });
+    for (subject, times) in expected {
+        let found = published.iter().filter(|payload| **payload == message(&subject)).count();
+        assert_eq!(found, times, "{subject}");
+    }
 }
 
 /// 1,048,576 bytes behind the header of a frame, which is what the broker takes.

@@ -15,6 +15,7 @@ mod front;
 mod hostile;
 mod hpfeeds;
 mod kills;
+mod once;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -21,6 +21,7 @@ mod maildir;
 mod neighbours;
 mod once;
 mod once_from_servers;
+mod once_troubles;
 mod peers;
 mod pipe;
 mod print;

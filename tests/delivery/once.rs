@@ -11,7 +11,7 @@ use crate::SLOW;
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
 /// A message that has all that a copy could be torn or mistaken by.
-const TEXT: &str = "Subject: once\r\nStatus: RO\r\n\r\nFrom here\r\n..\r\nto there\r\n";
+pub const TEXT: &str = "Subject: once\r\nStatus: RO\r\n\r\nFrom here\r\n..\r\nto there\r\n";
 
 /// Each destination, and a command that counts the messages there.
 const DESTINATIONS: &[(&str, &str)] = &[
@@ -27,12 +27,12 @@ fn scratch(destinations: &str) -> Scratch {
     Scratch::with_config(&format!("domain mx.example\ndebug +w\nexactly_once once\n{destinations}"))
 }
 
-fn to_fred(destination: &str) -> Scratch {
+pub fn to_fred(destination: &str) -> Scratch {
     scratch(&format!("deliver rcpt_to fred@mx.example {destination}\n"))
 }
 
 /// A session in which the text of a message has been sent, but for its end.
-fn begun(scratch: &Scratch, recipients: &[&str]) -> Session {
+pub fn begun(scratch: &Scratch, recipients: &[&str]) -> Session {
     let mut session = scratch.greeted();
     session.begin_message(recipients);
     session.send(TEXT);
@@ -41,7 +41,7 @@ fn begun(scratch: &Scratch, recipients: &[&str]) -> Session {
 
 /// A message whose sender is gone before it has read the 250, which has left. What it sends behind the dot it has not
 /// waited to send.
-fn unread(scratch: &Scratch, recipients: &[&str], behind_the_dot: &str) {
+pub fn unread(scratch: &Scratch, recipients: &[&str], behind_the_dot: &str) {
     let logged = || scratch.log().iter().filter(|line| line.contains("Mail id=")).count();
     let mut session = begun(scratch, recipients);
     let before = logged();
@@ -52,7 +52,7 @@ fn unread(scratch: &Scratch, recipients: &[&str], behind_the_dot: &str) {
 }
 
 /// The answer to the same message in another session, which ends as it should.
-fn again(scratch: &Scratch, recipients: &[&str]) -> String {
+pub fn again(scratch: &Scratch, recipients: &[&str]) -> String {
     let mut session = begun(scratch, recipients);
     session.send(".\r\n");
     let reply = session.reply();
@@ -136,6 +136,29 @@ fn what_was_sent_ahead_confirms_nothing() {
         let reply = again(&scratch, &["fred@mx.example"]);
         assert!(reply.contains("delivery before, id="), "{ahead}: {reply}");
         assert_eq!(scratch.read("runs"), "x\n", "{ahead}");
+    }
+}
+
+/// Half a command is none, nor is an end of the connection.
+#[test]
+fn what_is_no_command_confirms_nothing() {
+    for piece in ["", "Q", "QUIT", "QUIT\r", "NOOP\n"] {
+        let scratch = to_fred("append inbox");
+        for is_reset in [false, true] {
+            let mut session = begun(&scratch, &["fred@mx.example"]);
+            session.send(".\r\n");
+            session.expect("250 ");
+            session.send(piece);
+            session.until_read();
+            let mut process = if is_reset { session.reset() } else { session.hang_up() };
+            assert_eq!(process.exit_code(), 0);
+        }
+        let reply = again(&scratch, &["fred@mx.example"]);
+        assert!(reply.contains("delivery before, id="), "{piece:?}: {reply}");
+        assert_eq!(count(&scratch, DESTINATIONS[0].1), "1", "{piece:?}");
+        let log = scratch.log();
+        let warned = log.iter().filter(|line| line.contains("if the peer has not read that it will send it again"));
+        assert_eq!(warned.count(), 2, "{piece:?}: {log:#?}");
     }
 }
 

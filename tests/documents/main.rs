@@ -217,7 +217,8 @@ fn the_manual_page_describes_every_metric() {
 #[test]
 fn every_action_is_counted() {
     let counted: Vec<_> = metrics::described().filter(|(name, _)| name.starts_with("mailrecv_deliver")).collect();
-    for name in ["mailrecv_deliveries_total", "mailrecv_delivery_failures_total"] {
+    for name in ["mailrecv_deliveries_total", "mailrecv_deliveries_repeated_total", "mailrecv_delivery_failures_total"]
+    {
         let (_, values) = counted.iter().find(|(counted, _)| *counted == name).unwrap();
         assert!(config::actions().eq(values.iter().copied()), "{name}");
     }

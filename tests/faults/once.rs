@@ -4,16 +4,17 @@
 //! A session is killed at each of its system calls, from the end of the text on, by strace's hand, and the message sent
 //! again; many sessions at a time are killed at random, or lose their client, and their messages are sent again; and the
 //! power is cut at each of these system calls, with anything lost that was not synced, and the message is sent again to
-//! what is left on the disk. Without `exactly_once` the same is counted beside, in the long form.
+//! what is left on the disk; and the power is cut when a message that was sent again behind a kill has its 250. Without `exactly_once` the same is counted beside, in the long form.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use testkit::Form;
 use testkit::strace::Call;
 
 use crate::kill::{self, Client};
-use crate::places::{Destinations, Place, Tree};
+use crate::places::{Destinations, ONCE, Place, Tree};
 use crate::power_cut::Cut;
 use crate::report::Tally;
 use crate::trace::{self, Reach};
@@ -32,6 +33,12 @@ pub fn calls(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
 pub fn cuts(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let cuts: Vec<_> = CUT_ROUTES.iter().map(|route| (*route, form)).collect();
     trace::several_at_a_time(&cuts, progress, |(route, form)| cut(route, *form))
+}
+
+/// A session is killed at each of its system calls, the message is sent again and accepted, and then the power is cut.
+pub fn kills_and_cuts(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let cases: Vec<_> = KEPT_ROUTES.iter().flat_map(|route| plan(route, SIZES[0], form)).collect();
+    trace::several_at_a_time(&cases, progress, |case| case.run_and_cut(form))
 }
 
 /// Many sessions at a time are killed at random, or lose their client.
@@ -96,6 +103,30 @@ impl Case {
     }
 }
 
+impl Case {
+    /// What has the second 250 must be there whatever of both sessions was not synced when it left.
+    fn run_and_cut(&self, form: Form) -> Tally {
+        let Self { route, size, injection } = self;
+        let mut tally = Tally { runs: 2, ..Tally::default() };
+        let mut destinations = Destinations::new().exactly_once();
+        let before = Cut::prepare(&destinations.mail()).without(&Path::new(ONCE).join("records"));
+        let letter = destinations.letter(route, *size);
+        let (first, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
+        if first.accepted() {
+            return tally;
+        }
+        let killed = before.behind(&calls);
+        let (second, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
+        let answer = calls.iter().position(|call| call.sends("250 2.0.0 ")).expect("a 250");
+        for (lost, tree) in killed.outcomes(&calls[..answer], form) {
+            tally.faults += 1;
+            let what = format!("{route:?}, {injection}, then a 250 and a cut, lost: {lost}");
+            judge(&destinations, &tree, (letter.number, route), second.accepted(), &what, &mut tally);
+        }
+        tally
+    }
+}
+
 /// Whether a message that was sent until it was accepted is at each place once.
 fn judge(
     destinations: &Destinations,
@@ -146,8 +177,11 @@ fn cut(route: &'static [Place], form: Form) -> Tally {
     assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
     let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
     let is_change = |call: &Call| changes_something(call) && call.concerns(&destinations.mail());
-    let changes: Vec<usize> = (0..=answer).filter(|at| is_change(&calls[*at])).collect();
-    for at in changes {
+    // That the next server has it must be known when the 250 leaves; before that, nobody can tell.
+    let is_handed_over = route.contains(&Place::Relay);
+    let cuts = if is_handed_over { answer..=answer } else { 0..=answer };
+    let cuts: Vec<usize> = cuts.filter(|at| is_handed_over || is_change(&calls[*at])).collect();
+    for at in cuts {
         for (lost, tree) in before.outcomes(&calls[..=at], form) {
             restore(&destinations, &tree);
             let accepted = destinations.deliver(&letter, &[]).accepted();
@@ -155,6 +189,9 @@ fn cut(route: &'static [Place], form: Form) -> Tally {
             tally.faults += 1;
             let what = format!("{route:?}, a cut behind {}, lost: {lost}", calls[at].brief());
             judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
+            if tally.window > 0 {
+                tally.problems.push(format!("{what}: the next server has it again"));
+            }
         }
     }
     tally
@@ -203,8 +240,26 @@ const ROUTES: &[&[Place]] = &[
     &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::Files, Place::Command],
 ];
 
-/// Those of which a power cut may leave some part.
-const CUT_ROUTES: &[&[Place]] = &[&[Place::Mbox], &[Place::Maildir], &[Place::Files], &[Place::Mbox, Place::Maildir]];
+/// Those of which a power cut may leave some part; and the next server, of which the record may be lost.
+const CUT_ROUTES: &[&[Place]] = &[
+    &[Place::Mbox],
+    &[Place::Maildir],
+    &[Place::Files],
+    &[Place::Mbox, Place::Maildir],
+    &[Place::Relay],
+    &[Place::Relay, Place::Mbox],
+];
+
+/// Those where a message is looked for.
+const KEPT_ROUTES: &[&[Place]] = &[
+    &[Place::Mbox],
+    &[Place::NewMbox],
+    &[Place::TornMbox],
+    &[Place::Maildir],
+    &[Place::NewMaildir],
+    &[Place::Files],
+    &[Place::Mbox, Place::Maildir],
+];
 
 /// How much is compared at a time, in bytes.
 const PAGE: usize = 4096;

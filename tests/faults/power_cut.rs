@@ -199,6 +199,27 @@ impl Cut {
         Self(Model::of(folder))
     }
 
+    /// The same without a file of it that is of no interest and large.
+    pub fn without(mut self, name: &Path) -> Self {
+        let (Some(node), Some((folder, name))) =
+            (self.0.find(&self.0.root.join(name)), self.0.place(&self.0.root.join(name)))
+        else {
+            return self;
+        };
+        for nodes in [&mut self.0.first, &mut self.0.now] {
+            nodes[node] = Node::File(Vec::new());
+            if let Node::Folder(names) = &mut nodes[folder] {
+                names.remove(&name);
+            }
+        }
+        self
+    }
+
+    /// The folder as these calls have left it, of which some may not be on the disk yet.
+    pub fn behind(&self, calls: &[Call]) -> Self {
+        Self(self.0.after(calls))
+    }
+
     /// What may be left of it if the power is cut behind these calls: what is lost, and the files that there are then.
     pub fn outcomes(&self, calls: &[Call], form: Form) -> Vec<(String, Tree)> {
         let model = self.0.after(calls);
@@ -441,7 +462,7 @@ const ROUTES: &[&[Place]] = &[
 ];
 
 /// Those where a delivery leaves something behind that the next one uses.
-const DISTURBED_ROUTES: &[&[Place]] = &[&[Place::NewMbox], &[Place::NewMaildir]];
+const DISTURBED_ROUTES: &[&[Place]] = &[&[Place::NewMbox], &[Place::NewMaildir], &[Place::Files]];
 
 /// Of messages, in bytes.
 const SIZES: [usize; 4] = [400, 300_000, 1, 3_000_000];

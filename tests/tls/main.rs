@@ -13,6 +13,7 @@ mod checks;
 mod files;
 mod handshakes;
 mod logins;
+mod once;
 mod programs;
 mod readme;
 mod rules;

@@ -1,0 +1,320 @@
+//! `exactly_once`, with trouble: sessions that make the table at the same time or are killed over it, folders and tables
+//! that cannot be used, and configurations that share one. In doubt a message is delivered.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use nix::unistd::{Uid, chown};
+use testkit::{Session, debian, is_root, wait_until};
+
+use crate::SLOW;
+use crate::once::{TEXT, again, begun, to_fred, unread};
+use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
+
+const FRED: &[&str] = &["fred@mx.example"];
+
+fn messages(scratch: &Scratch, mailbox: &str) -> usize {
+    let mailbox = fs::read_to_string(scratch.path(mailbox)).unwrap_or_default();
+    mailbox.lines().filter(|line| *line == "Subject: once").count()
+}
+
+fn warnings(scratch: &Scratch) -> Vec<String> {
+    scratch.log().into_iter().filter(|line| line.contains("exactly_once")).collect()
+}
+
+/// A session behind other programs, which end in the names of the program and its arguments.
+fn behind(scratch: &Scratch, wrapper: &[&str]) -> Session {
+    let (program, arguments) = wrapper.split_first().unwrap();
+    let mut command = scratch.command(program, arguments);
+    command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
+    let mut session = Session::start_with_stderr(command, Stdio::null());
+    session.expect("220 ");
+    session
+}
+
+fn strace() -> String {
+    debian::program("strace", "strace").display().to_string()
+}
+
+/// What can be wrong with folder and table without anybody having written a wrong record: there is a warning, and the
+/// message is delivered.
+#[test]
+fn a_table_that_cannot_be_trusted_is_not_used() {
+    if !is_root("files of other users") {
+        return;
+    }
+    type Trouble = fn(&Path);
+    let troubles: [(&str, Trouble, &str); 9] = [
+        (
+            "a link in place of the table",
+            |folder| {
+                fs::rename(folder.join("records"), folder.join("elsewhere")).unwrap();
+                symlink("elsewhere", folder.join("records")).unwrap();
+            },
+            "Too many levels of symbolic links",
+        ),
+        (
+            "a second name",
+            |folder| fs::hard_link(folder.join("records"), folder.join("other")).unwrap(),
+            "no file that is ours alone",
+        ),
+        (
+            "a FIFO",
+            |folder| {
+                fs::remove_file(folder.join("records")).unwrap();
+                nix::unistd::mkfifo(&folder.join("records"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            },
+            "no file that is ours alone",
+        ),
+        (
+            "a folder in its place",
+            |folder| {
+                fs::remove_file(folder.join("records")).unwrap();
+                fs::create_dir(folder.join("records")).unwrap();
+            },
+            "Is a directory",
+        ),
+        (
+            "a file in place of the folder",
+            |folder| {
+                fs::remove_dir_all(folder).unwrap();
+                fs::write(folder, "").unwrap();
+            },
+            "Not a directory",
+        ),
+        (
+            "a table that is cut",
+            |folder| fs::File::options().write(true).open(folder.join("records")).unwrap().set_len(1 << 20).unwrap(),
+            "not of this form",
+        ),
+        (
+            "another's folder",
+            |folder| chown(folder, Some(Uid::from_raw(65534)), None).unwrap(),
+            "it belongs to another user",
+        ),
+        (
+            "another's table",
+            |folder| chown(&folder.join("records"), Some(Uid::from_raw(65534)), None).unwrap(),
+            "no file that is ours alone",
+        ),
+        (
+            "another's link to the folder",
+            |folder| {
+                fs::rename(folder, folder.with_file_name("elsewhere")).unwrap();
+                symlink("elsewhere", folder).unwrap();
+                Command::new("chown").args(["-h", "nobody"]).arg(folder).status().unwrap();
+            },
+            "is a symbolic link of user 65534",
+        ),
+    ];
+    for (what, trouble, said) in troubles {
+        let scratch = to_fred("append inbox");
+        unread(&scratch, FRED, "");
+        trouble(&scratch.path("once"));
+        let reply = again(&scratch, FRED);
+        assert!(reply.contains("delivery, id="), "{what}: {reply}");
+        assert_eq!(messages(&scratch, "inbox"), 2, "{what}");
+        let warnings = warnings(&scratch);
+        assert!(warnings.len() == 1 && warnings[0].contains(said), "{what}: {warnings:?}");
+    }
+    // A link of ours is a way to name a folder.
+    let scratch = to_fred("append inbox");
+    fs::create_dir(scratch.path("elsewhere")).unwrap();
+    symlink("elsewhere", scratch.path("once")).unwrap();
+    unread(&scratch, FRED, "");
+    assert!(again(&scratch, FRED).contains("delivery before, id="));
+}
+
+/// A file system that is read-only, or full, or takes no file of this size.
+#[test]
+fn where_nothing_can_be_written_mail_is_taken() {
+    if !is_root("file systems of its own") {
+        return;
+    }
+    let fs = |options: &str, then: &str| format!("mount -t tmpfs -o {options} tmpfs once && {then} exec \"$@\"");
+    for (what, wrapper, said, left) in [
+        (
+            "read-only, without a table",
+            vec!["unshare", "-m", "sh", "-c", &fs("mode=700,ro", ""), "sh"],
+            "Read-only",
+            "",
+        ),
+        ("full", vec!["unshare", "-m", "sh", "-c", &fs("mode=700,size=1m", ""), "sh"], "No space left", ""),
+        ("no large files", vec!["prlimit", "--fsize=1000000"], "File too large", ""),
+    ] {
+        let scratch = to_fred("append inbox");
+        fs::create_dir(scratch.path("once")).unwrap();
+        fs::set_permissions(scratch.path("once"), fs::Permissions::from_mode(0o700)).unwrap();
+        for number in 1..=2 {
+            let mut session = behind(&scratch, &wrapper);
+            session.begin_message(FRED);
+            session.send(format!("{TEXT}.\r\n"));
+            assert!(session.expect("250 ").contains("delivery, id="), "{what}");
+            let made = Path::new("/proc").join(session.pid().to_string()).join("root");
+            let made = made.join(scratch.path("once").strip_prefix("/").unwrap());
+            let made: Vec<_> = fs::read_dir(made).unwrap().map(|it| it.unwrap().file_name()).collect();
+            assert_eq!(made.len(), left.len(), "{what}: {made:?}");
+            session.reset().exit_code();
+            assert_eq!(messages(&scratch, "inbox"), number, "{what}");
+            let warnings = warnings(&scratch);
+            assert!(warnings.len() == number && warnings[number - 1].contains(said), "{what}: {warnings:?}");
+        }
+    }
+    // The table is there, and can be read and not be written to.
+    for (what, wrapper, said) in [
+        (
+            "read-only",
+            vec![
+                "unshare",
+                "-m",
+                "sh",
+                "-c",
+                "mount --bind once once && mount -o remount,bind,ro once && exec \"$@\"",
+                "sh",
+            ],
+            "Read-only file system",
+        ),
+        ("no large files", vec!["prlimit", "--fsize=4500"], "File too large"),
+    ] {
+        let scratch = to_fred("append inbox");
+        unread(&scratch, FRED, "");
+        let first = messages(&scratch, "inbox");
+        let mut session = behind(&scratch, &wrapper);
+        session.begin_message(FRED);
+        session.send(format!("X{TEXT}.\r\n"));
+        assert!(session.expect("250 ").contains("delivery, id="), "{what}");
+        session.quit();
+        assert_eq!(scratch.read("inbox").matches("Subject: once").count(), first + 1, "{what}");
+        let warnings = warnings(&scratch);
+        assert!(warnings.len() == 1 && warnings[0].contains(said), "{what}: {warnings:?}");
+    }
+}
+
+/// A session that is killed while it makes the table leaves nothing behind that stays.
+#[test]
+fn a_session_that_is_killed_over_the_new_table_leaves_no_garbage() {
+    let scratch = to_fred("append inbox");
+    for kill in ["fsync:signal=KILL:when=1", "write:signal=KILL:when=100", "renameat,renameat2:signal=KILL:when=1"] {
+        let _ = fs::remove_dir_all(scratch.path("once"));
+        let inject = format!("inject={kill}");
+        for _ in 0..2 {
+            let mut session = behind(&scratch, &[&strace(), "-o", "/dev/null", "-e", &inject]);
+            assert_eq!(session.exit_code(), 128 + 9, "{kill}");
+        }
+        unread(&scratch, FRED, "");
+        assert!(again(&scratch, FRED).contains("delivery before, id="), "{kill}");
+        let names: Vec<_> = fs::read_dir(scratch.path("once")).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(names, ["records"], "{kill}");
+    }
+}
+
+/// Of many first sessions one makes the table, and the others wait for it.
+#[test]
+fn many_first_sessions_make_one_table() {
+    const SESSIONS: usize = 6;
+    let scratch = to_fred("append inbox");
+    thread::scope(|scope| {
+        for number in 0..SESSIONS {
+            let scratch = &scratch;
+            scope.spawn(move || {
+                let log = format!("strace{number}");
+                behind(scratch, &[&strace(), "-o", &log, "-e", "trace=renameat,renameat2", "-y"]).quit();
+            });
+        }
+    });
+    let made = |number: usize| scratch.read(format!("strace{number}")).matches("renameat").count();
+    assert_eq!((0..SESSIONS).map(made).sum::<usize>(), 1);
+    assert_eq!(warnings(&scratch), [""; 0]);
+    let names: Vec<_> = fs::read_dir(scratch.path("once")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(names, ["records"]);
+}
+
+/// Somebody who keeps the folder locked keeps nobody from mail.
+#[test]
+fn a_folder_that_stays_locked_is_not_waited_for_without_end() {
+    let scratch = to_fred("append inbox");
+    fs::create_dir(scratch.path("once")).unwrap();
+    fs::set_permissions(scratch.path("once"), fs::Permissions::from_mode(0o700)).unwrap();
+    let folder = fs::File::open(scratch.path("once")).unwrap();
+    folder.lock().unwrap();
+    assert!(again(&scratch, FRED).contains("delivery, id="));
+    let said = warnings(&scratch);
+    assert!(said.len() == 1 && said[0].contains("somebody has it locked"), "{said:?}");
+    assert_eq!(fs::read_dir(scratch.path("once")).unwrap().count(), 0);
+    folder.unlock().unwrap();
+    unread(&scratch, FRED, "");
+    assert!(again(&scratch, FRED).contains("delivery before, id="));
+}
+
+/// Two configurations share a folder, and what one of them has delivered the other has not: the same words can name
+/// another mailbox, broker or log there.
+#[test]
+fn configurations_that_share_a_folder_know_only_their_own() {
+    let table = Scratch::new();
+    let config = |scratch: &Scratch| {
+        let config = scratch
+            .read(CONFIG)
+            .replace("exactly_once once", &format!("exactly_once {}", table.path("once").display()));
+        scratch.write(CONFIG, config);
+    };
+    for destination in ["append inbox", "maildir dir", "eml files", "pipe cat >> piped", "print"] {
+        let (one, other) = (to_fred(destination), to_fred(destination));
+        config(&one);
+        config(&other);
+        unread(&one, FRED, "");
+        let reply = again(&other, FRED);
+        assert!(reply.contains("delivery, id="), "{destination}: {reply}");
+        let reply = again(&one, FRED);
+        assert!(reply.contains("delivery before, id="), "{destination}: {reply}");
+    }
+    // One configuration, which is read in two folders.
+    let (one, other) = (to_fred("append inbox"), Scratch::new());
+    config(&one);
+    unread(&one, FRED, "");
+    let mut command = other.command(MAILRECV, &["-l", LOG, "--peer", PEER, "-c"]);
+    command.arg(one.path(CONFIG));
+    let mut session = Session::start(command);
+    session.expect("220 ");
+    session.begin_message(FRED);
+    session.send(format!("{TEXT}.\r\n"));
+    session.expect("250 ");
+    session.quit();
+    assert_eq!((messages(&one, "inbox"), messages(&other, "inbox")), (1, 1));
+}
+
+/// Who sends it again, or at the same time, may come from another address.
+#[test]
+fn another_address_is_no_other_message() {
+    let from = |scratch: &Scratch, address: &str| {
+        let mut session = scratch.session(&["--peer", address]);
+        session.expect("220 ");
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        session
+    };
+    let scratch = to_fred("append inbox");
+    unread(&scratch, FRED, "");
+    let mut session = from(&scratch, "198.51.100.7=other.example.net");
+    assert!(session.expect("250 ").contains("delivery before, id="));
+    session.quit();
+    assert_eq!(messages(&scratch, "inbox"), 1);
+
+    // All of them wait for the first one, whose sender is gone.
+    let scratch = to_fred(&format!("pipe echo x >> runs; {SLOW}"));
+    let mut first = begun(&scratch, FRED);
+    first.send(".\r\n");
+    wait_until("the command", || scratch.path("begun").exists().then_some(()));
+    let mut others: Vec<Session> =
+        (1..=5).map(|number| from(&scratch, &format!("2001:db8::{number}=mail{number}.example.net"))).collect();
+    others.iter().for_each(|session| session.until_read());
+    let mut process = first.reset();
+    scratch.write("go", "");
+    let replies: Vec<String> = others.iter_mut().map(|session| session.reply().to_string()).collect();
+    assert!(replies.iter().all(|reply| reply.contains("delivery before, id=")), "{replies:?}");
+    assert_eq!(process.exit_code(), 0);
+    assert_eq!(scratch.read("runs"), "x\n");
+    others.into_iter().for_each(Session::quit);
+}
