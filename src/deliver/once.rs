@@ -11,7 +11,8 @@
 //! In doubt the message is delivered: trouble with the records never stops a delivery.
 
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::records::{Place, Record, Records, Repeated, Tag};
@@ -70,14 +71,18 @@ impl<'a> Once<'a> {
         let mut once = Self { context, id: envelope.id, entries: Vec::new() };
         let (Some(records), Some(text)) = (context.records, spool.hash()) else { return Ok(once) };
         let sender = envelope.transaction.reverse_path.to_string();
-        let own_tag = |recipient: &Mailbox, shown: &str| {
+        let own_tag = |recipient: &Mailbox, destination: Destination<'_>, shown: &str| {
             let domain = recipient.domain().to_ascii_lowercase();
+            // A relative path names another place for a session that is started in another folder.
+            let here =
+                if destination.is_relative() { std::env::current_dir().unwrap_or_default() } else { PathBuf::new() };
             let parts = [
                 text.as_ref(),
                 sender.as_bytes(),
                 shown.as_bytes(),
                 recipient.local_part().as_bytes(),
                 domain.as_bytes(),
+                here.as_os_str().as_bytes(),
             ];
             records.tag(&parts)
         };
@@ -96,7 +101,7 @@ impl<'a> Once<'a> {
                     Destination::HandOver(
                         HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Amqp(_) | HandOver::Relay(_),
                     )
-                    | Destination::Keep(_) => own_tag(recipient, &shown),
+                    | Destination::Keep(_) => own_tag(recipient, destination, &shown),
                 };
                 once.entries.push(Entry { recipient, destination, shown, tag, stage: Stage::New { earlier: None } });
             }
@@ -333,6 +338,16 @@ fn tolerated(looked: io::Result<bool>, context: &Context<'_>) -> bool {
 }
 
 impl Destination<'_> {
+    /// Whether this is a file or a folder that is named from the current folder.
+    fn is_relative(self) -> bool {
+        match self {
+            Destination::Keep(Keep::Maildir(path) | Keep::Eml(path) | Keep::Append(path)) => {
+                Path::new(path).is_relative()
+            }
+            Destination::Keep(Keep::Print(_) | Keep::Discard) | Destination::HandOver(_) => false,
+        }
+    }
+
     /// Whether this destination leaves the message anywhere.
     fn leaves_something(self) -> bool {
         match self {

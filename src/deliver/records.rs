@@ -93,9 +93,8 @@ pub(crate) struct Repeated {
 
 impl Records {
     /// Opens the table in this folder; table and folder are made if they are missing. Records older than `days` do not
-    /// count, nor do those of other configurations than `config`, or of the same one in another current folder: there
-    /// the same words can name another destination. It is an error if anybody but us or root could have written to
-    /// them.
+    /// count, nor do those of other configurations than `config`, where the same words can name another destination. It
+    /// is an error if anybody but us or root could have written to them.
     pub(crate) fn open(path: &Path, days: u64, config: &Path) -> io::Result<Self> {
         let folder = match files::open_folder(path, OFlag::O_RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -130,10 +129,8 @@ impl Records {
         };
         let (unconfirmed, repeated) = (RefCell::default(), RefCell::default());
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-        // A folder that is removed has no path, and no relative path leads anywhere.
-        let here = std::env::current_dir().unwrap_or_default();
-        let config = here.join(config);
-        let tag_key = keyed_hash(&key, &[config.as_os_str().as_bytes(), here.as_os_str().as_bytes()]);
+        // Two super-servers may start the same configuration in different folders.
+        let tag_key = keyed_hash(&key, &[std::path::absolute(config)?.as_os_str().as_bytes()]);
         let tag_key = hmac::Key::new(hmac::HMAC_SHA256, &tag_key);
         let lifetime = Duration::from_secs(days.saturating_mul(24 * 60 * 60));
         Ok(Self { file, key, tag_key, lifetime, unconfirmed, repeated, is_unsynced: Cell::new(false) })

@@ -255,9 +255,8 @@ fn a_folder_that_stays_locked_is_not_waited_for_without_end() {
 fn configurations_that_share_a_folder_know_only_their_own() {
     let table = Scratch::new();
     let config = |scratch: &Scratch| {
-        let config = scratch
-            .read(CONFIG)
-            .replace("exactly_once once", &format!("exactly_once {}", table.path("once").display()));
+        let config =
+            scratch.read(CONFIG).replace("exactly_once once", &format!("exactly_once {}", path(&table, "once")));
         scratch.write(CONFIG, config);
     };
     for destination in ["append inbox", "maildir dir", "eml files", "pipe cat >> piped", "print"] {
@@ -270,19 +269,33 @@ fn configurations_that_share_a_folder_know_only_their_own() {
         let reply = again(&one, FRED);
         assert!(reply.contains("delivery before, id="), "{destination}: {reply}");
     }
-    // One configuration, which is read in two folders.
-    let (one, other) = (to_fred("append inbox"), Scratch::new());
-    config(&one);
-    unread(&one, FRED, "");
-    let mut command = other.command(MAILRECV, &["-l", LOG, "--peer", PEER, "-c"]);
-    command.arg(one.path(CONFIG));
-    let mut session = Session::start(command);
-    session.expect("220 ");
-    session.begin_message(FRED);
-    session.send(format!("{TEXT}.\r\n"));
-    session.expect("250 ");
-    session.quit();
-    assert_eq!((messages(&one, "inbox"), messages(&other, "inbox")), (1, 1));
+}
+
+/// One configuration, with which sessions are started in two folders: a relative path is another mailbox there, an absolute
+/// one is the same.
+#[test]
+fn another_current_folder_matters_to_relative_paths_only() {
+    let table = Scratch::new();
+    for (mailbox, in_the_first, in_the_second) in [("inbox".to_owned(), 1, 1), (path(&table, "inbox"), 1, 0)] {
+        let (one, other) = (to_fred(&format!("append {mailbox}")), Scratch::new());
+        unread(&one, FRED, "");
+        let mut command = other.command(MAILRECV, &["-l", LOG, "--peer", PEER, "-c"]);
+        command.arg(one.path(CONFIG));
+        let config = one.read(CONFIG).replace("exactly_once once", &format!("exactly_once {}", path(&one, "once")));
+        one.write(CONFIG, config);
+        let mut session = Session::start(command);
+        session.expect("220 ");
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        session.expect("250 ");
+        session.quit();
+        let holder = if in_the_second == 0 { &table } else { &one };
+        assert_eq!((messages(holder, "inbox"), messages(&other, "inbox")), (in_the_first, in_the_second), "{mailbox}");
+    }
+}
+
+fn path(scratch: &Scratch, name: &str) -> String {
+    scratch.path(name).display().to_string()
 }
 
 /// Who sends it again, or at the same time, may come from another address.
