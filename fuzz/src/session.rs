@@ -33,14 +33,28 @@ pub fn check_secrets(choice: usize, sent: &[u8]) {
     {
         for secret in [[&line[..], SECRET].concat(), [SECRET, &line].concat()] {
             let dialects = [Protocol::Smtp, Protocol::Lmtp].map(|protocol| [(protocol, true), (protocol, false)]);
-            let is_shown = dialects.concat().into_iter().any(|(protocol, ascii)| {
-                let dialect = Dialect { protocol, ascii, own_domain: "mx.example" };
-                let command = command::parse(&secret, dialect);
-                let is_hello =
-                    matches!(command, Ok(Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) | Command::OtherHello));
-                is_hello || matches!(command, Ok(Command::Mail(..) | Command::Rcpt(..)))
+            let commands: Vec<Command<'_>> = dialects
+                .concat()
+                .into_iter()
+                .filter_map(|(protocol, ascii)| {
+                    command::parse(&secret, Dialect { protocol, ascii, own_domain: "mx.example" }).ok()
+                })
+                .collect();
+            let is_shown = commands.iter().any(|command| {
+                matches!(
+                    command,
+                    Command::Helo(_)
+                        | Command::Ehlo(_)
+                        | Command::Lhlo(_)
+                        | Command::OtherHello
+                        | Command::Mail(..)
+                        | Command::Rcpt(..)
+                )
             });
-            let input = [b"EHLO x\r\n", announcement, b"\r\n", &secret, b"\r\n", &secret, b"\r\nQUIT\r\n"].concat();
+            // Behind a command nothing more is expected to be a secret.
+            let is_command = commands.iter().any(Command::is_known);
+            let again = if is_command { Vec::new() } else { [&secret[..], b"\r\n"].concat() };
+            let input = [b"EHLO x\r\n", announcement, b"\r\n", &secret, b"\r\n", &again, b"QUIT\r\n"].concat();
             let conversation = CONFIGS.with(|configs| conversation::hold(&configs[choice % configs.len()], &[&input]));
             let shown =
                 conversation.log.iter().find(|line| line.as_bytes().windows(SECRET.len()).any(|text| text == SECRET));
