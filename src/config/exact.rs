@@ -1,9 +1,9 @@
 //! The `deliver` lines of exact addresses, of which there may be 100,000: 12 bytes each, and their lines stay in the file.
 //!
-//! Of each line the hash of its address is kept, where it begins, and its number. To look an address up is to look its
-//! hash up among theirs, which takes a hundredth of the time that building a hash table would, and a connection looks up
-//! a few. The line is then read again. If the file was written to meanwhile, what stands there now is not what was
-//! decided when the connection began: [`Changed`].
+//! Of each line the hash of its address is kept, where the line begins, and its number. To find an address, its hash is
+//! compared with all of these: a connection looks for a few addresses only, and building a hash table would take a
+//! hundred times as long as one look. The line is then read again. If the file was written to meanwhile, the line may
+//! say something else than when the connection began: [`Changed`].
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};

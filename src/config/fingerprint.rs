@@ -1,4 +1,4 @@
-//! What the bytes of a file are known by: a keyed hash that takes less time than reading them.
+//! The fingerprint of a file: a keyed hash that takes less time to compute than the file takes to read.
 //!
 //! A block of the file becomes 16 bytes by NH: the sum of the products of its words, two by two, to each of which a word of
 //! the key is added. Two blocks have the same with a chance of 1 in 2^64, whatever they are, as long as nobody chose them

@@ -1,4 +1,4 @@
-//! A line of the configuration into words: quotes, comments, variables, and where each word stands.
+//! Splits a line of the configuration into words: quotes, comments, variables, and where each word stands.
 //!
 //! Everything is borrowed from the line: of 100,000 rules a connection uses one or two, so nothing is copied for the
 //! rest. Every error is a [`Problem`] that knows which bytes of the line it is about.
