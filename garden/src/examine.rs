@@ -411,6 +411,7 @@ mod tests {
     fn found(
         servers: &[&str],
         octets: &str,
+        sessions_per_case: usize,
         makes: &dyn Fn(&str, &str) -> &'static str,
     ) -> Vec<(String, Kind, String, bool)> {
         let units = vec![Unit::Send { part: Part::Body, octets: octets.into() }];
@@ -421,7 +422,7 @@ mod tests {
             gathered.observations.extend(made.hold(&name, &cases).unwrap());
             gathered.servers.push(ServerEntry { name, version: None, absent: None, learned: Some(learned) });
         }
-        let bounds = Bounds { confirms: false, ..Bounds::default() };
+        let bounds = Bounds { confirms: false, sessions_per_case, ..Bounds::default() };
         let before = made.held.len();
         let report = examine(&mut made, gathered, &|_| None, bounds, &mut |_| {}).unwrap();
         assert_eq!(report.numbers.shrink_sessions, made.held.len() - before);
@@ -437,7 +438,7 @@ mod tests {
     fn who_shows_another_kind_in_a_smallest_case_has_one_of_its_own() {
         // Two differ as long as there is an x. The third does, too, but without a y in another way.
         let servers = ["even-1", "even-2", "even-3", "even-4", "odd-1", "odd-2", "odd-3"];
-        let found = found(&servers, "wxyz", &|server, octets| match server {
+        let found = found(&servers, "wxyz", SESSIONS, &|server, octets| match server {
             _ if !octets.contains('x') || server.starts_with("even") => EVEN,
             "odd-3" if !octets.contains('y') => ONE_MORE,
             _ => ODD,
@@ -450,12 +451,21 @@ mod tests {
     fn who_differs_no_more_leaves_the_others_their_smallest_case() {
         let times = Cell::new(0);
         let servers = ["even-1", "even-2", "even-3", "odd-1", "odd-2"];
-        let found = found(&servers, "wxy", &|server, octets| match server {
+        let makes = |server: &str, octets: &str| match server {
             "odd-2" if times.replace(times.get() + 1) > 0 => EVEN,
             _ if octets.contains('x') && server.starts_with("odd") => ODD,
             _ => EVEN,
-        });
+        };
         let expected = [("odd-1", "x", true), ("odd-2", "wxy", false)];
-        assert_eq!(found, expected.map(|(server, left, is)| (server.into(), Kind::Bytes, left.into(), is)));
+        let expected = expected.map(|(server, left, is)| (server.into(), Kind::Bytes, left.into(), is));
+        assert_eq!(found(&servers, "wxy", SESSIONS, &makes), expected);
+        // Of ten sessions four are held with both, and six with one of them and two others.
+        times.set(0);
+        let asked = Cell::new(0);
+        found(&servers, "wxy", 10, &|server, octets| {
+            asked.set(asked.get() + usize::from(server == "odd-1"));
+            makes(server, octets)
+        });
+        assert_eq!(asked.get(), 1 + 1 + 2);
     }
 }
