@@ -294,42 +294,9 @@ impl Examination<'_> {
     /// Makes the case smaller for some of the servers, and finds out for which of them the result holds. Returns the
     /// name of the smallest case.
     fn smallest(&mut self, entry: &CaseEntry, kind: Kind, apart: &[String]) -> Result<Option<(String, Vec<String>)>> {
-        // Each further server costs a session for each try. A few represent the rest, which is asked at the end.
-        const APART: usize = 2;
         const OTHERS: usize = 2;
-        // At the end all servers are asked about the result.
-        let left = self.bounds.sessions.saturating_sub(self.numbers.shrink_sessions + self.learned.len());
-        let sessions = self.bounds.sessions_per_case.min(left);
-        if sessions == 0 {
-            return Ok(None);
-        }
-        (self.tell)(Progress::Shrinking {
-            case: &entry.case.name,
-            number: self.gone_through,
-            of: self.numbers.cases,
-            sessions: self.numbers.shrink_sessions,
-        });
         let others: Vec<String> = entry.judgement.reference().take(OTHERS).map(str::to_owned).collect();
-        let wanted = Wanted {
-            kind,
-            apart: &apart[..apart.len().min(APART)],
-            others: &others,
-            learned: self.learned,
-            oracle: self.oracle,
-            sessions,
-        };
-        let (mut shrunk, held) = shrink(self.servers, &entry.case, wanted)?;
-        self.numbers.shrink_sessions += held;
-        let mut wanted = wanted;
-        if shrunk.is_none() && apart.len() > 1 {
-            // They may differ for different reasons.
-            wanted.apart = &apart[..1];
-            wanted.sessions -= held;
-            let held;
-            (shrunk, held) = shrink(self.servers, &entry.case, wanted)?;
-            self.numbers.shrink_sessions += held;
-        }
-        let Some(Shrunk { mut case, mut observations, .. }) = shrunk else {
+        let Some((Shrunk { mut case, observations, .. }, shown_by)) = self.shrink(entry, kind, apart, &others)? else {
             return Ok(None);
         };
         // Two cases may become the same one.
@@ -339,39 +306,78 @@ impl Examination<'_> {
             None => format!("{}~{}", entry.case.name, self.smallest.len() + 1),
         };
         case.name.clone_from(&name);
+        let small = self.ask_all(entry, case, observations, &others)?;
+        let shows = |server: &&String| {
+            shown_by.contains(server)
+                || small.judgement.verdict(server).and_then(Verdict::difference).is_some_and(|found| found.kind == kind)
+        };
+        let servers = apart.iter().filter(shows).cloned().collect();
+        if same.is_none() {
+            self.smallest.push(small);
+        }
+        Ok(Some((name, servers)))
+    }
+
+    /// Makes the case smaller for the first of these servers that are apart, and returns those for which it is.
+    fn shrink<'s>(
+        &mut self,
+        entry: &CaseEntry,
+        kind: Kind,
+        apart: &'s [String],
+        others: &[String],
+    ) -> Result<Option<(Shrunk, &'s [String])>> {
+        // At the end all servers are asked about the result.
+        let left = self.bounds.sessions.saturating_sub(self.numbers.shrink_sessions + self.learned.len());
+        let mut sessions = self.bounds.sessions_per_case.min(left);
+        if sessions == 0 {
+            return Ok(None);
+        }
+        (self.tell)(Progress::Shrinking {
+            case: &entry.case.name,
+            number: self.gone_through,
+            of: self.numbers.cases,
+            sessions: self.numbers.shrink_sessions,
+        });
+        // Each further server costs a session for each try, so that two represent the rest. If these two do not show
+        // the same together, they may differ for different reasons.
+        let represent: &[usize] = if apart.len() > 1 { &[2, 1] } else { &[1] };
+        for &number in represent {
+            let apart = &apart[..number];
+            let wanted = Wanted { kind, apart, others, learned: self.learned, oracle: self.oracle, sessions };
+            let (shrunk, held) = shrink(self.servers, &entry.case, wanted)?;
+            self.numbers.shrink_sessions += held;
+            sessions -= held;
+            if let Some(shrunk) = shrunk {
+                return Ok(Some((shrunk, apart)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks the servers that were not asked about a smaller case yet, and judges it.
+    fn ask_all(
+        &mut self,
+        entry: &CaseEntry,
+        case: Case,
+        mut observations: Vec<Observation>,
+        trusted: &[String],
+    ) -> Result<CaseEntry> {
         let is_asked = |server: &&String| !observations.iter().any(|observation| observation.server == **server);
         let rest: Vec<_> =
             self.learned.keys().filter(is_asked).map(|server| (server.clone(), vec![case.clone()])).collect();
         self.numbers.shrink_sessions += rest.len();
         observations.extend(self.servers.hold_each(&rest)?.concat());
         for observation in &mut observations {
-            observation.case.clone_from(&name);
+            observation.case.clone_from(&case.name);
         }
         let order =
             |observation: &Observation| entry.observations.iter().position(|one| one.server == observation.server);
         observations.sort_by_key(|observation| order(observation).unwrap_or(usize::MAX));
         let expected = (self.oracle)(&case);
-        let trusted: Vec<_> = others.iter().map(String::as_str).collect();
+        let trusted: Vec<_> = trusted.iter().map(String::as_str).collect();
         let all: Vec<_> = observations.iter().collect();
         let judgement = judge_against(&case, &all, self.learned, expected.as_ref(), &trusted);
-        let shows: Vec<_> = apart
-            .iter()
-            .filter(|server| {
-                wanted.apart.contains(server)
-                    || judgement.verdict(server).and_then(Verdict::difference).is_some_and(|found| found.kind == kind)
-            })
-            .cloned()
-            .collect();
-        if same.is_none() {
-            self.smallest.push(CaseEntry {
-                case,
-                of: Some(entry.case.name.clone()),
-                expected,
-                judgement,
-                observations,
-            });
-        }
-        Ok(Some((name, shows)))
+        Ok(CaseEntry { case, of: Some(entry.case.name.clone()), expected, judgement, observations })
     }
 }
 
@@ -405,6 +411,7 @@ mod tests {
     fn found(
         servers: &[&str],
         octets: &str,
+        sessions_per_case: usize,
         makes: &dyn Fn(&str, &str) -> &'static str,
     ) -> Vec<(String, Kind, String, bool)> {
         let units = vec![Unit::Send { part: Part::Body, octets: octets.into() }];
@@ -415,7 +422,7 @@ mod tests {
             gathered.observations.extend(made.hold(&name, &cases).unwrap());
             gathered.servers.push(ServerEntry { name, version: None, absent: None, learned: Some(learned) });
         }
-        let bounds = Bounds { confirms: false, ..Bounds::default() };
+        let bounds = Bounds { confirms: false, sessions_per_case, ..Bounds::default() };
         let before = made.held.len();
         let report = examine(&mut made, gathered, &|_| None, bounds, &mut |_| {}).unwrap();
         assert_eq!(report.numbers.shrink_sessions, made.held.len() - before);
@@ -431,7 +438,7 @@ mod tests {
     fn who_shows_another_kind_in_a_smallest_case_has_one_of_its_own() {
         // Two differ as long as there is an x. The third does, too, but without a y in another way.
         let servers = ["even-1", "even-2", "even-3", "even-4", "odd-1", "odd-2", "odd-3"];
-        let found = found(&servers, "wxyz", &|server, octets| match server {
+        let found = found(&servers, "wxyz", SESSIONS, &|server, octets| match server {
             _ if !octets.contains('x') || server.starts_with("even") => EVEN,
             "odd-3" if !octets.contains('y') => ONE_MORE,
             _ => ODD,
@@ -444,12 +451,21 @@ mod tests {
     fn who_differs_no_more_leaves_the_others_their_smallest_case() {
         let times = Cell::new(0);
         let servers = ["even-1", "even-2", "even-3", "odd-1", "odd-2"];
-        let found = found(&servers, "wxy", &|server, octets| match server {
+        let makes = |server: &str, octets: &str| match server {
             "odd-2" if times.replace(times.get() + 1) > 0 => EVEN,
             _ if octets.contains('x') && server.starts_with("odd") => ODD,
             _ => EVEN,
-        });
+        };
         let expected = [("odd-1", "x", true), ("odd-2", "wxy", false)];
-        assert_eq!(found, expected.map(|(server, left, is)| (server.into(), Kind::Bytes, left.into(), is)));
+        let expected = expected.map(|(server, left, is)| (server.into(), Kind::Bytes, left.into(), is));
+        assert_eq!(found(&servers, "wxy", SESSIONS, &makes), expected);
+        // Of ten sessions four are held with both, and six with one of them and two others.
+        times.set(0);
+        let asked = Cell::new(0);
+        found(&servers, "wxy", 10, &|server, octets| {
+            asked.set(asked.get() + usize::from(server == "odd-1"));
+            makes(server, octets)
+        });
+        assert_eq!(asked.get(), 1 + 1 + 2);
     }
 }

@@ -1,5 +1,5 @@
-//! What README.md says that can be typed, typed: each row of its two tables, as it stands there, with real servers; and the
-//! lines that a report says to type.
+//! What README.md says that can be typed, typed: each row of its two tables, as it stands there, with real servers; and
+//! the lines that a report says to type.
 //!
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet.
 
@@ -95,7 +95,8 @@ fn the_line_of_a_finding_shows_it_again(desk: &Desk, shown: &str) {
     assert!(finding.is_smallest && finding.case.contains('~'), "{finding:?}");
     let line = shown.lines().find(|line| line.contains(" --case ") && line.contains(&finding.case)).unwrap().trim();
     assert!(line.starts_with("smtp-garden run --report REPORT "), "{line}");
-    // What it adds is only that it is made no smaller. A run that is told of no place for its report keeps it, and says where.
+    // What it adds is only that it is made no smaller. A run that is told of no place for its report keeps it, and says
+    // where.
     let shown = desk.types(&format!("{line} --shrink 0"));
     let again = shown.lines().find(|line| line.contains(" --case ")).unwrap();
     let (_, kept) = again.split_once("--report ").unwrap();
@@ -342,7 +343,8 @@ impl Desk {
         Report::from_json(&fs::read_to_string(self.path(name)).unwrap()).unwrap()
     }
 
-    /// What is printed when a cell of a row is typed, with words put in place of others; a line end stands for the cell's end.
+    /// What is printed when a cell of a row is typed, with words put in place of others; a line end stands for the
+    /// cell's end.
     fn types_row(&self, cell: &str, puts: &[(&str, &str)]) -> String {
         let mut line = format!("{}\n", words(cell)[0]);
         for (word, other) in puts {

@@ -1,5 +1,5 @@
-//! What is true of the comparison whatever servers do and whatever is sent: sound servers are no finding, no verdict depends
-//! on an order, what is made smaller shows the same, and nothing takes longer than what came is long.
+//! What is true of the comparison whatever servers do and whatever is sent: sound servers are no finding, no verdict
+//! depends on an order, what is made smaller shows the same, and nothing takes longer than what came is long.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -282,7 +282,8 @@ proptest! {
         prop_assert!(!is_right || apart(&before) == apart(&after), "{:#?}\n{:#?}", before, after);
     }
 
-    /// What is made smaller is never larger, shows the same for the same server, and costs no more sessions than there are.
+    /// What is made smaller is never larger, shows the same for the same server, and costs no more sessions than there
+    /// are.
     #[test]
     fn what_is_made_smaller_shows_the_same(case in a_case(), fault in a_fault(), sessions in 0_usize..120) {
         let mut all = sound_servers();

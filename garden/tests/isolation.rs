@@ -178,7 +178,8 @@ fn interrupt(arguments: &[&str], interruption: Interruption, is_time: impl Fn(&P
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
     let shown = shown.join().unwrap();
     assert_eq!(status.code(), Some(128 + signal as i32), "{shown}");
-    // A bar is a line, which is gone: what comes next begins where a line begins, and nothing is said of an end that was wished.
+    // A bar is a line, which is gone: what comes next begins where a line begins, and nothing is said of an end that
+    // was wished.
     let (_, rest) = shown.rsplit_once("\x1b[2K").unwrap_or(("", &shown));
     assert_eq!(rest, "", "{shown:?}");
 }
@@ -429,8 +430,8 @@ fn inhabitants(namespaces: &BTreeSet<PathBuf>) -> BTreeSet<i32> {
     all_processes().filter(|&pid| namespaces_of(pid).is_some_and(|theirs| !namespaces.is_disjoint(&theirs))).collect()
 }
 
-/// The pipes by which these first processes see that whoever started them ends: as long as one has them, they do not, and have
-/// to be ended.
+/// The pipes by which these first processes see that whoever started them ends: as long as one has them, they do not,
+/// and have to be ended.
 fn keep_pipes(first_processes: &[i32]) -> Vec<File> {
     let pipe = |pid: &i32| OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/0")).unwrap();
     first_processes.iter().map(pipe).collect()

@@ -1,12 +1,12 @@
-//! Every server that can be had, with every case, twice; pairs of relays and receivers; mutations; and ordinary mails, which
-//! nobody may stumble over.
+//! Every server that can be had, with every case, twice; pairs of relays and receivers; mutations; and ordinary mails,
+//! which nobody may stumble over.
 //!
 //!     cargo test --test long -- --ignored --no-capture
 //!
 //! `GARDEN_REPORTS` may name a folder for the reports, which are gone otherwise.
 //!
-//! Needs root, for the namespaces, and the packages, which are got where they are not there yet. It prints how many findings
-//! there are, and which of them are public, and nothing of the others.
+//! Needs root, for the namespaces, and the packages, which are got where they are not there yet. It prints how many
+//! findings there are, and which of them are public, and nothing of the others.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and this one tells")]
 

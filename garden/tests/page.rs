@@ -13,7 +13,7 @@ use std::path::Path;
 use browser::Browser;
 use scripted::example;
 use serde_json::json;
-use smtp_garden::report::{Report, letter, page};
+use smtp_garden::report::{CaseEntry, Report, letter, page};
 
 /// Where screenshots go.
 const PICTURES: &str = env!("CARGO_TARGET_TMPDIR");
@@ -29,7 +29,11 @@ fn open(browser: &Browser, report: &Report, name: &str) {
 
 #[test]
 fn the_page_is_whole_and_readable_in_a_browser() {
-    let report = example();
+    let mut report = example();
+    let is_opened = |entry: &&mut CaseEntry| entry.case.name == "octets/NUL-and-more";
+    let opened = report.cases.iter_mut().find(is_opened).unwrap();
+    let seen = opened.observations.iter_mut().find(|seen| seen.server == "nul").unwrap();
+    seen.ended = Some("`queue` ended: exit status 3".into());
     let browser = Browser::start();
     // A new window has a page of its own, which asks for much.
     browser.open("about:blank");
@@ -156,6 +160,7 @@ fn a_click_opens_a_case(browser: &Browser, report: &Report, width: u32) {
     let servers: Vec<_> =
         report.servers.iter().filter(|server| server.absent.is_none()).map(|server| server.name.as_str()).collect();
     assert!(text.contains(&Report::command(AGAIN, "octets/NUL-and-more", &servers)), "{text}");
+    assert!(text.contains("Beside it, `queue` ended: exit status 3."), "{text}");
     assert!(text.contains("C: RCPT TO:<user1@nul.garden>") && text.contains("S: 354 so it is"), "{text}");
     is_readable(browser, width);
     browser.run("document.querySelector('.two').scrollIntoView()");

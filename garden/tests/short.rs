@@ -1,5 +1,5 @@
-//! A dozen servers side by side, with the cases that have told servers apart most often: what is publicly known of them is
-//! found again, and those of whom nothing is known have nothing to be told of.
+//! A dozen servers side by side, with the cases that have told servers apart most often: what is publicly known of them
+//! is found again, and those of whom nothing is known have nothing to be told of.
 //!
 //! Needs root, for the namespaces, and the packages, which are got where they are not there yet.
 
@@ -26,8 +26,8 @@ const CANARIES: [(&str, &str, Class, &str); 4] = [
     ("aiosmtpd/1.4.4", "end-of-data/LF.CRLF/blob/crlf-header", Class::Count, "CVE-2024-27305"),
 ];
 
-/// Of these nothing is known, and nothing of these classes may be found. What is passed on has no line that ends with LF
-/// alone: a relay makes CRLF of it, in a header too, where it refuses no such thing.
+/// Of these nothing is known, and nothing of these classes may be found. What is passed on has no line that ends with
+/// LF alone: a relay makes CRLF of it, in a header too, where it refuses no such thing.
 const SOUND: [(&str, &[Class]); 3] = [
     ("postfix/normalize", &[Class::Died, Class::Count, Class::Forged, Class::Cut, Class::Header]),
     ("mailrecv", &[Class::Died, Class::Count, Class::Forged, Class::Cut, Class::Header]),

@@ -64,58 +64,73 @@ pub(super) fn differences(knowledge: &Knowledge, reference: &Outcome, seen: &Out
     } else if reference.is_alive && !seen.is_alive {
         add(Kind::Died, "it does not greet after this case".into());
     }
-    let (expected, came) = (reference.delivered.len(), seen.delivered.len());
-    let numbers = format!("{came} came out, {expected} elsewhere");
-    if came > expected.max(knowledge.at_most) {
-        add(Kind::More, numbers);
-    } else if came > expected {
-        match &reference.steps {
-            None => add(Kind::Accepts, numbers),
-            Some(_) if reference.is_refused() => add(Kind::Accepts, numbers),
-            // For the reference the text continues at this point, and here it has ended.
-            Some(_) if reference.taken() == 0 => {
-                add(Kind::Cut, "the text has ended where others wait for its end".into())
-            }
-            Some(_) => add(Kind::More, numbers),
-        }
-    } else if came < expected && (seen.is_drained || seen.is_refused()) {
-        if seen.bounces > 0 {
-            add(Kind::Bounces, numbers);
-        } else if came < seen.taken() {
-            add(Kind::Lost, numbers);
-        } else if seen.has_refusal() {
-            add(Kind::Refuses, numbers);
-        } else if seen.has_no_answer() || !seen.is_complete {
-            add(Kind::NoAnswer, numbers);
-        } else {
-            add(Kind::Lost, numbers);
-        }
+    if let Some((kind, detail)) = in_number(knowledge, reference, seen) {
+        add(kind, detail);
     }
     if let Some(forged) = seen.delivered.iter().find_map(|message| knowledge.is_forged(message))
         && !reference.delivered.iter().any(|message| knowledge.is_forged(message).is_some())
     {
         add(Kind::Forged, forged);
     }
-    if came == expected {
+    if seen.delivered.len() == reference.delivered.len() {
         for (kind, detail) in pairs(reference, seen) {
             add(kind, detail);
         }
         add_envelope(reference, seen, &mut add);
-    }
-    if let (Some(theirs), Some(own)) = (&reference.steps, &seen.steps)
-        && came == expected
-        && theirs != own
-    {
-        let first = theirs.iter().zip(own).find(|(their, own)| their != own);
-        let detail = format!("{} where others have {}", in_words(own), in_words(theirs));
-        match first {
-            Some((their, own)) if their.is_positive() && own.is_refusal() => add(Kind::Refuses, detail),
-            Some((their, own)) if their.is_refusal() && own.is_positive() => add(Kind::Accepts, detail),
-            _ => add(Kind::Answers, detail),
+        if let Some((kind, detail)) = in_answers(reference, seen) {
+            add(kind, detail);
         }
     }
     found.sort_by_key(|difference| difference.kind);
     found
+}
+
+/// How the number of messages differs.
+fn in_number(knowledge: &Knowledge, reference: &Outcome, seen: &Outcome) -> Option<(Kind, String)> {
+    let (expected, came) = (reference.delivered.len(), seen.delivered.len());
+    let numbers = format!("{came} came out, {expected} elsewhere");
+    let kind = if came > expected.max(knowledge.at_most) {
+        Kind::More
+    } else if came > expected {
+        match &reference.steps {
+            None => Kind::Accepts,
+            Some(_) if reference.is_refused() => Kind::Accepts,
+            // For the reference the text continues at this point, and here it has ended.
+            Some(_) if reference.taken() == 0 => {
+                return Some((Kind::Cut, "the text has ended where others wait for its end".into()));
+            }
+            Some(_) => Kind::More,
+        }
+    } else if came < expected && (seen.is_drained || seen.is_refused()) {
+        if seen.bounces > 0 {
+            Kind::Bounces
+        } else if came < seen.taken() {
+            Kind::Lost
+        } else if seen.has_refusal() {
+            Kind::Refuses
+        } else if seen.has_no_answer() || !seen.is_complete {
+            Kind::NoAnswer
+        } else {
+            Kind::Lost
+        }
+    } else {
+        return None;
+    };
+    Some((kind, numbers))
+}
+
+/// How the answers differ, if both are known.
+fn in_answers(reference: &Outcome, seen: &Outcome) -> Option<(Kind, String)> {
+    let (theirs, own) = (reference.steps.as_ref()?, seen.steps.as_ref()?);
+    if theirs == own {
+        return None;
+    }
+    let kind = match theirs.iter().zip(own).find(|(their, own)| their != own) {
+        Some((their, own)) if their.is_positive() && own.is_refusal() => Kind::Refuses,
+        Some((their, own)) if their.is_refusal() && own.is_positive() => Kind::Accepts,
+        _ => Kind::Answers,
+    };
+    Some((kind, format!("{} where others have {}", in_words(own), in_words(theirs))))
 }
 
 /// Whether both outcomes are the same.

@@ -121,22 +121,7 @@ pub fn judge_against(
         .iter()
         .map(|observation| {
             let learned = learned.get(&observation.server).unwrap_or(&nothing);
-            let outcome = Outcome::seen(case, &knowledge.of_case, observation, learned);
-            let has_no_greeting = learned.refuses_greeting && !outcome.is_complete && outcome.delivered.is_empty();
-            let more_to_come = knowledge.of_case.sent.iter().rev().skip(1);
-            let is_out_of_step = learned.answers_each_recipient
-                && !outcome.is_complete
-                && more_to_come.into_iter().any(|message| message.recipients > 1);
-            let unknown = match learned.is_known {
-                false => Some("its clean controls do not come out".to_owned()),
-                // A wait expects one answer to each message, and here there are more or fewer.
-                true if is_out_of_step => {
-                    Some("its answers to several recipients are more than are waited for".to_owned())
-                }
-                true if has_no_greeting => Some("it does not have the greeting of this case".to_owned()),
-                true => None,
-            };
-            Seen { server: &observation.server, outcome, unknown }
+            Seen::of(case, &knowledge, observation, learned)
         })
         .collect();
     let mut groups = groups(&seen, expected.is_some());
@@ -164,10 +149,33 @@ pub fn judge_against(
     Judgement { case: case.name.clone(), clusters, verdicts }
 }
 
+/// What a server is seen to have done in a case.
 struct Seen<'a> {
     server: &'a str,
     outcome: Outcome,
-    unknown: Option<String>,
+    /// Why nothing can be said of it, if so.
+    unknown: Option<&'static str>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(case: &Case, knowledge: &Knowledge, observation: &'a Observation, learned: &Learned) -> Self {
+        let outcome = Outcome::seen(case, &knowledge.of_case, observation, learned);
+        // A wait expects one answer to each message, and in front of the last message there may be more.
+        let mut before_last = knowledge.of_case.sent.iter().rev().skip(1);
+        let is_out_of_step =
+            learned.answers_each_recipient && !outcome.is_complete && before_last.any(|message| message.recipients > 1);
+        let has_no_greeting = learned.refuses_greeting && !outcome.is_complete && outcome.delivered.is_empty();
+        let unknown = if !learned.is_known {
+            Some("its clean controls do not come out")
+        } else if is_out_of_step {
+            Some("its answers to several recipients are more than are waited for")
+        } else if has_no_greeting {
+            Some("it does not have the greeting of this case")
+        } else {
+            None
+        };
+        Self { server: &observation.server, outcome, unknown }
+    }
 }
 
 /// Indices of the servers, in groups that are like their first member. Servers of which nothing is known are in no
@@ -211,8 +219,8 @@ fn reference(groups: &mut [Vec<usize>], seen: &[Seen<'_>], trusted: &[&str]) -> 
 }
 
 fn stand(knowledge: &Knowledge, one: &Seen<'_>, against: &Outcome, expected: Option<&Expected>) -> Stand {
-    if let Some(reason) = &one.unknown {
-        return Stand::Unknown(reason.clone());
+    if let Some(reason) = one.unknown {
+        return Stand::Unknown(reason.to_owned());
     }
     let mut found = differences(knowledge, against, &one.outcome);
     let may_refuse = expected.is_some_and(|expected| expected.may_refuse);

@@ -215,6 +215,29 @@ impl Learned {
         octets
     }
 
+    /// Of several changes of a field the largest counts.
+    fn note_change(&mut self, name: &str, change: Change) {
+        self.refolds |= change == Change::Refolded && name == ANY_FIELD;
+        match self.changes.get_mut(name) {
+            Some(known) if *known >= change => {}
+            Some(known) => *known = change,
+            None => {
+                self.changes.insert(name.to_owned(), change);
+            }
+        }
+    }
+
+    fn note_addition(&mut self, addition: Addition) {
+        if self.additions.contains(&addition) {
+            return;
+        }
+        if self.additions.len() == MOST_ADDITIONS {
+            self.doubt(format!("it adds more than {MOST_ADDITIONS} fields"));
+        } else {
+            self.additions.push(addition);
+        }
+    }
+
     fn doubt(&mut self, what: String) {
         if !self.unexplained.contains(&what) {
             self.unexplained.push(what);
@@ -298,19 +321,13 @@ fn learn_lines(learned: &mut Learned, message: &Message) {
 /// name and value, then by name.
 fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
     let matched = matched(&sent.fields, &seen.fields);
-    let first = matched.iter().position(Option::is_some).unwrap_or(seen.fields.len());
     let last = matched.iter().rposition(Option::is_some).unwrap_or(0);
     let mut is_lost = vec![true; sent.fields.len()];
     for (field, at) in seen.fields.iter().zip(&matched) {
         if let Some(at) = *at {
             is_lost[at] = false;
             if let Some(change) = change(&sent.fields[at], field) {
-                learned.refolds |= change == Change::Refolded && field.name == ANY_FIELD;
-                learned
-                    .changes
-                    .entry(field.name.clone())
-                    .and_modify(|known| *known = known.clone().max(change.clone()))
-                    .or_insert(change);
+                learned.note_change(&field.name, change);
             }
         }
     }
@@ -329,23 +346,14 @@ fn learn_fields(learned: &mut Learned, case: &Case, sent: &Text, seen: &Text) {
         }
         let is_completion = is_completion(sent, &field.name);
         let place = match &before {
-            _ if index < first => FieldPlace::Top,
-            _ if index > last => FieldPlace::Bottom,
-            Some(name) => FieldPlace::Behind(name.clone()),
             None => FieldPlace::Top,
+            Some(_) if index > last => FieldPlace::Bottom,
+            Some(name) => FieldPlace::Behind(name.clone()),
         };
         if place == FieldPlace::Top && !is_completion {
             top.push(field.name.clone());
         } else {
-            let addition = Addition { name: field.name.clone(), place, is_completion };
-            if learned.additions.contains(&addition) {
-                continue;
-            }
-            if learned.additions.len() == MOST_ADDITIONS {
-                learned.doubt(format!("it adds more than {MOST_ADDITIONS} fields"));
-                break;
-            }
-            learned.additions.push(addition);
+            learned.note_addition(Addition { name: field.name.clone(), place, is_completion });
         }
     }
     for (field, is_lost) in sent.fields.iter().zip(is_lost) {

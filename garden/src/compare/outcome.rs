@@ -18,7 +18,7 @@ pub(crate) struct OfCase {
     pub(crate) words: Vec<u8>,
     /// The names of the fields of each of these messages; also as a reader finds them whose lines end with LF and for
     /// whom `From :` is not From.
-    pub(crate) names: Vec<Vec<String>>,
+    names: Vec<Vec<String>>,
     /// How many lines of their headers may be taken for text at most.
     pub(crate) hidden_lines: usize,
     has_report: bool,
@@ -54,6 +54,11 @@ impl OfCase {
         let words = words(&octets);
         let hidden_lines = sent.iter().map(|message| hidden_lines(&message.octets)).max().unwrap_or(0);
         Self { words, sent, names, hidden_lines, has_report, has_nobody }
+    }
+
+    /// Whether one of its messages has no field of this name, for some reader.
+    pub(super) fn may_lack(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|names| !names.iter().any(|known| known == name))
     }
 }
 

@@ -17,81 +17,101 @@ pub(super) fn without_own(
     learned: &Learned,
     of_case: &OfCase,
 ) -> (Text, Option<Vec<u8>>) {
-    let is_missing: Vec<_> = learned
-        .additions
-        .iter()
-        .map(|addition| {
-            !addition.is_completion
-                || of_case.names.is_empty()
-                || of_case.names.iter().any(|names| !names.contains(&addition.name))
-        })
-        .collect();
-    let mut is_dropped = vec![false; learned.additions.len()];
-    let mut drops = |field: &Field, place: &FieldPlace| {
-        let found = learned.additions.iter().enumerate().position(|(index, addition)| {
-            !is_dropped[index]
-                && is_missing[index]
-                && addition.name == field.name
-                && addition.place == *place
-                && !(addition.is_completion && is_own_word(field, &of_case.words))
-        });
-        if let Some(index) = found {
-            // A field is added once, although it may have been seen at several places.
-            let name = &learned.additions[index].name;
-            for (dropped, addition) in is_dropped.iter_mut().zip(&learned.additions) {
-                *dropped |= addition.name == *name && addition.is_completion;
-            }
-            is_dropped[index] = true;
-        }
-        found.is_some()
-    };
-    let mut sender = None;
-    let mut row = learned.top.as_slice();
-    let mut own = 0;
-    for field in &text.fields {
-        if unfolded(&field.octets, ends).into_iter().any(ends_for_some) {
-            break;
-        }
-        if let Some(at) = row.iter().position(|name| *name == field.name) {
-            row = &row[at + 1..];
-            match field.name.as_str() {
-                "return-path" => sender = Some(field.value().to_vec()),
-                "from " if sender.is_none() => {
-                    sender = field.octets.split(|&octet| octet == b' ').nth(1).map(<[u8]>::to_vec)
-                }
-                _ => {}
-            }
-        } else if !drops(field, &FieldPlace::Top) {
-            break;
-        }
-        own += 1;
-    }
-    text.fields.drain(..own);
-    while text.fields.last().is_some_and(|field| drops(field, &FieldPlace::Bottom)) {
+    let mut own = Own::new(learned, of_case);
+    let sender = own.take_off_top(&mut text, ends);
+    while text.fields.last().is_some_and(|field| own.has_added(field, &FieldPlace::Bottom)) {
         text.fields.pop();
     }
     let mut kept: Vec<Field> = Vec::with_capacity(text.fields.len());
     for field in text.fields.drain(..) {
-        let is_own = kept.last().is_some_and(|before| drops(&field, &FieldPlace::Behind(before.name.clone())));
+        let is_own = kept.last().is_some_and(|before| own.has_added(&field, &FieldPlace::Behind(before.name.clone())));
         if !is_own {
             kept.push(field);
         }
     }
     text.fields = kept;
     if ends == LineEnds::Mailbox && of_case.hidden_lines > 0 {
-        let mut kept = Vec::with_capacity(text.body.len());
+        text.body = own.take_out_of_text(&text.body, ends);
+    }
+    (text, sender)
+}
+
+/// What a server is known to add, and what of that was found in a message so far.
+struct Own<'a> {
+    learned: &'a Learned,
+    of_case: &'a OfCase,
+    /// For each addition whether it was found.
+    is_found: Vec<bool>,
+}
+
+impl<'a> Own<'a> {
+    fn new(learned: &'a Learned, of_case: &'a OfCase) -> Self {
+        Self { learned, of_case, is_found: vec![false; learned.additions.len()] }
+    }
+
+    /// Whether the server has added this field at this place. Each addition is found once.
+    fn has_added(&mut self, field: &Field, place: &FieldPlace) -> bool {
+        let additions = &self.learned.additions;
+        let found = additions.iter().zip(&self.is_found).position(|(addition, is_found)| {
+            !is_found
+                && addition.name == field.name
+                && addition.place == *place
+                && (!addition.is_completion
+                    || self.of_case.may_lack(&addition.name) && !is_own_word(field, &self.of_case.words))
+        });
+        let Some(index) = found else {
+            return false;
+        };
+        self.is_found[index] = true;
+        // A field is completed once, although that may have been seen at several places.
+        for (is_found, addition) in self.is_found.iter_mut().zip(additions) {
+            *is_found |= addition.is_completion && addition.name == field.name;
+        }
+        true
+    }
+
+    /// Takes away what is on top, and returns the text of Return-Path, or of the first line of a mailbox file.
+    fn take_off_top(&mut self, text: &mut Text, ends: LineEnds) -> Option<Vec<u8>> {
+        let mut sender = None;
+        let mut row = self.learned.top.as_slice();
+        let mut own = 0;
+        for field in &text.fields {
+            if unfolded(&field.octets, ends).into_iter().any(ends_for_some) {
+                break;
+            }
+            if let Some(at) = row.iter().position(|name| *name == field.name) {
+                row = &row[at + 1..];
+                match field.name.as_str() {
+                    "return-path" => sender = Some(field.value().to_vec()),
+                    "from " if sender.is_none() => {
+                        sender = field.octets.split(|&octet| octet == b' ').nth(1).map(<[u8]>::to_vec)
+                    }
+                    _ => {}
+                }
+            } else if !self.has_added(field, &FieldPlace::Top) {
+                break;
+            }
+            own += 1;
+        }
+        text.fields.drain(..own);
+        sender
+    }
+
+    /// The text without what was added to a header that ends later than it seems.
+    fn take_out_of_text(&mut self, text: &[u8], ends: LineEnds) -> Vec<u8> {
+        let mut kept = Vec::with_capacity(text.len());
         // Added fields are at most behind the last of these lines.
-        let mut hidden = of_case.hidden_lines + 1;
-        for line in text.body.split_inclusive(|&octet| octet == b'\n') {
-            if hidden > 0 && Text::parse(line, ends).fields.iter().any(|field| drops(field, &FieldPlace::Bottom)) {
+        let mut hidden = self.of_case.hidden_lines + 1;
+        for line in text.split_inclusive(|&octet| octet == b'\n') {
+            let fields = Text::parse(line, ends).fields;
+            if hidden > 0 && fields.iter().any(|field| self.has_added(field, &FieldPlace::Bottom)) {
                 continue;
             }
             hidden = hidden.saturating_sub(1);
             kept.extend_from_slice(line);
         }
-        text.body = kept;
+        kept
     }
-    (text, sender)
 }
 
 /// Whether this line is part of what was sent, regardless of spaces, and at a place where a line may begin: `From:

@@ -32,8 +32,8 @@ pub struct Chain {
 /// them directly.
 ///
 /// Each case comes with its observations, of servers that passed it on and of servers that received it, and with its
-/// judgement. A receiver is judged by what it did with exactly these octets, in whichever case they were sent to it. Of each
-/// pair there is one chain for the same octets, with the smallest case.
+/// judgement. A receiver is judged by what it did with exactly these octets, in whichever case they were sent to it. Of
+/// each pair there is one chain for the same octets, with the smallest case.
 pub fn chains<'a>(cases: impl Iterator<Item = (&'a Case, &'a [Observation], &'a Judgement)> + Clone) -> Vec<Chain> {
     let mut enders: BTreeMap<Vec<u8>, BTreeSet<&str>> = BTreeMap::new();
     for (case, _, judgement) in cases.clone() {
@@ -98,8 +98,8 @@ pub fn judge_chain(
     Verdict { server: came_out.server.clone(), stand }
 }
 
-/// The octets with which a case tries to end the data in front of its tail, unless they are the standard end: a dot, and
-/// around it what some server may take for the end of a line. Anything shorter is in every message.
+/// The octets with which a case tries to end the data in front of its tail, unless they are the standard end: a dot,
+/// and around it what some server may take for the end of a line. Anything shorter is in every message.
 fn variant(case: &Case) -> Option<Vec<u8>> {
     let octets = case.units.iter().find_map(|unit| match unit {
         Unit::Send { part: Part::End, octets } => Some(octets),

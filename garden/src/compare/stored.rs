@@ -28,8 +28,8 @@ pub(crate) fn message(recipients: usize, text: &str) -> Case {
     case(&steps)
 }
 
-/// What a server made of a case. Of its answers the first digits are written, in the order of the waits; `-` is a time-out
-/// and `.` the end of the connection.
+/// What a server made of a case. Of its answers the first digits are written, in the order of the waits; `-` is a
+/// time-out and `.` the end of the connection.
 pub(crate) fn observation(server: &str, case: &Case, answers: &str, messages: Vec<Message>) -> Observation {
     let waits = case.units.iter().enumerate().filter(|(_, unit)| matches!(unit, Unit::Expect { .. }));
     let event = |(answer, (unit, _)): (char, _)| match answer.to_digit(10) {

@@ -210,6 +210,40 @@ pub fn mail(name: &str, octets: &[u8]) -> Result<Case, String> {
 
 /// The fields of a header in the form in which a client sends them, with their folded lines and ends.
 fn fields(lines: &[&[u8]]) -> Result<Vec<Vec<u8>>, String> {
+    let mut fields = named(lines)?;
+    fields.retain(|(name, _)| !OF_A_DELIVERY.contains(&name.as_str()));
+    for (name, _) in ONCE {
+        if fields.iter().filter(|(known, _)| known == name).count() > 1 {
+            return Err(format!("{name} more than once"));
+        }
+    }
+    if fields.iter().filter(|(name, _)| name == "received").count() > MOST_HOPS {
+        return Err(format!("more than {MOST_HOPS} Received"));
+    }
+    for (name, line) in ONCE {
+        if !line.is_empty() && !fields.iter().any(|(known, _)| known == name) {
+            fields.push(((*name).to_owned(), line.as_bytes().to_vec()));
+        }
+    }
+    let has = |wanted: &str| fields.iter().any(|(name, _)| name.starts_with(wanted));
+    if has("content-") && !has("mime-version") {
+        fields.push(("mime-version".to_owned(), b"MIME-Version: 1.0\r\n".to_vec()));
+    }
+    for (name, field) in &mut fields {
+        match name.as_str() {
+            "subject" => {
+                field.truncate(field.len() - 2);
+                field.extend_from_slice(b" __TOKEN__\r\n");
+            }
+            "from" | "to" | "cc" | "reply-to" | "sender" => are_addresses(name, field)?,
+            _ => {}
+        }
+    }
+    Ok(fields.into_iter().map(|(_, field)| field).collect())
+}
+
+/// The fields of a header as they are, with their names in small letters.
+fn named(lines: &[&[u8]]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
     for line in lines {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
@@ -227,46 +261,21 @@ fn fields(lines: &[&[u8]]) -> Result<Vec<Vec<u8>>, String> {
         }
         fields.push((name.to_ascii_lowercase(), [line, &b"\r\n"[..]].concat()));
     }
-    fields.retain(|(name, _)| !OF_A_DELIVERY.contains(&name.as_str()));
-    for (name, _) in ONCE {
-        if fields.iter().filter(|(known, _)| known == name).count() > 1 {
-            return Err(format!("{name} more than once"));
-        }
+    Ok(fields)
+}
+
+/// Checks the addresses in a field that every server should take.
+fn are_addresses(name: &str, field: &[u8]) -> Result<(), String> {
+    if !field.contains(&b'@') && !field.ends_with(b";\r\n") {
+        return Err(format!("{name} without a domain"));
     }
-    for (name, line) in ONCE {
-        if !line.is_empty() && !fields.iter().any(|(known, _)| known == name) {
-            fields.push(((*name).to_owned(), line.as_bytes().to_vec()));
-        }
+    let value = String::from_utf8_lossy(&field[name.len() + 1..]).replace("\r\n", "");
+    mailparse::addrparse(value.trim()).map_err(|error| format!("{name}: {error}"))?;
+    let mut behind_groups = value.split(';').skip(1).map(str::trim_start);
+    if behind_groups.any(|rest| !rest.is_empty() && !rest.starts_with(',')) {
+        return Err(format!("{name} with no comma behind a group"));
     }
-    let has = |wanted: &str| fields.iter().any(|(name, _)| name.starts_with(wanted));
-    if has("content-") && !has("mime-version") {
-        fields.push(("mime-version".to_owned(), b"MIME-Version: 1.0\r\n".to_vec()));
-    }
-    for (name, field) in &mut fields {
-        let is_without_domain = !field.contains(&b'@') && !field.ends_with(b";\r\n");
-        match name.as_str() {
-            "subject" => {
-                field.truncate(field.len() - 2);
-                field.extend_from_slice(b" __TOKEN__\r\n");
-            }
-            "from" | "to" | "cc" | "reply-to" | "sender" => {
-                if is_without_domain {
-                    return Err(format!("{name} without a domain"));
-                }
-                let value = String::from_utf8_lossy(&field[name.len() + 1..]).replace("\r\n", "");
-                mailparse::addrparse(value.trim()).map_err(|error| format!("{name}: {error}"))?;
-                let behind_groups = value.split(';').skip(1).map(str::trim_start);
-                if behind_groups.into_iter().any(|rest| !rest.is_empty() && !rest.starts_with(',')) {
-                    return Err(format!("{name} with no comma behind a group"));
-                }
-            }
-            _ => {}
-        }
-    }
-    if fields.iter().filter(|(name, _)| name == "received").count() > MOST_HOPS {
-        return Err(format!("more than {MOST_HOPS} Received"));
-    }
-    Ok(fields.into_iter().map(|(_, field)| field).collect())
+    Ok(())
 }
 
 /// From this many hops on, servers suspect a loop.

@@ -12,6 +12,7 @@ mod garden;
 mod network;
 mod plan;
 mod root;
+mod running;
 mod server;
 
 pub use chain::InChain;

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+
+use super::account::{Accounts, USERS, home};
+use crate::packages::Fetched;
+use crate::recipe::{Entry, Recipe, Setting};
 
 /// What it has to make and run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +41,79 @@ pub(super) struct Made {
     pub(super) gid: u32,
     pub(super) mode: u32,
 }
+
+impl Plan {
+    /// What it takes to run the server of this recipe.
+    ///
+    /// # Errors
+    ///
+    /// An owner or a placeholder that there is not.
+    pub(super) fn of(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<Self> {
+        let accounts = Accounts::of(recipe);
+        let made = |entry: &Entry| -> Result<Made> {
+            let (uid, gid) =
+                accounts.owner(&entry.owner).with_context(|| format!("{}: {}", recipe.name, entry.path))?;
+            Ok(Made { path: PathBuf::from(recipe.fill_word(&entry.path, setting)?), uid, gid, mode: entry.mode })
+        };
+        let mut folders = Vec::new();
+        for user in USERS {
+            for folder in ["", "/Maildir", "/Maildir/cur", "/Maildir/new", "/Maildir/tmp"] {
+                let path = home(user) + folder;
+                folders.push(made(&Entry { path, owner: user.to_owned(), mode: 0o700 })?);
+            }
+        }
+        for folder in &recipe.folders {
+            folders.push(made(folder)?);
+        }
+        let mut files = of_the_system(&accounts, setting);
+        for (entry, text) in &recipe.files {
+            files.push((made(entry)?, recipe.fill(text, setting)?));
+        }
+        let commands = |commands: &[Vec<String>]| -> Result<Vec<Vec<String>>> {
+            commands.iter().map(|command| recipe.fill_command(command, setting)).collect()
+        };
+        Ok(Self {
+            domain: setting.domain.clone(),
+            packages: fetched.packages.clone(),
+            programs: fetched.programs.clone(),
+            folders,
+            files,
+            environment: recipe.environment.clone(),
+            setup: commands(&recipe.setup)?,
+            beside: commands(&recipe.beside)?,
+            run: recipe.fill_command(&recipe.run, setting)?,
+        })
+    }
+
+    /// The line in which the first process is told it.
+    ///
+    /// # Errors
+    ///
+    /// None is known: everything in it can be written.
+    pub(super) fn line(&self) -> Result<String> {
+        Ok(serde_json::to_string(self)? + "\n")
+    }
+}
+
+/// The files that every host has.
+fn of_the_system(accounts: &Accounts, setting: &Setting) -> Vec<(Made, String)> {
+    let (own, name) = (&setting.domain, &setting.name);
+    let files = [
+        ("/etc/passwd", 0o644, accounts.passwd.clone()),
+        ("/etc/group", 0o644, accounts.group.clone()),
+        ("/etc/shadow", 0o600, accounts.shadow.clone()),
+        ("/etc/hosts", 0o644, format!("127.0.0.1 {own} localhost {name}\n")),
+        ("/etc/environment", 0o644, String::new()),
+        ("/etc/hostname", 0o644, format!("{own}\n")),
+        ("/etc/mailname", 0o644, format!("{own}\n")),
+        ("/etc/resolv.conf", 0o644, String::from("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")),
+        ("/etc/nsswitch.conf", 0o644, String::from(NAME_SERVICES)),
+    ];
+    files.map(|(path, mode, text)| (Made { path: PathBuf::from(path), uid: 0, gid: 0, mode }, text)).into()
+}
+
+const NAME_SERVICES: &str =
+    "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 
 /// A report of the first process, one line each.
 #[derive(Debug, Serialize, Deserialize)]

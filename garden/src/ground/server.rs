@@ -1,31 +1,26 @@
 //! A server in the garden.
 
-use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, Output};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::account::{Accounts, USERS, home};
+use super::account::{USERS, home};
 use super::first_process::PATH;
 use super::garden::{domain, host_name};
-use super::plan::{Made, OUTPUT, Plan, Word};
+use super::plan::Plan;
+use super::running::Running;
 use crate::children;
-use crate::device_log::DeviceLog;
 use crate::drive;
 use crate::hop::{Answers, Hop};
 use crate::observation::{Message, Place};
 use crate::packages::Fetched;
-use crate::recipe::{Drained, Entry, PeerSetting, Recipe, Role, Setting};
+use crate::recipe::{Drained, PeerSetting, Recipe, Role, Setting};
 use crate::session::{Filling, Hello};
 
 /// A server in the garden. It ends when this is dropped.
@@ -39,23 +34,6 @@ pub struct Server {
     hop: Hop,
     running: Running,
 }
-
-/// What ends when a server is restarted.
-#[derive(Debug)]
-struct Running {
-    first_process: Child,
-    /// The first process lives as long as this is open.
-    told: ChildStdin,
-    words: Receiver<Word>,
-    log: Option<DeviceLog>,
-    /// How much of each log was read.
-    read: BTreeMap<PathBuf, u64>,
-    /// What has ended beside the server, and how.
-    ended: Option<String>,
-}
-
-/// How long to wait before connecting again to a server that is starting.
-const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 impl Server {
     pub(super) fn start(
@@ -75,7 +53,7 @@ impl Server {
             port,
             hop_port: hop.address().port(),
         };
-        let plan = told(&recipe, &setting, &fetched)?;
+        let plan = Plan::of(&recipe, &setting, &fetched)?.line()?;
         let running = Running::start(program, &plan, &recipe, port)?;
         Ok(Self { program: program.to_owned(), recipe, setting, fetched, plan, hop, running })
     }
@@ -112,7 +90,7 @@ impl Server {
 
     /// The number of its first process on the host, for `nsenter --all --target`.
     pub fn first_process(&self) -> u32 {
-        self.running.first_process.id()
+        self.running.first_process()
     }
 
     /// The Maildirs, by their users.
@@ -164,7 +142,7 @@ impl Server {
             bail!("it passes mail on to port {only} only");
         }
         self.setting.hop_port = port.unwrap_or(self.hop.address().port());
-        self.plan = told(&self.recipe, &self.setting, &self.fetched)?;
+        self.plan = Plan::of(&self.recipe, &self.setting, &self.fetched)?.line()?;
         self.restart()
     }
 
@@ -322,219 +300,6 @@ impl drive::Server for InRole<'_> {
     }
 }
 
-impl Running {
-    fn start(program: &Path, plan: &str, recipe: &Recipe, port: u16) -> Result<Self> {
-        let mut first_process = start_first_process(program)?;
-        let mut told = first_process.stdin.take().context("a pipe to the first process")?;
-        let said = first_process.stdout.take().context("a pipe from the first process")?;
-        let mut running = Self {
-            first_process,
-            words: words(said)?,
-            log: None,
-            read: BTreeMap::new(),
-            ended: None,
-            // If the first process ended at once, its report says why.
-            told: {
-                let _ = told.write_all(plan.as_bytes());
-                told
-            },
-        };
-        let end = Instant::now() + recipe.limits.start;
-        match running.bring_up(recipe, port, end) {
-            Ok(()) => Ok(running),
-            Err(error) => {
-                let log = running.take_log(recipe);
-                let last = &log[log.len().saturating_sub(LINES_TOLD)..];
-                Err(match last {
-                    [] => error,
-                    _ => anyhow!("{error:#}; the last it said:\n    {}", last.join("\n    ")),
-                })
-            }
-        }
-    }
-
-    fn bring_up(&mut self, recipe: &Recipe, port: u16, end: Instant) -> Result<()> {
-        self.wait_for(end, "its root folder", |word| matches!(word, Word::Rooted))?;
-        let socket = self.root().join("dev/log");
-        self.log = Some(DeviceLog::start(&socket)?);
-        fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
-        self.told.write_all(b"\n").context("telling the first process to go on")?;
-        self.wait_for(end, "its setup", |word| matches!(word, Word::Started))?;
-        while !greets(port, recipe.limits.reply) {
-            match self.words.recv_timeout(BETWEEN_TRIES) {
-                Ok(word) => self.note(word)?,
-                Err(RecvTimeoutError::Disconnected) => bail!("its first process ended"),
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= end => {
-                    bail!("it does not greet within {} s", recipe.limits.start.as_secs())
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn wait_for(&mut self, end: Instant, what: &str, is_it: impl Fn(&Word) -> bool) -> Result<()> {
-        loop {
-            match self.words.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(word) if is_it(&word) => return Ok(()),
-                Ok(word) => self.note(word)?,
-                Err(RecvTimeoutError::Timeout) => bail!("{what} is not ready in time"),
-                Err(RecvTimeoutError::Disconnected) => bail!("its first process ended before {what} was ready"),
-            }
-        }
-    }
-
-    fn note(&mut self, word: Word) -> Result<()> {
-        match word {
-            Word::Rooted | Word::Started => Ok(()),
-            Word::Failed(reason) => bail!("{reason}"),
-            Word::Ended(how) => bail!("it ended at once: {how}"),
-            Word::EndedBeside(how) => bail!("beside: {how}"),
-        }
-    }
-
-    fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.first_process.id()))
-    }
-
-    fn ended(&mut self) -> Option<String> {
-        for word in self.words.try_iter() {
-            if let Word::EndedBeside(how) = word {
-                self.ended.get_or_insert(how);
-            }
-        }
-        self.ended.clone()
-    }
-
-    fn take_log(&mut self, recipe: &Recipe) -> Vec<String> {
-        let mut lines = self.log.as_ref().map(DeviceLog::take).unwrap_or_default();
-        for file in recipe.logs.iter().map(String::as_str).chain([OUTPUT]) {
-            let file = self.root().join(file.trim_start_matches('/'));
-            let from = self.read.entry(file.clone()).or_default();
-            // A log that does not exist yet has no lines.
-            if let Ok(text) = read_from(&file, *from) {
-                let whole = text.iter().rposition(|&octet| octet == b'\n').map_or(0, |at| at + 1);
-                *from += whole as u64;
-                lines.extend(String::from_utf8_lossy(&text[..whole]).lines().map(str::to_owned));
-            }
-        }
-        lines
-    }
-
-    fn end(&mut self) {
-        // The end of the first process ends all others. It may have ended already.
-        let _ = self.first_process.kill();
-        let _ = self.first_process.wait();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// How many lines of a log are quoted about a server that does not start.
-const LINES_TOLD: usize = 12;
-
-/// The plan in the form for the first process.
-fn told(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<String> {
-    Ok(serde_json::to_string(&plan(recipe, setting, fetched)?)? + "\n")
-}
-
-/// Starts it in namespaces that only it and its children are in.
-fn start_first_process(program: &Path) -> Result<Child> {
-    let started = || -> Result<Child> {
-        let flags =
-            CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
-        unshare(flags).context("making namespaces for a server")?;
-        let mut command = Command::new(program);
-        // Ctrl-C should reach only us.
-        command.arg("first-process").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        children::start(&mut command).with_context(|| format!("running {}", program.display()))
-    };
-    // The namespaces are those of the thread.
-    thread::scope(|scope| scope.spawn(started).join()).unwrap_or_else(|_| bail!("starting a process ended in a panic"))
-}
-
-/// Receives the reports of the first process.
-fn words(said: ChildStdout) -> Result<Receiver<Word>> {
-    let (sender, words) = channel();
-    thread::Builder::new().name("words".into()).spawn(move || {
-        for line in BufReader::new(said).lines().map_while(Result::ok) {
-            let Ok(word) = serde_json::from_str(&line) else { break };
-            if sender.send(word).is_err() {
-                break;
-            }
-        }
-    })?;
-    Ok(words)
-}
-
-fn plan(recipe: &Recipe, setting: &Setting, fetched: &Fetched) -> Result<Plan> {
-    let accounts = Accounts::of(recipe);
-    let made = |entry: &Entry| -> Result<Made> {
-        let (uid, gid) = accounts.owner(&entry.owner).with_context(|| format!("{}: {}", recipe.name, entry.path))?;
-        Ok(Made { path: PathBuf::from(recipe.fill_word(&entry.path, setting)?), uid, gid, mode: entry.mode })
-    };
-    let mut folders = Vec::new();
-    for user in USERS {
-        for folder in ["", "/Maildir", "/Maildir/cur", "/Maildir/new", "/Maildir/tmp"] {
-            let path = home(user) + folder;
-            folders.push(made(&Entry { path, owner: user.to_owned(), mode: 0o700 })?);
-        }
-    }
-    for folder in &recipe.folders {
-        folders.push(made(folder)?);
-    }
-    let mut files = Vec::new();
-    let (own, name) = (&setting.domain, &setting.name);
-    let system = [
-        ("/etc/passwd", 0o644, accounts.passwd.clone()),
-        ("/etc/group", 0o644, accounts.group.clone()),
-        ("/etc/shadow", 0o600, accounts.shadow.clone()),
-        ("/etc/hosts", 0o644, format!("127.0.0.1 {own} localhost {name}\n")),
-        ("/etc/environment", 0o644, String::new()),
-        ("/etc/hostname", 0o644, format!("{own}\n")),
-        ("/etc/mailname", 0o644, format!("{own}\n")),
-        ("/etc/resolv.conf", 0o644, String::from("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")),
-        ("/etc/nsswitch.conf", 0o644, String::from(NAME_SERVICES)),
-    ];
-    for (path, mode, text) in system {
-        files.push((Made { path: PathBuf::from(path), uid: 0, gid: 0, mode }, text));
-    }
-    for (entry, text) in &recipe.files {
-        files.push((made(entry)?, recipe.fill(text, setting)?));
-    }
-    let commands = |commands: &[Vec<String>]| -> Result<Vec<Vec<String>>> {
-        commands.iter().map(|command| recipe.fill_command(command, setting)).collect()
-    };
-    Ok(Plan {
-        domain: setting.domain.clone(),
-        packages: fetched.packages.clone(),
-        programs: fetched.programs.clone(),
-        folders,
-        files,
-        environment: recipe.environment.clone(),
-        setup: commands(&recipe.setup)?,
-        beside: commands(&recipe.beside)?,
-        run: recipe.fill_command(&recipe.run, setting)?,
-    })
-}
-
-const NAME_SERVICES: &str =
-    "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
-
-/// Whether somebody greets with 220 at this port.
-fn greets(port: u16, patience: Duration) -> bool {
-    let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
-    let mut greeting = [0; 3];
-    let is_read = stream.set_read_timeout(Some(patience)).is_ok() && (&stream).read_exact(&mut greeting).is_ok();
-    // Servers log clients that leave without a word.
-    let _ = (&stream).write_all(b"QUIT\r\n");
-    is_read && greeting == *b"220"
-}
-
 /// Whether there are any files in a folder or below it.
 fn has_files(folder: &Path) -> Result<bool> {
     let what = || format!("looking into {}", folder.display());
@@ -547,12 +312,4 @@ fn has_files(folder: &Path) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-fn read_from(file: &Path, from: u64) -> Result<Vec<u8>> {
-    let mut file = fs::File::open(file)?;
-    file.seek(SeekFrom::Start(from))?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(text)
 }

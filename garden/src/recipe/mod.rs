@@ -1,8 +1,8 @@
 //! A recipe: what it takes to run a server, as data.
 //!
-//! It is the file `recipe.toml` in a folder that bears the server's name; `garden/docs/recipes.md` describes its keys. Texts in it
-//! may have placeholders, `__PORT__` and the like, which stand for what is only known when the server is started. A recipe
-//! can have variants: servers of their own, which differ from it in a few keys.
+//! It is the file `recipe.toml` in a folder that bears the server's name; `garden/docs/recipes.md` describes its keys.
+//! Texts in it may have placeholders, `__PORT__` and the like, which stand for what is only known when the server is
+//! started. A recipe can have variants: servers of their own, which differ from it in a few keys.
 
 mod written;
 
@@ -180,8 +180,8 @@ pub struct Setting {
     pub port: u16,
     /// `__HOP_PORT__`: where what it passes on is taken, at 127.0.0.1.
     pub hop_port: u16,
-    /// The others. A line with one of `__PEER_DOMAIN__` and `__PEER_PORT__` in it stands once for each that speaks SMTP, one
-    /// with `__LMTP_PEER_DOMAIN__` and `__LMTP_PEER_PORT__` once for each that speaks LMTP.
+    /// The others. A line with one of `__PEER_DOMAIN__` and `__PEER_PORT__` in it stands once for each that speaks
+    /// SMTP, one with `__LMTP_PEER_DOMAIN__` and `__LMTP_PEER_PORT__` once for each that speaks LMTP.
     pub peers: Vec<PeerSetting>,
 }
 

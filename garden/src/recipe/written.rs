@@ -1,5 +1,5 @@
-//! A recipe as it is written: the keys of `recipe.toml`, which become a [`Recipe`] and its variants; and what is told of a
-//! mistake, with its place.
+//! A recipe as it is written: the keys of `recipe.toml`, which become a [`Recipe`] and its variants; and what is told
+//! of a mistake, with its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -12,7 +12,8 @@ use serde::Deserialize;
 use super::{Crate, Drained, Entry, Limits, Login, Programs, Protocol, Recipe, Role, Text};
 use crate::session::Hello;
 
-/// The recipe with this name and its variants, from the text of its file; `read` gives that of another one in its folder.
+/// The recipe with this name and its variants, from the text of its file; `read` gives that of another one in its
+/// folder.
 pub(super) fn recipes(name: &str, text: &str, read: &dyn Fn(&str) -> Result<String>) -> Result<Vec<Recipe>> {
     let place = format!("{name}/recipe.toml");
     let mut base: Keys = toml::from_str(text).map_err(|error| told(&place, text, error.span(), error.message()))?;

@@ -1,7 +1,7 @@
 //! Debian's Chromium without a screen, told what to do by its chromedriver (W3C WebDriver).
 //!
-//! WebDriver is JSON over HTTP/1.1 on a connection of this machine: that is little enough to speak it here, and no library
-//! for it comes without an asynchronous runtime.
+//! WebDriver is JSON over HTTP/1.1 on a connection of this machine: that is little enough to speak it here, and no
+//! library for it comes without an asynchronous runtime.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -13,8 +13,8 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Starts chromedriver, and gives the port that it listens on. It takes a port that is free for IPv4 and ends if somebody has
-/// the same one for IPv6; then it is started again.
+/// Starts chromedriver, and gives the port that it listens on. It takes a port that is free for IPv4 and ends if
+/// somebody has the same one for IPv6; then it is started again.
 fn start_driver() -> (Child, u16) {
     const TRIES: usize = 10;
     let mut said = Vec::new();
@@ -86,7 +86,8 @@ impl Browser {
         assert!(done.is_null(), "a click on {selector}: {done}");
     }
 
-    /// What the page wrote to the console since it was asked last, errors in it and what could not be loaded among that.
+    /// What the page wrote to the console since it was asked last, errors in it and what could not be loaded among
+    /// that.
     pub fn console(&self) -> Vec<String> {
         let entries = self.in_session("POST", "/se/log", Some(&json!({"type": "browser"})));
         let entries = entries.as_array().expect("a log");

@@ -1,5 +1,5 @@
-//! Servers that are made up for tests: a small one that keeps to the standard, with habits that a comparison has to learn,
-//! and with a fault that it has to find.
+//! Servers that are made up for tests: a small one that keeps to the standard, with habits that a comparison has to
+//! learn, and with a fault that it has to find.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part of this")]
 
