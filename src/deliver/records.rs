@@ -37,8 +37,8 @@ pub struct Records {
     tag_key: hmac::Key,
     /// How long a record counts.
     lifetime: Duration,
-    /// The messages of this session whose 250 the sender may not have read yet, each with its identifier.
-    unconfirmed: RefCell<Vec<(Tag, String)>>,
+    /// The deliveries of this session whose 250 the sender may not have read yet.
+    unconfirmed: RefCell<Vec<Unconfirmed>>,
     /// The deliveries that were found to be done already, for the log.
     repeated: RefCell<Vec<Repeated>>,
     /// Whether something was written that is not synced.
@@ -77,6 +77,16 @@ pub(super) struct Stretch {
     pub(super) start: u64,
     /// How many bytes are in front of its text, and their SHA-256.
     pub(super) beginning: (u64, [u8; HASH]),
+}
+
+/// A delivery whose 250 the sender may not have read yet.
+#[derive(Debug)]
+struct Unconfirmed {
+    tag: Tag,
+    /// The identifier in its record.
+    id: String,
+    /// The identifier of the message in this session; another one than in the record if it had been delivered before.
+    message: String,
 }
 
 /// A delivery that had been done before.
@@ -165,9 +175,11 @@ impl Records {
         Ok(ours.next().map(|(.., record)| record))
     }
 
-    /// Whether this session itself has just delivered it: then the peer means to send it twice.
-    pub(super) fn is_own(&self, tag: Tag) -> bool {
-        self.unconfirmed.borrow().iter().any(|(own, _)| *own == tag)
+    /// Whether this session has just answered for it, before this message or for another of its recipients: then what
+    /// its record says is no news. It is if only this message was found to be a repeated one.
+    pub(super) fn is_own(&self, tag: Tag, message: &str) -> bool {
+        let is_own = |it: &Unconfirmed| it.tag == tag && (it.message != message || it.id == message);
+        self.unconfirmed.borrow().iter().any(is_own)
     }
 
     /// Writes the record of a tag, over an older one if there is one.
@@ -204,9 +216,10 @@ impl Records {
         Ok(())
     }
 
-    /// Takes note that the 250 for this message is on its way.
-    pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str) {
-        self.unconfirmed.borrow_mut().push((tag, id.to_owned()));
+    /// Takes note that the 250 for this message is on its way; `id` is the identifier in its record.
+    pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str, message: &str) {
+        let (id, message) = (id.to_owned(), message.to_owned());
+        self.unconfirmed.borrow_mut().push(Unconfirmed { tag, id, message });
     }
 
     /// Whether there are messages whose 250 the peer may not have read yet.
@@ -216,7 +229,7 @@ impl Records {
 
     /// The peer has shown that it has read all replies, so it will not send these messages again.
     pub fn forget_confirmed(&self) {
-        for (tag, id) in self.unconfirmed.take() {
+        for Unconfirmed { tag, id, .. } in self.unconfirmed.take() {
             // If this fails, the record is too old some days later.
             let _ = self.erase(tag, &id);
         }
