@@ -110,7 +110,6 @@ impl Records {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let entry = Entry::find(path.components().as_path())?;
                 make_folder(entry.folder(), entry.name())?;
-                files::sync_folder(entry.folder())?;
                 files::open_folder(path, OFlag::O_RDONLY)?
             }
             opened => opened?,
@@ -121,6 +120,10 @@ impl Records {
         let open = || openat(&folder, OsStr::new(NAME), OFlag::O_RDWR | OFlag::O_NOFOLLOW, Mode::empty());
         let file = File::from(match open() {
             Err(Errno::ENOENT) => {
+                // Who made the folder may have been killed before its name was durable. One with a table has been
+                // synced.
+                let entry = Entry::find(path.components().as_path())?;
+                entry.sync_name(&folder).or_else(tolerated)?;
                 make(&folder)?;
                 open()?
             }
@@ -382,12 +385,17 @@ fn make(folder: &File) -> io::Result<()> {
         file.sync_all()
     };
     match fill().and_then(|()| Ok(renameat(folder, NEW_NAME, folder, NAME)?)) {
-        Ok(()) => files::sync_folder(folder),
+        Ok(()) => files::sync_folder(folder).or_else(tolerated),
         Err(error) => {
             let _ = unlinkat(folder, NEW_NAME, UnlinkatFlags::NoRemoveDir);
             Err(error)
         }
     }
+}
+
+/// Where folders cannot be synced, the table is used all the same.
+fn tolerated(error: io::Error) -> io::Result<()> {
+    if files::cannot_sync_folders(&error) { Ok(()) } else { Err(error) }
 }
 
 /// Locks the folder until it is closed; another session that makes the table is waited for.

@@ -211,6 +211,20 @@ fn a_session_that_is_killed_over_the_new_table_leaves_no_garbage() {
     }
 }
 
+/// A folder that somebody has made, and was killed before its name was durable, would be lost with the table in it.
+#[test]
+fn the_folder_is_durable_before_the_table_is_there() {
+    let scratch = to_fred("append inbox");
+    fs::create_dir(scratch.path("once")).unwrap();
+    fs::set_permissions(scratch.path("once"), fs::Permissions::from_mode(0o700)).unwrap();
+    behind(&scratch, &[&strace(), "-o", "strace", "-e", "trace=fsync,renameat,renameat2", "-y"]).quit();
+    let calls = scratch.read("strace");
+    let folder = format!("<{}>) ", scratch.path("").display().to_string().trim_end_matches('/'));
+    let synced = calls.lines().position(|call| call.starts_with("fsync(") && call.contains(&folder));
+    let made = calls.lines().position(|call| call.starts_with("renameat") && call.contains("records"));
+    assert!(synced.is_some() && synced < made, "{folder}: {calls}");
+}
+
 /// Of many first sessions one makes the table, and the others wait for it.
 #[test]
 fn many_first_sessions_make_one_table() {
