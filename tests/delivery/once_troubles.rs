@@ -211,6 +211,38 @@ fn a_session_that_is_killed_over_the_new_table_leaves_no_garbage() {
     }
 }
 
+/// What a killed session has left in a maildir is durable before it is answered for, wherever a reader has moved it.
+#[test]
+fn what_is_found_in_a_maildir_is_synced() {
+    for (moved_to, expected) in [(None, "dir/new>)"), (Some("cur"), "dir/cur>)")] {
+        let scratch = to_fred("maildir dir");
+        // The folders are made.
+        again(&scratch, &["fred@mx.example"]);
+        let old = fs::read_dir(scratch.path("dir/new")).unwrap().next().unwrap().unwrap().path();
+        fs::remove_file(old).unwrap();
+        let new = scratch.path("dir/new").display().to_string();
+        let kill = "inject=fsync:signal=KILL:when=1";
+        let mut session = behind(&scratch, &[&strace(), "-o", "/dev/null", "-P", &new, "-e", kill]);
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        assert_eq!(session.exit_code(), 128 + 9);
+        let message = fs::read_dir(&new).unwrap().next().unwrap().unwrap();
+        if let Some(folder) = moved_to {
+            let name = message.file_name().into_string().unwrap() + ":2,S";
+            fs::rename(message.path(), scratch.path("dir").join(folder).join(name)).unwrap();
+        }
+        let mut session = behind(&scratch, &[&strace(), "-o", "strace", "-e", "trace=fsync,sendto", "-y"]);
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        assert!(session.expect("250 ").contains("delivery before, id="));
+        session.quit();
+        let calls = scratch.read("strace");
+        let synced = calls.lines().position(|call| call.starts_with("fsync(") && call.contains(expected));
+        let answered = calls.lines().position(|call| call.contains("\"250 2.0.0 "));
+        assert!(synced.is_some() && synced < answered, "{calls}");
+    }
+}
+
 /// A folder that somebody has made, and was killed before its name was durable, would be lost with the table in it.
 #[test]
 fn the_folder_is_durable_before_the_table_is_there() {
