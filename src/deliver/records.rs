@@ -1,9 +1,9 @@
 //! The table of `exactly_once`: messages that were or are being delivered, while their senders may not know yet.
 //!
 //! It is a file of fixed size in a folder that belongs to us alone. Its first page has a secret key, with which
-//! messages are hashed, in each configuration in another way; each further page has eight records. The hash of a record says in which page it is; if a page
-//! is full, a new record replaces the oldest one. Records are overwritten in place, so that making one durable is a
-//! single write to the disk.
+//! messages are hashed, in another way for each configuration; each further page has eight records. The hash of a record
+//! says in which page it is; if a page is full, a new record replaces the oldest one. Records are overwritten in place,
+//! so that making one durable is a single write to the disk.
 //!
 //! A damaged record counts as none. A table that others may have written to is not used at all, because they could make
 //! mail vanish.
