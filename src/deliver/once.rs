@@ -109,7 +109,7 @@ impl<'a> Once<'a> {
         once.lock(records)?;
         for entry in &mut once.entries {
             // A peer that sends a message twice in one session knows of the first one, so it wants two.
-            if records.is_own(entry.tag) {
+            if records.is_own(entry.tag, once.id) {
                 continue;
             }
             match records.find(entry.tag) {
@@ -254,7 +254,7 @@ impl<'a> Once<'a> {
                 let record = Record { id: self.id.to_owned(), is_delivered: true, place };
                 written = written.and(records.write(entry.tag, &record));
             }
-            records.set_unconfirmed(entry.tag, self.id);
+            records.set_unconfirmed(entry.tag, self.id, self.id);
         }
         self.tolerate(written);
         self.tell();
@@ -267,7 +267,7 @@ impl<'a> Once<'a> {
             if let Stage::Before(first) = stage {
                 let (to, action, first) = (recipient.to_string(), shown.clone(), first.clone());
                 // The sender gets another 250 for it, which may be lost too.
-                records.set_unconfirmed(*tag, &first);
+                records.set_unconfirmed(*tag, &first, self.id);
                 records.add_repeated(Repeated { to, action, first });
             }
         }

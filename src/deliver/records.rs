@@ -1,9 +1,9 @@
 //! The table of `exactly_once`: messages that were or are being delivered, while their senders may not know yet.
 //!
 //! It is a file of fixed size in a folder that belongs to us alone. Its first page has a secret key, with which
-//! messages are hashed, in each configuration in another way; each further page has eight records. The hash of a record says in which page it is; if a page
-//! is full, a new record replaces the oldest one. Records are overwritten in place, so that making one durable is a
-//! single write to the disk.
+//! messages are hashed, in another way for each configuration; each further page has eight records. The hash of a record
+//! says in which page it is; if a page is full, a new record replaces the oldest one. Records are overwritten in place,
+//! so that making one durable is a single write to the disk.
 //!
 //! A damaged record counts as none. A table that others may have written to is not used at all, because they could make
 //! mail vanish.
@@ -38,8 +38,8 @@ pub(crate) struct Records {
     tag_key: hmac::Key,
     /// How long a record counts.
     lifetime: Duration,
-    /// The messages of this session whose 250 the sender may not have read yet, each with its identifier.
-    unconfirmed: RefCell<Vec<(Tag, String)>>,
+    /// The deliveries of this session whose 250 the sender may not have read yet.
+    unconfirmed: RefCell<Vec<Unconfirmed>>,
     /// The deliveries that were found to be done already, for the log.
     repeated: RefCell<Vec<Repeated>>,
     /// Whether something was written that is not synced.
@@ -80,6 +80,16 @@ pub(super) struct Stretch {
     pub(super) beginning: (u64, [u8; HASH]),
 }
 
+/// A delivery whose 250 the sender may not have read yet.
+#[derive(Debug)]
+struct Unconfirmed {
+    tag: Tag,
+    /// The identifier in its record.
+    id: String,
+    /// The identifier of the message in this session; another one than in the record if it had been delivered before.
+    message: String,
+}
+
 /// A delivery that had been done before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Repeated {
@@ -100,7 +110,6 @@ impl Records {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let entry = Entry::find(path.components().as_path())?;
                 make_folder(entry.folder(), entry.name())?;
-                files::sync_folder(entry.folder())?;
                 files::open_folder(path, OFlag::O_RDONLY)?
             }
             opened => opened?,
@@ -111,6 +120,10 @@ impl Records {
         let open = || openat(&folder, OsStr::new(NAME), OFlag::O_RDWR | OFlag::O_NOFOLLOW, Mode::empty());
         let file = File::from(match open() {
             Err(Errno::ENOENT) => {
+                // Who made the folder may have been killed before its name was durable. One with a table has been
+                // synced.
+                let entry = Entry::find(path.components().as_path())?;
+                entry.sync_name(&folder).or_else(tolerated)?;
                 make(&folder)?;
                 open()?
             }
@@ -163,9 +176,11 @@ impl Records {
         Ok(ours.next().map(|(.., record)| record))
     }
 
-    /// Whether this session itself has just delivered it: then the peer means to send it twice.
-    pub(super) fn is_own(&self, tag: Tag) -> bool {
-        self.unconfirmed.borrow().iter().any(|(own, _)| *own == tag)
+    /// Whether this session has just answered for it, before this message or for another of its recipients: then what
+    /// its record says is no news. It is if only this message was found to be a repeated one.
+    pub(super) fn is_own(&self, tag: Tag, message: &str) -> bool {
+        let is_own = |it: &Unconfirmed| it.tag == tag && (it.message != message || it.id == message);
+        self.unconfirmed.borrow().iter().any(is_own)
     }
 
     /// Writes the record of a tag, over an older one if there is one.
@@ -202,9 +217,10 @@ impl Records {
         Ok(())
     }
 
-    /// Takes note that the 250 for this message is on its way.
-    pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str) {
-        self.unconfirmed.borrow_mut().push((tag, id.to_owned()));
+    /// Takes note that the 250 for this message is on its way; `id` is the identifier in its record.
+    pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str, message: &str) {
+        let (id, message) = (id.to_owned(), message.to_owned());
+        self.unconfirmed.borrow_mut().push(Unconfirmed { tag, id, message });
     }
 
     /// Whether there are messages whose 250 the peer may not have read yet.
@@ -214,7 +230,7 @@ impl Records {
 
     /// The peer has shown that it has read all replies, so it will not send these messages again.
     pub(crate) fn forget_confirmed(&self) {
-        for (tag, id) in self.unconfirmed.take() {
+        for Unconfirmed { tag, id, .. } in self.unconfirmed.take() {
             // If this fails, the record is too old some days later.
             let _ = self.erase(tag, &id);
         }
@@ -367,12 +383,17 @@ fn make(folder: &File) -> io::Result<()> {
         file.sync_all()
     };
     match fill().and_then(|()| Ok(renameat(folder, NEW_NAME, folder, NAME)?)) {
-        Ok(()) => files::sync_folder(folder),
+        Ok(()) => files::sync_folder(folder).or_else(tolerated),
         Err(error) => {
             let _ = unlinkat(folder, NEW_NAME, UnlinkatFlags::NoRemoveDir);
             Err(error)
         }
     }
+}
+
+/// Where folders cannot be synced, the table is used all the same.
+fn tolerated(error: io::Error) -> io::Result<()> {
+    if files::cannot_sync_folders(&error) { Ok(()) } else { Err(error) }
 }
 
 /// Locks the folder until it is closed; another session that makes the table is waited for.

@@ -140,6 +140,30 @@ fn a_message_that_comes_again_is_published_once() {
     }
 }
 
+/// LMTP answers each recipient by himself, and subscribers still get the message once, also when it comes again.
+#[test]
+fn a_message_for_two_that_comes_again_is_published_once() {
+    let broker = Broker::start();
+    let subscriber = broker.subscriber();
+    let scratch = scratch(broker.address, "protocol lmtp\nhpfeeds_payload raw\nexactly_once once");
+    let send = |subject: &str| {
+        let mut session = scratch.greeted();
+        session.exchange("LHLO client.example", "250-");
+        session.exchange("MAIL FROM:<sender@client.example>", "250 ");
+        session.exchange("RCPT TO:<one@mx.example>", "250 ");
+        session.exchange("RCPT TO:<two@mx.example>", "250 ");
+        session.exchange("DATA", "354 ");
+        session.send([&message(subject)[..], b".\r\n"].concat());
+        let replies = [session.expect("250 "), session.expect("250 ")].map(|reply| reply.contains("delivery before"));
+        session.reset().exit_code();
+        replies
+    };
+    assert_eq!(send("for two"), [false, false]);
+    assert_eq!(send("for two"), [true, true]);
+    send("the last one");
+    assert_eq!(subscriber.until(2), ["for two", "the last one"].map(message));
+}
+
 /// 1,048,576 bytes behind the header of a frame, which is what the broker takes.
 #[test]
 fn a_message_is_as_large_as_the_broker_takes() {

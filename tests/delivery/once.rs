@@ -253,6 +253,27 @@ fn each_answer_of_lmtp_is_for_itself() {
     assert_eq!(count(&scratch, "cat fred slow | grep -cx 'Subject: once'"), "2");
 }
 
+/// LMTP: who is named twice has one copy, also when the message comes again.
+#[test]
+fn a_recipient_who_is_named_twice_has_it_once() {
+    for destination in ["append fred", "pipe cat >> fred"] {
+        let scratch = scratch(&format!("protocol lmtp\ndeliver rcpt_to fred@mx.example {destination}\n"));
+        for _ in 0..3 {
+            let mut session = scratch.greeted();
+            session.exchange("LHLO mta.example", "250-");
+            session.exchange("MAIL FROM:<a@client.example>", "250 ");
+            session.exchange("RCPT TO:<fred@mx.example>", "250 ");
+            session.exchange("RCPT TO:<fred@mx.example>", "250 ");
+            session.exchange("DATA", "354 ");
+            session.send(format!("{TEXT}.\r\n"));
+            session.expect("250 ");
+            session.expect("250 ");
+            session.reset().exit_code();
+            assert_eq!(count(&scratch, "grep -cx 'Subject: once' fred"), "1", "{destination}");
+        }
+    }
+}
+
 /// A message that another session delivers just now is waited for.
 #[test]
 fn one_message_in_two_sessions_is_delivered_once() {

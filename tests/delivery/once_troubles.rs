@@ -1,6 +1,7 @@
 //! `exactly_once`, with trouble: sessions that make the table at the same time or are killed over it, folders and tables
 //! that cannot be used, and configurations that share one. In doubt a message is delivered.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -25,11 +26,11 @@ fn warnings(scratch: &Scratch) -> Vec<String> {
     scratch.log().into_iter().filter(|line| line.contains("exactly_once")).collect()
 }
 
-/// A session behind other programs, which end in the names of the program and its arguments.
-fn behind(scratch: &Scratch, wrapper: &[&str]) -> Session {
+/// A session that other programs start, whose command line begins like this; greeted.
+fn behind(scratch: &Scratch, wrapper: &[impl AsRef<OsStr>]) -> Session {
     let (program, arguments) = wrapper.split_first().unwrap();
-    let mut command = scratch.command(program, arguments);
-    command.args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
+    let mut command = scratch.command(program, &[]);
+    command.args(arguments).args([MAILRECV, "-c", CONFIG, "-l", LOG, "--peer", PEER]);
     let mut session = Session::start_with_stderr(command, Stdio::null());
     session.expect("220 ");
     session
@@ -134,16 +135,13 @@ fn where_nothing_can_be_written_mail_is_taken() {
     if !is_root("file systems of its own") {
         return;
     }
-    let fs = |options: &str, then: &str| format!("mount -t tmpfs -o {options} tmpfs once && {then} exec \"$@\"");
-    for (what, wrapper, said, left) in [
-        (
-            "read-only, without a table",
-            vec!["unshare", "-m", "sh", "-c", &fs("mode=700,ro", ""), "sh"],
-            "Read-only",
-            "",
-        ),
-        ("full", vec!["unshare", "-m", "sh", "-c", &fs("mode=700,size=1m", ""), "sh"], "No space left", ""),
-        ("no large files", vec!["prlimit", "--fsize=1000000"], "File too large", ""),
+    let mounting =
+        |mount: &str| ["unshare", "-m", "sh", "-c", &format!("{mount} && exec \"$@\""), "sh"].map(str::to_owned);
+    let limited = |size: &str| vec!["prlimit".to_owned(), format!("--fsize={size}")];
+    for (what, wrapper, said) in [
+        ("read-only", mounting("mount -t tmpfs -o mode=700,ro tmpfs once").to_vec(), "Read-only file system"),
+        ("full", mounting("mount -t tmpfs -o mode=700,size=1m tmpfs once").to_vec(), "No space left"),
+        ("no large files", limited("1000000"), "File too large"),
     ] {
         let scratch = to_fred("append inbox");
         fs::create_dir(scratch.path("once")).unwrap();
@@ -153,10 +151,9 @@ fn where_nothing_can_be_written_mail_is_taken() {
             session.begin_message(FRED);
             session.send(format!("{TEXT}.\r\n"));
             assert!(session.expect("250 ").contains("delivery, id="), "{what}");
-            let made = Path::new("/proc").join(session.pid().to_string()).join("root");
-            let made = made.join(scratch.path("once").strip_prefix("/").unwrap());
-            let made: Vec<_> = fs::read_dir(made).unwrap().map(|it| it.unwrap().file_name()).collect();
-            assert_eq!(made.len(), left.len(), "{what}: {made:?}");
+            // As it is seen by the session.
+            let folder = format!("/proc/{}/root{}", session.pid(), scratch.path("once").display());
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "{what}");
             session.reset().exit_code();
             assert_eq!(messages(&scratch, "inbox"), number, "{what}");
             let warnings = warnings(&scratch);
@@ -167,17 +164,10 @@ fn where_nothing_can_be_written_mail_is_taken() {
     for (what, wrapper, said) in [
         (
             "read-only",
-            vec![
-                "unshare",
-                "-m",
-                "sh",
-                "-c",
-                "mount --bind once once && mount -o remount,bind,ro once && exec \"$@\"",
-                "sh",
-            ],
+            mounting("mount --bind once once && mount -o remount,bind,ro once").to_vec(),
             "Read-only file system",
         ),
-        ("no large files", vec!["prlimit", "--fsize=4500"], "File too large"),
+        ("no large files", limited("4500"), "File too large"),
     ] {
         let scratch = to_fred("append inbox");
         unread(&scratch, FRED, "");
@@ -197,7 +187,12 @@ fn where_nothing_can_be_written_mail_is_taken() {
 #[test]
 fn a_session_that_is_killed_over_the_new_table_leaves_no_garbage() {
     let scratch = to_fred("append inbox");
-    for kill in ["fsync:signal=KILL:when=1", "write:signal=KILL:when=100", "renameat,renameat2:signal=KILL:when=1"] {
+    for kill in [
+        "fsync:signal=KILL:when=1",
+        "fsync:signal=KILL:when=2",
+        "write:signal=KILL:when=100",
+        "renameat,renameat2:signal=KILL:when=1",
+    ] {
         let _ = fs::remove_dir_all(scratch.path("once"));
         let inject = format!("inject={kill}");
         for _ in 0..2 {
@@ -209,6 +204,52 @@ fn a_session_that_is_killed_over_the_new_table_leaves_no_garbage() {
         let names: Vec<_> = fs::read_dir(scratch.path("once")).unwrap().map(|it| it.unwrap().file_name()).collect();
         assert_eq!(names, ["records"], "{kill}");
     }
+}
+
+/// What a killed session has left in a maildir is durable before it is answered for, wherever a reader has moved it.
+#[test]
+fn what_is_found_in_a_maildir_is_synced() {
+    for (moved_to, expected) in [(None, "dir/new>)"), (Some("cur"), "dir/cur>)")] {
+        let scratch = to_fred("maildir dir");
+        // The folders are made.
+        again(&scratch, &["fred@mx.example"]);
+        let old = fs::read_dir(scratch.path("dir/new")).unwrap().next().unwrap().unwrap().path();
+        fs::remove_file(old).unwrap();
+        let new = scratch.path("dir/new").display().to_string();
+        let kill = "inject=fsync:signal=KILL:when=1";
+        let mut session = behind(&scratch, &[&strace(), "-o", "/dev/null", "-P", &new, "-e", kill]);
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        assert_eq!(session.exit_code(), 128 + 9);
+        let message = fs::read_dir(&new).unwrap().next().unwrap().unwrap();
+        if let Some(folder) = moved_to {
+            let name = message.file_name().into_string().unwrap() + ":2,S";
+            fs::rename(message.path(), scratch.path("dir").join(folder).join(name)).unwrap();
+        }
+        let mut session = behind(&scratch, &[&strace(), "-o", "strace", "-e", "trace=fsync,sendto", "-y"]);
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        assert!(session.expect("250 ").contains("delivery before, id="));
+        session.quit();
+        let calls = scratch.read("strace");
+        let synced = calls.lines().position(|call| call.starts_with("fsync(") && call.contains(expected));
+        let answered = calls.lines().position(|call| call.contains("\"250 2.0.0 "));
+        assert!(synced.is_some() && synced < answered, "{calls}");
+    }
+}
+
+/// A folder that somebody has made, and was killed before its name was durable, would be lost with the table in it.
+#[test]
+fn the_folder_is_durable_before_the_table_is_there() {
+    let scratch = to_fred("append inbox");
+    fs::create_dir(scratch.path("once")).unwrap();
+    fs::set_permissions(scratch.path("once"), fs::Permissions::from_mode(0o700)).unwrap();
+    behind(&scratch, &[&strace(), "-o", "strace", "-e", "trace=fsync,renameat,renameat2", "-y"]).quit();
+    let calls = scratch.read("strace");
+    let folder = format!("<{}>) ", scratch.path("").display().to_string().trim_end_matches('/'));
+    let synced = calls.lines().position(|call| call.starts_with("fsync(") && call.contains(&folder));
+    let made = calls.lines().position(|call| call.starts_with("renameat") && call.contains("records"));
+    assert!(synced.is_some() && synced < made, "{folder}: {calls}");
 }
 
 /// Of many first sessions one makes the table, and the others wait for it.
