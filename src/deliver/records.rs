@@ -117,24 +117,19 @@ impl Records {
         if let Some(why) = files::open_to_others(&folder.metadata()?) {
             return Err(io::Error::other(why));
         }
-        let open = || openat(&folder, OsStr::new(NAME), OFlag::O_RDWR | OFlag::O_NOFOLLOW, Mode::empty());
-        let file = File::from(match open() {
-            Err(Errno::ENOENT) => {
+        let file = match files::open_own(&folder, NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Who made the folder may have been killed before its name was durable. One with a table has been
                 // synced.
                 let entry = Entry::find(path.components().as_path())?;
                 entry.sync_name(&folder).or_else(tolerated)?;
                 make(&folder)?;
-                open()?
+                files::open_own(&folder, NAME)?
             }
             opened => opened?,
-        });
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.nlink() != 1 || files::is_others(&metadata) || metadata.mode() & 0o077 != 0 {
-            return Err(io::Error::other(format!("`{NAME}` in it is no file that is ours alone")));
-        }
+        };
         let mut header = [0; MAGIC.len() + HASH];
-        if metadata.len() == LENGTH {
+        if file.metadata()?.size() == LENGTH {
             file.read_exact_at(&mut header, 0)?;
         }
         let Some(key) = header.strip_prefix(MAGIC) else {
@@ -429,7 +424,7 @@ fn octets_of_digits(digits: &str) -> Option<[u8; HASH]> {
 }
 
 /// The name of the table in its folder.
-pub(crate) const NAME: &str = "records";
+const NAME: &str = files::RECORDS;
 
 /// Its name while it is made.
 const NEW_NAME: &str = ".records.new";
