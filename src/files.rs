@@ -244,6 +244,11 @@ pub(crate) fn open_to_others(folder: &Metadata) -> Option<&'static str> {
     }
 }
 
+/// Whether this is a file that nobody else can read, write or have given another name.
+pub(crate) fn is_ours_alone(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.nlink() == 1 && !is_others(metadata) && metadata.mode() & 0o077 == 0
+}
+
 /// Whether a file belongs to neither root nor us.
 pub(crate) fn is_others(metadata: &Metadata) -> bool {
     metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()

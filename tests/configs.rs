@@ -101,6 +101,10 @@ fn places_and_programs_are_tried() {
     file("theirs/mbox", "", 0o600, 0);
     file("ours/linked", "", 0o600, 8);
     std::fs::hard_link(scratch.path("ours/linked"), scratch.path("ours/other-name")).unwrap();
+    folder("ours/once", 0o700, 8);
+    file("ours/once/records", "", 0o644, 8);
+    folder("ours/linked-once", 0o700, 8);
+    symlink("../mbox", scratch.path("ours/linked-once/records")).unwrap();
     symlink(at("missing/x"), scratch.path("ours/lost")).unwrap();
     symlink(at("ours/mbox"), scratch.path("ours/good-link")).unwrap();
     file("ours/script", "#!/bin/sh\n", 0o755, 8);
@@ -187,6 +191,15 @@ fn places_and_programs_are_tried() {
             "exactly_once /tmp",
             "/tmp: others can write to it, and could make mail vanish (chmod 700); what comes again would be delivered again",
         ),
+        (
+            "exactly_once @ours/once",
+            "@ours/once/records is no file that is ours alone: remove it, or chmod 600; what comes again would be delivered again",
+        ),
+        (
+            "exactly_once @ours/linked-once",
+            "@ours/linked-once/records is no file that is ours alone: remove it, or chmod 600; what comes again would be delivered again",
+        ),
+        ("exactly_once @ours/mbox", "@ours/mbox is no folder"),
         ("deadletter_file @missing/dead", "there is no folder @missing"),
         ("deliver rcpt_to a append ~/mbox", "`~` is a part of the name here: write the whole path"),
         (

@@ -65,6 +65,7 @@ pub use needs::{Needs, Place};
 pub use pattern::BrokenPattern;
 pub use peers::Who;
 use places::Places;
+pub(crate) use places::RECORDS;
 use reader::{Indexes, Reader};
 pub use relay_url::Hop;
 pub(crate) use relay_url::{HopTls, Place as HopPlace};

@@ -17,6 +17,9 @@ use super::shell::{PATH, SHELL};
 use crate::files;
 use crate::metrics::{Flaw, Record};
 
+/// The name of the table of `exactly_once` in its folder.
+pub(crate) const RECORDS: &str = "records";
+
 /// What was found out so far.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -84,8 +87,13 @@ impl Places {
         if let Some(trouble) = self.folder_to_make(path) {
             return Some(trouble);
         }
-        let why = files::open_to_others(&path.metadata().ok()?)?;
-        Some(format!("{}: {why}; what comes again would be delivered again", path.display()))
+        let table = path.join(RECORDS);
+        let why = match files::open_to_others(&path.metadata().ok()?) {
+            Some(why) => format!("{}: {why}", path.display()),
+            None if files::is_ours_alone(&table.symlink_metadata().ok()?) => return None,
+            None => format!("{} is no file that is ours alone: remove it, or chmod 600", table.display()),
+        };
+        Some(format!("{why}; what comes again would be delivered again"))
     }
 
     /// Why commands cannot be run at all.

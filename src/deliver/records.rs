@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,6 +26,7 @@ use ring::digest::{Context as Digest, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::config::RECORDS as NAME;
 use crate::files::{self, Entry, make_folder, openat};
 
 /// The table, as a session has it open.
@@ -130,7 +131,7 @@ impl Records {
             opened => opened?,
         });
         let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.nlink() != 1 || files::is_others(&metadata) || metadata.mode() & 0o077 != 0 {
+        if !files::is_ours_alone(&metadata) {
             return Err(io::Error::other(format!("`{NAME}` in it is no file that is ours alone")));
         }
         let mut header = [0; MAGIC.len() + HASH];
@@ -437,10 +438,7 @@ fn unhex(digits: &str) -> Option<[u8; HASH]> {
     Some(octets)
 }
 
-/// The name of the table in its folder.
-pub(crate) const NAME: &str = "records";
-
-/// Its name while it is made.
+/// The table's name while it is made.
 const NEW_NAME: &str = ".records.new";
 
 /// How long it may take another session to make it, and how often that is looked at.
