@@ -1,5 +1,6 @@
 //! `up`: keeps servers running for people to play with.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -55,13 +56,22 @@ pub(crate) fn keep(recipes: &Recipes, cache: &Cache, names: &[String]) -> Result
         "Mail for user1 and user2 of a server's domain is in home/user1/Maildir and home/user2/Maildir of its files; \
          mail for no domain of the garden is shown here. Ctrl-C ends all.",
     );
+    // Of each server this is told once.
+    let mut told = BTreeSet::new();
     loop {
-        garden.servers().iter().for_each(show_passed_on);
+        for server in garden.servers_mut() {
+            show_passed_on(server);
+            if let Some(ended) = server.ended()
+                && told.insert(server.recipe().name.clone())
+            {
+                terminal::complain(&format!("{}: {ended}", server.recipe().name));
+            }
+        }
         thread::sleep(BETWEEN_LOOKS);
     }
 }
 
-/// How often to look for mail that servers have passed on.
+/// How often to look for mail that servers have passed on, and for what has ended beside them.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Mail for nobody in the garden is shown here only.

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -16,10 +18,9 @@ use smtp_garden::observation::{Observation, Patience};
 use smtp_garden::packages::Fetched;
 use smtp_garden::recipe::{Recipe, Role};
 
-/// The server greets, and answers everything with 221 and the end of the connection. A command beside it ends, in this
-/// way, as soon as there is a file.
-fn recipe(beside: &str) -> Recipe {
-    let text = format!(
+/// The server greets, and answers everything with 221 and the end of the connection. Beside it runs this command.
+fn recipe(beside: &str) -> String {
+    format!(
         r#"
 description = "one that greets"
 roles = ["local"]
@@ -38,23 +39,26 @@ while True:
     client.close()
 ''']
 "#
-    );
-    Recipe::parse("own", &text, &|_| unreachable!()).unwrap().remove(0)
+    )
 }
 
+/// Waits until there is a file.
 const WAIT: &str = "while ! test -e /tmp/end; do sleep 0.01; done; ";
 
 /// Does this with a garden in which this server stands, in a thread of its own, whose network is the garden's.
 fn with(beside: &str, does: impl FnOnce(&mut Garden, Vec<(String, anyhow::Error)>) + Send) {
-    let recipe = recipe(beside);
+    let recipe = Recipe::parse("own", &recipe(beside), &|_| unreachable!()).unwrap().remove(0);
     let fetched = Fetched { packages: None, programs: Vec::new(), version: String::new() };
     let tried = || {
-        let program = PathBuf::from(std::env::var_os("CARGO_BIN_EXE_smtp-garden").unwrap());
-        let mut garden = Garden::lay(Some(program)).unwrap();
+        let mut garden = Garden::lay(Some(program())).unwrap();
         let failed = garden.start(vec![(recipe, fetched)]);
         does(&mut garden, failed);
     };
     thread::scope(|scope| scope.spawn(tried).join()).unwrap();
+}
+
+fn program() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_BIN_EXE_smtp-garden").unwrap())
 }
 
 fn hold(server: &mut Server) -> Observation {
@@ -92,6 +96,32 @@ fn a_command_that_fails_beside_a_server_is_named_and_started_again_with_it() {
             assert_eq!((server.ended(), hold(server).log), (None, vec![]));
         });
     }
+}
+
+#[test]
+fn who_keeps_servers_running_is_told() {
+    let recipes = tempfile::tempdir().unwrap();
+    fs::create_dir(recipes.path().join("own")).unwrap();
+    let command = format!("{WAIT}exit 3");
+    fs::write(recipes.path().join("own/recipe.toml"), recipe(&command)).unwrap();
+    let mut up = Command::new(program())
+        .args(["up", "own", "--recipes"])
+        .arg(recipes.path())
+        .arg("--cache")
+        .arg(recipes.path().join("cache"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(up.stdout.take().unwrap()).lines();
+    let told = BufReader::new(up.stderr.take().unwrap());
+    let line = printed.next().unwrap().unwrap();
+    let (_, root) = line.split_once("files in ").unwrap();
+    fs::write(Path::new(root).join("tmp/end"), "").unwrap();
+    let line = told.lines().map(Result::unwrap).find(|line| line.contains("ended"));
+    up.kill().unwrap();
+    up.wait().unwrap();
+    assert_eq!(line.unwrap(), format!("own: `sh -c {command}` ended: exit status 3"));
 }
 
 #[test]

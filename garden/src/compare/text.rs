@@ -203,7 +203,7 @@ fn name(line: &[u8], is_first: bool) -> String {
         return String::new();
     };
     let name = line[..colon].trim_ascii_end();
-    if name.is_empty() || !name.iter().all(|octet| (33..=126).contains(octet)) {
+    if !name.iter().all(|octet| (33..=126).contains(octet)) {
         return String::new();
     }
     String::from_utf8_lossy(name).to_ascii_lowercase()
@@ -381,6 +381,9 @@ mod tests {
         let messages = sent(&case(b"MAIL FROM:<a>\r\nBDAT 5\r\nDATA\nBDAT 3 LAST\r\n.\r\nQUIT\r\n"));
         assert_eq!(messages.len(), 1);
         assert_eq!(messages[0].octets, b"DATA\n.\r\n");
+        // Those of a transaction that another one takes the place of are none of its.
+        let messages = sent(&case(b"MAIL FROM:<a>\r\nBDAT 2\r\nabMAIL FROM:<b>\r\nBDAT 2 LAST\r\ncd"));
+        assert_eq!((messages.len(), &messages[0].octets[..], &messages[0].sender[..]), (1, &b"cd"[..], &b"<b>"[..]));
     }
 
     #[test]
