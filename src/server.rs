@@ -87,14 +87,14 @@ pub(crate) struct Server<'a> {
     recording: Recording<'a>,
 }
 
-/// The mail data of the current transaction (RFC 5321, 4.1.1.4).
+/// The mail data of the current transaction (RFC 5321, 4.1.1.4). The spool is boxed, because it goes from state to state.
 #[derive(Default)]
 enum MailData {
     /// None has come.
     #[default]
     None,
     /// It is coming, or it is complete and refused as a whole.
-    Coming(Spool),
+    Coming(Box<Spool>),
     /// It is complete and being delivered, while its recipients are answered.
     Processing(Message),
 }
@@ -102,7 +102,7 @@ enum MailData {
 /// A message that is being delivered.
 struct Message {
     id: String,
-    spool: Spool,
+    spool: Box<Spool>,
     /// Whether any recipient has it.
     is_delivered: bool,
     /// A delivery that is neither counted nor logged yet.
@@ -594,7 +594,7 @@ impl<'a> Server<'a> {
     }
 
     /// The message has an identifier that is unique on this machine: the time, this process, and a count.
-    fn new_message(&self, spool: Spool) -> Message {
+    fn new_message(&self, spool: Box<Spool>) -> Message {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (seconds, micros, process) = (now.as_secs(), now.subsec_micros(), std::process::id());
         let id = format!("{seconds:x}.{micros:05x}.{process:x}.{:x}", self.messages);
@@ -606,10 +606,10 @@ fn broken(error: &std::io::Error) -> End {
     End::PeerGone(format!("the connection broke: {error}"))
 }
 
-fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<SpoolFile>>) -> Spool {
+fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<SpoolFile>>) -> Box<Spool> {
     let file = file.get_or_insert_with(|| Rc::new(SpoolFile::open(config.spool_dir.as_ref())));
     let spool = Spool::new(Rc::clone(file));
-    if records.is_some() { spool.with_hash() } else { spool }
+    Box::new(if records.is_some() { spool.with_hash() } else { spool })
 }
 
 /// Logs the lines that end in this piece of a message, and at the message's end the rest as well.

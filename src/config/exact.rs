@@ -177,18 +177,10 @@ pub(super) struct Addressee<'a> {
 }
 
 impl<'a> Addressee<'a> {
-    /// This full address, which is at our own domain or not.
-    pub(super) fn of(full: &'a str, is_ours: bool) -> Self {
-        let local_part = full.rsplit_once('@').filter(|_| is_ours).map(|(local_part, _)| local_part);
+    /// This full address with this local part, which is at our own domain or not.
+    pub(super) fn of(full: &'a str, local_part: &'a str, is_ours: bool) -> Self {
         // The local part of `"a@b"@our.domain` must not match a rule for `a@b`.
-        Self { full, local_part: local_part.filter(|local_part| !local_part.contains('@')) }
-    }
-
-    /// `user@domain` for `user+extension@domain`.
-    pub(super) fn without_extension(self) -> Option<String> {
-        let (local_part, domain) = self.full.rsplit_once('@')?;
-        let (user, _) = local_part.split_once('+').filter(|(user, _)| !user.is_empty())?;
-        Some(format!("{user}@{domain}"))
+        Self { full, local_part: Some(local_part).filter(|local_part| is_ours && !local_part.contains('@')) }
     }
 
     /// Whether an address of a rule is this one.

@@ -148,7 +148,7 @@ impl Rules {
     /// Whether this sender may send through us.
     pub fn sender<'c>(&'c self, sender: &ReversePath, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let text = sender.bare();
-        let text = Addressee::of(&text, false);
+        let text = Addressee { full: &text, local_part: None };
         for (matcher, position, refusal) in &self.refused_senders {
             if matcher.fits(text, position.line, format_args!("error mail_from"), trace)? {
                 return Err(Denial::Refused(refusal));
@@ -174,10 +174,12 @@ impl Rules {
         trace: &mut Trace,
     ) -> Result<Destinations, Denial<'c>> {
         let full = recipient.bare();
-        let is_ours = recipient.domain().eq_ignore_ascii_case(own_domain);
-        let whole = Addressee::of(&full, is_ours);
-        let bare = whole.without_extension();
-        let user = bare.as_deref().map(|bare| Addressee::of(bare, is_ours));
+        let (local_part, domain) = (recipient.local_part(), recipient.domain());
+        let is_ours = domain.eq_ignore_ascii_case(own_domain);
+        let whole = Addressee::of(&full, local_part, is_ours);
+        let user = local_part.split_once('+').map(|(user, _)| user).filter(|user| !user.is_empty());
+        let user = user.map(|user| (user, format!("{user}@{domain}")));
+        let user = user.as_ref().map(|(user, bare)| Addressee::of(bare, user, is_ours));
         let (decided, taken_as) = match (self.exact_rule(whole, who, trace)?, user) {
             (Some(found), _) => (Some(found), None),
             (None, Some(user)) => self.rule_for_user(whole, user, who, trace)?,

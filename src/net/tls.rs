@@ -260,8 +260,8 @@ impl Tls {
     }
 
     pub(super) fn parameters(&self) -> TlsParameters {
-        let suite =
-            self.connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
+        let suite = self.connection.negotiated_cipher_suite();
+        let suite = suite.map_or_else(|| "unknown".to_owned(), |suite| format!("{:?}", suite.suite()));
         TlsParameters {
             version: match self.connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
