@@ -10,7 +10,8 @@ mod tell;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::accounts::Accounts;
@@ -65,6 +66,10 @@ pub(crate) fn try_folder(options: &Options, folder: &Path) -> Exit {
     let files = match transcripts_in(folder) {
         Ok(files) => files,
         Err(error) => {
+            let error = match error.kind() {
+                ErrorKind::NotADirectory if folder.is_file() => "this is a file: it is played by `replay`".to_owned(),
+                _ => error.to_string(),
+            };
             let _ = std::io::stderr().write_all(format!("{}: error: {error}\n", folder.display()).as_bytes());
             return Exit::NoInput;
         }
@@ -99,7 +104,12 @@ impl std::fmt::Display for Flaw {
 /// Reads and plays a file; `None` if it has nothing in it yet.
 fn played(config: &Config, accounts: &Accounts, file: &Path) -> Result<Option<(Transcript, Played)>, Flaw> {
     let flaw = |message: String, exit| Flaw { file: file.to_owned(), message, exit };
-    let text = std::fs::read(file).map_err(|error| flaw(error.to_string(), Exit::NoInput))?;
+    let text = File::open(file).and_then(Transcript::text).map_err(|error| match error.kind() {
+        ErrorKind::IsADirectory => {
+            flaw("this is a folder: its transcripts are played by `check --replay`".to_owned(), Exit::NoInput)
+        }
+        _ => flaw(error.to_string(), Exit::NoInput),
+    })?;
     let transcript = Transcript::parse(&text).map_err(|malformed| flaw(malformed.to_string(), Exit::DataErr))?;
     let Some(transcript) = transcript else { return Ok(None) };
     let mut played = play(config, accounts, &transcript, false);
@@ -135,6 +145,12 @@ struct Summary {
 
 impl Summary {
     fn add(&mut self, config: &Config, accounts: &Accounts, file: &Path) {
+        // Nobody may ever write to a FIFO.
+        if file.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+            let (file, message) = (file.to_owned(), "this is no ordinary file".to_owned());
+            self.flaws.push(Flaw { file, message, exit: Exit::NoInput });
+            return;
+        }
         match played(config, accounts, file) {
             Ok(None) => {}
             Ok(Some((transcript, Played { differences, .. }))) => {

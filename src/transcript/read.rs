@@ -1,6 +1,7 @@
 //! Reads a transcript line by line. What is not understood is an error with the line's number; nothing is guessed.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::net::IpAddr;
 
 use super::octets::{self, Octets};
@@ -45,11 +46,23 @@ impl From<&str> for Flaw {
 }
 
 impl Transcript {
+    /// The text of a file; of one that does not begin as a transcript only so much that [`Self::parse`] can tell, because
+    /// it may have no end.
+    pub fn text(mut file: impl Read) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        file.by_ref().take(FIRST_LINE.len() as u64).read_to_end(&mut text)?;
+        if text.starts_with(NAME.as_bytes()) {
+            file.read_to_end(&mut text)?;
+        }
+        Ok(text)
+    }
+
     /// Reads a transcript. `None` if it is still empty: the session ended before it was known who the peer is.
     pub fn parse(text: &[u8]) -> Result<Option<Self>, Malformed> {
         let mut lines = Lines { rest: text, number: 0 };
         match lines.next() {
-            None => return Ok(None),
+            None if FIRST_LINE.as_bytes().starts_with(text) => return Ok(None),
+            None => return Err(Malformed { line: 1, message: not_this_version(text) }),
             Some(line) if line == FIRST_LINE.as_bytes() => {}
             Some(line) => return Err(lines.error(not_this_version(line))),
         }

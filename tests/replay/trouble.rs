@@ -228,6 +228,7 @@ fn files_that_are_no_transcripts() {
             "line 1: this transcript has version 2, and version 1 is all that is known here",
         ),
         ("From a@b\n".to_owned(), "line 1: this is no transcript: one begins with `mailrecv transcript 1`"),
+        ("From a@b".to_owned(), "line 1: this is no transcript: one begins with `mailrecv transcript 1`"),
         (sound.replace("peer: ", "pear: "), "line 4: no transcript has such a line"),
         (sound.replace("peer: 192.0.2.7", "peer: 192.0.2"), "line 4: this is no address"),
         (sound.replace("name: ", "name: -"), "line 5: this is no host name"),
@@ -250,11 +251,24 @@ fn files_that_are_no_transcripts() {
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "--replay", FOLDER]);
     assert_eq!(output.status.code(), Some(65));
     assert!(String::from_utf8(output.stderr).unwrap().contains("t/z.transcript: error: line "));
-    for (arguments, status) in [(["replay", "t/missing"], 66), (["replay", "t"], 66)] {
-        let output = scratch.run(MAILRECV, &[&["-c", CONFIG][..], &arguments].concat());
+    for (arguments, status, error) in [
+        (&["replay", "t/missing"][..], 66, "t/missing: error: No such file or directory (os error 2)\n"),
+        (&["replay", "t"], 66, "t: error: this is a folder: its transcripts are played by `check --replay`\n"),
+        (&["check", "--replay", &name], 66, ": error: this is a file: it is played by `replay`\n"),
+        // It has no end, and need not be read to there.
+        (&["replay", "/dev/zero"], 65, "/dev/zero: error: line 1: this is no transcript: "),
+    ] {
+        let output = scratch.run(MAILRECV, &[&["-c", CONFIG][..], arguments].concat());
         assert_eq!(output.status.code(), Some(status), "{arguments:?}");
-        assert!(String::from_utf8(output.stderr).unwrap().contains(": error: "));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(error), "{arguments:?} {said}");
     }
+    // Nobody writes to it, and nobody waits for that.
+    std::fs::remove_file(scratch.path("t/z.transcript")).unwrap();
+    nix::unistd::mkfifo(&scratch.path("t/z.transcript"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "--replay", FOLDER]);
+    assert_eq!(output.status.code(), Some(66));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("t/z.transcript: error: this is no ordinary file\n"));
     std::fs::remove_file(scratch.path("t/z.transcript")).unwrap();
     assert_eq!(replay(&scratch, &[]).0, 0);
 }
