@@ -433,13 +433,14 @@ impl<'a> Server<'a> {
             End::PeerGone(_) => const { Family::Sessions.with("gone") },
             End::NoKey | End::NotSecured(_) => const { Family::Sessions.with("no_tls") },
         });
+        let is_recorded = self.records.is_some_and(Records::has_unconfirmed);
         match end {
             End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
             End::NotSecured(why) => {
                 self.log.event(&Event::NotSecured(&why));
                 // The peer may have sent STARTTLS right behind the message, so it may not have read the 250.
                 if let Some((id, deliveries)) = &self.unconfirmed {
-                    self.log.event(&Event::GoneUnconfirmed { how: &why, id, deliveries });
+                    self.log.event(&Event::GoneUnconfirmed { how: &why, id, deliveries, is_recorded });
                 }
             }
             End::PeerGone(how) => {
@@ -447,7 +448,7 @@ impl<'a> Server<'a> {
                     self.log.event(&Event::GoneInTransaction(&how));
                 } else if let Some((id, deliveries)) = &self.unconfirmed {
                     // The peer may send this message again (RFC 1047), and only `exactly_once` would recognise it.
-                    self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries });
+                    self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries, is_recorded });
                 } else {
                     self.log.event(&Event::Gone(&how));
                 }

@@ -143,8 +143,9 @@ pub enum Event<'a> {
 
     /// The peer disconnected in the middle of a message; the text says how.
     GoneInTransaction(&'a str),
-    /// The peer disconnected, and may not know that this message is delivered; `deliveries` say to whom.
-    GoneUnconfirmed { how: &'a str, id: &'a str, deliveries: &'a [Delivery] },
+    /// The peer disconnected, and may not know that this message is delivered; `deliveries` say to whom, and
+    /// `is_recorded` whether `exactly_once` will recognise it.
+    GoneUnconfirmed { how: &'a str, id: &'a str, deliveries: &'a [Delivery], is_recorded: bool },
     /// The peer disconnected between messages.
     Gone(&'a str),
     /// The session has ended; so many messages were accepted.
@@ -445,14 +446,15 @@ impl Event<'_> {
             Event::GoneInTransaction(how) => {
                 write!(f, "WARNING: {how}; nothing was delivered of the message it had begun")
             }
-            Event::GoneUnconfirmed { how, id, deliveries } => {
+            Event::GoneUnconfirmed { how, id, deliveries, is_recorded } => {
                 write!(f, "WARNING: {how}; message {id} is delivered")?;
                 let of_lmtp = deliveries.iter().filter(|delivery| delivery.transaction.hello.is_lmtp());
                 let to: Vec<String> = of_lmtp.flat_map(Delivery::recipients).map(|it| it.mailbox.to_string()).collect();
                 if !to.is_empty() {
                     write!(f, " to '{}'", log.untrusted(to.join(" ").as_bytes()))?;
                 }
-                f.write_str(", but if the peer has not read that it will send it again")
+                f.write_str(", but if the peer has not read that it will send it again")?;
+                f.write_str(if *is_recorded { ", and that is not delivered again" } else { "" })
             }
             Event::Gone(how) => write!(f, "WARNING: {how}"),
             Event::Closed(messages) => write!(f, "INFO: connection closed, {messages} messages accepted"),

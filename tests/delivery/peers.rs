@@ -66,6 +66,28 @@ fn a_peer_that_vanishes_after_the_message_has_delivered_it() {
     }
 }
 
+/// With `exactly_once` the message may come again without harm, and the log says that, too.
+#[test]
+fn a_peer_that_vanishes_will_be_recognised() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nexactly_once once\ndeliver rcpt_to fred@mx.example append inbox\n\
+         deliver rcpt_to jim@mx.example discard\n",
+    );
+    for (recipient, end) in [
+        ("fred@mx.example", " it will send it again, and that is not delivered again"),
+        // Nothing is kept of it.
+        ("jim@mx.example", " it will send it again"),
+    ] {
+        let mut session = scratch.greeted();
+        session.begin_message(&[recipient]);
+        session.send("x\r\n.\r\n");
+        session.expect("250 ");
+        assert_eq!(session.hang_up().exit_code(), 0);
+        let log = scratch.log();
+        assert!(log.last().is_some_and(|line| line.ends_with(end)), "{log:?}");
+    }
+}
+
 /// A peer that is gone before the greeting, or that never says anything.
 #[test]
 fn a_peer_that_only_connects_is_nothing_to_write_about() {
