@@ -244,6 +244,30 @@ pub(crate) fn open_to_others(folder: &Metadata) -> Option<&'static str> {
     }
 }
 
+/// Opens a file in an open folder to read and write it. It is an error if others than us and root may touch it.
+pub(crate) fn open_own(folder: &File, name: &str) -> io::Result<File> {
+    let error = |what: &str| io::Error::other(format!("`{name}` in it {what}"));
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = match openat(folder, OsStr::new(name), flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Err(io::ErrorKind::NotFound.into()),
+        Err(errno) => return Err(error(&format!("cannot be opened: {}", errno.desc()))),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        Err(error("is no file that is ours alone: it has another name, or is no ordinary one"))
+    } else if is_others(&metadata) {
+        Err(error("is no file that is ours alone: it belongs to another user"))
+    } else if metadata.mode() & 0o077 != 0 {
+        Err(error("is no file that is ours alone: others may read it (chmod 600)"))
+    } else {
+        Ok(file)
+    }
+}
+
+/// The name of the table of `exactly_once` in its folder.
+pub(crate) const RECORDS: &str = "records";
+
 /// Whether a file belongs to neither root nor us.
 pub(crate) fn is_others(metadata: &Metadata) -> bool {
     metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()

@@ -106,6 +106,10 @@ fn places_and_programs_are_tried() {
     file("ours/script", "#!/bin/sh\n", 0o755, 8);
     file("ours/no-program", "#!/bin/sh\n", 0o644, 8);
     file("ours/old-script", "#!/usr/bin/python1\n", 0o755, 8);
+    folder("ours/read", 0o700, 8);
+    file("ours/read/records", "", 0o644, 8);
+    folder("ours/theirs", 0o700, 8);
+    file("ours/theirs/records", "", 0o600, 0);
     let check = |line: &str| {
         let line = line.replace('@', &at(""));
         let text = format!("domain mx.example\nuser mail\ndeliver rcpt_to postmaster discard\n{line}\n");
@@ -137,6 +141,7 @@ fn places_and_programs_are_tried() {
         "deliver rcpt_to a pipe exec cat > /dev/null",
         "deliver rcpt_to a pipe if test -s x; then exit 75; fi",
         "deliver rcpt_to a pipe cd @theirs && ./x >> y",
+        "deliver rcpt_to a pipe \"$(which cat) -u\"",
         "logfile @ours/log",
         "spool_dir @ours",
         "exactly_once @ours/new-folder",
@@ -187,6 +192,15 @@ fn places_and_programs_are_tried() {
             "exactly_once /tmp",
             "/tmp: others can write to it, and could make mail vanish (chmod 700); what comes again would be delivered again",
         ),
+        (
+            "exactly_once @ours/read",
+            "@ours/read: `records` in it is no file that is ours alone: others may read it (chmod 600); what comes again would be delivered again",
+        ),
+        (
+            "exactly_once @ours/theirs",
+            "@ours/theirs: `records` in it cannot be opened: Permission denied; what comes again would be delivered again",
+        ),
+        ("exactly_once_days 3", "`exactly_once_days` does nothing without `exactly_once DIR`"),
         ("deadletter_file @missing/dead", "there is no folder @missing"),
         ("deliver rcpt_to a append ~/mbox", "`~` is a part of the name here: write the whole path"),
         (
@@ -200,6 +214,10 @@ fn places_and_programs_are_tried() {
         (
             "deliver rcpt_to a pipe 'cat >> /dev/null'",
             "there is no program `cat >> /dev/null`: the quotes make one word of all of it, leave them out",
+        ),
+        (
+            "deliver rcpt_to a pipe \"tee /dev/null $LOCAL\"",
+            "the quotes make one word of all of it, the name of a program for the shell: leave them out",
         ),
         (
             "deliver rcpt_to a maildir mail/box",

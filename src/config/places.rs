@@ -84,7 +84,13 @@ impl Places {
         if let Some(trouble) = self.folder_to_make(path) {
             return Some(trouble);
         }
-        let why = files::open_to_others(&path.metadata().ok()?)?;
+        let opened = files::open_folder(path, OFlag::O_RDONLY).and_then(|folder| {
+            match files::open_to_others(&folder.metadata()?) {
+                Some(why) => Err(io::Error::other(why)),
+                None => files::open_own(&folder, files::RECORDS),
+            }
+        });
+        let why = opened.err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
         Some(format!("{}: {why}; what comes again would be delivered again", path.display()))
     }
 

@@ -102,20 +102,15 @@ impl Records {
         if let Some(why) = files::open_to_others(&folder.metadata()?) {
             return Err(io::Error::other(why));
         }
-        let open = || openat(&folder, OsStr::new(NAME), OFlag::O_RDWR | OFlag::O_NOFOLLOW, Mode::empty());
-        let file = File::from(match open() {
-            Err(Errno::ENOENT) => {
+        let file = match files::open_own(&folder, NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make(&folder)?;
-                open()?
+                files::open_own(&folder, NAME)?
             }
             opened => opened?,
-        });
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.nlink() != 1 || files::is_others(&metadata) || metadata.mode() & 0o077 != 0 {
-            return Err(io::Error::other(format!("`{NAME}` in it is no file that is ours alone")));
-        }
+        };
         let mut header = [0; MAGIC.len() + HASH];
-        if metadata.len() == LENGTH {
+        if file.metadata()?.size() == LENGTH {
             file.read_exact_at(&mut header, 0)?;
         }
         let Some(key) = header.strip_prefix(MAGIC) else {
@@ -385,7 +380,7 @@ fn unhex(digits: &str) -> Option<[u8; HASH]> {
 }
 
 /// The name of the table in its folder.
-pub(crate) const NAME: &str = "records";
+const NAME: &str = files::RECORDS;
 
 /// The first bytes of the table.
 const MAGIC: &[u8] = b"mailrecv: once 1\n";
