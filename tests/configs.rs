@@ -106,6 +106,8 @@ fn places_and_programs_are_tried() {
     file("ours/script", "#!/bin/sh\n", 0o755, 8);
     file("ours/no-program", "#!/bin/sh\n", 0o644, 8);
     file("ours/old-script", "#!/usr/bin/python1\n", 0o755, 8);
+    folder("ours/linked-once", 0o700, 8);
+    symlink("../mbox", scratch.path("ours/linked-once/records")).unwrap();
     folder("ours/read", 0o700, 8);
     file("ours/read/records", "", 0o644, 8);
     folder("ours/theirs", 0o700, 8);
@@ -200,6 +202,11 @@ fn places_and_programs_are_tried() {
             "exactly_once @ours/theirs",
             "@ours/theirs: `records` in it cannot be opened: Permission denied; what comes again would be delivered again",
         ),
+        (
+            "exactly_once @ours/linked-once",
+            "@ours/linked-once: `records` in it cannot be opened: Too many symbolic links encountered; what comes again would be delivered again",
+        ),
+        ("exactly_once @ours/mbox", "@ours/mbox is no folder"),
         ("exactly_once_days 3", "`exactly_once_days` does nothing without `exactly_once DIR`"),
         ("deadletter_file @missing/dead", "there is no folder @missing"),
         ("deliver rcpt_to a append ~/mbox", "`~` is a part of the name here: write the whole path"),
