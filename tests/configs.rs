@@ -137,6 +137,7 @@ fn places_and_programs_are_tried() {
         "deliver rcpt_to a pipe exec cat > /dev/null",
         "deliver rcpt_to a pipe if test -s x; then exit 75; fi",
         "deliver rcpt_to a pipe cd @theirs && ./x >> y",
+        "deliver rcpt_to a pipe \"$(which cat) -u\"",
         "logfile @ours/log",
         "spool_dir @ours",
         "exactly_once @ours/new-folder",
@@ -189,6 +190,7 @@ fn places_and_programs_are_tried() {
         ),
         ("deadletter_file @missing/dead", "there is no folder @missing"),
         ("deliver rcpt_to a append ~/mbox", "`~` is a part of the name here: write the whole path"),
+        ("exactly_once_days 3", "`exactly_once_days` does nothing without `exactly_once DIR`"),
         (
             "deliver rcpt_to a append $HOME/mbox",
             "`$` is a part of the name here: write the whole path, or `${NAME}` for a variable of the environment",
@@ -200,6 +202,10 @@ fn places_and_programs_are_tried() {
         (
             "deliver rcpt_to a pipe 'cat >> /dev/null'",
             "there is no program `cat >> /dev/null`: the quotes make one word of all of it, leave them out",
+        ),
+        (
+            "deliver rcpt_to a pipe \"tee /dev/null $LOCAL\"",
+            "the quotes make one word of all of it, the name of a program for the shell: leave them out",
         ),
         (
             "deliver rcpt_to a maildir mail/box",

@@ -126,11 +126,20 @@ impl<'r> Lines<'r> {
         found.extend(problems.into_iter().map(|problem| problem.warn(shown, number)));
     }
 
-    /// The warning about a setting that the whole file lacks.
-    pub(super) fn missing(&self) -> Option<Diagnostic> {
-        let message = "no `domain` line: this host calls itself example.com, and takes recipients without a domain for \
-                       that one's: write `domain` and its name";
-        (!self.settings.contains_key("domain")).then(|| Diagnostic::warning(message.to_owned()))
+    /// The warnings about settings that the whole file lacks.
+    pub(super) fn missing(&self) -> Vec<Diagnostic> {
+        let has = |directive| self.settings.contains_key(directive);
+        let mut messages = Vec::new();
+        if !has("domain") {
+            messages.push(
+                "no `domain` line: this host calls itself example.com, and takes recipients without a domain for that \
+                 one's: write `domain` and its name",
+            );
+        }
+        if has("exactly_once_days") && !has("exactly_once") {
+            messages.push("`exactly_once_days` does nothing without `exactly_once DIR`");
+        }
+        messages.into_iter().map(|message| Diagnostic::warning(message.to_owned())).collect()
     }
 
     /// Checks a `deliver` line for a single address.
@@ -215,6 +224,7 @@ impl<'r> Lines<'r> {
         let begins = prepared.trim_ascii_end().len() - text.len();
         let command = Command::parse(text);
         let mut problems = unquoted_problems(&command, begins);
+        problems.extend(quoted_problem(text, begins));
         problems.extend(self.places.shell().map(|trouble| about(begins, text, trouble)));
         if let Form::Mailbox = form {
             problems.extend(mailbox_form_problem(&command, begins));
@@ -322,6 +332,18 @@ fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
             about(begins + at, variable, message)
         })
         .collect()
+}
+
+/// The warning about quotes around a whole command with variables. One without any is the name of a program, which is
+/// looked for ([`Places::program`]).
+fn quoted_problem(command: &str, begins: usize) -> Option<Problem> {
+    const EXPANDED: [char; 3] = ['$', '`', '\\'];
+    let command = command.trim_ascii_end();
+    let inside = command.strip_prefix('"')?.strip_suffix('"')?;
+    let (first_word, others) = inside.split_once(' ')?;
+    let is_meant = !inside.contains('"') && !first_word.contains(EXPANDED) && others.contains(EXPANDED);
+    let message = "the quotes make one word of all of it, the name of a program for the shell: leave them out";
+    is_meant.then(|| about(begins, command, message.to_owned()))
 }
 
 /// The refusal in a line, if it has one.
