@@ -109,6 +109,12 @@ pub(crate) fn describe(config: &Config) -> Vec<String> {
             if let Some(transcripts) = config.transcripts.as_ref().filter(|_| config.debug.has(Flags::TRANSCRIPTS)) {
                 lines.push(format!("one file in {}, made before, for the transcript", transcripts.folder.display()));
             }
+            if let Some(folder) = &config.exactly_once {
+                lines.push(format!("one file in {}, opened before, for `exactly_once`", folder.display()));
+            }
+            if let Some(file) = &config.metrics_file {
+                lines.push(format!("{}, opened before, to count", file.display()));
+            }
             if config.tls() != TlsUse::Off {
                 lines.push("certificates and keys, opened before, to read them".to_owned());
             }

@@ -512,7 +512,8 @@ fn check_says_what_is_allowed() {
 #[test]
 fn check_says_when_the_sandbox_holds_no_files_back() {
     let rules = (0..13).map(|n| format!("deliver rcpt_to user{n}@mx.example maildir /no-such-{n}/maildir\n"));
-    let scratch = Scratch::with_config(&format!("domain mx.example\nspool_dir spool\n{}", rules.collect::<String>()));
+    let settings = "domain mx.example\nspool_dir spool\nexactly_once ./once\nmetrics_file ./counts";
+    let scratch = Scratch::with_config(&format!("{settings}\n{}", rules.collect::<String>()));
     fs::create_dir(scratch.path("spool")).unwrap();
     let output = String::from_utf8(scratch.run(MAILRECV, &["-c", CONFIG, "check", "-v"]).stdout).unwrap();
     let allowed: Vec<&str> = output.lines().filter(|line| line.starts_with("  ")).collect();
@@ -521,6 +522,8 @@ fn check_says_when_the_sandbox_holds_no_files_back() {
         [
             "  /: make folders, make, read, write, move and remove files",
             "  one file without a name, opened before in spool, for large messages",
+            "  one file in ./once, opened before, for `exactly_once`",
+            "  ./counts, opened before, to count",
             "  / is where the folders of all destinations meet: fewer folders would make a better sandbox",
             "  nothing else: no program, no TCP connection, no signal; no new privileges",
             "  but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners",
