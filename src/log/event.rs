@@ -403,11 +403,11 @@ impl Event<'_> {
             }
             Event::NotExactlyOnce(folder, error) => write!(
                 f,
-                "WARNING: a message that comes again will be delivered again, because of `exactly_once {}`: {error}",
+                "WARNING: `exactly_once {}` cannot be used, and a message that comes again is delivered again: {error}",
                 folder.display()
             ),
             Event::NoRecords(error) => {
-                write!(f, "WARNING: a message that comes again may be delivered again: `exactly_once`: {error}")
+                write!(f, "WARNING: `exactly_once` fails, and a message that comes again may be delivered again: {error}")
             }
             Event::OpeningMailbox(path) => write!(f, "DEBUG: opening {}", path.display()),
             Event::ClosingMailbox(path) => write!(f, "DEBUG: closing {}", path.display()),
