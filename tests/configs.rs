@@ -208,6 +208,10 @@ fn places_and_programs_are_tried() {
             "the quotes make one word of all of it, the name of a program for the shell: leave them out",
         ),
         (
+            "deliver rcpt_to a pipe 'tee /dev/null $LOCAL'",
+            "the quotes make one word of all of it, the name of a program for the shell: leave them out",
+        ),
+        (
             "deliver rcpt_to a maildir mail/box",
             "this is below the folder in which mailrecv is started, which for a super-server is mostly `/`: write the whole path, or `./mail/box` if that is meant",
         ),

@@ -339,9 +339,10 @@ fn unquoted_problems(command: &Command<'_>, begins: usize) -> Vec<Problem> {
 fn quoted_problem(command: &str, begins: usize) -> Option<Problem> {
     const EXPANDED: [char; 3] = ['$', '`', '\\'];
     let command = command.trim_ascii_end();
-    let inside = command.strip_prefix('"')?.strip_suffix('"')?;
+    let quote = command.chars().next().filter(|first| matches!(first, '"' | '\''))?;
+    let inside = command.strip_prefix(quote)?.strip_suffix(quote)?;
     let (first_word, others) = inside.split_once(' ')?;
-    let is_meant = !inside.contains('"') && !first_word.contains(EXPANDED) && others.contains(EXPANDED);
+    let is_meant = !inside.contains(quote) && !first_word.contains(EXPANDED) && others.contains(EXPANDED);
     let message = "the quotes make one word of all of it, the name of a program for the shell: leave them out";
     is_meant.then(|| about(begins, command, message.to_owned()))
 }
