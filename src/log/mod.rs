@@ -207,8 +207,12 @@ impl Log {
             }
             _ => {}
         }
+        self.write_to(&mut sink, peer, event, patience)
+    }
+
+    fn write_to(&self, sink: &mut Sink, peer: &str, event: &Event<'_>, patience: &Patience<'_>) -> io::Result<()> {
         let text = event.text(self);
-        match &mut *sink {
+        match sink {
             Sink::File(LogFile { outlet, .. }) => {
                 outlet.write_line((line_about(peer, &text) + "\n").as_bytes(), patience)
             }
@@ -234,12 +238,9 @@ impl Log {
                 Ok(file) => Sink::File(file),
                 Err(error) => {
                     let mut sink = self.system_log();
-                    if let Sink::System(log) = &mut sink {
-                        let event = Event::LoggingHere(path, &error);
-                        let text = format!("[{}] {}", self.peer, event.text(self));
-                        if log.write(event.severity(), &text, &Patience::Budget(&self.patience)).is_err() {
-                            self.lost.set(self.lost.get() + 1);
-                        }
+                    let (event, patience) = (Event::LoggingHere(path, &error), Patience::Budget(&self.patience));
+                    if self.write_to(&mut sink, &self.peer, &event, &patience).is_err() {
+                        self.lost.set(self.lost.get() + 1);
                     }
                     sink
                 }

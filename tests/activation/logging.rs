@@ -70,6 +70,28 @@ fn a_log_file_that_cannot_be_opened_is_told_to_the_system_log() {
     assert!(log.contains("WARNING: logging here, because /no/such/folder/mailrecv.log cannot be opened"), "{log}");
 }
 
+/// And where there is no system log, as in a container, to who started the session.
+#[test]
+fn a_log_file_that_cannot_be_opened_is_told_to_standard_error() {
+    let dev_log = DevLog::new();
+    let mut receiver = Receiver::new("logfile /no/such/folder/mailrecv.log");
+    receiver.logs_to(&dev_log);
+    let mut command = receiver.command();
+    command.args(["--peer", "192.0.2.7=mail.example.net"]);
+    let stderr = fs::File::create(receiver.path("stderr")).unwrap();
+    let mut session = Session::start_with_stderr(receiver.launched(command), stderr.into());
+    session.reply();
+    session.offer("nobody@example.com");
+    session.quit();
+    let told = receiver.read(receiver.path("stderr"));
+    let lines: Vec<&str> = told.lines().map(|line| line.split_once("]: [192.0.2.7] ").unwrap().1).collect();
+    // Run by root, it warns of that in between.
+    let [warning, .., refusal] = lines[..] else { panic!("{lines:?}") };
+    let path = "/no/such/folder/mailrecv.log";
+    assert!(warning.starts_with(&format!("WARNING: logging here, because {path} cannot be opened: ")), "{warning}");
+    assert!(refusal.starts_with("ERROR: 550 "), "{refusal}");
+}
+
 /// Its socket is another one then, under the same name.
 #[test]
 fn a_log_daemon_that_was_restarted_is_found_again() {
