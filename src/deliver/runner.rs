@@ -341,7 +341,8 @@ impl<'s> Running<'s> {
         if is_ready(&descriptors[0]) {
             self.signals.clear();
         }
-        if descriptors[1].revents().is_some_and(|events| events.intersects(!PollFlags::POLLIN)) {
+        // `None` is POLLRDHUP, which nix has no name for.
+        if descriptors[1].revents().is_none_or(|events| events.intersects(!PollFlags::POLLIN)) {
             return Err(Trouble::Session(io::ErrorKind::UnexpectedEof.into()));
         }
         self.output.drain();

@@ -227,6 +227,20 @@ fn a_killed_session_does_not_end_the_message() {
     }
 }
 
+/// When the session is killed behind the message, nobody hears any more how the command ends: it is stopped, too, and the
+/// sender tries again.
+#[test]
+fn a_killed_session_stops_its_command() {
+    let scratch = Scratch::with_config("deliver rcpt_to * pipe cat > /dev/null; echo $$ > waiting; sleep 600\n");
+    let mut session = scratch.greeted();
+    session.begin_message(&["fred@mx.example"]);
+    session.send("x\r\n.\r\n");
+    let command = wait_until("the command", || scratch.read("waiting").trim().parse().ok().map(Pid::from_raw));
+    kill(session.pid(), Signal::SIGKILL).unwrap();
+    assert_eq!(session.hang_up().exit_code(), 128 + 9);
+    wait_until("the end of the command", || kill(command, None).err().map(drop));
+}
+
 /// A daemon that a command leaves behind holds up neither the delivery nor the end of the connection.
 #[test]
 fn daemons_do_not_hold_the_connection() {
