@@ -484,7 +484,7 @@ impl<'a> Server<'a> {
             End::PeerGone(_) => const { Family::Sessions.with("gone") },
             End::NoKey | End::NotSecured(_) => const { Family::Sessions.with("no_tls") },
         });
-        let is_recorded = self.records.is_some_and(Records::has_unconfirmed);
+        let is_recorded = self.records.is_some_and(Records::will_recognise);
         match end {
             End::Closed | End::TimedOut | End::Stopped | End::NoKey => {}
             End::NotSecured(why) => {

@@ -115,7 +115,7 @@ impl<'a> Once<'a> {
             match records.find(entry.tag) {
                 Ok(Some(record)) => entry.found(record, context),
                 Ok(None) => {}
-                Err(error) => context.log.event_once(&Event::NoRecords(&error)),
+                Err(error) => tell_failure(context, &error),
             }
         }
         Ok(once)
@@ -135,7 +135,7 @@ impl<'a> Once<'a> {
                     Ok(true) => break,
                     Ok(false) => {}
                     Err(error) => {
-                        self.context.log.event_once(&Event::NoRecords(&error));
+                        tell_failure(self.context, &error);
                         break;
                     }
                 }
@@ -288,7 +288,7 @@ impl<'a> Once<'a> {
     /// A message that cannot be recorded is delivered all the same.
     fn tolerate(&self, written: io::Result<()>) {
         if let Err(error) = written {
-            self.context.log.event_once(&Event::NoRecords(&error));
+            tell_failure(self.context, &error);
         }
     }
 }
@@ -329,10 +329,15 @@ impl Entry<'_> {
     }
 }
 
+fn tell_failure(context: &Context<'_>, error: &io::Error) {
+    context.records.inspect(|records| records.note_failure());
+    context.log.event_once(&Event::NoRecords(error));
+}
+
 /// Whether the message was found; an error counts as no.
 fn tolerated(looked: io::Result<bool>, context: &Context<'_>) -> bool {
     looked.unwrap_or_else(|error| {
-        context.log.event_once(&Event::NoRecords(&error));
+        tell_failure(context, &error);
         false
     })
 }

@@ -44,6 +44,8 @@ pub(crate) struct Records {
     repeated: RefCell<Vec<Repeated>>,
     /// Whether something was written that is not synced.
     is_unsynced: Cell<bool>,
+    /// Whether a record could not be read or written in this session.
+    has_failed: Cell<bool>,
 }
 
 /// Identifies a message for one recipient at one destination: a keyed hash.
@@ -141,7 +143,16 @@ impl Records {
         let tag_key = keyed_hash(&key, &[std::path::absolute(config)?.as_os_str().as_bytes()]);
         let tag_key = hmac::Key::new(hmac::HMAC_SHA256, &tag_key);
         let lifetime = Duration::from_secs(days.saturating_mul(24 * 60 * 60));
-        Ok(Self { file, key, tag_key, lifetime, unconfirmed, repeated, is_unsynced: Cell::new(false) })
+        Ok(Self {
+            file,
+            key,
+            tag_key,
+            lifetime,
+            unconfirmed,
+            repeated,
+            is_unsynced: Cell::new(false),
+            has_failed: Cell::new(false),
+        })
     }
 
     /// The tag of a message that is identified by these parts.
@@ -221,6 +232,16 @@ impl Records {
     /// Whether there are messages whose 250 the peer may not have read yet.
     pub(crate) fn has_unconfirmed(&self) -> bool {
         !self.unconfirmed.borrow().is_empty()
+    }
+
+    /// Whether they will be recognised if they come again.
+    pub(crate) fn will_recognise(&self) -> bool {
+        self.has_unconfirmed() && !self.has_failed.get()
+    }
+
+    /// Takes note that a record could not be read or written.
+    pub(super) fn note_failure(&self) {
+        self.has_failed.set(true);
     }
 
     /// The peer has shown that it has read all replies, so it will not send these messages again.
