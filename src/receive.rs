@@ -129,8 +129,8 @@ fn receive(
     talk(groundwork, connection, origin, proxy)
 }
 
-/// Greets the peer, and has the dialogue with it. What is needed for the dialogue is made ready while the peer reads the
-/// greeting and answers. `proxy` is the one that has named the peer.
+/// Greets the peer, and has the dialogue with it. What is needed for the dialogue is made ready while the peer reads
+/// the greeting and answers. `proxy` is the one that has named the peer.
 fn talk(
     groundwork: Groundwork<'_>,
     connection: Connection<'_>,
@@ -177,8 +177,8 @@ fn talk(
     Ok(())
 }
 
-/// Enters the sandbox, and asks in it for the peer's name if there is somebody to ask. Returns the refusal of a peer that
-/// has none, if the configuration wants one.
+/// Enters the sandbox, and asks in it for the peer's name if there is somebody to ask. Returns the refusal of a peer
+/// that has none, if the configuration wants one.
 fn confine(
     groundwork: Groundwork<'_>,
     deadline: Instant,

@@ -87,7 +87,7 @@ pub(crate) struct Server<'a> {
     recording: Recording<'a>,
 }
 
-/// The mail data of the current transaction (RFC 5321, 4.1.1.4). The spool is boxed, because it goes from state to state.
+/// The mail data of the current transaction (RFC 5321, 4.1.1.4). The spool is boxed: it goes from state to state.
 #[derive(Default)]
 enum MailData {
     /// None has come.

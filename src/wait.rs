@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::signals::Signals;
 
-/// The pauses between tries to get what others hold for a while. Each is twice as long as the one before, up to a bound.
+/// The pauses between tries to get what others hold for a while. Each is twice as long as the last, up to a bound.
 pub(crate) struct Pauses<'s> {
     until: Instant,
     /// Tells when we are asked to stop; `None` if that does not end the tries.

@@ -206,8 +206,8 @@ fn keep<'a>(
     Ok(kept)
 }
 
-/// Appends copies to the files of these names, which are locked from here on. Those that an earlier session delivered are
-/// left out.
+/// Appends copies to the files of these names, which are locked from here on. Those that an earlier session delivered
+/// are left out.
 fn append(
     context: &Context<'_>,
     envelope: &Envelope<'_>,
