@@ -138,8 +138,8 @@ impl World for Host<'_> {
     }
 }
 
-/// A challenge that begins with `r=`, in base64.
-const SCRAM_CHALLENGE: &str = "334 cj1";
+/// A challenge that begins with `r=` and whatever the peer has chosen for its half of the nonce, in base64.
+const SCRAM_CHALLENGE: &str = "334 cj";
 
 /// How the delivery ends: `defer` and `fail` in the names of files say so.
 fn outcome(group: &[Recipient]) -> Outcome {
