@@ -273,6 +273,7 @@ pub(crate) fn is_others(metadata: &Metadata) -> bool {
     metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
 }
 
+/// Whether this is a socket; no, if that cannot be known.
 pub(crate) fn is_socket(descriptor: impl AsFd) -> bool {
     fstat(descriptor).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
 }

@@ -330,7 +330,9 @@ impl Entry<'_> {
 }
 
 fn tell_failure(context: &Context<'_>, error: &io::Error) {
-    context.records.inspect(|records| records.note_failure());
+    if let Some(records) = context.records {
+        records.note_failure();
+    }
     context.log.event_once(&Event::NoRecords(error));
 }
 

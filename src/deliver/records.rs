@@ -15,7 +15,6 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -28,6 +27,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::files::{self, Entry, make_folder, openat};
 use crate::hexadecimal;
+use crate::wait::Pauses;
 
 /// The table, as a session has it open.
 pub(crate) struct Records {
@@ -414,10 +414,10 @@ fn tolerated(error: io::Error) -> io::Result<()> {
 
 /// Locks the folder until it is closed; another session that makes the table is waited for.
 fn lock_to_make(folder: &File) -> io::Result<()> {
-    let until = Instant::now() + MAKING;
+    let mut pauses = Pauses::short_until(Instant::now() + MAKING);
     while let Err(error) = folder.try_lock() {
         match error {
-            TryLockError::WouldBlock if Instant::now() < until => thread::sleep(PAUSE),
+            TryLockError::WouldBlock if pauses.pause().is_ok() => {}
             TryLockError::WouldBlock => {
                 return Err(io::Error::other(format!("somebody has it locked, and does not make `{NAME}` in it")));
             }
@@ -450,9 +450,8 @@ const NAME: &str = files::RECORDS;
 /// Its name while it is made.
 const NEW_NAME: &str = ".records.new";
 
-/// How long it may take another session to make it, and how often that is looked at.
+/// How long it may take another session to make it.
 const MAKING: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// The first bytes of the table.
 const MAGIC: &[u8] = b"mailrecv: once 1\n";
