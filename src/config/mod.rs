@@ -48,6 +48,7 @@ mod tls;
 mod trace;
 mod url;
 mod value;
+mod variables;
 mod writers;
 
 use std::io;

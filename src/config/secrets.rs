@@ -7,8 +7,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::lexer::{self, CONDITIONS, Otherwise, Prepared, Variable, Word, Words};
+use super::lexer::{self, CONDITIONS, Prepared, Word, Words};
 use super::spelling::closest;
+use super::variables::{self, Otherwise, Variable};
 
 /// A line as messages quote it.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +39,7 @@ impl<'l> Cited<'l> {
     pub(super) fn without_secrets(self) -> Cow<'l, str> {
         let line = self.text();
         let (variables, end) = match self {
-            Cited::InFile(line) => (lexer::variables(line), lexer::without_comment(line).len()),
+            Cited::InFile(line) => (variables::places(line), lexer::without_comment(line).len()),
             Cited::Prepared(_) => (Vec::new(), line.len()),
         };
         let words = match self {
@@ -282,7 +283,7 @@ mod tests {
             ("when on relay_password \"${P}\"", "", "\" b", "when on relay_password ** **"),
         ] {
             let environment = |variable: &str| Some(if variable == "U" { name } else { value }.into());
-            let prepared = lexer::replaced(line, &environment).unwrap();
+            let prepared = variables::replaced(line, &environment).unwrap();
             assert_eq!(Cited::Prepared(&prepared).without_secrets(), shown, "{line}");
         }
     }
