@@ -7,26 +7,26 @@
 //! set-user-id program that writes anywhere; therefore commands are run by a process that was started before
 //! (src/deliver/runner.rs).
 
+mod description;
+
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, RestrictionStatus, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::fcntl::OFlag;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::config::{Config, Connections, Flags, Level, MailPlace, TlsUse};
+pub(crate) use description::{describe, shortcomings};
+
+use crate::config::{Config, Connections, Level, MailPlace};
 use crate::date;
 use crate::files::{self, Entry, directory_of};
 use crate::log::{Event, Log};
-use crate::message::SpoolFile;
 use crate::net::dns::DNS_PORT;
 use crate::system_calls::{self, Sockets};
 
@@ -92,125 +92,6 @@ fn tolerate(flaw: Option<SandboxGap>, config: &Config, log: &Log) -> Result<(), 
             Ok(())
         }
     }
-}
-
-/// Describes for people what [`enter`] leaves to a session, one line each.
-pub(crate) fn describe(config: &Config) -> Vec<String> {
-    let mut lines = Vec::new();
-    match config.sandbox.level {
-        Level::Off => lines.push("everything: the configuration says `sandbox off`".to_owned()),
-        level @ (Level::On | Level::Strict) => {
-            let allowed = allowed(config);
-            lines.extend(allowed.iter().map(ToString::to_string));
-            let file = SpoolFile::open(config.spool_dir.as_ref());
-            let folder = file.folder().display();
-            lines.push(match file.failure() {
-                None => format!("one file without a name, opened before in {folder}, for large messages"),
-                Some(error) => format!("{folder}: {error}; messages of more than 1 MiB would be deferred"),
-            });
-            if let Some(transcripts) = config.transcripts.as_ref().filter(|_| config.debug.has(Flags::TRANSCRIPTS)) {
-                lines.push(format!("one file in {}, made before, for the transcript", transcripts.folder.display()));
-            }
-            if let Some(folder) = &config.exactly_once {
-                lines.push(format!("one file in {}, opened before, for `exactly_once`", folder.display()));
-            }
-            if let Some(file) = &config.metrics_file {
-                lines.push(format!("{}, opened before, to count", file.display()));
-            }
-            if config.tls() != TlsUse::Off {
-                lines.push("certificates and keys, opened before, to read them".to_owned());
-            }
-            let Connections { ports, has_names, has_sockets } = config.connections();
-            if !ports.is_empty() {
-                let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-                let names = if has_names { ", and to name servers" } else { "" };
-                let whose = match config.hops() {
-                    [] => "brokers",
-                    _ => "servers that take mail from us",
-                };
-                lines.push(format!("TCP connections to the ports of {whose}, {}{names}", ports.join(", ")));
-            }
-            if !ports.is_empty() || has_sockets {
-                lines.push("what those need, opened before, to read it: secrets, certificates, hosts(5)".to_owned());
-            }
-            let files = if allowed.iter().any(Allowed::is_everywhere) {
-                lines.push(
-                    "/ is where the folders of all destinations meet: fewer folders would make a better sandbox"
-                        .to_owned(),
-                );
-                ""
-            } else {
-                "no other file, "
-            };
-            let other = if ports.is_empty() { "" } else { "other " };
-            lines.push(format!(
-                "nothing else: {files}no program, no {other}TCP connection, no signal; no new privileges"
-            ));
-            lines.push(if level == Level::Strict {
-                let local = if has_sockets { "only local ones" } else { "only local ones for datagrams" };
-                let network = match sockets(config) {
-                    Sockets { tcp: false, .. } => "",
-                    Sockets { names: false, .. } => ", and those of TCP",
-                    Sockets { names: true, .. } => ", and those of TCP and UDP",
-                };
-                format!("and no system call but those of a list; of new sockets, {local}{network}")
-            } else {
-                "but what Landlock does not know: UDP, MPTCP, local sockets, programs in memory, modes and owners"
-                    .to_owned()
-            });
-        }
-    }
-    for group in config.rules.groups_with_commands() {
-        let who = group.map_or_else(|| "every peer".to_owned(), |group| format!("peers in {group}"));
-        lines.push(format!(
-            "commands of a pipe, for {who}: run by a process outside; confine them in the super-server's unit"
-        ));
-    }
-    lines
-}
-
-/// Describes for people which parts of the sandbox this system does not enforce. They are tried in a thread of its own,
-/// because the sandbox cannot be left again.
-pub(crate) fn shortcomings(config: &Config) -> Vec<String> {
-    if config.sandbox.level == Level::Off {
-        return Vec::new();
-    }
-    let (allowed, is_strict) = (allowed(config), config.sandbox.level == Level::Strict);
-    // The ports of brokers are left out: whether the system enforces the sandbox does not depend on them.
-    let trial = || {
-        let mut said: Vec<_> = SandboxGap::of(restrict(&allowed, &[])).iter().map(SandboxGap::to_string).collect();
-        if is_strict {
-            said.extend(
-                system_calls::forbid_others(Sockets::default()).err().map(|error| SandboxGap::from(error).to_string()),
-            );
-        }
-        if said.is_empty() {
-            said = what_gets_through(is_strict);
-        }
-        said
-    };
-    std::thread::scope(|scope| scope.spawn(trial).join())
-        .unwrap_or_else(|_| vec!["no sandbox: it cannot be tried".to_owned()])
-}
-
-/// What is possible in the sandbox although it should not be.
-fn what_gets_through(is_strict: bool) -> Vec<String> {
-    // It does not matter whether anybody listens there: a forbidden connection is not even tried.
-    let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, DNS_PORT));
-    // Standard input is inherited, because opening /dev/null would fail first.
-    let program = Command::new("/proc/self/exe").arg("--version").stdin(Stdio::inherit()).output();
-    let mut tried = vec![("a TCP connection", connection.map(drop)), ("a program", program.map(drop))];
-    if is_strict {
-        let memory = memfd_create(c"program", MFdFlags::empty()).map_err(Into::into);
-        tried.extend([
-            ("UDP", UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map(drop)),
-            ("a program in memory", memory.map(drop)),
-        ]);
-    }
-    let got_through = tried
-        .into_iter()
-        .filter(|(_, result)| !matches!(result, Err(error) if error.kind() == ErrorKind::PermissionDenied));
-    got_through.map(|(what, _)| format!("{what} is not held back")).collect()
 }
 
 /// What a sandbox lacks.
@@ -340,23 +221,6 @@ impl What {
     }
 }
 
-impl fmt::Display for Allowed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Err(error) = &self.found {
-            let why: &dyn fmt::Display = if error.kind() == ErrorKind::NotFound { &"missing" } else { error };
-            return write!(f, "{}: {why}; mail that needs it would be deferred", self.path.display());
-        }
-        let path = if self.is_everywhere() { Path::new("") } else { &self.path }.display();
-        match self.what {
-            What::Write => write!(f, "{path}: write"),
-            What::Append => write!(f, "{path}/: make, read, append to and cut back files"),
-            What::AppendToFile => write!(f, "{path}: read, append to and cut back"),
-            What::Deliver => write!(f, "{path}/: make folders, make, move and remove files"),
-            What::DeliverAnywhere => write!(f, "{path}/: make folders, make, read, write, move and remove files"),
-        }
-    }
-}
-
 /// Everything that deliveries may need. The log, the configuration and the file for large messages are already open,
 /// and the time zone is known.
 fn allowed(config: &Config) -> Vec<Allowed> {
@@ -481,12 +345,14 @@ const KNOWN: ABI = ABI::V6;
 mod tests {
     use std::fs::{self, File, OpenOptions};
     use std::io::Write;
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    use std::process::{Command, Stdio};
 
     use nix::errno::Errno;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::signal::kill;
     use nix::unistd::getppid;
     use rustix::net::{AddressFamily, SocketType};
