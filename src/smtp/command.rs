@@ -61,21 +61,7 @@ impl Command<'_> {
         match self {
             Command::Mail(_, parameters) => parameters.unoffered,
             Command::Rcpt(_, parameters) => parameters.unoffered,
-            Command::Helo(_)
-            | Command::Ehlo(_)
-            | Command::Lhlo(_)
-            | Command::OtherHello
-            | Command::Data
-            | Command::Bdat(..)
-            | Command::Rset
-            | Command::Noop
-            | Command::Vrfy
-            | Command::StartTls
-            | Command::Auth(_)
-            | Command::Help
-            | Command::Quit
-            | Command::NotImplemented
-            | Command::Unknown => false,
+            _ => false,
         }
     }
 }
