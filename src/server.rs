@@ -3,6 +3,7 @@
 //! Everything that touches the world is done here or in a function called from here: descriptors, the clock, the log,
 //! deliveries. The session decides what is done.
 
+mod confirmation;
 mod deadlines;
 mod opened;
 mod recording;
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use confirmation::Confirmation;
 use deadlines::Deadlines;
 pub(crate) use deadlines::SCARCE;
 pub(crate) use opened::Opened;
@@ -29,6 +31,7 @@ use crate::net::tls::TlsParameters;
 use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::signals::Signals;
+use crate::smtp::auth::Mechanism;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
 use crate::smtp::{Answer, Delivery, Heard, Question, Step, Turn};
@@ -62,10 +65,6 @@ pub(crate) struct Server<'a> {
     reporter: Option<&'a Reporter>,
     /// Which messages were delivered already, so that one that comes again is recognised (`exactly_once`).
     records: Option<&'a Records>,
-    /// Whether the peer's next command proves that it has read our replies, because it had not sent anything ahead.
-    next_command_confirms: bool,
-    /// Whether input has come since the last message was answered; until then, commands were sent ahead.
-    has_input_come: bool,
     connection: Connection<'a>,
     opened: &'a Opened,
     /// The parameters of TLS, once the connection is encrypted.
@@ -74,9 +73,7 @@ pub(crate) struct Server<'a> {
     messages: u32,
     refusals: Refusals,
     mail_data: MailData,
-    /// The last message that was delivered, until the peer's next command shows that the 250 has arrived: its
-    /// identifier and deliveries.
-    unconfirmed: Option<(String, Vec<Delivery>)>,
+    confirmation: Confirmation,
     /// Message text on its way from the session to the spool.
     text: Vec<u8>,
     /// The file for messages that are too large for memory.
@@ -151,8 +148,6 @@ impl<'a> Server<'a> {
             tally,
             reporter,
             records: None,
-            next_command_confirms: false,
-            has_input_come: false,
             connection,
             opened,
             tls: None,
@@ -160,7 +155,7 @@ impl<'a> Server<'a> {
             messages: 0,
             refusals: Refusals::default(),
             mail_data: MailData::None,
-            unconfirmed: None,
+            confirmation: Confirmation::default(),
             text: Vec::new(),
             spool_file: None,
             letter: Lines::default(),
@@ -297,25 +292,33 @@ impl<'a> Server<'a> {
                     Err(end) => return end,
                 },
                 Step::Authenticated(user, mechanism, reply) => {
-                    self.log.event(&Event::Authenticated { user: &user, mechanism });
-                    self.tally.count(Family::Authentications.with_any(mechanism.name()));
-                    self.log.authenticated(&user);
-                    self.recording.with(|recorder| recorder.authenticated(&user, mechanism));
+                    self.log_in(&user, mechanism);
                     session.authenticated(&user);
                     policy.authenticated(&user);
                     Step::Reply(reply)
                 }
-                Step::Close(reply) => {
-                    self.send(&reply, session.is_extended());
-                    if !session.has_text() {
-                        self.count_refused_message(&reply);
-                    }
-                    return match self.connection.hang_up(Instant::now() + LAST_WORDS) {
-                        Ok(()) => end,
-                        Err(error) => broken(&error),
-                    };
-                }
+                Step::Close(reply) => return self.close(&reply, end, session),
             };
+        }
+    }
+
+    /// Tells everybody but session and policy who the peer is now.
+    fn log_in(&mut self, user: &str, mechanism: Mechanism) {
+        self.log.event(&Event::Authenticated { user, mechanism });
+        self.tally.count(Family::Authentications.with_any(mechanism.name()));
+        self.log.authenticated(user);
+        self.recording.with(|recorder| recorder.authenticated(user, mechanism));
+    }
+
+    /// Says the last words. The session is over for this reason, unless the peer is gone by then.
+    fn close(&mut self, last_words: &Reply, end: End, session: &Session<'_>) -> End {
+        self.send(last_words, session.is_extended());
+        if !session.has_text() {
+            self.count_refused_message(last_words);
+        }
+        match self.connection.hang_up(Instant::now() + LAST_WORDS) {
+            Ok(()) => end,
+            Err(error) => broken(&error),
         }
     }
 
@@ -343,10 +346,7 @@ impl<'a> Server<'a> {
             let (octets, behind) = self.connection.buffered().split_at(used);
             recorder.heard(octets, behind, heard, &step);
         });
-        let is_command = match heard {
-            Heard::Command(_) | Heard::Unoffered(_) | Heard::Secret => true,
-            Heard::Nothing | Heard::Text | Heard::Discarded => false,
-        };
+        let is_command = matches!(heard, Heard::Command(_) | Heard::Unoffered(_) | Heard::Secret);
         match heard {
             Heard::Nothing | Heard::Discarded => {}
             Heard::Command(words) => self.log.event(&Event::Command(words)),
@@ -378,7 +378,7 @@ impl<'a> Server<'a> {
         }
         self.connection.consume(used);
         if is_command {
-            self.note_command();
+            self.confirmation.command_came(self.records);
         }
         step
     }
@@ -423,15 +423,12 @@ impl<'a> Server<'a> {
         let step = session.delivered(outcome, &message.id);
         if is_delivered {
             self.deadlines.message_accepted();
-            match &mut self.unconfirmed {
-                Some((_, deliveries)) if message.is_delivered => deliveries.push(delivery.clone()),
-                unconfirmed => {
-                    self.messages += 1;
-                    tally.count(const { Family::Messages.with("accepted") });
-                    tally.add(Family::AcceptedOctets.counter(), delivery.transaction.size);
-                    *unconfirmed = Some((message.id.clone(), vec![delivery.clone()]));
-                }
+            if !message.is_delivered {
+                self.messages += 1;
+                tally.count(const { Family::Messages.with("accepted") });
+                tally.add(Family::AcceptedOctets.counter(), delivery.transaction.size);
             }
+            self.confirmation.delivered(&message.id, &delivery);
             message.is_delivered = true;
             message.unlogged = Some(delivery);
         }
@@ -443,31 +440,13 @@ impl<'a> Server<'a> {
     fn wait(&mut self) -> Input {
         self.recording.flush();
         if !self.connection.replies().is_empty() {
-            self.look_for_input_ahead();
+            self.confirmation.replies_leave(&mut self.connection, self.records);
         }
         let input = self.connection.fill(self.deadlines.idle());
-        self.has_input_come |= matches!(input, Input::More);
+        if matches!(input, Input::More) {
+            self.confirmation.input_came();
+        }
         input
-    }
-
-    /// Takes note of a whole command: unless it was sent ahead, the peer has read the replies before it. A part of a
-    /// command shows nothing, because nobody knows where its sender broke off.
-    fn note_command(&mut self) {
-        if !self.has_input_come {
-            return;
-        }
-        self.unconfirmed = None;
-        if let (Some(records), true) = (self.records, self.next_command_confirms) {
-            records.forget_confirmed();
-        }
-    }
-
-    /// Takes note, before replies leave, of whether the peer has sent anything ahead (RFC 2920): such input does not
-    /// show that it has read them.
-    fn look_for_input_ahead(&mut self) {
-        if self.records.is_some_and(Records::has_unconfirmed) {
-            self.next_command_confirms = self.connection.is_quiet();
-        }
     }
 
     /// Counts how the session has ended, and logs what the log does not know yet.
@@ -490,14 +469,14 @@ impl<'a> Server<'a> {
             End::NotSecured(why) => {
                 self.log.event(&Event::NotSecured(&why));
                 // The peer may have sent STARTTLS right behind the message, so it may not have read the 250.
-                if let Some((id, deliveries)) = &self.unconfirmed {
+                if let Some((id, deliveries)) = self.confirmation.unconfirmed() {
                     self.log.event(&Event::GoneUnconfirmed { how: &why, id, deliveries, is_recorded });
                 }
             }
             End::PeerGone(how) => {
                 if session.transaction().is_some() {
                     self.log.event(&Event::GoneInTransaction(&how));
-                } else if let Some((id, deliveries)) = &self.unconfirmed {
+                } else if let Some((id, deliveries)) = self.confirmation.unconfirmed() {
                     // The peer may send this message again (RFC 1047), and only `exactly_once` would recognise it.
                     self.log.event(&Event::GoneUnconfirmed { how: &how, id, deliveries, is_recorded });
                 } else {
@@ -518,8 +497,7 @@ impl<'a> Server<'a> {
             MailData::Processing(Message { id, spool, is_delivered, unlogged: Some(delivery) }) => {
                 self.recording.with(|recorder| recorder.reply(reply, enhanced));
                 reply.encode(enhanced, self.connection.replies());
-                self.look_for_input_ahead();
-                self.has_input_come = false;
+                self.confirmation.answer_leaves(&mut self.connection, self.records);
                 let sent = self.flush();
                 let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
                 deliver::count_delivery(self.tally, &delivery, &repeated);

@@ -73,7 +73,7 @@ impl Server<'_> {
             self.recording.with(|recorder| recorder.note(&Entry::Secured(parameters.to_string())));
         }
         self.deadlines.not_idle();
-        self.unconfirmed = None;
+        self.confirmation.secured();
         self.give_up_text();
         self.log.secured();
         session.secured();
