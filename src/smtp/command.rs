@@ -1,10 +1,13 @@
 //! One line of a peer into one [`Command`] (RFC 5321, 4.1.1).
 
+mod parameters;
+
 use std::borrow::Cow;
+
+pub use parameters::{MailParameters, RcptParameters};
 
 use crate::address::{self, AddressError, Mailbox, ReversePath};
 use crate::config::Protocol;
-use crate::hexadecimal;
 
 /// What a peer asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,28 +67,6 @@ impl Command<'_> {
             _ => false,
         }
     }
-}
-
-/// The parameters of MAIL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MailParameters {
-    /// `SIZE=`: how many octets the message will have (RFC 1870). More digits than fit count as the largest number.
-    pub size: Option<u64>,
-    /// `BODY=` was given (RFC 6152); both of its values are accepted, because every message is taken as bytes.
-    pub body: bool,
-    /// `SMTPUTF8` was given (RFC 6531, 3.4), where it is offered.
-    pub utf8: bool,
-    /// Whether parameters of [`UNOFFERED_AT_MAIL`] were given.
-    pub unoffered: bool,
-}
-
-/// The parameters of RCPT, of which none is offered.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RcptParameters {
-    /// `ORCPT=`: whom the message was for at first (RFC 3461, 4.2), in printable ASCII.
-    pub original: Option<String>,
-    /// Whether there were any.
-    pub unoffered: bool,
 }
 
 /// Why a line with a known command is not carried out.
@@ -275,89 +256,16 @@ fn mail<'l>(argument: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, Syn
             .map(ReversePath::Mailbox)
             .map_err(SyntaxError::SenderAddress)?,
     };
-    Ok(Command::Mail(sender, mail_parameters(rest, dialect)?))
-}
-
-fn mail_parameters(text: &str, dialect: Dialect<'_>) -> Result<MailParameters, SyntaxError> {
-    let mut parameters = MailParameters::default();
-    for (name, value) in each_parameter(text) {
-        if name.eq_ignore_ascii_case("SIZE") {
-            let digits = value.unwrap_or_default();
-            let sound =
-                (1..=MAX_SIZE_DIGITS).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-            if !sound {
-                return Err(SyntaxError::ParameterValue);
-            }
-            parameters.size = Some(digits.parse().unwrap_or(u64::MAX));
-        } else if name.eq_ignore_ascii_case("BODY") {
-            let known = |value: &str| ["7BIT", "8BITMIME"].iter().any(|known| value.eq_ignore_ascii_case(known));
-            if !value.is_some_and(known) {
-                return Err(SyntaxError::ParameterValue);
-            }
-            parameters.body = true;
-        } else if name.eq_ignore_ascii_case("SMTPUTF8") && !dialect.ascii {
-            if value.is_some() {
-                return Err(SyntaxError::ParameterValue);
-            }
-            parameters.utf8 = true;
-        } else if is_one_of(name, &UNOFFERED_AT_MAIL) {
-            parameters.unoffered = true;
-        } else {
-            return Err(SyntaxError::UnknownParameter);
-        }
-    }
-    Ok(parameters)
+    Ok(Command::Mail(sender, MailParameters::parse(rest, dialect)?))
 }
 
 fn rcpt<'l>(argument: &'l [u8], dialect: Dialect<'_>) -> Result<Command<'l>, SyntaxError> {
     let rest = keyword(argument, "TO")?.ok_or(SyntaxError::Recipient)?;
     let (path, rest) = address::path(rest).map_err(SyntaxError::RecipientAddress)?;
     // An unknown parameter is refused first, whoever the recipient is.
-    let parameters = rcpt_parameters(rest)?;
+    let parameters = RcptParameters::parse(rest)?;
     let mailbox = Mailbox::parse_or_qualify(path, dialect.own_domain).map_err(SyntaxError::RecipientAddress)?;
     Ok(Command::Rcpt(mailbox, parameters))
-}
-
-fn rcpt_parameters(text: &str) -> Result<RcptParameters, SyntaxError> {
-    let mut parameters = RcptParameters::default();
-    for (name, value) in each_parameter(text) {
-        if !is_one_of(name, &UNOFFERED_AT_RCPT) {
-            return Err(SyntaxError::UnknownParameter);
-        }
-        parameters.unoffered = true;
-        if name.eq_ignore_ascii_case("ORCPT") {
-            parameters.original = value.map(original_recipient);
-        }
-    }
-    Ok(parameters)
-}
-
-/// The address of `type;address`, where the address is xtext (RFC 3461, 4.2): `+` and two hexadecimal digits stand for
-/// a byte. Commands get it in their environment, so what is not printable ASCII becomes `?`.
-fn original_recipient(value: &str) -> String {
-    let mut rest = value.split_once(';').map_or(value, |(_, address)| address).as_bytes();
-    let mut address = String::with_capacity(rest.len());
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        let digits = rest.first_chunk().filter(|_| byte == b'+');
-        let encoded = digits.and_then(|digits| hexadecimal::octet(*digits));
-        if encoded.is_some() {
-            rest = &rest[2..];
-        }
-        let byte = encoded.unwrap_or(byte);
-        address.push(if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '?' });
-    }
-    address
-}
-
-/// Each parameter, with its value if it has one (RFC 5321, 4.1.2).
-fn each_parameter(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    let words = text.split_ascii_whitespace();
-    words.map(|word| word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value))))
-}
-
-fn is_one_of(name: &str, known: &[&str]) -> bool {
-    known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Reads `octets` or `octets LAST`. Leading zeros are accepted, more than [`MAX_SIZE_DIGITS`] digits are not.
@@ -378,14 +286,6 @@ fn keyword<'a>(argument: &'a [u8], keyword: &str) -> Result<Option<&'a str>, Syn
         .split_once(':')
         .and_then(|(name, rest)| name.trim_ascii_end().eq_ignore_ascii_case(keyword).then(|| rest.trim_ascii_start())))
 }
-
-/// Parameters that clients send to servers that do not offer them, and that change nothing about a final delivery: who
-/// submitted the message (RFC 4954, 5), what a report should look like (RFC 3461, 4.3 and 4.4), and that the header is
-/// UTF-8 (RFC 6531, 3.4). Exim and Postfix accept these too. Any other parameter asks for something that we would not
-/// do (RFC 5321, 4.1.1.11), and both of them refuse it.
-pub const UNOFFERED_AT_MAIL: [&str; 4] = ["AUTH", "RET", "ENVID", "SMTPUTF8"];
-/// The same for RCPT: when to report and about which address (RFC 3461, 4.1 and 4.2); Postfix accepts these.
-pub const UNOFFERED_AT_RCPT: [&str; 2] = ["NOTIFY", "ORCPT"];
 
 /// The longest command line, its end included. RFC 5321 wants at least 512 octets (4.5.3.1.4) and more for parameters;
 /// this is as much as Postfix takes (line_length_limit). Local parts have no other limit.
@@ -574,49 +474,6 @@ mod tests {
                 Ok(Command::Mail(ReversePath::Null, MailParameters::default())),
                 "{line}"
             );
-        }
-    }
-
-    #[test]
-    fn parameters_of_mail() {
-        let parameters = |text: &str| mail_parameters(text, DIALECT);
-        assert_eq!(parameters(" size=18446744073709551616 BODY=8bitmime").unwrap().size, Some(u64::MAX));
-        assert_eq!(parameters(" SIZE=1 SIZE=2 BODY=7BIT BODY=7BIT").unwrap().size, Some(2));
-        for text in ["SIZE", "SIZE=", "SIZE=-1", "SIZE=+1", "SIZE=1e3", "SIZE=0x10", "BODY", "BODY=", "BODY=X"] {
-            assert_eq!(parameters(text), Err(SyntaxError::ParameterValue), "{text}");
-        }
-        for text in ["AUTH=<>", "AUTH=<user>", "auth", "RET=HDRS", "ENVID=x", "SMTPUTF8"] {
-            assert_eq!(parameters(text), Ok(MailParameters { unoffered: true, ..MailParameters::default() }), "{text}");
-        }
-        let utf8 = |text: &str| mail_parameters(text, Dialect { ascii: false, ..DIALECT });
-        assert_eq!(utf8("smtputf8"), Ok(MailParameters { utf8: true, ..MailParameters::default() }));
-        assert_eq!(utf8("SMTPUTF8="), Err(SyntaxError::ParameterValue));
-        for text in
-            ["FOO=BAR", "=x", "A==b", "NOTIFY=NEVER", "SOLICIT=x", "BY=100;R", "HOLDFOR=5", "REQUIRETLS", "PRDR"]
-        {
-            assert_eq!(parameters(text), Err(SyntaxError::UnknownParameter), "{text}");
-        }
-    }
-
-    #[test]
-    fn parameters_of_rcpt() {
-        for (text, original) in [
-            ("NOTIFY=NEVER", None),
-            ("notify", None),
-            ("ORCPT", None),
-            ("ORCPT=rfc822;x", Some("x")),
-            ("NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb+40c.example", Some("a+b@c.example")),
-            ("ORCPT=x", Some("x")),
-            ("ORCPT=;", Some("")),
-            ("ORCPT=rfc822;a+0Ab+00c+1B+7f+C3+BC", Some("a?b?c????")),
-            ("ORCPT=rfc822;a+b+4+4x+", Some("a+b+4+4x+")),
-            ("ORCPT=rfc822;+2B41", Some("+41")),
-        ] {
-            let original = original.map(str::to_owned);
-            assert_eq!(rcpt_parameters(text), Ok(RcptParameters { original, unoffered: true }), "{text}");
-        }
-        for text in ["SIZE=1", "BODY=7BIT", "AUTH=<>", "FOO", "<c@d>"] {
-            assert_eq!(rcpt_parameters(text), Err(SyntaxError::UnknownParameter), "{text}");
         }
     }
 }
