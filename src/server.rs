@@ -5,26 +5,27 @@
 
 mod confirmation;
 mod deadlines;
+mod mail_data;
 mod opened;
 mod recording;
 mod tls;
 
-use std::convert::Infallible;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use confirmation::Confirmation;
 use deadlines::Deadlines;
 pub(crate) use deadlines::SCARCE;
+use mail_data::{MailData, log_letter, new_spool};
 pub(crate) use opened::Opened;
 pub(crate) use opened::accounts;
 use recording::Recording;
 
 use crate::config::{Config, Finding, Flags, Protocol, TlsUse, Trace};
-use crate::deliver::{self, Context, Records, Reporter, Runner, Upstreams};
+use crate::deliver::{Records, Reporter, Runner, Upstreams};
 use crate::log::{Event, Log, Refusals};
-use crate::message::{Envelope, Lines, Spool, SpoolFile};
+use crate::message::{Lines, SpoolFile};
 use crate::metrics::{Family, Tally};
 use crate::net::conn::{Connection, Input};
 use crate::net::tls::TlsParameters;
@@ -34,7 +35,7 @@ use crate::signals::Signals;
 use crate::smtp::auth::Mechanism;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
-use crate::smtp::{Answer, Delivery, Heard, Question, Step, Turn};
+use crate::smtp::{Answer, Heard, Question, Step, Turn};
 use crate::transcript::{Entry, Header, Recorder, Ruled};
 
 /// What a session gets from the stages before it.
@@ -82,28 +83,6 @@ pub(crate) struct Server<'a> {
     letter: Lines,
     /// The transcript of this session, if there is one.
     recording: Recording<'a>,
-}
-
-/// The mail data of the current transaction (RFC 5321, 4.1.1.4). The spool is boxed: it goes from state to state.
-#[derive(Default)]
-enum MailData {
-    /// None has come.
-    #[default]
-    None,
-    /// It is coming, or it is complete and refused as a whole.
-    Coming(Box<Spool>),
-    /// It is complete and being delivered, while its recipients are answered.
-    Processing(Message),
-}
-
-/// A message that is being delivered.
-struct Message {
-    id: String,
-    spool: Box<Spool>,
-    /// Whether any recipient has it.
-    is_delivered: bool,
-    /// A delivery that is neither counted nor logged yet.
-    unlogged: Option<Delivery>,
 }
 
 /// What a step may need besides the session: the peer, what runs commands, and the servers that mail is passed on to.
@@ -356,14 +335,7 @@ impl<'a> Server<'a> {
                 self.log.event(&Event::UnofferedParameters(words));
             }
             Heard::Text => {
-                let mut spool = match std::mem::take(&mut self.mail_data) {
-                    MailData::Coming(spool) => spool,
-                    MailData::None | MailData::Processing(_) => {
-                        new_spool(self.config, self.records, &mut self.spool_file)
-                    }
-                };
-                spool.push(&self.text);
-                self.mail_data = MailData::Coming(spool);
+                self.mail_data.push(&self.text, || new_spool(self.config, self.records, &mut self.spool_file));
                 // Text that is thrown away because the message is too large already earns no further time.
                 self.deadlines.text_came(self.text.len());
                 if self.log.wants(Flags::LETTERS) {
@@ -380,59 +352,6 @@ impl<'a> Server<'a> {
         if is_command {
             self.confirmation.command_came(self.records);
         }
-        step
-    }
-
-    /// Delivers the message to a group of its recipients; the session turns the outcome into the next step.
-    /// It is kept out of its caller, whose stack would otherwise have room for a delivery in each session.
-    #[inline(never)]
-    fn deliver<'s>(&mut self, session: &mut Session<'s>, delivery: Delivery, outside: Outside<'_>) -> Step {
-        let Outside { peer, runner, upstreams } = outside;
-        let mut message = match std::mem::take(&mut self.mail_data) {
-            MailData::Processing(message) => message,
-            MailData::Coming(spool) => self.new_message(spool),
-            MailData::None => {
-                let spool = new_spool(self.config, self.records, &mut self.spool_file);
-                self.new_message(spool)
-            }
-        };
-        let tls = self.tls.as_ref();
-        let (domain, user, transaction) = (&self.config.domain, session.user(), &delivery.transaction);
-        let received_at = SystemTime::now();
-        let envelope = Envelope { id: &message.id, domain, peer, received_at, transaction, tls, user };
-        let Self { config, log, signals, tally, reporter, records, opened, .. } = *self;
-        let context = Context {
-            config,
-            log,
-            signals,
-            tally,
-            deadline: self.deadlines.message(),
-            runner,
-            brokers: &opened.brokers,
-            upstreams,
-            reporter,
-            records,
-        };
-        upstreams.set_deadline(context.deadline);
-        let began = Instant::now();
-        let outcome = deliver::deliver(&context, &envelope, delivery.recipients(), &mut message.spool);
-        self.deadlines.not_idle();
-        tally.observe(Family::DeliveryTime, began);
-        let is_delivered = outcome.is_ok();
-        self.recording.with(|recorder| recorder.delivered(&outcome, &message.id));
-        let step = session.delivered(outcome, &message.id);
-        if is_delivered {
-            self.deadlines.message_accepted();
-            if !message.is_delivered {
-                self.messages += 1;
-                tally.count(const { Family::Messages.with("accepted") });
-                tally.add(Family::AcceptedOctets.counter(), delivery.transaction.size);
-            }
-            self.confirmation.delivered(&message.id, &delivery);
-            message.is_delivered = true;
-            message.unlogged = Some(delivery);
-        }
-        self.mail_data = MailData::Processing(message);
         step
     }
 
@@ -487,48 +406,6 @@ impl<'a> Server<'a> {
         self.log.event(&Event::Closed(self.messages));
     }
 
-    /// Sends a reply, or queues it if it is not the answer to a message and few others are queued. The answer to a
-    /// message leaves at once, even if the peer has sent more already: until it leaves, the message is delivered and
-    /// the peer does not know. So it also comes before freeing the spool and, if it is a 250, before writing to the
-    /// log, which may take time.
-    fn answer(&mut self, reply: &Reply, session: &Session<'_>) -> std::io::Result<()> {
-        let enhanced = session.is_extended();
-        let (sent, mail_data) = match std::mem::take(&mut self.mail_data) {
-            MailData::Processing(Message { id, spool, is_delivered, unlogged: Some(delivery) }) => {
-                self.recording.with(|recorder| recorder.reply(reply, enhanced));
-                reply.encode(enhanced, self.connection.replies());
-                self.confirmation.answer_leaves(&mut self.connection, self.records);
-                let sent = self.flush();
-                let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
-                deliver::count_delivery(self.tally, &delivery, &repeated);
-                deliver::log_delivery(self.log, &id, &delivery, reply, &repeated);
-                self.log.event(&Event::Reply(reply));
-                (sent, MailData::Processing(Message { id, spool, is_delivered, unlogged: None }))
-            }
-            mail_data => {
-                self.send(reply, enhanced);
-                // This is not the answer to a message.
-                if matches!(mail_data, MailData::None) || session.has_text() {
-                    self.mail_data = mail_data;
-                    let may_wait = self.connection.replies().len() < MAX_QUEUED_REPLIES;
-                    return if may_wait { Ok(()) } else { self.flush() };
-                }
-                (self.flush(), mail_data)
-            }
-        };
-        let is_processed = matches!(mail_data, MailData::Processing(_));
-        self.mail_data = mail_data;
-        if !session.is_answering() {
-            self.count_refused_message(reply);
-            self.give_up_text();
-            // If this session is killed later, what happened until here has been counted.
-            if is_processed && let Some(why) = self.tally.hand_over() {
-                self.log.event(&Event::NotCounted(&why));
-            }
-        }
-        sent
-    }
-
     /// Queues a reply, and logs it.
     fn send(&mut self, reply: &Reply, enhanced: bool) {
         self.recording.with(|recorder| recorder.reply(reply, enhanced));
@@ -537,27 +414,6 @@ impl<'a> Server<'a> {
             self.tally.refusal(reply.code, reply.status);
         }
         self.refusals.log(self.log, reply);
-    }
-
-    /// Frees the text of a message that is answered, or that the peer gave up between its chunks.
-    fn give_up_text(&mut self) {
-        self.mail_data = MailData::None;
-        log_letter(self.log, &mut self.letter, &[], true);
-    }
-
-    /// Counts a refused message: text of one has come, nobody has it, and this last reply about it says no.
-    fn count_refused_message(&self, last_word: &Reply) {
-        let nobody_has_it = match &self.mail_data {
-            MailData::None => false,
-            MailData::Coming(_) => true,
-            MailData::Processing(message) => !message.is_delivered,
-        };
-        if nobody_has_it && last_word.is_negative() {
-            self.tally.count(match last_word.is_permanent() {
-                true => const { Family::Messages.with("refused") },
-                false => const { Family::Messages.with("deferred") },
-            });
-        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -570,41 +426,11 @@ impl<'a> Server<'a> {
         findings.iter().for_each(|finding| self.log.event(&Event::Rule(finding)));
         findings
     }
-
-    /// The message has an identifier that is unique on this machine: the time, this process, and a count.
-    fn new_message(&self, spool: Box<Spool>) -> Message {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (seconds, micros, process) = (now.as_secs(), now.subsec_micros(), std::process::id());
-        let id = format!("{seconds:x}.{micros:05x}.{process:x}.{:x}", self.messages);
-        Message { id, spool, is_delivered: false, unlogged: None }
-    }
 }
 
 fn broken(error: &std::io::Error) -> End {
     End::PeerGone(format!("the connection broke: {error}"))
 }
-
-fn new_spool(config: &Config, records: Option<&Records>, file: &mut Option<Rc<SpoolFile>>) -> Box<Spool> {
-    let file = file.get_or_insert_with(|| Rc::new(SpoolFile::open(config.spool_dir.as_ref())));
-    let spool = Spool::new(Rc::clone(file));
-    Box::new(if records.is_some() { spool.with_hash() } else { spool })
-}
-
-/// Logs the lines that end in this piece of a message, and at the message's end the rest as well.
-fn log_letter(log: &Log, letter: &mut Lines, text: &[u8], has_ended: bool) {
-    let mut log_line = |line: &[u8]| {
-        log.event(&Event::Letter(line));
-        Ok::<(), Infallible>(())
-    };
-    let _ = letter.push(text, &mut log_line);
-    if has_ended {
-        let _ = letter.finish(log_line);
-    }
-}
-
-/// When this many octets of replies are queued they leave, although there is more input: 64 KiB of input can be `HELP`
-/// ten thousand times. Replies to a group of commands that sends mail need far less (RFC 2920, 3.2).
-const MAX_QUEUED_REPLIES: usize = 64 * 1024;
 
 /// How long the last reply may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(10);
