@@ -49,16 +49,23 @@ pub(crate) enum View {
 /// A destination that cannot be undone. It gets the message when everything else is prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HandOver {
-    /// Give to this shell command on its standard input, as it would stand in a mailbox.
-    Pipe(String),
-    /// Give to this shell command on its standard input, as it is.
-    PipeRaw(String),
+    /// Give to this shell command on its standard input.
+    Pipe(Form, String),
     /// Publish in this channel of the hpfeeds broker.
     Hpfeeds(String),
     /// Publish with the AMQP broker.
     Amqp(Topic),
     /// Pass on to this server, while the peer waits.
     Relay(Box<Hop>),
+}
+
+/// In which form a command gets the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As `append` would write it, so that the command can add it to a mailbox.
+    Mailbox,
+    /// As it is, for programs that deliver or examine one message.
+    Raw,
 }
 
 /// Where an AMQP broker should put a message.
@@ -135,8 +142,8 @@ impl HandOver {
     /// What there is to know of it.
     pub(crate) fn facts(&self) -> Facts<'_> {
         match self {
-            HandOver::Pipe(command) => Facts::new("pipe", Some(command), Need::Command(command)),
-            HandOver::PipeRaw(command) => Facts::new("pipe_raw", Some(command), Need::Command(command)),
+            HandOver::Pipe(Form::Mailbox, command) => Facts::new("pipe", Some(command), Need::Command(command)),
+            HandOver::Pipe(Form::Raw, command) => Facts::new("pipe_raw", Some(command), Need::Command(command)),
             HandOver::Hpfeeds(channel) => Facts::new("hpfeeds", Some(channel), Need::Broker(Broker::Hpfeeds)),
             HandOver::Amqp(Topic { exchange, key }) => {
                 Facts { name: "amqp", operands: [Some(exchange), Some(key)], need: Need::Broker(Broker::Amqp) }
@@ -156,8 +163,8 @@ const ACTIONS: &[(&str, &str, Parser)] = &[
         Ok(Action::Keep(Keep::Maildir(words.path("the folder of the maildir")?.text.to_owned())))
     }),
     ("eml", " DIR", |words| Ok(Action::Keep(Keep::Eml(words.path("the folder for the files")?.text.to_owned())))),
-    ("pipe", " COMMAND", |words| Ok(Action::HandOver(HandOver::Pipe(command(words)?)))),
-    ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::PipeRaw(command(words)?)))),
+    ("pipe", " COMMAND", |words| Ok(Action::HandOver(HandOver::Pipe(Form::Mailbox, command(words)?)))),
+    ("pipe_raw", " COMMAND", |words| Ok(Action::HandOver(HandOver::Pipe(Form::Raw, command(words)?)))),
     ("hpfeeds", " CHANNEL", |words| Ok(Action::HandOver(HandOver::Hpfeeds(channel(words)?)))),
     ("amqp", " EXCHANGE KEY", |words| Ok(Action::HandOver(HandOver::Amqp(topic(words)?)))),
     ("relay", " URL", |words| Ok(Action::HandOver(HandOver::Relay(Box::new(Hop::parse(words)?))))),
@@ -348,7 +355,7 @@ impl Destinations {
     pub(crate) fn hop(&self) -> Option<&Hop> {
         match self.handed_to()? {
             HandOver::Relay(hop) => Some(hop),
-            HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Hpfeeds(_) | HandOver::Amqp(_) => None,
+            HandOver::Pipe(..) | HandOver::Hpfeeds(_) | HandOver::Amqp(_) => None,
         }
     }
 

@@ -73,7 +73,7 @@ impl BrokerLines {
                         }
                         return;
                     }
-                    Action::HandOver(HandOver::Pipe(_) | HandOver::PipeRaw(_)) | Action::Keep(_) => return,
+                    Action::HandOver(HandOver::Pipe(..)) | Action::Keep(_) => return,
                 };
                 if self.publishing.iter().all(|(known, _)| *known != broker) {
                     self.publishing.extend(line(place).map(|line| (broker, line)));

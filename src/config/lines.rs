@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::action::{Action, HandOver, Keep};
+use super::action::{Action, Form, HandOver, Keep};
 use super::check::{Finding, HandOverCopies, second_hand_over, without_own_domain};
 use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Delivery, Line, RuleLine};
@@ -208,10 +208,7 @@ impl<'r> Lines<'r> {
             Action::Keep(Keep::Maildir(folder)) => (folder, self.places.maildir(folder.as_ref())),
             Action::Keep(Keep::Eml(folder)) => (folder, self.places.folder_to_make(folder.as_ref())),
             Action::Keep(Keep::Print(_) | Keep::Discard) => return Vec::new(),
-            Action::HandOver(HandOver::Pipe(command)) => {
-                return self.command_problems(command, Form::Mailbox, prepared);
-            }
-            Action::HandOver(HandOver::PipeRaw(command)) => return self.command_problems(command, Form::Raw, prepared),
+            Action::HandOver(HandOver::Pipe(form, command)) => return self.command_problems(command, *form, prepared),
             // Warnings about brokers and next servers are given once, elsewhere.
             Action::HandOver(HandOver::Hpfeeds(_) | HandOver::Amqp(_) | HandOver::Relay(_)) => return Vec::new(),
         };
@@ -226,7 +223,7 @@ impl<'r> Lines<'r> {
         let mut problems = unquoted_problems(&command, begins);
         problems.extend(quoted_problem(text, begins));
         problems.extend(self.places.shell().map(|trouble| about(begins, text, trouble)));
-        if let Form::Mailbox = form {
+        if form == Form::Mailbox {
             problems.extend(mailbox_form_problem(&command, begins));
         }
         let programs = command.programs.iter();
@@ -291,15 +288,6 @@ impl<'r> Lines<'r> {
             ))
         })
     }
-}
-
-/// In which form a command gets the message.
-#[derive(Clone, Copy)]
-enum Form {
-    /// As a message in a mailbox.
-    Mailbox,
-    /// As it is.
-    Raw,
 }
 
 /// A problem with the part of a line that begins at `at`.

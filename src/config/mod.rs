@@ -55,7 +55,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use action::{Destinations, Facts, Origin};
-pub(crate) use action::{HandOver, Keep, Topic, View};
+pub(crate) use action::{Form, HandOver, Keep, Topic, View};
 pub use amqp_url::AmqpUrl;
 pub(crate) use brokers::{Connections, secret};
 pub use diagnostic::{Diagnostic, Severity};

@@ -31,7 +31,6 @@ use std::time::{Duration, Instant};
 
 pub(crate) use brokers::Brokers;
 use once::Once;
-use pipe::Form;
 pub(crate) use pipe::Runner;
 pub use print::letter_lines;
 use records::Place;
@@ -331,8 +330,7 @@ fn hand_over(
         let copy = RecipientCopy { envelope, recipient: &recipient.mailbox, others: &[] };
         let hash = once.hash(&recipient.mailbox, &to.action);
         let taken_over = match &to.action {
-            HandOver::Pipe(command) => pipe::run(context, command, Form::Mailbox, copy, &hash, spool),
-            HandOver::PipeRaw(command) => pipe::run(context, command, Form::Raw, copy, &hash, spool),
+            HandOver::Pipe(form, command) => pipe::run(context, command, *form, copy, &hash, spool),
             HandOver::Hpfeeds(channel) => hpfeeds::publish(context, channel, spool),
             HandOver::Amqp(topic) => amqp::publish(context, topic, copy, spool),
             HandOver::Relay(hop) => {

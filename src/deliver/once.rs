@@ -98,9 +98,7 @@ impl<'a> Once<'a> {
                     Destination::HandOver(HandOver::Hpfeeds(_)) => {
                         records.tag(&[text.as_ref(), sender.as_bytes(), shown.as_bytes()])
                     }
-                    Destination::HandOver(
-                        HandOver::Pipe(_) | HandOver::PipeRaw(_) | HandOver::Amqp(_) | HandOver::Relay(_),
-                    )
+                    Destination::HandOver(HandOver::Pipe(..) | HandOver::Amqp(_) | HandOver::Relay(_))
                     | Destination::Keep(_) => own_tag(recipient, destination, &shown),
                 };
                 once.entries.push(Entry { recipient, destination, shown, tag, stage: Stage::New { earlier: None } });
@@ -361,11 +359,7 @@ impl Destination<'_> {
             Destination::Keep(Keep::Maildir(_) | Keep::Eml(_) | Keep::Print(_) | Keep::Append(_)) => true,
             Destination::Keep(Keep::Discard) => false,
             Destination::HandOver(
-                HandOver::Pipe(_)
-                | HandOver::PipeRaw(_)
-                | HandOver::Hpfeeds(_)
-                | HandOver::Amqp(_)
-                | HandOver::Relay(_),
+                HandOver::Pipe(..) | HandOver::Hpfeeds(_) | HandOver::Amqp(_) | HandOver::Relay(_),
             ) => true,
         }
     }

@@ -21,21 +21,12 @@ use super::frames::{self, Incoming, Kind, MAX_FRAME};
 use super::runner::TERM_PATIENCE;
 use super::{Context, failure, mboxrd};
 use crate::cli::RUN_COMMANDS;
-use crate::config::{PASSED, SHELL, VARIABLES};
+use crate::config::{Form, PASSED, SHELL, VARIABLES};
 use crate::log::{CommandEnd, Event, said};
 use crate::message::{RecipientCopy, Spool, for_each_piece};
 use crate::signals::Signals;
 use crate::smtp::reply::{self, Reply, Status};
 use crate::wait::{timeout, wait};
-
-/// In which form a command gets the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// As `append` would write it, so that the command can add it to a mailbox.
-    Mailbox,
-    /// As it is, for programs that deliver or examine one message.
-    Raw,
-}
 
 /// Has the command run, and turns its exit status into an answer to the peer.
 pub(super) fn run(
