@@ -4,17 +4,15 @@
 //! If a line publishes and the broker cannot be found, all of its mail would be deferred. If no broker is configured at
 //! all, that is an error.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::action::{Action, Broker, HandOver};
-use super::check::Finding;
 use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line, RuleLine};
 use super::lexer;
-use super::pattern::Position;
 use super::relay_url::{Hop, HopAddress, HopTls};
+use super::setting_lines::{QuotedWord, SettingLine, SettingLines};
 use super::settings::{Config, Setting};
 use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
 use crate::net::patience::Patience;
@@ -31,58 +29,43 @@ pub(crate) struct Connections {
     pub(crate) has_sockets: bool,
 }
 
-/// The lines about brokers and servers, in the order of the text.
+/// The lines that need brokers and servers, in the order of the text.
 #[derive(Debug, Default)]
 pub(super) struct BrokerLines {
     /// For each kind of broker the first line that publishes through it.
-    publishing: Vec<(Broker, BrokerLine)>,
+    publishing: Vec<(Broker, QuotedWord)>,
     /// For each server the first line that passes mail on to it.
-    relaying: Vec<(Box<Hop>, BrokerLine)>,
-    settings: Vec<(Setting, BrokerLine)>,
-}
-
-#[derive(Debug)]
-struct BrokerLine {
-    number: u32,
-    text: String,
-    /// Where the relevant word begins after variables were replaced, and the word.
-    start: usize,
-    word: String,
+    relaying: Vec<(Box<Hop>, QuotedWord)>,
 }
 
 impl BrokerLines {
-    /// Notes a line, if it is about brokers or servers.
+    /// Notes a line, if it publishes or passes mail on.
     pub(super) fn look_at(&mut self, number: u32, text: &str) {
         let Ok(prepared) = lexer::prepared(text) else { return };
-        let mut words = prepared.words();
-        let mut line = |place: usize| {
-            let word = std::iter::from_fn(|| words.next_word()).nth(place)?;
-            Some(BrokerLine { number, text: text.to_owned(), start: word.start, word: word.text.to_owned() })
+        let Ok(Some(Line::Rule(RuleLine::Deliver(delivery) | RuleLine::Copy(delivery)))) = directive::line(&prepared)
+        else {
+            return;
         };
-        match directive::line(&prepared) {
-            Ok(Some(Line::Rule(RuleLine::Deliver(delivery) | RuleLine::Copy(delivery)))) => {
-                // The position of the action's operand, behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to
-                // PATTERN`.
-                let place = if delivery.group.is_some() { 5 } else { 3 };
-                let broker = match delivery.action {
-                    Action::HandOver(HandOver::Hpfeeds(_)) => Broker::Hpfeeds,
-                    Action::HandOver(HandOver::Amqp(_)) => Broker::Amqp,
-                    Action::HandOver(HandOver::Relay(hop)) => {
-                        if self.relaying.iter().all(|(known, _)| *known != hop) {
-                            self.relaying.extend(line(place + 1).map(|line| (hop, line)));
-                        }
-                        return;
-                    }
-                    Action::HandOver(HandOver::Pipe(..)) | Action::Keep(_) => return,
-                };
-                if self.publishing.iter().all(|(known, _)| *known != broker) {
-                    self.publishing.extend(line(place).map(|line| (broker, line)));
+        // The position of the action's operand, behind `VERB rcpt_to PATTERN` or `VERB allowgroup GROUP rcpt_to PATTERN`.
+        let place = if delivery.group.is_some() { 5 } else { 3 };
+        let mut words = prepared.words();
+        let mut quoted = |place: usize| {
+            let word = std::iter::from_fn(|| words.next_word()).nth(place)?;
+            Some(QuotedWord::new(number, text, word))
+        };
+        let broker = match delivery.action {
+            Action::HandOver(HandOver::Hpfeeds(_)) => Broker::Hpfeeds,
+            Action::HandOver(HandOver::Amqp(_)) => Broker::Amqp,
+            Action::HandOver(HandOver::Relay(hop)) => {
+                if self.relaying.iter().all(|(known, _)| *known != hop) {
+                    self.relaying.extend(quoted(place + 1).map(|word| (hop, word)));
                 }
+                return;
             }
-            Ok(Some(Line::Setting(setting))) if is_about_brokers(&setting) => {
-                self.settings.extend(line(1).map(|line| (setting, line)));
-            }
-            _ => {}
+            Action::HandOver(HandOver::Pipe(..)) | Action::Keep(_) => return,
+        };
+        if self.publishing.iter().all(|(known, _)| *known != broker) {
+            self.publishing.extend(quoted(place).map(|word| (broker, word)));
         }
     }
 
@@ -121,10 +104,6 @@ impl BrokerLines {
         }
         found
     }
-
-    fn last(&self, is_such: impl Fn(&Setting) -> bool) -> Option<&BrokerLine> {
-        self.settings.iter().rfind(|(setting, _)| is_such(setting)).map(|(_, line)| line)
-    }
 }
 
 fn is_about_brokers(setting: &Setting) -> bool {
@@ -140,17 +119,6 @@ fn is_about_brokers(setting: &Setting) -> bool {
             | Setting::relay_password_file(_)
             | Setting::ca_file(_)
     )
-}
-
-impl BrokerLine {
-    fn cite(&self, severity: Severity, message: String) -> Diagnostic {
-        let position = Position { line: self.number, start: self.start };
-        Finding::new(severity, position, &self.word, message).cite(&self.text)
-    }
-
-    fn warn(&self, message: String) -> Diagnostic {
-        self.cite(Severity::Warning, message)
-    }
 }
 
 impl Config {
@@ -241,55 +209,61 @@ impl Config {
         if !self.publishes() && self.hops().is_empty() {
             return Vec::new();
         }
-        let lines = self.broker_lines();
+        // If the file cannot be read a second time, the check of the rules reports that.
+        let Ok(settings) = SettingLines::find(&self.rules, is_about_brokers) else { return Vec::new() };
         let mut found = Vec::new();
         if self.hpfeeds_secret_file.is_some() {
-            let line = lines.last(|setting| matches!(setting, Setting::hpfeeds_secret(_)));
+            let line = settings.of(|setting| matches!(setting, Setting::hpfeeds_secret(_))).last();
             found.extend(line.map(|line| {
-                line.warn(
-                    "`hpfeeds_secret_file` says what the secret is, and not this line: leave one of them out"
-                        .to_owned(),
-                )
+                let message = "`hpfeeds_secret_file` says what the secret is, and not this line: leave one of them out";
+                line.cite(Severity::Warning, message.to_owned())
             }));
         }
         if self.relay_password_file.is_some() && self.relay_password.is_some() {
-            let line = lines.last(|setting| matches!(setting, Setting::relay_password(_)));
+            let line = settings.of(|setting| matches!(setting, Setting::relay_password(_))).last();
             found.extend(line.map(|line| {
-                line.warn(
-                    "`relay_password_file` says what the password is, and not this line: leave one of them out"
-                        .to_owned(),
-                )
+                let message =
+                    "`relay_password_file` says what the password is, and not this line: leave one of them out";
+                line.cite(Severity::Warning, message.to_owned())
             }));
         }
         let secrets = [
-            lines.last(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))),
-            lines.last(|setting| matches!(setting, Setting::amqp_password_file(_))),
-            lines.last(|setting| matches!(setting, Setting::relay_password_file(_))),
+            settings.of(|setting| matches!(setting, Setting::hpfeeds_secret_file(_))).last(),
+            settings.of(|setting| matches!(setting, Setting::amqp_password_file(_))).last(),
+            settings.of(|setting| matches!(setting, Setting::relay_password_file(_))).last(),
         ];
         found.extend(secrets.into_iter().flatten().filter_map(check_secret));
         if self.endpoints().any(|(_, uses_tls)| uses_tls) {
             let path = self.ca_file.as_deref().unwrap_or(Path::new(AUTHORITIES));
             if let Some(message) = flaw_of_authorities(path) {
-                found.push(match lines.last(|setting| matches!(setting, Setting::ca_file(_))) {
-                    Some(line) => line.warn(message),
+                found.push(match settings.of(|setting| matches!(setting, Setting::ca_file(_))).last() {
+                    Some(line) => line.cite(Severity::Warning, message),
                     None => Diagnostic::warning(message),
                 });
             }
         }
+        found.extend(self.check_hops());
+        found
+    }
+
+    /// Checks what the lines say of servers that mail is passed on to.
+    fn check_hops(&self) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
         // A colon in a user's name may have been taken for the beginning of a password.
         let has_other = self.relay_password.is_some() || self.relay_password_file.is_some();
         let is_for_none =
             has_other && self.hops().iter().all(|hop| self.user_at(hop).is_none() || hop.password.is_some());
-        for (hop, line) in &lines.relaying {
+        for (hop, url) in &self.broker_lines().relaying {
+            let warn = |message: String| url.cite(Severity::Warning, message);
             if is_for_none && hop.password.is_some() {
                 let message = "the password is what stands behind the colon of this URL, and nothing else: in a name, \
                                write `%3A` for a colon";
-                found.push(line.warn(message.to_owned()));
+                found.push(warn(message.to_owned()));
             }
             let ca_file = hop.ca_file.as_deref().filter(|_| self.is_verified(hop));
-            found.extend(ca_file.and_then(flaw_of_authorities).map(|flaw| line.warn(flaw)));
+            found.extend(ca_file.and_then(flaw_of_authorities).map(warn));
             if hop.tls == HopTls::Off && self.user_at(hop).is_some() && !hop.is_here() {
-                found.push(line.warn("without TLS everybody on the way can hear the password".to_owned()));
+                found.push(warn("without TLS everybody on the way can hear the password".to_owned()));
             }
         }
         found
@@ -297,21 +271,28 @@ impl Config {
 
     /// Looks up the addresses of brokers and servers, which may take a moment.
     pub(super) fn check_broker_addresses(&self) -> Vec<Diagnostic> {
+        let mut named =
+            self.endpoints().map(|(endpoint, _)| endpoint).filter(|endpoint| endpoint.has_name()).peekable();
+        if named.peek().is_none() {
+            return Vec::new();
+        }
+        let Ok(settings) = SettingLines::find(&self.rules, is_about_brokers) else { return Vec::new() };
         let lines = self.broker_lines();
         let mut found = Vec::new();
-        for (endpoint, _) in self.endpoints().filter(|(endpoint, _)| endpoint.has_name()) {
+        for endpoint in named {
             let patience = Patience { until: Instant::now() + PATIENCE, signals: None };
-            if let Err(why) = endpoint.addresses(&ClientFiles::open(None), patience) {
-                let line = lines.last(|setting| match setting {
-                    Setting::hpfeeds_broker(Some(broker)) => broker == endpoint,
-                    Setting::amqp_urls(urls) => urls.iter().any(|url| url.endpoint == *endpoint),
-                    _ => false,
-                });
-                let is_there = |hop: &Hop| hop.address == HopAddress::Tcp(endpoint.clone());
-                let relaying = || lines.relaying.iter().find(|(hop, _)| is_there(hop)).map(|(_, line)| line);
-                found.extend(
-                    line.or_else(relaying).map(|line| line.warn(format!("{why:#}: mail for it would be deferred"))),
-                );
+            let Err(why) = endpoint.addresses(&ClientFiles::open(None), patience) else { continue };
+            let message = format!("{why:#}: mail for it would be deferred");
+            let setting = settings.of(|setting| match setting {
+                Setting::hpfeeds_broker(Some(broker)) => broker == endpoint,
+                Setting::amqp_urls(urls) => urls.iter().any(|url| url.endpoint == *endpoint),
+                _ => false,
+            });
+            let is_there = |hop: &Hop| hop.address == HopAddress::Tcp(endpoint.clone());
+            if let Some(line) = setting.last() {
+                found.push(line.cite(Severity::Warning, message));
+            } else if let Some((_, url)) = lines.relaying.iter().find(|(hop, _)| is_there(hop)) {
+                found.push(url.cite(Severity::Warning, message));
             }
         }
         found
@@ -332,16 +313,11 @@ fn flaw_of_authorities(path: &Path) -> Option<String> {
 }
 
 /// Warns about a file without a secret, or with one that everybody can read.
-fn check_secret(line: &BrokerLine) -> Option<Diagnostic> {
-    let path = Path::new(&line.word);
-    let message = match Unread::open(path).parsed(secret) {
-        Err(why) => format!("{why:#}"),
-        Ok(_) if path.metadata().ok()?.permissions().mode() & 0o004 != 0 => {
-            format!("{0} can be read by everybody, who can then pass for us: run chmod o-r {0}", line.word)
-        }
-        Ok(_) => return None,
-    };
-    Some(line.warn(message))
+fn check_secret(line: &SettingLine) -> Option<Diagnostic> {
+    match Unread::open(line.path()).parsed(secret) {
+        Err(why) => Some(line.cite(Severity::Warning, format!("{why:#}"))),
+        Ok(_) => line.public_secret("pass for us"),
+    }
 }
 
 /// The secret in a file: its first line.

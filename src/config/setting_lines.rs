@@ -8,7 +8,7 @@ use std::path::Path;
 use super::check::Finding;
 use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line};
-use super::lexer;
+use super::lexer::{self, Word};
 use super::pattern::Position;
 use super::places;
 use super::rules::Rules;
@@ -20,12 +20,18 @@ pub(super) struct SettingLines(Vec<SettingLine>);
 
 #[derive(Debug)]
 pub(super) struct SettingLine {
-    number: u32,
-    text: String,
     setting: Setting,
-    /// The position of the value after variables were replaced, and the value.
+    value: QuotedWord,
+}
+
+/// A word of a line, for messages that quote the line.
+#[derive(Debug)]
+pub(super) struct QuotedWord {
+    line: u32,
+    text: String,
+    /// Where the word begins after variables were replaced, and the word.
     start: usize,
-    value: String,
+    word: String,
 }
 
 impl SettingLines {
@@ -41,8 +47,7 @@ impl SettingLines {
             let mut words = prepared.words();
             words.next_word();
             if let Some(value) = words.next_word() {
-                let (start, value) = (value.start, value.text.to_owned());
-                found.push(SettingLine { number, text: text.to_owned(), setting, start, value });
+                found.push(SettingLine { setting, value: QuotedWord::new(number, text, value) });
             }
         })?;
         Ok(Self(found))
@@ -54,32 +59,44 @@ impl SettingLines {
     }
 }
 
+impl QuotedWord {
+    /// A word of the line with this number and text.
+    pub(super) fn new(line: u32, text: &str, word: Word<'_>) -> Self {
+        Self { line, text: text.to_owned(), start: word.start, word: word.text.to_owned() }
+    }
+
+    /// A finding about the word.
+    pub(super) fn cite(&self, severity: Severity, message: String) -> Diagnostic {
+        let position = Position { line: self.line, start: self.start };
+        Finding::new(severity, position, &self.word, message).cite(&self.text)
+    }
+}
+
 impl SettingLine {
     /// The first word behind the directive.
     pub(super) fn value(&self) -> &str {
-        &self.value
+        &self.value.word
     }
 
     /// The value as a path.
     pub(super) fn path(&self) -> &Path {
-        Path::new(&self.value)
+        Path::new(self.value())
     }
 
     /// A finding about the value.
     pub(super) fn cite(&self, severity: Severity, message: String) -> Diagnostic {
-        let position = Position { line: self.number, start: self.start };
-        Finding::new(severity, position, &self.value, message).cite(&self.text)
+        self.value.cite(severity, message)
     }
 
     /// A finding about the file that the value names.
     pub(super) fn about(&self, severity: Severity, what: impl fmt::Display) -> Diagnostic {
-        self.cite(severity, format!("{} {what:#}", self.value))
+        self.cite(severity, format!("{} {what:#}", self.value()))
     }
 
     /// A warning if everybody can read the file; `who_can` says what they can do then.
     pub(super) fn public_secret(&self, who_can: &str) -> Option<Diagnostic> {
         let mode = self.path().metadata().ok()?.permissions().mode();
-        let message = || format!("can be read by everybody, who can then {who_can}: run chmod o-r {}", self.value);
+        let message = || format!("can be read by everybody, who can then {who_can}: run chmod o-r {}", self.value());
         (mode & 0o004 != 0).then(|| self.about(Severity::Warning, message()))
     }
 
