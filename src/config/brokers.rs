@@ -12,6 +12,7 @@ use super::diagnostic::{Diagnostic, Severity};
 use super::directive::{self, Line, RuleLine};
 use super::lexer;
 use super::relay_url::{Hop, HopAddress, HopTls};
+use super::rules::Rules;
 use super::setting_lines::{QuotedWord, SettingLine, SettingLines};
 use super::settings::{Config, Setting};
 use crate::net::client::{self, AUTHORITIES, ClientFiles, Endpoint};
@@ -39,8 +40,15 @@ pub(super) struct BrokerLines {
 }
 
 impl BrokerLines {
+    /// Finds these lines. It is an error if a file cannot be read a second time.
+    pub(super) fn find(rules: &Rules) -> Result<Self, Diagnostic> {
+        let mut lines = Self::default();
+        rules.sources.for_each_line(|number, text| lines.look_at(number, text))?;
+        Ok(lines)
+    }
+
     /// Notes a line, if it publishes or passes mail on.
-    pub(super) fn look_at(&mut self, number: u32, text: &str) {
+    fn look_at(&mut self, number: u32, text: &str) {
         let Ok(prepared) = lexer::prepared(text) else { return };
         let Ok(Some(Line::Rule(RuleLine::Deliver(delivery) | RuleLine::Copy(delivery)))) = directive::line(&prepared)
         else {
@@ -248,12 +256,13 @@ impl Config {
 
     /// Checks what the lines say of servers that mail is passed on to.
     fn check_hops(&self) -> Vec<Diagnostic> {
+        let Ok(lines) = BrokerLines::find(&self.rules) else { return Vec::new() };
         let mut found = Vec::new();
         // A colon in a user's name may have been taken for the beginning of a password.
         let has_other = self.relay_password.is_some() || self.relay_password_file.is_some();
         let is_for_none =
             has_other && self.hops().iter().all(|hop| self.user_at(hop).is_none() || hop.password.is_some());
-        for (hop, url) in &self.broker_lines().relaying {
+        for (hop, url) in &lines.relaying {
             let warn = |message: String| url.cite(Severity::Warning, message);
             if is_for_none && hop.password.is_some() {
                 let message = "the password is what stands behind the colon of this URL, and nothing else: in a name, \
@@ -277,7 +286,7 @@ impl Config {
             return Vec::new();
         }
         let Ok(settings) = SettingLines::find(&self.rules, is_about_brokers) else { return Vec::new() };
-        let lines = self.broker_lines();
+        let Ok(lines) = BrokerLines::find(&self.rules) else { return Vec::new() };
         let mut found = Vec::new();
         for endpoint in named {
             let patience = Patience { until: Instant::now() + PATIENCE, signals: None };
@@ -296,13 +305,6 @@ impl Config {
             }
         }
         found
-    }
-
-    fn broker_lines(&self) -> BrokerLines {
-        let mut lines = BrokerLines::default();
-        // If the file cannot be read a second time, the check of the rules reports that.
-        _ = self.rules.sources.for_each_line(|number, text| lines.look_at(number, text));
-        lines
     }
 }
 

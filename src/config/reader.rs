@@ -90,7 +90,10 @@ impl Reader {
         }
         self.find_missing_lines();
         self.find_missing_folder_of_transcripts();
-        self.find_missing_broker_lines();
+        if self.config.lacks_broker_lines() && self.errors.is_empty() {
+            let missing = BrokerLines::find(&self.config.rules);
+            self.errors.extend(missing.map_or_else(|error| vec![error], |lines| lines.missing(&self.config)));
+        }
         // Errors in an included file may have been found before errors in earlier lines.
         self.errors.sort_by_key(|error| error.line);
         Ok(())
@@ -134,17 +137,6 @@ impl Reader {
                 first => first.is_some_and(is_meant),
             }
         })
-    }
-
-    /// Searches all lines again for errors if a line needs a broker or server and settings about it are missing.
-    fn find_missing_broker_lines(&mut self) {
-        if self.config.lacks_broker_lines() && self.errors.is_empty() {
-            let mut lines = BrokerLines::default();
-            match self.config.rules.sources.for_each_line(|number, text| lines.look_at(number, text)) {
-                Ok(()) => self.errors.extend(lines.missing(&self.config)),
-                Err(error) => self.errors.push(error),
-            }
-        }
     }
 
     /// Reads an open file, whose lines come next.

@@ -230,10 +230,7 @@ fn try_lock_all<'a, 'n>(
 ) -> Result<Result<Locked<'a>, Busy<'n>>, Reply> {
     let mut locked = Locked::default();
     for (name, recipients) in names {
-        let opened = Appending::open(context.log, name);
-        match opened
-            .map_err(|error| failure(&error, &format!("opening {name}")).about(names_of(recipients.iter().copied())))?
-        {
+        match Appending::open(context.log, name).map_err(not_opened(name, recipients))? {
             None => return Ok(Err(Busy(name, recipients))),
             Some(appending) => locked.add(name, appending),
         }
@@ -242,14 +239,15 @@ fn try_lock_all<'a, 'n>(
     locked.files.sort_unstable_by_key(|appending| appending.identity);
     for appending in &mut locked.files {
         let Some((name, recipients)) = names.iter().find(|(name, _)| *name == appending.name) else { continue };
-        let is_locked = appending.lock();
-        if !is_locked
-            .map_err(|error| failure(&error, &format!("opening {name}")).about(names_of(recipients.iter().copied())))?
-        {
+        if !appending.lock().map_err(not_opened(name, recipients))? {
             return Ok(Err(Busy(name, recipients)));
         }
     }
     Ok(Ok(locked))
+}
+
+fn not_opened(name: &str, recipients: &[&Mailbox]) -> impl FnOnce(io::Error) -> Reply {
+    move |error| failure(&error, &format!("opening {name}")).about(names_of(recipients.iter().copied()))
 }
 
 impl<'a> Locked<'a> {
