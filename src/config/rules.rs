@@ -104,20 +104,13 @@ impl Rules {
     /// Whether this peer may talk to us at all, which does not depend on TLS: it is asked before there is any.
     pub fn admit<'c>(&'c self, peer: &Peer, trace: &mut Trace) -> Result<(), Denial<'c>> {
         let who = Who::in_the_clear(peer);
-        for peers in &self.denied_peers {
-            if peers.include(who, "deny remotehost", trace)? {
-                return Err(Denial::NotAllowed);
-            }
+        if any_include(&self.denied_peers, who, "deny remotehost", trace)? {
+            return Err(Denial::NotAllowed);
         }
-        if self.allowed_peers.is_empty() {
-            return Ok(());
+        match self.allowed_peers.is_empty() || any_include(&self.allowed_peers, who, "allow remotehost", trace)? {
+            true => Ok(()),
+            false => Err(Denial::NotAllowed),
         }
-        for peers in &self.allowed_peers {
-            if peers.include(who, "allow remotehost", trace)? {
-                return Ok(());
-            }
-        }
-        Err(Denial::NotAllowed)
     }
 
     /// Whether there are proxies at all.
@@ -127,13 +120,7 @@ impl Rules {
 
     /// Whether connections from this address begin with a header of the PROXY protocol, which says whose they are.
     pub fn is_proxy(&self, address: IpAddr, trace: &mut Trace) -> Result<bool, BrokenPattern> {
-        let proxy = Peer::unnamed(address);
-        for peers in &self.proxies {
-            if peers.include(Who::in_the_clear(&proxy), "proxy_protocol from", trace)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        any_include(&self.proxies, Who::in_the_clear(&Peer::unnamed(address)), "proxy_protocol from", trace)
     }
 
     /// Whether a peer at this address is one of those that a line allows something, as far as an address can tell.
@@ -321,10 +308,8 @@ impl Rules {
 
     fn group_admits(&self, group: Option<usize>, who: Who<'_>, trace: &mut Trace) -> Result<bool, BrokenPattern> {
         let Some(group) = group.map(|number| &self.groups[number]) else { return Ok(true) };
-        for member in &group.members {
-            if member.include(who, &group.name, trace)? {
-                return Ok(true);
-            }
+        if any_include(&group.members, who, &group.name, trace)? {
+            return Ok(true);
         }
         trace.note(|| {
             let text = format!("{}: no member fits {}", group.name, who.peer);
@@ -408,6 +393,16 @@ impl Rules {
         groups.dedup();
         groups.into_iter().map(|group| group.map(|number| &*self.groups[number].name))
     }
+}
+
+/// Whether one of these lines, which begin with `rule`, is about this peer. Those behind it are not asked.
+fn any_include(peers: &[Peers], who: Who<'_>, rule: &str, trace: &mut Trace) -> Result<bool, BrokenPattern> {
+    for peers in peers {
+        if peers.include(who, rule, trace)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 // Loading.
