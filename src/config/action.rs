@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::lexer::{Problem, Word, Words};
 use super::relay_url::Hop;
-use super::spelling::closest;
+use super::spelling::{closest, listed};
 use super::value;
 
 /// Where a message goes.
@@ -248,16 +248,6 @@ fn unknown(name: Word<'_>) -> Problem {
         None => format!("write {names}"),
     };
     name.problem(format!("unknown action `{}`: {meant}", name.text))
-}
-
-/// `a, b or c`
-fn listed(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<String> = names.collect();
-    match names.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
-    }
 }
 
 impl<'a> Facts<'a> {

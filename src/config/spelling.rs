@@ -47,6 +47,16 @@ fn distance(one: &[char], other: &[char]) -> usize {
     last.last().copied().unwrap_or_default()
 }
 
+/// `a, b or c`
+pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use super::lexer::{Problem, Word, Words, truth};
 use super::limits::{NameCheck, Refusal};
 use super::settings::{AuthUse, Level, LogTarget, Payload, Protocol, Sandbox, TlsUse, Transcripts};
 use super::shell::{self, Role};
-use super::spelling::did_you_mean;
+use super::spelling::{did_you_mean, listed};
 use crate::accounts::{self, hash};
 use crate::net::client::Endpoint;
 
@@ -147,13 +147,22 @@ pub(super) fn on_or_off(words: &mut Words<'_>) -> Result<bool, Problem> {
     words.expect("`on` or `off`").and_then(switch)
 }
 
-pub(super) fn protocol(words: &mut Words<'_>) -> Result<Protocol, Problem> {
-    let word = words.expect("`smtp` or `lmtp`")?;
-    match word.text {
-        "smtp" => Ok(Protocol::Smtp),
-        "lmtp" => Ok(Protocol::Lmtp),
-        other => Err(word.problem(format!("`{other}` found where `smtp` or `lmtp` is expected"))),
+/// Reads one of these words, and returns what stands behind it here.
+fn one_of<T: Copy>(words: &mut Words<'_>, choices: &[(&str, T)]) -> Result<T, Problem> {
+    let names = || choices.iter().map(|(name, _)| *name);
+    let form = fmt::from_fn(|f| f.write_str(&listed(names().map(|name| format!("`{name}`")))));
+    let word = words.expect(&form)?;
+    match choices.iter().find(|(name, _)| *name == word.text) {
+        Some((_, choice)) => Ok(*choice),
+        None => {
+            let meant = did_you_mean(word.text, names());
+            Err(word.problem(format!("`{}` found where {form} is expected{meant}", word.text)))
+        }
     }
+}
+
+pub(super) fn protocol(words: &mut Words<'_>) -> Result<Protocol, Problem> {
+    one_of(words, &[("smtp", Protocol::Smtp), ("lmtp", Protocol::Lmtp)])
 }
 
 pub(super) fn folder(words: &mut Words<'_>) -> Result<Option<PathBuf>, Problem> {
@@ -306,53 +315,29 @@ pub(super) fn auth_user(words: &mut Words<'_>) -> Result<Vec<(String, Secret)>, 
 }
 
 pub(super) fn payload(words: &mut Words<'_>) -> Result<Payload, Problem> {
-    let word = words.expect("`json` or `raw`")?;
-    match word.text {
-        "json" => Ok(Payload::Json),
-        "raw" => Ok(Payload::Raw),
-        other => Err(word.problem(format!("`{other}` found where `json` or `raw` is expected"))),
-    }
+    one_of(words, &[("json", Payload::Json), ("raw", Payload::Raw)])
 }
 
 pub(super) fn tls_use(words: &mut Words<'_>) -> Result<Option<TlsUse>, Problem> {
-    let word = words.expect("`off`, `offer`, `require` or `implicit`")?;
-    match word.text {
-        "off" => Ok(Some(TlsUse::Off)),
-        "offer" => Ok(Some(TlsUse::Offer)),
-        "require" => Ok(Some(TlsUse::Require)),
-        "implicit" => Ok(Some(TlsUse::Implicit)),
-        other => Err(word.problem(format!(
-            "`{other}` found where `off`, `offer`, `require` or `implicit` is expected{}",
-            did_you_mean(other, ["off", "offer", "require", "implicit"].into_iter())
-        ))),
-    }
+    let choices =
+        [("off", TlsUse::Off), ("offer", TlsUse::Offer), ("require", TlsUse::Require), ("implicit", TlsUse::Implicit)];
+    one_of(words, &choices).map(Some)
 }
 
 pub(super) fn auth_use(words: &mut Words<'_>) -> Result<Option<AuthUse>, Problem> {
-    let word = words.expect("`off`, `offer` or `require`")?;
-    match word.text {
-        "off" => Ok(Some(AuthUse::Off)),
-        "offer" => Ok(Some(AuthUse::Offer)),
-        "require" => Ok(Some(AuthUse::Require)),
-        other => Err(word.problem(format!(
-            "`{other}` found where `off`, `offer` or `require` is expected{}",
-            did_you_mean(other, ["off", "offer", "require"].into_iter())
-        ))),
-    }
+    let choices = [("off", AuthUse::Off), ("offer", AuthUse::Offer), ("require", AuthUse::Require)];
+    one_of(words, &choices).map(Some)
 }
 
 /// Reads `off`, or a level that may be followed by `required`; `required` alone means `on required`.
 pub(super) fn sandbox(words: &mut Words<'_>) -> Result<Sandbox, Problem> {
-    let word = words.expect("`off`, `on`, `strict` or `required`")?;
-    let (level, is_required) = match word.text {
-        "off" => (Level::Off, false),
-        "on" => (Level::On, false),
-        "strict" => (Level::Strict, false),
-        "required" => (Level::On, true),
-        other => {
-            return Err(word.problem(format!("`{other}` found where `off`, `on`, `strict` or `required` is expected")));
-        }
-    };
+    let choices = [
+        ("off", (Level::Off, false)),
+        ("on", (Level::On, false)),
+        ("strict", (Level::Strict, false)),
+        ("required", (Level::On, true)),
+    ];
+    let (level, is_required) = one_of(words, &choices)?;
     if level == Level::Off || is_required || words.is_at_end() {
         return Ok(Sandbox { level, is_required });
     }
