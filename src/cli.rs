@@ -266,13 +266,7 @@ pub fn command() -> Command {
                 .help("Where to log, in place of the configuration's `logfile`")
                 .global(true),
         )
-        .arg(
-            Arg::new("lmtp")
-                .long("lmtp")
-                .action(ArgAction::SetTrue)
-                .help("Speak LMTP, in place of the configuration's `protocol`")
-                .global(true),
-        )
+        .arg(switch("lmtp", "Speak LMTP, in place of the configuration's `protocol`").global(true))
         .arg(peer_argument().help("The peer, when standard input is no connection"))
         // The arguments of a subcommand are built only if it is called; sessions need none of them.
         .subcommand(
@@ -335,27 +329,13 @@ fn listen_arguments(command: Command) -> Command {
         .arg(number("grace", "SECONDS", "10", "How long sessions may go on after SIGTERM"))
         .arg(bound("count", "N", "Stop when so many messages have been taken"))
         .arg(bound("timeout", "SECONDS", "Stop with status 124 when so much time has passed"))
-        .arg(
-            Arg::new("ready-file")
-                .long("ready-file")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("Make this file when connections are accepted, with the addresses in it, a line each"),
-        )
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("Print each message that is taken as a line of JSON"),
-        )
-        .arg(
-            Arg::new("attachments")
-                .long("attachments")
-                .value_name("DIR")
-                .value_parser(value_parser!(PathBuf))
-                .requires("json")
-                .help("Make files of the attachments of these messages"),
-        )
+        .arg(path(
+            "ready-file",
+            "FILE",
+            "Make this file when connections are accepted, with the addresses in it, a line each",
+        ))
+        .arg(switch("json", "Print each message that is taken as a line of JSON"))
+        .arg(path("attachments", "DIR", "Make files of the attachments of these messages").requires("json"))
 }
 
 fn check_arguments(command: Command) -> Command {
@@ -366,20 +346,9 @@ fn check_arguments(command: Command) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Say so too when there are none, and what the sandbox allows"),
         )
-        .arg(Arg::new("strict").long("strict").action(ArgAction::SetTrue).help("Exit with 1 if there are warnings"))
-        .arg(
-            Arg::new("index")
-                .long("index")
-                .action(ArgAction::SetTrue)
-                .help("Make indexes of files with many rules, so that sessions need not read these one by one"),
-        )
-        .arg(
-            Arg::new("replay")
-                .long("replay")
-                .value_name("DIR")
-                .value_parser(value_parser!(PathBuf))
-                .help("Play the transcripts in this folder as well"),
-        )
+        .arg(switch("strict", "Exit with 1 if there are warnings"))
+        .arg(switch("index", "Make indexes of files with many rules, so that sessions need not read these one by one"))
+        .arg(path("replay", "DIR", "Play the transcripts in this folder as well"))
 }
 
 fn replay_arguments(command: Command) -> Command {
@@ -392,12 +361,7 @@ fn replay_arguments(command: Command) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Transcripts of sessions, as the flag `t` has them written"),
         )
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("Answer with one object of JSON for each of them"),
-        )
+        .arg(switch("json", "Answer with one object of JSON for each of them"))
 }
 
 fn explain_arguments(command: Command) -> Command {
@@ -412,9 +376,9 @@ fn explain_arguments(command: Command) -> Command {
                 .required(true)
                 .help("The recipient, or one of several"),
         )
-        .arg(Arg::new("tls").long("tls").action(ArgAction::SetTrue).help("The connection is under TLS"))
+        .arg(switch("tls", "The connection is under TLS"))
         .arg(Arg::new("auth").long("auth").value_name("NAME").help("The user that the peer has logged in as"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Answer with one object of JSON"))
+        .arg(switch("json", "Answer with one object of JSON"))
 }
 
 fn metrics_arguments(command: Command) -> Command {
@@ -458,6 +422,16 @@ fn account_name(text: &str) -> Result<String, String> {
 
 fn peer_argument() -> Arg {
     Arg::new("peer").long("peer").value_name("ADDRESS[=HOSTNAME]|local[=USER]")
+}
+
+/// An option without a value.
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// An option with a file or folder.
+fn path(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).value_parser(value_parser!(PathBuf)).help(help)
 }
 
 fn number(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Arg {

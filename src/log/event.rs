@@ -170,35 +170,30 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// The flag that turns this line on; `None` if it is always written.
-    pub(super) fn flag(&self) -> Option<Flags> {
+    /// The flag that turns this line on, or `None` if it is always written; and its severity for syslog.
+    fn kind(&self) -> (Option<Flags>, Severity) {
         match self {
-            Event::ConfigurationRead(..) | Event::IndexNotUsed(..) => Some(Flags::CONFIG),
+            Event::ConfigurationRead(..) | Event::IndexNotUsed(..) => (Some(Flags::CONFIG), Severity::Info),
             Event::OpeningMailbox(_)
             | Event::ClosingMailbox(_)
             | Event::WritingFile(_)
             | Event::FileDelivered(_)
             | Event::StartingCommand(_)
-            | Event::CommandEnded { .. } => Some(Flags::FILES),
-            Event::Closed(_) => Some(Flags::CLOSING),
-            Event::HostName(_) | Event::NoHostName(_) => Some(Flags::HOSTS),
-            Event::Letter(_) => Some(Flags::LETTERS),
-            Event::Rule(_) => Some(Flags::RULES),
+            | Event::CommandEnded { .. } => (Some(Flags::FILES), Severity::Info),
+            Event::Closed(_) => (Some(Flags::CLOSING), Severity::Info),
+            Event::HostName(_) | Event::NoHostName(_) => (Some(Flags::HOSTS), Severity::Info),
+            Event::Letter(_) => (Some(Flags::LETTERS), Severity::Info),
+            Event::Rule(_) => (Some(Flags::RULES), Severity::Info),
+            Event::Reply(reply) if reply.is_negative() => (None, Severity::Error),
             Event::Connected(_)
             | Event::Secured(_)
             | Event::Command(_)
             | Event::SecretLine
+            | Event::Reply(_)
             | Event::HopConnected { .. }
             | Event::HopSecured { .. }
             | Event::HopCommand { .. }
-            | Event::HopReply { .. } => Some(Flags::DIALOGUE),
-            Event::Reply(reply) => {
-                if reply.is_negative() {
-                    None
-                } else {
-                    Some(Flags::DIALOGUE)
-                }
-            }
+            | Event::HopReply { .. } => (Some(Flags::DIALOGUE), Severity::Info),
             Event::PeerGoneBeforeGreeting
             | Event::UnofferedParameters(_)
             | Event::NotSecured(_)
@@ -209,18 +204,18 @@ impl Event<'_> {
             | Event::FolderNotSynced(..)
             | Event::PartialSandbox(_)
             | Event::NotCounted(_)
-            | Event::Gone(_) => Some(Flags::WARNINGS),
+            | Event::Gone(_) => (Some(Flags::WARNINGS), Severity::Warning),
             Event::Authenticated { .. } | Event::Delivered { .. } | Event::DeliveredBefore { .. } => {
-                Some(Flags::DELIVERIES)
+                (Some(Flags::DELIVERIES), Severity::Info)
             }
-            Event::ConfigurationError(..)
-            | Event::NotAConnection(_)
+            Event::ConfigurationError(..) | Event::RefusedAgain { .. } | Event::TurnedAway { .. } => {
+                (None, Severity::Error)
+            }
+            Event::NotAConnection(_)
             | Event::RunningAsRoot
             | Event::CannotBecome { .. }
-            | Event::RefusedAgain { .. }
             | Event::NoKey(_)
             | Event::NoSandbox(_)
-            | Event::Print(_)
             | Event::NotTakenBack { .. }
             | Event::NotExactlyOnce(..)
             | Event::NoRecords(_)
@@ -230,79 +225,23 @@ impl Event<'_> {
             | Event::NotDecoded(..)
             | Event::GoneInTransaction(_)
             | Event::GoneUnconfirmed { .. }
-            | Event::TurnedAway { .. }
             | Event::SessionKilled(_)
-            | Event::NothingToReload
-            | Event::Report { .. }
             | Event::CannotAccept(_)
             | Event::LoggingHere(..)
-            | Event::LinesLost(_) => None,
+            | Event::LinesLost(_) => (None, Severity::Warning),
+            Event::Print(_) | Event::NothingToReload | Event::Report { .. } => (None, Severity::Info),
         }
+    }
+
+    /// Whether a log with these flags has this line.
+    pub(super) fn is_wanted(&self, flags: Flags) -> bool {
+        let (flag, _) = self.kind();
+        flag.is_none_or(|flag| flags.has(flag))
     }
 
     /// The severity for syslog.
     pub(super) fn severity(&self) -> Severity {
-        match self {
-            Event::Reply(reply) if reply.is_negative() => Severity::Error,
-            Event::RefusedAgain { .. } | Event::TurnedAway { .. } | Event::ConfigurationError(..) => Severity::Error,
-            Event::RunningAsRoot
-            | Event::CannotBecome { .. }
-            | Event::NotAConnection(_)
-            | Event::PeerGoneBeforeGreeting
-            | Event::NotSecured(_)
-            | Event::HopNotSecured { .. }
-            | Event::NoKey(_)
-            | Event::PlaintextThrownAway(_)
-            | Event::UnofferedParameters(_)
-            | Event::NotTakenBack { .. }
-            | Event::NotExactlyOnce(..)
-            | Event::NoRecords(_)
-            | Event::StaleLock { .. }
-            | Event::OneLockOnly { .. }
-            | Event::FolderNotSynced(..)
-            | Event::NoSandbox(_)
-            | Event::PartialSandbox(_)
-            | Event::NotReported(..)
-            | Event::NoReports(_)
-            | Event::NoTranscript(_)
-            | Event::NotDecoded(..)
-            | Event::NotCounted(_)
-            | Event::GoneInTransaction(_)
-            | Event::GoneUnconfirmed { .. }
-            | Event::Gone(_)
-            | Event::SessionKilled(_)
-            | Event::CannotAccept(_)
-            | Event::LoggingHere(..)
-            | Event::LinesLost(_) => Severity::Warning,
-            Event::ConfigurationRead(..)
-            | Event::IndexNotUsed(..)
-            | Event::Connected(_)
-            | Event::HostName(_)
-            | Event::NoHostName(_)
-            | Event::Secured(_)
-            | Event::Authenticated { .. }
-            | Event::Command(_)
-            | Event::SecretLine
-            | Event::Reply(_)
-            | Event::Rule(_)
-            | Event::Letter(_)
-            | Event::Print(_)
-            | Event::Delivered { .. }
-            | Event::DeliveredBefore { .. }
-            | Event::HopConnected { .. }
-            | Event::HopSecured { .. }
-            | Event::HopCommand { .. }
-            | Event::HopReply { .. }
-            | Event::OpeningMailbox(_)
-            | Event::ClosingMailbox(_)
-            | Event::WritingFile(_)
-            | Event::FileDelivered(_)
-            | Event::StartingCommand(_)
-            | Event::CommandEnded { .. }
-            | Event::Closed(_)
-            | Event::NothingToReload
-            | Event::Report { .. } => Severity::Info,
-        }
+        self.kind().1
     }
 
     /// Whether etc/fail2ban/filter.d/mailrecv.conf counts this line against the peer: a permanent refusal, or being put
@@ -598,7 +537,7 @@ mod tests {
             (Event::Command(b"NOOP"), Some(Flags::DIALOGUE)),
             (Event::Closed(1), Some(Flags::CLOSING)),
         ] {
-            assert_eq!(event.flag(), flag);
+            assert_eq!(event.kind().0, flag);
         }
     }
 }

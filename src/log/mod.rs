@@ -121,14 +121,14 @@ impl Log {
 
     /// Logs an event, if its line is wanted.
     pub fn event(&self, event: &Event<'_>) {
-        if event.flag().is_none_or(|flag| self.wants(flag)) {
+        if event.is_wanted(self.flags) {
             self.write_or_count(&self.peer, event);
         }
     }
 
     /// Logs an event, if its line is wanted and was not written before.
     pub fn event_once(&self, event: &Event<'_>) {
-        if event.flag().is_none_or(|flag| self.wants(flag)) {
+        if event.is_wanted(self.flags) {
             let line = event.text(self).to_string();
             if !self.said_once.borrow().contains(&line) {
                 self.write_or_count(&self.peer, event);
