@@ -125,11 +125,8 @@ pub(crate) fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Rep
         for (action, _) in recipient.destinations.shown() {
             let is_relayed = hop.is_some() && action.operands[0] == hop;
             let (to, said) = (&recipient.mailbox, is_relayed.then_some(reply));
-            if let Some(Repeated { first, .. }) = find_repeated(repeated, to, &action) {
-                log.event(&Event::DeliveredBefore { id, from: reverse_path, to, size, action: &action, first });
-                continue;
-            }
-            log.event(&Event::Delivered { id, from: reverse_path, to, size, action: &action, said });
+            let first = find_repeated(repeated, to, &action).map(|repeated| &*repeated.first);
+            log.event(&Event::Delivered { id, from: reverse_path, to, size, action: &action, said, first });
         }
     }
 }

@@ -225,7 +225,8 @@ impl<'c> Rehearsal<'c, '_> {
         let Some(Recipient { mailbox, destinations, .. }) = transaction.recipients.last() else { return Vec::new() };
         let destination = |(action, origin): (Facts<'_>, Origin)| {
             let (from, to) = (&transaction.reverse_path, mailbox);
-            let event = Event::Delivered { id: "...", from, to, size: &"...", action: &action, said: None };
+            let event =
+                Event::Delivered { id: "...", from, to, size: &"...", action: &action, said: None, first: None };
             let log = self.log.wants(Flags::DELIVERIES).then(|| LogLine::of(&event, self.log));
             let arguments = action.operands.into_iter().flatten().map(str::to_owned).collect();
             Destination { action: action.name, arguments, shown: action.to_string(), origin, log }

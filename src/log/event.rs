@@ -82,15 +82,8 @@ pub enum Event<'a> {
         action: &'a dyn Display,
         /// The words of a server that has taken the message over.
         said: Option<&'a Reply>,
-    },
-    /// A recipient already had the message at a destination, with the identifier `first`, and does not get it twice.
-    DeliveredBefore {
-        id: &'a str,
-        from: &'a dyn Display,
-        to: &'a dyn Display,
-        size: &'a dyn Display,
-        action: &'a dyn Display,
-        first: &'a str,
+        /// The identifier with which the message had been delivered there before, if it had, so that it was not again.
+        first: Option<&'a str>,
     },
     /// The table of `exactly_once` in this folder cannot be used.
     NotExactlyOnce(&'a Path, &'a io::Error),
@@ -205,9 +198,7 @@ impl Event<'_> {
             | Event::PartialSandbox(_)
             | Event::NotCounted(_)
             | Event::Gone(_) => (Some(Flags::WARNINGS), Severity::Warning),
-            Event::Authenticated { .. } | Event::Delivered { .. } | Event::DeliveredBefore { .. } => {
-                (Some(Flags::DELIVERIES), Severity::Info)
-            }
+            Event::Authenticated { .. } | Event::Delivered { .. } => (Some(Flags::DELIVERIES), Severity::Info),
             Event::ConfigurationError(..) | Event::RefusedAgain { .. } | Event::TurnedAway { .. } => {
                 (None, Severity::Error)
             }
@@ -324,21 +315,16 @@ impl Event<'_> {
                 write!(f, "DEBUG: to {hop}: '{}'", log.untrusted(words.as_bytes()))
             }
             Event::HopReply { hop, reply } => write!(f, "DEBUG: from {hop}: '{}'", Untrusted::new(reply.as_bytes())),
-            Event::Delivered { id, from, to, size, action, said } => {
+            Event::Delivered { id, from, to, size, action, said, first } => {
                 let (from, to) = (from.to_string(), to.to_string());
                 let (from, to) = (log.untrusted(from.as_bytes()), log.untrusted(to.as_bytes()));
                 let (from, to) = (from.in_angles(), to.in_angles());
                 write!(f, "Mail id={id} from=<{from}> to=<{to}> size={size} {action}: delivered")?;
-                match said {
-                    Some(reply) => write!(f, " ({})", Untrusted::new(shown(reply).as_bytes())),
-                    None => Ok(()),
+                match (first, said) {
+                    (Some(first), _) => write!(f, " before as {first}"),
+                    (None, Some(reply)) => write!(f, " ({})", Untrusted::new(shown(reply).as_bytes())),
+                    (None, None) => Ok(()),
                 }
-            }
-            Event::DeliveredBefore { id, from, to, size, action, first } => {
-                let (from, to) = (from.to_string(), to.to_string());
-                let (from, to) = (log.untrusted(from.as_bytes()), log.untrusted(to.as_bytes()));
-                let (from, to) = (from.in_angles(), to.in_angles());
-                write!(f, "Mail id={id} from=<{from}> to=<{to}> size={size} {action}: delivered before as {first}")
             }
             Event::NotExactlyOnce(folder, error) => write!(
                 f,
