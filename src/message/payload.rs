@@ -7,6 +7,7 @@ use std::io;
 use ring::digest::{SHA256, digest};
 
 use super::{Spool, for_each_piece};
+use crate::hexadecimal;
 
 /// The message as it was received, lines ended by CRLF; `None` if it is longer than `limit` bytes.
 pub(crate) fn as_received(spool: &mut Spool, limit: usize) -> io::Result<Option<Vec<u8>>> {
@@ -57,7 +58,7 @@ pub(crate) fn json(message: &[u8]) -> Vec<u8> {
         chunk.invalid().iter().for_each(|byte| put_unit(0xdc00 + u16::from(*byte), &mut json));
     }
     json.extend_from_slice(b"\", \"sha256\": \"");
-    digest(&SHA256, message).as_ref().iter().for_each(|byte| put_hexadecimal(u16::from(*byte), 2, &mut json));
+    json.extend_from_slice(hexadecimal::digits(digest(&SHA256, message).as_ref()).as_bytes());
     json.extend_from_slice(b"\"}");
     json
 }
@@ -78,13 +79,9 @@ fn put_character(character: char, json: &mut Vec<u8>) {
 
 /// Writes a code unit of UTF-16 as an escape (RFC 8259, section 7).
 fn put_unit(unit: u16, json: &mut Vec<u8>) {
+    let digit = |place: u16| b"0123456789abcdef"[usize::from(unit >> (4 * place) & 0xf)];
     json.extend_from_slice(b"\\u");
-    put_hexadecimal(unit, 4, json);
-}
-
-fn put_hexadecimal(number: u16, digits: u16, into: &mut Vec<u8>) {
-    let digit = |place: u16| b"0123456789abcdef"[usize::from(number >> (4 * place) & 0xf)];
-    into.extend((0..digits).rev().map(digit));
+    json.extend((0..4).rev().map(digit));
 }
 
 #[cfg(test)]
