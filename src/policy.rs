@@ -134,13 +134,9 @@ impl<'c> Policy<'c> {
         match question {
             Question::Sender(Sender { path: sender, .. }) => match rules.sender(sender, &mut self.trace) {
                 Ok(()) => Answer::Admitted,
-                Err(denial) => Answer::No(denied(
-                    rules,
-                    denial,
-                    &sender.bare(),
-                    reply::SENDER_REFUSED,
-                    reply::sender_not_allowed(),
-                )),
+                Err(denial) => {
+                    Answer::No(denied(rules, denial, &sender.bare(), reply::SENDER_REFUSED, reply::SENDER_NOT_ALLOWED))
+                }
             },
             Question::Recipient(mailbox) => {
                 let who = Who { peer: self.peer, is_secured: self.is_secured, user: self.user.as_deref() };
@@ -151,7 +147,7 @@ impl<'c> Policy<'c> {
                         denial,
                         &mailbox.bare(),
                         reply::RECIPIENT_REFUSED,
-                        reply::recipient_not_allowed(),
+                        reply::RECIPIENT_NOT_ALLOWED,
                     )),
                 }
             }
@@ -230,7 +226,7 @@ fn denied(rules: &Rules, denial: Denial<'_>, address: &str, status: Status, not_
     match denial {
         Denial::Refused(refusal) => reply::worded(refusal, status).about(address),
         Denial::NotAllowed => not_allowed.about(address),
-        Denial::Unknown => reply::no_such_recipient().about(address),
+        Denial::Unknown => reply::NO_SUCH_RECIPIENT.about(address),
         Denial::TwoHandOvers => reply::two_hand_overs().about(address),
         Denial::Broken(broken) => reply::broken_pattern(rules.line(broken.line), &broken.message),
         Denial::Changed { line } => reply::configuration_changed(rules.line(line)).about(address),

@@ -186,7 +186,7 @@ impl<'c> Rehearsal<'c, '_> {
         let recipients_before = self.recipients();
         let step = match command.contains(['\r', '\n']) {
             // The command would end there.
-            true => Step::Reply(reply::control_character()),
+            true => Step::Reply(reply::CONTROL_CHARACTER),
             false => self.session.receive(format!("{command}\r\n").as_bytes(), &mut Vec::new()).step,
         };
         let step = match step {

@@ -462,7 +462,7 @@ mod tests {
         let log = Log::new(LogTarget::Stderr, Flags::default(), true, "192.0.2.7".to_owned());
         let error = io::Error::other("550 of the system");
         let forged = "550 No one here";
-        let refusal = reply::no_such_recipient().about(forged);
+        let refusal = reply::NO_SUCH_RECIPIENT.about(forged);
         for (event, is_refusal) in [
             (Event::Reply(&refusal), true),
             (Event::Reply(&reply::command_broken(reply::Status(5, 3, 0), "Broken", forged.to_owned())), false),
@@ -483,7 +483,7 @@ mod tests {
             (Event::Gone("ERROR: 550 No one here"), false),
             (Event::NoHostName(&forged), false),
             (Event::CannotAccept(&error), false),
-            (Event::RefusedAgain { reply: &reply::one_at_a_time().about(forged), count: 550 }, false),
+            (Event::RefusedAgain { reply: &reply::ONE_AT_A_TIME.about(forged), count: 550 }, false),
             (
                 Event::TurnedAway { reply: &reply::too_busy(), sessions: 550, with_peer: 550, network: &"this peer" },
                 false,
@@ -499,8 +499,8 @@ mod tests {
     #[test]
     fn what_a_user_is_refused_is_a_warning() {
         let log = Log::new(LogTarget::Stderr, Flags::default(), true, "192.0.2.7".to_owned());
-        let put_off = reply::one_at_a_time();
-        let refusal = reply::no_such_recipient().about("x").because("y");
+        let put_off = reply::ONE_AT_A_TIME;
+        let refusal = reply::NO_SUCH_RECIPIENT.about("x").because("y");
         let again = Event::RefusedAgain { reply: &put_off, count: 1000 };
         let events = [Event::Reply(&refusal), again];
         let counted = || events.each_ref().map(|event| event.is_counted(&log));
@@ -518,7 +518,7 @@ mod tests {
     #[test]
     fn refusals_are_logged_whatever_the_flags() {
         for (event, flag) in [
-            (Event::Reply(&reply::no_such_recipient()), None),
+            (Event::Reply(&reply::NO_SUCH_RECIPIENT), None),
             (Event::Reply(&reply::OK), Some(Flags::DIALOGUE)),
             (Event::Command(b"NOOP"), Some(Flags::DIALOGUE)),
             (Event::Closed(1), Some(Flags::CLOSING)),

@@ -150,9 +150,7 @@ pub fn accepted_before(id: &str) -> Reply {
 }
 
 /// VRFY is never answered with what exists (RFC 5321, 3.5.3).
-pub fn verify() -> Reply {
-    reply(252, Status(2, 1, 5), "Cannot verify, send some mail and see")
-}
+pub const VERIFY: Reply = fixed(252, Some(Status(2, 1, 5)), "Cannot verify, send some mail and see");
 
 /// HELP: every verb that this protocol has, but STARTTLS and AUTH only where they are offered.
 pub fn help(protocol: Protocol, offers_tls: bool, offers_auth: bool) -> Reply {
@@ -182,9 +180,7 @@ pub fn help(protocol: Protocol, offers_tls: bool, offers_auth: bool) -> Reply {
 }
 
 /// STARTTLS: the handshake may begin (RFC 3207, section 4).
-pub fn ready_for_tls() -> Reply {
-    reply(220, Status(2, 0, 0), "Ready to start TLS")
-}
+pub const READY_FOR_TLS: Reply = fixed(220, Some(Status(2, 0, 0)), "Ready to start TLS");
 
 /// STARTTLS, or a command that has to wait for it, when certificate or key cannot be used.
 pub fn tls_not_available(cause: impl Into<String>) -> Reply {
@@ -193,9 +189,7 @@ pub fn tls_not_available(cause: impl Into<String>) -> Reply {
 }
 
 /// STARTTLS under TLS.
-pub fn tls_is_on() -> Reply {
-    reply(503, Status(5, 5, 1), "The connection is under TLS already")
-}
+pub const TLS_IS_ON: Reply = fixed(503, Some(Status(5, 5, 1)), "The connection is under TLS already");
 
 /// A command that has to wait for TLS (RFC 3207, section 4).
 pub fn tls_required() -> Reply {
@@ -229,9 +223,7 @@ pub fn cannot_authenticate(cause: impl Into<String>) -> Reply {
 }
 
 /// The peer has ended the exchange with `*`.
-pub fn authentication_cancelled() -> Reply {
-    reply(501, Status(5, 7, 0), "Authentication cancelled")
-}
+pub const AUTHENTICATION_CANCELLED: Reply = fixed(501, Some(Status(5, 7, 0)), "Authentication cancelled");
 
 /// What the peer sent is no base64, or no response of the mechanism.
 pub fn not_a_response() -> Reply {
@@ -249,9 +241,7 @@ pub fn auth_syntax() -> Reply {
 }
 
 /// AUTH with a mechanism that is not offered.
-pub fn no_such_mechanism() -> Reply {
-    reply(504, Status(5, 5, 4), "Unrecognized authentication type")
-}
+pub const NO_SUCH_MECHANISM: Reply = fixed(504, Some(Status(5, 5, 4)), "Unrecognized authentication type");
 
 /// AUTH in the clear.
 pub fn tls_required_for_auth() -> Reply {
@@ -264,19 +254,14 @@ pub fn authentication_required() -> Reply {
 }
 
 /// Commands that we know and do not carry out.
-pub fn not_implemented() -> Reply {
-    reply(502, Status(5, 5, 1), "Command not implemented")
-}
+pub const COMMAND_NOT_IMPLEMENTED: Reply = fixed(502, Some(Status(5, 5, 1)), "Command not implemented");
 
 /// To a peer that sends a field of a header where a command belongs. The session ends with it.
-pub fn field_is_no_command() -> Reply {
-    reply(500, Status(5, 5, 2), "A line of a message or of another protocol, where a command belongs")
-}
+pub const FIELD_IS_NO_COMMAND: Reply =
+    fixed(500, Some(Status(5, 5, 2)), "A line of a message or of another protocol, where a command belongs");
 
 /// No command at all.
-pub fn unknown_command() -> Reply {
-    reply(500, Status(5, 5, 2), "Unknown command")
-}
+pub const UNKNOWN_COMMAND: Reply = fixed(500, Some(Status(5, 5, 2)), "Unknown command");
 
 /// HELO or EHLO where LMTP is spoken, or LHLO where SMTP is (RFC 2033, 4.1).
 pub fn other_hello(protocol: Protocol) -> Reply {
@@ -301,9 +286,7 @@ pub fn empty_line() -> Reply {
 }
 
 /// A line that does not end within its limit.
-pub fn line_too_long() -> Reply {
-    reply(500, Status(5, 5, 2), "Line too long")
-}
+pub const LINE_TOO_LONG: Reply = fixed(500, Some(Status(5, 5, 2)), "Line too long");
 
 /// Commands in an order that makes no sense.
 pub fn bad_sequence(missing: &'static str) -> Reply {
@@ -319,7 +302,7 @@ pub fn behind_refused(refused: &'static str) -> Reply {
 /// A command that cannot be parsed. `ascii` is what the administrator says to bytes beyond ASCII.
 pub fn syntax_error(error: SyntaxError, ascii: &Refusal, protocol: Protocol) -> Reply {
     match error {
-        SyntaxError::ControlCharacter => control_character(),
+        SyntaxError::ControlCharacter => CONTROL_CHARACTER,
         SyntaxError::NotText => worded(ascii, Status(5, 5, 2)),
         SyntaxError::HelloName => reply(
             501,
@@ -345,19 +328,17 @@ pub fn syntax_error(error: SyntaxError, ascii: &Refusal, protocol: Protocol) -> 
             reply(501, Status(5, 1, 3), "Recipient address too long")
         }
         SyntaxError::ParameterValue => reply(501, Status(5, 5, 4), "Bad value of a parameter"),
-        SyntaxError::UnknownParameter => parameter_not_recognized(),
+        SyntaxError::UnknownParameter => PARAMETER_NOT_RECOGNIZED,
     }
 }
 
 /// What no command has in it.
-pub fn control_character() -> Reply {
-    reply(500, Status(5, 5, 2), "Control character, bare CR or bare LF in a command")
-}
+pub const CONTROL_CHARACTER: Reply =
+    fixed(500, Some(Status(5, 5, 2)), "Control character, bare CR or bare LF in a command");
 
 /// A parameter of MAIL or RCPT that does not exist here.
-pub fn parameter_not_recognized() -> Reply {
-    reply(555, Status(5, 5, 4), "Parameter not recognized or not implemented")
-}
+pub const PARAMETER_NOT_RECOGNIZED: Reply =
+    fixed(555, Some(Status(5, 5, 4)), "Parameter not recognized or not implemented");
 
 /// The session was told something that it had not asked; the sender keeps the mail.
 pub fn wrong_answer() -> Reply {
@@ -373,29 +354,22 @@ pub fn configuration_changed(line: LineName<'_>) -> Reply {
 }
 
 /// No rule is about the recipient.
-pub fn no_such_recipient() -> Reply {
-    reply(550, Status(5, 1, 1), "No one here by that name")
-}
+pub const NO_SUCH_RECIPIENT: Reply = fixed(550, Some(Status(5, 1, 1)), "No one here by that name");
 
 /// Rules are about the recipient, but not from this peer.
-pub fn recipient_not_allowed() -> Reply {
-    reply(550, Status(5, 7, 1), "Remote not configured to deliver for this address")
-}
+pub const RECIPIENT_NOT_ALLOWED: Reply =
+    fixed(550, Some(Status(5, 7, 1)), "Remote not configured to deliver for this address");
 
 /// The sender is none of those who may send.
-pub fn sender_not_allowed() -> Reply {
-    reply(550, Status(5, 7, 1), "Sender not allowed")
-}
+pub const SENDER_NOT_ALLOWED: Reply = fixed(550, Some(Status(5, 7, 1)), "Sender not allowed");
 
 /// One message cannot go to two destinations that cannot take it back: the sender offers this one again.
-pub fn one_at_a_time() -> Reply {
-    reply(452, Status(4, 5, 3), "This recipient needs a transaction of its own, send it again separately")
-}
+pub const ONE_AT_A_TIME: Reply =
+    fixed(452, Some(Status(4, 5, 3)), "This recipient needs a transaction of its own, send it again separately");
 
 /// A connection has named senders and recipients enough; what is left comes over another one.
-pub fn enough_for_one_connection() -> Reply {
-    reply(421, Status(4, 7, 0), "Enough mail for one connection, send the rest over another")
-}
+pub const ENOUGH_FOR_ONE_CONNECTION: Reply =
+    fixed(421, Some(Status(4, 7, 0)), "Enough mail for one connection, send the rest over another");
 
 /// The recipient's own lines need two such destinations; `check` finds that.
 pub fn two_hand_overs() -> Reply {
@@ -515,14 +489,11 @@ pub fn too_large_for_hop(size: u64, limit: u64) -> Reply {
 }
 
 /// It takes none with this address, or in this header (RFC 6531, 3.5).
-pub fn no_utf8_at_hop() -> Reply {
-    reply(550, Status(5, 6, 7), "The server that takes this mail has no SMTPUTF8")
-}
+pub const NO_UTF8_AT_HOP: Reply = fixed(550, Some(Status(5, 6, 7)), "The server that takes this mail has no SMTPUTF8");
 
 /// It takes no bytes beyond ASCII, and we change no message (RFC 6152, section 3).
-pub fn no_eight_bit_at_hop() -> Reply {
-    reply(554, Status(5, 6, 3), "The server that takes this mail takes ASCII only, and this message is not")
-}
+pub const NO_EIGHT_BIT_AT_HOP: Reply =
+    fixed(554, Some(Status(5, 6, 3)), "The server that takes this mail takes ASCII only, and this message is not");
 
 /// A `pipe` command refused the message for good; the code says why.
 pub fn command_refused(code: u16, status: Status, text: &'static str, cause: String) -> Reply {

@@ -377,7 +377,7 @@ impl<'c> Session<'c> {
         };
         self.expects_secret |= credentials::are_announced(too_long);
         if command::is_meant_as(too_long, "BDAT") {
-            return Turn { used: too_long.len(), heard: Heard::Nothing, step: self.bad_chunk(reply::line_too_long()) };
+            return Turn { used: too_long.len(), heard: Heard::Nothing, step: self.bad_chunk(reply::LINE_TOO_LONG) };
         }
         let (used, heard, step) = match found {
             Found::Line(line, used) => {
@@ -426,7 +426,7 @@ impl<'c> Session<'c> {
             Ok(Command::Bdat(octets, is_last)) => self.bdat(octets, is_last),
             Ok(Command::Rset) => self.rset(),
             Ok(Command::Noop) => Step::Reply(reply::OK),
-            Ok(Command::Vrfy) => Step::Reply(reply::verify()),
+            Ok(Command::Vrfy) => Step::Reply(reply::VERIFY),
             Ok(Command::StartTls) => self.start_tls(heard),
             Ok(Command::Auth(argument)) => self.auth(argument, heard),
             Ok(Command::Help) => Step::Reply(reply::help(self.protocol, self.offers_tls(), self.offers_auth())),
@@ -434,11 +434,11 @@ impl<'c> Session<'c> {
             // A field of a header where a command belongs is text behind a DATA that was refused, or a request of a browser
             // that was made to send commands in its body. What follows may be somebody's choice of commands.
             Ok(Command::Unknown) | Err(_) if command::is_field(line) && heard != Heard::Secret => {
-                Step::Close(about(reply::field_is_no_command(), heard))
+                Step::Close(about(reply::FIELD_IS_NO_COMMAND, heard))
             }
-            Ok(Command::NotImplemented) => self.no_command(line, about(reply::not_implemented(), heard)),
+            Ok(Command::NotImplemented) => self.no_command(line, about(reply::COMMAND_NOT_IMPLEMENTED, heard)),
             Ok(Command::Unknown) if line.trim_ascii().is_empty() => self.unknown(reply::empty_line()),
-            Ok(Command::Unknown) => self.unknown(about(reply::unknown_command(), heard)),
+            Ok(Command::Unknown) => self.unknown(about(reply::UNKNOWN_COMMAND, heard)),
             Err(error) => {
                 let reply = reply::syntax_error(error, &limits.smtp_ascii.refusal, self.protocol);
                 self.no_command(line, about(reply, heard))
@@ -472,7 +472,7 @@ impl<'c> Session<'c> {
             return Step::Close(reply.clone());
         }
         self.counters.since_message.commands += 1;
-        self.unknown(reply::line_too_long())
+        self.unknown(reply::LINE_TOO_LONG)
     }
 
     fn hello(&mut self, verb: HelloVerb, name: String) -> Step {

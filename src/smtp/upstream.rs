@@ -101,7 +101,7 @@ impl Offered {
         if self.size != 0 && sender.size > self.size {
             return Some(reply::too_large_for_hop(sender.size, self.size));
         }
-        (!self.utf8 && (sender.utf8 || !are_ascii(sender, recipients))).then(reply::no_utf8_at_hop)
+        (!self.utf8 && (sender.utf8 || !are_ascii(sender, recipients))).then_some(reply::NO_UTF8_AT_HOP)
     }
 }
 

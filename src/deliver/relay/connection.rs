@@ -249,7 +249,7 @@ impl Connection {
         if self.offered.size != 0 && size > self.offered.size {
             return Ok(Some(reply::too_large_for_hop(size, self.offered.size)));
         }
-        Ok((!is_ascii && !self.offered.eight_bit).then(reply::no_eight_bit_at_hop))
+        Ok((!is_ascii && !self.offered.eight_bit).then_some(reply::NO_EIGHT_BIT_AT_HOP))
     }
 
     fn send_text(&mut self, way: &Way<'_>, received: &str, spool: &mut Spool) -> Result<(), Lost> {

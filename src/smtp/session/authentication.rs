@@ -81,7 +81,7 @@ impl Session<'_> {
 
     pub(super) fn auth(&mut self, argument: &str, heard: Heard<'_>) -> Step {
         if self.authentication.is_off() {
-            return self.unknown(about(reply::unknown_command(), heard));
+            return self.unknown(about(reply::UNKNOWN_COMMAND, heard));
         }
         let hello = match &self.state {
             State::Ready(hello) if hello.is_extended() => hello.clone(),
@@ -107,7 +107,7 @@ impl Session<'_> {
         };
         let offered = self.mechanisms();
         let Some(mechanism) = offered.into_iter().find(|mechanism| name.eq_ignore_ascii_case(mechanism.name())) else {
-            return self.fail(reply::no_such_mechanism());
+            return self.fail(reply::NO_SUCH_MECHANISM);
         };
         let (challenge, exchange) = Exchange::begin(mechanism);
         match response {
@@ -123,7 +123,7 @@ impl Session<'_> {
         match self.lines.find(input, MAX_RESPONSE_LINE - 2) {
             Found::Line(b"*", used) => {
                 self.state = State::Ready(hello);
-                Turn { used, heard: Heard::Secret, step: self.fail(reply::authentication_cancelled()) }
+                Turn { used, heard: Heard::Secret, step: self.fail(reply::AUTHENTICATION_CANCELLED) }
             }
             Found::Line(line, used) => {
                 Turn { used, heard: Heard::Secret, step: self.respond(hello, exchange, line.trim_ascii_end()) }

@@ -22,11 +22,11 @@ impl Session<'_> {
             return self.fail(reply::authentication_required());
         }
         if self.counters.envelope >= self.max_envelope() {
-            return Step::Close(reply::enough_for_one_connection());
+            return Step::Close(reply::ENOUGH_FOR_ONE_CONNECTION);
         }
         self.counters.envelope += 1;
         if !hello.is_extended() && parameters != MailParameters::default() {
-            return self.fail(reply::parameter_not_recognized());
+            return self.fail(reply::PARAMETER_NOT_RECOGNIZED);
         }
         let limit = &self.limits.smtp_data_size;
         if limit.value != 0 && parameters.size.is_some_and(|size| size > limit.value) {
@@ -44,7 +44,7 @@ impl Session<'_> {
             State::Mail(transaction) if !transaction.hello.is_extended() && parameters != RcptParameters::default() => {
                 self.counters.envelope += 1;
                 self.state = State::Mail(transaction);
-                self.fail(reply::parameter_not_recognized())
+                self.fail(reply::PARAMETER_NOT_RECOGNIZED)
             }
             State::Mail(mut transaction) => {
                 self.counters.envelope += 1;
@@ -66,7 +66,7 @@ impl Session<'_> {
                     return self.accept_recipient();
                 }
                 if transaction.put_off >= MAX_PUT_OFF {
-                    return self.put_off(reply::one_at_a_time(), &mailbox, transaction);
+                    return self.put_off(reply::ONE_AT_A_TIME, &mailbox, transaction);
                 }
                 self.state = State::Asking(Asked::Recipient(mailbox.clone(), parameters.original, transaction));
                 Step::Ask(Question::Recipient(mailbox))
@@ -87,7 +87,7 @@ impl Session<'_> {
     pub(super) fn recipient(&mut self, recipient: Recipient, mut transaction: Transaction) -> Step {
         let Recipient { mailbox, destinations, .. } = &recipient;
         if transaction.collides_with(destinations) {
-            return self.put_off(reply::one_at_a_time(), mailbox, transaction);
+            return self.put_off(reply::ONE_AT_A_TIME, mailbox, transaction);
         }
         let limit = &self.limits.copies_size;
         let is_first = transaction.recipients.is_empty();

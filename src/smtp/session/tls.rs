@@ -44,9 +44,9 @@ impl Session<'_> {
 
     pub(super) fn start_tls(&mut self, heard: Heard<'_>) -> Step {
         match self.tls {
-            TlsStatus::Off => self.unknown(about(reply::unknown_command(), heard)),
-            TlsStatus::On => self.fail(reply::tls_is_on()),
-            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => Step::StartTls(reply::ready_for_tls()),
+            TlsStatus::Off => self.unknown(about(reply::UNKNOWN_COMMAND, heard)),
+            TlsStatus::On => self.fail(reply::TLS_IS_ON),
+            TlsStatus::Offered | TlsStatus::Required | TlsStatus::Unavailable => Step::StartTls(reply::READY_FOR_TLS),
         }
     }
 
