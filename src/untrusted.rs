@@ -181,7 +181,7 @@ mod tests {
             ("\u{e9}[\u{e9}]\u{e9} [", "\u{e9}[\u{e9}]\u{e9} ["),
         ] {
             assert_eq!(with_one_address(line, "192.0.2.7").to_string(), shown);
-            // However it comes to be written.
+            // Written in pieces it is the same.
             let pieces = fmt::from_fn(|f| line.chars().try_for_each(|character| write!(f, "{character}")));
             assert_eq!(with_one_address(pieces, "192.0.2.7").to_string(), shown);
         }

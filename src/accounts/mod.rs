@@ -508,7 +508,7 @@ mod tests {
                 assert!(after.iterations.get() == 30 && before.salt != after.salt, "{name}");
             }
         }
-        // It is one of five, so the fifth part of the names has an account like it.
+        // The new account is one of five, so it stands in for about a fifth of the names.
         assert!((20..60).contains(&changed), "{changed}");
     }
 

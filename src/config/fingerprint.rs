@@ -1,14 +1,15 @@
 //! The fingerprint of a file: a keyed hash that takes less time to compute than the file takes to read.
 //!
-//! A block of the file becomes 16 bytes by NH: the sum of the products of its words, two by two, to each of which a word of
-//! the key is added. Two blocks have the same with a chance of 1 in 2^64, whatever they are, as long as nobody chose them
-//! who knew the key (Black and others, "UMAC: Fast and Secure Message Authentication", 1999). What becomes of all blocks,
-//! and the length, is hashed by SHA-256, which would take eight times as long for the file itself.
+//! Each block of the file is made into 16 bytes by the function NH: a word of the key is added to each of its words,
+//! these sums are multiplied in pairs, and the products are added up. Two different blocks give the same bytes with a
+//! chance of 1 in 2^64, unless somebody who knew the key chose them (Black and others, "UMAC: Fast and Secure Message
+//! Authentication", 1999). The bytes of all blocks and the length of the file are hashed by SHA-256; to hash the file
+//! itself by that would take eight times as long.
 
 use ring::digest::{Context, SHA256};
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// The key: chosen by chance for each index that is made.
+/// The key, a random one for each index that is made.
 #[derive(Debug)]
 pub(super) struct Key(Vec<[u64; 2]>);
 
@@ -19,14 +20,14 @@ pub(super) type Fingerprint = [u8; 32];
 pub(super) const BLOCK: usize = 2048;
 
 impl Key {
-    /// A new one; `None` if there is no chance to be had.
+    /// A new one; `None` if the system gives no random numbers.
     pub(super) fn random() -> Option<Self> {
         let mut bytes = [0; BLOCK];
         SystemRandom::new().fill(&mut bytes).ok()?;
         Some(Self::of(&bytes))
     }
 
-    /// The one that [`Key::bytes`] gave.
+    /// The key that [`Key::bytes`] gave.
     pub(super) fn of(bytes: &[u8; BLOCK]) -> Self {
         Self(words(bytes).collect())
     }
@@ -35,8 +36,8 @@ impl Key {
         self.0.iter().flatten().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// The fingerprint of what `next` reads into a buffer that has room for this many blocks, and at last for the rest: it
-    /// fills the buffer unless it comes to the end, and says how far.
+    /// The fingerprint of what `next` reads, piece by piece, into a buffer with room for so many blocks. It returns how
+    /// many bytes it has read, which is all that there is room for until the end is reached.
     pub(super) fn fingerprint<E>(
         &self,
         blocks: usize,
@@ -52,7 +53,7 @@ impl Key {
             if filled == buffer.len() {
                 continue;
             }
-            // Zeros stand for what a last block lacks; the length tells it from one that has them.
+            // The last block is filled up with zeros. The length tells it from a block that has them.
             let mut last = [0; BLOCK];
             last[..rest.len()].copy_from_slice(rest);
             digest.update(&self.sum(&last));
