@@ -69,47 +69,23 @@ impl<'r> Lines<'r> {
             Err(_) => return,
         };
         let mut problems = notes.take();
-        let is_exact_rule =
-            matches!(&line, Line::Rule(RuleLine::Deliver(delivery)) if is_exact(delivery.recipient.text));
-        if !is_exact_rule {
-            self.texts.insert(number, text.to_owned());
-        }
         match &line {
-            Line::Setting(_) | Line::Limit(_) | Line::Rule(RuleLine::DeadLetterFile(_)) => {
-                if !matches!(&line, Line::Setting(setting) if setting.is_repeated()) {
-                    problems.extend(self.twice(&prepared, number));
-                }
-                problems.extend(self.setting_problem(&line, prepared.text()));
+            Line::Rule(RuleLine::Deliver(delivery)) if is_exact(delivery.recipient.text) => {
+                self.exact(delivery, number, (text, shown), !problems.is_empty(), found);
             }
-            Line::Rule(RuleLine::Deliver(delivery)) => {
-                let is_noted = !problems.is_empty();
-                if is_exact(delivery.recipient.text) {
-                    self.exact(delivery, number, (text, shown), is_noted, found);
-                }
-                problems.extend(self.action_problems(&delivery.action, prepared.text()));
-            }
-            Line::Rule(RuleLine::Copy(delivery)) => {
-                if is_exact(delivery.recipient.text) {
-                    if problems.is_empty() {
-                        problems.extend(self.no_address(delivery.recipient));
-                    }
-                    if !problems.is_empty() {
-                        self.flawed.insert(number);
-                    }
-                }
-                problems.extend(self.action_problems(&delivery.action, prepared.text()));
-                problems.extend(self.said_before(&prepared, number));
-            }
-            Line::Rule(
-                RuleLine::AllowPeers(_)
-                | RuleLine::DenyPeers(_)
-                | RuleLine::ProxyProtocol(_)
-                | RuleLine::AllowGroup(..)
-                | RuleLine::AllowSender(..)
-                | RuleLine::RefuseSender(..),
-            ) => problems.extend(self.said_before(&prepared, number)),
-            Line::Rule(RuleLine::RefuseRecipient(..)) | Line::Include(_) => {}
+            _ => _ = self.texts.insert(number, text.to_owned()),
         }
+        if let Line::Rule(RuleLine::Copy(delivery)) = &line
+            && is_exact(delivery.recipient.text)
+        {
+            if problems.is_empty() {
+                problems.extend(self.no_address(delivery.recipient));
+            }
+            if !problems.is_empty() {
+                self.flawed.insert(number);
+            }
+        }
+        problems.extend(self.line_problems(&line, &prepared, number));
         if let Some(refusal) = refusal_of(&line) {
             problems.extend(bracketed_address(refusal, prepared.text()));
             if let Some(problem) = comment_behind(text) {
@@ -124,6 +100,34 @@ impl<'r> Lines<'r> {
         }
         problems.sort_by_key(|problem| problem.start);
         found.extend(problems.into_iter().map(|problem| problem.warn(shown, number)));
+    }
+
+    /// Warnings about what a line names, and that another line said before.
+    fn line_problems(&mut self, line: &Line<'_>, prepared: &Prepared<'_>, number: u32) -> Vec<Problem> {
+        match line {
+            Line::Setting(setting) if setting.is_repeated() => {
+                self.setting_problem(line, prepared.text()).into_iter().collect()
+            }
+            Line::Setting(_) | Line::Limit(_) | Line::Rule(RuleLine::DeadLetterFile(_)) => {
+                let twice = self.twice(prepared, number);
+                twice.into_iter().chain(self.setting_problem(line, prepared.text())).collect()
+            }
+            Line::Rule(RuleLine::Deliver(delivery)) => self.action_problems(&delivery.action, prepared.text()),
+            Line::Rule(RuleLine::Copy(delivery)) => {
+                let mut problems = self.action_problems(&delivery.action, prepared.text());
+                problems.extend(self.said_before(prepared, number));
+                problems
+            }
+            Line::Rule(
+                RuleLine::AllowPeers(_)
+                | RuleLine::DenyPeers(_)
+                | RuleLine::ProxyProtocol(_)
+                | RuleLine::AllowGroup(..)
+                | RuleLine::AllowSender(..)
+                | RuleLine::RefuseSender(..),
+            ) => self.said_before(prepared, number).into_iter().collect(),
+            Line::Rule(RuleLine::RefuseRecipient(..)) | Line::Include(_) => Vec::new(),
+        }
     }
 
     /// The warnings about settings that the whole file lacks.
