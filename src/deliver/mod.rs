@@ -24,6 +24,7 @@ pub(crate) mod report;
 pub(crate) mod runner;
 
 use std::cmp::Ordering;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -76,6 +77,16 @@ pub(crate) struct Context<'a> {
     pub(crate) records: Option<&'a Records>,
 }
 
+impl Context<'_> {
+    /// Tells that something which was refused could not be taken back.
+    fn not_taken_back(&self, path: &Path, why: &dyn Display) {
+        if let Some(records) = self.records {
+            records.note_left_behind();
+        }
+        self.log.event(&Event::NotTakenBack { path, why });
+    }
+}
+
 /// Delivers the message to these recipients, who share one answer: to every destination, on stable storage or taken
 /// over by somebody who is responsible then, or to none.
 pub(crate) fn deliver(
@@ -96,6 +107,7 @@ pub(crate) fn deliver(
     }
     let kept = keep(context, envelope, group, spool, &mut once)?;
     if let Some(answer) = answered_before(&once) {
+        kept.mailboxes.commit();
         return Ok(Some(answer));
     }
     let is_handed_over = group.iter().any(|recipient| recipient.destinations.are_handed_over());
@@ -246,7 +258,8 @@ fn find_places<'a>(
     let (action, copy) = (shared.action, shared.of(envelope));
     let mut missing = Vec::new();
     for recipient in shared.recipients() {
-        if !once.look(recipient, action, |stretch| mailboxes.has(name, stretch, copy, spool))? {
+        let look = |stretch: &_, is_unanswered| mailboxes.has(name, stretch, is_unanswered, copy, spool);
+        if !once.look(recipient, action, look)? {
             missing.push(recipient);
         }
     }

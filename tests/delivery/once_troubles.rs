@@ -212,7 +212,13 @@ fn a_session_that_is_killed_over_the_new_table_leaves_no_garbage() {
 /// What a killed session has left in a maildir is durable before it is answered for, wherever a reader has moved it.
 #[test]
 fn what_is_found_in_a_maildir_is_synced() {
-    for (moved_to, expected) in [(None, "dir/new>)"), (Some("cur"), "dir/cur>)")] {
+    // Dovecot adds the size with CRs to a name.
+    for (moved_to, expected) in [
+        (None, "dir/new>)"),
+        (Some(("cur", ":2,S")), "dir/cur>)"),
+        (Some(("cur", "")), "dir/cur>)"),
+        (Some(("cur", ",W=400:2,S")), "dir/cur>)"),
+    ] {
         let scratch = to_fred("maildir dir");
         // The folders are made.
         again(&scratch, &["fred@mx.example"]);
@@ -225,8 +231,8 @@ fn what_is_found_in_a_maildir_is_synced() {
         session.send(format!("{TEXT}.\r\n"));
         assert_eq!(session.exit_code(), 128 + 9);
         let message = fs::read_dir(&new).unwrap().next().unwrap().unwrap();
-        if let Some(folder) = moved_to {
-            let name = message.file_name().into_string().unwrap() + ":2,S";
+        if let Some((folder, more)) = moved_to {
+            let name = message.file_name().into_string().unwrap() + more;
             fs::rename(message.path(), scratch.path("dir").join(folder).join(name)).unwrap();
         }
         let mut session = behind(&scratch, &[&strace(), "-o", "strace", "-e", "trace=fsync,sendto", "-y"]);
@@ -239,6 +245,48 @@ fn what_is_found_in_a_maildir_is_synced() {
         let answered = calls.lines().position(|call| call.contains("\"250 2.0.0 "));
         assert!(synced.is_some() && synced < answered, "{calls}");
     }
+}
+
+/// What is refused and cannot be taken back is known when it comes again.
+#[test]
+fn what_could_not_be_taken_back_is_not_delivered_again() {
+    let undoing = "inject=ftruncate,unlinkat:error=EIO";
+    for (destination, fault) in [
+        ("append inbox\ncopy rcpt_to fred@mx.example pipe test -e go", undoing),
+        ("maildir dir", "inject=fsync:error=EIO:when=2"),
+        ("eml dir/new", "inject=fsync:error=EIO:when=2"),
+    ] {
+        let scratch = to_fred(destination);
+        fs::create_dir_all(scratch.path("dir/new")).unwrap();
+        fs::create_dir_all(scratch.path("dir/cur")).unwrap();
+        fs::create_dir_all(scratch.path("dir/tmp")).unwrap();
+        scratch.write("dir/new/1.old", "");
+        scratch.greeted().quit();
+        let mut session = behind(&scratch, &[&strace(), "-o", "strace", "-e", undoing, "-e", fault]);
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        session.expect("451 ");
+        session.quit();
+        assert!(scratch.log().iter().any(|line| line.contains("may hold what was refused")), "{:#?}", scratch.log());
+        scratch.write("go", "");
+        assert!(again(&scratch, FRED).starts_with("250 "), "{destination}");
+        let copies = messages(&scratch, "inbox") + fs::read_dir(scratch.path("dir/new")).unwrap().count() - 1;
+        assert_eq!(copies, 1, "{destination}");
+    }
+}
+
+/// A session that is stopped while it has a page of the table locked is not waited for without end.
+#[test]
+fn a_page_that_stays_locked_is_not_waited_for_without_end() {
+    let scratch = to_fred("append inbox");
+    again(&scratch, FRED);
+    let table = fs::File::options().read(true).write(true).open(scratch.path("once/records")).unwrap();
+    let all = nix::libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 1 << 40, l_pid: 0 };
+    nix::fcntl::fcntl(&table, nix::fcntl::FcntlArg::F_SETLK(&all)).unwrap();
+    assert!(again(&scratch, FRED).contains("delivery, id="));
+    let said = warnings(&scratch);
+    assert!(said.len() == 1 && said[0].contains("somebody has it locked"), "{said:?}");
+    assert_eq!(messages(&scratch, "inbox"), 2);
 }
 
 /// A folder that somebody has made, and was killed before its name was durable, would be lost with the table in it.

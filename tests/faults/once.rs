@@ -13,6 +13,7 @@ use std::path::Path;
 use testkit::Form;
 use testkit::strace::Call;
 
+use crate::inject::{self, Excuse};
 use crate::kill::{self, Client};
 use crate::places::{Destinations, ONCE, Place, Tree};
 use crate::power_cut::Cut;
@@ -27,6 +28,12 @@ pub fn calls(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let routes = routes.filter(|(route, size)| *size == SIZES[0] || route.contains(&Place::Mbox));
     let cases: Vec<_> = routes.flat_map(|(route, size)| plan(route, size, form)).collect();
     trace::several_at_a_time(&cases, progress, Case::run)
+}
+
+/// One of these calls fails. What is refused for it is nowhere; then it is sent again, and is there once.
+pub fn errors(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let failures: Vec<_> = ROUTES.iter().flat_map(|route| Failure::plan(route, form)).collect();
+    trace::several_at_a_time(&failures, progress, Failure::run)
 }
 
 /// The power is cut at each of these.
@@ -123,6 +130,62 @@ impl Case {
             let what = format!("{route:?}, {injection}, then a 250 and a cut, lost: {lost}");
             judge(&destinations, &tree, (letter.number, route), second.accepted(), &what, &mut tally);
         }
+        tally
+    }
+}
+
+/// A delivery, and which of its system calls fails.
+struct Failure {
+    route: &'static [Place],
+    /// As strace wants it.
+    injection: String,
+}
+
+impl Failure {
+    /// One or more for each call of a delivery that can fail; in the short form, for those that change something.
+    fn plan(route: &'static [Place], form: Form) -> Vec<Self> {
+        let mut destinations = Destinations::new().exactly_once();
+        let letter = destinations.letter(route, SIZES[0]);
+        let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
+        assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
+        let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
+        let mut failures = Vec::new();
+        for (number, call) in calls[text..].iter().enumerate() {
+            let errors = inject::errors(call);
+            let errors = match form {
+                Form::Long => errors,
+                Form::Short if !errors.is_empty() && (changes_something(call) || call.name == "fcntl") => {
+                    &errors[number % errors.len()..][..1]
+                }
+                Form::Short => &[],
+            };
+            let failure = |error: &&str| format!("{}:error={error}:when={}", call.name, call.occurrence);
+            failures.extend(errors.iter().map(|error| Self { route, injection: failure(error) }));
+        }
+        failures
+    }
+
+    fn run(&self) -> Tally {
+        let Self { route, injection } = self;
+        let mut tally = Tally { runs: 1, ..Tally::default() };
+        let mut destinations = Destinations::new().exactly_once();
+        let letter = destinations.letter(route, SIZES[0]);
+        let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
+        let hit = calls.iter().position(|call| call.injected.is_some());
+        tally.faults += u64::from(hit.is_some());
+        let excuse = hit.map_or(Excuse::None, |at| Excuse::new(&calls[..at], &calls[at]));
+        let what = format!("{route:?}, {injection}, answered {}", attempt.answer());
+        let mut accepted = attempt.accepted();
+        if !accepted {
+            let sight = destinations.look(&destinations.tree(), route);
+            let is_left = |place: &&Place| sight.count(letter.number, **place) > 0 && !excuse.covers(**place);
+            for place in route.iter().filter(is_left) {
+                tally.problems.push(format!("{what}: it is in {place:?} all the same"));
+            }
+            accepted = destinations.deliver(&letter, &[]).accepted();
+            tally.runs += 1;
+        }
+        judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
         tally
     }
 }
