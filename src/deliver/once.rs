@@ -21,6 +21,7 @@ use crate::address::Mailbox;
 use crate::config::{HandOver, Keep};
 use crate::log::Event;
 use crate::message::{Envelope, Spool};
+use crate::metrics::Family;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::Recipient;
 use crate::wait::{GivenUp, Pauses};
@@ -343,8 +344,8 @@ impl Entry<'_> {
 }
 
 fn tell_failure(context: &Context<'_>, error: &io::Error) {
-    if let Some(records) = context.records {
-        records.note_failure();
+    if context.records.is_some_and(Records::note_failure) {
+        context.tally.count(Family::NotExactlyOnce.counter());
     }
     context.log.event_once(&Event::NoRecords(error));
 }

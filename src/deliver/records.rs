@@ -51,6 +51,8 @@ pub(crate) struct Records {
     has_left_something: Cell<bool>,
     /// Whether a record could not be read or written in this session.
     has_failed: Cell<bool>,
+    /// Whether a page stayed locked for longer than it may.
+    is_stuck: Cell<bool>,
 }
 
 /// Identifies a message for one recipient at one destination: a keyed hash.
@@ -166,6 +168,7 @@ impl Records {
             is_unsynced: Cell::new(false),
             has_left_something: Cell::new(false),
             has_failed: Cell::new(false),
+            is_stuck: Cell::new(false),
         })
     }
 
@@ -258,9 +261,9 @@ impl Records {
         self.has_unconfirmed() && !self.has_failed.get()
     }
 
-    /// Takes note that a record could not be read or written.
-    pub(super) fn note_failure(&self) {
-        self.has_failed.set(true);
+    /// Takes note that a record could not be read or written; whether it is the first time in this session.
+    pub(super) fn note_failure(&self) -> bool {
+        !self.has_failed.replace(true)
     }
 
     /// Takes note that a destination could not take back what it has of the message.
@@ -295,13 +298,16 @@ impl Records {
     fn with_page(&self, tag: Tag, change: impl FnOnce(&[u8; PAGE]) -> (usize, [u8; SLOT])) -> io::Result<()> {
         let start = tag.page();
         // One who was stopped with the lock may have it for any time, and mail must not wait for that again and again.
-        let patience = if self.has_failed.get() { Duration::ZERO } else { PATIENCE };
+        let patience = if self.is_stuck.get() { Duration::ZERO } else { PATIENCE };
         let mut pauses = Pauses::short_until(Instant::now() + patience);
         while let Err(error) = files::lock_byte(&self.file, start) {
             match error {
                 Errno::EINTR => {}
                 Errno::EAGAIN | Errno::EACCES if pauses.pause().is_ok() => {}
-                Errno::EAGAIN | Errno::EACCES => return Err(io::Error::other("somebody has it locked")),
+                Errno::EAGAIN | Errno::EACCES => {
+                    self.is_stuck.set(true);
+                    return Err(io::Error::other("somebody has it locked"));
+                }
                 error => return Err(error.into()),
             }
         }

@@ -25,7 +25,9 @@ const DESTINATIONS: &[(&str, &str)] = &[
 ];
 
 fn scratch(destinations: &str) -> Scratch {
-    Scratch::with_config(&format!("domain mx.example\ndebug +w\nexactly_once once\n{destinations}"))
+    Scratch::with_config(&format!(
+        "domain mx.example\ndebug +w\nexactly_once once\nmetrics_file counted\n{destinations}"
+    ))
 }
 
 pub fn to_fred(destination: &str) -> Scratch {
@@ -345,6 +347,52 @@ fn each_recipient_has_it_once() {
     assert_eq!(["fred", "wilma", "barney"].map(delivered_to), ["4", "2", "1"]);
 }
 
+/// By which command, with which parameters and line ends a message comes does not matter.
+#[test]
+fn another_way_to_send_it_is_no_other_message() {
+    let with_lf = TEXT.replace('\r', "");
+    let chunk = |text: &str, last: &str| format!("BDAT {}{last}\r\n{text}", text.len());
+    let unstuffed = TEXT.replace("\r\n..", "\r\n.");
+    let (one, other) = unstuffed.split_at(20);
+    let ways = [
+        ("\r\n", "", format!("DATA\r\n{TEXT}.\r\n")),
+        ("\r\n", " BODY=8BITMIME", format!("DATA\r\n{TEXT}.\r\n")),
+        ("\r\n", " BODY=8BITMIME SMTPUTF8", format!("DATA\r\n{}.\r\n", TEXT.replace("\r\nto", "\r\n.to"))),
+        ("\r\n", " SIZE=100", chunk(&unstuffed, " LAST")),
+        ("\r\n", "", chunk(one, "") + &chunk(other, "") + &chunk("", " LAST")),
+        ("\n", "", format!("DATA\n{with_lf}.\n")),
+    ];
+    let scratch = scratch("limit.smtp_ascii off\ndeliver rcpt_to fred@mx.example append inbox\n");
+    unread(&scratch, &["fred@mx.example"], "");
+    for (end, parameters, text) in ways {
+        let mut session = scratch.greeted();
+        let commands = ["EHLO client.example", "MAIL FROM:<sender@client.example>", "RCPT TO:<fred@mx.example>"];
+        session.send(format!("{}{end}{}{parameters}{end}{}{end}{text}", commands[0], commands[1], commands[2]));
+        let reply = std::iter::repeat_with(|| session.reply().to_string()).find(|it| it.contains("id="));
+        assert!(reply.as_ref().is_some_and(|reply| reply.contains("delivery before, id=")), "{text:?}: {reply:?}");
+        assert_eq!(session.reset().exit_code(), 0);
+    }
+    assert_eq!(count(&scratch, DESTINATIONS[0].1), "1");
+}
+
+/// Any command shows it, also one that is refused or none that we know.
+#[test]
+fn whatever_the_command_is_it_confirms() {
+    for command in
+        ["RSET", "EHLO client.example", "MAIL FROM:<a@client.example>", "STARTTLS", "VRFY x", "\u{7f}nothing", ""]
+    {
+        let scratch = to_fred("append inbox");
+        let mut session = begun(&scratch, &["fred@mx.example"]);
+        session.send(".\r\n");
+        session.expect("250 ");
+        session.send(format!("{command}\r\n"));
+        session.reply();
+        assert_eq!(session.reset().exit_code(), 0);
+        let reply = again(&scratch, &["fred@mx.example"]);
+        assert!(reply.contains("delivery, id="), "{command}: {reply}");
+    }
+}
+
 /// LMTP: who was answered for and who was not.
 #[test]
 fn each_answer_of_lmtp_is_for_itself() {
@@ -488,7 +536,7 @@ fn a_strict_sandbox_does_not_stand_in_the_way() {
 }
 
 /// A session that is killed when its record is durable and its mailbox is written to, and not synced.
-fn killed(scratch: &Scratch, recipients: &[&str]) {
+pub fn killed(scratch: &Scratch, recipients: &[&str]) {
     let mut strace = debian::command("strace", "strace");
     strace.args(["-o", "/dev/null", "-e", "inject=fdatasync:signal=KILL:when=2", MAILRECV]);
     strace.args(["-c", CONFIG, "-l", LOG, "--peer", PEER]).current_dir(scratch.path(""));

@@ -12,7 +12,7 @@ use nix::unistd::{Uid, chown};
 use testkit::{Session, debian, is_root, wait_until};
 
 use crate::SLOW;
-use crate::once::{TEXT, again, begun, to_fred, unread};
+use crate::once::{TEXT, again, begun, killed, to_fred, unread};
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
 const FRED: &[&str] = &["fred@mx.example"];
@@ -24,6 +24,13 @@ fn messages(scratch: &Scratch, mailbox: &str) -> usize {
 
 fn warnings(scratch: &Scratch) -> Vec<String> {
     scratch.log().into_iter().filter(|line| line.contains("exactly_once")).collect()
+}
+
+/// In how many sessions the metrics have it failing.
+fn failures(scratch: &Scratch) -> usize {
+    let counted = scratch.command(MAILRECV, &["metrics", "-c", CONFIG]).output().unwrap().stdout;
+    let counted = String::from_utf8(counted).unwrap();
+    counted.lines().find_map(|line| line.strip_prefix("mailrecv_exactly_once_failures_total ")?.parse().ok()).unwrap()
 }
 
 /// A session that other programs start, whose command line begins like this; greeted.
@@ -120,6 +127,7 @@ fn a_table_that_cannot_be_trusted_is_not_used() {
         assert_eq!(messages(&scratch, "inbox"), 2, "{what}");
         let warnings = warnings(&scratch);
         assert!(warnings.len() == 1 && warnings[0].contains(said), "{what}: {warnings:?}");
+        assert_eq!(failures(&scratch), 1, "{what}");
     }
     // A link of ours is a way to name a folder.
     let scratch = to_fred("append inbox");
@@ -183,6 +191,7 @@ fn where_nothing_can_be_written_mail_is_taken() {
         assert_eq!(scratch.read("inbox").matches("Subject: once").count(), first + 1, "{what}");
         let warnings = warnings(&scratch);
         assert!(warnings.len() == 1 && warnings[0].contains(said), "{what}: {warnings:?}");
+        assert_eq!(failures(&scratch), 1, "{what}");
     }
 }
 
@@ -244,6 +253,69 @@ fn what_is_found_in_a_maildir_is_synced() {
         let synced = calls.lines().position(|call| call.starts_with("fsync(") && call.contains(expected));
         let answered = calls.lines().position(|call| call.contains("\"250 2.0.0 "));
         assert!(synced.is_some() && synced < answered, "{calls}");
+    }
+}
+
+/// A session is killed when its mailbox has the message; before that comes again, somebody does something to the mailbox.
+/// The message is there then, and not a byte of what was there is gone.
+#[test]
+fn whatever_became_of_the_mailbox_nothing_is_lost_or_cut() {
+    type Change = fn(&Path);
+    fn write(inbox: &Path, change: impl FnOnce(String) -> String) {
+        let text = change(fs::read_to_string(inbox).unwrap());
+        fs::write(inbox, text).unwrap();
+    }
+    const OLD: &str = "From old@client.example Sat Nov 21 01:32:50 2026\nSubject: old\n\nold\n\n";
+    let changes: [(&str, Change, &str); 11] = [
+        ("nothing", |_| {}, "before"),
+        ("rotated", |inbox| fs::rename(inbox, inbox.with_extension("1")).unwrap(), "delivered"),
+        (
+            "rotated, and others came",
+            |inbox| {
+                fs::rename(inbox, inbox.with_extension("1")).unwrap();
+                fs::write(inbox, OLD.repeat(100)).unwrap();
+            },
+            "delivered",
+        ),
+        ("truncated", |inbox| fs::write(inbox, "").unwrap(), "delivered"),
+        ("cut to the old", |inbox| fs::write(inbox, OLD).unwrap(), "delivered"),
+        ("the old one removed", |inbox| write(inbox, |text| text.replace(OLD, "")), "delivered"),
+        (
+            "marked as read",
+            |inbox| write(inbox, |text| text.replace("\nSubject", "\nStatus: RO\nSubject")),
+            "delivered",
+        ),
+        ("compressed", |inbox| fs::write(inbox, b"\x1f\x8b\x08 From ").unwrap(), "delivered"),
+        ("another behind it", |inbox| write(inbox, |text| text + OLD), "before"),
+        (
+            "a link to it",
+            |inbox| {
+                fs::rename(inbox, inbox.with_extension("moved")).unwrap();
+                symlink("inbox.moved", inbox).unwrap();
+            },
+            "before",
+        ),
+        ("a second name", |inbox| fs::hard_link(inbox, inbox.with_extension("2")).unwrap(), "refused"),
+    ];
+    for (what, change, expected) in changes {
+        let scratch = to_fred("append inbox");
+        scratch.write("inbox", OLD);
+        scratch.greeted().quit();
+        killed(&scratch, FRED);
+        assert_eq!(messages(&scratch, "inbox"), 1);
+        let inbox = scratch.path("inbox");
+        change(&inbox);
+        let before = fs::read(&inbox).unwrap_or_default();
+        let reply = again(&scratch, FRED);
+        let after = fs::read(&inbox).unwrap();
+        assert!(after.starts_with(&before), "{what}: {}", String::from_utf8_lossy(&after));
+        let added = String::from_utf8_lossy(&after[before.len()..]).matches("Subject: once\n").count();
+        let (answer, count) = match expected {
+            "before" => ("250 2.0.0 Message accepted for delivery before, id=", 0),
+            "delivered" => ("250 2.0.0 Message accepted for delivery, id=", 1),
+            _ => ("451 ", 0),
+        };
+        assert!(reply.starts_with(answer) && added == count, "{what}: {added}, {reply}");
     }
 }
 

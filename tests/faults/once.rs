@@ -36,6 +36,12 @@ pub fn errors(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     trace::several_at_a_time(&failures, progress, Failure::run)
 }
 
+/// A session is killed at each of its system calls, and when the message comes again a command refuses it: it is nowhere.
+pub fn refusals(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let cases: Vec<_> = REFUSED_ROUTES.iter().flat_map(|route| plan(route, SIZES[0], form)).collect();
+    trace::several_at_a_time(&cases, progress, Case::run_and_refuse)
+}
+
 /// The power is cut at each of these.
 pub fn cuts(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let cuts: Vec<_> = CUT_ROUTES.iter().map(|route| (*route, form)).collect();
@@ -83,9 +89,10 @@ fn plan(route: &'static [Place], size: usize, form: Form) -> Vec<Case> {
     let mut destinations = Destinations::new().exactly_once();
     let letter = destinations.letter(route, size);
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
-    assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
+    assert_eq!(attempt.accepted(), !route.contains(&Place::Refusing), "{route:?}: {}", attempt.answer());
     let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
-    let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
+    let final_answer = if attempt.accepted() { "250 " } else { "451 " };
+    let answer = calls.iter().rposition(|call| call.sends(final_answer)).expect("an answer to the message");
     let killed = |call: &Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
     let calls = calls[text..=answer].iter().filter(|call| form == Form::Long || changes_something(call));
     calls.map(|call| Case { route, size, injection: killed(call) }).collect()
@@ -106,6 +113,32 @@ impl Case {
         }
         let what = format!("{route:?}, {size} bytes, {injection}");
         judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
+        tally
+    }
+}
+
+impl Case {
+    /// Whatever the session that was killed had left, the one that refuses the message leaves nothing.
+    fn run_and_refuse(&self) -> Tally {
+        let Self { route, size, injection } = self;
+        let mut tally = Tally { runs: 2, ..Tally::default() };
+        let mut destinations = Destinations::new().exactly_once();
+        let letter = destinations.letter(route, *size);
+        let (attempt, _) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
+        tally.faults += u64::from(attempt.status == 128 + 9);
+        let attempt = destinations.deliver(&letter, &[]);
+        let what = format!("{route:?}, {injection}, then {}", attempt.answer());
+        if attempt.accepted() {
+            tally.problems.push(format!("{what}: that is no refusal"));
+        }
+        let sight = destinations.look(&destinations.tree(), route);
+        tally.problems.extend(sight.problems.iter().map(|problem| format!("{what}: {problem}")));
+        // Line ends that close off what was torn before may stay.
+        let torn = sight.torn.iter().filter(|(of, ..)| *of == Some(letter.number));
+        tally.problems.extend(torn.map(|(_, place, how)| format!("{what}: {how} is in {place:?}")));
+        for place in route.iter().filter(|place| sight.count(letter.number, **place) > 0) {
+            tally.problems.push(format!("{what}: it is in {place:?} all the same"));
+        }
         tally
     }
 }
@@ -301,6 +334,13 @@ const ROUTES: &[&[Place]] = &[
     &[Place::Files],
     &[Place::Relay, Place::Mbox],
     &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::Files, Place::Command],
+];
+
+/// Those that a command refuses when the rest is prepared.
+const REFUSED_ROUTES: &[&[Place]] = &[
+    &[Place::Mbox, Place::Refusing],
+    &[Place::NewMbox, Place::TornMbox, Place::Refusing],
+    &[Place::Maildir, Place::Files, Place::Mbox, Place::Refusing],
 ];
 
 /// Those of which a power cut may leave some part; and the next server, of which the record may be lost.
