@@ -95,6 +95,10 @@ impl<'a> Once<'a> {
             let hand_over = hand_over.map(|it| (Destination::HandOver(&it.action), it.action.facts()));
             for (destination, facts) in keep.chain(hand_over).filter(|(destination, _)| destination.leaves_something())
             {
+                // A `copy` line may name the same place as the `deliver` line.
+                if once.entries.iter().any(|known| known.is(recipient, destination)) {
+                    continue;
+                }
                 let shown = facts.to_string();
                 let tag = match destination {
                     // Subscribers do not see recipients, so the message is published once for all of them.

@@ -11,6 +11,7 @@
 //! mail vanish.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -41,8 +42,8 @@ pub(crate) struct Records {
     tag_key: hmac::Key,
     /// How long a record counts.
     lifetime: Duration,
-    /// The deliveries of this session whose 250 the sender may not have read yet.
-    unconfirmed: RefCell<Vec<Unconfirmed>>,
+    /// The deliveries of this session whose 250 the sender may not have read yet, the oldest first.
+    unconfirmed: RefCell<VecDeque<Unconfirmed>>,
     /// The deliveries that were found to be done already, for the log.
     repeated: RefCell<Vec<Repeated>>,
     /// Whether something was written that is not synced.
@@ -245,10 +246,17 @@ impl Records {
         Ok(())
     }
 
-    /// Takes note that the 250 for this message is on its way; `id` is the identifier in its record.
+    /// Takes note that the 250 for this message is on its way; `id` is the identifier in its record. Who reads nothing
+    /// for that long has the oldest of its messages forgotten.
     pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str, message: &str) {
         let (id, message) = (id.to_owned(), message.to_owned());
-        self.unconfirmed.borrow_mut().push(Unconfirmed { tag, id, message });
+        let mut unconfirmed = self.unconfirmed.borrow_mut();
+        unconfirmed.push_back(Unconfirmed { tag, id, message });
+        if unconfirmed.len() > MAX_UNCONFIRMED
+            && let Some(Unconfirmed { tag, id, .. }) = unconfirmed.pop_front()
+        {
+            let _ = self.erase(tag, &id);
+        }
     }
 
     /// Whether there are messages whose 250 the peer may not have read yet.
@@ -507,6 +515,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The first bytes of the table.
 const MAGIC: &[u8] = b"mailrecv: once 1\n";
 
+/// How many deliveries of one session are remembered while it does not show that it reads our answers.
+const MAX_UNCONFIRMED: usize = 4096;
+
 /// The length of a hash, in bytes.
 const HASH: usize = 32;
 
@@ -652,6 +663,22 @@ mod tests {
         records.forget_confirmed();
         records.erase(tag(1, 2), "c").unwrap();
         assert_eq!(first(), None);
+    }
+
+    /// Who never reads an answer cannot make a session remember without end.
+    #[test]
+    fn what_a_session_remembers_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = open(folder.path(), 5);
+        records.write(tag(1, 1), &record("a", Place::Nowhere), None).unwrap();
+        records.set_unconfirmed(tag(1, 1), "a", "a");
+        for _ in 1..MAX_UNCONFIRMED {
+            records.set_unconfirmed(tag(1, 2), "b", "b");
+        }
+        assert!(open(folder.path(), 5).find(tag(1, 1), "c").unwrap().is_some());
+        records.set_unconfirmed(tag(1, 2), "b", "b");
+        assert_eq!(open(folder.path(), 5).find(tag(1, 1), "c").unwrap(), None);
+        assert_eq!(records.unconfirmed.borrow().len(), MAX_UNCONFIRMED);
     }
 
     #[test]

@@ -319,6 +319,28 @@ fn whatever_became_of_the_mailbox_nothing_is_lost_or_cut() {
     }
 }
 
+/// Two lines that name one place for one recipient are one delivery, also when a killed session has left it.
+#[test]
+fn a_place_that_is_named_twice_is_one() {
+    let scratch = to_fred("append inbox\ncopy rcpt_to fred@mx.example append inbox");
+    scratch.greeted().quit();
+    scratch.write("inbox", "From old@client.example Sat Nov 21 01:32:50 2026\n\nold\n\n");
+    killed(&scratch, FRED);
+    let unread_again = || {
+        let mut session = begun(&scratch, FRED);
+        session.send(".\r\n");
+        assert!(session.expect("250 ").contains("delivery before, id="));
+        session.reset().exit_code();
+    };
+    unread_again();
+    unread_again();
+    assert!(again(&scratch, FRED).contains("delivery before, id="));
+    for number in 2..=3 {
+        assert!(again(&scratch, FRED).contains("delivery, id="), "{number}");
+        assert_eq!(messages(&scratch, "inbox"), number);
+    }
+}
+
 /// What is refused and cannot be taken back is known when it comes again.
 #[test]
 fn what_could_not_be_taken_back_is_not_delivered_again() {
