@@ -2,9 +2,11 @@
 //! its destinations once.
 //!
 //! A session is killed at each of its system calls, from the end of the text on, by strace's hand, and the message sent
-//! again; many sessions at a time are killed at random, or lose their client, and their messages are sent again; and the
-//! power is cut at each of these system calls, with anything lost that was not synced, and the message is sent again to
-//! what is left on the disk; and the power is cut when a message that was sent again behind a kill has its 250. Without `exactly_once` the same is counted beside, in the long form.
+//! again, to a session that is killed as well or not, and that a command refuses it in or not; each of these calls fails;
+//! many sessions at a time are killed at random, or lose their client, and their messages are sent again; the power is cut
+//! at each of these system calls, with anything lost that was not synced, and the message is sent again to what is left
+//! on the disk; and the power is cut when a message that was sent again behind a kill has its 250. Without `exactly_once`
+//! the same is counted beside, in the long form.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -15,6 +17,7 @@ use testkit::strace::Call;
 
 use crate::inject::{self, Excuse};
 use crate::kill::{self, Client};
+use crate::letters::Letter;
 use crate::places::{Destinations, ONCE, Place, Tree};
 use crate::power_cut::Cut;
 use crate::report::Tally;
@@ -26,7 +29,7 @@ pub fn calls(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let routes = ROUTES.iter().flat_map(|route| sizes.iter().map(move |size| (*route, *size)));
     // A large message differs in what is written to mailboxes.
     let routes = routes.filter(|(route, size)| *size == SIZES[0] || route.contains(&Place::Mbox));
-    let cases: Vec<_> = routes.flat_map(|(route, size)| plan(route, size, form)).collect();
+    let cases: Vec<_> = routes.flat_map(|(route, size)| twice(plan(route, size, form), form)).collect();
     trace::several_at_a_time(&cases, progress, Case::run)
 }
 
@@ -36,9 +39,10 @@ pub fn errors(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     trace::several_at_a_time(&failures, progress, Failure::run)
 }
 
-/// A session is killed at each of its system calls, and when the message comes again a command refuses it: it is nowhere.
+/// A session is killed at each of its system calls, and when the message comes again a command refuses it: it is
+/// nowhere.
 pub fn refusals(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
-    let cases: Vec<_> = REFUSED_ROUTES.iter().flat_map(|route| plan(route, SIZES[0], form)).collect();
+    let cases: Vec<_> = REFUSED_ROUTES.iter().flat_map(|route| twice(plan(route, SIZES[0], form), form)).collect();
     trace::several_at_a_time(&cases, progress, Case::run_and_refuse)
 }
 
@@ -82,6 +86,8 @@ struct Case {
     size: usize,
     /// As strace wants it.
     injection: String,
+    /// Where the session is killed in which the message comes again, if it is.
+    second: Option<String>,
 }
 
 /// One for each system call from the end of the text on; in the short form, for those that change something.
@@ -95,23 +101,52 @@ fn plan(route: &'static [Place], size: usize, form: Form) -> Vec<Case> {
     let answer = calls.iter().rposition(|call| call.sends(final_answer)).expect("an answer to the message");
     let killed = |call: &Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
     let calls = calls[text..=answer].iter().filter(|call| form == Form::Long || changes_something(call));
-    calls.map(|call| Case { route, size, injection: killed(call) }).collect()
+    calls.map(|call| Case { route, size, injection: killed(call), second: None }).collect()
+}
+
+/// These, and with a second session that is killed as well, at a call that stands elsewhere among them: each, or in the
+/// short form every third.
+fn twice(mut cases: Vec<Case>, form: Form) -> Vec<Case> {
+    let (strides, step) = if form == Form::Long { (&STRIDES[..], 1) } else { (&STRIDES[..1], 3) };
+    let once: Vec<String> = cases.iter().map(|case| case.injection.clone()).collect();
+    let Some(Case { route, size, .. }) = cases.first() else { return cases };
+    let (route, size) = (*route, *size);
+    for stride in strides {
+        let second = |number: usize| Some(once[(number + stride) % once.len()].clone());
+        let pairs = once.iter().enumerate().step_by(step).map(|(number, first)| (first.clone(), second(number)));
+        cases.extend(pairs.map(|(injection, second)| Case { route, size, injection, second }));
+    }
+    cases
 }
 
 impl Case {
+    fn shown(&self) -> String {
+        let Self { route, size, injection, second } = self;
+        let second = second.as_ref().map(|second| format!(", then {second}")).unwrap_or_default();
+        format!("{route:?}, {size} bytes, {injection}{second}")
+    }
+
+    /// Sends the message in the sessions that are killed; whether it was accepted all the same.
+    fn kill(&self, destinations: &Destinations, letter: &Letter, tally: &mut Tally) -> bool {
+        [Some(&self.injection), self.second.as_ref()].into_iter().flatten().any(|injection| {
+            let (attempt, _) = trace::deliver(destinations, letter, Reach::Receiver, Some(injection));
+            tally.runs += 1;
+            tally.faults += u64::from(attempt.status == 128 + 9);
+            attempt.accepted()
+        })
+    }
+
     fn run(&self) -> Tally {
-        let Self { route, size, injection } = self;
-        let mut tally = Tally { runs: 1, ..Tally::default() };
+        let Self { route, size, .. } = self;
+        let mut tally = Tally::default();
         let mut destinations = Destinations::new().exactly_once();
         let letter = destinations.letter(route, *size);
-        let (attempt, _) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
-        tally.faults += u64::from(attempt.status == 128 + 9);
-        let mut accepted = attempt.accepted();
+        let mut accepted = self.kill(&destinations, &letter, &mut tally);
         if !accepted {
             accepted = destinations.deliver(&letter, &[]).accepted();
             tally.runs += 1;
         }
-        let what = format!("{route:?}, {size} bytes, {injection}");
+        let what = self.shown();
         judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
         tally
     }
@@ -120,14 +155,13 @@ impl Case {
 impl Case {
     /// Whatever the session that was killed had left, the one that refuses the message leaves nothing.
     fn run_and_refuse(&self) -> Tally {
-        let Self { route, size, injection } = self;
-        let mut tally = Tally { runs: 2, ..Tally::default() };
+        let Self { route, size, .. } = self;
+        let mut tally = Tally { runs: 1, ..Tally::default() };
         let mut destinations = Destinations::new().exactly_once();
         let letter = destinations.letter(route, *size);
-        let (attempt, _) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
-        tally.faults += u64::from(attempt.status == 128 + 9);
+        self.kill(&destinations, &letter, &mut tally);
         let attempt = destinations.deliver(&letter, &[]);
-        let what = format!("{route:?}, {injection}, then {}", attempt.answer());
+        let what = format!("{}, then {}", self.shown(), attempt.answer());
         if attempt.accepted() {
             tally.problems.push(format!("{what}: that is no refusal"));
         }
@@ -146,7 +180,7 @@ impl Case {
 impl Case {
     /// What has the second 250 must be there whatever of both sessions was not synced when it left.
     fn run_and_cut(&self, form: Form) -> Tally {
-        let Self { route, size, injection } = self;
+        let Self { route, size, injection, .. } = self;
         let mut tally = Tally { runs: 2, ..Tally::default() };
         let mut destinations = Destinations::new().exactly_once();
         let before = Cut::prepare(&destinations.mail()).without(&Path::new(ONCE).join("records"));
@@ -363,6 +397,9 @@ const KEPT_ROUTES: &[&[Place]] = &[
     &[Place::Files],
     &[Place::Mbox, Place::Maildir],
 ];
+
+/// How many calls behind the first kill the second one comes, in the session after it.
+const STRIDES: [usize; 6] = [3, 0, 1, 7, 12, 19];
 
 /// How much is compared at a time, in bytes.
 const PAGE: usize = 4096;
