@@ -247,16 +247,18 @@ impl Records {
     }
 
     /// Takes note that the 250 for this message is on its way; `id` is the identifier in its record. Who reads nothing
-    /// for that long has the oldest of its messages forgotten.
+    /// for that long has the oldest of its other messages forgotten.
     pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str, message: &str) {
         let (id, message) = (id.to_owned(), message.to_owned());
         let mut unconfirmed = self.unconfirmed.borrow_mut();
-        unconfirmed.push_back(Unconfirmed { tag, id, message });
-        if unconfirmed.len() > MAX_UNCONFIRMED
-            && let Some(Unconfirmed { tag, id, .. }) = unconfirmed.pop_front()
+        let is_full = unconfirmed.len() >= MAX_UNCONFIRMED;
+        if is_full
+            && unconfirmed.front().is_some_and(|oldest| oldest.message != message)
+            && let Some(oldest) = unconfirmed.pop_front()
         {
-            let _ = self.erase(tag, &id);
+            let _ = self.erase(oldest.tag, &oldest.id);
         }
+        unconfirmed.push_back(Unconfirmed { tag, id, message });
     }
 
     /// Whether there are messages whose 250 the peer may not have read yet.
@@ -515,7 +517,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The first bytes of the table.
 const MAGIC: &[u8] = b"mailrecv: once 1\n";
 
-/// How many deliveries of one session are remembered while it does not show that it reads our answers.
+/// How many deliveries of one session, or else of one message, are remembered while its peer does not show that it reads
+/// our answers.
 const MAX_UNCONFIRMED: usize = 4096;
 
 /// The length of a hash, in bytes.
