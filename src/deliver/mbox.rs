@@ -67,8 +67,8 @@ struct Appending<'a> {
     /// Whether all of it is on stable storage.
     synced: bool,
     committed: bool,
-    /// Whether the first copy in it has been announced by [`Appending::next`].
-    is_claimed: bool,
+    /// Where the copy will be that [`Appending::next`] is asked for next, if it has been asked before.
+    next: Option<u64>,
     /// What an earlier session has left in front of that, for how many of its recipients that is known so far, and how
     /// many it has.
     left: Option<(Ours, usize, usize)>,
@@ -140,9 +140,17 @@ impl<'a> Mailboxes<'a> {
         found.map_err(|error| failure(&error, &format!("looking for an earlier delivery in {name}")))
     }
 
-    /// Where a copy in the file of this name will be. `None` if that is no file, or if it will be behind another.
-    pub(super) fn next(&mut self, name: &str, copy: RecipientCopy<'_>) -> Result<Option<Stretch>, Reply> {
-        let place = self.locked(name)?.next(copy);
+    /// Where the next copy in the file of this name will be, before anything is appended. `None` if that is no file.
+    pub(super) fn next(
+        &mut self,
+        name: &str,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<Option<Stretch>, Reply> {
+        let identity = self.locked(name)?.identity;
+        let names = self.locked.iter().flat_map(|locked| &locked.names);
+        let is_only = names.filter(|(_, known)| *known == identity).count() == 1;
+        let place = self.locked(name)?.next(copy, (!is_only).then_some(spool));
         place.map_err(|error| failure(&error, &format!("examining {name}")))
     }
 
@@ -295,8 +303,8 @@ impl<'a> Appending<'a> {
         }
         let identity = identity(&metadata);
         let ours = metadata.is_file().then(Ours::default);
-        let (synced, committed, is_claimed, left) = (false, false, false, None);
-        Ok(Some(Self { context, name, entry, file, identity, ours, synced, committed, is_claimed, left }))
+        let (synced, committed, next, left) = (false, false, None, None);
+        Ok(Some(Self { context, name, entry, file, identity, ours, synced, committed, next, left }))
     }
 
     /// Takes the locks. `false` if another program works on the file.
@@ -358,14 +366,22 @@ impl<'a> Appending<'a> {
         })
     }
 
-    /// Where a copy will be, if it is the first one and this is a file.
-    fn next(&mut self, copy: RecipientCopy<'_>) -> io::Result<Option<Stretch>> {
-        let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty() && !self.is_claimed) else {
-            return Ok(None);
+    /// Where a copy will be, if this is a file. The message tells how long the copy is, if others may come behind it.
+    fn next(&mut self, copy: RecipientCopy<'_>, message: Option<&mut Spool>) -> io::Result<Option<Stretch>> {
+        let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty()) else { return Ok(None) };
+        let start = match self.next {
+            Some(start) => start,
+            None => ours.bytes.start + missing_end(&self.file, ours.bytes.start)?.len() as u64,
         };
-        let start = ours.bytes.start + missing_end(&self.file, ours.bytes.start)?.len() as u64;
+        if let Some(spool) = message {
+            let mut end = start;
+            mboxrd::write(copy, spool, WRITE_SIZE, |text| {
+                end += text.len() as u64;
+                Ok(())
+            })?;
+            self.next = Some(end);
+        }
         let beginning = mboxrd::beginning(copy);
-        self.is_claimed = true;
         Ok(Some(Stretch { start, beginning: (beginning.len() as u64, records::hash(&beginning)) }))
     }
 

@@ -229,13 +229,20 @@ fn append(
     once: &mut Once<'_>,
 ) -> Result<(), Reply> {
     if context.records.is_some() {
+        // What is torn is cut off before places are noted, which are behind it.
         let mut missing = Vec::new();
         for (name, shared) in copies {
-            let found = find_places(name, &shared, envelope, mailboxes, once, spool);
-            let found = found.map_err(about(shared.of(envelope).recipients()))?;
-            missing.extend(found.map(|shared| (name, shared)));
+            let left = find_missing(name, &shared, envelope, mailboxes, once, spool);
+            let left = left.map_err(about(shared.of(envelope).recipients()))?;
+            missing.extend(left.map(|shared| (name, shared)));
         }
         copies = missing;
+        for (name, shared) in &copies {
+            let copy = shared.of(envelope);
+            if let Some(stretch) = mailboxes.next(name, copy, spool).map_err(about(copy.recipients()))? {
+                once.note(copy.recipients(), shared.action, &Place::Mailbox(stretch));
+            }
+        }
         once.prepare();
     }
     for (name, shared) in &copies {
@@ -245,9 +252,9 @@ fn append(
     mailboxes.sync()
 }
 
-/// Looks into a mailbox, which this locks, for a copy that an earlier session delivered, and notes where the new copy
-/// will be. Returns the copy for those recipients who have none there yet; `None` if all have one.
-fn find_places<'a>(
+/// Looks into a mailbox, which this locks, for a copy that an earlier session delivered. Returns the copy for those
+/// recipients who have none there yet; `None` if all have one.
+fn find_missing<'a>(
     name: &str,
     shared: &Copy<'a>,
     envelope: &Envelope<'_>,
@@ -264,12 +271,7 @@ fn find_places<'a>(
         }
     }
     let Some((recipient, others)) = missing.split_first() else { return Ok(None) };
-    let missing = Copy { action, recipient, others: others.to_vec() };
-    let copy = missing.of(envelope);
-    if let Some(stretch) = mailboxes.next(name, copy)? {
-        once.note(copy.recipients(), action, &Place::Mailbox(stretch));
-    }
-    Ok(Some(missing))
+    Ok(Some(Copy { action, recipient, others: others.to_vec() }))
 }
 
 /// A copy for one destination, which several recipients may share.

@@ -341,6 +341,25 @@ fn a_place_that_is_named_twice_is_one() {
     }
 }
 
+/// Two names of one mailbox are two copies in it, and both are found where a killed session has left them.
+#[test]
+fn copies_in_one_mailbox_are_found_one_behind_the_other() {
+    let scratch = to_fred("append inbox\ncopy rcpt_to fred@mx.example append link");
+    scratch.write("inbox", "From old@client.example Sat Nov 21 01:32:50 2026\n\nold\n");
+    symlink("inbox", scratch.path("link")).unwrap();
+    scratch.greeted().quit();
+    killed(&scratch, FRED);
+    assert_eq!(messages(&scratch, "inbox"), 2);
+    assert!(again(&scratch, FRED).contains("delivery before, id="));
+    assert_eq!(messages(&scratch, "inbox"), 2);
+    // Of the last one only a part is left.
+    killed(&scratch, FRED);
+    let inbox = fs::File::options().write(true).open(scratch.path("inbox")).unwrap();
+    inbox.set_len(inbox.metadata().unwrap().len() - 5).unwrap();
+    assert!(again(&scratch, FRED).contains("delivery, id="));
+    assert_eq!(messages(&scratch, "inbox"), 4);
+}
+
 /// What is refused and cannot be taken back is known when it comes again.
 #[test]
 fn what_could_not_be_taken_back_is_not_delivered_again() {

@@ -15,7 +15,7 @@ use std::path::Path;
 use testkit::Form;
 use testkit::strace::Call;
 
-use crate::inject::{self, Excuse};
+use crate::inject;
 use crate::kill::{self, Client};
 use crate::letters::Letter;
 use crate::places::{Destinations, ONCE, Place, Tree};
@@ -238,14 +238,12 @@ impl Failure {
         let mut destinations = Destinations::new().exactly_once();
         let letter = destinations.letter(route, SIZES[0]);
         let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
-        let hit = calls.iter().position(|call| call.injected.is_some());
-        tally.faults += u64::from(hit.is_some());
-        let excuse = hit.map_or(Excuse::None, |at| Excuse::new(&calls[..at], &calls[at]));
+        tally.faults += u64::from(calls.iter().any(|call| call.injected.is_some()));
         let what = format!("{route:?}, {injection}, answered {}", attempt.answer());
         let mut accepted = attempt.accepted();
         if !accepted {
             let sight = destinations.look(&destinations.tree(), route);
-            let is_left = |place: &&Place| sight.count(letter.number, **place) > 0 && !excuse.covers(**place);
+            let is_left = |place: &&Place| sight.count(letter.number, **place) > 0 && can_take_back(**place);
             for place in route.iter().filter(is_left) {
                 tally.problems.push(format!("{what}: it is in {place:?} all the same"));
             }
@@ -288,13 +286,18 @@ fn judge(
                 tally.problems.push(format!("{what}: it is not in {place:?}"));
             }
             // Nobody can look there.
-            found if matches!(place, Place::Command | Place::RawCommand | Place::Relay) => tally.window += found - 1,
+            found if !can_take_back(*place) => tally.window += found - 1,
             found => {
                 tally.doubled += found - 1;
                 tally.problems.push(format!("{what}: it is {found} times in {place:?}"));
             }
         }
     }
+}
+
+/// Whether what is there can be looked at and taken back.
+fn can_take_back(place: Place) -> bool {
+    !matches!(place, Place::Command | Place::RawCommand | Place::Relay)
 }
 
 /// Cuts the power at each call, loses what may be lost, and sends the message again.
