@@ -355,16 +355,6 @@ pub(crate) fn lock_byte(file: &File, at: u64) -> nix::Result<()> {
     fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(libc::F_WRLCK, at, 1))).map(drop)
 }
 
-/// The same, but waits if another process has the lock, which must not be for long.
-pub(crate) fn wait_for_byte(file: &File, at: u64) -> nix::Result<()> {
-    loop {
-        match fcntl::fcntl(file, fcntl::FcntlArg::F_SETLKW(&range(libc::F_WRLCK, at, 1))) {
-            Err(Errno::EINTR) => {}
-            locked => return locked.map(drop),
-        }
-    }
-}
-
 /// Releases that lock.
 pub(crate) fn unlock_byte(file: &File, at: u64) -> nix::Result<()> {
     fcntl::fcntl(file, fcntl::FcntlArg::F_SETLK(&range(libc::F_UNLCK, at, 1))).map(drop)

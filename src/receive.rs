@@ -162,7 +162,10 @@ fn talk(
                 records = opened;
                 server.recognise(&records);
             }
-            Err(error) => log.event(&Event::NotExactlyOnce(folder, &error)),
+            Err(error) => {
+                log.event(&Event::NotExactlyOnce(folder, &error));
+                tally.count(Family::NotExactlyOnce.counter());
+            }
         }
     }
     let is_looked_up = name_servers.is_some();

@@ -28,7 +28,7 @@ pub(super) struct Files<'a> {
 
 /// A message in a file. The file is removed when this value is dropped, unless it is delivered.
 struct Waiting<'a> {
-    log: &'a Log,
+    context: &'a Context<'a>,
     path: &'a Path,
     folder: File,
     /// The current name.
@@ -92,12 +92,12 @@ impl<'a> Files<'a> {
     }
 
     fn begin(&self, path: &'a Path, folder: File, name_for_good: String) -> io::Result<(Waiting<'a>, File)> {
-        let log = self.context.log;
+        let context = self.context;
         let name = format!(".{name_for_good}.new");
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         let file = File::from(openat(&folder, OsStr::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        let waiting = Waiting { log, path, folder, name, name_for_good, is_delivered: false };
-        log.event(&Event::WritingFile(&waiting.path()));
+        let waiting = Waiting { context, path, folder, name, name_for_good, is_delivered: false };
+        context.log.event(&Event::WritingFile(&waiting.path()));
         Ok((waiting, file))
     }
 
@@ -128,7 +128,7 @@ impl Waiting<'_> {
     fn publish(&mut self) -> io::Result<()> {
         renameat(&self.folder, self.name.as_str(), &self.folder, self.name_for_good.as_str())?;
         self.name.clone_from(&self.name_for_good);
-        sync_folder(self.log, &self.folder, self.path)
+        sync_folder(self.context.log, &self.folder, self.path)
     }
 
     fn path(&self) -> PathBuf {
@@ -142,8 +142,8 @@ impl Drop for Waiting<'_> {
             return;
         }
         let removed = unlinkat(&self.folder, self.name.as_str(), UnlinkatFlags::NoRemoveDir).map_err(io::Error::from);
-        if let Err(error) = removed.and_then(|()| sync_folder(self.log, &self.folder, self.path)) {
-            self.log.event(&Event::NotTakenBack { path: &self.path(), why: &error });
+        if let Err(error) = removed.and_then(|()| sync_folder(self.context.log, &self.folder, self.path)) {
+            self.context.not_taken_back(&self.path(), &error);
         }
     }
 }

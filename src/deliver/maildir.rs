@@ -33,7 +33,7 @@ pub(super) struct Maildirs<'a> {
 
 /// A message of this transaction, in `tmp` or `new`.
 struct Waiting<'a> {
-    log: &'a Log,
+    context: &'a Context<'a>,
     maildir: Maildir<'a>,
     /// Where the file is now; unless it is delivered, it is removed when this value is dropped.
     place: Where,
@@ -86,11 +86,11 @@ impl<'a> Maildirs<'a> {
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> io::Result<Waiting<'a>> {
-        let log = self.context.log;
-        let maildir = Maildir::open(log, directory)?;
+        let context = self.context;
+        let maildir = Maildir::open(context.log, directory)?;
         let (mut file, prefix, name_in_tmp) = create(&maildir.tmp, number)?;
-        let mut waiting = Waiting { log, maildir, place: Where::Tmp, name_in_tmp, name_in_new: String::new() };
-        log.event(&Event::WritingFile(&waiting.path()));
+        let mut waiting = Waiting { context, maildir, place: Where::Tmp, name_in_tmp, name_in_new: String::new() };
+        context.log.event(&Event::WritingFile(&waiting.path()));
         for_each_piece(copy.reader(spool)?, |text| file.write_all(text))?;
         file.sync_all()?;
         let metadata = file.metadata()?;
@@ -123,7 +123,7 @@ impl<'a> Maildirs<'a> {
     }
 }
 
-/// Whether a message of this name is in the maildir: in `new`, or in `cur` with any flags; that is durable then. If it
+/// Whether a message of this name is in the maildir: in `new`, or in `cur` with anything added to its name; that is durable then. If it
 /// is not, its file `before` in `tmp` is removed.
 pub(super) fn has(log: &Log, directory: &Path, name: &str, before: &str) -> io::Result<bool> {
     let Some(folder) = if_there(files::open_folder(directory, OFlag::O_PATH))? else { return Ok(false) };
@@ -137,7 +137,8 @@ pub(super) fn has(log: &Log, directory: &Path, name: &str, before: &str) -> io::
         for entry in rustix::fs::Dir::read_from(&cur)? {
             let entry = entry?;
             let rest = entry.file_name().to_bytes().strip_prefix(name.as_bytes());
-            if matches!(rest, Some([] | [b':', ..])) {
+            // Behind `:` are flags, and behind `,` a size that some readers add.
+            if matches!(rest, Some([] | [b':' | b',', ..])) {
                 sync_folder(log, &cur, &directory.join("cur"))?;
                 return Ok(true);
             }
@@ -163,13 +164,13 @@ impl Waiting<'_> {
         match renameat(&maildir.tmp, name_in_tmp.as_str(), &maildir.new, name_in_new.as_str()) {
             Err(Errno::ENOENT) => {
                 // `new` may have been removed.
-                maildir.new = open_new(self.log, &maildir.folder, maildir.path)?;
+                maildir.new = open_new(self.context.log, &maildir.folder, maildir.path)?;
                 renameat(&maildir.tmp, name_in_tmp.as_str(), &maildir.new, name_in_new.as_str())?;
             }
             renamed => renamed?,
         }
         self.place = Where::New;
-        tolerate_unsynced(self.log, &self.maildir.path.join("new"), self.maildir.new.sync_all())
+        tolerate_unsynced(self.context.log, &self.maildir.path.join("new"), self.maildir.new.sync_all())
     }
 
     fn path(&self) -> PathBuf {
@@ -190,8 +191,8 @@ impl Drop for Waiting<'_> {
         };
         let removed = unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir).map_err(io::Error::from);
         let path = self.path();
-        if let Err(error) = removed.and_then(|()| sync_folder(self.log, folder, files::directory_of(&path))) {
-            self.log.event(&Event::NotTakenBack { path: &path, why: &error });
+        if let Err(error) = removed.and_then(|()| sync_folder(self.context.log, folder, files::directory_of(&path))) {
+            self.context.not_taken_back(&path, &error);
         }
     }
 }

@@ -29,7 +29,7 @@ use super::records::{self, Stretch};
 use super::{Context, LOCK_PATIENCE, failure, names_of, tolerate_unsynced};
 use crate::address::Mailbox;
 use crate::files::{self, Entry, identity};
-use crate::log::{Event, Log};
+use crate::log::Event;
 use crate::message::{RecipientCopy, Spool};
 use crate::smtp::reply::{self, Reply};
 use crate::wait::{GivenUp, Pauses, Woken, wait};
@@ -56,7 +56,7 @@ type Identity = (u64, u64);
 
 /// An open file with something at its end that is not yet meant to stay.
 struct Appending<'a> {
-    log: &'a Log,
+    context: &'a Context<'a>,
     name: &'a str,
     entry: Entry,
     file: File,
@@ -67,8 +67,11 @@ struct Appending<'a> {
     /// Whether all of it is on stable storage.
     synced: bool,
     committed: bool,
-    /// Whether the first copy in it has been announced by [`Appending::next`].
-    is_claimed: bool,
+    /// Where the copy will be that [`Appending::next`] is asked for next, if it has been asked before.
+    next: Option<u64>,
+    /// What an earlier session has left in front of that, for how many of its recipients that is known so far, and how
+    /// many it has.
+    left: Option<(Ours, usize, usize)>,
 }
 
 /// What we have appended to a file.
@@ -107,7 +110,7 @@ impl<'a> Mailboxes<'a> {
             return Ok(false);
         }
         // It may be a file by now, which has to be locked.
-        let opened = Appending::open(self.context.log, name).map_err(opening)?;
+        let opened = Appending::open(self.context, name).map_err(opening)?;
         let Some(mut stream) = opened.filter(|opened| opened.ours.is_none()) else { return Ok(false) };
         self.context.log.event(&Event::OpeningMailbox(Path::new(name)));
         self.names.retain(|(known, _)| *known != name);
@@ -123,21 +126,31 @@ impl<'a> Mailboxes<'a> {
     }
 
     /// Whether the message is whole in the file of this name, in this stretch, where an earlier session was going to put
-    /// it. What that has left of it, if it is the end of the file, is cut off.
+    /// it. If it is the end of the file, it is cut off: at once if it is not whole; together with what is appended if no
+    /// recipient of it can have been answered for, which `is_unanswered` says of this one.
     pub(super) fn has(
         &mut self,
         name: &str,
         stretch: &Stretch,
+        is_unanswered: bool,
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> Result<bool, Reply> {
-        let found = self.locked(name)?.has(stretch, copy, spool);
+        let found = self.locked(name)?.has(stretch, is_unanswered, copy, spool);
         found.map_err(|error| failure(&error, &format!("looking for an earlier delivery in {name}")))
     }
 
-    /// Where a copy in the file of this name will be. `None` if that is no file, or if it will be behind another.
-    pub(super) fn next(&mut self, name: &str, copy: RecipientCopy<'_>) -> Result<Option<Stretch>, Reply> {
-        let place = self.locked(name)?.next(copy);
+    /// Where the next copy in the file of this name will be, before anything is appended. `None` if that is no file.
+    pub(super) fn next(
+        &mut self,
+        name: &str,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> Result<Option<Stretch>, Reply> {
+        let identity = self.locked(name)?.identity;
+        let names = self.locked.iter().flat_map(|locked| &locked.names);
+        let is_only = names.filter(|(_, known)| *known == identity).count() == 1;
+        let place = self.locked(name)?.next(copy, (!is_only).then_some(spool));
         place.map_err(|error| failure(&error, &format!("examining {name}")))
     }
 
@@ -230,7 +243,7 @@ fn try_lock_all<'a, 'n>(
 ) -> Result<Result<Locked<'a>, Busy<'n>>, Reply> {
     let mut locked = Locked::default();
     for (name, recipients) in names {
-        match Appending::open(context.log, name).map_err(not_opened(name, recipients))? {
+        match Appending::open(context, name).map_err(not_opened(name, recipients))? {
             None => return Ok(Err(Busy(name, recipients))),
             Some(appending) => locked.add(name, appending),
         }
@@ -268,7 +281,7 @@ impl<'a> Locked<'a> {
 
 impl<'a> Appending<'a> {
     /// Opens the file for appending, or makes it. `None` if another program works on it.
-    fn open(log: &'a Log, name: &'a str) -> io::Result<Option<Self>> {
+    fn open(context: &'a Context<'a>, name: &'a str) -> io::Result<Option<Self>> {
         let entry = Entry::find(Path::new(name))?;
         let found = entry.found().map(File::metadata).transpose()?;
         // What is written to a FIFO without a reader is lost; opened for writing only, such a FIFO is an error.
@@ -288,7 +301,8 @@ impl<'a> Appending<'a> {
         }
         let identity = identity(&metadata);
         let ours = metadata.is_file().then(Ours::default);
-        Ok(Some(Self { log, name, entry, file, identity, ours, synced: false, committed: false, is_claimed: false }))
+        let (synced, committed, next, left) = (false, false, None, None);
+        Ok(Some(Self { context, name, entry, file, identity, ours, synced, committed, next, left }))
     }
 
     /// Takes the locks. `false` if another program works on the file.
@@ -299,7 +313,7 @@ impl<'a> Appending<'a> {
         // Some programs replace the file by a new one, release their lock just before that, and are then protected by
         // FILE.lock only (for example Python's `mailbox`). They made FILE.lock while they had the lock that we have
         // now, so it is enough to look for it once.
-        if !try_lock(&self.file, self.path(), self.log)?
+        if !try_lock(&self.file, self.path(), self.context.log)?
             || has_dot_lock(self.path())
             || !is_at(self.path(), self.identity)
         {
@@ -316,7 +330,7 @@ impl<'a> Appending<'a> {
         let length = metadata.len();
         if length == 0 {
             // Who made the file may have crashed before its name was durable. A file that is longer has a durable one.
-            tolerate_unsynced(self.log, self.entry.at(), self.entry.sync_name(&self.file))?;
+            tolerate_unsynced(self.context.log, self.entry.at(), self.entry.sync_name(&self.file))?;
         }
         self.ours = Some(Ours { bytes: length..length, ..Ours::default() });
         Ok(true)
@@ -326,7 +340,7 @@ impl<'a> Appending<'a> {
     fn log_stale_lock(&self) {
         let path = dot_lock(self.path());
         if let (Some(_), Some(age)) = (&self.ours, age_of_dot_lock(&path)) {
-            self.log.event(&Event::StaleLock { path: &path, age: age.as_secs() });
+            self.context.log.event(&Event::StaleLock { path: &path, age: age.as_secs() });
         }
     }
 
@@ -350,20 +364,34 @@ impl<'a> Appending<'a> {
         })
     }
 
-    /// Where a copy will be, if it is the first one and this is a file.
-    fn next(&mut self, copy: RecipientCopy<'_>) -> io::Result<Option<Stretch>> {
-        let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty() && !self.is_claimed) else {
-            return Ok(None);
+    /// Where a copy will be, if this is a file. The message tells how long the copy is, if others may come behind it.
+    fn next(&mut self, copy: RecipientCopy<'_>, message: Option<&mut Spool>) -> io::Result<Option<Stretch>> {
+        let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty()) else { return Ok(None) };
+        let start = match self.next {
+            Some(start) => start,
+            None => ours.bytes.start + missing_end(&self.file, ours.bytes.start)?.len() as u64,
         };
-        let start = ours.bytes.start + missing_end(&self.file, ours.bytes.start)?.len() as u64;
+        if let Some(spool) = message {
+            let mut end = start;
+            mboxrd::write(copy, spool, WRITE_SIZE, |text| {
+                end += text.len() as u64;
+                Ok(())
+            })?;
+            self.next = Some(end);
+        }
         let beginning = mboxrd::beginning(copy);
-        self.is_claimed = true;
         Ok(Some(Stretch { start, beginning: (beginning.len() as u64, records::hash(&beginning)) }))
     }
 
     /// Whether the text of a message is whole in the file, behind a beginning with this hash. If only a part of it is
     /// there, at the end of the file, that part is cut off: nobody has appended anything behind it.
-    fn has(&mut self, stretch: &Stretch, copy: RecipientCopy<'_>, spool: &mut Spool) -> io::Result<bool> {
+    fn has(
+        &mut self,
+        stretch: &Stretch,
+        is_unanswered: bool,
+        copy: RecipientCopy<'_>,
+        spool: &mut Spool,
+    ) -> io::Result<bool> {
         let Some(ours) = self.ours.as_ref().filter(|ours| ours.bytes.is_empty()) else { return Ok(false) };
         let length = ours.bytes.end;
         let Stretch { start, beginning: (beginning_length, beginning_hash) } = *stretch;
@@ -394,6 +422,9 @@ impl<'a> Appending<'a> {
             }
             Ok(())
         })?;
+        if is_same && is_whole && at == length && is_unanswered {
+            self.is_left(start..length, beginning);
+        }
         let is_torn = is_same && !is_whole;
         if is_torn && self.file.metadata()?.len() == length {
             self.file.set_len(start)?;
@@ -401,6 +432,15 @@ impl<'a> Appending<'a> {
             self.ours = Some(Ours { bytes: start..start, ..Ours::default() });
         }
         Ok(is_same && is_whole)
+    }
+
+    /// Takes note that an earlier session has left this copy at the end of the file, whose beginning this is, for one
+    /// recipient of it, or for one more.
+    fn is_left(&mut self, bytes: Range<u64>, mut beginning: Vec<u8>) {
+        let known = self.left.as_ref().map_or(0, |(_, known, _)| *known) + 1;
+        let all = beginning.split(|octet| *octet == b'\n').filter(|line| line.starts_with(b"Delivered-To: ")).count();
+        beginning.truncate(MAX_BEGINNING);
+        self.left = Some((Ours { bytes, beginning, are_scattered: false }, known, all));
     }
 
     /// Writes everything. The reader of a FIFO gets some time when it falls behind.
@@ -453,7 +493,16 @@ impl<'a> Appending<'a> {
         Path::new(self.name)
     }
 
-    /// Cuts off what we have appended, as long as it is the end of the file.
+    /// Cuts off what we have appended, and in front of it what an earlier session has left for the same recipients.
+    fn take_all_back(&self, ours: &Ours) -> Result<(), String> {
+        self.take_back(ours)?;
+        match &self.left {
+            Some((left, known, all)) if known == all => self.take_back(left),
+            _ => Ok(()),
+        }
+    }
+
+    /// Cuts off these bytes, as long as they are the end of the file.
     fn take_back(&self, ours: &Ours) -> Result<(), String> {
         let say = |error: io::Error| error.to_string();
         if ours.bytes.is_empty() {
@@ -486,9 +535,9 @@ impl Drop for Appending<'_> {
     fn drop(&mut self) {
         if let (false, Some(ours)) = (self.committed, &self.ours)
             // Once more, for an error that does not last: what stays is mail that was refused.
-            && let Err(why) = self.take_back(ours).or_else(|_| self.take_back(ours))
+            && let Err(why) = self.take_all_back(ours).or_else(|_| self.take_all_back(ours))
         {
-            self.log.event(&Event::NotTakenBack { path: self.path(), why: &why });
+            self.context.not_taken_back(self.path(), &why);
         }
     }
 }

@@ -24,6 +24,7 @@ pub(crate) mod report;
 pub(crate) mod runner;
 
 use std::cmp::Ordering;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -75,6 +76,16 @@ pub(crate) struct Context<'a> {
     pub(crate) records: Option<&'a Records>,
 }
 
+impl Context<'_> {
+    /// Tells that something which was refused could not be taken back.
+    fn not_taken_back(&self, path: &Path, why: &dyn Display) {
+        if let Some(records) = self.records {
+            records.note_left_behind();
+        }
+        self.log.event(&Event::NotTakenBack { path, why });
+    }
+}
+
 /// Delivers the message to these recipients, who share one answer: to every destination, on stable storage or taken
 /// over by somebody who is responsible then, or to none.
 pub(crate) fn deliver(
@@ -95,6 +106,7 @@ pub(crate) fn deliver(
     }
     let kept = keep(context, envelope, group, spool, &mut once)?;
     if let Some(answer) = answered_before(&once) {
+        kept.mailboxes.commit();
         return Ok(Some(answer));
     }
     let is_handed_over = group.iter().any(|recipient| recipient.destinations.are_handed_over());
@@ -213,13 +225,20 @@ fn append(
     once: &mut Once<'_>,
 ) -> Result<(), Reply> {
     if context.records.is_some() {
+        // What is torn is cut off before places are noted, which are behind it.
         let mut missing = Vec::new();
         for (name, shared) in copies {
-            let found = find_places(name, &shared, envelope, mailboxes, once, spool);
-            let found = found.map_err(about(shared.of(envelope).recipients()))?;
-            missing.extend(found.map(|shared| (name, shared)));
+            let left = find_missing(name, &shared, envelope, mailboxes, once, spool);
+            let left = left.map_err(about(shared.of(envelope).recipients()))?;
+            missing.extend(left.map(|shared| (name, shared)));
         }
         copies = missing;
+        for (name, shared) in &copies {
+            let copy = shared.of(envelope);
+            if let Some(stretch) = mailboxes.next(name, copy, spool).map_err(about(copy.recipients()))? {
+                once.note(copy.recipients(), shared.action, &Place::Mailbox(stretch));
+            }
+        }
         once.prepare();
     }
     for (name, shared) in &copies {
@@ -229,9 +248,9 @@ fn append(
     mailboxes.sync()
 }
 
-/// Looks into a mailbox, which this locks, for a copy that an earlier session delivered, and notes where the new copy
-/// will be. Returns the copy for those recipients who have none there yet; `None` if all have one.
-fn find_places<'a>(
+/// Looks into a mailbox, which this locks, for a copy that an earlier session delivered. Returns the copy for those
+/// recipients who have none there yet; `None` if all have one.
+fn find_missing<'a>(
     name: &str,
     shared: &Copy<'a>,
     envelope: &Envelope<'_>,
@@ -242,17 +261,13 @@ fn find_places<'a>(
     let (action, copy) = (shared.action, shared.of(envelope));
     let mut missing = Vec::new();
     for recipient in shared.recipients() {
-        if !once.look(recipient, action, |stretch| mailboxes.has(name, stretch, copy, spool))? {
+        let look = |stretch: &_, is_unanswered| mailboxes.has(name, stretch, is_unanswered, copy, spool);
+        if !once.look(recipient, action, look)? {
             missing.push(recipient);
         }
     }
     let Some((recipient, others)) = missing.split_first() else { return Ok(None) };
-    let missing = Copy { action, recipient, others: others.to_vec() };
-    let copy = missing.of(envelope);
-    if let Some(stretch) = mailboxes.next(name, copy)? {
-        once.note(copy.recipients(), action, &Place::Mailbox(stretch));
-    }
-    Ok(Some(missing))
+    Ok(Some(Copy { action, recipient, others: others.to_vec() }))
 }
 
 /// A copy for one destination, which several recipients may share.

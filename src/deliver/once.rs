@@ -15,12 +15,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::records::{Place, Record, Records, Repeated, Tag};
+use super::records::{Found, Place, Record, Records, Repeated, Tag};
 use super::{Context, LOCK_PATIENCE, eml, maildir};
 use crate::address::Mailbox;
 use crate::config::{HandOver, Keep};
 use crate::log::Event;
 use crate::message::{Envelope, Spool};
+use crate::metrics::Family;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::transaction::Recipient;
 use crate::wait::{GivenUp, Pauses};
@@ -40,6 +41,8 @@ struct Entry<'a> {
     shown: String,
     tag: Tag,
     stage: Stage,
+    /// What an earlier session has recorded, unless that was "delivered".
+    earlier: Option<Found>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,8 +52,8 @@ enum Destination<'a> {
 }
 
 enum Stage {
-    /// It has to be delivered. An earlier session may have been about to do that at this place, with this identifier.
-    New { earlier: Option<(Place, String)> },
+    /// It has to be delivered.
+    New,
     /// It will be at this place, and the record says so.
     Prepared(Place),
     /// It is delivered.
@@ -92,6 +95,10 @@ impl<'a> Once<'a> {
             let hand_over = hand_over.map(|it| (Destination::HandOver(&it.action), it.action.facts()));
             for (destination, facts) in keep.chain(hand_over).filter(|(destination, _)| destination.leaves_something())
             {
+                // A `copy` line may name the same place as the `deliver` line.
+                if once.entries.iter().any(|known| known.is(recipient, destination)) {
+                    continue;
+                }
                 let shown = facts.to_string();
                 let tag = match destination {
                     // Subscribers do not see recipients, so the message is published once for all of them.
@@ -101,17 +108,13 @@ impl<'a> Once<'a> {
                     Destination::HandOver(HandOver::Pipe(..) | HandOver::Amqp(_) | HandOver::Relay(_))
                     | Destination::Keep(_) => own_tag(recipient, destination, &shown),
                 };
-                once.entries.push(Entry { recipient, destination, shown, tag, stage: Stage::New { earlier: None } });
+                once.entries.push(Entry { recipient, destination, shown, tag, stage: Stage::New, earlier: None });
             }
         }
         once.lock(records)?;
         for entry in &mut once.entries {
-            // A peer that sends a message twice in one session knows of the first one, so it wants two.
-            if records.is_own(entry.tag, once.id) {
-                continue;
-            }
-            match records.find(entry.tag) {
-                Ok(Some(record)) => entry.found(record, context),
+            match records.find(entry.tag, once.id) {
+                Ok(Some(found)) => entry.found(found, context),
                 Ok(None) => {}
                 Err(error) => tell_failure(context, &error),
             }
@@ -156,7 +159,7 @@ impl<'a> Once<'a> {
     pub(super) fn all_before(&self) -> Option<&str> {
         let before = self.entries.iter().map(|entry| match &entry.stage {
             Stage::Before(first) => Some(first.as_str()),
-            Stage::New { .. } | Stage::Prepared(_) | Stage::Delivered => None,
+            Stage::New | Stage::Prepared(_) | Stage::Delivered => None,
         });
         before.reduce(|one, other| one.and(other))?
     }
@@ -192,19 +195,21 @@ impl<'a> Once<'a> {
     }
 
     /// Whether this recipient's copy is complete in a mailbox where an earlier session was about to put it; `look`
-    /// examines the mailbox.
+    /// examines the mailbox. It also gets whether no answer can have been sent for that copy.
     pub(super) fn look(
         &mut self,
         recipient: &Mailbox,
         action: &Keep,
-        look: impl FnOnce(&super::records::Stretch) -> Result<bool, Reply>,
+        look: impl FnOnce(&super::records::Stretch, bool) -> Result<bool, Reply>,
     ) -> Result<bool, Reply> {
         let Some(entry) = self.of(recipient, Destination::Keep(action)).next() else { return Ok(false) };
-        let Stage::New { earlier: Some((Place::Mailbox(stretch), first)) } = &entry.stage else { return Ok(false) };
-        let is_there = look(stretch)?;
+        let (Stage::New, Some(Found { record, is_of_this_boot })) = (&entry.stage, &entry.earlier) else {
+            return Ok(false);
+        };
+        let Place::Mailbox(stretch) = &record.place else { return Ok(false) };
+        let is_there = look(stretch, *is_of_this_boot)?;
         if is_there {
-            let before = Stage::Before(first.clone());
-            entry.stage = before;
+            entry.stage = Stage::Before(record.id.clone());
         }
         Ok(is_there)
     }
@@ -213,8 +218,8 @@ impl<'a> Once<'a> {
     pub(super) fn prepare(&mut self) {
         let Some(records) = self.context.records else { return };
         let written = self.entries.iter().try_for_each(|entry| match &entry.stage {
-            Stage::Prepared(place) => records.write(entry.tag, &self.record(place.clone(), false)),
-            Stage::New { .. } | Stage::Delivered | Stage::Before(_) => Ok(()),
+            Stage::Prepared(place) => entry.write(records, &self.record(place.clone(), false)),
+            Stage::New | Stage::Delivered | Stage::Before(_) => Ok(()),
         });
         self.tolerate(written.and_then(|()| records.sync()));
     }
@@ -227,7 +232,7 @@ impl<'a> Once<'a> {
         for recipient in recipients {
             for entry in self.of(recipient, Destination::HandOver(action)) {
                 entry.stage = Stage::Delivered;
-                written = written.and(records.write(entry.tag, &record));
+                written = written.and(entry.write(records, &record));
             }
         }
         self.tolerate(written.and_then(|()| records.sync()));
@@ -244,13 +249,13 @@ impl<'a> Once<'a> {
                     continue;
                 }
                 Stage::Delivered => None,
-                Stage::New { .. } => Some(Place::Nowhere),
+                Stage::New => Some(Place::Nowhere),
                 Stage::Prepared(place) => Some(place),
             };
             if let Some(place) = place {
                 // A power cut may lose this record; then the prepared one is found, and the place it names is checked.
                 let record = Record { id: self.id.to_owned(), is_delivered: true, place };
-                written = written.and(records.write(entry.tag, &record));
+                written = written.and(entry.write(records, &record));
             }
             records.set_unconfirmed(entry.tag, self.id, self.id);
         }
@@ -258,14 +263,17 @@ impl<'a> Once<'a> {
         self.tell();
     }
 
-    /// Tells the log which deliveries had been done before.
+    /// Tells the log which deliveries had been done before. From now on there is an answer for them.
     pub(super) fn tell(&self) {
         let Some(records) = self.context.records else { return };
-        for Entry { recipient, shown, tag, stage, .. } in &self.entries {
-            if let Stage::Before(first) = stage {
-                let (to, action, first) = (recipient.to_string(), shown.clone(), first.clone());
+        for entry in &self.entries {
+            if let Stage::Before(first) = &entry.stage {
+                if let Some(Found { record, .. }) = &entry.earlier {
+                    self.tolerate(entry.write(records, &Record { is_delivered: true, ..record.clone() }));
+                }
+                let (to, action, first) = (entry.recipient.to_string(), entry.shown.clone(), first.clone());
                 // The sender gets another 250 for it, which may be lost too.
-                records.set_unconfirmed(*tag, &first, self.id);
+                records.set_unconfirmed(entry.tag, &first, self.id);
                 records.add_repeated(Repeated { to, action, first });
             }
         }
@@ -294,8 +302,10 @@ impl<'a> Once<'a> {
 impl Drop for Once<'_> {
     fn drop(&mut self) {
         let Some(records) = self.context.records else { return };
+        // What could not be taken back is looked for when the message comes again.
+        let is_taken_back = !records.take_left_behind();
         for entry in &self.entries {
-            if let Stage::Prepared(_) = entry.stage {
+            if let (Stage::Prepared(_), true) = (&entry.stage, is_taken_back) {
                 // If the record stays, the next session checks its place and finds nothing.
                 let _ = records.erase(entry.tag, self.id);
             }
@@ -310,10 +320,10 @@ impl Entry<'_> {
     }
 
     /// Takes a record of this delivery into account.
-    fn found(&mut self, record: Record, context: &Context<'_>) {
-        let Record { id, is_delivered, place } = record;
-        let is_there = is_delivered
-            || match (self.destination, &place) {
+    fn found(&mut self, found: Found, context: &Context<'_>) {
+        let Record { id, is_delivered, place } = &found.record;
+        let is_there = *is_delivered
+            || match (self.destination, place) {
                 (Destination::Keep(Keep::Maildir(folder)), Place::File { name, before }) => {
                     tolerated(maildir::has(context.log, Path::new(folder), name, before), context)
                 }
@@ -323,13 +333,21 @@ impl Entry<'_> {
                 // A mailbox is checked when it is locked; other destinations cannot be checked.
                 (Destination::Keep(_) | Destination::HandOver(_), _) => false,
             };
-        self.stage = if is_there { Stage::Before(id) } else { Stage::New { earlier: Some((place, id)) } };
+        if is_there {
+            self.stage = Stage::Before(id.clone());
+        }
+        self.earlier = (!is_delivered).then_some(found);
+    }
+
+    /// Writes a record of this delivery, in the place of what an earlier session has recorded.
+    fn write(&self, records: &Records, record: &Record) -> io::Result<()> {
+        records.write(self.tag, record, self.earlier.as_ref().map(|earlier| earlier.record.id.as_str()))
     }
 }
 
 fn tell_failure(context: &Context<'_>, error: &io::Error) {
-    if let Some(records) = context.records {
-        records.note_failure();
+    if context.records.is_some_and(Records::note_failure) {
+        context.tally.count(Family::NotExactlyOnce.counter());
     }
     context.log.event_once(&Event::NoRecords(error));
 }

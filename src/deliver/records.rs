@@ -5,10 +5,13 @@
 //! says in which page it is; if a page is full, a new record replaces the oldest one. Records are overwritten in place,
 //! so that making one durable is a single write to the disk.
 //!
+//! A message that a sender has sent twice, without having read the first answer, has two records with the same hash.
+//!
 //! A damaged record counts as none. A table that others may have written to is not used at all, because they could make
 //! mail vanish.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use ring::digest::{Context as Digest, SHA256};
 use ring::hmac;
@@ -38,14 +42,18 @@ pub(crate) struct Records {
     tag_key: hmac::Key,
     /// How long a record counts.
     lifetime: Duration,
-    /// The deliveries of this session whose 250 the sender may not have read yet.
-    unconfirmed: RefCell<Vec<Unconfirmed>>,
+    /// The deliveries of this session whose 250 the sender may not have read yet, the oldest first.
+    unconfirmed: RefCell<VecDeque<Unconfirmed>>,
     /// The deliveries that were found to be done already, for the log.
     repeated: RefCell<Vec<Repeated>>,
     /// Whether something was written that is not synced.
     is_unsynced: Cell<bool>,
+    /// Whether a destination could not take back what it has of the message.
+    has_left_something: Cell<bool>,
     /// Whether a record could not be read or written in this session.
     has_failed: Cell<bool>,
+    /// Whether a page stayed locked for longer than it may.
+    is_stuck: Cell<bool>,
 }
 
 /// Identifies a message for one recipient at one destination: a keyed hash.
@@ -60,6 +68,14 @@ pub(super) struct Record {
     /// Whether the delivery was done; otherwise it was about to be done.
     pub(super) is_delivered: bool,
     pub(super) place: Place,
+}
+
+/// A record that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) record: Record,
+    /// Whether the system has been up since it was written. Otherwise a power cut may have brought it back.
+    pub(super) is_of_this_boot: bool,
 }
 
 /// Where the message is at its destination, or will be.
@@ -151,7 +167,9 @@ impl Records {
             unconfirmed,
             repeated,
             is_unsynced: Cell::new(false),
+            has_left_something: Cell::new(false),
             has_failed: Cell::new(false),
+            is_stuck: Cell::new(false),
         })
     }
 
@@ -174,31 +192,36 @@ impl Records {
         let _ = files::unlock_byte(&self.file, tag.lock());
     }
 
-    /// The record of a tag, whose lock we have to hold.
-    pub(super) fn find(&self, tag: Tag) -> io::Result<Option<Record>> {
+    /// A record of a tag, whose lock we have to hold: one that says "delivered", if there are several, and else the
+    /// oldest. It is left out if this session has just answered for it, before this message or for another of its
+    /// recipients, because a peer that sends a message twice in one session wants two. It is not left out if only this
+    /// message was found to be a repeated one.
+    pub(super) fn find(&self, tag: Tag, message: &str) -> io::Result<Option<Found>> {
+        let unconfirmed = self.unconfirmed.borrow();
+        let is_own = |id: &str| {
+            unconfirmed.iter().any(|it| it.tag == tag && it.id == id && (it.message != message || id == message))
+        };
         let page = self.read(tag)?;
         let slots = page.chunks_exact(SLOT).filter_map(|slot| self.decode(slot));
-        let mut ours = slots.filter(|(known, at, _)| *known == tag && self.counts(*at));
-        Ok(ours.next().map(|(.., record)| record))
+        let ours = slots.filter(|(known, at, record)| *known == tag && self.counts(*at) && !is_own(&record.id));
+        let first = ours.min_by_key(|(_, at, record)| (!record.is_delivered, *at));
+        Ok(first.map(|(_, at, record)| Found { record, is_of_this_boot: is_of_this_boot(at) }))
     }
 
-    /// Whether this session has just answered for it, before this message or for another of its recipients: then what
-    /// its record says is no news. It is if only this message was found to be a repeated one.
-    pub(super) fn is_own(&self, tag: Tag, message: &str) -> bool {
-        let is_own = |it: &Unconfirmed| it.tag == tag && (it.message != message || it.id == message);
-        self.unconfirmed.borrow().iter().any(is_own)
-    }
-
-    /// Writes the record of a tag, over an older one if there is one.
-    pub(super) fn write(&self, tag: Tag, record: &Record) -> io::Result<()> {
+    /// Writes the record of a tag: over the one with its identifier, or else over the one with the identifier
+    /// `earlier`, whose place it takes.
+    pub(super) fn write(&self, tag: Tag, record: &Record, earlier: Option<&str>) -> io::Result<()> {
         let slot = self.encode(tag, record, now())?;
         self.with_page(tag, |page| {
             let known: Vec<_> = page.chunks_exact(SLOT).map(|slot| self.decode(slot)).collect();
-            let is_ours = |slot: &Option<(Tag, Duration, Record)>| matches!(slot, Some((known, ..)) if *known == tag);
+            let of = |id: &str| {
+                let mut slots = known.iter();
+                slots.position(|slot| matches!(slot, Some((known, _, it)) if *known == tag && it.id == id))
+            };
             let is_free =
                 |slot: &Option<(Tag, Duration, Record)>| !matches!(slot, Some((_, at, _)) if self.counts(*at));
             let oldest = || known.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|(_, at, _)| *at));
-            let place = known.iter().position(is_ours).or_else(|| known.iter().position(is_free));
+            let place = of(&record.id).or_else(|| of(earlier?)).or_else(|| known.iter().position(is_free));
             (place.or_else(|| oldest().map(|(place, _)| place)).unwrap_or_default(), slot)
         })?;
         self.is_unsynced.set(true);
@@ -223,10 +246,19 @@ impl Records {
         Ok(())
     }
 
-    /// Takes note that the 250 for this message is on its way; `id` is the identifier in its record.
+    /// Takes note that the 250 for this message is on its way; `id` is the identifier in its record. Who reads nothing
+    /// for that long has the oldest of its other messages forgotten.
     pub(super) fn set_unconfirmed(&self, tag: Tag, id: &str, message: &str) {
         let (id, message) = (id.to_owned(), message.to_owned());
-        self.unconfirmed.borrow_mut().push(Unconfirmed { tag, id, message });
+        let mut unconfirmed = self.unconfirmed.borrow_mut();
+        let is_full = unconfirmed.len() >= MAX_UNCONFIRMED;
+        if is_full
+            && unconfirmed.front().is_some_and(|oldest| oldest.message != message)
+            && let Some(oldest) = unconfirmed.pop_front()
+        {
+            let _ = self.erase(oldest.tag, &oldest.id);
+        }
+        unconfirmed.push_back(Unconfirmed { tag, id, message });
     }
 
     /// Whether there are messages whose 250 the peer may not have read yet.
@@ -239,9 +271,19 @@ impl Records {
         self.has_unconfirmed() && !self.has_failed.get()
     }
 
-    /// Takes note that a record could not be read or written.
-    pub(super) fn note_failure(&self) {
-        self.has_failed.set(true);
+    /// Takes note that a record could not be read or written; whether it is the first time in this session.
+    pub(super) fn note_failure(&self) -> bool {
+        !self.has_failed.replace(true)
+    }
+
+    /// Takes note that a destination could not take back what it has of the message.
+    pub(super) fn note_left_behind(&self) {
+        self.has_left_something.set(true);
+    }
+
+    /// Whether that was so, since this was asked last.
+    pub(super) fn take_left_behind(&self) -> bool {
+        self.has_left_something.take()
     }
 
     /// The peer has shown that it has read all replies, so it will not send these messages again.
@@ -265,7 +307,20 @@ impl Records {
     /// and new content.
     fn with_page(&self, tag: Tag, change: impl FnOnce(&[u8; PAGE]) -> (usize, [u8; SLOT])) -> io::Result<()> {
         let start = tag.page();
-        files::wait_for_byte(&self.file, start)?;
+        // One who was stopped with the lock may have it for any time, and mail must not wait for that again and again.
+        let patience = if self.is_stuck.get() { Duration::ZERO } else { PATIENCE };
+        let mut pauses = Pauses::short_until(Instant::now() + patience);
+        while let Err(error) = files::lock_byte(&self.file, start) {
+            match error {
+                Errno::EINTR => {}
+                Errno::EAGAIN | Errno::EACCES if pauses.pause().is_ok() => {}
+                Errno::EAGAIN | Errno::EACCES => {
+                    self.is_stuck.set(true);
+                    return Err(io::Error::other("somebody has it locked"));
+                }
+                error => return Err(error.into()),
+            }
+        }
         let changed = self.read(tag).and_then(|page| {
             let (place, slot) = change(&page);
             self.file.write_all_at(&slot, start + (place * SLOT) as u64)
@@ -414,7 +469,7 @@ fn tolerated(error: io::Error) -> io::Result<()> {
 
 /// Locks the folder until it is closed; another session that makes the table is waited for.
 fn lock_to_make(folder: &File) -> io::Result<()> {
-    let mut pauses = Pauses::short_until(Instant::now() + MAKING);
+    let mut pauses = Pauses::short_until(Instant::now() + PATIENCE);
     while let Err(error) = folder.try_lock() {
         match error {
             TryLockError::WouldBlock if pauses.pause().is_ok() => {}
@@ -430,6 +485,12 @@ fn lock_to_make(folder: &File) -> io::Result<()> {
 /// The time since 1970.
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Whether the system has been up since this time.
+fn is_of_this_boot(at: Duration) -> bool {
+    let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    now().checked_sub(at).is_some_and(|ago| ago < up)
 }
 
 fn octets_of(hash: &[u8]) -> [u8; HASH] {
@@ -450,11 +511,15 @@ const NAME: &str = files::RECORDS;
 /// Its name while it is made.
 const NEW_NAME: &str = ".records.new";
 
-/// How long it may take another session to make it.
-const MAKING: Duration = Duration::from_secs(10);
+/// How long others may take to make the table, or to change a page of it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The first bytes of the table.
 const MAGIC: &[u8] = b"mailrecv: once 1\n";
+
+/// How many deliveries of one session, or else of one message, are remembered while its peer does not show that it reads
+/// our answers.
+const MAX_UNCONFIRMED: usize = 4096;
 
 /// The length of a hash, in bytes.
 const HASH: usize = 32;
@@ -495,6 +560,10 @@ mod tests {
         Record { id: id.to_owned(), is_delivered: true, place }
     }
 
+    fn found(records: &Records, tag: Tag) -> Option<Record> {
+        records.find(tag, "this message").unwrap().map(|found| found.record)
+    }
+
     #[test]
     fn what_was_written_is_found() {
         let folder = tempfile::tempdir().unwrap();
@@ -506,16 +575,16 @@ mod tests {
         ];
         for (number, place) in (1..).zip(&places) {
             let records = open(&path, 5);
-            records.write(tag(7, number), &record("a", place.clone())).unwrap();
+            records.write(tag(7, number), &record("a", place.clone()), None).unwrap();
         }
         let records = open(&path, 5);
         for (number, place) in (1..).zip(places) {
-            assert_eq!(records.find(tag(7, number)).unwrap(), Some(record("a", place)));
+            assert_eq!(found(&records, tag(7, number)), Some(record("a", place)));
             // By another name it is another delivery.
             records.erase(tag(7, number), "b").unwrap();
-            assert!(records.find(tag(7, number)).unwrap().is_some());
+            assert!(found(&records, tag(7, number)).is_some());
             records.erase(tag(7, number), "a").unwrap();
-            assert_eq!(records.find(tag(7, number)).unwrap(), None);
+            assert_eq!(found(&records, tag(7, number)), None);
         }
         assert_eq!(std::fs::metadata(path.join(NAME)).unwrap().len(), LENGTH);
     }
@@ -524,9 +593,9 @@ mod tests {
     fn what_is_too_old_counts_no_more() {
         let folder = tempfile::tempdir().unwrap();
         let (young, old) = (open(folder.path(), 5), open(folder.path(), 0));
-        young.write(tag(0, 1), &record("a", Place::Nowhere)).unwrap();
-        assert!(young.find(tag(0, 1)).unwrap().is_some());
-        assert_eq!(old.find(tag(0, 1)).unwrap(), None);
+        young.write(tag(0, 1), &record("a", Place::Nowhere), None).unwrap();
+        assert!(found(&young, tag(0, 1)).is_some());
+        assert_eq!(found(&old, tag(0, 1)), None);
     }
 
     /// The clock may be set back by some days, or have been wrong by years.
@@ -546,7 +615,7 @@ mod tests {
             let at = Duration::from_secs(now().as_secs().saturating_add_signed(seconds));
             let slot = records.encode(tag(3, number), &record("a", Place::Nowhere), at).unwrap();
             records.file.write_all_at(&slot, tag(3, number).page()).unwrap();
-            assert_eq!(records.find(tag(3, number)).unwrap().is_some(), counts, "{seconds} seconds");
+            assert_eq!(found(&records, tag(3, number)).is_some(), counts, "{seconds} seconds");
         }
         // Eight of them do not keep others from having a place.
         let far = now() + Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -555,9 +624,9 @@ mod tests {
             records.file.write_all_at(&slot, tag(4, 0).page() + u64::from(number) * SLOT as u64).unwrap();
         }
         for number in 1..=8 {
-            records.write(tag(4, number), &record("a", Place::Nowhere)).unwrap();
+            records.write(tag(4, number), &record("a", Place::Nowhere), None).unwrap();
         }
-        assert!((1..=8).all(|number| records.find(tag(4, number)).unwrap().is_some()));
+        assert!((1..=8).all(|number| found(&records, tag(4, number)).is_some()));
     }
 
     /// A page has room for eight; the next takes the place of the oldest, and no other page is touched.
@@ -565,17 +634,54 @@ mod tests {
     fn the_oldest_makes_room() {
         let folder = tempfile::tempdir().unwrap();
         let records = open(folder.path(), 5);
-        records.write(tag(1, 99), &record("a", Place::Nowhere)).unwrap();
+        records.write(tag(1, 99), &record("a", Place::Nowhere), None).unwrap();
         for number in 1..=20 {
-            records.write(tag(2, number), &record("a", Place::Nowhere)).unwrap();
+            records.write(tag(2, number), &record("a", Place::Nowhere), None).unwrap();
         }
-        let found = (1..=20).filter(|number| records.find(tag(2, *number)).unwrap().is_some()).count();
-        assert_eq!(found, PAGE / SLOT);
-        assert!(records.find(tag(2, 20)).unwrap().is_some() && records.find(tag(1, 99)).unwrap().is_some());
+        let count = (1..=20).filter(|number| found(&records, tag(2, *number)).is_some()).count();
+        assert_eq!(count, PAGE / SLOT);
+        assert!(found(&records, tag(2, 20)).is_some() && found(&records, tag(1, 99)).is_some());
         // One that is there is written over.
-        records.write(tag(2, 20), &record("b", Place::Nowhere)).unwrap();
-        let found = (1..=20).filter(|number| records.find(tag(2, *number)).unwrap().is_some()).count();
-        assert_eq!(found, PAGE / SLOT);
+        records.write(tag(2, 20), &record("b", Place::Nowhere), Some("a")).unwrap();
+        let count = (1..=20).filter(|number| found(&records, tag(2, *number)).is_some()).count();
+        assert_eq!(count, PAGE / SLOT);
+    }
+
+    /// A message that was sent twice has two: what was delivered is found first, and else what is older.
+    #[test]
+    fn a_tag_has_as_many_records_as_there_were_messages() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = open(folder.path(), 5);
+        let prepared = |id: &str| Record { is_delivered: false, ..record(id, Place::Nowhere) };
+        let first = || found(&records, tag(1, 2)).map(|it| it.id);
+        records.write(tag(1, 2), &prepared("a"), None).unwrap();
+        records.write(tag(1, 2), &prepared("b"), None).unwrap();
+        assert_eq!(first().as_deref(), Some("a"));
+        records.write(tag(1, 2), &record("b", Place::Nowhere), Some("a")).unwrap();
+        assert_eq!(first().as_deref(), Some("b"));
+        records.set_unconfirmed(tag(1, 2), "b", "b");
+        assert_eq!(first().as_deref(), Some("a"));
+        records.write(tag(1, 2), &record("c", Place::Nowhere), Some("a")).unwrap();
+        assert_eq!(first().as_deref(), Some("c"));
+        records.forget_confirmed();
+        records.erase(tag(1, 2), "c").unwrap();
+        assert_eq!(first(), None);
+    }
+
+    /// Who never reads an answer cannot make a session remember without end.
+    #[test]
+    fn what_a_session_remembers_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = open(folder.path(), 5);
+        records.write(tag(1, 1), &record("a", Place::Nowhere), None).unwrap();
+        records.set_unconfirmed(tag(1, 1), "a", "a");
+        for _ in 1..MAX_UNCONFIRMED {
+            records.set_unconfirmed(tag(1, 2), "b", "b");
+        }
+        assert!(open(folder.path(), 5).find(tag(1, 1), "c").unwrap().is_some());
+        records.set_unconfirmed(tag(1, 2), "b", "b");
+        assert_eq!(open(folder.path(), 5).find(tag(1, 1), "c").unwrap(), None);
+        assert_eq!(records.unconfirmed.borrow().len(), MAX_UNCONFIRMED);
     }
 
     #[test]

@@ -55,6 +55,8 @@ families! {
         "Deliveries, one for each recipient and destination of an accepted message that had not been delivered there.";
     DeliveriesRepeated Session "mailrecv_deliveries_repeated_total" ACTIONS,
         "Deliveries of an accepted message that had been done before and were not done again (exactly_once).";
+    NotExactlyOnce Session "mailrecv_exactly_once_failures_total" Form::Counter,
+        "Sessions in which exactly_once could not be used, or not for every message.";
     DeliveryFailures Session "mailrecv_delivery_failures_total" ACTIONS,
         "Destinations that kept a message from being accepted.";
     DeliveryTime Session "mailrecv_delivery_duration_seconds"

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
 use testkit::{Session, Upstream, debian, wait_until};
 
 use crate::SLOW;
@@ -24,7 +25,9 @@ const DESTINATIONS: &[(&str, &str)] = &[
 ];
 
 fn scratch(destinations: &str) -> Scratch {
-    Scratch::with_config(&format!("domain mx.example\ndebug +w\nexactly_once once\n{destinations}"))
+    Scratch::with_config(&format!(
+        "domain mx.example\ndebug +w\nexactly_once once\nmetrics_file counted\n{destinations}"
+    ))
 }
 
 pub fn to_fred(destination: &str) -> Scratch {
@@ -177,6 +180,126 @@ fn one_session_can_send_a_message_twice() {
     assert_eq!(count(&scratch, DESTINATIONS[0].1), "2");
 }
 
+/// If the sender has read neither answer to the two, both come again, and neither is delivered again: in one session or
+/// in two, sent ahead or one after the other.
+#[test]
+fn what_was_sent_twice_comes_again_twice() {
+    let message = format!("MAIL FROM:<sender@client.example>\r\nRCPT TO:<fred@mx.example>\r\nDATA\r\n{TEXT}.\r\n");
+    for (destination, counting) in DESTINATIONS {
+        for sent_ahead in [Some(true), Some(false), None] {
+            let what = format!("{destination}, {sent_ahead:?}");
+            let scratch = to_fred(destination);
+            let mut session = scratch.greeted();
+            session.exchange("EHLO client.example", "250-");
+            session.send(message.repeat(2));
+            let logged = || scratch.log().iter().filter(|line| line.contains("Mail id=")).count() == 2;
+            wait_until("both deliveries", || logged().then_some(()));
+            session.reset().exit_code();
+            assert_eq!(count(&scratch, counting), "2", "{what}");
+            let replies: Vec<String> = match sent_ahead {
+                None => (0..2).map(|_| again(&scratch, &["fred@mx.example"])).collect(),
+                Some(sent_ahead) => {
+                    let mut session = scratch.greeted();
+                    session.exchange("EHLO client.example", "250-");
+                    if sent_ahead {
+                        session.send(message.repeat(2));
+                    }
+                    let mut reply = || {
+                        if !sent_ahead {
+                            session.send(&message);
+                        }
+                        (0..4).map(|_| session.reply().to_string()).last().unwrap()
+                    };
+                    let replies = vec![reply(), reply()];
+                    session.quit();
+                    replies
+                }
+            };
+            assert!(replies.iter().all(|reply| reply.contains("delivery before, id=")), "{what}: {replies:?}");
+            assert_ne!(replies[0], replies[1], "{what}");
+            assert_eq!(count(&scratch, counting), "2", "{what}");
+            if sent_ahead != Some(true) {
+                assert!(again(&scratch, &["fred@mx.example"]).contains("delivery, id="), "{what}");
+                assert_eq!(count(&scratch, counting), "3", "{what}");
+            }
+        }
+    }
+}
+
+/// A session was killed when its mailbox had the message, and before a command had taken it. If the command then refuses
+/// the message, the mailbox is as it was; but where another message stands behind it, nothing is cut off.
+#[test]
+fn what_a_killed_session_left_goes_with_a_refusal() {
+    let command = "touch begun; until test -e go; do sleep 0.02; done; exit $(cat go)";
+    let scratch = scratch(&format!(
+        "deliver rcpt_to wilma@mx.example append inbox\n\
+         deliver rcpt_to fred@mx.example append inbox\ncopy rcpt_to fred@mx.example pipe {command}\n"
+    ));
+    again(&scratch, &["wilma@mx.example"]);
+    let before = scratch.read("inbox");
+    let kill_one = || {
+        let _ = fs::remove_file(scratch.path("begun"));
+        let mut session = begun(&scratch, &["fred@mx.example"]);
+        session.send(".\r\n");
+        wait_until("the command", || scratch.path("begun").exists().then_some(()));
+        kill(session.pid(), Signal::SIGKILL).unwrap();
+        assert_eq!(session.exit_code(), 128 + 9);
+    };
+    for (status, answer) in [("65", "554 "), ("75", "451 ")] {
+        kill_one();
+        assert_ne!(scratch.read("inbox"), before, "{status}");
+        scratch.write("go", status);
+        let reply = again(&scratch, &["fred@mx.example"]);
+        assert!(reply.starts_with(answer), "{reply}");
+        assert_eq!(scratch.read("inbox"), before, "{status}");
+        fs::remove_file(scratch.path("go")).unwrap();
+    }
+    for (is_last, status, expected) in [(true, "0", "2"), (false, "0", "4"), (false, "75", "6")] {
+        let _ = fs::remove_file(scratch.path("go"));
+        kill_one();
+        if !is_last {
+            again(&scratch, &["wilma@mx.example"]);
+        }
+        scratch.write("go", status);
+        again(&scratch, &["fred@mx.example"]);
+        assert_eq!(count(&scratch, DESTINATIONS[0].1), expected, "{is_last}, {status}");
+    }
+}
+
+/// What one recipient shares with another, who may have had a 250 for it, is not cut off because one of them is refused.
+#[test]
+fn what_a_killed_session_left_stays_if_anybody_may_have_it() {
+    let command = "touch begun; until test -e go; do sleep 0.02; done; exit 65";
+    let both = ["fred@mx.example", "wilma@mx.example"];
+    for (second, is_read, third, expected) in [
+        (&both[..0], true, &both[..], 0),
+        (&both[1..], true, &both[..1], 1),
+        (&both[1..], false, &both[..1], 1),
+        (&both[1..], true, &both[..], 1),
+        (&both[1..], false, &both[..], 1),
+    ] {
+        let scratch = scratch(&format!(
+            "deliver rcpt_to *@mx.example append inbox\ncopy rcpt_to fred@mx.example pipe {command}\n"
+        ));
+        let mut session = begun(&scratch, &both);
+        session.send(".\r\n");
+        wait_until("the command", || scratch.path("begun").exists().then_some(()));
+        kill(session.pid(), Signal::SIGKILL).unwrap();
+        assert_eq!(session.exit_code(), 128 + 9);
+        scratch.write("go", "");
+        if !second.is_empty() {
+            let mut session = begun(&scratch, second);
+            session.send(".\r\n");
+            assert!(session.expect("250 ").contains("delivery before, id="));
+            if is_read { session.quit() } else { assert_eq!(session.reset().exit_code(), 0) }
+        }
+        let reply = again(&scratch, third);
+        assert!(reply.starts_with("554 "), "{second:?}, {third:?}: {reply}");
+        let copies = scratch.read("inbox").matches("Delivered-To: wilma@").count();
+        assert_eq!(copies, expected, "{second:?}, {is_read}, {third:?}");
+    }
+}
+
 /// Another sender, recipient, destination or text is another message.
 #[test]
 fn what_is_not_the_same_is_delivered() {
@@ -222,6 +345,52 @@ fn each_recipient_has_it_once() {
     assert_eq!(["fred", "wilma", "barney"].map(delivered_to), ["4", "2", "1"]);
     assert!(again(&scratch, &["wilma@mx.example"]).contains("delivery before, id="));
     assert_eq!(["fred", "wilma", "barney"].map(delivered_to), ["4", "2", "1"]);
+}
+
+/// By which command, with which parameters and line ends a message comes does not matter.
+#[test]
+fn another_way_to_send_it_is_no_other_message() {
+    let with_lf = TEXT.replace('\r', "");
+    let chunk = |text: &str, last: &str| format!("BDAT {}{last}\r\n{text}", text.len());
+    let unstuffed = TEXT.replace("\r\n..", "\r\n.");
+    let (one, other) = unstuffed.split_at(20);
+    let ways = [
+        ("\r\n", "", format!("DATA\r\n{TEXT}.\r\n")),
+        ("\r\n", " BODY=8BITMIME", format!("DATA\r\n{TEXT}.\r\n")),
+        ("\r\n", " BODY=8BITMIME SMTPUTF8", format!("DATA\r\n{}.\r\n", TEXT.replace("\r\nto", "\r\n.to"))),
+        ("\r\n", " SIZE=100", chunk(&unstuffed, " LAST")),
+        ("\r\n", "", chunk(one, "") + &chunk(other, "") + &chunk("", " LAST")),
+        ("\n", "", format!("DATA\n{with_lf}.\n")),
+    ];
+    let scratch = scratch("limit.smtp_ascii off\ndeliver rcpt_to fred@mx.example append inbox\n");
+    unread(&scratch, &["fred@mx.example"], "");
+    for (end, parameters, text) in ways {
+        let mut session = scratch.greeted();
+        let commands = ["EHLO client.example", "MAIL FROM:<sender@client.example>", "RCPT TO:<fred@mx.example>"];
+        session.send(format!("{}{end}{}{parameters}{end}{}{end}{text}", commands[0], commands[1], commands[2]));
+        let reply = std::iter::repeat_with(|| session.reply().to_string()).find(|it| it.contains("id="));
+        assert!(reply.as_ref().is_some_and(|reply| reply.contains("delivery before, id=")), "{text:?}: {reply:?}");
+        assert_eq!(session.reset().exit_code(), 0);
+    }
+    assert_eq!(count(&scratch, DESTINATIONS[0].1), "1");
+}
+
+/// Any command shows it, also one that is refused or none that we know.
+#[test]
+fn whatever_the_command_is_it_confirms() {
+    for command in
+        ["RSET", "EHLO client.example", "MAIL FROM:<a@client.example>", "STARTTLS", "VRFY x", "\u{7f}nothing", ""]
+    {
+        let scratch = to_fred("append inbox");
+        let mut session = begun(&scratch, &["fred@mx.example"]);
+        session.send(".\r\n");
+        session.expect("250 ");
+        session.send(format!("{command}\r\n"));
+        session.reply();
+        assert_eq!(session.reset().exit_code(), 0);
+        let reply = again(&scratch, &["fred@mx.example"]);
+        assert!(reply.contains("delivery, id="), "{command}: {reply}");
+    }
 }
 
 /// LMTP: who was answered for and who was not.
@@ -367,7 +536,7 @@ fn a_strict_sandbox_does_not_stand_in_the_way() {
 }
 
 /// A session that is killed when its record is durable and its mailbox is written to, and not synced.
-fn killed(scratch: &Scratch, recipients: &[&str]) {
+pub fn killed(scratch: &Scratch, recipients: &[&str]) {
     let mut strace = debian::command("strace", "strace");
     strace.args(["-o", "/dev/null", "-e", "inject=fdatasync:signal=KILL:when=2", MAILRECV]);
     strace.args(["-c", CONFIG, "-l", LOG, "--peer", PEER]).current_dir(scratch.path(""));

@@ -12,7 +12,7 @@ use nix::unistd::{Uid, chown};
 use testkit::{Session, debian, is_root, wait_until};
 
 use crate::SLOW;
-use crate::once::{TEXT, again, begun, to_fred, unread};
+use crate::once::{TEXT, again, begun, killed, to_fred, unread};
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 
 const FRED: &[&str] = &["fred@mx.example"];
@@ -24,6 +24,13 @@ fn messages(scratch: &Scratch, mailbox: &str) -> usize {
 
 fn warnings(scratch: &Scratch) -> Vec<String> {
     scratch.log().into_iter().filter(|line| line.contains("exactly_once")).collect()
+}
+
+/// In how many sessions the metrics have it failing.
+fn failures(scratch: &Scratch) -> usize {
+    let counted = scratch.command(MAILRECV, &["metrics", "-c", CONFIG]).output().unwrap().stdout;
+    let counted = String::from_utf8(counted).unwrap();
+    counted.lines().find_map(|line| line.strip_prefix("mailrecv_exactly_once_failures_total ")?.parse().ok()).unwrap()
 }
 
 /// A session that other programs start, whose command line begins like this; greeted.
@@ -120,6 +127,7 @@ fn a_table_that_cannot_be_trusted_is_not_used() {
         assert_eq!(messages(&scratch, "inbox"), 2, "{what}");
         let warnings = warnings(&scratch);
         assert!(warnings.len() == 1 && warnings[0].contains(said), "{what}: {warnings:?}");
+        assert_eq!(failures(&scratch), 1, "{what}");
     }
     // A link of ours is a way to name a folder.
     let scratch = to_fred("append inbox");
@@ -183,6 +191,7 @@ fn where_nothing_can_be_written_mail_is_taken() {
         assert_eq!(scratch.read("inbox").matches("Subject: once").count(), first + 1, "{what}");
         let warnings = warnings(&scratch);
         assert!(warnings.len() == 1 && warnings[0].contains(said), "{what}: {warnings:?}");
+        assert_eq!(failures(&scratch), 1, "{what}");
     }
 }
 
@@ -212,7 +221,13 @@ fn a_session_that_is_killed_over_the_new_table_leaves_no_garbage() {
 /// What a killed session has left in a maildir is durable before it is answered for, wherever a reader has moved it.
 #[test]
 fn what_is_found_in_a_maildir_is_synced() {
-    for (moved_to, expected) in [(None, "dir/new>)"), (Some("cur"), "dir/cur>)")] {
+    // Dovecot adds the size with CRs to a name.
+    for (moved_to, expected) in [
+        (None, "dir/new>)"),
+        (Some(("cur", ":2,S")), "dir/cur>)"),
+        (Some(("cur", "")), "dir/cur>)"),
+        (Some(("cur", ",W=400:2,S")), "dir/cur>)"),
+    ] {
         let scratch = to_fred("maildir dir");
         // The folders are made.
         again(&scratch, &["fred@mx.example"]);
@@ -225,8 +240,8 @@ fn what_is_found_in_a_maildir_is_synced() {
         session.send(format!("{TEXT}.\r\n"));
         assert_eq!(session.exit_code(), 128 + 9);
         let message = fs::read_dir(&new).unwrap().next().unwrap().unwrap();
-        if let Some(folder) = moved_to {
-            let name = message.file_name().into_string().unwrap() + ":2,S";
+        if let Some((folder, more)) = moved_to {
+            let name = message.file_name().into_string().unwrap() + more;
             fs::rename(message.path(), scratch.path("dir").join(folder).join(name)).unwrap();
         }
         let mut session = behind(&scratch, &[&strace(), "-o", "strace", "-e", "trace=fsync,sendto", "-y"]);
@@ -239,6 +254,152 @@ fn what_is_found_in_a_maildir_is_synced() {
         let answered = calls.lines().position(|call| call.contains("\"250 2.0.0 "));
         assert!(synced.is_some() && synced < answered, "{calls}");
     }
+}
+
+/// A session is killed when its mailbox has the message; before that comes again, somebody does something to the mailbox.
+/// The message is there then, and not a byte of what was there is gone.
+#[test]
+fn whatever_became_of_the_mailbox_nothing_is_lost_or_cut() {
+    type Change = fn(&Path);
+    fn write(inbox: &Path, change: impl FnOnce(String) -> String) {
+        let text = change(fs::read_to_string(inbox).unwrap());
+        fs::write(inbox, text).unwrap();
+    }
+    const OLD: &str = "From old@client.example Sat Nov 21 01:32:50 2026\nSubject: old\n\nold\n\n";
+    let changes: [(&str, Change, &str); 11] = [
+        ("nothing", |_| {}, "before"),
+        ("rotated", |inbox| fs::rename(inbox, inbox.with_extension("1")).unwrap(), "delivered"),
+        (
+            "rotated, and others came",
+            |inbox| {
+                fs::rename(inbox, inbox.with_extension("1")).unwrap();
+                fs::write(inbox, OLD.repeat(100)).unwrap();
+            },
+            "delivered",
+        ),
+        ("truncated", |inbox| fs::write(inbox, "").unwrap(), "delivered"),
+        ("cut to the old", |inbox| fs::write(inbox, OLD).unwrap(), "delivered"),
+        ("the old one removed", |inbox| write(inbox, |text| text.replace(OLD, "")), "delivered"),
+        (
+            "marked as read",
+            |inbox| write(inbox, |text| text.replace("\nSubject", "\nStatus: RO\nSubject")),
+            "delivered",
+        ),
+        ("compressed", |inbox| fs::write(inbox, b"\x1f\x8b\x08 From ").unwrap(), "delivered"),
+        ("another behind it", |inbox| write(inbox, |text| text + OLD), "before"),
+        (
+            "a link to it",
+            |inbox| {
+                fs::rename(inbox, inbox.with_extension("moved")).unwrap();
+                symlink("inbox.moved", inbox).unwrap();
+            },
+            "before",
+        ),
+        ("a second name", |inbox| fs::hard_link(inbox, inbox.with_extension("2")).unwrap(), "refused"),
+    ];
+    for (what, change, expected) in changes {
+        let scratch = to_fred("append inbox");
+        scratch.write("inbox", OLD);
+        scratch.greeted().quit();
+        killed(&scratch, FRED);
+        assert_eq!(messages(&scratch, "inbox"), 1);
+        let inbox = scratch.path("inbox");
+        change(&inbox);
+        let before = fs::read(&inbox).unwrap_or_default();
+        let reply = again(&scratch, FRED);
+        let after = fs::read(&inbox).unwrap();
+        assert!(after.starts_with(&before), "{what}: {}", String::from_utf8_lossy(&after));
+        let added = String::from_utf8_lossy(&after[before.len()..]).matches("Subject: once\n").count();
+        let (answer, count) = match expected {
+            "before" => ("250 2.0.0 Message accepted for delivery before, id=", 0),
+            "delivered" => ("250 2.0.0 Message accepted for delivery, id=", 1),
+            _ => ("451 ", 0),
+        };
+        assert!(reply.starts_with(answer) && added == count, "{what}: {added}, {reply}");
+    }
+}
+
+/// Two lines that name one place for one recipient are one delivery, also when a killed session has left it.
+#[test]
+fn a_place_that_is_named_twice_is_one() {
+    let scratch = to_fred("append inbox\ncopy rcpt_to fred@mx.example append inbox");
+    scratch.greeted().quit();
+    scratch.write("inbox", "From old@client.example Sat Nov 21 01:32:50 2026\n\nold\n\n");
+    killed(&scratch, FRED);
+    let unread_again = || {
+        let mut session = begun(&scratch, FRED);
+        session.send(".\r\n");
+        assert!(session.expect("250 ").contains("delivery before, id="));
+        session.reset().exit_code();
+    };
+    unread_again();
+    unread_again();
+    assert!(again(&scratch, FRED).contains("delivery before, id="));
+    for number in 2..=3 {
+        assert!(again(&scratch, FRED).contains("delivery, id="), "{number}");
+        assert_eq!(messages(&scratch, "inbox"), number);
+    }
+}
+
+/// Two names of one mailbox are two copies in it, and both are found where a killed session has left them.
+#[test]
+fn copies_in_one_mailbox_are_found_one_behind_the_other() {
+    let scratch = to_fred("append inbox\ncopy rcpt_to fred@mx.example append link");
+    scratch.write("inbox", "From old@client.example Sat Nov 21 01:32:50 2026\n\nold\n");
+    symlink("inbox", scratch.path("link")).unwrap();
+    scratch.greeted().quit();
+    killed(&scratch, FRED);
+    assert_eq!(messages(&scratch, "inbox"), 2);
+    assert!(again(&scratch, FRED).contains("delivery before, id="));
+    assert_eq!(messages(&scratch, "inbox"), 2);
+    // Of the last one only a part is left.
+    killed(&scratch, FRED);
+    let inbox = fs::File::options().write(true).open(scratch.path("inbox")).unwrap();
+    inbox.set_len(inbox.metadata().unwrap().len() - 5).unwrap();
+    assert!(again(&scratch, FRED).contains("delivery, id="));
+    assert_eq!(messages(&scratch, "inbox"), 4);
+}
+
+/// What is refused and cannot be taken back is known when it comes again.
+#[test]
+fn what_could_not_be_taken_back_is_not_delivered_again() {
+    let undoing = "inject=ftruncate,unlinkat:error=EIO";
+    for (destination, fault) in [
+        ("append inbox\ncopy rcpt_to fred@mx.example pipe test -e go", undoing),
+        ("maildir dir", "inject=fsync:error=EIO:when=2"),
+        ("eml dir/new", "inject=fsync:error=EIO:when=2"),
+    ] {
+        let scratch = to_fred(destination);
+        fs::create_dir_all(scratch.path("dir/new")).unwrap();
+        fs::create_dir_all(scratch.path("dir/cur")).unwrap();
+        fs::create_dir_all(scratch.path("dir/tmp")).unwrap();
+        scratch.write("dir/new/1.old", "");
+        scratch.greeted().quit();
+        let mut session = behind(&scratch, &[&strace(), "-o", "strace", "-e", undoing, "-e", fault]);
+        session.begin_message(FRED);
+        session.send(format!("{TEXT}.\r\n"));
+        session.expect("451 ");
+        session.quit();
+        assert!(scratch.log().iter().any(|line| line.contains("may hold what was refused")), "{:#?}", scratch.log());
+        scratch.write("go", "");
+        assert!(again(&scratch, FRED).starts_with("250 "), "{destination}");
+        let copies = messages(&scratch, "inbox") + fs::read_dir(scratch.path("dir/new")).unwrap().count() - 1;
+        assert_eq!(copies, 1, "{destination}");
+    }
+}
+
+/// A session that is stopped while it has a page of the table locked is not waited for without end.
+#[test]
+fn a_page_that_stays_locked_is_not_waited_for_without_end() {
+    let scratch = to_fred("append inbox");
+    again(&scratch, FRED);
+    let table = fs::File::options().read(true).write(true).open(scratch.path("once/records")).unwrap();
+    let all = nix::libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 1 << 40, l_pid: 0 };
+    nix::fcntl::fcntl(&table, nix::fcntl::FcntlArg::F_SETLK(&all)).unwrap();
+    assert!(again(&scratch, FRED).contains("delivery, id="));
+    let said = warnings(&scratch);
+    assert!(said.len() == 1 && said[0].contains("somebody has it locked"), "{said:?}");
+    assert_eq!(messages(&scratch, "inbox"), 2);
 }
 
 /// A folder that somebody has made, and was killed before its name was durable, would be lost with the table in it.

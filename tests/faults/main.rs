@@ -56,6 +56,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("crowd", crowd::run),
     ("neighbours", neighbours::run),
     ("once_calls", once::calls),
+    ("once_errors", once::errors),
+    ("once_refusals", once::refusals),
     ("once_cuts", once::cuts),
     ("once_kills_and_cuts", once::kills_and_cuts),
     ("once_kills", once::kills),

@@ -2,9 +2,11 @@
 //! its destinations once.
 //!
 //! A session is killed at each of its system calls, from the end of the text on, by strace's hand, and the message sent
-//! again; many sessions at a time are killed at random, or lose their client, and their messages are sent again; and the
-//! power is cut at each of these system calls, with anything lost that was not synced, and the message is sent again to
-//! what is left on the disk; and the power is cut when a message that was sent again behind a kill has its 250. Without `exactly_once` the same is counted beside, in the long form.
+//! again, to a session that is killed as well or not, and that a command refuses it in or not; each of these calls fails;
+//! many sessions at a time are killed at random, or lose their client, and their messages are sent again; the power is cut
+//! at each of these system calls, with anything lost that was not synced, and the message is sent again to what is left
+//! on the disk; and the power is cut when a message that was sent again behind a kill has its 250. Without `exactly_once`
+//! the same is counted beside, in the long form.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -13,7 +15,9 @@ use std::path::Path;
 use testkit::Form;
 use testkit::strace::Call;
 
+use crate::inject;
 use crate::kill::{self, Client};
+use crate::letters::Letter;
 use crate::places::{Destinations, ONCE, Place, Tree};
 use crate::power_cut::Cut;
 use crate::report::Tally;
@@ -25,8 +29,21 @@ pub fn calls(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
     let routes = ROUTES.iter().flat_map(|route| sizes.iter().map(move |size| (*route, *size)));
     // A large message differs in what is written to mailboxes.
     let routes = routes.filter(|(route, size)| *size == SIZES[0] || route.contains(&Place::Mbox));
-    let cases: Vec<_> = routes.flat_map(|(route, size)| plan(route, size, form)).collect();
+    let cases: Vec<_> = routes.flat_map(|(route, size)| twice(plan(route, size, form), form)).collect();
     trace::several_at_a_time(&cases, progress, Case::run)
+}
+
+/// One of these calls fails. What is refused for it is nowhere; then it is sent again, and is there once.
+pub fn errors(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let failures: Vec<_> = ROUTES.iter().flat_map(|route| Failure::plan(route, form)).collect();
+    trace::several_at_a_time(&failures, progress, Failure::run)
+}
+
+/// A session is killed at each of its system calls, and when the message comes again a command refuses it: it is
+/// nowhere.
+pub fn refusals(form: Form, progress: &mut dyn FnMut(u64, u64)) -> Tally {
+    let cases: Vec<_> = REFUSED_ROUTES.iter().flat_map(|route| twice(plan(route, SIZES[0], form), form)).collect();
+    trace::several_at_a_time(&cases, progress, Case::run_and_refuse)
 }
 
 /// The power is cut at each of these.
@@ -69,6 +86,8 @@ struct Case {
     size: usize,
     /// As strace wants it.
     injection: String,
+    /// Where the session is killed in which the message comes again, if it is.
+    second: Option<String>,
 }
 
 /// One for each system call from the end of the text on; in the short form, for those that change something.
@@ -76,29 +95,84 @@ fn plan(route: &'static [Place], size: usize, form: Form) -> Vec<Case> {
     let mut destinations = Destinations::new().exactly_once();
     let letter = destinations.letter(route, size);
     let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
-    assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
+    assert_eq!(attempt.accepted(), !route.contains(&Place::Refusing), "{route:?}: {}", attempt.answer());
     let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
-    let answer = calls.iter().rposition(|call| call.sends("250 ")).expect("a 250");
+    let final_answer = if attempt.accepted() { "250 " } else { "451 " };
+    let answer = calls.iter().rposition(|call| call.sends(final_answer)).expect("an answer to the message");
     let killed = |call: &Call| format!("{}:signal=KILL:when={}", call.name, call.occurrence);
     let calls = calls[text..=answer].iter().filter(|call| form == Form::Long || changes_something(call));
-    calls.map(|call| Case { route, size, injection: killed(call) }).collect()
+    calls.map(|call| Case { route, size, injection: killed(call), second: None }).collect()
+}
+
+/// These, and with a second session that is killed as well, at a call that stands elsewhere among them: each, or in the
+/// short form every third.
+fn twice(mut cases: Vec<Case>, form: Form) -> Vec<Case> {
+    let (strides, step) = if form == Form::Long { (&STRIDES[..], 1) } else { (&STRIDES[..1], 3) };
+    let once: Vec<String> = cases.iter().map(|case| case.injection.clone()).collect();
+    let Some(Case { route, size, .. }) = cases.first() else { return cases };
+    let (route, size) = (*route, *size);
+    for stride in strides {
+        let second = |number: usize| Some(once[(number + stride) % once.len()].clone());
+        let pairs = once.iter().enumerate().step_by(step).map(|(number, first)| (first.clone(), second(number)));
+        cases.extend(pairs.map(|(injection, second)| Case { route, size, injection, second }));
+    }
+    cases
 }
 
 impl Case {
+    fn shown(&self) -> String {
+        let Self { route, size, injection, second } = self;
+        let second = second.as_ref().map(|second| format!(", then {second}")).unwrap_or_default();
+        format!("{route:?}, {size} bytes, {injection}{second}")
+    }
+
+    /// Sends the message in the sessions that are killed; whether it was accepted all the same.
+    fn kill(&self, destinations: &Destinations, letter: &Letter, tally: &mut Tally) -> bool {
+        [Some(&self.injection), self.second.as_ref()].into_iter().flatten().any(|injection| {
+            let (attempt, _) = trace::deliver(destinations, letter, Reach::Receiver, Some(injection));
+            tally.runs += 1;
+            tally.faults += u64::from(attempt.status == 128 + 9);
+            attempt.accepted()
+        })
+    }
+
     fn run(&self) -> Tally {
-        let Self { route, size, injection } = self;
-        let mut tally = Tally { runs: 1, ..Tally::default() };
+        let Self { route, size, .. } = self;
+        let mut tally = Tally::default();
         let mut destinations = Destinations::new().exactly_once();
         let letter = destinations.letter(route, *size);
-        let (attempt, _) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
-        tally.faults += u64::from(attempt.status == 128 + 9);
-        let mut accepted = attempt.accepted();
+        let mut accepted = self.kill(&destinations, &letter, &mut tally);
         if !accepted {
             accepted = destinations.deliver(&letter, &[]).accepted();
             tally.runs += 1;
         }
-        let what = format!("{route:?}, {size} bytes, {injection}");
+        let what = self.shown();
         judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
+        tally
+    }
+}
+
+impl Case {
+    /// Whatever the session that was killed had left, the one that refuses the message leaves nothing.
+    fn run_and_refuse(&self) -> Tally {
+        let Self { route, size, .. } = self;
+        let mut tally = Tally { runs: 1, ..Tally::default() };
+        let mut destinations = Destinations::new().exactly_once();
+        let letter = destinations.letter(route, *size);
+        self.kill(&destinations, &letter, &mut tally);
+        let attempt = destinations.deliver(&letter, &[]);
+        let what = format!("{}, then {}", self.shown(), attempt.answer());
+        if attempt.accepted() {
+            tally.problems.push(format!("{what}: that is no refusal"));
+        }
+        let sight = destinations.look(&destinations.tree(), route);
+        tally.problems.extend(sight.problems.iter().map(|problem| format!("{what}: {problem}")));
+        // Line ends that close off what was torn before may stay.
+        let torn = sight.torn.iter().filter(|(of, ..)| *of == Some(letter.number));
+        tally.problems.extend(torn.map(|(_, place, how)| format!("{what}: {how} is in {place:?}")));
+        for place in route.iter().filter(|place| sight.count(letter.number, **place) > 0) {
+            tally.problems.push(format!("{what}: it is in {place:?} all the same"));
+        }
         tally
     }
 }
@@ -106,7 +180,7 @@ impl Case {
 impl Case {
     /// What has the second 250 must be there whatever of both sessions was not synced when it left.
     fn run_and_cut(&self, form: Form) -> Tally {
-        let Self { route, size, injection } = self;
+        let Self { route, size, injection, .. } = self;
         let mut tally = Tally { runs: 2, ..Tally::default() };
         let mut destinations = Destinations::new().exactly_once();
         let before = Cut::prepare(&destinations.mail()).without(&Path::new(ONCE).join("records"));
@@ -123,6 +197,60 @@ impl Case {
             let what = format!("{route:?}, {injection}, then a 250 and a cut, lost: {lost}");
             judge(&destinations, &tree, (letter.number, route), second.accepted(), &what, &mut tally);
         }
+        tally
+    }
+}
+
+/// A delivery, and which of its system calls fails.
+struct Failure {
+    route: &'static [Place],
+    /// As strace wants it.
+    injection: String,
+}
+
+impl Failure {
+    /// One or more for each call of a delivery that can fail; in the short form, for those that change something.
+    fn plan(route: &'static [Place], form: Form) -> Vec<Self> {
+        let mut destinations = Destinations::new().exactly_once();
+        let letter = destinations.letter(route, SIZES[0]);
+        let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, None);
+        assert!(attempt.accepted(), "{route:?}, without a fault: {}", attempt.answer());
+        let text = calls.iter().position(|call| call.sends("354")).expect("an answer to DATA");
+        let mut failures = Vec::new();
+        for (number, call) in calls[text..].iter().enumerate() {
+            let errors = inject::errors(call);
+            let errors = match form {
+                Form::Long => errors,
+                Form::Short if !errors.is_empty() && (changes_something(call) || call.name == "fcntl") => {
+                    &errors[number % errors.len()..][..1]
+                }
+                Form::Short => &[],
+            };
+            let failure = |error: &&str| format!("{}:error={error}:when={}", call.name, call.occurrence);
+            failures.extend(errors.iter().map(|error| Self { route, injection: failure(error) }));
+        }
+        failures
+    }
+
+    fn run(&self) -> Tally {
+        let Self { route, injection } = self;
+        let mut tally = Tally { runs: 1, ..Tally::default() };
+        let mut destinations = Destinations::new().exactly_once();
+        let letter = destinations.letter(route, SIZES[0]);
+        let (attempt, calls) = trace::deliver(&destinations, &letter, Reach::Receiver, Some(injection));
+        tally.faults += u64::from(calls.iter().any(|call| call.injected.is_some()));
+        let what = format!("{route:?}, {injection}, answered {}", attempt.answer());
+        let mut accepted = attempt.accepted();
+        if !accepted {
+            let sight = destinations.look(&destinations.tree(), route);
+            let is_left = |place: &&Place| sight.count(letter.number, **place) > 0 && can_take_back(**place);
+            for place in route.iter().filter(is_left) {
+                tally.problems.push(format!("{what}: it is in {place:?} all the same"));
+            }
+            accepted = destinations.deliver(&letter, &[]).accepted();
+            tally.runs += 1;
+        }
+        judge(&destinations, &destinations.tree(), (letter.number, route), accepted, &what, &mut tally);
         tally
     }
 }
@@ -158,13 +286,18 @@ fn judge(
                 tally.problems.push(format!("{what}: it is not in {place:?}"));
             }
             // Nobody can look there.
-            found if matches!(place, Place::Command | Place::RawCommand | Place::Relay) => tally.window += found - 1,
+            found if !can_take_back(*place) => tally.window += found - 1,
             found => {
                 tally.doubled += found - 1;
                 tally.problems.push(format!("{what}: it is {found} times in {place:?}"));
             }
         }
     }
+}
+
+/// Whether what is there can be looked at and taken back.
+fn can_take_back(place: Place) -> bool {
+    !matches!(place, Place::Command | Place::RawCommand | Place::Relay)
 }
 
 /// Cuts the power at each call, loses what may be lost, and sends the message again.
@@ -240,6 +373,13 @@ const ROUTES: &[&[Place]] = &[
     &[Place::Mbox, Place::NewMbox, Place::Maildir, Place::Files, Place::Command],
 ];
 
+/// Those that a command refuses when the rest is prepared.
+const REFUSED_ROUTES: &[&[Place]] = &[
+    &[Place::Mbox, Place::Refusing],
+    &[Place::NewMbox, Place::TornMbox, Place::Refusing],
+    &[Place::Maildir, Place::Files, Place::Mbox, Place::Refusing],
+];
+
 /// Those of which a power cut may leave some part; and the next server, of which the record may be lost.
 const CUT_ROUTES: &[&[Place]] = &[
     &[Place::Mbox],
@@ -260,6 +400,9 @@ const KEPT_ROUTES: &[&[Place]] = &[
     &[Place::Files],
     &[Place::Mbox, Place::Maildir],
 ];
+
+/// How many calls behind the first kill the second one comes, in the session after it.
+const STRIDES: [usize; 6] = [3, 0, 1, 7, 12, 19];
 
 /// How much is compared at a time, in bytes.
 const PAGE: usize = 4096;
