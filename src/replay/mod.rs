@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::accounts::Accounts;
 use crate::check::report;
 use crate::cli::{Format, Options};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::exit::Exit;
 use crate::server;
 use crate::transcript::{EXTENSION, Transcript};
@@ -26,7 +26,7 @@ use play::{Difference, Played, play};
 /// Plays these transcripts. Returns 0 if nothing is different now, 1 if something is, 65 if a file is not a transcript,
 /// 66 if it cannot be read, and 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit {
-    let config = match options.load() {
+    let config = match config::load(&options.config) {
         Ok(config) => config,
         Err(unusable) => {
             report(&options.config, unusable.errors.iter());
@@ -62,13 +62,16 @@ pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit 
 
 /// Plays every transcript of a folder, and prints what that comes to; the status is that of [`run`].
 pub(crate) fn try_folder(options: &Options, folder: &Path) -> Exit {
-    let Ok(config) = options.load() else { return Exit::Config };
+    let Ok(config) = config::load(&options.config) else { return Exit::Config };
     let files = match transcripts_in(folder) {
-        Ok(files) => files,
-        Err(error) => {
-            let error = match error.kind() {
-                ErrorKind::NotADirectory if folder.is_file() => "this is a file: it is played by `replay`".to_owned(),
-                _ => error.to_string(),
+        Ok(files) if !files.is_empty() => files,
+        found => {
+            let error = match found {
+                Ok(_) => format!("no transcript is in it: their names end in `.{EXTENSION}`"),
+                Err(error) if error.kind() == ErrorKind::NotADirectory && folder.is_file() => {
+                    "this is a file: it is played by `replay`".to_owned()
+                }
+                Err(error) => error.to_string(),
             };
             let _ = std::io::stderr().write_all(format!("{}: error: {error}\n", folder.display()).as_bytes());
             return Exit::NoInput;
@@ -184,6 +187,7 @@ impl Summary {
 fn counted(sessions: usize, differing: usize) -> String {
     let plural = if sessions == 1 { "" } else { "s" };
     match differing {
+        0 if sessions == 0 => "0 sessions: there is nothing to play".to_owned(),
         0 => format!("{sessions} session{plural}, none of which would be another today"),
         _ => format!("{sessions} session{plural}, {differing} of which would be another today"),
     }

@@ -62,6 +62,19 @@ struct Exchange<'t> {
     deliveries: Vec<(Outcome, &'t str)>,
     is_secured: bool,
     user: Option<&'t str>,
+    /// How much is known of what came of it.
+    extent: Extent,
+}
+
+/// How much of what came of an exchange is in the transcript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// All of it, and the session went on.
+    Whole,
+    /// All of it, and we have closed the session then.
+    Closed,
+    /// Perhaps only the beginning: the transcript was cut, or the peer was gone or out of time, or we were asked to stop.
+    Cut,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +120,7 @@ pub(super) fn play(config: &Config, accounts: &Accounts, transcript: &Transcript
         false => Ruled::of_peer(refusal.is_some(), &findings),
     });
     let why = deciding(&findings).map(ToString::to_string).into_iter().collect();
-    let protocol = transcript.header.protocol;
+    let protocol = protocol_of(transcript, config);
     let session = Session::new(protocol, &config.domain, &config.limits, peer, refusal.clone())
         .with_tls(config.tls().into())
         .with_auth(config.auth(), config.auth_in_the_clear());
@@ -121,28 +134,41 @@ pub(super) fn play(config: &Config, accounts: &Accounts, transcript: &Transcript
         reply: refusal.clone(),
         is_over: false,
         text_is_skipped: false,
+        stopped_by: None,
+        accounts,
         played: Played::default(),
     };
-    player.begin(first, now, protocol, refusal, exchanges.len() == 1 && !transcript.is_whole());
+    let is_proxy = |proxy| config.rules.is_proxy(proxy, &mut Trace::default()).unwrap_or(false);
+    match transcript.header.proxy.is_none_or(is_proxy) {
+        true => player.begin(first, now, protocol, refusal),
+        false => player.not_believe_proxy(first),
+    }
     let mut at = 1;
     while at < exchanges.len() && !player.is_over {
         let exchange = &exchanges[at];
         let last = if exchange.is_auth() { end_of_login(&exchanges, at) } else { at };
-        let is_cut = last + 1 == exchanges.len() && !transcript.is_whole();
         match exchange.said {
-            Said::Line(octets) if exchange.is_auth() => player.log_in(octets, exchange, &exchanges[last], is_cut),
-            Said::Line(octets) => player.line(octets, exchange, is_cut),
-            Said::Text(octets) => player.text(octets, exchange, is_cut),
+            Said::Line(octets) if exchange.is_auth() => player.log_in(octets, exchange, &exchanges[last]),
+            Said::Line(octets) => player.line(octets, exchange),
+            Said::Text(octets) => player.text(octets, exchange),
             Said::Nothing => {}
         }
         at = last + 1;
     }
-    if let Some(exchange) = exchanges.get(at)
-        && player.played.rest.is_none()
-    {
-        player.played.rest = Some((exchange.line, "the session is over by now"));
+    if let Some(exchange) = exchanges.get(at) {
+        let why = player.stopped_by.unwrap_or("the session is over by now");
+        player.played.rest = Some((exchange.line, why));
     }
     player.played
+}
+
+/// The protocol is that of then, because a session may be started with `--lmtp`. But who is told to speak LMTP by the
+/// configuration cannot be started with SMTP.
+fn protocol_of(transcript: &Transcript, config: &Config) -> Protocol {
+    match (transcript.header.protocol, config.protocol) {
+        (Protocol::Smtp, Protocol::Smtp) => Protocol::Smtp,
+        (Protocol::Lmtp, _) | (_, Protocol::Lmtp) => Protocol::Lmtp,
+    }
 }
 
 /// Puts together what the peer said and what came of that. What behind the end of a session was said is the server's.
@@ -162,13 +188,17 @@ fn exchanges(transcript: &Transcript) -> Vec<Exchange<'_>> {
             }
         }
     }
+    if let Some(last) = exchanges.last_mut() {
+        last.extent = if transcript.was_closed() { Extent::Closed } else { Extent::Cut };
+    }
     exchanges
 }
 
 impl<'t> Exchange<'t> {
     fn new(line: usize, said: Said<'t>) -> Self {
         let (asked, deliveries) = (None, Vec::new());
-        Self { line, said, then: Then::default(), asked, deliveries, is_secured: false, user: None }
+        let (then, extent) = (Then::default(), Extent::Whole);
+        Self { line, said, then, asked, deliveries, is_secured: false, user: None, extent }
     }
 
     fn take(&mut self, entry: &'t Entry) {
@@ -231,11 +261,11 @@ impl Told {
         self.replies.extend(lines_of(reply, is_extended));
     }
 
-    /// Whether both say the same; of a transcript that `is_cut`, as far as it goes.
-    fn agrees_with(&self, then: &Then<'_>, is_cut: bool) -> bool {
+    /// Whether both say the same, as far as it is known what was said then.
+    fn agrees_with(&self, then: &Then<'_>, extent: Extent) -> bool {
         let are_as_many = self.rules.len() == then.rules.len() && self.replies.len() == then.replies.len();
         let are_enough = self.rules.len() >= then.rules.len() && self.replies.len() >= then.replies.len();
-        (are_as_many || (is_cut && are_enough))
+        (are_as_many || (extent == Extent::Cut && are_enough))
             && then.rules.iter().zip(&self.rules).all(|(then, now)| then.agrees_with(now))
             && then.replies.iter().zip(&self.replies).all(|(then, now)| then == now)
     }
@@ -264,57 +294,77 @@ struct Player<'c> {
     is_over: bool,
     /// Whether the text that follows would not have been sent.
     text_is_skipped: bool,
+    /// Why going on would be a guess, if it would.
+    stopped_by: Option<&'static str>,
+    accounts: &'c Accounts,
     played: Played,
 }
 
 impl Player<'_> {
     /// The peer has connected. What is said to it before it says anything is the greeting, and, where places were scarce,
     /// that it is not wanted.
-    fn begin(&mut self, first: &Exchange<'_>, mut now: Told, protocol: Protocol, refusal: Option<Reply>, is_cut: bool) {
+    fn begin(&mut self, first: &Exchange<'_>, mut now: Told, protocol: Protocol, refusal: Option<Reply>) {
         let is_implicit = self.config.tls() == TlsUse::Implicit;
-        now.add(&reply::greeting(&self.config.domain, protocol), false);
-        if let Some(refusal) = refusal.filter(|_| first.then.replies.len() > now.replies.len()) {
-            now.add(&refusal, false);
+        // Where TLS comes first, the rules have decided before there is a greeting.
+        let was_implicit = match &first.then {
+            Then { rules, replies } if rules.is_empty() && replies.is_empty() => is_implicit,
+            Then { replies, .. } => first.is_secured || replies.is_empty(),
+        };
+        if was_implicit != is_implicit {
+            now.replies = vec![if is_implicit { TLS_FIRST } else { NO_TLS_FIRST }.to_owned()];
+            self.stop("TLS begins at another time");
+            return self.note_difference(first, first, now);
+        } else if is_implicit && !first.is_secured {
+            // Nothing is known behind a handshake that failed.
             self.is_over = true;
-        }
-        if first.is_secured == is_implicit {
+        } else {
+            now.add(&reply::greeting(&self.config.domain, protocol), false);
+            if let Some(refusal) = refusal.filter(|_| first.then.replies.len() > now.replies.len()) {
+                now.add(&refusal, false);
+                self.is_over = true;
+            }
             if is_implicit {
                 self.secured();
             }
-        } else if !is_cut {
-            now.replies = vec![if is_implicit { TLS_FIRST } else { NO_TLS_FIRST }.to_owned()];
-            self.stop(first.line, "TLS begins at another time");
         }
-        self.compare(first, &first.then, now, is_cut);
+        self.compare(first, first, now);
     }
 
-    fn line(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
+    /// What the proxy said of its client would be taken for a command of its own.
+    fn not_believe_proxy(&mut self, first: &Exchange<'_>) {
+        let now = Told { replies: vec![NOT_A_PROXY.to_owned()], ..Told::default() };
+        self.stop("this is the session of a proxy");
+        self.reply = None;
+        self.compare(first, first, now);
+    }
+
+    fn line(&mut self, octets: &Octets, exchange: &Exchange<'_>) {
         self.text_is_skipped = false;
         let now = self.feed(octets, exchange);
         let (then_text, now_text) = (exchange.is_answered("354"), now.is_answered("354"));
-        let is_cut_here = is_cut && exchange.then.replies.is_empty();
-        if exchange.begins_with(b"DATA") && !is_cut_here {
+        if exchange.begins_with(b"DATA") {
             self.text_is_skipped = then_text && !now_text;
             if now_text && !then_text {
-                self.stop(exchange.line, "there is no text to send");
+                self.stop("there is no text to send");
             }
         }
         if exchange.is_secured && !self.session.is_secured() {
-            self.stop(exchange.line, "TLS does not begin");
+            self.stop("TLS does not begin");
         }
-        // Of a line that may be a password it is not known what was wrong with it.
+        // Of a line that may be a password it is not known what was wrong with it, but that it was the last one is.
         let is_unknown = octets.pieces().contains(&Piece::Secret);
-        if !(is_unknown && exchange.is_answered("5") && now.is_answered("5")) {
-            self.compare(exchange, &exchange.then, now, is_cut);
+        let is_last = self.is_over || exchange.extent == Extent::Closed;
+        if !(is_unknown && !is_last && exchange.is_answered("5") && now.is_answered("5")) {
+            self.compare(exchange, exchange, now);
         }
     }
 
-    fn text(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
+    fn text(&mut self, octets: &Octets, exchange: &Exchange<'_>) {
         if self.text_is_skipped {
             return self.give_up_transaction();
         }
         let now = self.feed(octets, exchange);
-        self.compare(exchange, &exchange.then, now, is_cut);
+        self.compare(exchange, exchange, now);
     }
 
     /// Whoever is not let send its text begins anew.
@@ -326,33 +376,46 @@ impl Player<'_> {
     }
 
     /// AUTH and all that belongs to it. What was said in it is not known, but how it ended.
-    fn log_in(&mut self, octets: &Octets, exchange: &Exchange<'_>, last: &Exchange<'_>, is_cut: bool) {
+    fn log_in(&mut self, octets: &Octets, exchange: &Exchange<'_>, last: &Exchange<'_>) {
         let mut now = self.feed(&without_response(octets), exchange);
         if now.is_answered("334") {
-            let then = last.then.replies.last().map(|reply| format!("{reply}\r\n"));
-            let then = then.and_then(|reply| Reply::parse(reply.as_bytes()).ok().flatten());
-            let outcome = match (last.user, then) {
-                (Some(user), _) => Some(Ok(user.to_owned())),
-                // The transcript breaks off.
-                (None, None | Some((Reply { code: reply::CHALLENGE, .. }, _))) => {
-                    self.is_over = true;
-                    return;
-                }
-                (None, Some((reply, _))) if ends_exchange(&reply) => {
-                    Some(Err(Reply { is_our_fault: reply.code == OUR_FAULT, ..reply }))
-                }
-                (None, Some(_)) => None,
-            };
-            match outcome {
-                Some(outcome) => {
+            match self.end_of(exchange, last) {
+                LoginEnd::Known(outcome) => {
                     now = Told::default();
                     let step = self.session.conclude(outcome);
                     self.run(step, exchange, &mut now);
                 }
-                None => self.stop(exchange.line, "there is nothing to log in with"),
+                LoginEnd::NoResponse => self.stop("there is nothing to log in with"),
+                LoginEnd::Cut => {
+                    self.is_over = true;
+                    return;
+                }
             }
         }
-        self.compare(exchange, &last.then, now, is_cut);
+        self.compare(exchange, last, now);
+    }
+
+    /// How an exchange ends now that began here then and ended with this last one.
+    fn end_of(&self, exchange: &Exchange<'_>, last: &Exchange<'_>) -> LoginEnd {
+        if let Some(user) = last.user {
+            // Whether a password is right is not known, but whose it is.
+            return LoginEnd::Known(match self.accounts.has(user) {
+                Some(false) => Err(reply::not_authenticated(false)),
+                Some(true) | None => Ok(user.to_owned()),
+            });
+        }
+        let Some(then) = last.then.replies.last().filter(|_| !last.is_answered("334")) else { return LoginEnd::Cut };
+        let is_then = |reply: &Reply| lines_of(reply, true).last().is_some_and(|line| line == then);
+        match ends_of_exchange().into_iter().find(is_then) {
+            Some(end) => LoginEnd::Known(Err(end)),
+            // It was one refusal too many, whichever it was.
+            None if last.line > exchange.line
+                || is_then(&reply::over_limit(&self.config.limits.smtp_failcmds.refusal)) =>
+            {
+                LoginEnd::Known(Err(reply::not_a_response()))
+            }
+            None => LoginEnd::NoResponse,
+        }
     }
 
     /// Has the session hear this; what comes of it now.
@@ -427,7 +490,7 @@ impl Player<'_> {
                 Step::StartTls(ready) => {
                     self.answer(ready, now);
                     if !exchange.is_secured {
-                        return self.stop(exchange.line, "TLS begins");
+                        return self.stop("TLS begins");
                     }
                     return self.secured();
                 }
@@ -471,17 +534,22 @@ impl Player<'_> {
     }
 
     /// What follows in the transcript would not have been said.
-    fn stop(&mut self, line: usize, why: &'static str) {
+    fn stop(&mut self, why: &'static str) {
         self.is_over = true;
-        self.played.rest.get_or_insert((line, why));
+        self.stopped_by.get_or_insert(why);
     }
 
-    fn compare(&mut self, exchange: &Exchange<'_>, then: &Then<'_>, now: Told, is_cut: bool) {
-        if !now.agrees_with(then, is_cut) {
-            let (why, reply) = (std::mem::take(&mut self.why), self.reply.take());
-            let (line, said, then) = (exchange.line, exchange.said.shown(), then.told());
-            self.played.differences.push(Difference { line, said, then, now, why, reply });
+    /// Holds what is said now against what was said then, in this exchange or the one in which it ended.
+    fn compare(&mut self, exchange: &Exchange<'_>, last: &Exchange<'_>, now: Told) {
+        if !now.agrees_with(&last.then, last.extent) {
+            self.note_difference(exchange, last, now);
         }
+    }
+
+    fn note_difference(&mut self, exchange: &Exchange<'_>, last: &Exchange<'_>, now: Told) {
+        let (why, reply) = (std::mem::take(&mut self.why), self.reply.take());
+        let (line, said, then) = (exchange.line, exchange.said.shown(), last.then.told());
+        self.played.differences.push(Difference { line, said, then, now, why, reply });
     }
 }
 
@@ -498,19 +566,35 @@ fn without_response(octets: &Octets) -> Octets {
     }
 }
 
-/// Whether a reply may have come at the end of an exchange, and not in its place.
-fn ends_exchange(reply: &Reply) -> bool {
-    [reply::not_authenticated(false).code, OUR_FAULT, reply::not_a_response().code].contains(&reply.code)
-        || reply.status == reply::response_too_long().status
+/// How an exchange of AUTH ends now.
+enum LoginEnd {
+    /// With this user, or refused.
+    Known(Result<String, Reply>),
+    /// There was none then.
+    NoResponse,
+    /// The transcript or the session breaks off.
+    Cut,
+}
+
+/// The refusals that end an exchange.
+fn ends_of_exchange() -> [Reply; 6] {
+    [
+        reply::not_authenticated(false),
+        reply::not_authenticated(true),
+        reply::cannot_authenticate(String::new()),
+        reply::authentication_cancelled(),
+        reply::not_a_response(),
+        reply::response_too_long(),
+    ]
 }
 
 /// What stands for octets that are left out.
 static FILLER: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 
-/// The code of what is no fault of the peer, in an exchange of AUTH and at STARTTLS (RFC 4954, section 6; RFC 3207).
-const OUR_FAULT: u16 = 454;
+/// The code of what is no fault of the peer at STARTTLS (RFC 3207).
 const TLS_NOT_AVAILABLE: &str = "454";
 
 /// What there is in the place of a greeting.
 const TLS_FIRST: &str = "(TLS has to begin before the greeting)";
 const NO_TLS_FIRST: &str = "(the greeting, without TLS)";
+const NOT_A_PROXY: &str = "(no `proxy_protocol from` line names the proxy that said who this is)";

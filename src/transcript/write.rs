@@ -115,8 +115,8 @@ impl Recorder {
             // A part of a line that is too long; it may contain a password.
             Heard::Nothing if !octets.is_empty() => {
                 self.has_begun = true;
-                let end = if octets.ends_with(b"\r\n") { 2 } else { 0 };
-                let (line, end) = octets.split_at(octets.len() - end);
+                let has_end = is_over && octets.ends_with(b"\n");
+                let (line, end) = if has_end { self.without_end(octets) } else { (octets, &b""[..]) };
                 let verb = credentials::verb_of(line);
                 let left_out = (line.len() - verb.len()) as u64;
                 self.note(&Entry::Said(Octets::shown(verb).and_left_out(left_out).and(end)));
@@ -162,11 +162,7 @@ impl Recorder {
 
     /// Records a whole line. `shown` is the part that may be seen; `None` if the line may be a password.
     fn line(&mut self, octets: &[u8], shown: Option<&[u8]>) {
-        let (line, end) = match octets {
-            [.., b'\r', b'\n'] => octets.split_at(octets.len() - 2),
-            _ => octets.split_at(octets.len().saturating_sub(1)),
-        };
-        self.ending.get_or_insert(if end == b"\r\n" { LineEnding::Crlf } else { LineEnding::Lf });
+        let (line, end) = self.without_end(octets);
         self.has_begun |= !line.is_empty();
         let said = match shown {
             Some(shown) if shown.as_ptr_range().end == line.as_ptr_range().end => Octets::shown(octets),
@@ -178,6 +174,16 @@ impl Recorder {
             None => without_secrets(line, credentials::verb_of(line)).and(&like_the_worst_of(line)).and(end),
         };
         self.note(&Entry::Said(said));
+    }
+
+    /// A whole line, or the last part of one, and its end, of which the first tells how lines end.
+    fn without_end<'o>(&mut self, octets: &'o [u8]) -> (&'o [u8], &'o [u8]) {
+        let (line, end) = match octets {
+            [.., b'\r', b'\n'] => octets.split_at(octets.len() - 2),
+            _ => octets.split_at(octets.len().saturating_sub(1)),
+        };
+        self.ending.get_or_insert(if end == b"\r\n" { LineEnding::Crlf } else { LineEnding::Lf });
+        (line, end)
     }
 
     /// Records text as it came, line by line.

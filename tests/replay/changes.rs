@@ -167,6 +167,16 @@ fn a_peer_that_is_not_wanted_any_more_is_found() {
     assert!(text.contains(": the session is over by now: what follows is not compared\n"), "{text}");
 }
 
+/// Whom the configuration tells to speak LMTP, nothing tells to speak SMTP.
+#[test]
+fn another_protocol_is_found() {
+    let scratch = recorded();
+    let (status, text) = after(&scratch, &format!("protocol lmtp\n{RULES}"));
+    assert_eq!(status, 1);
+    assert!(text.contains("220 mx.example LMTP (RFC 2033) mailrecv\n"), "{text}");
+    assert!(text.contains(": EHLO client.example\n"), "{text}");
+}
+
 /// TLS, and that it is required of who had gone without.
 #[test]
 fn tls_that_is_required_is_found() {

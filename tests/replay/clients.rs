@@ -98,6 +98,12 @@ fn a_peer_behind_a_proxy() {
     let recorded = crate::transcript(&scratch);
     assert!(recorded.contains("\nproxy: 127.0.0.1\npeer: 192.0.2.9\nname: "), "{recorded}");
     assert_same(&scratch);
+    // Nobody believes this proxy any more.
+    scratch.write(CONFIG, scratch.read(CONFIG).replace("from 127.0.0.1", "from 127.0.0.2"));
+    let (status, text) = crate::replay(&scratch, &[]);
+    assert_eq!(status, 1);
+    assert!(text.contains("  now:  (no `proxy_protocol from` line names the proxy that said who this is)\n"), "{text}");
+    assert!(text.contains(": this is the session of a proxy: what follows is not compared\n"), "{text}");
 }
 
 /// A peer without a name, which needs one by now.
@@ -137,7 +143,13 @@ fn lmtp() {
         session.expect(answer);
     }
     session.quit();
-    assert!(crate::transcript(&scratch).contains("\nprotocol: LMTP\n"));
+    let recorded = crate::transcript(&scratch);
+    assert!(recorded.contains("\nprotocol: LMTP\n"));
+    assert_same(&scratch);
+    // Who is asked to stop between two answers gives no more of them.
+    let second = recorded.find("\nD: message\tnot delivered").unwrap();
+    let stopped = format!("{}\nE: we were asked to stop\nS: 421 4.3.2 mx.example closing\n", &recorded[..second]);
+    scratch.write(&transcripts(&scratch)[0], stopped);
     assert_same(&scratch);
 }
 
@@ -152,6 +164,22 @@ fn lines_of_a_person() {
     session.end();
     let recorded = crate::transcript(&scratch);
     assert!(recorded.contains("\nC: QUIT\\n\\\n") && recorded.contains("\nT: .\\n\\\n"), "{recorded}");
+    assert_same(&scratch);
+}
+
+/// A line that is too long ends as others do, and the first one decides how.
+#[test]
+fn long_lines_of_a_person() {
+    let scratch = scratch("deliver rcpt_to *@mx.example append inbox");
+    let long = "x".repeat(3000);
+    let mut session = scratch.greeted();
+    session.send(format!(
+        "{long}\nNOOP {long}\r\nEHLO client.example\nMAIL FROM:<a@b.example>\nRCPT TO:<a@mx.example>\nDATA\nSubject: x\n\n..\n.\nQUIT\n"
+    ));
+    session.end();
+    let recorded = crate::transcript(&scratch);
+    assert!(recorded.contains("\nC: \\{3000}\\n\\\nS: 500 Line too long\nC: NOOP\\{3001}\nS: 500 "), "{recorded}");
+    assert!(recorded.contains("\nT: .\\n\\\n"), "{recorded}");
     assert_same(&scratch);
 }
 
