@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
 use testkit::certificates::{Authority, Request};
-use testkit::process::output;
+use testkit::process::{output, output_of_input};
 use testkit::{debian, wait_until};
 
 use crate::support::{CONFIG, MAILRECV, Scratch};
@@ -181,6 +182,35 @@ fn long_lines_of_a_person() {
     assert!(recorded.contains("\nC: \\{3000}\\n\\\nS: 500 Line too long\nC: NOOP\\{3001}\nS: 500 "), "{recorded}");
     assert!(recorded.contains("\nT: .\\n\\\n"), "{recorded}");
     assert_same(&scratch);
+}
+
+/// Wherever a text is cut into chunks: what of it is left out decides as it did, by its size and its line ends.
+#[test]
+fn chunks() {
+    let texts = ["ab\r\ncd\r\n", "ab\r\n\r\n\r", "a\rb\r\r\n", "\n", "a\nb\n\n", "\r\n\n\r\n", "\r", "a"];
+    let rule = "deliver rcpt_to *@mx.example discard\nlimit.smtp_commands 9999\nlimit.smtp_failcmds 9999";
+    for more in
+        ["limit.bare_newline reject", "limit.smtp_data_size 7", "limit.smtp_data_size 8", "limit.smtp_data_size 9"]
+    {
+        let scratch = scratch(&format!("{rule}\n{more}"));
+        for end in ["\r\n", "\n"] {
+            let mut sent = format!("EHLO client.example{end}");
+            for text in texts {
+                for (first, second) in (0..=text.len()).flat_map(|two| (0..=two).map(move |one| (one, two))) {
+                    sent += &format!("MAIL FROM:<a@b.example>{end}RCPT TO:<a@mx.example>{end}");
+                    for (chunk, last) in [(&text[..first], ""), (&text[first..second], ""), (&text[second..], " LAST")]
+                    {
+                        sent += &format!("BDAT {}{last}{end}{chunk}", chunk.len());
+                    }
+                }
+            }
+            let session = scratch.command(MAILRECV, &["-c", CONFIG, "-l", "log", "--peer", "192.0.2.7"]);
+            let replies = output_of_input(session, sent.as_bytes(), Duration::from_secs(600)).stdout;
+            let replies = String::from_utf8(replies).unwrap();
+            assert!(replies.contains("accepted for delivery"), "{replies}");
+        }
+        assert_same(&scratch);
+    }
 }
 
 /// The next server is not asked again: what it said is said again.
