@@ -22,6 +22,7 @@ use crate::exit::Exit;
 use crate::server;
 use crate::transcript::{EXTENSION, Transcript};
 use play::{Difference, Played, play};
+use settings::Settings;
 
 /// Plays these transcripts. Returns 0 if nothing is different now, 1 if something is, 65 if a file is not a transcript,
 /// 66 if it cannot be read, and 78 if the configuration has errors.
@@ -33,7 +34,7 @@ pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit 
             return Exit::Config;
         }
     };
-    let accounts = server::accounts(&config);
+    let (accounts, settings) = (server::accounts(&config), Settings::new(&config));
     let (mut differing, mut told, mut trouble) = (0, 0, None);
     for file in files {
         match played(&config, &accounts, file) {
@@ -42,8 +43,8 @@ pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit 
                 told += 1;
                 differing += usize::from(!played.differences.is_empty());
                 let text = match format {
-                    Format::Text => tell::for_people(&config, file, &played),
-                    Format::Json => tell::for_programs(&config, file, &transcript, &played),
+                    Format::Text => tell::for_people(&settings, file, &played),
+                    Format::Json => tell::for_programs(&settings, file, &transcript, &played),
                 };
                 let _ = std::io::stdout().write_all(text.as_bytes());
             }
@@ -77,8 +78,8 @@ pub(crate) fn try_folder(options: &Options, folder: &Path) -> Exit {
             return Exit::NoInput;
         }
     };
-    let (accounts, mut summary) = (server::accounts(&config), Summary::default());
-    files.iter().for_each(|file| summary.add(&config, &accounts, file));
+    let (accounts, settings, mut summary) = (server::accounts(&config), Settings::new(&config), Summary::default());
+    files.iter().for_each(|file| summary.add(&config, &accounts, &settings, file));
     let _ = std::io::stdout().write_all(summary.text(folder).as_bytes());
     for flaw in &summary.flaws {
         let _ = std::io::stderr().write_all(format!("{flaw}\n").as_bytes());
@@ -147,7 +148,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn add(&mut self, config: &Config, accounts: &Accounts, file: &Path) {
+    fn add(&mut self, config: &Config, accounts: &Accounts, settings: &Settings<'_>, file: &Path) {
         // Nobody may ever write to a FIFO.
         if file.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
             let (file, message) = (file.to_owned(), "this is no ordinary file".to_owned());
@@ -162,7 +163,7 @@ impl Summary {
                 let decisive = differences.iter().find(|difference| difference.is_of_decision());
                 let Some(first) = decisive.or(differences.first()) else { return };
                 self.differing += 1;
-                let group = tell::kind_of(config, &transcript.header.peer, first);
+                let group = tell::kind_of(settings, &transcript.header.peer, first);
                 let (count, ..) = self.groups.entry(group).or_insert((0, file.to_owned(), first.line));
                 *count += 1;
             }

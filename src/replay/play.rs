@@ -35,6 +35,8 @@ pub(super) struct Difference {
     pub(super) why: Vec<String>,
     /// Our last reply now.
     pub(super) reply: Option<Reply>,
+    /// The directive that decides now, if it cannot be told by that reply.
+    pub(super) setting: Option<&'static str>,
 }
 
 /// What the rules said, and what we answered, a line each.
@@ -134,6 +136,7 @@ pub(super) fn play(config: &Config, accounts: &Accounts, transcript: &Transcript
         reply: refusal.clone(),
         is_over: false,
         text_is_skipped: false,
+        setting: None,
         stopped_by: None,
         accounts,
         played: Played::default(),
@@ -294,6 +297,8 @@ struct Player<'c> {
     is_over: bool,
     /// Whether the text that follows would not have been sent.
     text_is_skipped: bool,
+    /// The directive that decides now, if the reply does not show it.
+    setting: Option<&'static str>,
     /// Why going on would be a guess, if it would.
     stopped_by: Option<&'static str>,
     accounts: &'c Accounts,
@@ -312,6 +317,7 @@ impl Player<'_> {
         };
         if was_implicit != is_implicit {
             now.replies = vec![if is_implicit { TLS_FIRST } else { NO_TLS_FIRST }.to_owned()];
+            self.setting = Some("tls");
             self.stop("TLS begins at another time");
             return self.note_difference(first, first, now);
         } else if is_implicit && !first.is_secured {
@@ -333,8 +339,8 @@ impl Player<'_> {
     /// What the proxy said of its client would be taken for a command of its own.
     fn not_believe_proxy(&mut self, first: &Exchange<'_>) {
         let now = Told { replies: vec![NOT_A_PROXY.to_owned()], ..Told::default() };
+        self.setting = Some("proxy_protocol");
         self.stop("this is the session of a proxy");
-        self.reply = None;
         self.compare(first, first, now);
     }
 
@@ -396,13 +402,14 @@ impl Player<'_> {
     }
 
     /// How an exchange ends now that began here then and ended with this last one.
-    fn end_of(&self, exchange: &Exchange<'_>, last: &Exchange<'_>) -> LoginEnd {
+    fn end_of(&mut self, exchange: &Exchange<'_>, last: &Exchange<'_>) -> LoginEnd {
         if let Some(user) = last.user {
             // Whether a password is right is not known, but whose it is.
-            return LoginEnd::Known(match self.accounts.has(user) {
-                Some(false) => Err(reply::not_authenticated(false)),
-                Some(true) | None => Ok(user.to_owned()),
-            });
+            if self.accounts.has(user) != Some(false) {
+                return LoginEnd::Known(Ok(user.to_owned()));
+            }
+            self.setting = Some(if self.config.auth_file.is_some() { "auth_file" } else { "auth_user" });
+            return LoginEnd::Known(Err(reply::not_authenticated(false)));
         }
         let Some(then) = last.then.replies.last().filter(|_| !last.is_answered("334")) else { return LoginEnd::Cut };
         let is_then = |reply: &Reply| lines_of(reply, true).last().is_some_and(|line| line == then);
@@ -420,7 +427,7 @@ impl Player<'_> {
 
     /// Has the session hear this; what comes of it now.
     fn feed(&mut self, octets: &Octets, exchange: &Exchange<'_>) -> Told {
-        (self.reply, self.why) = (None, Vec::new());
+        (self.reply, self.why, self.setting) = (None, Vec::new(), None);
         let mut now = Told::default();
         for piece in octets.pieces() {
             match piece {
@@ -547,9 +554,9 @@ impl Player<'_> {
     }
 
     fn note_difference(&mut self, exchange: &Exchange<'_>, last: &Exchange<'_>, now: Told) {
-        let (why, reply) = (std::mem::take(&mut self.why), self.reply.take());
+        let (why, reply, setting) = (std::mem::take(&mut self.why), self.reply.take(), self.setting.take());
         let (line, said, then) = (exchange.line, exchange.said.shown(), last.then.told());
-        self.played.differences.push(Difference { line, said, then, now, why, reply });
+        self.played.differences.push(Difference { line, said, then, now, why, reply, setting });
     }
 }
 

@@ -1,7 +1,7 @@
 //! A session is recorded, the configuration is changed, and the change is shown with its place.
 
 use testkit::certificates::{Authority, Request};
-use testkit::{Session, TlsClient};
+use testkit::{Session, TlsClient, debian};
 
 use crate::support::{CONFIG, MAILRECV, Scratch};
 use crate::{FOLDER, assert_same, config, line_of, replay, scratch, transcript, transcripts};
@@ -224,7 +224,7 @@ fn implicit_tls() {
     assert_same(&scratch);
     let (status, text) = after(&scratch, RULES);
     assert_eq!(status, 1);
-    assert!(text.contains("(the greeting, without TLS)"), "{text}");
+    assert!(text.contains("(the greeting, without TLS)\n  why:  tls, by default\n"), "{text}");
 }
 
 /// The folder's summary: what differs, how often, and the first of each kind.
@@ -263,4 +263,23 @@ fn check_counts_what_differs() {
         scratch.run(MAILRECV, &["-c", CONFIG, "check", "--replay", FOLDER])
     };
     assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0));
+}
+
+/// Which line decides is looked for once, however many sessions differ: what is different in one is in each.
+#[test]
+fn how_often_lines_are_looked_for() {
+    let scratch = recorded();
+    scratch.write(CONFIG, config(&format!("{RULES}\nlimit.smtp_data_size 999 552 No more than that")));
+    let looks = || {
+        let arguments = ["-y", "-e", "trace=lseek", "-o", "calls", MAILRECV, "-c", CONFIG, "check", "--replay", FOLDER];
+        let output = scratch.run(debian::program("strace", "strace"), &arguments);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("  why:  line 9\n"), "{said}");
+        scratch.read("calls").matches("mailrecv.conf").count()
+    };
+    let (once, text) = (looks(), transcript(&scratch));
+    for number in 0..20 {
+        scratch.write(format!("{FOLDER}/{number}.transcript"), &text);
+    }
+    assert_eq!(looks(), once);
 }

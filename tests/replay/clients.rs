@@ -103,7 +103,7 @@ fn a_peer_behind_a_proxy() {
     scratch.write(CONFIG, scratch.read(CONFIG).replace("from 127.0.0.1", "from 127.0.0.2"));
     let (status, text) = crate::replay(&scratch, &[]);
     assert_eq!(status, 1);
-    assert!(text.contains("  now:  (no `proxy_protocol from` line names the proxy that said who this is)\n"), "{text}");
+    assert!(text.contains("  now:  (no `proxy_protocol from` line names the proxy that said who this is)\n  why:  line 5: proxy_protocol\n"), "{text}");
     assert!(text.contains(": this is the session of a proxy: what follows is not compared\n"), "{text}");
 }
 

@@ -146,6 +146,7 @@ fn an_account_that_is_gone_is_found() {
         let (status, text) = replay(&scratch, &[]);
         assert_eq!(status, 1, "{text}");
         assert!(text.contains("  then: 235 2.7.0 ") && text.contains("  now:  535 5.7.8 "), "{text}");
+        assert!(text.contains("  why:  line 6: auth_"), "{text}");
         assert!(text.contains("RCPT TO:<far@far.example>\n  then: recipient: discard (line 8)\n"), "{text}");
         // Another password may be the one of then.
         scratch.write("accounts", "fred:$6$x$y\n");
