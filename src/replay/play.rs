@@ -251,8 +251,7 @@ impl Then<'_> {
 impl Told {
     /// Whether the rules say the same in both.
     pub(super) fn has_rules_of(&self, other: &Self) -> bool {
-        self.rules.len() == other.rules.len()
-            && self.rules.iter().zip(&other.rules).all(|(one, other)| one.agrees_with(other))
+        self.rules.len() == other.rules.len() && are_among(&self.rules, &other.rules)
     }
 
     /// Whether the last reply has this code.
@@ -269,9 +268,19 @@ impl Told {
         let are_as_many = self.rules.len() == then.rules.len() && self.replies.len() == then.replies.len();
         let are_enough = self.rules.len() >= then.rules.len() && self.replies.len() >= then.replies.len();
         (are_as_many || (extent == Extent::Cut && are_enough))
-            && then.rules.iter().zip(&self.rules).all(|(then, now)| then.agrees_with(now))
+            && are_among(then.rules.iter().copied(), &self.rules)
             && then.replies.iter().zip(&self.replies).all(|(then, now)| then == now)
     }
+}
+
+/// Whether each of these decisions is one of the others. In which order a recipient's destinations are named makes no
+/// difference to its mail.
+fn are_among<'r>(these: impl IntoIterator<Item = &'r Ruled>, others: &[Ruled]) -> bool {
+    let mut left: Vec<&Ruled> = others.iter().collect();
+    these.into_iter().all(|one| {
+        let found = left.iter().position(|other| one.agrees_with(other));
+        found.map(|place| left.swap_remove(place)).is_some()
+    })
 }
 
 /// The place of the last exchange of the login that begins here.
@@ -527,7 +536,7 @@ impl Player<'_> {
         let ruled = Ruled::of_answer(question, &answer, &findings, &self.config.rules);
         self.why.extend(deciding(&findings).map(ToString::to_string));
         let then = &exchange.then.rules;
-        let is_as_then = then.len() == ruled.len() && then.iter().zip(&ruled).all(|(then, now)| then.agrees_with(now));
+        let is_as_then = then.len() == ruled.len() && are_among(then.iter().copied(), &ruled);
         now.rules.extend(ruled);
         match exchange.asked {
             Some(refusal) if is_as_then => Answer::No(refusal.clone()),

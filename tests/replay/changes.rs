@@ -51,6 +51,22 @@ fn what_is_the_same_is_the_same() {
     assert!(recorded.contains("\nD: recipient\tappend './archive'\tline 6\nS: 250 2.1.5 Recipient ok\n"), "{recorded}");
 }
 
+/// Nor does the order of a recipient's destinations.
+#[test]
+fn destinations_in_another_order_are_the_same() {
+    let copies = ["copy rcpt_to *@mx.example append ./copies", "copy rcpt_to fred@mx.example discard"];
+    let scratch = scratch(&format!("{}\n{RULES}\n{}", copies[0], copies[1]));
+    let mut session = scratch.greeted();
+    send(&mut session, &["fred@mx.example"]);
+    session.quit();
+    assert!(transcript(&scratch).matches("D: recipient\t").count() == 3);
+    assert_same(&scratch);
+    scratch.write(CONFIG, config(&format!("{}\n{}\n{RULES}", copies[1], copies[0])));
+    assert_same(&scratch);
+    let (status, text) = after(&scratch, &format!("{}\n{}\n{RULES}", copies[0], copies[0]));
+    assert_eq!(status, 1, "{text}");
+}
+
 #[test]
 fn a_rule_that_refuses_somebody_is_found() {
     let scratch = recorded();
