@@ -6,7 +6,7 @@
 //! differently, and the rest of the transcript is not compared.
 
 use crate::accounts::Accounts;
-use crate::config::{Config, Protocol, TlsUse, Trace};
+use crate::config::{Config, Finding, Protocol, TlsUse, Trace, Verdict};
 use crate::policy::Policy;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
@@ -534,8 +534,19 @@ impl Player<'_> {
         let answer = self.policy.rules_answer(question);
         let findings = self.policy.take_trace();
         let ruled = Ruled::of_answer(question, &answer, &findings, &self.config.rules);
-        self.why.extend(deciding(&findings).map(ToString::to_string));
         let then = &exchange.then.rules;
+        // Of several destinations those matter that are new.
+        let new = ruled.iter().filter(|ruled| !then.iter().any(|then| then.agrees_with(ruled)));
+        let lines: Vec<&str> = new.filter_map(|ruled| ruled.by.as_deref()).collect();
+        let is_new = |finding: &&Finding<'_>| {
+            let line = finding.line.filter(|_| finding.verdict == Verdict::Matches).map(|line| line.to_string());
+            line.is_some_and(|line| lines.contains(&&*line))
+        };
+        let before = self.why.len();
+        self.why.extend(findings.iter().filter(is_new).map(ToString::to_string));
+        if self.why.len() == before {
+            self.why.extend(deciding(&findings).map(ToString::to_string));
+        }
         let is_as_then = then.len() == ruled.len() && are_among(then.iter().copied(), &ruled);
         now.rules.extend(ruled);
         match exchange.asked {

@@ -63,8 +63,12 @@ fn destinations_in_another_order_are_the_same() {
     assert_same(&scratch);
     scratch.write(CONFIG, config(&format!("{}\n{}\n{RULES}", copies[1], copies[0])));
     assert_same(&scratch);
-    let (status, text) = after(&scratch, &format!("{}\n{}\n{RULES}", copies[0], copies[0]));
+    // Of several lines those are told that say something else.
+    let rules = RULES.replace("append ./inbox", "append ./elsewhere");
+    let (status, text) = after(&scratch, &format!("{rules}\n{}\n{}", copies[0], copies[1]));
     assert_eq!(status, 1, "{text}");
+    assert!(text.contains("  why:  line 7: deliver rcpt_to: ") && !text.contains("why:  line 1"), "{text}");
+    assert!(!text.contains(" copy rcpt_to: "), "{text}");
 }
 
 #[test]
