@@ -136,6 +136,11 @@ impl Rules {
         Ok(false)
     }
 
+    /// Makes ready for more questions than a session has: `replay` asks those of very many sessions.
+    pub(crate) fn expect_many_questions(&mut self) {
+        self.exact.sort();
+    }
+
     /// Whether a peer at this address is one of those that a line allows something, as far as an address can tell.
     pub fn expects(&self, address: IpAddr) -> bool {
         let peer = Peer::unnamed(address);

@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit 
 
 /// Plays every transcript of a folder, and prints what that comes to; the status is that of [`run`].
 pub(crate) fn try_folder(options: &Options, folder: &Path) -> Exit {
-    let Ok(config) = config::load(&options.config) else { return Exit::Config };
+    let Ok(mut config) = config::load(&options.config) else { return Exit::Config };
     let files = match transcripts_in(folder) {
         Ok(files) if !files.is_empty() => files,
         found => {
@@ -78,6 +78,7 @@ pub(crate) fn try_folder(options: &Options, folder: &Path) -> Exit {
             return Exit::NoInput;
         }
     };
+    config.rules.expect_many_questions();
     let (accounts, settings, mut summary) = (server::accounts(&config), Settings::new(&config), Summary::default());
     files.iter().for_each(|file| summary.add(&config, &accounts, &settings, file));
     let _ = std::io::stdout().write_all(summary.text(folder).as_bytes());

@@ -285,10 +285,10 @@ fn are_among<'r>(these: impl IntoIterator<Item = &'r Ruled>, others: &[Ruled]) -
 
 /// The place of the last exchange of the login that begins here.
 fn end_of_login(exchanges: &[Exchange<'_>], begin: usize) -> usize {
-    let goes_on = |at: usize| {
-        exchanges[at].is_answered("334") && matches!(exchanges.get(at + 1), Some(Exchange { said: Said::Line(_), .. }))
-    };
-    (begin..).find(|at| !goes_on(*at)).unwrap_or(begin)
+    let is_line = |at: usize| matches!(exchanges.get(at), Some(Exchange { said: Said::Line(_), .. }));
+    // A response that is too long came in pieces, of which the last one is answered.
+    let goes_on = |at: usize| exchanges[at].is_answered("334") || (at > begin && exchanges[at].then.replies.is_empty());
+    (begin..).find(|at| !(goes_on(*at) && is_line(at + 1))).unwrap_or(begin)
 }
 
 /// A session of today, with a peer of then.

@@ -1,6 +1,7 @@
 //! What a transcript leaves out: passwords however they come, and the texts of messages.
 
 use base64ct::{Base64, Encoding};
+use testkit::wait_until;
 
 use crate::support::CONFIG;
 use crate::{assert_same, config, replay, scratch, transcript};
@@ -95,6 +96,29 @@ fn logins_that_end_the_session() {
             assert!(text.contains("  then: 454 4.7.0 Enough of it\n") && text.contains(&now), "{text}");
         }
     }
+}
+
+/// Wherever the pieces of a response that is too long begin.
+#[test]
+fn a_response_in_pieces() {
+    let scratch = scratch(ACCOUNTS);
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("AUTH PLAIN", "334 ");
+    let piece = "SECRET".repeat(2100);
+    for count in 1..3 {
+        session.send(&piece);
+        wait_until("the piece", || (transcript(&scratch).matches("\nC: \\{").count() == count).then_some(()));
+    }
+    session.exchange("", "500 5.5.6");
+    session.exchange("RCPT TO:<a@mx.example>", "503 ");
+    session.quit();
+    assert_no_secret(&transcript(&scratch));
+    assert_same(&scratch);
+    scratch.write(CONFIG, config(&format!("{ACCOUNTS}\nlimit.smtp_failcmds 1")));
+    let (status, text) = replay(&scratch, &[]);
+    assert_eq!(status, 1);
+    assert!(text.contains("RCPT TO:<a@mx.example>\n  then: 503 ") && text.contains("  now:  421 "), "{text}");
 }
 
 /// That a line was the last one is known, even if it was a secret.
