@@ -49,6 +49,11 @@ fn of_refusal(config: &Config, reply: &Reply) -> Option<&'static str> {
 
 /// The first line of a greeting, or of the answer to EHLO, that was added or removed since then.
 fn of_other_lines(then: &[String], now: &[String]) -> Option<&'static str> {
+    // What was refused then and is not now depends on something else.
+    let code = |replies: &[String]| replies.last().and_then(|reply| reply.get(..3)).map(str::to_owned);
+    if code(then) != code(now) {
+        return None;
+    }
     let others = now.iter().filter(|line| !then.contains(line)).chain(then.iter().filter(|line| !now.contains(line)));
     let mut words = others.filter_map(|line| line.get(4..)?.split(' ').next());
     words.find_map(|word| KEYWORDS.iter().find(|(keyword, _)| *keyword == word).map(|(_, setting)| *setting))

@@ -185,6 +185,14 @@ fn a_peer_that_is_not_wanted_any_more_is_found() {
     assert!(text.contains("  now:  peer: refused (line 5)\n"), "{text}");
     assert!(text.contains("  now:  550 Cannot receive messages from lists.example.org [192.0.2.7]"), "{text}");
     assert!(text.contains(": the session is over by now: what follows is not compared\n"), "{text}");
+    // And the other way round: what EHLO lists is not why.
+    let scratch = crate::scratch(&format!("deny remotehost ^192\\.0\\.2\\.\n{RULES}"));
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "550 ");
+    session.end();
+    let (status, text) = after(&scratch, RULES);
+    assert_eq!(status, 1);
+    assert!(text.contains("  now:  250-mx.example Hello ") && !text.contains("  why:  limit."), "{text}");
 }
 
 /// Whom the configuration tells to speak LMTP, nothing tells to speak SMTP.
