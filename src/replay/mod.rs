@@ -4,6 +4,7 @@
 //! Each transcript is played on the real session with the real rules ([`play`]); what came of it is told for people or for
 //! programs ([`tell`]), or counted ([`Summary`]).
 
+mod exchange;
 mod play;
 mod settings;
 mod tell;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::play::{Difference, Played, Told};
+use super::exchange::Told;
+use super::play::{Difference, Played};
 use super::settings::Settings;
 use crate::peer::Peer;
 use crate::transcript::{Ruled, Transcript};
