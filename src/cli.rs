@@ -209,7 +209,7 @@ fn of_a_super_server(arguments: &[OsString]) -> Option<Options> {
             return None;
         }
     }
-    Some(Options { config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()), protocol, debug, log })
+    Some(Options { config: config.unwrap_or_else(|| config::DEFAULT_FILE.into()), protocol, debug, log })
 }
 
 /// The arguments with `-da` in place of a `-d` without flags: as in the original, the flags can be omitted.
@@ -243,7 +243,7 @@ pub fn command() -> Command {
                 .short('c')
                 .value_name("FILE")
                 .help("Configuration file")
-                .default_value(DEFAULT_CONFIG)
+                .default_value(config::DEFAULT_FILE)
                 .value_parser(value_parser!(PathBuf))
                 .global(true),
         )
@@ -508,8 +508,6 @@ pub(crate) const RUN_COMMANDS: &str = "--run-commands";
 
 /// Owner and group of a Unix socket can connect, others cannot.
 const DEFAULT_SOCKET_MODE: u32 = 0o660;
-
-const DEFAULT_CONFIG: &str = "/etc/mailrecv.conf";
 
 #[cfg(test)]
 mod tests {

@@ -36,7 +36,8 @@ fn tell(file: &Path, may_be_missing: bool) -> anyhow::Result<()> {
 fn named(options: &Options) -> anyhow::Result<PathBuf> {
     let shown = options.config.display();
     let Ok(config) = config::load(&options.config) else {
-        bail!("{shown} has errors, which `mailrecv check` shows: mend them, or name the file with the metrics")
+        let check = config::command(&options.config, "check");
+        bail!("{shown} has errors, which `{check}` shows: mend them, or name the file with the metrics")
     };
     match config.metrics_file {
         Some(file) => Ok(file),

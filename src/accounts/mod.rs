@@ -80,6 +80,17 @@ impl Accounts {
         }
     }
 
+    /// Whether there is an account of this name; `None` if the file cannot be read. It says what no peer may find out.
+    pub fn has(&self, name: &str) -> Option<bool> {
+        if self.users.iter().any(|user| user.name == name) {
+            return Some(true);
+        }
+        match self.file {
+            None => Some(false),
+            Some(_) => self.parsed(|list| Ok(list.accounts().any(|account| account.name == name))).ok(),
+        }
+    }
+
     /// The keys of this account. For a name without an account they are made up, and are always the same if the file
     /// has a secret, so that nobody can find out who has an account. Errors are those of [`Accounts::is_password`].
     pub fn scram_keys(&self, name: &str) -> anyhow::Result<ScramKeys> {

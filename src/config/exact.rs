@@ -27,6 +27,8 @@ pub(super) struct ExactRules {
     hashes: Vec<u32>,
     /// Likewise.
     starts: Vec<LineStart>,
+    /// Where in these each rule is, in the order of the hashes, if there will be many questions.
+    sorted: Option<Vec<usize>>,
     /// Those of lines that were not looked at, because an index has them.
     indexed: Vec<Indexed>,
 }
@@ -58,6 +60,13 @@ impl ExactRules {
         self.indexed.push(Indexed { index, source, runs });
     }
 
+    /// Makes each question cheap. It takes as long as thousands of them.
+    pub(super) fn sort(&mut self) {
+        let mut sorted: Vec<usize> = (0..self.hashes.len()).collect();
+        sorted.sort_unstable_by_key(|place| self.hashes[*place]);
+        self.sorted = Some(sorted);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.starts.is_empty() && self.indexed.iter().all(|indexed| indexed.runs.is_empty())
     }
@@ -66,7 +75,14 @@ impl ExactRules {
     pub(super) fn find(&self, address: &str) -> Result<Vec<LineStart>, Changed> {
         let wanted = hash(address.as_bytes());
         let fits = |(hash, _): &(&u32, _)| **hash == wanted;
-        let mut found: Vec<_> = self.hashes.iter().zip(&self.starts).filter(fits).map(|(_, at)| *at).collect();
+        let mut found: Vec<_> = match &self.sorted {
+            Some(sorted) => {
+                let first = sorted.partition_point(|place| self.hashes[*place] < wanted);
+                let same = sorted[first..].iter().take_while(|place| self.hashes[**place] == wanted);
+                same.map(|place| self.starts[*place]).collect()
+            }
+            None => self.hashes.iter().zip(&self.starts).filter(fits).map(|(_, at)| *at).collect(),
+        };
         for indexed in &self.indexed {
             indexed.find(wanted, &mut found)?;
         }
@@ -187,5 +203,31 @@ impl<'a> Addressee<'a> {
     pub(super) fn is(self, of_rule: &str) -> bool {
         of_rule.eq_ignore_ascii_case(self.full)
             || self.local_part.is_some_and(|local_part| of_rule.eq_ignore_ascii_case(local_part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sorted or not: the same lines.
+    #[test]
+    fn sorted_rules_are_the_same() {
+        let mut rules = ExactRules::default();
+        for number in 0..300_u32 {
+            let address = format!("user{}@mx.example", number % 100);
+            rules.add(address.as_bytes(), LineStart { number: number + 1, offset: number * 40 });
+        }
+        let found = |rules: &ExactRules, address: &str| {
+            let mut found = rules.find(address).unwrap();
+            found.sort_unstable();
+            found
+        };
+        let wanted: Vec<String> = (0..110).map(|number| format!("USER{number}@mx.example")).collect();
+        let before: Vec<_> = wanted.iter().map(|address| found(&rules, address)).collect();
+        assert!(before[99].len() == 3 && before[100].is_empty());
+        rules.sort();
+        let after: Vec<_> = wanted.iter().map(|address| found(&rules, address)).collect();
+        assert_eq!(after, before);
     }
 }

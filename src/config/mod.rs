@@ -81,6 +81,9 @@ pub use value::Secret;
 
 use crate::{files, user};
 
+/// The configuration if no other is named.
+pub(crate) const DEFAULT_FILE: &str = "/etc/mailrecv.conf";
+
 /// A configuration that cannot be used.
 #[derive(Debug)]
 pub struct Unusable {
@@ -228,8 +231,8 @@ impl Config {
         let unused = session.config.rules.unused_indexes.into_iter();
         let tell = |(index, why): (PathBuf, String)| {
             let index = sources::shown(&index);
-            let advice = "run `mailrecv check --index` to make it anew";
-            Diagnostic::warning(format!("the index {index} is of no use: {why}; {advice}"))
+            let command = command(path, "check --index");
+            Diagnostic::warning(format!("the index {index} is of no use: {why}; run `{command}` to make it anew"))
         };
         unused.map(tell).collect()
     }
@@ -242,6 +245,17 @@ impl Config {
     /// The included files with their versions when they were read.
     pub(crate) fn included_versions(&self) -> Versions {
         self.rules.sources.versions()
+    }
+}
+
+/// What to type at a shell to have this subcommand look at this file.
+pub(crate) fn command(file: &Path, subcommand: &str) -> String {
+    let shown = sources::shown(file);
+    let is_plain = shown.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c));
+    let name = if is_plain && !shown.is_empty() { shown } else { format!("'{}'", shown.replace('\'', r"'\''")) };
+    match file == Path::new(DEFAULT_FILE) {
+        true => format!("mailrecv {subcommand}"),
+        false => format!("mailrecv -c {name} {subcommand}"),
     }
 }
 

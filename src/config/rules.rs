@@ -123,6 +123,11 @@ impl Rules {
         any_include(&self.proxies, Who::in_the_clear(&Peer::unnamed(address)), "proxy_protocol from", trace)
     }
 
+    /// Makes ready for more questions than a session has: `replay` asks those of very many sessions.
+    pub(crate) fn expect_many_questions(&mut self) {
+        self.exact.sort();
+    }
+
     /// Whether a peer at this address is one of those that a line allows something, as far as an address can tell.
     pub fn expects(&self, address: IpAddr) -> bool {
         let peer = Peer::unnamed(address);

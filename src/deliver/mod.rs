@@ -143,17 +143,21 @@ pub(crate) fn log_delivery(log: &Log, id: &str, delivery: &Delivery, reply: &Rep
     }
 }
 
-/// Counts a finished delivery for each recipient and destination; `repeated` are those that had been done before.
-pub(crate) fn count_delivery(tally: &Tally, delivery: &Delivery, repeated: &[Repeated]) {
+/// Counts a finished delivery for each recipient and destination; `repeated` are those that had been done before. Returns
+/// whether there are others.
+pub(crate) fn count_delivery(tally: &Tally, delivery: &Delivery, repeated: &[Repeated]) -> bool {
+    let mut is_new = false;
     for recipient in delivery.recipients() {
         for (action, _) in recipient.destinations.shown() {
             let family = match find_repeated(repeated, &recipient.mailbox, &action) {
                 None => Family::Deliveries,
                 Some(_) => Family::DeliveriesRepeated,
             };
+            is_new |= family == Family::Deliveries;
             tally.count(family.with_any(action.name));
         }
     }
+    is_new
 }
 
 /// The entry of this recipient and destination among those that had been done before.

@@ -224,9 +224,13 @@ impl<'a> Listener<'a> {
         self.until.is_some_and(|until| Instant::now() >= until).then_some(End::TimedOut)
     }
 
-    /// Whether as many messages were taken as the options want.
+    /// Whether as many messages were taken as the options want. One that comes again is not another one.
     fn has_counted(&self) -> bool {
-        let taken = || counts_until_now(&self.counts, &self.sessions).get(const { Family::Messages.with("accepted") });
+        let taken = || {
+            let counts = counts_until_now(&self.counts, &self.sessions);
+            let accepted = counts.get(const { Family::Messages.with("accepted") });
+            accepted.saturating_sub(counts.get(Family::MessagesRepeated.counter()))
+        };
         self.options.count.is_some_and(|count| taken() >= count)
     }
 

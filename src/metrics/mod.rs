@@ -50,6 +50,8 @@ families! {
         "How long sessions took.";
     Messages Session "mailrecv_messages_total" Form::By("outcome", &["accepted", "deferred", "refused"]),
         "Messages that came, whole or up to a chunk that was refused, by whether they were answered 2xx, 4xx or 5xx.";
+    MessagesRepeated Session "mailrecv_messages_repeated_total" Form::Counter,
+        "Accepted messages that all of their recipients had already (exactly_once).";
     AcceptedOctets Session "mailrecv_accepted_bytes_total" Form::Counter, "Size of the accepted messages.";
     Deliveries Session "mailrecv_deliveries_total" ACTIONS,
         "Deliveries, one for each recipient and destination of an accepted message that had not been delivered there.";

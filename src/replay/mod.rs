@@ -4,6 +4,7 @@
 //! Each transcript is played on the real session with the real rules ([`play`]); what came of it is told for people or for
 //! programs ([`tell`]), or counted ([`Summary`]).
 
+mod exchange;
 mod play;
 mod settings;
 mod tell;
@@ -17,23 +18,24 @@ use std::path::{Path, PathBuf};
 use crate::accounts::Accounts;
 use crate::check::report;
 use crate::cli::{Format, Options};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::exit::Exit;
 use crate::server;
 use crate::transcript::{EXTENSION, Transcript};
 use play::{Difference, Played, play};
+use settings::Settings;
 
 /// Plays these transcripts. Returns 0 if nothing is different now, 1 if something is, 65 if a file is not a transcript,
 /// 66 if it cannot be read, and 78 if the configuration has errors.
 pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit {
-    let config = match options.load() {
+    let config = match config::load(&options.config) {
         Ok(config) => config,
         Err(unusable) => {
             report(&options.config, unusable.errors.iter());
             return Exit::Config;
         }
     };
-    let accounts = server::accounts(&config);
+    let (accounts, settings) = (server::accounts(&config), Settings::new(&config));
     let (mut differing, mut told, mut trouble) = (0, 0, None);
     for file in files {
         match played(&config, &accounts, file) {
@@ -42,8 +44,8 @@ pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit 
                 told += 1;
                 differing += usize::from(!played.differences.is_empty());
                 let text = match format {
-                    Format::Text => tell::for_people(&config, file, &played),
-                    Format::Json => tell::for_programs(&config, file, &transcript, &played),
+                    Format::Text => tell::for_people(&settings, file, &played),
+                    Format::Json => tell::for_programs(&settings, file, &transcript, &played),
                 };
                 let _ = std::io::stdout().write_all(text.as_bytes());
             }
@@ -62,20 +64,24 @@ pub(crate) fn run(options: &Options, files: &[PathBuf], format: Format) -> Exit 
 
 /// Plays every transcript of a folder, and prints what that comes to; the status is that of [`run`].
 pub(crate) fn try_folder(options: &Options, folder: &Path) -> Exit {
-    let Ok(config) = options.load() else { return Exit::Config };
+    let Ok(mut config) = config::load(&options.config) else { return Exit::Config };
     let files = match transcripts_in(folder) {
-        Ok(files) => files,
-        Err(error) => {
-            let error = match error.kind() {
-                ErrorKind::NotADirectory if folder.is_file() => "this is a file: it is played by `replay`".to_owned(),
-                _ => error.to_string(),
+        Ok(files) if !files.is_empty() => files,
+        found => {
+            let error = match found {
+                Ok(_) => format!("no transcript is in it: their names end in `.{EXTENSION}`"),
+                Err(error) if error.kind() == ErrorKind::NotADirectory && folder.is_file() => {
+                    "this is a file: it is played by `replay`".to_owned()
+                }
+                Err(error) => error.to_string(),
             };
             let _ = std::io::stderr().write_all(format!("{}: error: {error}\n", folder.display()).as_bytes());
             return Exit::NoInput;
         }
     };
-    let (accounts, mut summary) = (server::accounts(&config), Summary::default());
-    files.iter().for_each(|file| summary.add(&config, &accounts, file));
+    config.rules.expect_many_questions();
+    let (accounts, settings, mut summary) = (server::accounts(&config), Settings::new(&config), Summary::default());
+    files.iter().for_each(|file| summary.add(&config, &accounts, &settings, file));
     let _ = std::io::stdout().write_all(summary.text(folder).as_bytes());
     for flaw in &summary.flaws {
         let _ = std::io::stderr().write_all(format!("{flaw}\n").as_bytes());
@@ -144,7 +150,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn add(&mut self, config: &Config, accounts: &Accounts, file: &Path) {
+    fn add(&mut self, config: &Config, accounts: &Accounts, settings: &Settings<'_>, file: &Path) {
         // Nobody may ever write to a FIFO.
         if file.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
             let (file, message) = (file.to_owned(), "this is no ordinary file".to_owned());
@@ -159,7 +165,7 @@ impl Summary {
                 let decisive = differences.iter().find(|difference| difference.is_of_decision());
                 let Some(first) = decisive.or(differences.first()) else { return };
                 self.differing += 1;
-                let group = tell::kind_of(config, &transcript.header.peer, first);
+                let group = tell::kind_of(settings, &transcript.header.peer, first);
                 let (count, ..) = self.groups.entry(group).or_insert((0, file.to_owned(), first.line));
                 *count += 1;
             }
@@ -184,6 +190,7 @@ impl Summary {
 fn counted(sessions: usize, differing: usize) -> String {
     let plural = if sessions == 1 { "" } else { "s" };
     match differing {
+        0 if sessions == 0 => "0 sessions: there is nothing to play".to_owned(),
         0 => format!("{sessions} session{plural}, none of which would be another today"),
         _ => format!("{sessions} session{plural}, {differing} of which would be another today"),
     }

@@ -5,13 +5,14 @@
 //! whether a password was right, is taken from the transcript. If the peer is answered differently now, it would go on
 //! differently, and the rest of the transcript is not compared.
 
+use super::exchange::{Exchange, Extent, Said, Then, Told, are_among, end_of_login, exchanges};
 use crate::accounts::Accounts;
-use crate::config::{Config, Protocol, TlsUse, Trace};
+use crate::config::{Config, Finding, Protocol, TlsUse, Trace, Verdict};
 use crate::policy::Policy;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::Session;
-use crate::smtp::{Answer, Delivery, Outcome, Question, Step, Turn};
-use crate::transcript::{Entry, Octets, Piece, Ruled, Transcript, deciding, lines_of};
+use crate::smtp::{Answer, Delivery, Question, Step, Turn};
+use crate::transcript::{Octets, Piece, Ruled, Transcript, deciding, lines_of};
 
 /// What came of playing a transcript.
 #[derive(Debug, Default)]
@@ -35,58 +36,8 @@ pub(super) struct Difference {
     pub(super) why: Vec<String>,
     /// Our last reply now.
     pub(super) reply: Option<Reply>,
-}
-
-/// What the rules said, and what we answered, a line each.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Told {
-    pub(super) rules: Vec<Ruled>,
-    pub(super) replies: Vec<String>,
-}
-
-/// The same as the transcript has it.
-#[derive(Default)]
-struct Then<'t> {
-    rules: Vec<&'t Ruled>,
-    replies: Vec<&'t str>,
-}
-
-/// Something that the peer said, and what came of it then.
-struct Exchange<'t> {
-    line: usize,
-    said: Said<'t>,
-    then: Then<'t>,
-    /// How others than the rules refused.
-    asked: Option<&'t Reply>,
-    /// How each delivery ended, and our name for the message.
-    deliveries: Vec<(Outcome, &'t str)>,
-    is_secured: bool,
-    user: Option<&'t str>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Said<'t> {
-    /// It had connected.
-    Nothing,
-    Line(&'t Octets),
-    Text(&'t Octets),
-}
-
-impl Said<'_> {
-    /// The same for people.
-    fn shown(self) -> String {
-        let octets = match self {
-            Said::Nothing => return "(connected)".to_owned(),
-            Said::Text(_) => return "(text of the message)".to_owned(),
-            Said::Line(octets) => octets,
-        };
-        let shown = octets.pieces().iter().map(|piece| match piece {
-            Piece::Shown(octets) => octets.strip_suffix(b"\r\n").unwrap_or(octets).escape_ascii().to_string(),
-            Piece::Secret => "(not shown)".to_owned(),
-            Piece::LeftOut(octets) => format!("({octets} bytes)"),
-        });
-        shown.collect()
-    }
+    /// The directive that decides now, if it cannot be told by that reply.
+    pub(super) setting: Option<&'static str>,
 }
 
 /// Plays it. How decisions come about is told only if that `is_wanted`: it takes longer.
@@ -107,7 +58,7 @@ pub(super) fn play(config: &Config, accounts: &Accounts, transcript: &Transcript
         false => Ruled::of_peer(refusal.is_some(), &findings),
     });
     let why = deciding(&findings).map(ToString::to_string).into_iter().collect();
-    let protocol = transcript.header.protocol;
+    let protocol = protocol_of(transcript, config);
     let session = Session::new(protocol, &config.domain, &config.limits, peer, refusal.clone())
         .with_tls(config.tls().into())
         .with_auth(config.auth(), config.auth_in_the_clear());
@@ -121,82 +72,41 @@ pub(super) fn play(config: &Config, accounts: &Accounts, transcript: &Transcript
         reply: refusal.clone(),
         is_over: false,
         text_is_skipped: false,
+        setting: None,
+        stopped_by: None,
+        accounts,
         played: Played::default(),
     };
-    player.begin(first, now, protocol, refusal, exchanges.len() == 1 && !transcript.is_whole());
+    let is_proxy = |proxy| config.rules.is_proxy(proxy, &mut Trace::default()).unwrap_or(false);
+    match transcript.header.proxy.is_none_or(is_proxy) {
+        true => player.begin(first, now, protocol, refusal),
+        false => player.not_believe_proxy(first),
+    }
     let mut at = 1;
     while at < exchanges.len() && !player.is_over {
         let exchange = &exchanges[at];
         let last = if exchange.is_auth() { end_of_login(&exchanges, at) } else { at };
-        let is_cut = last + 1 == exchanges.len() && !transcript.is_whole();
         match exchange.said {
-            Said::Line(octets) if exchange.is_auth() => player.log_in(octets, exchange, &exchanges[last], is_cut),
-            Said::Line(octets) => player.line(octets, exchange, is_cut),
-            Said::Text(octets) => player.text(octets, exchange, is_cut),
+            Said::Line(octets) if exchange.is_auth() => player.log_in(octets, exchange, &exchanges[last]),
+            Said::Line(octets) => player.line(octets, exchange),
+            Said::Text(octets) => player.text(octets, exchange),
             Said::Nothing => {}
         }
         at = last + 1;
     }
-    if let Some(exchange) = exchanges.get(at)
-        && player.played.rest.is_none()
-    {
-        player.played.rest = Some((exchange.line, "the session is over by now"));
+    if let Some(exchange) = exchanges.get(at) {
+        let why = player.stopped_by.unwrap_or("the session is over by now");
+        player.played.rest = Some((exchange.line, why));
     }
     player.played
 }
 
-/// Puts together what the peer said and what came of that. What behind the end of a session was said is the server's.
-fn exchanges(transcript: &Transcript) -> Vec<Exchange<'_>> {
-    let mut exchanges = vec![Exchange::new(0, Said::Nothing)];
-    for (line, entry) in &transcript.entries {
-        let line = *line;
-        match entry {
-            Entry::Said(octets) => exchanges.push(Exchange::new(line, Said::Line(octets))),
-            Entry::Text(octets) => exchanges.push(Exchange::new(line, Said::Text(octets))),
-            Entry::Ended(_) => break,
-            entry => {
-                if let Some(last) = exchanges.last_mut() {
-                    last.line = if last.line == 0 { line } else { last.line };
-                    last.take(entry);
-                }
-            }
-        }
-    }
-    exchanges
-}
-
-impl<'t> Exchange<'t> {
-    fn new(line: usize, said: Said<'t>) -> Self {
-        let (asked, deliveries) = (None, Vec::new());
-        Self { line, said, then: Then::default(), asked, deliveries, is_secured: false, user: None }
-    }
-
-    fn take(&mut self, entry: &'t Entry) {
-        match entry {
-            Entry::Reply(line) => self.then.replies.push(line),
-            Entry::Ruled(ruled) => self.then.rules.push(ruled),
-            Entry::Asked(reply) => self.asked = Some(reply),
-            Entry::Delivered(id, words) => self.deliveries.push((Ok(words.clone()), id)),
-            Entry::NotDelivered(reply) => self.deliveries.push((Err(reply.clone()), "")),
-            Entry::Secured(_) => self.is_secured = true,
-            Entry::Authenticated(user, _) => self.user = Some(user),
-            Entry::Said(_) | Entry::Text(_) | Entry::Ended(_) => {}
-        }
-    }
-
-    fn is_auth(&self) -> bool {
-        self.begins_with(b"AUTH")
-    }
-
-    fn begins_with(&self, verb: &[u8]) -> bool {
-        let Said::Line(octets) = self.said else { return false };
-        let Some(Piece::Shown(shown)) = octets.pieces().first() else { return false };
-        let first = shown.split(u8::is_ascii_whitespace).find(|word| !word.is_empty());
-        first.is_some_and(|word| word.eq_ignore_ascii_case(verb))
-    }
-
-    fn is_answered(&self, code: &str) -> bool {
-        self.then.replies.last().is_some_and(|reply| reply.starts_with(code))
+/// The protocol is that of then, because a session may be started with `--lmtp`. But who is told to speak LMTP by the
+/// configuration cannot be started with SMTP.
+fn protocol_of(transcript: &Transcript, config: &Config) -> Protocol {
+    match (transcript.header.protocol, config.protocol) {
+        (Protocol::Smtp, Protocol::Smtp) => Protocol::Smtp,
+        (Protocol::Lmtp, _) | (_, Protocol::Lmtp) => Protocol::Lmtp,
     }
 }
 
@@ -206,47 +116,6 @@ impl Difference {
         let class = |told: &Told| told.replies.last().and_then(|reply| reply.bytes().next());
         !self.then.has_rules_of(&self.now) || class(&self.then) != class(&self.now)
     }
-}
-
-impl Then<'_> {
-    fn told(&self) -> Told {
-        let rules = self.rules.iter().map(|ruled| (*ruled).clone());
-        Told { rules: rules.collect(), replies: self.replies.iter().map(ToString::to_string).collect() }
-    }
-}
-
-impl Told {
-    /// Whether the rules say the same in both.
-    pub(super) fn has_rules_of(&self, other: &Self) -> bool {
-        self.rules.len() == other.rules.len()
-            && self.rules.iter().zip(&other.rules).all(|(one, other)| one.agrees_with(other))
-    }
-
-    /// Whether the last reply has this code.
-    fn is_answered(&self, code: &str) -> bool {
-        self.replies.last().is_some_and(|reply| reply.starts_with(code))
-    }
-
-    fn add(&mut self, reply: &Reply, is_extended: bool) {
-        self.replies.extend(lines_of(reply, is_extended));
-    }
-
-    /// Whether both say the same; of a transcript that `is_cut`, as far as it goes.
-    fn agrees_with(&self, then: &Then<'_>, is_cut: bool) -> bool {
-        let are_as_many = self.rules.len() == then.rules.len() && self.replies.len() == then.replies.len();
-        let are_enough = self.rules.len() >= then.rules.len() && self.replies.len() >= then.replies.len();
-        (are_as_many || (is_cut && are_enough))
-            && then.rules.iter().zip(&self.rules).all(|(then, now)| then.agrees_with(now))
-            && then.replies.iter().zip(&self.replies).all(|(then, now)| then == now)
-    }
-}
-
-/// The place of the last exchange of the login that begins here.
-fn end_of_login(exchanges: &[Exchange<'_>], begin: usize) -> usize {
-    let goes_on = |at: usize| {
-        exchanges[at].is_answered("334") && matches!(exchanges.get(at + 1), Some(Exchange { said: Said::Line(_), .. }))
-    };
-    (begin..).find(|at| !goes_on(*at)).unwrap_or(begin)
 }
 
 /// A session of today, with a peer of then.
@@ -264,57 +133,80 @@ struct Player<'c> {
     is_over: bool,
     /// Whether the text that follows would not have been sent.
     text_is_skipped: bool,
+    /// The directive that decides now, if the reply does not show it.
+    setting: Option<&'static str>,
+    /// Why going on would be a guess, if it would.
+    stopped_by: Option<&'static str>,
+    accounts: &'c Accounts,
     played: Played,
 }
 
 impl Player<'_> {
     /// The peer has connected. What is said to it before it says anything is the greeting, and, where places were scarce,
     /// that it is not wanted.
-    fn begin(&mut self, first: &Exchange<'_>, mut now: Told, protocol: Protocol, refusal: Option<Reply>, is_cut: bool) {
+    fn begin(&mut self, first: &Exchange<'_>, mut now: Told, protocol: Protocol, refusal: Option<Reply>) {
         let is_implicit = self.config.tls() == TlsUse::Implicit;
-        now.add(&reply::greeting(&self.config.domain, protocol), false);
-        if let Some(refusal) = refusal.filter(|_| first.then.replies.len() > now.replies.len()) {
-            now.add(&refusal, false);
+        // Where TLS comes first, the rules have decided before there is a greeting.
+        let was_implicit = match &first.then {
+            Then { rules, replies } if rules.is_empty() && replies.is_empty() => is_implicit,
+            Then { replies, .. } => first.is_secured || replies.is_empty(),
+        };
+        if was_implicit != is_implicit {
+            now.replies = vec![if is_implicit { TLS_FIRST } else { NO_TLS_FIRST }.to_owned()];
+            self.setting = Some("tls");
+            self.stop("TLS begins at another time");
+            return self.note_difference(first, first, now);
+        } else if is_implicit && !first.is_secured {
+            // Nothing is known behind a handshake that failed.
             self.is_over = true;
-        }
-        if first.is_secured == is_implicit {
+        } else {
+            now.add(&reply::greeting(&self.config.domain, protocol), false);
+            if let Some(refusal) = refusal.filter(|_| first.then.replies.len() > now.replies.len()) {
+                now.add(&refusal, false);
+                self.is_over = true;
+            }
             if is_implicit {
                 self.secured();
             }
-        } else if !is_cut {
-            now.replies = vec![if is_implicit { TLS_FIRST } else { NO_TLS_FIRST }.to_owned()];
-            self.stop(first.line, "TLS begins at another time");
         }
-        self.compare(first, &first.then, now, is_cut);
+        self.compare(first, first, now);
     }
 
-    fn line(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
+    /// What the proxy said of its client would be taken for a command of its own.
+    fn not_believe_proxy(&mut self, first: &Exchange<'_>) {
+        let now = Told { replies: vec![NOT_A_PROXY.to_owned()], ..Told::default() };
+        self.setting = Some("proxy_protocol");
+        self.stop("this is the session of a proxy");
+        self.compare(first, first, now);
+    }
+
+    fn line(&mut self, octets: &Octets, exchange: &Exchange<'_>) {
         self.text_is_skipped = false;
         let now = self.feed(octets, exchange);
         let (then_text, now_text) = (exchange.is_answered("354"), now.is_answered("354"));
-        let is_cut_here = is_cut && exchange.then.replies.is_empty();
-        if exchange.begins_with(b"DATA") && !is_cut_here {
+        if exchange.begins_with(b"DATA") {
             self.text_is_skipped = then_text && !now_text;
             if now_text && !then_text {
-                self.stop(exchange.line, "there is no text to send");
+                self.stop("there is no text to send");
             }
         }
         if exchange.is_secured && !self.session.is_secured() {
-            self.stop(exchange.line, "TLS does not begin");
+            self.stop("TLS does not begin");
         }
-        // Of a line that may be a password it is not known what was wrong with it.
+        // Of a line that may be a password it is not known what was wrong with it, but that it was the last one is.
         let is_unknown = octets.pieces().contains(&Piece::Secret);
-        if !(is_unknown && exchange.is_answered("5") && now.is_answered("5")) {
-            self.compare(exchange, &exchange.then, now, is_cut);
+        let is_last = self.is_over || exchange.extent == Extent::Closed;
+        if !(is_unknown && !is_last && exchange.is_answered("5") && now.is_answered("5")) {
+            self.compare(exchange, exchange, now);
         }
     }
 
-    fn text(&mut self, octets: &Octets, exchange: &Exchange<'_>, is_cut: bool) {
+    fn text(&mut self, octets: &Octets, exchange: &Exchange<'_>) {
         if self.text_is_skipped {
             return self.give_up_transaction();
         }
         let now = self.feed(octets, exchange);
-        self.compare(exchange, &exchange.then, now, is_cut);
+        self.compare(exchange, exchange, now);
     }
 
     /// Whoever is not let send its text begins anew.
@@ -326,38 +218,52 @@ impl Player<'_> {
     }
 
     /// AUTH and all that belongs to it. What was said in it is not known, but how it ended.
-    fn log_in(&mut self, octets: &Octets, exchange: &Exchange<'_>, last: &Exchange<'_>, is_cut: bool) {
+    fn log_in(&mut self, octets: &Octets, exchange: &Exchange<'_>, last: &Exchange<'_>) {
         let mut now = self.feed(&without_response(octets), exchange);
         if now.is_answered("334") {
-            let then = last.then.replies.last().map(|reply| format!("{reply}\r\n"));
-            let then = then.and_then(|reply| Reply::parse(reply.as_bytes()).ok().flatten());
-            let outcome = match (last.user, then) {
-                (Some(user), _) => Some(Ok(user.to_owned())),
-                // The transcript breaks off.
-                (None, None | Some((Reply { code: reply::CHALLENGE, .. }, _))) => {
-                    self.is_over = true;
-                    return;
-                }
-                (None, Some((reply, _))) if ends_exchange(&reply) => {
-                    Some(Err(Reply { is_our_fault: reply.code == OUR_FAULT, ..reply }))
-                }
-                (None, Some(_)) => None,
-            };
-            match outcome {
-                Some(outcome) => {
+            match self.end_of(exchange, last) {
+                LoginEnd::Known(outcome) => {
                     now = Told::default();
                     let step = self.session.conclude(outcome);
                     self.run(step, exchange, &mut now);
                 }
-                None => self.stop(exchange.line, "there is nothing to log in with"),
+                LoginEnd::NoResponse => self.stop("there is nothing to log in with"),
+                LoginEnd::Cut => {
+                    self.is_over = true;
+                    return;
+                }
             }
         }
-        self.compare(exchange, &last.then, now, is_cut);
+        self.compare(exchange, last, now);
+    }
+
+    /// How an exchange ends now that began here then and ended with this last one.
+    fn end_of(&mut self, exchange: &Exchange<'_>, last: &Exchange<'_>) -> LoginEnd {
+        if let Some(user) = last.user {
+            // Whether a password is right is not known, but whose it is.
+            if self.accounts.has(user) != Some(false) {
+                return LoginEnd::Known(Ok(user.to_owned()));
+            }
+            self.setting = Some(if self.config.auth_file.is_some() { "auth_file" } else { "auth_user" });
+            return LoginEnd::Known(Err(reply::not_authenticated(false)));
+        }
+        let Some(then) = last.then.replies.last().filter(|_| !last.is_answered("334")) else { return LoginEnd::Cut };
+        let is_then = |reply: &Reply| lines_of(reply, true).last().is_some_and(|line| line == then);
+        match ends_of_exchange().into_iter().find(is_then) {
+            Some(end) => LoginEnd::Known(Err(end)),
+            // It was one refusal too many, whichever it was.
+            None if last.line > exchange.line
+                || is_then(&reply::over_limit(&self.config.limits.smtp_failcmds.refusal)) =>
+            {
+                LoginEnd::Known(Err(reply::not_a_response()))
+            }
+            None => LoginEnd::NoResponse,
+        }
     }
 
     /// Has the session hear this; what comes of it now.
     fn feed(&mut self, octets: &Octets, exchange: &Exchange<'_>) -> Told {
-        (self.reply, self.why) = (None, Vec::new());
+        (self.reply, self.why, self.setting) = (None, Vec::new(), None);
         let mut now = Told::default();
         for piece in octets.pieces() {
             match piece {
@@ -427,7 +333,7 @@ impl Player<'_> {
                 Step::StartTls(ready) => {
                     self.answer(ready, now);
                     if !exchange.is_secured {
-                        return self.stop(exchange.line, "TLS begins");
+                        return self.stop("TLS begins");
                     }
                     return self.secured();
                 }
@@ -455,9 +361,20 @@ impl Player<'_> {
         let answer = self.policy.rules_answer(question);
         let findings = self.policy.take_trace();
         let ruled = Ruled::of_answer(question, &answer, &findings, &self.config.rules);
-        self.why.extend(deciding(&findings).map(ToString::to_string));
         let then = &exchange.then.rules;
-        let is_as_then = then.len() == ruled.len() && then.iter().zip(&ruled).all(|(then, now)| then.agrees_with(now));
+        // Of several destinations those matter that are new.
+        let new = ruled.iter().filter(|ruled| !then.iter().any(|then| then.agrees_with(ruled)));
+        let lines: Vec<&str> = new.filter_map(|ruled| ruled.by.as_deref()).collect();
+        let is_new = |finding: &&Finding<'_>| {
+            let line = finding.line.filter(|_| finding.verdict == Verdict::Matches).map(|line| line.to_string());
+            line.is_some_and(|line| lines.contains(&&*line))
+        };
+        let before = self.why.len();
+        self.why.extend(findings.iter().filter(is_new).map(ToString::to_string));
+        if self.why.len() == before {
+            self.why.extend(deciding(&findings).map(ToString::to_string));
+        }
+        let is_as_then = then.len() == ruled.len() && are_among(then.iter().copied(), &ruled);
         now.rules.extend(ruled);
         match exchange.asked {
             Some(refusal) if is_as_then => Answer::No(refusal.clone()),
@@ -471,17 +388,22 @@ impl Player<'_> {
     }
 
     /// What follows in the transcript would not have been said.
-    fn stop(&mut self, line: usize, why: &'static str) {
+    fn stop(&mut self, why: &'static str) {
         self.is_over = true;
-        self.played.rest.get_or_insert((line, why));
+        self.stopped_by.get_or_insert(why);
     }
 
-    fn compare(&mut self, exchange: &Exchange<'_>, then: &Then<'_>, now: Told, is_cut: bool) {
-        if !now.agrees_with(then, is_cut) {
-            let (why, reply) = (std::mem::take(&mut self.why), self.reply.take());
-            let (line, said, then) = (exchange.line, exchange.said.shown(), then.told());
-            self.played.differences.push(Difference { line, said, then, now, why, reply });
+    /// Holds what is said now against what was said then, in this exchange or the one in which it ended.
+    fn compare(&mut self, exchange: &Exchange<'_>, last: &Exchange<'_>, now: Told) {
+        if !now.agrees_with(&last.then, last.extent) {
+            self.note_difference(exchange, last, now);
         }
+    }
+
+    fn note_difference(&mut self, exchange: &Exchange<'_>, last: &Exchange<'_>, now: Told) {
+        let (why, reply, setting) = (std::mem::take(&mut self.why), self.reply.take(), self.setting.take());
+        let (line, said, then) = (exchange.line, exchange.said.shown(), last.then.told());
+        self.played.differences.push(Difference { line, said, then, now, why, reply, setting });
     }
 }
 
@@ -498,19 +420,35 @@ fn without_response(octets: &Octets) -> Octets {
     }
 }
 
-/// Whether a reply may have come at the end of an exchange, and not in its place.
-fn ends_exchange(reply: &Reply) -> bool {
-    [reply::not_authenticated(false).code, OUR_FAULT, reply::not_a_response().code].contains(&reply.code)
-        || reply.status == reply::response_too_long().status
+/// How an exchange of AUTH ends now.
+enum LoginEnd {
+    /// With this user, or refused.
+    Known(Result<String, Reply>),
+    /// There was none then.
+    NoResponse,
+    /// The transcript or the session breaks off.
+    Cut,
+}
+
+/// The refusals that end an exchange.
+fn ends_of_exchange() -> [Reply; 6] {
+    [
+        reply::not_authenticated(false),
+        reply::not_authenticated(true),
+        reply::cannot_authenticate(String::new()),
+        reply::AUTHENTICATION_CANCELLED,
+        reply::not_a_response(),
+        reply::response_too_long(),
+    ]
 }
 
 /// What stands for octets that are left out.
 static FILLER: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 
-/// The code of what is no fault of the peer, in an exchange of AUTH and at STARTTLS (RFC 4954, section 6; RFC 3207).
-const OUR_FAULT: u16 = 454;
+/// The code of what is no fault of the peer at STARTTLS (RFC 3207).
 const TLS_NOT_AVAILABLE: &str = "454";
 
 /// What there is in the place of a greeting.
 const TLS_FIRST: &str = "(TLS has to begin before the greeting)";
 const NO_TLS_FIRST: &str = "(the greeting, without TLS)";
+const NOT_A_PROXY: &str = "(no `proxy_protocol from` line names the proxy that said who this is)";

@@ -5,22 +5,22 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::play::{Difference, Played, Told};
-use super::settings;
-use crate::config::Config;
+use super::exchange::Told;
+use super::play::{Difference, Played};
+use super::settings::Settings;
 use crate::peer::Peer;
 use crate::transcript::{Ruled, Transcript};
 use crate::untrusted::Untrusted;
 
 /// Every difference with its place.
-pub(super) fn for_people(config: &Config, file: &Path, played: &Played) -> String {
+pub(super) fn for_people(settings: &Settings<'_>, file: &Path, played: &Played) -> String {
     let mut text = String::new();
     for difference in &played.differences {
         let said = Untrusted::new(difference.said.as_bytes()).for_people();
         let _ = writeln!(text, "{}:{}: {said}", file.display(), difference.line);
         told(&mut text, "then:", &difference.then);
         told(&mut text, "now: ", &difference.now);
-        for why in why(config, difference) {
+        for why in why(settings, difference) {
             let _ = writeln!(text, "  why:  {}", Untrusted::new(why.as_bytes()).for_people().whole());
         }
     }
@@ -32,7 +32,7 @@ pub(super) fn for_people(config: &Config, file: &Path, played: &Played) -> Strin
 
 /// The same as one object on one line. mailrecv(8), REPLAY FOR PROGRAMS, is the reference; fields are added, and none is
 /// renamed or removed.
-pub(super) fn for_programs(config: &Config, file: &Path, transcript: &Transcript, played: &Played) -> String {
+pub(super) fn for_programs(settings: &Settings<'_>, file: &Path, transcript: &Transcript, played: &Played) -> String {
     let told = |told: &Told| {
         let rules = told
             .rules
@@ -46,7 +46,7 @@ pub(super) fn for_programs(config: &Config, file: &Path, transcript: &Transcript
             "said": difference.said,
             "then": told(&difference.then),
             "now": told(&difference.now),
-            "why": why(config, difference),
+            "why": why(settings, difference),
         })
     });
     let whole = json!({
@@ -62,7 +62,7 @@ pub(super) fn for_programs(config: &Config, file: &Path, transcript: &Transcript
 
 /// What of a difference is the same for many sessions, of one or more lines: who the peer is, what else it was told and our
 /// name for a message are not.
-pub(super) fn kind_of(config: &Config, peer: &Peer, difference: &Difference) -> String {
+pub(super) fn kind_of(settings: &Settings<'_>, peer: &Peer, difference: &Difference) -> String {
     let verb = difference.said.split([' ', ':']).next().unwrap_or_default();
     let mut text = format!("{}\n", Untrusted::new(verb.as_bytes()).for_people());
     let peer = peer.to_string();
@@ -79,7 +79,7 @@ pub(super) fn kind_of(config: &Config, peer: &Peer, difference: &Difference) -> 
     };
     told(&mut text, "then:", &only(then, now));
     told(&mut text, "now: ", &only(now, then));
-    for line in why(config, difference) {
+    for line in why(settings, difference) {
         let line = line.split_once(": ").map_or(&*line, |(line, _)| line);
         let _ = writeln!(text, "  why:  {}", Untrusted::new(line.as_bytes()).for_people());
     }
@@ -102,11 +102,11 @@ fn told(text: &mut String, when: &str, told: &Told) {
 }
 
 /// What decides now: lines of rules, or else of a setting.
-fn why(config: &Config, difference: &Difference) -> Vec<String> {
+fn why(settings: &Settings<'_>, difference: &Difference) -> Vec<String> {
     // They may not have been asked.
     let are_rules = !difference.now.rules.is_empty() && !difference.then.has_rules_of(&difference.now);
     match are_rules {
         true => difference.why.clone(),
-        false => settings::deciding(config, difference).into_iter().collect(),
+        false => settings.deciding(difference).into_iter().collect(),
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Message {
     spool: Box<Spool>,
     /// Whether any recipient has it.
     is_delivered: bool,
+    /// Whether any of them had not had it before.
+    is_new: bool,
     /// A delivery that is neither counted nor logged yet.
     unlogged: Option<Delivery>,
 }
@@ -109,16 +111,16 @@ impl Server<'_> {
     pub(super) fn answer(&mut self, reply: &Reply, session: &Session<'_>) -> std::io::Result<()> {
         let enhanced = session.is_extended();
         let (sent, mail_data) = match std::mem::take(&mut self.mail_data) {
-            MailData::Processing(Message { id, spool, is_delivered, unlogged: Some(delivery) }) => {
+            MailData::Processing(Message { id, spool, is_delivered, is_new, unlogged: Some(delivery) }) => {
                 self.recording.with(|recorder| recorder.reply(reply, enhanced));
                 reply.encode(enhanced, self.connection.replies());
                 self.confirmation.answer_leaves(&mut self.connection, self.records);
                 let sent = self.flush();
                 let repeated = self.records.map(Records::take_repeated).unwrap_or_default();
-                deliver::count_delivery(self.tally, &delivery, &repeated);
+                let is_new = deliver::count_delivery(self.tally, &delivery, &repeated) || is_new;
                 deliver::log_delivery(self.log, &id, &delivery, reply, &repeated);
                 self.log.event(&Event::Reply(reply));
-                (sent, MailData::Processing(Message { id, spool, is_delivered, unlogged: None }))
+                (sent, MailData::Processing(Message { id, spool, is_delivered, is_new, unlogged: None }))
             }
             mail_data => {
                 self.send(reply, enhanced);
@@ -135,6 +137,9 @@ impl Server<'_> {
         self.mail_data = mail_data;
         if !session.is_answering() {
             self.count_refused_message(reply);
+            if matches!(&self.mail_data, MailData::Processing(Message { is_delivered: true, is_new: false, .. })) {
+                self.tally.count(Family::MessagesRepeated.counter());
+            }
             self.give_up_text();
             // If this session is killed later, what happened until here has been counted.
             if is_processed && let Some(why) = self.tally.hand_over() {
@@ -170,7 +175,7 @@ impl Server<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (seconds, micros, process) = (now.as_secs(), now.subsec_micros(), std::process::id());
         let id = format!("{seconds:x}.{micros:05x}.{process:x}.{:x}", self.messages);
-        Message { id, spool, is_delivered: false, unlogged: None }
+        Message { id, spool, is_delivered: false, is_new: false, unlogged: None }
     }
 }
 

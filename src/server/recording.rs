@@ -3,7 +3,7 @@
 
 use super::End;
 use crate::log::{Event, Log};
-use crate::transcript::{Entry, Header, Recorder};
+use crate::transcript::{CLOSED, Entry, Header, Recorder};
 
 /// Where a session is recorded, if it is.
 pub(super) struct Recording<'a> {
@@ -50,7 +50,7 @@ impl<'a> Recording<'a> {
     pub(super) fn note_end(&mut self, end: &End) {
         self.with(|recorder| {
             recorder.note(&Entry::Ended(match end {
-                End::Closed => "closed".to_owned(),
+                End::Closed => CLOSED.to_owned(),
                 End::TimedOut => "the peer's time was over".to_owned(),
                 End::Stopped => "we were asked to stop".to_owned(),
                 End::PeerGone(how) => how.clone(),

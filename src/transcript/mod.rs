@@ -29,6 +29,9 @@ const FIRST_LINE: &str = "mailrecv transcript 1";
 /// The beginning of the first line in every version.
 const NAME: &str = "mailrecv transcript ";
 
+/// How a session has ended that one side has closed in the regular way.
+pub(crate) const CLOSED: &str = "closed";
+
 /// Stands in place of the peer's name if a look-up found none that is acceptable; no host has this name.
 const NO_NAME: &str = "(none)";
 

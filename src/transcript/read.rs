@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 
 use super::octets::{self, Octets};
-use super::{About, Entry, FIRST_LINE, Header, NAME, NO_NAME, Ruled};
+use super::{About, CLOSED, Entry, FIRST_LINE, Header, NAME, NO_NAME, Ruled};
 use crate::config::Protocol;
 use crate::peer::{Address, Peer, TERMINAL, is_valid_hostname};
 use crate::smtp::auth::Mechanism;
@@ -77,6 +77,11 @@ impl Transcript {
             entries.push((lines.number, entry));
         }
         Ok(Some(Self { header, entries }))
+    }
+
+    /// Whether it says that one side has ended the session in the regular way, so that nothing is missing.
+    pub fn was_closed(&self) -> bool {
+        self.entries.iter().any(|(_, entry)| matches!(entry, Entry::Ended(how) if how == CLOSED))
     }
 
     /// Whether it says how the session ended, so that it was not cut off.

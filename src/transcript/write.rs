@@ -18,7 +18,6 @@ use crate::config::Transcripts;
 use crate::date::Timestamp;
 use crate::files;
 use crate::smtp::auth::Mechanism;
-use crate::smtp::chunk::ChunkReader;
 use crate::smtp::credentials::{self, Word};
 use crate::smtp::data::DataReader;
 use crate::smtp::reply::{self, Reply};
@@ -39,6 +38,8 @@ pub struct Recorder {
     is_data: bool,
     /// What is known of the current text, if texts are left out.
     left_out: LeftOut,
+    /// Whether the last chunk of the message, which was left out, ended with a CR.
+    is_behind_cr: bool,
     has_ended: bool,
 }
 
@@ -48,8 +49,22 @@ enum LeftOut {
     Nothing,
     /// After DATA.
     Data(DataReader),
-    /// After BDAT: the number of its octets, and the last two.
-    Chunk(ChunkReader, u64, [u8; 2]),
+    /// After BDAT.
+    Chunk(Chunk),
+}
+
+/// What is known of a chunk that is left out: what decides how its octets are taken, and those of the next chunk.
+#[derive(Debug, Default)]
+struct Chunk {
+    octets: u64,
+    /// Whether its first octet is the LF of a CR that is the last of the chunk before it.
+    begins_with_lf: bool,
+    /// Its last two octets, or what was before it.
+    last: [u8; 2],
+    /// How many LFs have no CR in front of them.
+    lone_lfs: u64,
+    /// Whether there is a CR with something other than LF behind it.
+    has_lone_cr: bool,
 }
 
 impl Recorder {
@@ -73,6 +88,7 @@ impl Recorder {
             has_begun: false,
             is_data: false,
             left_out: LeftOut::Nothing,
+            is_behind_cr: false,
             has_ended: false,
         })
     }
@@ -115,8 +131,8 @@ impl Recorder {
             // A part of a line that is too long; it may contain a password.
             Heard::Nothing if !octets.is_empty() => {
                 self.has_begun = true;
-                let end = if octets.ends_with(b"\r\n") { 2 } else { 0 };
-                let (line, end) = octets.split_at(octets.len() - end);
+                let has_end = is_over && octets.ends_with(b"\n");
+                let (line, end) = if has_end { self.without_end(octets) } else { (octets, &b""[..]) };
                 let verb = credentials::verb_of(line);
                 let left_out = (line.len() - verb.len()) as u64;
                 self.note(&Entry::Said(Octets::shown(verb).and_left_out(left_out).and(end)));
@@ -162,12 +178,10 @@ impl Recorder {
 
     /// Records a whole line. `shown` is the part that may be seen; `None` if the line may be a password.
     fn line(&mut self, octets: &[u8], shown: Option<&[u8]>) {
-        let (line, end) = match octets {
-            [.., b'\r', b'\n'] => octets.split_at(octets.len() - 2),
-            _ => octets.split_at(octets.len().saturating_sub(1)),
-        };
-        self.ending.get_or_insert(if end == b"\r\n" { LineEnding::Crlf } else { LineEnding::Lf });
+        let (line, end) = self.without_end(octets);
         self.has_begun |= !line.is_empty();
+        // Another message begins.
+        self.is_behind_cr &= !credentials::verb_of(line).eq_ignore_ascii_case(b"MAIL");
         let said = match shown {
             Some(shown) if shown.as_ptr_range().end == line.as_ptr_range().end => Octets::shown(octets),
             Some(shown) => without_secrets(line, shown).and(&like_the_worst_of(line)).and(end),
@@ -178,6 +192,16 @@ impl Recorder {
             None => without_secrets(line, credentials::verb_of(line)).and(&like_the_worst_of(line)).and(end),
         };
         self.note(&Entry::Said(said));
+    }
+
+    /// A whole line, or the last part of one, and its end, of which the first tells how lines end.
+    fn without_end<'o>(&mut self, octets: &'o [u8]) -> (&'o [u8], &'o [u8]) {
+        let (line, end) = match octets {
+            [.., b'\r', b'\n'] => octets.split_at(octets.len() - 2),
+            _ => octets.split_at(octets.len().saturating_sub(1)),
+        };
+        self.ending.get_or_insert(if end == b"\r\n" { LineEnding::Crlf } else { LineEnding::Lf });
+        (line, end)
     }
 
     /// Records text as it came, line by line.
@@ -192,11 +216,7 @@ impl Recorder {
             let ending = self.ending.unwrap_or(LineEnding::Crlf);
             self.left_out = match self.is_data {
                 true => LeftOut::Data(DataReader::new(ending, 0)),
-                false => {
-                    let mut reader = ChunkReader::new(ending, 0);
-                    reader.begin(u64::MAX, false);
-                    LeftOut::Chunk(reader, 0, [0; 2])
-                }
+                false => LeftOut::Chunk(Chunk::behind(self.is_behind_cr)),
             };
         }
         match &mut self.left_out {
@@ -204,13 +224,7 @@ impl Recorder {
             LeftOut::Data(reader) => {
                 reader.read(octets, &mut Vec::new());
             }
-            LeftOut::Chunk(reader, count, last) => {
-                reader.read(octets, &mut Vec::new());
-                *count += octets.len() as u64;
-                for octet in &octets[octets.len().saturating_sub(2)..] {
-                    *last = [last[1], *octet];
-                }
-            }
+            LeftOut::Chunk(chunk) => chunk.take(octets),
         }
         if is_over {
             self.end_text(true);
@@ -221,31 +235,83 @@ impl Recorder {
     /// text had one.
     fn end_text(&mut self, is_over: bool) {
         let ending: &[u8] = if self.ending == Some(LineEnding::Lf) { b"\n" } else { b"\r\n" };
-        let (bare, size, end, dot) = match std::mem::replace(&mut self.left_out, LeftOut::Nothing) {
+        let (text, dot) = match std::mem::replace(&mut self.left_out, LeftOut::Nothing) {
             LeftOut::Nothing => return,
             LeftOut::Data(reader) => {
                 let size = reader.text().size();
                 // For the size of a message each line end counts as two octets.
                 let end = if size >= 2 && is_over { ending } else { b"" };
-                (reader.text().has_bare_newline(), size.saturating_sub(2 * u64::from(!end.is_empty())), end, is_over)
+                let size = size.saturating_sub(2 * u64::from(!end.is_empty()));
+                let bare = if reader.text().has_bare_newline() { &b"\n"[..] } else { b"" };
+                (Octets::shown(bare).and_left_out(size.saturating_sub(bare.len() as u64)).and(end), is_over)
             }
-            LeftOut::Chunk(reader, count, last) => {
-                let end = if count >= 2 && last == *b"\r\n" { b"\r\n" } else { &b""[..] };
-                (reader.text().has_bare_newline(), count - end.len() as u64, end, false)
+            LeftOut::Chunk(chunk) => {
+                self.is_behind_cr = chunk.last[1] == b'\r';
+                (chunk.shown(self.ending.unwrap_or(LineEnding::Crlf)), false)
             }
         };
-        let text = if bare {
-            Octets::shown(b"\n").and_left_out(size.saturating_sub(1))
-        } else {
-            Octets::default().and_left_out(size)
-        };
-        let text = text.and(end);
         if !text.pieces().is_empty() {
             self.note(&Entry::Text(text));
         }
         if dot {
             self.note(&Entry::Text(Octets::shown(b".").and(ending)));
         }
+    }
+}
+
+impl Chunk {
+    fn behind(is_cr: bool) -> Self {
+        let last = [0, if is_cr { b'\r' } else { 0 }];
+        Self { last, ..Self::default() }
+    }
+
+    fn take(&mut self, octets: &[u8]) {
+        let Some(first) = octets.first() else { return };
+        let is_behind_cr = self.last[1] == b'\r';
+        if self.octets == 0 {
+            self.begins_with_lf = is_behind_cr && *first == b'\n';
+        } else {
+            self.has_lone_cr |= is_behind_cr && *first != b'\n';
+        }
+        for at in memchr::memchr2_iter(b'\r', b'\n', octets) {
+            match octets[at..] {
+                [b'\n', ..] => {
+                    let has_cr = if at == 0 { is_behind_cr } else { octets[at - 1] == b'\r' };
+                    self.lone_lfs += u64::from(!has_cr);
+                }
+                [_, next, ..] => self.has_lone_cr |= next != b'\n',
+                _ => {}
+            }
+        }
+        self.octets += octets.len() as u64;
+        for octet in &octets[octets.len().saturating_sub(2)..] {
+            self.last = [self.last[1], *octet];
+        }
+    }
+
+    /// As many octets, which are taken in the same way: the first and last as they are, and between them line ends that
+    /// are none, or that count twice (RFC 1870).
+    fn shown(&self, ending: LineEnding) -> Octets {
+        let begin = if self.begins_with_lf { &b"\n"[..] } else { b"" };
+        let inner = self.octets - begin.len() as u64;
+        let end = match self.last {
+            [b'\r', b'\n'] if inner >= 2 => &b"\r\n"[..],
+            [_, b'\n'] if inner >= 1 => b"\n",
+            [_, b'\r'] if inner >= 1 => b"\r",
+            _ => b"",
+        };
+        let inner = inner - end.len() as u64;
+        let lone_lfs = self.lone_lfs - u64::from(end == b"\n");
+        let (marks, behind) = match (ending, lone_lfs) {
+            (LineEnding::Lf, 1..) => {
+                (vec![b'\n'; usize::try_from(lone_lfs).unwrap_or(MOST_LFS).min(MOST_LFS)], u64::from(end.is_empty()))
+            }
+            (LineEnding::Crlf, 1..) => (b"\n".to_vec(), u64::from(end.is_empty())),
+            (LineEnding::Crlf, 0) if self.has_lone_cr && inner > 0 => (b"\r".to_vec(), u64::from(inner > 1)),
+            _ => (Vec::new(), 0),
+        };
+        let before = inner.saturating_sub(marks.len() as u64 + behind);
+        Octets::shown(begin).and_left_out(before).and(&marks).and_left_out(behind).and(end)
     }
 }
 
@@ -380,6 +446,9 @@ const MAX_TRIES: u32 = 1000;
 
 /// When this many octets wait, they are written at once.
 const MUCH: usize = 64 * 1024;
+
+/// How many line ends are shown of a chunk in which a person has typed them: more than anybody types.
+const MOST_LFS: usize = 1000;
 
 /// Longer than any password, and than anything else that a client sends in an exchange of AUTH.
 const LONGEST_SECRET: usize = 1000;

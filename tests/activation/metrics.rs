@@ -656,7 +656,7 @@ fn numbers_that_there_are_not() {
     assert!(!new.exists());
     receiver.configure("nonsense");
     let (status, [said, shown]) = ask(&[]);
-    assert!(status == 78 && said.contains("`mailrecv check`") && shown.is_empty(), "{status} {said}{shown}");
+    assert!(status == 78 && said.contains(" check` shows") && shown.is_empty(), "{status} {said}{shown}");
 }
 
 #[test]

@@ -137,6 +137,41 @@ fn a_job_waits_for_mail() {
     assert_eq!(scratch.count_files("mails"), 3);
 }
 
+/// A message that comes again is neither printed nor counted: what a job waits for is as much as it reads.
+#[test]
+fn a_job_waits_for_other_mail_than_it_has() {
+    let scratch = Scratch::with_config(
+        "domain mx.example\nlogfile ./log\ndebug +\nexactly_once once\ndeliver rcpt_to fred@mx.example eml mails\n",
+    );
+    let mut command = scratch.mailrecv(&["listen", "--json", "--ready-file", "ready"]);
+    command.args(["--count", "2", "127.0.0.1:0"]);
+    let mut job = Daemon::start(command, scratch.path("said"));
+    let server: SocketAddr = job.until("the ready file", |_| scratch.read("ready").trim().parse().ok());
+    let begun = || {
+        let mut peer = Client::connect(server);
+        peer.expect("220 ");
+        peer.begin_message(&["fred@mx.example"]);
+        peer
+    };
+    let mut unread = begun();
+    unread.send("Subject: once\r\n.\r\n");
+    wait_until("the delivery", || scratch.read("log").contains("Mail id=").then_some(()));
+    unread.reset();
+    // It is known that nobody has read the 250 once the session is over.
+    wait_until("its end", || scratch.read("log").contains("WARNING").then_some(()));
+    let mut again = begun();
+    let reply = again.ask("Subject: once\r\n.");
+    assert!(reply.starts_with("250 ") && reply.contains("before"), "{reply}");
+    again.exchange("QUIT", "221 ");
+    thread::sleep(Duration::from_millis(300));
+    assert!(job.ended().is_none(), "{}", job.output());
+    let mut other = begun();
+    other.exchange("Subject: another\r\n.", "250 ");
+    assert_eq!(job.exit_code(), 0);
+    assert_eq!(scratch.count_files("mails"), 2);
+    assert_eq!(job.output().matches("\"subject\":").count(), 2, "{}", job.output());
+}
+
 /// A job reads what was sent: an object a message on standard output, however many come at once, and nothing else.
 #[test]
 fn a_job_reads_mail_as_json() {

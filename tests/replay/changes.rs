@@ -1,7 +1,7 @@
 //! A session is recorded, the configuration is changed, and the change is shown with its place.
 
 use testkit::certificates::{Authority, Request};
-use testkit::{Session, TlsClient};
+use testkit::{Session, TlsClient, debian};
 
 use crate::support::{CONFIG, MAILRECV, Scratch};
 use crate::{FOLDER, assert_same, config, line_of, replay, scratch, transcript, transcripts};
@@ -49,6 +49,26 @@ fn what_is_the_same_is_the_same() {
     let recorded = transcript(&scratch);
     assert!(!recorded.contains("private") && recorded.contains("\nT: \\{"), "{recorded}");
     assert!(recorded.contains("\nD: recipient\tappend './archive'\tline 6\nS: 250 2.1.5 Recipient ok\n"), "{recorded}");
+}
+
+/// Nor does the order of a recipient's destinations.
+#[test]
+fn destinations_in_another_order_are_the_same() {
+    let copies = ["copy rcpt_to *@mx.example append ./copies", "copy rcpt_to fred@mx.example discard"];
+    let scratch = scratch(&format!("{}\n{RULES}\n{}", copies[0], copies[1]));
+    let mut session = scratch.greeted();
+    send(&mut session, &["fred@mx.example"]);
+    session.quit();
+    assert!(transcript(&scratch).matches("D: recipient\t").count() == 3);
+    assert_same(&scratch);
+    scratch.write(CONFIG, config(&format!("{}\n{}\n{RULES}", copies[1], copies[0])));
+    assert_same(&scratch);
+    // Of several lines those are told that say something else.
+    let rules = RULES.replace("append ./inbox", "append ./elsewhere");
+    let (status, text) = after(&scratch, &format!("{rules}\n{}\n{}", copies[0], copies[1]));
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("  why:  line 7: deliver rcpt_to: ") && !text.contains("why:  line 1"), "{text}");
+    assert!(!text.contains(" copy rcpt_to: "), "{text}");
 }
 
 #[test]
@@ -165,6 +185,24 @@ fn a_peer_that_is_not_wanted_any_more_is_found() {
     assert!(text.contains("  now:  peer: refused (line 5)\n"), "{text}");
     assert!(text.contains("  now:  550 Cannot receive messages from lists.example.org [192.0.2.7]"), "{text}");
     assert!(text.contains(": the session is over by now: what follows is not compared\n"), "{text}");
+    // And the other way round: what EHLO lists is not why.
+    let scratch = crate::scratch(&format!("deny remotehost ^192\\.0\\.2\\.\n{RULES}"));
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "550 ");
+    session.end();
+    let (status, text) = after(&scratch, RULES);
+    assert_eq!(status, 1);
+    assert!(text.contains("  now:  250-mx.example Hello ") && !text.contains("  why:  limit."), "{text}");
+}
+
+/// Whom the configuration tells to speak LMTP, nothing tells to speak SMTP.
+#[test]
+fn another_protocol_is_found() {
+    let scratch = recorded();
+    let (status, text) = after(&scratch, &format!("protocol lmtp\n{RULES}"));
+    assert_eq!(status, 1);
+    assert!(text.contains("220 mx.example LMTP (RFC 2033) mailrecv\n"), "{text}");
+    assert!(text.contains(": EHLO client.example\n"), "{text}");
 }
 
 /// TLS, and that it is required of who had gone without.
@@ -214,7 +252,7 @@ fn implicit_tls() {
     assert_same(&scratch);
     let (status, text) = after(&scratch, RULES);
     assert_eq!(status, 1);
-    assert!(text.contains("(the greeting, without TLS)"), "{text}");
+    assert!(text.contains("(the greeting, without TLS)\n  why:  tls, by default\n"), "{text}");
 }
 
 /// The folder's summary: what differs, how often, and the first of each kind.
@@ -253,4 +291,23 @@ fn check_counts_what_differs() {
         scratch.run(MAILRECV, &["-c", CONFIG, "check", "--replay", FOLDER])
     };
     assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0));
+}
+
+/// Which line decides is looked for once, however many sessions differ: what is different in one is in each.
+#[test]
+fn how_often_lines_are_looked_for() {
+    let scratch = recorded();
+    scratch.write(CONFIG, config(&format!("{RULES}\nlimit.smtp_data_size 999 552 No more than that")));
+    let looks = || {
+        let arguments = ["-y", "-e", "trace=lseek", "-o", "calls", MAILRECV, "-c", CONFIG, "check", "--replay", FOLDER];
+        let output = scratch.run(debian::program("strace", "strace"), &arguments);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("  why:  line 9\n"), "{said}");
+        scratch.read("calls").matches("mailrecv.conf").count()
+    };
+    let (once, text) = (looks(), transcript(&scratch));
+    for number in 0..20 {
+        scratch.write(format!("{FOLDER}/{number}.transcript"), &text);
+    }
+    assert_eq!(looks(), once);
 }

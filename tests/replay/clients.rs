@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
 use testkit::certificates::{Authority, Request};
-use testkit::process::output;
+use testkit::process::{output, output_of_input};
 use testkit::{debian, wait_until};
 
 use crate::support::{CONFIG, MAILRECV, Scratch};
@@ -98,6 +99,12 @@ fn a_peer_behind_a_proxy() {
     let recorded = crate::transcript(&scratch);
     assert!(recorded.contains("\nproxy: 127.0.0.1\npeer: 192.0.2.9\nname: "), "{recorded}");
     assert_same(&scratch);
+    // Nobody believes this proxy any more.
+    scratch.write(CONFIG, scratch.read(CONFIG).replace("from 127.0.0.1", "from 127.0.0.2"));
+    let (status, text) = crate::replay(&scratch, &[]);
+    assert_eq!(status, 1);
+    assert!(text.contains("  now:  (no `proxy_protocol from` line names the proxy that said who this is)\n  why:  line 5: proxy_protocol\n"), "{text}");
+    assert!(text.contains(": this is the session of a proxy: what follows is not compared\n"), "{text}");
 }
 
 /// A peer without a name, which needs one by now.
@@ -137,7 +144,13 @@ fn lmtp() {
         session.expect(answer);
     }
     session.quit();
-    assert!(crate::transcript(&scratch).contains("\nprotocol: LMTP\n"));
+    let recorded = crate::transcript(&scratch);
+    assert!(recorded.contains("\nprotocol: LMTP\n"));
+    assert_same(&scratch);
+    // Who is asked to stop between two answers gives no more of them.
+    let second = recorded.find("\nD: message\tnot delivered").unwrap();
+    let stopped = format!("{}\nE: we were asked to stop\nS: 421 4.3.2 mx.example closing\n", &recorded[..second]);
+    scratch.write(&transcripts(&scratch)[0], stopped);
     assert_same(&scratch);
 }
 
@@ -153,6 +166,51 @@ fn lines_of_a_person() {
     let recorded = crate::transcript(&scratch);
     assert!(recorded.contains("\nC: QUIT\\n\\\n") && recorded.contains("\nT: .\\n\\\n"), "{recorded}");
     assert_same(&scratch);
+}
+
+/// A line that is too long ends as others do, and the first one decides how.
+#[test]
+fn long_lines_of_a_person() {
+    let scratch = scratch("deliver rcpt_to *@mx.example append inbox");
+    let long = "x".repeat(3000);
+    let mut session = scratch.greeted();
+    session.send(format!(
+        "{long}\nNOOP {long}\r\nEHLO client.example\nMAIL FROM:<a@b.example>\nRCPT TO:<a@mx.example>\nDATA\nSubject: x\n\n..\n.\nQUIT\n"
+    ));
+    session.end();
+    let recorded = crate::transcript(&scratch);
+    assert!(recorded.contains("\nC: \\{3000}\\n\\\nS: 500 Line too long\nC: NOOP\\{3001}\nS: 500 "), "{recorded}");
+    assert!(recorded.contains("\nT: .\\n\\\n"), "{recorded}");
+    assert_same(&scratch);
+}
+
+/// Wherever a text is cut into chunks: what of it is left out decides as it did, by its size and its line ends.
+#[test]
+fn chunks() {
+    let texts = ["ab\r\ncd\r\n", "ab\r\n\r\n\r", "a\rb\r\r\n", "\n", "a\nb\n\n", "\r\n\n\r\n", "\r", "a"];
+    let rule = "deliver rcpt_to *@mx.example discard\nlimit.smtp_commands 9999\nlimit.smtp_failcmds 9999";
+    for more in
+        ["limit.bare_newline reject", "limit.smtp_data_size 7", "limit.smtp_data_size 8", "limit.smtp_data_size 9"]
+    {
+        let scratch = scratch(&format!("{rule}\n{more}"));
+        for end in ["\r\n", "\n"] {
+            let mut sent = format!("EHLO client.example{end}");
+            for text in texts {
+                for (first, second) in (0..=text.len()).flat_map(|two| (0..=two).map(move |one| (one, two))) {
+                    sent += &format!("MAIL FROM:<a@b.example>{end}RCPT TO:<a@mx.example>{end}");
+                    for (chunk, last) in [(&text[..first], ""), (&text[first..second], ""), (&text[second..], " LAST")]
+                    {
+                        sent += &format!("BDAT {}{last}{end}{chunk}", chunk.len());
+                    }
+                }
+            }
+            let session = scratch.command(MAILRECV, &["-c", CONFIG, "-l", "log", "--peer", "192.0.2.7"]);
+            let replies = output_of_input(session, sent.as_bytes(), Duration::from_secs(600)).stdout;
+            let replies = String::from_utf8(replies).unwrap();
+            assert!(replies.contains("accepted for delivery"), "{replies}");
+        }
+        assert_same(&scratch);
+    }
 }
 
 /// The next server is not asked again: what it said is said again.

@@ -22,14 +22,21 @@ deliver allowgroup +near rcpt_to near@mx.example discard
 copy rcpt_to *@mx.example discard
 ";
 
-/// An ordinary configuration, one with tight limits, one that turns the peer away, LMTP, one with accounts.
-const CONFIGS: [&str; 5] = [
+/// Limits that are soon reached.
+const TIGHT: &str = "limit.smtp_commands 8 451 That is enough\nlimit.smtp_unknowncmd 1\n\
+    limit.smtp_failcmds 2 550 5.7.0 So is that\nlimit.smtp_data_size 20\nlimit.smtp_rcpt_to 2\n\
+    limit.bare_newline reject\nlimit.smtp_ascii off\n";
+
+/// An ordinary configuration, one with tight limits, one that turns the peer away, LMTP, some with accounts. Every second one
+/// has texts recorded.
+const CONFIGS: [&str; 7] = [
     "",
-    "limit.smtp_commands 8 451 That is enough\nlimit.smtp_unknowncmd 1\nlimit.smtp_failcmds 2 550 5.7.0 So is that\n\
-     limit.smtp_data_size 20\nlimit.smtp_rcpt_to 2\nlimit.bare_newline reject\nlimit.smtp_ascii off\n",
+    TIGHT,
     "deny remotehost ^192\\.0\\.2\\.\n",
     "protocol lmtp\nlimit.copies_size 40\n",
     "auth_plaintext on\nauth_user tim x\nlimit.smtp_failcmds 1000\n",
+    "auth_plaintext on\nauth_user tim x\nlimit.smtp_failcmds 1 454 4.7.0 That is enough\n",
+    TIGHT,
 ];
 
 #[test]

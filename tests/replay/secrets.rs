@@ -1,6 +1,7 @@
 //! What a transcript leaves out: passwords however they come, and the texts of messages.
 
 use base64ct::{Base64, Encoding};
+use testkit::wait_until;
 
 use crate::support::CONFIG;
 use crate::{assert_same, config, replay, scratch, transcript};
@@ -66,6 +67,117 @@ fn logins() {
     assert!(text.contains(": AUTH PLAIN\n  then: 235 "), "{text}");
     assert!(text.contains("  now:  538 5.7.11 "), "{text}");
     assert!(text.contains("RCPT TO:<far@far.example>\n  then: recipient: discard (line 8)\n"), "{text}");
+}
+
+/// A response that is one refusal too many ends the session.
+#[test]
+fn logins_that_end_the_session() {
+    for responses in [&["AUTH PLAIN", "*"][..], &["AUTH PLAIN SECRET!"], &["AUTH LOGIN U0VDUkVU", "SECRET!"]] {
+        let limit = |limit| config(&format!("{ACCOUNTS}\nlimit.smtp_failcmds {limit}"));
+        let scratch = scratch("");
+        scratch.write(CONFIG, limit("1 454 4.7.0 Enough of it"));
+        let mut session = scratch.greeted();
+        session.exchange("EHLO client.example", "250-");
+        session.exchange("RCPT TO:<a@mx.example>", "503 ");
+        for response in responses {
+            session.ask(response);
+        }
+        session.end();
+        let recorded = transcript(&scratch);
+        assert!(recorded.contains("\nS: 454 4.7.0 Enough of it\nE: closed\n"), "{recorded}");
+        assert_same(&scratch);
+        // Where the response came with AUTH it is not known that there was one exchange too many.
+        let is_known = responses.len() > 1;
+        for (new, now) in [("1 554 Enough", "554 5.7.0 Enough\n"), ("9", "501 5.5.2 Not a response")] {
+            let now = format!("  now:  {}", if is_known { now } else { "334 " });
+            scratch.write(CONFIG, limit(new));
+            let (status, text) = replay(&scratch, &[]);
+            assert_eq!(status, 1, "{responses:?}, {new}");
+            assert!(text.contains("  then: 454 4.7.0 Enough of it\n") && text.contains(&now), "{text}");
+        }
+    }
+}
+
+/// Wherever the pieces of a response that is too long begin.
+#[test]
+fn a_response_in_pieces() {
+    let scratch = scratch(ACCOUNTS);
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange("AUTH PLAIN", "334 ");
+    let piece = "SECRET".repeat(2100);
+    for count in 1..3 {
+        session.send(&piece);
+        wait_until("the piece", || (transcript(&scratch).matches("\nC: \\{").count() == count).then_some(()));
+    }
+    session.exchange("", "500 5.5.6");
+    session.exchange("RCPT TO:<a@mx.example>", "503 ");
+    session.quit();
+    assert_no_secret(&transcript(&scratch));
+    assert_same(&scratch);
+    scratch.write(CONFIG, config(&format!("{ACCOUNTS}\nlimit.smtp_failcmds 1")));
+    let (status, text) = replay(&scratch, &[]);
+    assert_eq!(status, 1);
+    assert!(text.contains("RCPT TO:<a@mx.example>\n  then: 503 ") && text.contains("  now:  421 "), "{text}");
+}
+
+/// That a line was the last one is known, even if it was a secret.
+#[test]
+fn secrets_that_end_the_session() {
+    let rule = "deliver rcpt_to *@mx.example discard";
+    let scratch = scratch(&format!("{rule}\nlimit.smtp_unknowncmd 1 550 Enough of it"));
+    let mut session = scratch.greeted();
+    session.exchange("PASS SECRET", "500 ");
+    session.exchange("PASS SECRET", "550 ");
+    session.end();
+    assert_no_secret(&transcript(&scratch));
+    assert_same(&scratch);
+    scratch.write(CONFIG, config(rule));
+    let (status, text) = replay(&scratch, &[]);
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("(not shown)\n  then: 550 Enough of it\n  now:  500 Unknown command\n"), "{text}");
+    // And the other way round.
+    let mut session = scratch.greeted();
+    session.exchange("PASS SECRET", "500 ");
+    session.exchange("PASS SECRET", "500 ");
+    session.quit();
+    std::fs::remove_file(scratch.path(&crate::transcripts(&scratch)[0])).unwrap();
+    scratch.write(CONFIG, config(&format!("{rule}\nlimit.smtp_unknowncmd 1 550 Enough of it")));
+    let (status, text) = replay(&scratch, &[]);
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("(not shown)\n  then: 500 Unknown command\n  now:  550 Enough of it\n"), "{text}");
+}
+
+/// Whether a password is right is not known, but that it is nobody's any more.
+#[test]
+fn an_account_that_is_gone_is_found() {
+    let scratch = scratch(ACCOUNTS);
+    let mut session = scratch.greeted();
+    session.exchange("EHLO client.example", "250-");
+    session.exchange(&format!("AUTH PLAIN {}", Base64::encode_string(b"\0fred\0the SECRET of fred")), "235 ");
+    session.exchange("MAIL FROM:<a@b.example>", "250 ");
+    session.exchange("RCPT TO:<far@far.example>", "250 ");
+    session.quit();
+    assert_same(&scratch);
+    for accounts in [
+        ACCOUNTS.replace("auth_user fred", "auth_user wilma"),
+        ACCOUNTS.replace("auth_user fred \"the SECRET of fred\"", "auth_file accounts"),
+    ] {
+        scratch.write("accounts", "wilma:$6$x$y\n");
+        std::fs::set_permissions(scratch.path("accounts"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        scratch.write(CONFIG, config(&accounts));
+        let (status, text) = replay(&scratch, &[]);
+        assert_eq!(status, 1, "{text}");
+        assert!(text.contains("  then: 235 2.7.0 ") && text.contains("  now:  535 5.7.8 "), "{text}");
+        assert!(text.contains("  why:  line 6: auth_"), "{text}");
+        assert!(text.contains("RCPT TO:<far@far.example>\n  then: recipient: discard (line 8)\n"), "{text}");
+        // Another password may be the one of then.
+        scratch.write("accounts", "fred:$6$x$y\n");
+        if accounts.contains("auth_file") {
+            assert_same(&scratch);
+        }
+    }
 }
 
 /// Who is wrong three times has to come again, then and now.

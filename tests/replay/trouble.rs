@@ -2,9 +2,12 @@
 //! goes.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use testkit::Session;
+use testkit::certificates::{Authority, Request};
+use testkit::process::output_of_input;
 
 use crate::support::{CONFIG, LOG, MAILRECV, PEER, Scratch};
 use crate::{FOLDER, assert_same, replay, scratch, transcript, transcripts};
@@ -184,6 +187,39 @@ fn sessions_that_are_killed() {
     assert!(said.contains(" sessions, none of which would be another today\n"), "{said}");
 }
 
+/// A handshake that fails leaves nothing behind it to hold anything against.
+#[test]
+fn handshakes_that_fail() {
+    let implicit = "implicit";
+    for (tls, sent, has_key, end) in [
+        (implicit, "EHLO client.example\r\n", true, "no TLS with this peer: "),
+        (implicit, "", true, "no TLS with this peer: "),
+        (implicit, "", false, "no key for TLS"),
+        ("offer", "EHLO client.example\r\nSTARTTLS\r\n", true, "no TLS with this peer: "),
+        ("offer", "EHLO client.example\r\nSTARTTLS\r\n", false, "the peer closed the connection without QUIT"),
+    ] {
+        let scratch = scratch(&format!("{RULE}\ntls_certificate own.pem\ntls_key own.key\ntls {tls}"));
+        Authority::new().issue(&scratch.path(""), "own", &Request::of(&["mx.example"]));
+        if !has_key {
+            std::fs::remove_file(scratch.path("own.key")).unwrap();
+        }
+        let session = scratch.command(MAILRECV, &["-c", CONFIG, "-l", LOG, "--peer", PEER]);
+        output_of_input(session, sent.as_bytes(), Duration::from_secs(600));
+        let recorded = transcript(&scratch);
+        assert!(recorded.contains(&format!("\nE: {end}")), "{recorded}");
+        assert_same(&scratch);
+        // It would have been greeted.
+        scratch.write(CONFIG, crate::config(RULE));
+        let (status, text) = replay(&scratch, &[]);
+        assert_eq!(status, 1);
+        assert_eq!(
+            tls == implicit,
+            text.contains("  now:  peer: admitted\n        (the greeting, without TLS)\n"),
+            "{text}"
+        );
+    }
+}
+
 /// A session of which the server had the last word.
 #[test]
 fn sessions_that_we_end() {
@@ -247,6 +283,16 @@ fn files_that_are_no_transcripts() {
     ] {
         assert_eq!(said_of(&text), format!("t/z.transcript: error: {flaw}\n"));
     }
+    // What has nothing in it yet is no session.
+    for text in ["", "mailrecv tran", "mailrecv transcript 1\ntime: "] {
+        scratch.write("t/z.transcript", text);
+        let output = scratch.run(MAILRECV, &["-c", CONFIG, "replay", "t/z.transcript"]);
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "0 sessions: there is nothing to play\n");
+        assert_eq!(output.status.code(), Some(0));
+    }
+    scratch.write("t/z.transcript", "From a@b");
+    std::fs::create_dir(scratch.path("empty")).unwrap();
+    scratch.write("empty/notes.txt", "");
     // So does the summary of the folder.
     let output = scratch.run(MAILRECV, &["-c", CONFIG, "check", "--replay", FOLDER]);
     assert_eq!(output.status.code(), Some(65));
@@ -255,6 +301,12 @@ fn files_that_are_no_transcripts() {
         (&["replay", "t/missing"][..], 66, "t/missing: error: No such file or directory (os error 2)\n"),
         (&["replay", "t"], 66, "t: error: this is a folder: its transcripts are played by `check --replay`\n"),
         (&["check", "--replay", &name], 66, ": error: this is a file: it is played by `replay`\n"),
+        // Who has typed the name of another folder hears of it.
+        (
+            &["check", "--replay", "empty"],
+            66,
+            "empty: error: no transcript is in it: their names end in `.transcript`\n",
+        ),
         // It has no end, and need not be read to there.
         (&["replay", "/dev/zero"], 65, "/dev/zero: error: line 1: this is no transcript: "),
     ] {
