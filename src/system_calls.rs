@@ -57,6 +57,8 @@ fn conditions(sockets: Sockets) -> Vec<(i64, Vec<Condition>)> {
         // For the system log, which may have been restarted. The type is combined with flags.
         (libc::SYS_socket, vec![(0, Eq, flag(libc::AF_UNIX)), (1, MaskedEq(0xf), flag(libc::SOCK_DGRAM))]),
         (libc::SYS_ioctl, vec![(1, Eq, FIONBIO)]),
+        // How many processors we may use, which `regex` wants to know before it looks for its first pattern.
+        (libc::SYS_sched_getaffinity, vec![(0, Eq, 0)]),
     ];
     for (_, it) in types.into_iter().filter(|(is_needed, _)| *is_needed) {
         conditions.extend([socket(libc::AF_INET, it), socket(libc::AF_INET6, it)]);

@@ -270,11 +270,13 @@ fn the_sandbox_stands_before_the_first_byte_is_read() {
 fn a_strict_session_does_all_that_it_has_to() {
     let scratch = with_mailbox(
         "sandbox strict required\ndebug a\nlimit.fcrdns_check off\ndeliver rcpt_to folder@mx.example maildir dir\n\
-         deliver rcpt_to shown@mx.example print\ndeliver rcpt_to robot@mx.example pipe cat > robot\n",
+         deliver rcpt_to shown@mx.example print\ndeliver rcpt_to robot@mx.example pipe cat > robot\n\
+         deliver rcpt_to /^a[1-9]+b*@mx\\.example$/ append mail/inbox\n",
     );
     let mut session = Session::start(traced(&scratch, &["-o", "trace"]));
     session.expect("220 ");
-    for recipient in ["fred@mx.example", "folder@mx.example", "shown@mx.example", "robot@mx.example"] {
+    let recipients = ["fred@mx.example", "folder@mx.example", "shown@mx.example", "robot@mx.example", "a7b@mx.example"];
+    for recipient in recipients {
         let reply = session.deliver(&[recipient]);
         assert!(reply.starts_with("250 "), "{recipient}: {reply}");
     }

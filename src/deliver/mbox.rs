@@ -103,14 +103,13 @@ impl<'a> Mailboxes<'a> {
         copy: RecipientCopy<'_>,
         spool: &mut Spool,
     ) -> Result<bool, Reply> {
-        let opening = |error: io::Error| failure(&error, &format!("opening {name}"));
-        let found = Entry::find(Path::new(name)).map_err(opening)?;
-        let is_stream = found.found().and_then(|found| found.metadata().ok()).is_some_and(|found| !found.is_file());
-        if !is_stream {
+        // Whose links lead there, and whether it can be opened at all, is seen when it is.
+        if !std::fs::metadata(name).is_ok_and(|found| !found.is_file()) {
             return Ok(false);
         }
         // It may be a file by now, which has to be locked.
-        let opened = Appending::open(self.context, name).map_err(opening)?;
+        let opened = Appending::open(self.context, name);
+        let opened = opened.map_err(|error| failure(&error, &format!("opening {name}")))?;
         let Some(mut stream) = opened.filter(|opened| opened.ours.is_none()) else { return Ok(false) };
         self.context.log.event(&Event::OpeningMailbox(Path::new(name)));
         self.names.retain(|(known, _)| *known != name);

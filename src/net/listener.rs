@@ -3,18 +3,22 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
 
+use super::dns;
+use super::patience::Patience;
 use super::unix_socket::OwnSocket;
 pub use super::unix_socket::SocketAccess;
+use crate::files::read_text;
 use crate::peer::Address;
 
 /// A place to listen at.
@@ -200,19 +204,26 @@ impl TcpAddress {
 
 /// Sockets at every address of a name. An address that this machine does not have, such as `::1` without IPv6, is
 /// skipped if there is another one.
-fn at_name(name: &str, port: u16) -> io::Result<Vec<TcpListener>> {
-    let addresses: BTreeSet<SocketAddr> = (name, port).to_socket_addrs()?.collect();
+fn at_name(name: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
+    // The C library's own look-up would be 140 KB more, with plug-ins that a static binary cannot load (nsswitch.conf(5)).
+    let text = |file| read_text(file).unwrap_or_default();
+    let patience = Patience { until: Instant::now() + LOOK_UP, signals: None };
+    let found = dns::addresses(name, &text(dns::HOSTS), &text(dns::RESOLV_CONF), patience);
+    let addresses: BTreeSet<IpAddr> = found.map_err(anyhow::Error::msg)?.into_iter().collect();
     let mut sockets = Vec::new();
     let mut missing = None;
     for address in addresses {
-        match socket_at(address, false) {
+        match socket_at(SocketAddr::new(address, port), false) {
             Ok(socket) => sockets.push(socket),
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => missing = Some(error),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
-    missing.filter(|_| sockets.is_empty()).map_or(Ok(sockets), Err)
+    missing.filter(|_| sockets.is_empty()).map_or(Ok(sockets), |error| Err(error.into()))
 }
+
+/// How long to look for the addresses of a name; no peer waits.
+const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// One socket for IPv6 and IPv4; only IPv4 if the system has no IPv6.
 fn all_addresses(port: u16) -> io::Result<TcpListener> {

@@ -50,6 +50,11 @@ impl Call {
         self.path_in_folder(0).or_else(|| self.path(0))
     }
 
+    /// Whether it opens a file or folder. Which of these calls does it, is the C library's affair.
+    pub fn opens(&self) -> bool {
+        matches!(&*self.name, "open" | "openat" | "openat2")
+    }
+
     /// Both paths of a rename.
     pub fn renamed(&self) -> Option<(String, String)> {
         match &*self.name {

@@ -722,6 +722,7 @@ fn a_port_that_cannot_be_had() {
     for (address, status, why) in [
         ("127.0.0.1", 64, "write ADDRESS:PORT"),
         ("192.0.2.1:0", 71, "for the metrics: cannot listen on 192.0.2.1:0: "),
+        ("host.invalid:0", 71, "for the metrics: cannot listen on host.invalid:0: no host has this name"),
         (&*taken, 71, "for the metrics: cannot listen on "),
     ] {
         let _holder = TcpListener::bind(&taken);

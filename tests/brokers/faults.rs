@@ -84,7 +84,7 @@ fn errors(call: &Call) -> Vec<&'static str> {
         "recvfrom" | "read" => vec!["error=ECONNRESET", "error=EAGAIN", "error=EINTR"],
         "setsockopt" | "getsockopt" => vec!["error=EINVAL"],
         "ioctl" | "fcntl" => vec!["error=EMFILE"],
-        "fsync" | "fdatasync" | "rename" | "renameat" | "renameat2" | "openat" | "mkdir" => {
+        "fsync" | "fdatasync" | "rename" | "renameat" | "renameat2" | "open" | "openat" | "mkdir" => {
             vec!["error=EIO", "error=ENOSPC"]
         }
         "unlink" | "unlinkat" | "stat" | "fstat" | "statx" | "lseek" => vec!["error=EIO"],

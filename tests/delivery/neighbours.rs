@@ -86,8 +86,9 @@ fn a_lock_file_that_appears_before_the_message_is_whole_defers_it() {
     // A large message is written in several pieces.
     let large = format!("{}\r\n", "x".repeat(70)).repeat(6_000);
     let (calls, _) = deliver_beside(&NOTHING, false, usize::MAX, &large);
-    // The last call that is traced brings the message to the disk, and the last piece is written two calls before.
-    for (call, expected) in [(calls - 5, "451 4.2.0 "), (calls - 1, "250 ")] {
+    // The last calls that are traced bring the message to the disk; the pieces, two calls each, come before. How many calls
+    // write the spool is a matter of when the text comes, so the first of these is some pieces before the last.
+    for (call, expected) in [(calls - 7, "451 4.2.0 "), (calls - 1, "250 ")] {
         let (_, reply) = deliver_beside(&makes_lock, false, call, &large);
         assert!(reply.starts_with(expected), "{call} of {calls}: {reply}");
     }
@@ -253,7 +254,7 @@ fn a_fifo_that_becomes_a_file_meanwhile_loses_no_mail() {
         calls
     };
     let calls = run(usize::MAX);
-    assert!(calls >= 4, "{calls}");
+    assert!(calls >= 3, "{calls}");
     (0..calls).for_each(|call| _ = run(call));
 }
 

@@ -155,7 +155,7 @@ pub fn errors(call: &Call) -> &'static [&'static str] {
         "close" if !descriptor.starts_with('/') => &[],
         "fcntl" if call.arguments.get(1).is_some_and(|command| command.contains("LK")) => &["ENOLCK", "EIO", "EINTR"],
         "fcntl" => &["EMFILE"],
-        "write" | "pwrite64" | "writev" | "openat" | "openat2" => &["ENOSPC", "EIO", "EDQUOT", "EINTR"],
+        "write" | "pwrite64" | "writev" | "open" | "openat" | "openat2" => &["ENOSPC", "EIO", "EDQUOT", "EINTR"],
         "fsync" | "fdatasync" | "close" => &["EIO", "ENOSPC", "EDQUOT", "EINTR"],
         "rename" | "renameat" | "renameat2" | "mkdir" | "mkdirat" => &["ENOSPC", "EIO", "EDQUOT"],
         "ftruncate" => &["EIO", "EINTR"],
@@ -300,7 +300,8 @@ impl Excuse {
 /// What is wrong with the answer, whatever is on the disk.
 fn suspicious(attempt: &Attempt, hit: &Call, config: &Path) -> Option<String> {
     let failed_for_good = hit.injected.as_deref().is_some_and(|error| error != "EINTR");
-    let reads_config = ["openat", "read", "pread64", "lseek"].contains(&&*hit.name) && hit.concerns(config);
+    let reads = hit.opens() || ["read", "pread64", "lseek"].contains(&&*hit.name);
+    let reads_config = reads && hit.concerns(config);
     match &attempt.answer {
         Ok(reply) if reply.starts_with("250") && failed_for_good && reads_config => {
             Some("mail is taken by a configuration that was not read".to_owned())

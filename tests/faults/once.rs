@@ -353,7 +353,7 @@ fn restore(destinations: &Destinations, tree: &Tree) {
 
 /// Whether it changes something on the disk, or for somebody else.
 fn changes_something(call: &Call) -> bool {
-    let makes = || call.name == "openat" && call.arguments.iter().any(|flags| flags.contains("O_CREAT"));
+    let makes = || call.opens() && call.arguments.iter().any(|flags| flags.contains("O_CREAT"));
     CHANGING.contains(&&*call.name) || makes()
 }
 

@@ -321,7 +321,7 @@ impl Model {
             ("writev" | "pwritev" | "fallocate" | "copy_file_range" | "sendfile" | "splice", Some(_)) => {
                 self.not_understood.push(call.brief());
             }
-            ("openat" | "openat2" | "open", _) if call.arguments.iter().any(|flags| flags.contains("O_CREAT")) => {
+            _ if call.opens() && call.arguments.iter().any(|flags| flags.contains("O_CREAT")) => {
                 self.make(call, Node::File(Vec::new()));
             }
             ("mkdir" | "mkdirat", _) => self.make(call, Node::Folder(BTreeMap::new())),
