@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::records::Place;
+use super::record::Place;
 use super::{Context, failure, sync_folder, tolerate_unsynced};
 use crate::files::{self, Entry, make_folder, openat};
 use crate::log::{Event, Log};

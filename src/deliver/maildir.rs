@@ -18,7 +18,7 @@ use nix::fcntl::{AtFlags, OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
-use super::records::Place;
+use super::record::Place;
 use super::{Context, failure, sync_folder, tolerate_unsynced};
 use crate::files::{self, Entry, make_folder, openat};
 use crate::log::{Event, Log};

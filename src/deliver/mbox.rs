@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 use locks::{age_of_dot_lock, dot_lock, has_dot_lock, try_lock};
 
 use super::mboxrd::{self, rest_of_from_line};
-use super::records::{self, Stretch};
+use super::record::{self, Stretch};
 use super::{Context, LOCK_PATIENCE, failure, names_of, tolerate_unsynced};
 use crate::address::Mailbox;
 use crate::files::{self, Entry, identity};
@@ -379,7 +379,7 @@ impl<'a> Appending<'a> {
             self.next = Some(end);
         }
         let beginning = mboxrd::beginning(copy);
-        Ok(Some(Stretch { start, beginning: (beginning.len() as u64, records::hash(&beginning)) }))
+        Ok(Some(Stretch { start, beginning: (beginning.len() as u64, record::hash(&beginning)) }))
     }
 
     /// Whether the text of a message is whole in the file, behind a beginning with this hash. If only a part of it is
@@ -400,7 +400,7 @@ impl<'a> Appending<'a> {
         }
         let mut beginning = vec![0; usize::try_from(beginning_length).unwrap_or_default()];
         self.file.read_exact_at(&mut beginning, start)?;
-        if records::hash(&beginning) != beginning_hash {
+        if record::hash(&beginning) != beginning_hash {
             return Ok(false);
         }
         // The beginning is skipped, because this copy has another date in it.

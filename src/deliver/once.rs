@@ -15,7 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::records::{Found, Place, Record, Records, Repeated, Tag};
+use super::record::{Place, Record, Stretch, Tag};
+use super::records::{Found, Records, Repeated};
 use super::{Context, LOCK_PATIENCE, eml, maildir};
 use crate::address::Mailbox;
 use crate::config::{HandOver, Keep};
@@ -200,7 +201,7 @@ impl<'a> Once<'a> {
         &mut self,
         recipient: &Mailbox,
         action: &Keep,
-        look: impl FnOnce(&super::records::Stretch, bool) -> Result<bool, Reply>,
+        look: impl FnOnce(&Stretch, bool) -> Result<bool, Reply>,
     ) -> Result<bool, Reply> {
         let Some(entry) = self.of(recipient, Destination::Keep(action)).next() else { return Ok(false) };
         let (Stage::New, Some(Found { record, is_of_this_boot })) = (&entry.stage, &entry.earlier) else {

@@ -25,12 +25,11 @@ use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use ring::digest::{Context as Digest, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::record::{HASH, Record, SLOT, Tag, keyed_hash};
 use crate::files::{self, Entry, make_folder, openat};
-use crate::hexadecimal;
 use crate::wait::Pauses;
 
 /// The table, as a session has it open.
@@ -56,46 +55,12 @@ pub(crate) struct Records {
     is_stuck: Cell<bool>,
 }
 
-/// Identifies a message for one recipient at one destination: a keyed hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tag([u8; HASH]);
-
-/// What the table says of one delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    /// The message's identifier.
-    pub(super) id: String,
-    /// Whether the delivery was done; otherwise it was about to be done.
-    pub(super) is_delivered: bool,
-    pub(super) place: Place,
-}
-
 /// A record that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) record: Record,
     /// Whether the system has been up since it was written. Otherwise a power cut may have brought it back.
     pub(super) is_of_this_boot: bool,
-}
-
-/// Where the message is at its destination, or will be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    /// At a destination that cannot be looked at.
-    Nowhere,
-    /// In a mailbox.
-    Mailbox(Stretch),
-    /// A file of its own: its final name, and its name before that.
-    File { name: String, before: String },
-}
-
-/// Where a message is in a mailbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stretch {
-    /// The offset of its first byte.
-    pub(super) start: u64,
-    /// How many bytes are in front of its text, and their SHA-256.
-    pub(super) beginning: (u64, [u8; HASH]),
 }
 
 /// A delivery whose 250 the sender may not have read yet.
@@ -202,7 +167,7 @@ impl Records {
             unconfirmed.iter().any(|it| it.tag == tag && it.id == id && (it.message != message || id == message))
         };
         let page = self.read(tag)?;
-        let slots = page.chunks_exact(SLOT).filter_map(|slot| self.decode(slot));
+        let slots = page.chunks_exact(SLOT).filter_map(|slot| Record::decode(slot, &self.key));
         let ours = slots.filter(|(known, at, record)| *known == tag && self.counts(*at) && !is_own(&record.id));
         let first = ours.min_by_key(|(_, at, record)| (!record.is_delivered, *at));
         Ok(first.map(|(_, at, record)| Found { record, is_of_this_boot: is_of_this_boot(at) }))
@@ -211,9 +176,9 @@ impl Records {
     /// Writes the record of a tag: over the one with its identifier, or else over the one with the identifier
     /// `earlier`, whose place it takes.
     pub(super) fn write(&self, tag: Tag, record: &Record, earlier: Option<&str>) -> io::Result<()> {
-        let slot = self.encode(tag, record, now())?;
+        let slot = record.encode(tag, now(), &self.key)?;
         self.with_page(tag, |page| {
-            let known: Vec<_> = page.chunks_exact(SLOT).map(|slot| self.decode(slot)).collect();
+            let known: Vec<_> = page.chunks_exact(SLOT).map(|slot| Record::decode(slot, &self.key)).collect();
             let of = |id: &str| {
                 let mut slots = known.iter();
                 slots.position(|slot| matches!(slot, Some((known, _, it)) if *known == tag && it.id == id))
@@ -235,8 +200,7 @@ impl Records {
 
     /// Removes the record of a tag if it has this identifier. That need not be durable.
     pub(super) fn erase(&self, tag: Tag, id: &str) -> io::Result<()> {
-        let is_it =
-            |slot: &[u8]| matches!(self.decode(slot), Some((known, _, record)) if known == tag && record.id == id);
+        let is_it = |slot: &[u8]| matches!(Record::decode(slot, &self.key), Some((known, _, record)) if known == tag && record.id == id);
         if self.read(tag)?.chunks_exact(SLOT).any(is_it) {
             self.with_page(tag, |page| {
                 let place = page.chunks_exact(SLOT).position(is_it);
@@ -340,52 +304,6 @@ impl Records {
     fn counts(&self, at: Duration) -> bool {
         now().abs_diff(at) < self.lifetime
     }
-
-    fn encode(&self, tag: Tag, record: &Record, at: Duration) -> io::Result<[u8; SLOT]> {
-        let state = if record.is_delivered { "delivered" } else { "prepared" };
-        let mut text = format!("{} {state} {} ", at.as_secs(), record.id);
-        text += &match &record.place {
-            Place::Nowhere => "-".to_owned(),
-            Place::Mailbox(Stretch { start, beginning: (length, hash) }) => {
-                format!("mailbox {start} {length} {}", hexadecimal::digits(hash))
-            }
-            Place::File { name, before } => format!("file {before} {name}"),
-        };
-        let mut slot = [0; SLOT];
-        slot[HASH..2 * HASH].copy_from_slice(&tag.0);
-        let room = &mut slot[2 * HASH..];
-        match room.get_mut(..text.len()) {
-            Some(room) => room.copy_from_slice(text.as_bytes()),
-            None => return Err(io::ErrorKind::InvalidInput.into()),
-        }
-        let proof = hmac::sign(&self.key, &slot[HASH..]);
-        slot[..HASH].copy_from_slice(proof.as_ref());
-        Ok(slot)
-    }
-
-    /// Reads a record: its tag, its time and its content. `None` if it is empty or damaged.
-    fn decode(&self, slot: &[u8]) -> Option<(Tag, Duration, Record)> {
-        let (proof, rest) = slot.split_at_checked(HASH)?;
-        let (tag, text) = rest.split_at_checked(HASH)?;
-        if tag.iter().all(|octet| *octet == 0) {
-            return None;
-        }
-        hmac::verify(&self.key, rest, proof).ok()?;
-        let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
-        let mut words = text.splitn(7, ' ');
-        let at = Duration::from_secs(words.next()?.parse().ok()?);
-        let is_delivered = words.next()? == "delivered";
-        let id = words.next()?.to_owned();
-        let place = match words.next()? {
-            "mailbox" => {
-                let (start, length) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-                Place::Mailbox(Stretch { start, beginning: (length, octets_of_digits(words.next()?)?) })
-            }
-            "file" => Place::File { before: words.next()?.to_owned(), name: words.next()?.to_owned() },
-            _ => Place::Nowhere,
-        };
-        Some((Tag(octets_of(tag)), at, Record { id, is_delivered, place }))
-    }
 }
 
 impl std::fmt::Debug for Records {
@@ -395,11 +313,6 @@ impl std::fmt::Debug for Records {
 }
 
 impl Tag {
-    /// In hexadecimal, for a command's environment.
-    pub(super) fn hex(self) -> String {
-        hexadecimal::digits(&self.0)
-    }
-
     /// The offset of its page.
     fn page(self) -> u64 {
         (1 + self.number(0) % PAGES) * PAGE as u64
@@ -409,27 +322,6 @@ impl Tag {
     fn lock(self) -> u64 {
         LOCKS | (self.number(8) % LOCKS)
     }
-
-    fn number(self, at: usize) -> u64 {
-        self.0[at..at + 8].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
-    }
-}
-
-/// The SHA-256 of this.
-pub(super) fn hash(octets: &[u8]) -> [u8; HASH] {
-    let mut digest = Digest::new(&SHA256);
-    digest.update(octets);
-    octets_of(digest.finish().as_ref())
-}
-
-/// The keyed hash of these parts, each with its length in front.
-fn keyed_hash(key: &hmac::Key, parts: &[&[u8]]) -> [u8; HASH] {
-    let mut hash = hmac::Context::with_key(key);
-    for part in parts {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    octets_of(hash.sign().as_ref())
 }
 
 /// Makes the table, durable and complete, unless another session was faster. Of several sessions one makes it and the
@@ -493,18 +385,6 @@ fn is_of_this_boot(at: Duration) -> bool {
     now().checked_sub(at).is_some_and(|ago| ago < up)
 }
 
-fn octets_of(hash: &[u8]) -> [u8; HASH] {
-    let mut octets = [0; HASH];
-    octets.copy_from_slice(&hash[..HASH]);
-    octets
-}
-
-fn octets_of_digits(digits: &str) -> Option<[u8; HASH]> {
-    let (digits, _) = digits.as_bytes().as_chunks();
-    let octets: Option<Vec<u8>> = digits.iter().map(|digits| hexadecimal::octet(*digits)).collect();
-    octets?.try_into().ok()
-}
-
 /// The name of the table in its folder.
 const NAME: &str = files::RECORDS;
 
@@ -520,12 +400,6 @@ const MAGIC: &[u8] = b"mailrecv: once 1\n";
 /// How many deliveries of one session, or else of one message, are remembered while its peer does not show that it reads
 /// our answers.
 const MAX_UNCONFIRMED: usize = 4096;
-
-/// The length of a hash, in bytes.
-const HASH: usize = 32;
-
-/// The length of a record, in bytes.
-const SLOT: usize = 512;
 
 /// The length of a page, which is read as a whole, in bytes.
 const PAGE: usize = 4096;
@@ -545,6 +419,7 @@ const LOCKS: u64 = 1 << 48;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deliver::record::{Place, Stretch};
 
     fn open(path: &Path, days: u64) -> Records {
         Records::open(path, days, Path::new("/etc/mailrecv.conf")).unwrap()
@@ -613,14 +488,14 @@ mod tests {
             (10 * 365 * DAY, false),
         ]) {
             let at = Duration::from_secs(now().as_secs().saturating_add_signed(seconds));
-            let slot = records.encode(tag(3, number), &record("a", Place::Nowhere), at).unwrap();
+            let slot = record("a", Place::Nowhere).encode(tag(3, number), at, &records.key).unwrap();
             records.file.write_all_at(&slot, tag(3, number).page()).unwrap();
             assert_eq!(found(&records, tag(3, number)).is_some(), counts, "{seconds} seconds");
         }
         // Eight of them do not keep others from having a place.
         let far = now() + Duration::from_secs(10 * 365 * 24 * 60 * 60);
         for number in 0..8 {
-            let slot = records.encode(tag(4, 100 + number), &record("a", Place::Nowhere), far).unwrap();
+            let slot = record("a", Place::Nowhere).encode(tag(4, 100 + number), far, &records.key).unwrap();
             records.file.write_all_at(&slot, tag(4, 0).page() + u64::from(number) * SLOT as u64).unwrap();
         }
         for number in 1..=8 {
@@ -689,12 +564,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = open(folder.path(), 5);
         let place = Place::File { name: "name".to_owned(), before: "before".to_owned() };
-        let slot = records.encode(tag(1, 2), &record("a", place), now()).unwrap();
-        assert!(records.decode(&slot).is_some());
+        let slot = record("a", place).encode(tag(1, 2), now(), &records.key).unwrap();
+        assert!(Record::decode(&slot, &records.key).is_some());
         for at in 0..SLOT {
             let mut other = slot;
             other[at] ^= 1;
-            assert!(records.decode(&other).is_none(), "{at}");
+            assert!(Record::decode(&other, &records.key).is_none(), "{at}");
         }
     }
 
