@@ -438,7 +438,7 @@ fn ends_of_exchange() -> [Reply; 6] {
         reply::cannot_authenticate(String::new()),
         reply::AUTHENTICATION_CANCELLED,
         reply::not_a_response(),
-        reply::response_too_long(),
+        reply::RESPONSE_TOO_LONG,
     ]
 }
 

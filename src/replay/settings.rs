@@ -39,9 +39,9 @@ impl<'c> Settings<'c> {
 fn of_refusal(config: &Config, reply: &Reply) -> Option<&'static str> {
     let is = |other: Reply| (reply.code, &reply.text) == (other.code, &other.text);
     let settings = [
-        (reply::tls_required(), "tls"),
-        (reply::authentication_required(), "auth"),
-        (reply::tls_required_for_auth(), "auth_plaintext"),
+        (reply::TLS_REQUIRED, "tls"),
+        (reply::AUTHENTICATION_REQUIRED, "auth"),
+        (reply::TLS_REQUIRED_FOR_AUTH, "auth_plaintext"),
     ];
     let setting = settings.into_iter().find(|(refusal, _)| is(refusal.clone())).map(|(_, setting)| setting);
     setting.or_else(|| config.limits.whose_reply(reply.code, &reply.text))

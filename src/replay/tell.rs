@@ -103,7 +103,7 @@ fn told(text: &mut String, when: &str, told: &Told) {
 
 /// What decides now: lines of rules, or else of a setting.
 fn why(settings: &Settings<'_>, difference: &Difference) -> Vec<String> {
-    // They may not have been asked.
+    // A session that was refused before any rule was asked has none to name.
     let are_rules = !difference.now.rules.is_empty() && !difference.then.has_rules_of(&difference.now);
     match are_rules {
         true => difference.why.clone(),

@@ -192,9 +192,7 @@ pub fn tls_not_available(cause: impl Into<String>) -> Reply {
 pub const TLS_IS_ON: Reply = fixed(503, Some(Status(5, 5, 1)), "The connection is under TLS already");
 
 /// A command that has to wait for TLS (RFC 3207, section 4).
-pub fn tls_required() -> Reply {
-    reply(530, Status(5, 7, 0), "Must issue a STARTTLS command first")
-}
+pub const TLS_REQUIRED: Reply = fixed(530, Some(Status(5, 7, 0)), "Must issue a STARTTLS command first");
 
 /// AUTH: a challenge of the exchange (RFC 4954, section 4).
 pub fn challenge(challenge: &str) -> Reply {
@@ -231,9 +229,7 @@ pub fn not_a_response() -> Reply {
 }
 
 /// A response that does not end within its limit.
-pub fn response_too_long() -> Reply {
-    reply(500, Status(5, 5, 6), "Authentication exchange line is too long")
-}
+pub const RESPONSE_TOO_LONG: Reply = fixed(500, Some(Status(5, 5, 6)), "Authentication exchange line is too long");
 
 /// AUTH without the name of a mechanism, or with more than one response.
 pub fn auth_syntax() -> Reply {
@@ -244,14 +240,11 @@ pub fn auth_syntax() -> Reply {
 pub const NO_SUCH_MECHANISM: Reply = fixed(504, Some(Status(5, 5, 4)), "Unrecognized authentication type");
 
 /// AUTH in the clear.
-pub fn tls_required_for_auth() -> Reply {
-    reply(538, Status(5, 7, 11), "Encryption required for requested authentication mechanism")
-}
+pub const TLS_REQUIRED_FOR_AUTH: Reply =
+    fixed(538, Some(Status(5, 7, 11)), "Encryption required for requested authentication mechanism");
 
 /// MAIL of somebody who has to log in first.
-pub fn authentication_required() -> Reply {
-    reply(530, Status(5, 7, 0), "Authentication required")
-}
+pub const AUTHENTICATION_REQUIRED: Reply = fixed(530, Some(Status(5, 7, 0)), "Authentication required");
 
 /// Commands that we know and do not carry out.
 pub const COMMAND_NOT_IMPLEMENTED: Reply = fixed(502, Some(Status(5, 5, 1)), "Command not implemented");

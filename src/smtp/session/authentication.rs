@@ -99,7 +99,7 @@ impl Session<'_> {
             return self.fail(reply::bad_sequence("authenticated already"));
         }
         if !self.offers_auth() {
-            return self.fail(reply::tls_required_for_auth());
+            return self.fail(reply::TLS_REQUIRED_FOR_AUTH);
         }
         let mut words = argument.split_ascii_whitespace();
         let (Some(name), response, None) = (words.next(), words.next(), words.next()) else {
@@ -134,7 +134,7 @@ impl Session<'_> {
             }
             Found::TooLong(used) => {
                 self.state = State::Ready(hello);
-                Turn { used, heard: Heard::Secret, step: self.fail(reply::response_too_long()) }
+                Turn { used, heard: Heard::Secret, step: self.fail(reply::RESPONSE_TOO_LONG) }
             }
             // These are found at the beginning of a connection only.
             Found::OtherProtocol | Found::ProxyHeader => {

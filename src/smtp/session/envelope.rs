@@ -19,7 +19,7 @@ impl Session<'_> {
             _ => return self.fail(reply::missing_hello(self.protocol)),
         };
         if self.has_to_authenticate() {
-            return self.fail(reply::authentication_required());
+            return self.fail(reply::AUTHENTICATION_REQUIRED);
         }
         if self.counters.envelope >= self.max_envelope() {
             return Step::Close(reply::ENOUGH_FOR_ONE_CONNECTION);

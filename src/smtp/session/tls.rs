@@ -78,7 +78,7 @@ impl Session<'_> {
         // A peer that cannot begin TLS because of our fault is told to come again.
         let reply = match self.tls {
             TlsStatus::Unavailable => reply::tls_not_available("STARTTLS was answered so before"),
-            _ => Reply { is_echo, ..reply::tls_required() },
+            _ => Reply { is_echo, ..reply::TLS_REQUIRED },
         };
         match command {
             Command::Bdat(octets, _) => {
