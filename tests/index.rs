@@ -224,6 +224,25 @@ fn an_index_that_others_can_write_is_not_used() {
     assert!(log().contains("is of no use: it is no regular file"));
 }
 
+/// What `check` says to type works as it stands, whatever the configuration is called.
+#[test]
+fn the_command_that_check_names_can_be_typed() {
+    let scratch = scratch("");
+    let name = "it's a $(false) configuration";
+    write(&scratch.path(name), with_rules(100));
+    let said = scratch.run(MAILRECV, &["-c", name, "check", "--index"]);
+    assert!(said.status.success(), "{said:?}");
+    write(&scratch.path(name), with_rules(101));
+    let said = scratch.run(MAILRECV, &["-c", name, "check"]);
+    let warning = String::from_utf8(said.stderr).unwrap();
+    let (_, command) = warning.split_once("run `mailrecv ").unwrap();
+    let (arguments, _) = command.split_once("` to make it anew").unwrap();
+    let typed = scratch.run("/bin/sh", &["-c", &format!("{MAILRECV} {arguments}")]);
+    assert!(typed.status.success(), "{arguments}: {typed:?}");
+    let said = scratch.run(MAILRECV, &["-c", name, "check"]);
+    assert!(!String::from_utf8(said.stderr).unwrap().contains("is of no use"));
+}
+
 /// However an index is damaged: what the rules say is the same, and nothing comes to a halt.
 #[test]
 fn a_damaged_index_is_not_used() {
