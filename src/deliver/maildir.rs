@@ -123,8 +123,8 @@ impl<'a> Maildirs<'a> {
     }
 }
 
-/// Whether a message of this name is in the maildir: in `new`, or in `cur` with anything added to its name; that is durable then. If it
-/// is not, its file `before` in `tmp` is removed.
+/// Whether a message of this name is in the maildir: in `new`, or in `cur` with anything added to its name; that is
+/// durable then. If it is not, its file `before` in `tmp` is removed.
 pub(super) fn has(log: &Log, directory: &Path, name: &str, before: &str) -> io::Result<bool> {
     let Some(folder) = if_there(files::open_folder(directory, OFlag::O_PATH))? else { return Ok(false) };
     if let Some(new) = if_there(files::open_folder_in(&folder, directory, "new", OFlag::O_PATH))?

@@ -69,9 +69,17 @@ struct Appending<'a> {
     committed: bool,
     /// Where the copy will be that [`Appending::next`] is asked for next, if it has been asked before.
     next: Option<u64>,
-    /// What an earlier session has left in front of that, for how many of its recipients that is known so far, and how
-    /// many it has.
-    left: Option<(Ours, usize, usize)>,
+    /// What an earlier session has left in front of that.
+    left: Option<Left>,
+}
+
+/// A whole copy that an earlier session has left at the end of a file.
+struct Left {
+    copy: Ours,
+    /// How many recipients the copy names.
+    recipients: usize,
+    /// For how many of them it is known that nobody has answered.
+    unanswered: usize,
 }
 
 /// What we have appended to a file.
@@ -436,10 +444,12 @@ impl<'a> Appending<'a> {
     /// Takes note that an earlier session has left this copy at the end of the file, whose beginning this is, for one
     /// recipient of it, or for one more.
     fn is_left(&mut self, bytes: Range<u64>, mut beginning: Vec<u8>) {
-        let known = self.left.as_ref().map_or(0, |(_, known, _)| *known) + 1;
-        let all = beginning.split(|octet| *octet == b'\n').filter(|line| line.starts_with(b"Delivered-To: ")).count();
+        let unanswered = self.left.as_ref().map_or(0, |left| left.unanswered) + 1;
+        let recipients =
+            beginning.split(|octet| *octet == b'\n').filter(|line| line.starts_with(b"Delivered-To: ")).count();
         beginning.truncate(MAX_BEGINNING);
-        self.left = Some((Ours { bytes, beginning, are_scattered: false }, known, all));
+        let copy = Ours { bytes, beginning, are_scattered: false };
+        self.left = Some(Left { copy, recipients, unanswered });
     }
 
     /// Writes everything. The reader of a FIFO gets some time when it falls behind.
@@ -496,7 +506,7 @@ impl<'a> Appending<'a> {
     fn take_all_back(&self, ours: &Ours) -> Result<(), String> {
         self.take_back(ours)?;
         match &self.left {
-            Some((left, known, all)) if known == all => self.take_back(left),
+            Some(Left { copy, recipients, unanswered }) if recipients == unanswered => self.take_back(copy),
             _ => Ok(()),
         }
     }

@@ -200,7 +200,10 @@ impl Records {
 
     /// Removes the record of a tag if it has this identifier. That need not be durable.
     pub(super) fn erase(&self, tag: Tag, id: &str) -> io::Result<()> {
-        let is_it = |slot: &[u8]| matches!(Record::decode(slot, &self.key), Some((known, _, record)) if known == tag && record.id == id);
+        let is_it = |slot: &[u8]| {
+            let decoded = Record::decode(slot, &self.key);
+            decoded.is_some_and(|(known, _, record)| known == tag && record.id == id)
+        };
         if self.read(tag)?.chunks_exact(SLOT).any(is_it) {
             self.with_page(tag, |page| {
                 let place = page.chunks_exact(SLOT).position(is_it);
