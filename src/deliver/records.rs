@@ -546,6 +546,24 @@ mod tests {
         assert_eq!(first(), None);
     }
 
+    /// What was written before the system was started may be older than what a power cut has lost; so may what seems to
+    /// be of the future.
+    #[test]
+    fn a_record_of_before_the_start_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = open(folder.path(), 100_000);
+        let up = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap());
+        let minute = Duration::from_secs(60);
+        for (number, at, is_of_this_boot) in
+            [(1, now() - up.min(minute) / 2, true), (2, now() - up - minute, false), (3, now() + minute, false)]
+        {
+            let slot = record("a", Place::Nowhere).encode(tag(5, number), at, &records.key).unwrap();
+            records.file.write_all_at(&slot, tag(5, number).page()).unwrap();
+            let found = records.find(tag(5, number), "this message").unwrap().unwrap();
+            assert_eq!(found.is_of_this_boot, is_of_this_boot, "{number}");
+        }
+    }
+
     /// Who never reads an answer cannot make a session remember without end.
     #[test]
     fn what_a_session_remembers_is_bounded() {
